@@ -1,0 +1,48 @@
+"""The errors that a user is meant to read, each with the exit code of the command line."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class SandboxError(Exception):
+    """Something went wrong during a run; what is finished is kept and the same command resumes."""
+
+    exit_code = 1
+
+
+class BadInput(SandboxError):
+    """What the user gave cannot be used: says where, what is wrong and what is allowed."""
+
+    exit_code = 2
+
+
+class PlanRefused(SandboxError):
+    """The plan costs more than the user allows."""
+
+    exit_code = 3
+
+
+class MissingExtra(BadInput):
+    """A package of an optional extra is not installed."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(
+            f"the package {module!r} is not installed; it comes with the extra {extra!r}: "
+            f"pip install 'djsandbox-ray[{extra}]'"
+        )
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import ``module`` lazily.
+
+    Raises:
+        MissingExtra: it is not installed; names the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        raise MissingExtra(module, extra) from error

@@ -1,0 +1,55 @@
+"""Identity: content hashes of configurations and rows, the same on every machine and run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ID_BYTES = 8
+
+
+def canonical(value: Any) -> bytes:
+    """Serialise plain data to the one JSON text that equal data always give.
+
+    Raises:
+        TypeError: ``value`` holds something that is not plain data.
+        ValueError: ``value`` holds NaN or an infinity, which have no JSON form.
+    """
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+def content_id(kind: str, *parts: Any) -> str:
+    """Return ``kind-<16 hex digits>``, the id of what ``parts`` (plain data) determine."""
+    digest = hashlib.blake2b(canonical([kind, *parts]), digest_size=_ID_BYTES)
+    return f"{kind}-{digest.hexdigest()}"
+
+
+def rows_hash(row_ids: NDArray[np.int64]) -> str:
+    """Hash a set of row ids, whatever their order; 32 hex digits."""
+    ordered = np.sort(np.asarray(row_ids, dtype="<i8"))
+    return hashlib.blake2b(ordered.tobytes(), digest_size=16).hexdigest()
+
+
+def sample_digest(image: bytes, text: str) -> bytes:
+    """Hash one image-text pair exactly: image bytes as stored and the text; 16 bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(len(image).to_bytes(8, "little"))
+    digest.update(image)
+    digest.update(text.encode())
+    return digest.digest()
+
+
+def chain(digests: Iterable[bytes]) -> bytes:
+    """Hash a sequence of digests, in order; 16 bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for item in digests:
+        digest.update(item)
+    return digest.digest()

@@ -1,0 +1,71 @@
+"""What every section of a YAML configuration is built from: models that forbid the unknown.
+
+``Section`` is the base of all of them. ``component(REGISTRY)`` makes the type of a field such as
+``dataset: {type: shapes, ...}``, whose ``type`` names a registered class (or
+``package.module:Class``) and whose other keys are read by that class's own ``Config``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.registry import Registry
+
+NESTED = "component"
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors and values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Component(Section):
+    """The configuration of a registered class; ``type`` names the class."""
+
+    type: str
+    """A registered name, or ``package.module:Class``."""
+
+
+class Configured(Protocol):
+    """A capability: a class with its own ``Config``."""
+
+    Config: type[Component]
+
+
+C = TypeVar("C", bound=Any)
+
+
+def component(registry: Registry[C]) -> BeforeValidator:
+    """Return the validator that reads ``{type: name, ...}`` with the named class's ``Config``.
+
+    The errors of the inner model are carried in one error of type ``component``, so that
+    :mod:`djsandbox_ray.config` can report each with its own YAML path.
+    """
+
+    def read(value: Any) -> Component:
+        if isinstance(value, Component):
+            return value
+        if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+            known = ", ".join(registry)
+            raise PydanticCustomError(
+                "component_type",
+                "a mapping with a key 'type' is needed, one of: {known}; or package.module:Class",
+                {"known": known},
+            )
+        try:
+            config: type[Component] = registry.get(value["type"]).Config
+        except BadInput as error:
+            raise PydanticCustomError("component_name", "{why}", {"why": str(error)}) from None
+        try:
+            return config.model_validate(value)
+        except ValidationError as error:
+            raise PydanticCustomError(
+                NESTED, "not valid", {"errors": error.errors(), "model": config}
+            ) from None
+
+    return BeforeValidator(read)

@@ -1,0 +1,125 @@
+"""Where artifacts live: one folder or bucket, reached through fsspec, written atomically.
+
+Paths inside a storage are relative, with ``/``; records hold only such paths, so that a storage
+can be moved. A JSON or Parquet file appears whole or not at all, also when the writer is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from djsandbox_ray.errors import BadInput
+
+
+class Storage:
+    """A root URL and the few operations that the sandbox needs on what lies below it.
+
+    Args:
+        url: a local folder (made absolute) or any URL that fsspec knows (``s3://bucket/prefix``).
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._fs, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise BadInput(f"storage {url!r} cannot be opened: {error}") from error
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+        self._root = str(root).rstrip("/")
+        self.url = self._root if self.is_local else url.rstrip("/")
+
+    def uri(self, path: str) -> str:
+        """Return the absolute path (local) or URL of ``path``, for other libraries to open."""
+        return f"{self.url}/{path}"
+
+    def exists(self, path: str) -> bool:
+        """Say whether a file or folder is there."""
+        return bool(self._fs.exists(self._at(path)))
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a folder, sorted; an empty list when it does not exist."""
+        if not self.exists(folder):
+            return []
+        self._fs.invalidate_cache(self._at(folder))
+        return sorted(
+            str(name).rstrip("/").rsplit("/", 1)[-1]
+            for name in self._fs.ls(self._at(folder), detail=False)
+        )
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a whole folder, if it is there."""
+        if self.exists(path):
+            self._fs.rm(self._at(path), recursive=True)
+
+    def move(self, source: str, target: str) -> None:
+        """Move a folder; on a local disk this is atomic."""
+        self._fs.makedirs(self._at(target).rsplit("/", 1)[0], exist_ok=True)
+        if self.is_local:
+            Path(self._at(source)).rename(self._at(target))
+        else:
+            self._fs.mv(self._at(source), self._at(target), recursive=True)
+
+    @contextmanager
+    def open_write(self, path: str) -> Iterator[IO[bytes]]:
+        """Open a file for writing; it appears under its name only when the block ends well."""
+        target = self._at(path)
+        self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        if not self.is_local:
+            with self._fs.transaction, self._fs.open(target, "wb") as file:
+                yield file
+            return
+        part = f"{target}.{uuid.uuid4().hex}.part"
+        try:
+            with Path(part).open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            Path(part).replace(target)
+        finally:
+            Path(part).unlink(missing_ok=True)
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a whole file atomically."""
+        with self.open_write(path) as file:
+            file.write(data)
+
+    def read_bytes(self, path: str) -> bytes:
+        """Read a whole file."""
+        return bytes(self._fs.cat_file(self._at(path)))
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write plain data as indented JSON, atomically; NaN is refused, as in every JSON here."""
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        self.write_bytes(path, text.encode() + b"\n")
+
+    def read_json(self, path: str) -> Any:
+        """Read a JSON file."""
+        return json.loads(self.read_bytes(path))
+
+    def write_table(self, path: str, table: pa.Table) -> None:
+        """Write one Parquet file atomically."""
+        with self.open_write(path) as file:
+            pq.write_table(table, file, compression="zstd")
+
+    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """Read one Parquet file, or the Parquet files of a folder in the order of their names."""
+        if self._fs.isdir(self._at(path)):
+            parts = [name for name in self.names(path) if name.endswith(".parquet")]
+            return pa.concat_tables(self.read_table(f"{path}/{part}", columns) for part in parts)
+        with self._fs.open(self._at(path), "rb") as file:
+            return pq.read_table(file, columns=columns)
+
+    def _at(self, path: str) -> str:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"not a path inside the storage: {path!r}")
+        return f"{self._root}/{path}"
