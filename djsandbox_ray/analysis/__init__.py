@@ -1,0 +1,31 @@
+"""Analysis: from the metrics of trials to verdicts on pools; numpy and scipy only.
+
+How data flows through the modules:
+
+- ``grid``       trial records as a checked grid of pools and seeds
+- ``yardstick``  the control trials' mean and noise per metric
+- ``aggregate``  the metrics of one trial against that baseline, as one number: its score
+- ``verdicts``   the scores of pools against those of control arms: effect, interval, p, q, verdict
+- ``dunnett``    the distribution behind the intervals: max |t| over pools that share controls
+- ``ranking``    all of the above, from trial records to the rows of the ranking
+- ``ranking_csv``  those rows as ``ranking.csv`` and back
+"""
+
+from djsandbox_ray.analysis.aggregate import Aggregate, relative_change
+from djsandbox_ray.analysis.dunnett import critical_value, max_t_cdf
+from djsandbox_ray.analysis.ranking import rank, self_test_failures
+from djsandbox_ray.analysis.ranking_csv import read_csv, write_csv
+from djsandbox_ray.analysis.verdicts import Verdict, verdicts
+
+__all__ = [
+    "Aggregate",
+    "Verdict",
+    "critical_value",
+    "max_t_cdf",
+    "rank",
+    "read_csv",
+    "relative_change",
+    "self_test_failures",
+    "verdicts",
+    "write_csv",
+]

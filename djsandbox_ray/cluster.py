@@ -1,0 +1,47 @@
+"""The connection to Ray: a local cluster, or the one that ``RAY_ADDRESS`` or the config names."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+# Read by Ray, Hugging Face and Data-Juicer when they are imported, in every process of the cluster.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def prepare_environment() -> None:
+    """Set the environment that the libraries below expect; what the user has set stays."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+
+
+def connect(address: str | None = None, cpus: int | None = None) -> None:
+    """Connect to Ray, unless this process is connected already.
+
+    Args:
+        address: address of a running cluster; None for ``RAY_ADDRESS`` or else a new local one.
+        cpus: CPUs of a new local cluster; None for all of this machine.
+    """
+    prepare_environment()
+    import ray
+
+    if ray.is_initialized():
+        return
+    remote = address or os.environ.get("RAY_ADDRESS")
+    local = {} if remote else {"num_cpus": cpus, "include_dashboard": False}
+    ray.init(
+        address=remote,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        runtime_env={"env_vars": {key: os.environ[key] for key in ENVIRONMENT}},
+        **local,
+    )
+    logging.getLogger("ray.data").setLevel(logging.WARNING)

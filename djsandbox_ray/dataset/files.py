@@ -1,0 +1,86 @@
+"""Finding the files of a source: paths, folders and globs on any fsspec filesystem."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+import fsspec
+
+from djsandbox_ray.errors import BadInput
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file, with a name that does not depend on where the data lies."""
+
+    fs: Any
+    path: str
+    name: str
+    """Path below the common folder of all files of the source."""
+    stamp: dict[str, Any]
+    """Size and time of the last change."""
+
+    def open(self) -> IO[bytes]:
+        """Open the file for reading."""
+        return cast("IO[bytes]", self.fs.open(self.path, "rb"))
+
+
+def find_files(paths: str | tuple[str, ...], suffixes: tuple[str, ...]) -> list[SourceFile]:
+    """Return the files of a path, a folder (searched deeply for ``suffixes``) or a glob.
+
+    Several paths keep their order; the files of a folder or glob are sorted by path.
+
+    Raises:
+        BadInput: nothing there, no match, or a file named twice.
+    """
+    found: dict[str, tuple[Any, dict[str, Any]]] = {}
+    for path in (paths,) if isinstance(paths, str) else paths:
+        fs, infos = _match(path, suffixes)
+        for name in sorted(infos):
+            if name in found:
+                raise BadInput(f"{name!r} is named twice by path: {paths!r}")
+            found[name] = (fs, infos[name])
+    if not found:
+        raise BadInput(f"path: {paths!r} names no file")
+    try:
+        root = posixpath.commonpath([posixpath.dirname(path) for path in found])
+    except ValueError as error:
+        raise BadInput(f"path: all of {paths!r} must lie on one filesystem") from error
+    return [
+        SourceFile(fs, path, posixpath.relpath(path, root or "."), _stamp(info))
+        for path, (fs, info) in found.items()
+    ]
+
+
+def _match(path: str, suffixes: tuple[str, ...]) -> tuple[Any, dict[str, dict[str, Any]]]:
+    try:
+        fs, inside = fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        raise BadInput(f"path {path!r} cannot be opened: {error}") from error
+    if fs.exists(inside) and not fs.isdir(inside):
+        return fs, {inside: fs.info(inside)}
+    if fs.isdir(inside):
+        below = fs.find(inside, detail=True)
+        infos = {name: info for name, info in below.items() if name.endswith(suffixes)}
+        if not infos:
+            raise BadInput(f"the folder {path!r} holds no file that ends with {_either(suffixes)}")
+        return fs, infos
+    if not any(sign in path for sign in "*?["):
+        raise BadInput(f"path {path!r} does not exist")
+    matched = fs.glob(inside, detail=True)
+    infos = {name: info for name, info in matched.items() if info["type"] == "file"}
+    if not infos:
+        raise BadInput(f"no file matches {path!r}")
+    return fs, infos
+
+
+def _stamp(info: dict[str, Any]) -> dict[str, Any]:
+    # Filesystems name the time of the last change differently; object stores also have a hash.
+    keys = ("mtime", "LastModified", "last_modified", "updated", "ETag", "etag")
+    return {"size": info.get("size"), **{key: str(info[key]) for key in keys if key in info}}
+
+
+def _either(suffixes: tuple[str, ...]) -> str:
+    return " or ".join(suffixes)

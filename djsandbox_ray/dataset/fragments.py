@@ -1,0 +1,181 @@
+"""The part of ingest that runs in workers: shards to Lance fragments, and their row ids.
+
+Only a small manifest of each shard travels to the driver; samples go straight to the table.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from lance.fragment import FragmentMetadata, write_fragments
+
+from djsandbox_ray.dataset.source import Rejection, Sample, Shard
+from djsandbox_ray.identity import canonical, chain, sample_digest
+from djsandbox_ray.storage import Storage
+
+SCHEMA = pa.schema(
+    [
+        ("image", pa.large_binary()),
+        ("text", pa.string()),
+        ("source", pa.string()),
+        ("digest", pa.binary(16)),
+        ("meta", pa.string()),
+    ]
+)
+"""Columns of the sample table, before ``row_id`` (int64) is added."""
+
+REJECTED_SCHEMA = pa.schema(
+    [("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+)
+
+_ROW_ID = pa.schema([("row_id", pa.int64())])
+_BATCH_ROWS = 512
+_BATCH_BYTES = 32 << 20
+_ROW_ID_BATCH = 1 << 16
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a worker reports of a shard."""
+
+    index: int
+    fragments: list[str]
+    """Metadata of the Lance fragments, in order, as JSON."""
+    accepted: int
+    reasons: dict[str, int]
+    """Rejected samples by reason."""
+    digest: str
+    """Chain of the accepted samples, image, text and meta data; hex."""
+
+
+@dataclass
+class _Tally:
+    """What has come by while a shard was written."""
+
+    digests: list[bytes] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    error: BaseException | None = None
+
+    def batches(self, items: Iterable[Sample | Rejection]) -> Iterator[pa.RecordBatch]:
+        """Yield the samples as record batches of :data:`SCHEMA`."""
+        rows: list[dict[str, Any]] = []
+        size = 0
+        try:
+            for item in items:
+                if isinstance(item, Rejection):
+                    self.rejections.append(item)
+                    continue
+                rows.append(self._row(item))
+                size += len(item.image)
+                if len(rows) >= _BATCH_ROWS or size >= _BATCH_BYTES:
+                    yield pa.RecordBatch.from_pylist(rows, SCHEMA)
+                    rows, size = [], 0
+            if rows:
+                yield pa.RecordBatch.from_pylist(rows, SCHEMA)
+        except Exception as error:
+            # Lance would only pass on its text.
+            self.error = error
+            raise
+
+    def _row(self, sample: Sample) -> dict[str, Any]:
+        digest, meta = sample_digest(sample.image, sample.text), canonical(sample.meta)
+        self.digests += (digest, chain([meta]))
+        return {
+            "image": sample.image,
+            "text": sample.text,
+            "source": sample.source,
+            "digest": digest,
+            "meta": meta.decode(),
+        }
+
+
+def write_shard(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[str, str]:
+    """Write a shard to ``<folder>/samples.lance`` and its rejections to ``<folder>/rejected``.
+
+    Args:
+        row: ``index`` of the shard and ``shard``, pickled.
+        storage: where ``folder`` lies.
+        folder: staging folder; the fragments are not part of a table until they are committed.
+
+    Returns:
+        The manifest as JSON, under ``manifest``.
+    """
+    shard: Shard = pickle.loads(row["shard"])
+    tally = _Tally()
+    reader = pa.RecordBatchReader.from_batches(SCHEMA, tally.batches(shard.read()))
+    try:
+        written = write_fragments(
+            reader, storage.uri(f"{folder}/samples.lance"), schema=SCHEMA, mode="create"
+        )
+    except OSError:
+        if tally.error is not None:
+            raise tally.error from None
+        raise
+    if tally.rejections:
+        rejected = pa.Table.from_pylist(
+            [asdict(item) for item in tally.rejections], REJECTED_SCHEMA
+        )
+        storage.write_table(f"{folder}/rejected/{row['index']:08d}.parquet", rejected)
+    manifest = Manifest(
+        index=row["index"],
+        fragments=[json.dumps(fragment.to_json()) for fragment in written],
+        accepted=len(tally.digests) // 2,
+        reasons=dict(Counter(item.reason for item in tally.rejections)),
+        digest=chain(tally.digests).hex(),
+    )
+    return {"manifest": json.dumps(asdict(manifest))}
+
+
+def commit(uri: str, manifests: list[Manifest]) -> list[dict[str, int]]:
+    """Make a table of the fragments, in the order of ``manifests``.
+
+    Returns:
+        ``fragment`` (id) and ``start`` (its first row id) for :func:`add_row_ids`.
+    """
+    fragments = [
+        FragmentMetadata.from_json(text) for manifest in manifests for text in manifest.fragments
+    ]
+    table = lance.LanceDataset.commit(uri, lance.LanceOperation.Overwrite(SCHEMA, fragments))
+    places, start = [], 0
+    for fragment in table.get_fragments():
+        places.append({"fragment": fragment.fragment_id, "start": start})
+        start += fragment.count_rows()
+    return places
+
+
+def add_row_ids(row: dict[str, Any], *, uri: str) -> dict[str, Any]:
+    """Write the column ``row_id`` of one fragment.
+
+    Returns:
+        ``fragment``, its new ``metadata`` (JSON) and the new ``schema`` of the table (pickled).
+    """
+    fragment = lance.dataset(uri).get_fragment(row["fragment"])
+    end = row["start"] + fragment.count_rows()
+    batches = (
+        pa.record_batch([np.arange(at, min(at + _ROW_ID_BATCH, end))], schema=_ROW_ID)
+        for at in range(row["start"], end, _ROW_ID_BATCH)
+    )
+    # A reader, not a function of batches: Lance calls a function once more, on a sample of rows.
+    metadata, schema = fragment.merge_columns(pa.RecordBatchReader.from_batches(_ROW_ID, batches))
+    return {
+        "fragment": row["fragment"],
+        "metadata": json.dumps(metadata.to_json()),
+        "schema": pickle.dumps(schema),
+    }
+
+
+def commit_row_ids(uri: str, written: list[dict[str, Any]]) -> None:
+    """Add the column that :func:`add_row_ids` has written to the table."""
+    written = sorted(written, key=lambda row: int(row["fragment"]))
+    fragments = [FragmentMetadata.from_json(row["metadata"]) for row in written]
+    operation = lance.LanceOperation.Merge(fragments, pickle.loads(written[0]["schema"]))
+    table = lance.dataset(uri)
+    lance.LanceDataset.commit(uri, operation, read_version=table.version)

@@ -1,0 +1,153 @@
+"""Source to sample table: shards are read in Ray Data tasks, the driver puts them in order."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import lance
+import pyarrow.parquet as pq
+import ray.data
+from ray import cloudpickle
+
+from djsandbox_ray import records
+from djsandbox_ray.dataset.fragments import (
+    REJECTED_SCHEMA,
+    Manifest,
+    add_row_ids,
+    commit,
+    commit_row_ids,
+    write_shard,
+)
+from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.source import Shard, Source
+from djsandbox_ray.dataset.staging import staging
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.identity import chain, content_id
+from djsandbox_ray.storage import Storage
+
+FOLDER = "datasets"
+_MAX_BLOCKS = 1024
+
+Progress = Callable[[int, int], None]
+
+
+def ingest(
+    source: Source,
+    storage: Storage,
+    *,
+    max_rejected: float,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> records.Dataset:
+    """Read a source into ``datasets/<dataset id>/samples.lance``; Ray must be connected.
+
+    A sample's ``row_id`` is its position among the accepted samples of the source, in its order,
+    whatever the number of workers. A dataset that is there already is kept. ``rejected.parquet``
+    (source, reason, detail) and ``dataset.json``, which marks the dataset as complete, lie beside
+    the table.
+
+    Args:
+        source: what to read.
+        storage: where to write.
+        max_rejected: share of the samples read that may be rejected, from 0 to 1.
+        workers: shards that are read at a time; None for as many as there are CPUs.
+        progress: called with the number of finished shards and of all shards.
+
+    Raises:
+        BadInput: no samples, or more than ``max_rejected`` of them are rejected.
+    """
+    shards = prepared(source)
+    with staging(storage, FOLDER) as folder:
+        manifests = _write(shards, storage, folder, workers, progress)
+        reasons = sum((Counter(manifest.reasons) for manifest in manifests), Counter[str]())
+        rows = sum(manifest.accepted for manifest in manifests)
+        _refuse_if_bad(rows, reasons, max_rejected, shards, storage, folder)
+        digests = [bytes.fromhex(manifest.digest) for manifest in manifests if manifest.accepted]
+        dataset_id = content_id("dataset", chain(digests).hex())
+        home = f"{FOLDER}/{dataset_id}"
+        if not storage.exists(f"{home}/dataset.json"):
+            _build_table(storage.uri(f"{folder}/samples.lance"), manifests, workers)
+            storage.remove(home)
+            storage.move(f"{folder}/samples.lance", f"{home}/samples.lance")
+        _collect_rejections(storage, folder, f"{home}/rejected.parquet")
+    dataset = records.Dataset(dataset_id, f"{home}/samples.lance", rows, reasons.total())
+    storage.write_json(f"{home}/dataset.json", {**asdict(dataset), "reasons": dict(reasons)})
+    return dataset
+
+
+def _write(
+    shards: list[Shard],
+    storage: Storage,
+    folder: str,
+    workers: int | None,
+    progress: Progress | None,
+) -> list[Manifest]:
+    rows = [
+        {"index": index, "shard": cloudpickle.dumps(shard)} for index, shard in enumerate(shards)
+    ]
+    manifests = []
+    for row in _map(write_shard, rows, workers, storage=storage, folder=folder):
+        manifests.append(Manifest(**json.loads(row["manifest"])))
+        if progress is not None:
+            progress(len(manifests), len(shards))
+    return sorted(manifests, key=lambda manifest: manifest.index)
+
+
+def _build_table(uri: str, manifests: list[Manifest], workers: int | None) -> None:
+    places: list[dict[str, Any]] = [*commit(uri, manifests)]
+    commit_row_ids(uri, list(_map(add_row_ids, places, workers, uri=uri)))
+    # Also drops what retried tasks have written and nobody has committed.
+    lance.dataset(uri).cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+
+
+def _map(
+    function: Callable[..., dict[str, Any]],
+    rows: list[dict[str, Any]],
+    workers: int | None,
+    **arguments: Any,
+) -> Iterator[dict[str, Any]]:
+    """Run a function on rows in Ray tasks; results come as they are ready."""
+    if not rows:
+        return iter(())
+    data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
+    tasks = ray.data.TaskPoolStrategy(size=workers)
+    results: Iterator[dict[str, Any]] = iter(
+        data.map(function, fn_kwargs=arguments, compute=tasks).iter_rows()
+    )
+    return results
+
+
+def _refuse_if_bad(
+    rows: int,
+    reasons: Counter[str],
+    max_rejected: float,
+    shards: list[Shard],
+    storage: Storage,
+    folder: str,
+) -> None:
+    rejected = reasons.total()
+    if rows + rejected == 0:
+        raise BadInput("the source holds no samples")
+    if rows and rejected <= max_rejected * (rows + rejected):
+        return
+    stamp = [[shard.name, shard.stamp] for shard in shards]
+    path = f"rejected/{content_id('rejected', stamp)}.parquet"
+    _collect_rejections(storage, folder, path)
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    raise BadInput(
+        f"{rejected} of {rows + rejected} samples were rejected, more than "
+        f"max_rejected: {max_rejected:g} allows: {counts}; each with its reason in "
+        f"{storage.uri(path)}"
+    )
+
+
+def _collect_rejections(storage: Storage, folder: str, path: str) -> None:
+    """Join the rejections of all shards in one file, in order, one shard in memory at a time."""
+    with storage.open_write(path) as file, pq.ParquetWriter(file, REJECTED_SCHEMA) as writer:
+        for name in storage.names(f"{folder}/rejected"):
+            writer.write_table(storage.read_table(f"{folder}/rejected/{name}"))

@@ -1,0 +1,133 @@
+"""What may be asked of every source, done to its shards: take rows, check samples, shuffle captions.
+
+Everything happens inside a shard and is a function of the shard alone, so it is the same on any
+cluster. Samples are checked before captions are shuffled: a bad sample hands its caption to nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import TypeAlias
+
+import numpy as np
+
+from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source
+from djsandbox_ray.dataset.validate import check
+from djsandbox_ray.errors import BadInput
+
+Read: TypeAlias = Callable[[], Iterator[Sample | Rejection]]
+
+SHUFFLE_BLOCK = 2048
+"""Captions are exchanged within so many samples of a shard, which are held in memory."""
+
+
+def prepared(source: Source) -> list[Shard]:
+    """Return the shards of a source with its common options applied.
+
+    Raises:
+        BadInput: ``rows`` asks for more than there are.
+    """
+    shards = source.shards()
+    if source.config.rows is not None:
+        shards = sliced(shards, *source.config.rows)
+    shards = [replace(shard, read=partial(_checked, shard.read)) for shard in shards]
+    shuffle = source.config.shuffle_captions
+    if shuffle is None:
+        return shards
+    return [
+        replace(
+            shard, read=partial(_shuffled, shard.read, shard.name, shuffle.fraction, shuffle.seed)
+        )
+        for shard in shards
+    ]
+
+
+def sliced(shards: list[Shard], start: int, stop: int) -> list[Shard]:
+    """Keep the rows from ``start`` up to ``stop``.
+
+    A shard that does not know its number of rows is read through once, here.
+
+    Raises:
+        BadInput: there are fewer than ``stop`` rows.
+    """
+    kept, first = [], 0
+    for shard in shards:
+        rows = sum(1 for _ in shard.read()) if shard.rows is None else shard.rows
+        low, high = max(start - first, 0), min(stop - first, rows)
+        if low < high:
+            read = partial(_slice, shard.read, low, high)
+            kept.append(replace(shard, read=read, rows=high - low))
+        first += rows
+        if first >= stop:
+            return kept
+    raise BadInput(f"rows: [{start}, {stop}] asks for more than the {first} rows of the source")
+
+
+def _slice(read: Read, low: int, high: int) -> Iterator[Sample | Rejection]:
+    return islice(read(), low, high)
+
+
+def _checked(read: Read) -> Iterator[Sample | Rejection]:
+    for item in read():
+        yield item if isinstance(item, Rejection) else check(item) or item
+
+
+def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sample | Rejection]:
+    """Shuffle captions in blocks; rejections pass through.
+
+    The number of samples chosen up to the end of any block is the rounded fraction of all so far.
+    """
+    digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+    rng = np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])
+    block: list[Sample] = []
+    done = 0
+
+    def flush() -> list[Sample]:
+        nonlocal done
+        before, done = _rounded(fraction * done), done + len(block)
+        return shuffle_block(block, _rounded(fraction * done) - before, rng)
+
+    for item in read():
+        if isinstance(item, Rejection):
+            yield item
+            continue
+        block.append(item)
+        if len(block) == SHUFFLE_BLOCK:
+            yield from flush()
+            block = []
+    yield from flush()
+
+
+def _rounded(value: float) -> int:
+    return math.floor(value + 0.5)
+
+
+def shuffle_block(samples: list[Sample], count: int, rng: np.random.Generator) -> list[Sample]:
+    """Permute the captions of ``count`` random samples among themselves.
+
+    No sample keeps its caption, nor gets the same words from another one, unless more than half of
+    the chosen captions are the same. ``meta["shuffled"]`` says whose caption has changed.
+    """
+    chosen = rng.permutation(len(samples))[:count]
+    own = [samples[index].text for index in chosen]
+    # A cyclic shift of a random order moves every caption; the swaps part equal neighbours.
+    given = own[1:] + own[:1]
+    for here in [i for i in range(count) if given[i] == own[i]]:
+        for there in rng.permutation(count):
+            if given[there] != own[here] and given[here] != own[there]:
+                given[here], given[there] = given[there], given[here]
+                break
+    captions = dict(zip(chosen.tolist(), given, strict=True))
+    return [
+        _recaptioned(sample, captions.get(index, sample.text))
+        for index, sample in enumerate(samples)
+    ]
+
+
+def _recaptioned(sample: Sample, text: str) -> Sample:
+    return replace(sample, text=text, meta={**sample.meta, "shuffled": text != sample.text})

@@ -1,0 +1,103 @@
+"""A generator of image-text pairs with planted defects: data whose truth is known."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import partial
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from djsandbox_ray.dataset.defects import BLOCK, DEFECTS, IMAGE_DEFECTS, TEXT_DEFECTS, plan
+from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.world import describe, draw, random_scene
+
+_SHARD_ROWS = 500
+_WORLD = 1
+"""Version of the world: raised when the same seed gives other samples."""
+
+
+class ShapesConfig(SourceConfig):
+    """How many samples of which world."""
+
+    samples: int = Field(gt=0)
+    seed: int = Field(default=0, ge=0)
+    """Sample i depends on the seed, i, the image size and the defects only."""
+    image_size: int = Field(default=32, ge=16, le=512)
+    """Pixels of each side."""
+    defects: dict[str, float] = {}
+    """Share of the samples per defect: mismatched, boilerplate, repeated_words,
+    special_characters, blur, low_contrast, odd_size. A sample has at most one."""
+
+    @field_validator("defects")
+    @classmethod
+    def _known(cls, defects: dict[str, float]) -> dict[str, float]:
+        for name, fraction in defects.items():
+            if name not in DEFECTS:
+                near = get_close_matches(name, DEFECTS, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"unknown defect {name!r}{hint} (known: {', '.join(DEFECTS)})")
+            if not 0 <= fraction <= 1:
+                raise ValueError(f"{name}: {fraction} is not a fraction from 0 to 1")
+        total = sum(defects.values())
+        if total > 1 + 1e-9:
+            raise ValueError(f"the fractions add up to {total:g}, more than 1")
+        return defects
+
+
+@SOURCES.register("shapes")
+class ShapesSource(Source):
+    """A shard is 500 samples. ``meta`` holds the defect and what the image shows."""
+
+    Config = ShapesConfig
+    config: ShapesConfig
+
+    def shards(self) -> list[Shard]:
+        """Cut the samples into ranges."""
+        total = self.config.samples
+        return [
+            Shard(
+                f"shapes#{start}",
+                {"world": _WORLD},
+                partial(_generate, self.config, start, min(start + _SHARD_ROWS, total)),
+                min(_SHARD_ROWS, total - start),
+            )
+            for start in range(0, total, _SHARD_ROWS)
+        ]
+
+
+def _generate(config: ShapesConfig, start: int, stop: int) -> Iterator[Sample | Rejection]:
+    planned: list[str] = []
+    for index in range(start, stop):
+        if not planned or index % BLOCK == 0:
+            planned = plan(config.defects, config.seed, index // BLOCK)
+        yield generate(config.seed, index, planned[index % BLOCK], config.image_size)
+
+
+def generate(seed: int, index: int, defect: str, image_size: int) -> Sample:
+    """Make one sample.
+
+    Args:
+        seed: of the world.
+        index: of the sample.
+        defect: a name of :data:`.defects.DEFECTS`, or ``clean``.
+        image_size: pixels of each side.
+    """
+    rng = np.random.default_rng([seed, index])
+    scene = random_scene(rng)
+    caption, image = describe(scene, rng), draw(scene, rng, image_size)
+    if defect in TEXT_DEFECTS:
+        caption = TEXT_DEFECTS[defect](scene, caption, rng)
+    elif defect in IMAGE_DEFECTS:
+        image = IMAGE_DEFECTS[defect](image, rng)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90)
+    meta = {
+        "defect": defect,
+        "colour": scene.colour,
+        "shape": scene.shape,
+        "background": scene.background,
+    }
+    return Sample(file.getvalue(), caption, f"shapes#{index}", meta)

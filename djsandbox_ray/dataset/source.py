@@ -1,0 +1,116 @@
+"""What every source of samples has in common: shards that are read one by one, anywhere.
+
+A shard is a fixed part of the data (some row groups, one tar, some lines), whatever the cluster
+looks like; the order of shards, and of what each yields, is the order of the sample table.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from djsandbox_ray.registry import Registry
+from djsandbox_ray.sections import Component, Section
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image-text pair as the source holds it; :mod:`.validate` says whether it can be used."""
+
+    image: bytes
+    """An encoded image file (JPEG, PNG, ...)."""
+    text: str
+    source: str
+    """``file#position``, relative to what the source was given."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """Plain JSON data: labels and whatever else the source says about the sample."""
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A sample that is set aside. Reasons that are codes of this package:
+
+    ``missing_image``, ``bad_image`` (not decodable, truncated, too large), ``bad_text`` (no text,
+    or not Unicode), ``empty_caption``, ``bad_meta`` (not JSON), ``bad_json``, ``image_count``
+    (not exactly one), ``escaping_path``, ``missing_member`` and ``duplicate_member`` (tar), and
+    ``broken_shard`` (a file, or the rest of one, cannot be read).
+    """
+
+    source: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A fixed part of a source."""
+
+    name: str
+    """Unique in the source and the same wherever the data lies."""
+    stamp: Any
+    """Plain data that changes when the content may have changed."""
+    read: Callable[[], Iterator[Sample | Rejection]]
+    """Picklable; yields the same in the same order every time."""
+    rows: int | None = None
+    """How many samples and rejections ``read`` yields, where that is known without reading."""
+
+
+class ShuffleCaptions(Section):
+    """Give some samples each other's captions: noise with a known truth, ``meta["shuffled"]``."""
+
+    fraction: float = Field(gt=0, le=1)
+    """Share of the samples of every shard whose captions are permuted among themselves."""
+    seed: int = Field(default=0, ge=0)
+
+
+class SourceConfig(Component):
+    """What may be asked of every source."""
+
+    LOCATION: ClassVar[frozenset[str]] = frozenset({"path"})
+    """Fields that say where the data lies and not what it is: left out of the stamp."""
+
+    rows: tuple[int, int] | None = None
+    """``[start, stop]``: only these rows of the source, in its order; rejected ones count."""
+    shuffle_captions: ShuffleCaptions | None = None
+
+    @field_validator("rows")
+    @classmethod
+    def _ordered(cls, rows: tuple[int, int] | None) -> tuple[int, int] | None:
+        if rows is not None and not 0 <= rows[0] < rows[1]:
+            raise ValueError("two numbers [start, stop] with 0 <= start < stop are needed")
+        return rows
+
+
+class Source(ABC):
+    """Where samples come from.
+
+    Args:
+        config: an instance of the class's own ``Config``.
+    """
+
+    Config: ClassVar[type[SourceConfig]] = SourceConfig
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def shards(self) -> list[Shard]:
+        """Return the shards, in the order of the sample table.
+
+        Raises:
+            BadInput: the data is not there or not of the promised form.
+        """
+
+    def stamp(self) -> dict[str, Any]:
+        """Return plain data, cheap to get, that changes when ingest may have to run again."""
+        return {
+            "config": self.config.model_dump(mode="json", exclude=set(self.config.LOCATION)),
+            "shards": [[shard.name, shard.stamp] for shard in self.shards()],
+        }
+
+
+SOURCES: Registry[Source] = Registry("source", Source)  # type: ignore[type-abstract]

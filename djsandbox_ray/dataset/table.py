@@ -1,0 +1,58 @@
+"""Random access to the sample table by ``row_id``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+class SampleTable:
+    """A Lance sample table: ``row_id``, image, text, source, digest, meta (JSON).
+
+    Opened on first use, so that it can be sent to Ray tasks and actors.
+
+    Args:
+        uri: absolute path or URL, as ``storage.uri(dataset.table)`` gives it.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __reduce__(self) -> tuple[type[SampleTable], tuple[str]]:
+        return SampleTable, (self.uri,)
+
+    @cached_property
+    def _table(self) -> Any:
+        return lance.dataset(self.uri)
+
+    @cached_property
+    def rows(self) -> int:
+        """Number of samples."""
+        return int(self._table.count_rows())
+
+    def take(self, row_ids: Sequence[int] | NDArray[np.int64], columns: list[str]) -> pa.Table:
+        """Return the rows of ``row_ids``, in the order given; ids may repeat.
+
+        Raises:
+            IndexError: an id is not in the table.
+        """
+        ids = np.asarray(row_ids, dtype=np.int64)
+        if ids.size and not (0 <= ids.min() and ids.max() < self.rows):
+            raise IndexError(f"row ids from {ids.min()} to {ids.max()} in {self.rows} rows")
+        return self._table.take(ids, columns=columns)
+
+    def scan(self, start: int, stop: int, columns: list[str]) -> pa.Table:
+        """Return the rows from ``start`` up to ``stop`` (or the end), in order."""
+        if not 0 <= start <= stop:
+            raise IndexError(f"rows from {start} to {stop}")
+        return self._table.to_table(columns=columns, offset=start, limit=stop - start)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a whole column in the order of ``row_id``: for small columns, not for images."""
+        return self._table.to_table(columns=[name]).column(name)

@@ -1,0 +1,158 @@
+"""A small world of bold shapes on plain grounds, and sentences that describe it.
+
+Eight shapes in eight colours, four textures, two sizes and five places, on six backgrounds. Colours
+carry most of the signal, so that a model of a few thousand steps can learn to name them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (30, 160, 50),
+    "blue": (30, 80, 230),
+    "yellow": (245, 220, 30),
+    "orange": (245, 135, 20),
+    "purple": (135, 40, 170),
+    "pink": (250, 130, 190),
+    "cyan": (40, 210, 215),
+}
+BACKGROUNDS = {
+    "white": (245, 245, 245),
+    "black": (15, 15, 15),
+    "gray": (128, 128, 128),
+    "brown": (110, 70, 35),
+    "beige": (225, 205, 160),
+    "navy": (15, 25, 85),
+}
+SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "hexagon")
+TEXTURES = ("plain", "striped", "dotted", "checked")
+SIZES = {"large": 0.42, "small": 0.3}
+"""Radius as a fraction of the image."""
+POSITIONS = {
+    "in the center": (0.5, 0.5),
+    "on the left": (0.38, 0.5),
+    "on the right": (0.62, 0.5),
+    "at the top": (0.5, 0.38),
+    "at the bottom": (0.5, 0.62),
+}
+TEMPLATES = (
+    "{look} on a {background} background",
+    "a photo of {look} on {background}",
+    "{sized} on a {background} background",
+    "{look} {position} of a {background} picture",
+    "a {background} picture with {look}",
+    "a {background} background with {sized}",
+    "{look}, {background} behind it",
+    "there is {look} {position} on {background}",
+)
+
+_CHOICES = tuple(map(len, (SHAPES, COLOURS, BACKGROUNDS, TEXTURES, SIZES, POSITIONS)))
+_JITTER = 16
+_NOISE = 5.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What there is to see in an image."""
+
+    shape: str
+    colour: str
+    background: str
+    texture: str
+    size: str
+    position: str
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """Choose every attribute at random, each value equally likely."""
+    names = (SHAPES, COLOURS, BACKGROUNDS, TEXTURES, SIZES, POSITIONS)
+    picks = rng.integers(0, _CHOICES).tolist()
+    return Scene(*(list(values)[pick] for values, pick in zip(names, picks, strict=True)))
+
+
+def describe(scene: Scene, rng: np.random.Generator) -> str:
+    """Say what is in the image, in at most 12 words; colour, shape and background always."""
+    words = [] if scene.texture == "plain" else [scene.texture]
+    look = " ".join([*words, scene.colour, scene.shape])
+    return TEMPLATES[rng.integers(len(TEMPLATES))].format(
+        look=_with_article(look),
+        sized=_with_article(f"{scene.size} {look}"),
+        background=scene.background,
+        position=scene.position,
+    )
+
+
+def draw(scene: Scene, rng: np.random.Generator, size: int) -> Image.Image:
+    """Draw a scene as an RGB image of ``size`` x ``size`` pixels, with slight noise."""
+    inside = _mask(scene.shape, scene.size, scene.position, size)
+    tones = rng.integers(-_JITTER, _JITTER + 1, (2, 3))
+    colour = np.add(COLOURS[scene.colour], tones[0])
+    background = np.add(BACKGROUNDS[scene.background], tones[1]).astype(np.float32)
+    surface = _shade(scene.texture, size)[..., None] * colour.astype(np.float32)
+    pixels = np.where(inside[..., None], surface, background)
+    pixels += _NOISE * rng.standard_normal(pixels.shape, dtype=np.float32)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def _with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+@lru_cache(maxsize=1024)
+def _mask(shape: str, size: str, position: str, pixels: int) -> NDArray[np.bool_]:
+    image = Image.new("1", (pixels, pixels))
+    pen = ImageDraw.Draw(image)
+    x, y = (pixels * share for share in POSITIONS[position])
+    radius = pixels * SIZES[size]
+    if shape in ("circle", "ring"):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
+        if shape == "ring":
+            hole = radius * 0.5
+            pen.ellipse((x - hole, y - hole, x + hole, y + hole), fill=0)
+    elif shape == "cross":
+        arm = radius * 0.4
+        pen.rectangle((x - radius, y - arm, x + radius, y + arm), fill=1)
+        pen.rectangle((x - arm, y - radius, x + arm, y + radius), fill=1)
+    else:
+        pen.polygon([(x + radius * dx, y + radius * dy) for dx, dy in _corners(shape)], fill=1)
+    return np.asarray(image)
+
+
+def _corners(shape: str) -> list[tuple[float, float]]:
+    """Return the corners of a polygon on (and, for the star, inside) the unit circle."""
+    count, turn = {
+        "square": (4, math.pi / 4),
+        "triangle": (3, -math.pi / 2),
+        "diamond": (4, 0.0),
+        "star": (10, -math.pi / 2),
+        "hexagon": (6, 0.0),
+    }[shape]
+    radii = [0.45 if shape == "star" and corner % 2 else 1.0 for corner in range(count)]
+    angles = [turn + 2 * math.pi * corner / count for corner in range(count)]
+    return [
+        (radius * math.cos(angle), radius * math.sin(angle))
+        for radius, angle in zip(radii, angles, strict=True)
+    ]
+
+
+@lru_cache(maxsize=16)
+def _shade(texture: str, pixels: int) -> NDArray[np.float32]:
+    """Return the factor by which a texture darkens each pixel."""
+    period = max(pixels // 8, 2)
+    rows, columns = np.indices((pixels, pixels))
+    upper, left = rows % period < period / 2, columns % period < period / 2
+    dark = {
+        "plain": np.zeros((pixels, pixels), dtype=bool),
+        "striped": upper,
+        "dotted": upper & left,
+        "checked": upper ^ left,
+    }[texture]
+    return np.where(dark, np.float32(0.65), np.float32(1.0))

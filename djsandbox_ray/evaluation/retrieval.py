@@ -1,0 +1,62 @@
+"""Image-text retrieval: recall at k, both ways (Karpathy and Fei-Fei 2015, section 4.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Encoder, Evaluator
+from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.sections import Component
+
+
+class RetrievalConfig(Component):
+    """Find the caption of an image among all captions, and the image of a caption."""
+
+    k: list[int] = Field(default=[1, 5, 10], min_length=1)
+    """How many of the best may be looked at."""
+
+
+@EVALUATORS.register("retrieval")
+class Retrieval(Evaluator):
+    """``retrieval/image_to_text_r<k>`` and ``retrieval/text_to_image_r<k>``, in 0..1.
+
+    Captions that occur more than once count as one text with several images, as in the data sets
+    with several captions per image: an image's true text is its caption, a text's true images are
+    all that have it, and one of them among the first k is a hit.
+    """
+
+    Config = RetrievalConfig
+    config: RetrievalConfig
+
+    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+        """Rank all texts for every image and all images for every text."""
+        texts = sorted(set(split.texts))
+        index = {text: number for number, text in enumerate(texts)}
+        truth = np.array([index[text] for text in split.texts])
+        similarity = encoder.images(split) @ encoder.texts(texts).T
+        relevant = truth[:, None] == np.arange(len(texts))[None, :]
+        metrics = {}
+        for name, scores, hits in (
+            ("image_to_text", similarity, relevant),
+            ("text_to_image", similarity.T, relevant.T),
+        ):
+            ranks = first_hit(scores, hits)
+            for k in self.config.k:
+                metrics[f"retrieval/{name}_r{k}"] = float(np.mean(ranks < k))
+        return metrics
+
+
+def first_hit(scores: NDArray[np.float32], relevant: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return for every row the rank (0 = best) of its best relevant column.
+
+    Equal scores count against the model, so that one that has collapsed to a point scores zero.
+
+    Args:
+        scores: similarity, shape (queries, gallery).
+        relevant: which columns answer the query, shape (queries, gallery), at least one each.
+    """
+    best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
+    ranks: NDArray[np.int64] = ((scores >= best) & ~relevant).sum(axis=1)
+    return ranks

@@ -1,0 +1,47 @@
+"""The extension point: a hook is one kind of job."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from djsandbox_ray.config import RunConfig
+from djsandbox_ray.registry import Registry
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every hook may use."""
+
+    config: RunConfig
+    storage: Storage
+    folder: str
+    """Of this run, in the storage."""
+    tracker: Tracker
+    progress: Progress
+
+
+class Hook(ABC):
+    """One kind of job: ``run`` takes outputs of earlier jobs and returns a record.
+
+    The annotations of ``run`` are the types that a workflow is checked against.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.config = context.config
+
+    def identity(self) -> Any:
+        """Return plain data: all of the configuration that the output depends on."""
+        return None
+
+    @abstractmethod
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Do the job; a killed job is called again and may find its own leftovers."""
+
+
+HOOKS: Registry[Hook] = Registry("hook", Hook)  # type: ignore[type-abstract]

@@ -1,0 +1,57 @@
+"""Reads the data in question, and the trusted split, into sample tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.source import SOURCES, Source
+from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.records import Dataset
+from djsandbox_ray.sections import Component
+
+
+class _Ingest(Hook):
+    """Streams a source into a sample table."""
+
+    def _source(self, config: Component) -> Source:
+        return SOURCES.get(config.type)(config)
+
+    def _ingest(self, config: Component, stage: str) -> Dataset:
+        progress = self.context.progress
+        progress.stage(stage)
+        dataset = ingest(
+            self._source(config),
+            self.context.storage,
+            max_rejected=self.config.ingest.max_rejected,
+            progress=lambda done, total: progress.update(done=done, total=total),
+        )
+        progress.note(f"{stage}: {dataset.rows} samples, {dataset.rejected} rejected")
+        return dataset
+
+
+@HOOKS.register("ingest")
+class Ingest(_Ingest):
+    """The data in question."""
+
+    def identity(self) -> Any:
+        """What the source consists of, and how much may be rejected."""
+        return [self._source(self.config.dataset).stamp(), self.config.ingest.model_dump()]
+
+    def run(self) -> Dataset:
+        """Read the section ``dataset``."""
+        return self._ingest(self.config.dataset, "ingest")
+
+
+@HOOKS.register("ingest_evaluation")
+class IngestEvaluation(_Ingest):
+    """The trusted split."""
+
+    def identity(self) -> Any:
+        """What the source consists of, and how much may be rejected."""
+        source = self._source(self.config.evaluation.dataset)
+        return [source.stamp(), self.config.ingest.model_dump()]
+
+    def run(self) -> Dataset:
+        """Read ``evaluation.dataset``."""
+        return self._ingest(self.config.evaluation.dataset, "ingest evaluation")

@@ -1,0 +1,71 @@
+"""Trains the model of ``image_text_similarity_filter`` on trusted data, if there is any."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.records import Scorer
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.trials.clip.arch import load_arch
+from djsandbox_ray.trials.scorer import ScorerConfig, train_scorer
+
+
+@HOOKS.register("scorer")
+class TrainScorer(Hook):
+    """A CLIP on trusted data, saved as a Hugging Face folder under ``models/``."""
+
+    def identity(self) -> Any:
+        """The trusted data and the training."""
+        config = self.config.scorer
+        if config is None:
+            return None
+        source = SOURCES.get(config.dataset.type)(config.dataset)
+        return [source.stamp(), _training(config)]
+
+    def run(self) -> Scorer | None:
+        """Train and save the scorer; nothing to do without a section ``scorer``."""
+        config = self.config.scorer
+        if config is None:
+            return None
+        storage = self.context.storage
+        self.context.progress.stage("scorer")
+        source = SOURCES.get(config.dataset.type)(config.dataset)
+        dataset = ingest(source, storage, max_rejected=self.config.ingest.max_rejected)
+        scorer_id = content_id("scorer", dataset.id, _training(config))
+        path = f"models/{scorer_id}"
+        if not storage.exists(f"{path}/scorer.json"):
+            resources = config.resources
+            train = ray.remote(
+                num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
+            )(_train)
+            uri = storage.uri(dataset.table)
+            loss = ray.get(train.remote(storage.url, path, uri, dataset.rows, config))
+            self.context.progress.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
+        return Scorer(scorer_id, path)
+
+
+def _training(config: ScorerConfig) -> dict[str, Any]:
+    return {
+        "model": config.model.model_dump(mode="json"),
+        "arch": load_arch(config.model.arch),
+        "budget": config.budget,
+        "seed": config.seed,
+    }
+
+
+def _train(url: str, path: str, uri: str, rows: int, config: ScorerConfig) -> float:
+    storage = Storage(url)
+    with tempfile.TemporaryDirectory() as folder:
+        loss = train_scorer(uri, rows, config, Path(folder))
+        for file in sorted(Path(folder).iterdir()):
+            storage.write_bytes(f"{path}/{file.name}", file.read_bytes())
+    storage.write_json(f"{path}/scorer.json", {"loss": loss, "rows": rows})  # the marker, last
+    return loss

@@ -1,0 +1,28 @@
+"""Pools: from columns of statistics to the rows that every trial trains on. Pure numpy.
+
+``table`` checks the input and keeps excluded rows out; ``cuts`` cuts one column at a time into
+buckets by exact order statistics, ties split by ``hashing``; ``contrast`` says which statistics
+are worth a trial; ``arms`` adds the control arms and the self-tests, random buckets built like
+the others; ``build`` brings them all to one size and names the pools; ``draws`` takes a seed's
+subsample of a pool; ``serialise`` is the JSON form. A pool is row ids, never a copy of samples.
+"""
+
+from djsandbox_ray.pools.build import Construction, construct
+from djsandbox_ray.pools.config import PoolConfig
+from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT, NO_VALUE
+from djsandbox_ray.pools.draws import Draw, draw, members
+from djsandbox_ray.pools.serialise import from_json, to_json
+
+__all__ = [
+    "EXCLUDED",
+    "LEFT_OUT",
+    "NO_VALUE",
+    "Construction",
+    "Draw",
+    "PoolConfig",
+    "construct",
+    "draw",
+    "from_json",
+    "members",
+    "to_json",
+]

@@ -1,0 +1,78 @@
+"""Random buckets: the control arms and the self-tests.
+
+A random bucket is what one bucket of a shuffled statistic would be: ``size`` rows of the dataset,
+those of least hash under a key of its own. Under the null hypothesis a pool is exchangeable with
+it, so that the control arms measure all of the noise of an arm, its make-up included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.identity import rows_hash
+from djsandbox_ray.pools.cuts import LEFT_OUT
+from djsandbox_ray.pools.hashing import hash_key, least
+from djsandbox_ray.records import Pool, PoolKind
+
+Arm = tuple[Pool, NDArray[np.int8]]
+"""A pool and its column of codes: 0 for its rows, ``LEFT_OUT`` for the others."""
+
+
+def control_arms(row_ids: NDArray[np.int64], size: int, count: int, seed: int) -> Iterator[Arm]:
+    """Yield ``count`` random buckets of ``size`` rows of ``row_ids``, shape (n,)."""
+    for index in range(count):
+        name = f"control/{index}"
+        yield _random_bucket(name, PoolKind.CONTROL, row_ids, size, seed)
+
+
+def self_test_arms(row_ids: NDArray[np.int64], size: int, seed: int) -> Iterator[Arm]:
+    """Yield the pools whose verdict is known beforehand.
+
+    A shuffled statistic says nothing about the samples, so that its pool must be undecided;
+    shuffled captions spoil any paired data, so that theirs must be worse.
+    """
+    kind = PoolKind.SELF_TEST
+    yield _random_bucket(
+        "self_test/shuffled_statistic", kind, row_ids, size, seed, expected="undecided"
+    )
+    yield _random_bucket(
+        "self_test/shuffled_captions", kind, row_ids, size, seed, expected="worse", shuffle=True
+    )
+
+
+def pool_hash(rows: NDArray[np.int64], shuffle_captions: bool = False) -> str:
+    """Hash the rows of a pool and what is done to them; 32 hex digits."""
+    plain = rows_hash(rows)
+    if not shuffle_captions:
+        return plain
+    return hashlib.blake2b(f"shuffle_captions {plain}".encode(), digest_size=16).hexdigest()
+
+
+def _random_bucket(
+    name: str,
+    kind: PoolKind,
+    row_ids: NDArray[np.int64],
+    size: int,
+    seed: int,
+    *,
+    expected: str | None = None,
+    shuffle: bool = False,
+) -> Arm:
+    chosen = least(row_ids, size, hash_key(seed, "random_bucket", name))
+    codes = np.full(len(row_ids), LEFT_OUT, dtype=np.int8)
+    codes[chosen] = 0
+    pool = Pool(
+        id=name,
+        kind=kind,
+        column=name,
+        code=0,
+        size=size,
+        hash=pool_hash(row_ids[chosen], shuffle),
+        shuffle_captions=shuffle,
+        expected=expected,
+    )
+    return pool, codes

@@ -1,0 +1,98 @@
+"""The rows that may enter a pool and their statistics, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.pools.cuts import EXCLUDED
+
+_RESERVED = ("control/", "self_test/")
+
+
+class EligibleRows:
+    """The rows of a dataset without the excluded ones.
+
+    Args:
+        row_ids: (n,), all different.
+        columns: statistics by name, each (n,), NaN where a row has no value.
+        excluded: row ids that are kept out of every pool.
+
+    Raises:
+        BadInput: duplicate row ids, excluded ids that are not among them, a reserved name.
+    """
+
+    def __init__(
+        self,
+        row_ids: NDArray[np.int64],
+        columns: Mapping[str, NDArray[np.float64]],
+        excluded: NDArray[np.int64],
+    ) -> None:
+        _check_row_ids(row_ids)
+        _check_names(columns)
+        self._columns = columns
+        self._all = len(row_ids)
+        self._kept = _kept(row_ids, excluded)
+        self.row_ids = row_ids if self._kept is None else row_ids[self._kept]
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """Read one statistic of the eligible rows, shape (len(self),).
+
+        Raises:
+            BadInput: its length is not that of the row ids, or it does not hold numbers.
+        """
+        try:
+            values = np.asarray(self._columns[name], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"statistic {name!r} does not hold numbers: {error}") from error
+        if values.shape != (self._all,):
+            raise BadInput(
+                f"statistic {name!r} has shape {values.shape}, but there are {self._all} row ids"
+            )
+        return values if self._kept is None else values[self._kept]
+
+    def expand(self, codes: NDArray[np.int8]) -> NDArray[np.int8]:
+        """Give codes of the eligible rows back as codes of all rows, shape (n,)."""
+        if self._kept is None:
+            return codes
+        expanded = np.full(self._all, EXCLUDED, dtype=np.int8)
+        expanded[self._kept] = codes
+        return expanded
+
+
+def _check_row_ids(row_ids: NDArray[np.int64]) -> None:
+    if row_ids.ndim != 1 or row_ids.dtype != np.int64:
+        raise BadInput(
+            f"row ids must be int64 of shape (n,), not {row_ids.dtype} of shape {row_ids.shape}"
+        )
+    if np.all(row_ids[1:] > row_ids[:-1]):
+        return  # the usual case, without a sort
+    different, counts = np.unique(row_ids, return_counts=True)
+    if len(different) < len(row_ids):
+        twice = different[counts > 1]
+        raise BadInput(f"{len(twice)} row ids occur more than once, such as {twice[0]}")
+
+
+def _check_names(columns: Mapping[str, NDArray[np.float64]]) -> None:
+    for name in columns:
+        if not name or name == "row_id" or name.startswith(_RESERVED):
+            raise BadInput(
+                f"a statistic cannot be named {name!r}: row_id and names that begin with "
+                f"{' or '.join(_RESERVED)} stand for other columns of the assignments"
+            )
+
+
+def _kept(row_ids: NDArray[np.int64], excluded: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+    """Return the mask of the eligible rows, shape (n,), or None where all rows are."""
+    if len(excluded) == 0:
+        return None
+    unknown = np.setdiff1d(excluded, row_ids)
+    if len(unknown):
+        raise BadInput(f"{len(unknown)} excluded rows are not in the dataset, such as {unknown[0]}")
+    return ~np.isin(row_ids, excluded)

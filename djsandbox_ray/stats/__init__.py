@@ -1,0 +1,34 @@
+"""Statistics: one number per sample and key, computed by Data-Juicer's own filters in Ray actors.
+
+How data flows: ``operators`` reads the ``process`` list of the configuration into
+:class:`OperatorSpec`; ``compute`` cuts the sample table into ranges of rows and streams them
+through Ray Data to actors (``worker``), each of which runs all operators that are still to be
+computed in one pass over its range (``fused``) and writes one Parquet part per operator
+(``parts``); ``table`` reads finished columns back, one at a time.
+
+Beside it: ``catalogue`` lists every filter of the installed Data-Juicer, ``needs`` says what an
+operator lacks here, ``inspection`` reads what a filter's source tells (its statistics, which
+parameters influence them), and ``datajuicer`` is the only module that imports Data-Juicer.
+"""
+
+from __future__ import annotations
+
+from djsandbox_ray.stats.catalogue import OperatorInfo, catalogue
+from djsandbox_ray.stats.compute import StatisticsConfig, compute_statistics
+from djsandbox_ray.stats.needs import check_needs
+from djsandbox_ray.stats.operators import BadProcess, OperatorSpec, operator_id, parse_process
+from djsandbox_ray.stats.table import StatisticColumns, load_column
+
+__all__ = [
+    "BadProcess",
+    "OperatorInfo",
+    "OperatorSpec",
+    "StatisticColumns",
+    "StatisticsConfig",
+    "catalogue",
+    "check_needs",
+    "compute_statistics",
+    "load_column",
+    "operator_id",
+    "parse_process",
+]

@@ -1,0 +1,170 @@
+"""The only door to Data-Juicer: imports it once, lazily, and without its side effects on us.
+
+As a library Data-Juicer installs missing packages with pip, downloads models and word lists,
+removes every loguru sink, configures the root logger, lets PIL accept truncated images and adds a
+relative folder to ``sys.path``. All of that is switched off or undone here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from djsandbox_ray.cluster import prepare_environment
+from djsandbox_ray.errors import BadInput, MissingExtra
+
+# Which of our extras brings a package that a filter may ask for.
+EXTRAS = {
+    "av": "video",
+    "cv2": "video",
+    "fasttext": "language",
+    "kenlm": "language",
+    "sentencepiece": "language",
+    "spacy": "spacy",
+    "torch": "clip",
+    "torchvision": "clip",
+    "transformers": "clip",
+}
+_MODULE_OF_PACKAGE = {"fasttext-predict": "fasttext", "opencv-contrib-python": "cv2"}
+
+
+@dataclass(frozen=True)
+class DataJuicer:
+    """What the sandbox uses of Data-Juicer.
+
+    Attributes:
+        version: its version, part of every operator's identity.
+        filters: every registered filter class by its name.
+        others: names of the registered operators that are not filters.
+        attribution: filters that compare with a validation set, which only Python code can give.
+        base: the class ``Filter``, which all filters extend.
+        stats_field: key of the list of statistics in a batch.
+        context_field: key of the list of shared intermediate values in a batch.
+        image_token: stands for an image in a text.
+        end_token: ends a chunk of a text.
+        lazy_loader: the class that stands for a module until it is used.
+        get_model: loads a model, or returns the one that is loaded.
+        plain_text: removes the special tokens from a text.
+    """
+
+    version: str
+    filters: dict[str, type]
+    others: frozenset[str]
+    attribution: frozenset[str]
+    base: type
+    stats_field: str
+    context_field: str
+    image_token: str
+    end_token: str
+    lazy_loader: type
+    get_model: Callable[..., Any]
+    plain_text: Callable[[str], str]
+
+
+def missing_package(package: str, module: str | None = None) -> ImportError | MissingExtra:
+    """Return the error for a package that is not installed, naming our extra where there is one."""
+    module = (module or _MODULE_OF_PACKAGE.get(package, package)).split(".")[0]
+    if module in EXTRAS:
+        return MissingExtra(module, EXTRAS[module])
+    return ImportError(
+        f"the package {package!r} is not installed, and no extra of djsandbox-ray brings it; "
+        f"install it by hand if you want the operator that needs it"
+    )
+
+
+def _refuse_installation(_cls: type, package_spec: str, pip_args: Any = None) -> NoReturn:
+    raise missing_package(package_spec)
+
+
+def _skip_check(_cls: type, package_specs: Any, pip_args: Any = None) -> None:
+    """Let an operator find out by importing: Data-Juicer's check demands names it never imports."""
+
+
+def _never_download(check_model: Callable[..., str]) -> Callable[..., str]:
+    """Wrap Data-Juicer's look-up of model files, which deletes and downloads what fails to load."""
+
+    def check(model_name: str, force: bool = False) -> str:
+        if force:
+            raise BadInput(
+                f"the model file {model_name!r} cannot be loaded (absent or broken); put it into "
+                "the folder that DATA_JUICER_EXTERNAL_MODELS_HOME names: nothing is downloaded"
+            )
+        return check_model(model_name)
+
+    return check
+
+
+@contextmanager
+def _import_guard() -> Iterator[None]:
+    """Undo what importing Data-Juicer does to this process."""
+    import loguru
+    from PIL import ImageFile
+
+    root, path = logging.getLogger(), list(sys.path)
+    level, handlers, truncated = root.level, list(root.handlers), ImageFile.LOAD_TRUNCATED_IMAGES
+    sinks = type(loguru.logger)
+    remove, add = sinks.remove, sinks.add
+    # Sinks cannot be put back through loguru's API, so they must not go in the first place.
+    sinks.remove = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
+    sinks.add = lambda *_args, **_kwargs: 0  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        sinks.remove, sinks.add = remove, add  # type: ignore[method-assign]
+        root.setLevel(level)
+        root.handlers[:] = handlers
+        sys.path[:] = path
+        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+
+
+@lru_cache(maxsize=1)
+def load() -> DataJuicer:
+    """Import Data-Juicer (about 2.5 CPU-seconds the first time) and return what we use of it."""
+    prepare_environment()
+    lazy = _guarded_import()
+    from data_juicer import __version__
+    from data_juicer.ops import ATTRIBUTION_FILTERS, OPERATORS, Filter
+    from data_juicer.utils.constant import Fields
+    from data_juicer.utils.mm_utils import SpecialTokens, remove_special_tokens
+    from data_juicer.utils.model_utils import get_model
+
+    filters = {name: cls for name, cls in OPERATORS.modules.items() if issubclass(cls, Filter)}
+    filters = {name: cls for name, cls in filters.items() if "deduplicator" not in name}
+    return DataJuicer(
+        version=__version__,
+        filters=filters,
+        others=frozenset(set(OPERATORS.modules) - set(filters)),
+        attribution=frozenset(ATTRIBUTION_FILTERS.modules),
+        base=Filter,
+        stats_field=Fields.stats,
+        context_field=Fields.context,
+        image_token=SpecialTokens.image,
+        end_token=SpecialTokens.eoc,
+        lazy_loader=lazy,
+        get_model=get_model,
+        plain_text=remove_special_tokens,
+    )
+
+
+def _guarded_import() -> type:
+    """Import the operators with installation and downloads switched off first."""
+    import loguru
+
+    # What matters reaches us as exceptions; its log lines would drown the progress of a run.
+    loguru.logger.disable("data_juicer")
+    with _import_guard():
+        lazy: type = importlib.import_module("data_juicer.utils.lazy_loader").LazyLoader
+        lazy._install_package = classmethod(_refuse_installation)  # type: ignore[attr-defined]
+        lazy.check_packages = classmethod(_skip_check)  # type: ignore[attr-defined]
+        importlib.import_module("data_juicer.ops")
+        from data_juicer.utils import asset_utils, model_utils
+
+    model_utils.check_model = _never_download(model_utils.check_model)
+    asset_utils.ASSET_LINKS.clear()
+    return lazy

@@ -1,0 +1,227 @@
+"""Several operators in one pass over a batch of samples, without Ray and without files.
+
+Data-Juicer's contract: a batch is a dict of lists with a list of dicts under ``Fields.stats``;
+``compute_stats_batched`` writes into those. Every operator gets fresh dicts, because a key that is
+there already is not computed again, so two operators that write one key would give one result.
+Decoded images and words are shared through ``Fields.context`` among operators that take it.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.stats import inspection
+from djsandbox_ray.stats.datajuicer import DataJuicer, load
+from djsandbox_ray.stats.operators import OperatorSpec
+from djsandbox_ray.stats.similarity import IMAGE_NAME, BatchedSimilarity
+
+_TEXT, _TAGGED, _IMAGES, _BYTES = "text", "text_with_tokens", "images", "image_bytes"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that an operator could not compute."""
+
+    row: int
+    """Position in the batch."""
+    reason: str
+
+
+@dataclass
+class Computed:
+    """What one operator gave for a batch."""
+
+    columns: dict[str, NDArray[np.float64]]
+    """Per statistic, shape (rows,); NaN where there is no value."""
+    failures: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class FusedOperators:
+    """Operators that are built once and run together.
+
+    Args:
+        specs: the operators.
+        gpu: whether those that can may use a GPU.
+
+    Raises:
+        BadInput: an operator cannot be built or cannot compute a plain sample: says which and why.
+    """
+
+    def __init__(self, specs: Sequence[OperatorSpec], *, gpu: bool = False) -> None:
+        self._runners = [_Runner(spec, gpu) for spec in specs]
+        for runner in self._runners:
+            runner.try_out()
+
+    def reads_images(self, operators: Sequence[int]) -> bool:
+        """Say whether any of these operators (by index) reads images."""
+        return any(self._runners[index].reads_images for index in operators)
+
+    def __call__(
+        self, texts: Sequence[str], images: Sequence[bytes] | None, operators: Sequence[int]
+    ) -> list[Computed]:
+        """Compute the statistics of a batch.
+
+        Args:
+            texts: plain captions, shape (rows,).
+            images: encoded images, shape (rows,); None if none of the operators reads them.
+            operators: indices of the operators to run.
+
+        Returns:
+            One entry per index, in order.
+        """
+        rows = _rows(texts, images)
+        with _inference():
+            return [self._runners[index](rows) for index in operators]
+
+
+class _Runner:
+    """One operator with what it needs to be called."""
+
+    def __init__(self, spec: OperatorSpec, gpu: bool) -> None:
+        cls = spec.filter_class
+        self.name = spec.name
+        self.keys = spec.keys
+        self.reads_images = "image" in inspection.reads(cls)
+        self._context = inspection.takes_context(cls)
+        runner: dict[str, Any] = {
+            "text_key": _TAGGED if inspection.needs_tokens(cls) else _TEXT,
+            "image_key": _IMAGES,
+            "image_bytes_key": _BYTES,
+            "auto_op_parallelism": False,
+        }
+        if not gpu:
+            runner["accelerator"] = "cpu"
+        try:
+            self._operator: Any = cls(**runner, **spec.params)
+        except Exception as error:
+            raise BadInput(f"{spec.name} cannot be built: {_reason(error)}") from error
+        self._compute: Callable[[dict[str, list[Any]]], None] = self._call
+        if spec.name == "image_text_similarity_filter":
+            self._compute = BatchedSimilarity(self._operator, self.keys[0])
+
+    def try_out(self) -> None:
+        """Compute a plain sample, so that a missing model or package is found before any data."""
+        batch = {**_rows(["a photo of a small dog"], [_plain_image()])}
+        batch[load().stats_field] = [{}]
+        try:
+            with _inference():
+                self._call(batch)
+            for key in self.keys:
+                to_number(batch[load().stats_field][0].get(key))
+        except Exception as error:
+            raise BadInput(f"{self.name} cannot compute a sample: {_reason(error)}") from error
+        if not any(key in batch[load().stats_field][0] for key in self.keys):
+            raise BadInput(f"{self.name} wrote none of its statistics ({', '.join(self.keys)})")
+
+    def __call__(self, rows: dict[str, list[Any]]) -> Computed:
+        start = time.perf_counter()
+        size = len(rows[_TEXT])
+        done = Computed({key: np.full(size, np.nan) for key in self.keys})
+        try:
+            self._fill(done, rows, slice(0, size), self._compute)
+        except Exception as error:
+            _reraise_fatal(error)
+            for row in range(size):  # only the rows that fail lose their values
+                self._single(done, rows, row)
+        done.seconds = time.perf_counter() - start
+        return done
+
+    def _single(self, done: Computed, rows: dict[str, list[Any]], row: int) -> None:
+        try:
+            self._fill(done, rows, slice(row, row + 1), self._call)
+        except Exception as error:
+            _reraise_fatal(error)
+            done.failures.append(Failure(row, _reason(error)))
+
+    def _fill(
+        self,
+        done: Computed,
+        rows: dict[str, list[Any]],
+        part: slice,
+        compute: Callable[[dict[str, list[Any]]], None],
+    ) -> None:
+        batch = {key: values[part] for key, values in rows.items()}
+        stats: list[dict[str, Any]] = [{} for _ in batch[_TEXT]]
+        batch[load().stats_field] = stats
+        compute(batch)
+        values = [[to_number(stat.get(key)) for stat in stats] for key in self.keys]
+        for key, column in zip(self.keys, values, strict=True):
+            done.columns[key][part] = column
+
+    def _call(self, batch: dict[str, list[Any]]) -> None:
+        if self._context:
+            self._operator.compute_stats_batched(batch, context=True)
+        else:
+            self._operator.compute_stats_batched(batch)
+
+
+def to_number(value: Any) -> float:
+    """Reduce what an operator wrote to one number; NaN for None, an empty list, NaN or infinity.
+
+    A list (one value per image, or per chunk of text) is reduced by its mean.
+
+    Raises:
+        TypeError: the value is not a number or a list of numbers.
+    """
+    if value is None:
+        return float("nan")
+    array = np.asarray(value)
+    if array.size == 0:
+        return float("nan")
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"not a number: {value!r:.80}")
+    number = float(array.mean(dtype=np.float64))
+    return number if np.isfinite(number) else float("nan")
+
+
+def _rows(texts: Sequence[str], images: Sequence[bytes] | None) -> dict[str, list[Any]]:
+    """Lay samples out as Data-Juicer expects them; text operators must not see the tokens."""
+    dj = load()
+    rows: dict[str, list[Any]] = {_TEXT: list(texts), dj.context_field: [{} for _ in texts]}
+    if images is not None:
+        rows[_TAGGED] = [_tagged(text, dj) for text in texts]
+        rows[_IMAGES] = [[IMAGE_NAME] for _ in texts]
+        rows[_BYTES] = [[image] for image in images]
+    return rows
+
+
+def _tagged(text: str | None, dj: DataJuicer) -> str | None:
+    if text is None:  # no caption: the operator fails on this row, and on no other
+        return None
+    plain = dj.plain_text(text) if "__dj__" in text else text
+    return f"{dj.image_token} {plain} {dj.end_token}"
+
+
+def _plain_image() -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 120, 40)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _inference() -> AbstractContextManager[Any]:
+    """Turn gradients off, if any operator has brought torch."""
+    torch = sys.modules.get("torch")
+    return torch.inference_mode() if torch is not None else nullcontext()
+
+
+def _reraise_fatal(error: Exception) -> None:
+    """A missing package is no fault of a row."""
+    if isinstance(error, (ImportError, BadInput)):
+        raise error
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]

@@ -1,0 +1,221 @@
+"""Operators as the user gives them: the syntax of a Data-Juicer ``process`` list, checked whole.
+
+Data-Juicer itself ignores parameters that it does not know. Here every error is found before any
+model is loaded, and all of them are reported at once, each with its position in the YAML.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.identity import canonical, content_id
+from djsandbox_ray.stats import inspection
+from djsandbox_ray.stats.datajuicer import load
+
+READABLE = frozenset({"text", "image"})
+"""What a sample table holds."""
+
+
+@dataclass(frozen=True)
+class OperatorSpec:
+    """A Data-Juicer filter with its parameters, as the configuration names it."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def filter_class(self) -> type:
+        """Data-Juicer's class."""
+        return load().filters[self.name]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The statistics that the operator writes, by Data-Juicer's names."""
+        keys = inspection.statistic_keys(self.filter_class)
+        if self.name == "alphanumeric_filter":  # the one filter whose statistic a parameter chooses
+            wanted = "alpha_token_ratio" if self.params.get("tokenization") else "alnum_ratio"
+            return tuple(key for key in keys if key == wanted)
+        return keys
+
+    @property
+    def influences(self) -> dict[str, Any]:
+        """The parameters that determine the statistics: not the thresholds, not the defaults."""
+        known = inspection.parameters(self.filter_class)
+        decision = inspection.decision_parameters(self.filter_class)
+        return {
+            name: value
+            for name, value in sorted(self.params.items())
+            if name not in decision and value != known[name].default
+        }
+
+
+class BadProcess(BadInput):
+    """A ``process`` list that cannot be used.
+
+    Attributes:
+        problems: one pair (position such as ``operators[2].text_length_filter.min``, message) each.
+    """
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{where}: {what}" for where, what in self.problems))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems,)
+
+
+def parse_process(process: Any, *, where: str = "operators") -> tuple[OperatorSpec, ...]:
+    """Read and check a ``process`` list: each item a filter's name, or ``{name: parameters}``.
+
+    Args:
+        process: what YAML gave.
+        where: position of the list in the configuration, for messages.
+
+    Raises:
+        BadProcess: unknown operators or parameters, values of a wrong type, operators that write no
+            statistic or read what the table lacks, repetitions; all of them at once.
+    """
+    if not isinstance(process, list) or not process:
+        raise BadProcess([(where, "a list of at least one Data-Juicer filter is needed")])
+    specs: list[OperatorSpec] = []
+    problems: list[tuple[str, str]] = []
+    seen: dict[bytes, int] = {}
+    for index, item in enumerate(process):
+        here = f"{where}[{index}]"
+        spec, found = _parse_item(item, here)
+        problems += found
+        if spec is None or found:
+            continue
+        first = seen.setdefault(canonical([spec.name, spec.influences]), index)
+        if first != index:
+            same = f"gives the same statistics as {where}[{first}] (thresholds do not change them)"
+            problems.append((f"{here}.{spec.name}", same))
+        specs.append(spec)
+    if problems:
+        raise BadProcess(problems)
+    return tuple(specs)
+
+
+def operator_id(spec: OperatorSpec) -> str:
+    """Return the id of what an operator computes, the same wherever its models lie.
+
+    It covers the name, the parameters that influence the statistics (a local file or folder by its
+    content) and Data-Juicer's version.
+    """
+    params = {name: _by_content(value) for name, value in spec.influences.items()}
+    return content_id("op", spec.name, params, load().version)
+
+
+def resolve_paths(spec: OperatorSpec) -> OperatorSpec:
+    """Make the local paths among the parameters absolute, for processes that run elsewhere."""
+    params = {k: str(Path(v).resolve()) if _is_local(v) else v for k, v in spec.params.items()}
+    return OperatorSpec(spec.name, params)
+
+
+def _is_local(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and len(value) < 4096 and Path(value).exists()
+
+
+def _by_content(value: Any) -> Any:
+    if not _is_local(value):
+        return value
+    root = Path(value)
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        relative = path.relative_to(root)
+        if any(part.startswith(".") for part in relative.parts):
+            continue  # download records and the like, which hold times
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, hashlib.blake2b).digest()
+        digest.update(canonical([relative.as_posix()]) + content)
+    return {"content": digest.hexdigest()}
+
+
+def _parse_item(item: Any, here: str) -> tuple[OperatorSpec | None, list[tuple[str, str]]]:
+    if isinstance(item, str):
+        item = {item: None}
+    if not isinstance(item, dict) or len(item) != 1:
+        return None, [(here, "an operator is a name, or one 'name: {parameter: value}'")]
+    name, params = next(iter(item.items()))
+    params = {} if params is None else params
+    problem = _name_problem(name)
+    if problem:
+        return None, [(here, problem)]
+    here = f"{here}.{name}"
+    if not isinstance(params, dict):
+        return None, [(here, f"parameters must be a mapping, not {type(params).__name__}")]
+    spec = OperatorSpec(name, params)
+    problems = [
+        (f"{here}.{key}", problem)
+        for key, value in params.items()
+        if (problem := _parameter_problem(spec.filter_class, key, value))
+    ]
+    return spec, problems
+
+
+def _name_problem(name: Any) -> str | None:
+    dj = load()
+    if name in dj.others:
+        return f"{name!r} is not a filter; only filters compute statistics"
+    if not isinstance(name, str) or name not in dj.filters:
+        near = get_close_matches(str(name), dj.filters, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"unknown operator {name!r}{hint} ('djsandbox operators' lists them)"
+    return unusable(name)
+
+
+def unusable(name: str) -> str | None:
+    """Return why a filter cannot be probed on a table of image-text pairs, or None if it can."""
+    dj = load()
+    cls = dj.filters[name]
+    if name in dj.attribution:
+        return "compares with a validation set, which Data-Juicer takes from Python code only"
+    if not inspection.statistic_keys(cls):
+        return "writes no statistic, so there is nothing to cut pools by"
+    lacking = sorted(inspection.reads(cls) - READABLE)
+    if lacking:
+        return f"reads {' and '.join(lacking)}, which the sample table does not hold"
+    return None
+
+
+def _parameter_problem(cls: type, name: Any, value: Any) -> str | None:
+    known = inspection.parameters(cls)
+    if name in inspection.DECISION_BASE:
+        return None if isinstance(value, bool) else f"true or false is needed, not {value!r}"
+    if name in inspection.runner_parameters():
+        return "says how Data-Juicer would run the operator; here the section 'statistics' does"
+    if name not in known:
+        near = get_close_matches(str(name), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"unknown parameter{hint} (known: {', '.join(known) or 'none'})"
+    return None if value == known[name].default else _type_problem(cls, name, value)
+
+
+def _type_problem(cls: type, name: str, value: Any) -> str | None:
+    """Check a value against the annotation of the parameter, where pydantic understands it."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return f"not a plain value: {value!r}"
+    owner = next(k for k in inspection.lineage(cls) if name in inspection.own_parameters(k))
+    try:
+        hints = get_type_hints(owner.__init__, include_extras=True)  # type: ignore[misc]
+        adapter: TypeAdapter[Any] = TypeAdapter(hints[name])
+    except (KeyError, NameError, TypeError, PydanticUserError):
+        return None  # not annotated, or with a type of Data-Juicer's own
+    try:
+        adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        return f"{error.errors()[0]['msg']}, not {value!r}"
+    return None

@@ -1,0 +1,131 @@
+"""The Ray Data actor: reads a range of the sample table, computes, writes one part per operator."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.stats import parts
+from djsandbox_ray.stats.fused import Computed, FusedOperators
+from djsandbox_ray.stats.operators import OperatorSpec
+from djsandbox_ray.storage import Storage
+
+READ_ROWS = 256
+"""Rows whose encoded images are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every actor of a pass needs to know.
+
+    Attributes:
+        storage: URL of the storage.
+        table: path of the sample table in it.
+        operators: name and parameters of every operator of the pass.
+        folders: path of every operator's parts.
+        batch_size: rows that are computed together.
+        threads: CPU threads of an actor.
+        gpu: whether operators may use a GPU.
+    """
+
+    storage: str
+    table: str
+    operators: tuple[tuple[str, dict[str, Any]], ...]
+    folders: tuple[str, ...]
+    batch_size: int
+    threads: int
+    gpu: bool
+
+
+class StatisticsWorker:
+    """Runs all operators in one pass; made once per actor, so models are loaded once."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._storage = Storage(job.storage)
+        self._fused: FusedOperators | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        """Compute ranges of rows.
+
+        Args:
+            batch: ``task``: JSON texts with start, stop and the indices of the operators to run.
+
+        Returns:
+            ``report``: per task a JSON text with the rows done, or the error that ends the run.
+            The error is a value, because an exception would reach the driver as text of Ray's.
+        """
+        reports = []
+        for text in batch["task"]:
+            task = json.loads(str(text))
+            try:
+                self._compute(task["start"], task["stop"], task["operators"])
+                reports.append({"rows": task["stop"] - task["start"]})
+            except (BadInput, ImportError) as error:
+                reports.append({"error": str(error)})
+        return {"report": [json.dumps(report) for report in reports]}
+
+    def _compute(self, start: int, stop: int, operators: list[int]) -> None:
+        fused = self._build()
+        done: dict[int, list[Computed]] = {index: [] for index in operators}
+        row_ids = []
+        for ids, texts, images in self._batches(start, stop, fused.reads_images(operators)):
+            row_ids.append(ids)
+            for index, computed in zip(operators, fused(texts, images, operators), strict=True):
+                done[index].append(computed)
+        for index in operators:
+            path = parts.part(self._job.folders[index], start)
+            columns = {
+                key: np.concatenate([computed.columns[key] for computed in done[index]])
+                for key in done[index][0].columns
+            }
+            report = _report(done[index], row_ids, columns)
+            parts.write_part(self._storage, path, np.concatenate(row_ids), columns, report)
+
+    def _build(self) -> FusedOperators:
+        if self._fused is None:
+            specs = [OperatorSpec(name, params) for name, params in self._job.operators]
+            self._fused = FusedOperators(specs, gpu=self._job.gpu)
+            if (torch := sys.modules.get("torch")) is not None:
+                torch.set_num_threads(self._job.threads)
+        return self._fused
+
+    def _batches(
+        self, start: int, stop: int, with_images: bool
+    ) -> Iterator[tuple[NDArray[np.int64], list[str], list[bytes] | None]]:
+        from djsandbox_ray.dataset.table import SampleTable
+
+        table = SampleTable(self._storage.uri(self._job.table))
+        columns = ["row_id", "text", *(["image"] if with_images else [])]
+        step = READ_ROWS if with_images else stop - start
+        for first in range(start, stop, step):
+            read = table.scan(first, min(first + step, stop), columns)
+            for offset in range(0, read.num_rows, self._job.batch_size):
+                rows = read.slice(offset, self._job.batch_size)
+                # Python objects: Data-Juicer fails on numpy cells.
+                images = rows["image"].to_pylist() if with_images else None
+                yield rows["row_id"].to_numpy(), rows["text"].to_pylist(), images
+
+
+def _report(
+    done: list[Computed], row_ids: list[NDArray[np.int64]], columns: dict[str, NDArray[np.float64]]
+) -> parts.PartReport:
+    failures = [
+        (int(ids[failure.row]), failure.reason)
+        for computed, ids in zip(done, row_ids, strict=True)
+        for failure in computed.failures
+    ]
+    return parts.PartReport(
+        rows=sum(len(ids) for ids in row_ids),
+        missing={key: int(np.isnan(column).sum()) for key, column in columns.items()},
+        failed=len(failures),
+        examples=tuple(failures[: parts.EXAMPLES]),
+        seconds=sum(computed.seconds for computed in done),
+    )

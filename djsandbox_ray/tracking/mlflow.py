@@ -1,0 +1,165 @@
+"""The MLflow tracker: one parent run per sandbox run, one nested run per trial."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import PurePosixPath
+
+from pydantic import Field, field_validator
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.records import TrialRecord
+from djsandbox_ray.sections import Component
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.tracking.mlflow_format import without_secrets
+from djsandbox_ray.tracking.mlflow_index import MlflowIndex
+from djsandbox_ray.tracking.mlflow_runs import MlflowRuns
+from djsandbox_ray.tracking.outbox import Outbox
+from djsandbox_ray.tracking.tracker import TRACKERS, RunInfo, Tracker
+
+logger = logging.getLogger(__name__)
+
+_SERVERS = ("http", "https", "databricks", "databricks-uc")
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+class MlflowConfig(Component):
+    """Where MLflow keeps its runs."""
+
+    type: str = "mlflow"
+    uri: str | None = None
+    """A server (``http://host:5000``) or a database (``sqlite:////data/mlflow.db``); without it, a
+    sqlite file in the storage."""
+    experiment: str = Field("djsandbox", min_length=1, max_length=500)
+    """The experiment that the runs belong to."""
+    patience: float = Field(30.0, ge=0)
+    """Seconds to wait at the end of a run while nothing can be sent."""
+
+    @field_validator("uri")
+    @classmethod
+    def _known_scheme(cls, uri: str | None) -> str | None:
+        if uri is None or uri in ("databricks", "databricks-uc"):
+            return uri
+        scheme, found, _ = uri.partition("://")
+        if not found or scheme.split("+")[0] not in _SERVERS + _DATABASES:
+            allowed = ", ".join(f"{name}://..." for name in ("http", "https", *_DATABASES))
+            raise ValueError(
+                f"{without_secrets(uri)!r} is no address of an MLflow server or database; "
+                f"allowed: {allowed}, databricks"
+            )
+        return uri
+
+
+@TRACKERS.register("mlflow")
+class MlflowTracker(Tracker):
+    """Hands everything to an :class:`Outbox`; training never waits for MLflow.
+
+    What is sent twice, by a repeated or resumed run, changes nothing in MLflow; so what an outage
+    kept from being sent is sent by running the same command again.
+
+    Raises:
+        BadInput: the storage is not on a local disk and no ``uri`` is given.
+    """
+
+    Config = MlflowConfig
+    config: MlflowConfig
+
+    def __init__(self, config: MlflowConfig, storage: Storage) -> None:
+        super().__init__(config, storage)
+        if config.uri is None and not storage.is_local:
+            raise BadInput(
+                f"tracking.uri: the storage {storage.url!r} cannot hold MLflow's sqlite file; name "
+                "a server (http://host:5000) or a database, or choose tracking.type none"
+            )
+        self._uri = config.uri or f"sqlite:///{storage.uri('mlflow.db')}"
+        self._runs: MlflowRuns | None = None
+        self._outbox: Outbox | None = None
+        self._count = itertools.count()
+
+    @property
+    def ui_command(self) -> str:
+        """The command that opens the UI, or the address of the server; without passwords."""
+        uri = without_secrets(self._uri)
+        if self._has_server:
+            return uri
+        return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+
+    def start(self, run: RunInfo) -> None:
+        """Begin, or take up again, the parent run with the key ``run.key``.
+
+        Raises:
+            RuntimeError: the tracker was started before.
+        """
+        if self._runs is not None:
+            raise RuntimeError("the tracker was started before")
+        artifacts = None if self._has_server else self._artifact_root()
+        self._runs = MlflowRuns(MlflowIndex(self._uri, self.config.experiment, artifacts, run))
+        self._outbox = Outbox(f"MLflow at {without_secrets(self._uri)}")
+        self._send("the run", self._runs.start)
+
+    def trial(
+        self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]
+    ) -> None:
+        """Queue the newest record of a trial; an older one that still waits is replaced."""
+        send = partial(self._started.trial, record, dict(tags), dict(params))
+        self._send(f"trial {record.spec.id}", send)
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Queue numbers of the parent run."""
+        now = time.time_ns() // 1_000_000
+        send = partial(self._started.metrics, dict(values), now)
+        self._send(f"metrics {next(self._count)}", send)
+
+    def artifact(self, name: str, data: bytes) -> None:
+        """Queue a file of the parent run; replaces one of the same name.
+
+        Raises:
+            ValueError: ``name`` is not a relative path inside the run's artifacts.
+        """
+        path = PurePosixPath(name)
+        if not path.name or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"not a relative path of an artifact: {name!r}")
+        self._send(f"artifact {path}", partial(self._started.artifact, str(path), data))
+
+    def finish(self, ok: bool) -> int:
+        """End the parent run; give up after ``patience`` seconds in which nothing was sent.
+
+        Returns:
+            How many things were not sent; a warning says so too.
+        """
+        if self._outbox is None:
+            return 0
+        self._send("the run", partial(self._started.end, ok))
+        unsent = self._outbox.close(self.config.patience)
+        if unsent:
+            logger.warning(
+                "MLflow at %s: %d things were not sent; they are safe in the storage, and the same "
+                "command, run again, sends them",
+                without_secrets(self._uri),
+                unsent,
+            )
+        return unsent
+
+    @property
+    def _has_server(self) -> bool:
+        return self._uri.startswith(_SERVERS)
+
+    @property
+    def _started(self) -> MlflowRuns:
+        if self._runs is None:
+            raise RuntimeError("the tracker was not started")
+        return self._runs
+
+    def _send(self, what: str, send: Callable[[], None]) -> None:
+        if self._outbox is None:
+            raise RuntimeError("the tracker was not started")
+        self._outbox.put(what, partial(self._started.attempt, send))
+
+    def _artifact_root(self) -> str:
+        root = self.storage.uri("mlartifacts")
+        return PurePosixPath(root).as_uri() if self.storage.is_local else root

@@ -1,0 +1,168 @@
+"""Which runs of a sandbox run MLflow already holds: found by their key tags, or created."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from djsandbox_ray.tracking.tracker import RunInfo
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Run
+
+# Read by MLflow at every call; what the user has set stays. Retrying is the outbox's work: MLflow's
+# own blocks for minutes, and could create a run twice.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+RUN_KEY = "djsandbox.run_key"
+TRIAL_KEY = "djsandbox.trial_key"
+REPORTS = "djsandbox.reports"
+PARENT = "mlflow.parentRunId"
+
+_LONGEST_DIGEST = 36
+
+
+@dataclass
+class Known:
+    """What MLflow holds of a run, as far as it decides what must still be sent."""
+
+    run_id: str
+    status: str
+    reports: str = ""
+    """The mark of the reports that are there."""
+    has_inputs: bool = False
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, run: Run) -> Known:
+        """Read what a run from MLflow says."""
+        return cls(
+            run_id=run.info.run_id,
+            status=run.info.status,
+            reports=run.data.tags.get(REPORTS, ""),
+            has_inputs=bool(run.inputs and run.inputs.dataset_inputs),
+            params=dict(run.data.params),
+            metrics=dict(run.data.metrics),
+        )
+
+
+class MlflowIndex:
+    """The runs of one sandbox run by trial key; the parent's is empty. Read once, kept up to date.
+
+    Args:
+        uri: tracking URI.
+        experiment: made when it does not exist.
+        artifacts: where a new experiment puts its artifacts; None lets the server decide.
+        run: the sandbox run.
+    """
+
+    def __init__(self, uri: str, experiment: str, artifacts: str | None, run: RunInfo) -> None:
+        self.run = run
+        self._uri = uri
+        self._experiment = experiment
+        self._artifacts = artifacts
+        self._known: dict[str, Known] | None = None
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """The client, made at first use as importing MLflow takes seconds."""
+        for key, value in ENVIRONMENT.items():
+            os.environ.setdefault(key, value)
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        return MlflowClient(tracking_uri=self._uri)
+
+    def runs(self) -> dict[str, Known]:
+        """Return all runs that are there."""
+        if self._known is None:
+            known: dict[str, Known] = {}
+            for run in self._search():
+                key = run.data.tags.get(TRIAL_KEY, "")
+                if key in known:  # created by a call that was thought to have failed
+                    self.client.delete_run(run.info.run_id)
+                else:
+                    known[key] = Known.of(run)
+            self._known = known
+        return self._known
+
+    def forget(self) -> None:
+        """Read anew at the next use."""
+        self._known = None
+
+    def delete(self, key: str) -> None:
+        """Move a run to MLflow's deleted ones."""
+        self.client.delete_run(self.runs()[key].run_id)
+        del self.runs()[key]
+
+    def parent(self) -> Known:
+        """Return the parent run, created if need be."""
+        return self.ensure("", self.run.name, self.run.tags, None)
+
+    def ensure(self, key: str, name: str, tags: Mapping[str, str], start_ms: int | None) -> Known:
+        """Return the run with this key, created with its tags and dataset inputs if need be."""
+        known = self.runs().get(key)
+        if known is None:
+            keys = {RUN_KEY: self.run.key} | ({TRIAL_KEY: key} if key else {})
+            start_ms = start_ms or time.time_ns() // 1_000_000
+            run = self.client.create_run(self._experiment_id, start_ms, {**tags, **keys}, name)
+            known = self.runs()[key] = Known.of(run)
+        if self.run.datasets and not known.has_inputs:
+            self.client.log_inputs(known.run_id, self._inputs())
+            known.has_inputs = True
+        return known
+
+    @cached_property
+    def _experiment_id(self) -> str:
+        found = self.client.get_experiment_by_name(self._experiment)
+        if found is None:
+            return self.client.create_experiment(self._experiment, self._artifacts)
+        if found.lifecycle_stage != "active":
+            raise RuntimeError(
+                f"the experiment {self._experiment!r} is deleted in MLflow: restore it, or name "
+                "another one"
+            )
+        return str(found.experiment_id)
+
+    def _search(self) -> Iterable[Run]:
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self._experiment_id],
+                filter_string=f'tags.`{RUN_KEY}` = "{self.run.key}"',
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _inputs(self) -> list[DatasetInput]:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        return [
+            DatasetInput(
+                Dataset(
+                    name=name,
+                    digest=digest[:_LONGEST_DIGEST],
+                    source_type="local",
+                    source=json.dumps({"uri": source}),
+                    profile=json.dumps({"num_rows": rows}),
+                ),
+                [InputTag("mlflow.data.context", "training")],
+            )
+            for name, digest, source, rows in self.run.datasets
+        ]

@@ -1,0 +1,195 @@
+"""The runs of one sandbox run in MLflow, written so that writing again changes nothing.
+
+A run is found again by its key tags; parameters are sent once; a trial's reports carry their own
+timestamps, and a tag says how many of them are there, so that only new ones are sent. This module
+alone talks to MLflow: every method may take long and may raise.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from djsandbox_ray.records import TrialRecord
+from djsandbox_ray.tracking.mlflow_format import (
+    STATUS,
+    continues,
+    mark,
+    named,
+    sent,
+    started_ms,
+    values,
+    without_secrets,
+)
+from djsandbox_ray.tracking.mlflow_index import PARENT, REPORTS, Known, MlflowIndex
+from djsandbox_ray.tracking.outbox import Refused
+
+logger = logging.getLogger(__name__)
+
+_FINAL_ERRORS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
+_LONGEST_PARAM = 6000
+_LONGEST_ERROR = 4000
+_BATCH = 500
+
+
+class MlflowRuns:
+    """Writes the parent run of a sandbox run and one nested run per trial."""
+
+    def __init__(self, index: MlflowIndex) -> None:
+        self._index = index
+        self._ended = False
+
+    def attempt(self, send: Callable[[], None]) -> None:
+        """Call ``send``, a method of this object.
+
+        Raises:
+            Refused: MLflow will never take it.
+            ConnectionError: anything else, such as a server that does not answer; worth another
+                attempt. No message holds a password.
+        """
+        try:
+            try:
+                send()
+            except Exception as error:
+                if not _is_final(error):
+                    raise
+                self._index.forget()  # a user may have deleted the run: once more, on a new one
+                send()
+        except Exception as error:
+            self._index.forget()  # a call that failed may have had its effect
+            kind = Refused if _is_final(error) or isinstance(error, Refused) else ConnectionError
+            raise kind(without_secrets(f"{type(error).__name__}: {error}")) from None
+
+    def start(self) -> None:
+        """Begin the parent run, or take it up again."""
+        self._set_status(self._described(), "RUNNING", None)
+
+    def trial(
+        self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]
+    ) -> None:
+        """Bring the nested run of a trial up to date with its record."""
+        spec, reports = record.spec, record.reports
+        parent = self._index.parent()
+        known = self._index.runs().get(spec.id)
+        if known is not None and not continues(reports, known.reports):
+            # Trained anew, after a crash: the reports of the abandoned attempt are not its own.
+            self._index.delete(spec.id)
+        own = {
+            **tags,
+            "pool": spec.pool,
+            "seed": str(spec.seed),
+            "state": record.state.value,
+            PARENT: parent.run_id,
+        }
+        name = f"{spec.pool} seed {spec.seed}"
+        known = self._index.ensure(spec.id, name, own, started_ms(reports))
+        if reports:
+            own[REPORTS] = mark(reports)
+        if record.error or known.status == "FAILED":  # or an older error that is over
+            own["error"] = (record.error or "")[-_LONGEST_ERROR:]
+        new = reports[sent(known.reports) :]
+        points = [(values(report), report.time_ms, report.samples) for report in new]
+        self._log(known, points, params, own)
+        known.reports = mark(reports)
+        status = STATUS[record.state]
+        if self._ended and status == "RUNNING":
+            status = "KILLED"
+        self._set_status(known, status, reports[-1].time_ms if reports else _now())
+
+    def metrics(self, numbers: Mapping[str, float], time_ms: int) -> None:
+        """Log numbers of the parent run, those that are not there already."""
+        known = self._index.parent()
+        given = named(numbers)
+        new = {key: value for key, value in given.items() if not _same(known.metrics, key, value)}
+        self._log(known, [(new, time_ms, 0)])
+        known.metrics.update(new)
+
+    def artifact(self, name: str, data: bytes) -> None:
+        """Store a file of the parent run, in the place of an older one of that name."""
+        path = PurePosixPath(name)
+        folder = None if path.parent == PurePosixPath() else str(path.parent)
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / path.name
+            file.write_bytes(data)
+            self._index.client.log_artifact(self._index.parent().run_id, str(file), folder)
+
+    def end(self, ok: bool) -> None:
+        """End the parent run, and trials that were cut off with it."""
+        self._ended = True
+        parent = self._described()
+        for key, known in self._index.runs().items():
+            if key and known.status == "RUNNING":
+                self._set_status(known, "KILLED", _now())
+        self._set_status(parent, "FINISHED" if ok else "FAILED", _now())
+
+    def _described(self) -> Known:
+        known = self._index.parent()
+        self._log(known, params=self._index.run.params, tags=self._index.run.tags)
+        return known
+
+    def _log(
+        self,
+        known: Known,
+        points: Sequence[tuple[Mapping[str, float], int, int]] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send points (values, time in ms, step), those parameters that are new, then the tags."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [
+            Metric(key, value, time_ms, step)
+            for group, time_ms, step in points
+            for key, value in group.items()
+        ]
+        new = self._new_params(known, params or {})
+        while len(metrics) > _BATCH:  # the tags say that the metrics are there: they go last
+            self._index.client.log_batch(known.run_id, metrics[:_BATCH])
+            metrics = metrics[_BATCH:]
+        self._index.client.log_batch(
+            known.run_id,
+            metrics,
+            [Param(key, value) for key, value in new.items()],
+            [RunTag(key, value) for key, value in (tags or {}).items()],
+        )
+        known.params.update(new)
+
+    def _new_params(self, known: Known, params: Mapping[str, str]) -> dict[str, str]:
+        given = {key: value[:_LONGEST_PARAM] for key, value in named(params).items()}
+        for key, value in given.items():
+            if known.params.get(key, value) != value:
+                logger.warning(
+                    "MLflow keeps the first value of the parameter %s, %r; it is now %r",
+                    key,
+                    known.params[key],
+                    value,
+                )
+                known.params[key] = value  # said once
+        return {key: value for key, value in given.items() if key not in known.params}
+
+    def _set_status(self, known: Known, status: str, end_ms: int | None) -> None:
+        if known.status == status:
+            return
+        if status == "RUNNING":
+            self._index.client.update_run(known.run_id, status)
+        else:
+            self._index.client.set_terminated(known.run_id, status, end_ms)
+        known.status = status
+
+
+def _is_final(error: Exception) -> bool:
+    return getattr(error, "error_code", None) in _FINAL_ERRORS
+
+
+def _same(known: Mapping[str, float], key: str, value: float) -> bool:
+    if key not in known:
+        return False
+    return known[key] == value or (math.isnan(known[key]) and math.isnan(value))
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

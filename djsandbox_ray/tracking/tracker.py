@@ -1,0 +1,81 @@
+"""The extension point: a tracker is told what happens in a run and never gets in its way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+from djsandbox_ray.records import TrialRecord
+from djsandbox_ray.registry import Registry
+from djsandbox_ray.sections import Component
+from djsandbox_ray.storage import Storage
+
+
+class DatasetInput(NamedTuple):
+    """A dataset that a run learns from."""
+
+    name: str
+    digest: str
+    """Fingerprint of its content."""
+    source: str
+    """Where it came from: a path, a URL, or the name of a generator."""
+    rows: int
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A sandbox run, as a tracker shows it.
+
+    Raises:
+        ValueError: the key is empty or holds a quote, a backslash or a line break.
+    """
+
+    name: str
+    key: str
+    """Unique identity: the same run, resumed or repeated, has the same key."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    datasets: Sequence[DatasetInput] = ()
+
+    def __post_init__(self) -> None:
+        if not self.key or set(self.key) & set('"\\\n'):
+            raise ValueError(f"not a key that trackers can search for: {self.key!r}")
+
+
+class Tracker(ABC):
+    """Receives what happens in a run. No method blocks or fails because a server does."""
+
+    Config: ClassVar[type[Component]] = Component
+
+    def __init__(self, config: Component, storage: Storage) -> None:
+        self.config = config
+        self.storage = storage
+
+    @property
+    def ui_command(self) -> str | None:
+        """What a user types, or the address to open, to see what was tracked."""
+        return None
+
+    def start(self, run: RunInfo) -> None:  # noqa: B027 - optional
+        """Begin, or take up again, the run with the key ``run.key``."""
+
+    @abstractmethod
+    def trial(
+        self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]
+    ) -> None:
+        """Take the newest record of a trial; called after every report and change of state."""
+
+    def metrics(self, values: Mapping[str, float]) -> None:  # noqa: B027 - optional
+        """Take numbers about the run as a whole."""
+
+    def artifact(self, name: str, data: bytes) -> None:  # noqa: B027 - optional
+        """Take a file of the run; ``name`` is a relative path such as ``figures/ranking.png``."""
+
+    def finish(self, ok: bool) -> int:
+        """End the run after a bounded wait; return how many things could not be sent."""
+        return 0
+
+
+TRACKERS: Registry[Tracker] = Registry("tracker", Tracker)  # type: ignore[type-abstract]

@@ -1,0 +1,7 @@
+"""Reference trainings: one Ray Tune trial per (pool, seed), all on the same budget.
+
+``plan.py`` lists the trials and finds those that are done, ``engine.py`` gives the others to Ray
+Tune, whose actors (``trainable.py``) hold a model family (``family.py``; ``clip/`` is the first)
+and train it on a draw. ``store.py`` keeps what every trial reported, so that no trial is trained
+twice, in this run or another.
+"""

@@ -1,0 +1,133 @@
+"""Architectures: open_clip JSON configurations, by name or by file, and their tokenizers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tempfile
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.errors import BadInput, require
+
+# OpenAI's byte-pair vocabulary: 256 bytes, 256 bytes that end a word, the merges, 2 special tokens.
+_BASE_TOKENS = 514
+_SHIPPED = resources.files(__package__) / "archs"
+
+
+def load_arch(name: str) -> dict[str, Any]:
+    """Return the open_clip configuration that ``name`` stands for.
+
+    Args:
+        name: ``tiny`` or ``small`` (shipped here), any model of open_clip such as ``ViT-B-32``, or
+            the path of a JSON file in open_clip's format.
+
+    Raises:
+        BadInput: there is no such architecture, or the file is not one.
+    """
+    shipped = sorted(
+        entry.name.removesuffix(".json")
+        for entry in _SHIPPED.iterdir()
+        if entry.name.endswith(".json")
+    )
+    if name in shipped:
+        return dict(json.loads((_SHIPPED / f"{name}.json").read_text()))
+    if name.endswith(".json"):
+        return _read(Path(name))
+    open_clip = require("open_clip", "clip")
+    if (found := open_clip.get_model_config(name)) is not None:
+        return dict(found)
+    near = get_close_matches(name, [*shipped, *open_clip.list_models()], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise BadInput(
+        f"unknown architecture {name!r}{hint} (shipped: {', '.join(shipped)}; "
+        "or a model name of open_clip, or the path of a .json file)"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        arch = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"architecture file {path}: {error}") from error
+    needed = {"embed_dim", "vision_cfg", "text_cfg"}
+    if not isinstance(arch, dict) or not needed <= set(arch):
+        raise BadInput(f"architecture file {path} lacks some of {', '.join(sorted(needed))}")
+    return arch
+
+
+def image_size(arch: dict[str, Any]) -> int:
+    """Return the side of the square images, in pixels."""
+    size = arch["vision_cfg"].get("image_size", 224)
+    return int(size[0] if isinstance(size, list) else size)
+
+
+class Tokenizer:
+    """open_clip's own byte-pair tokenizer, with only the first merges where the arch says so.
+
+    A small ``vocab_size`` keeps a tiny model tiny: the first merges of OpenAI's list are the most
+    frequent pairs of English, and any text still has a tokenisation.
+
+    Args:
+        arch: an open_clip configuration.
+
+    Raises:
+        BadInput: the vocabulary is not one that the byte-pair list can give.
+    """
+
+    def __init__(self, arch: dict[str, Any]) -> None:
+        text = arch["text_cfg"]
+        if "hf_tokenizer_name" in text or "hf_model_name" in text:
+            raise BadInput("architectures with a Hugging Face text tower are not supported")
+        vocabulary = int(text.get("vocab_size", 49408))
+        merges = vocabulary - _BASE_TOKENS
+        if not 0 <= merges <= 49408 - _BASE_TOKENS:
+            raise BadInput(f"vocab_size must lie in {_BASE_TOKENS}..49408, not {vocabulary}")
+        self.context_length = int(text.get("context_length", 77))
+        self.merges = merges
+        self._encode = _simple_tokenizer(merges)
+
+    def __call__(self, texts: list[str]) -> NDArray[np.int32]:
+        """Return token ids, shape (len(texts), context_length), padded with 0."""
+        tokens = self._encode(texts, context_length=self.context_length)
+        array: NDArray[np.int32] = tokens.numpy().astype(np.int32)
+        return array
+
+    @property
+    def merge_lines(self) -> list[str]:
+        """The merges, ``left right`` each."""
+        return [" ".join(pair) for pair in self._encode.bpe_ranks]
+
+    @property
+    def encoder(self) -> dict[str, int]:
+        """Token to id."""
+        return dict(self._encode.encoder)
+
+
+@cache
+def _simple_tokenizer(merges: int) -> Any:
+    tokenizer = require("open_clip.tokenizer", "clip")
+    with gzip.open(tokenizer.default_bpe()) as file:
+        lines = file.read().decode().split("\n")[: merges + 1]  # the first line is a header
+    # open_clip reads its merges from a gzip file only.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bpe.txt.gz"
+        path.write_bytes(gzip.compress("\n".join(lines).encode()))
+        return tokenizer.SimpleTokenizer(bpe_path=str(path))
+
+
+def build_model(arch: dict[str, Any], seed: int) -> Any:
+    """Build the open_clip model, float32 on the CPU; its weights depend on ``seed`` alone."""
+    torch = require("torch", "clip")
+    model = require("open_clip.model", "clip")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        kind = model.CustomTextCLIP if arch.get("custom_text") else model.CLIP
+        settings = {key: value for key, value in arch.items() if key != "custom_text"}
+        return kind(**settings)

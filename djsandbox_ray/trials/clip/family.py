@@ -1,0 +1,128 @@
+"""CLIP as a model family: a fresh model per trial, evaluated at every rung."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.errors import SandboxError, require
+from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.records import RungReport
+from djsandbox_ray.sections import Component
+from djsandbox_ray.trials.clip.arch import Tokenizer, build_model, load_arch
+from djsandbox_ray.trials.clip.flops import training_flops
+from djsandbox_ray.trials.clip.samples import Samples, share
+from djsandbox_ray.trials.clip.training import DeviceArrays, TrainingConfig, normalise, train
+from djsandbox_ray.trials.family import FAMILIES, ModelFamily, TrialTask
+
+_ENCODE_ROWS = 512
+
+
+class ClipConfig(TrainingConfig, Component):
+    """An open_clip model and how it is trained."""
+
+    arch: str = "tiny"
+    """``tiny`` or ``small`` (32 pixels), a model of open_clip (``ViT-B-32``), or a JSON file."""
+
+
+@FAMILIES.register("clip")
+class Clip(ModelFamily):
+    """Contrastive image-text training from scratch."""
+
+    Config = ClipConfig
+    config: ClipConfig
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__(config)
+        self.arch = load_arch(config.arch)
+
+    def identity(self) -> Any:
+        """Return the architecture itself in place of its name, and the hyper-parameters."""
+        return {**self.config.model_dump(mode="json"), "arch": self.arch}
+
+    def flops_per_sample(self) -> float:
+        """Count a forward and a backward pass."""
+        return training_flops(self.arch)
+
+    def prepare(self, train: str, evaluation: str) -> tuple[Samples, Samples]:
+        """Decode and tokenise both tables once."""
+        return share(train, self.arch), share(evaluation, self.arch)
+
+    def train(self, task: TrialTask, shared: tuple[Samples, Samples]) -> Iterator[RungReport]:
+        """Train one model; the tables come from :meth:`prepare`."""
+        samples, evaluation = shared
+        device = device_for(task.cpus, task.gpus)
+        start = time.perf_counter()
+        model = build_model(self.arch, task.seed).to(device)
+        images, tokens = samples.images(task.rows), samples.tokens(task.captions)
+        draw = DeviceArrays(images, tokens, task.seed, device)
+        evaluating = 0.0
+        for state in train(model, draw, task.rungs, self.config, device):
+            before = time.perf_counter()
+            metrics = task.evaluate(ClipEncoder(model, self.arch, evaluation, device))
+            evaluating += time.perf_counter() - before
+            yield RungReport(
+                samples=state.samples,
+                loss=state.loss,
+                metrics=metrics,
+                train_seconds=time.perf_counter() - start - evaluating,
+                evaluation_seconds=evaluating,
+                time_ms=time.time_ns() // 1_000_000,
+            )
+
+
+class ClipEncoder:
+    """A trained model as evaluators see it; embeddings of the split's images are computed once."""
+
+    def __init__(self, model: Any, arch: dict[str, Any], samples: Samples, device: str) -> None:
+        self._model = model
+        self._samples = samples
+        self._tokenizer = Tokenizer(arch)
+        self._device = device
+        self._images: dict[str, NDArray[np.float32]] = {}
+
+    def images(self, split: Split) -> NDArray[np.float32]:
+        """Embed every image of the split; shape (rows, dimensions)."""
+        if split.id not in self._images:
+            rows = np.arange(len(split.texts), dtype=np.int64)
+            self._images[split.id] = self._encode(rows, self._encode_images)
+        return self._images[split.id]
+
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts; shape (len(texts), dimensions)."""
+        return self._encode(self._tokenizer(list(texts)), self._encode_tokens)
+
+    def _encode_images(self, rows: NDArray[np.int64]) -> Any:
+        torch = require("torch", "clip")
+        images = torch.from_numpy(self._samples.images(rows)).permute(0, 3, 1, 2)
+        return self._model.encode_image(normalise(images.to(self._device)), normalize=True)
+
+    def _encode_tokens(self, tokens: NDArray[np.int32]) -> Any:
+        torch = require("torch", "clip")
+        indices = torch.from_numpy(tokens).to(device=self._device, dtype=torch.int64)
+        return self._model.encode_text(indices, normalize=True)
+
+    def _encode(self, items: Any, encode: Any) -> NDArray[np.float32]:
+        torch = require("torch", "clip")
+        training = self._model.training
+        self._model.eval()
+        with torch.inference_mode():
+            parts = [
+                encode(items[start : start + _ENCODE_ROWS]).float().cpu().numpy()
+                for start in range(0, len(items), _ENCODE_ROWS)
+            ]
+        self._model.train(training)
+        return np.concatenate(parts)
+
+
+def device_for(cpus: float, gpus: float) -> str:
+    """Set torch's threads to the CPUs of the trial, and return the device it runs on."""
+    torch = require("torch", "clip")
+    torch.set_num_threads(max(1, int(cpus)))
+    if gpus > 0 and not torch.cuda.is_available():
+        raise SandboxError("the trial was given a GPU, but torch finds no CUDA device")
+    return "cuda" if gpus > 0 else "cpu"

@@ -1,0 +1,129 @@
+"""Samples as arrays: decoded and tokenised once, shared by all trials through the object store.
+
+``Packed`` holds the whole table as blocks in Ray's object store, which every process of a node
+reads without a copy. ``Streamed`` decodes what is asked for at each call, for larger tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+from djsandbox_ray.dataset.images import decode
+from djsandbox_ray.dataset.table import SampleTable
+from numpy.typing import NDArray
+from PIL import Image
+
+from djsandbox_ray.trials.clip.arch import Tokenizer, image_size
+
+Images = NDArray[np.uint8]
+Tokens = NDArray[np.int32]
+
+_BLOCK_ROWS = 2048
+# Of the object store, the share that samples may take; Ray Data and results need the rest.
+_STORE_SHARE = 0.5
+
+
+class Samples(Protocol):
+    """Random access to preprocessed samples by row id."""
+
+    def images(self, rows: NDArray[np.int64]) -> Images:
+        """Return RGB images, shape (len(rows), side, side, 3)."""
+
+    def tokens(self, rows: NDArray[np.int64]) -> Tokens:
+        """Return token ids of captions, shape (len(rows), context_length)."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Blocks of equally many rows in the object store."""
+
+    image_blocks: tuple[Any, ...] = field(repr=False)
+    token_blocks: tuple[Any, ...] = field(repr=False)
+
+    def images(self, rows: NDArray[np.int64]) -> Images:
+        """Gather images from the blocks."""
+        return _gather(self.image_blocks, rows)
+
+    def tokens(self, rows: NDArray[np.int64]) -> Tokens:
+        """Gather tokens from the blocks."""
+        return _gather(self.token_blocks, rows)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Samples that are read and decoded at every call."""
+
+    uri: str
+    arch: dict[str, Any] = field(repr=False)
+    threads: int
+
+    def images(self, rows: NDArray[np.int64]) -> Images:
+        """Read and decode images; JPEG decoding leaves the interpreter lock, so threads help."""
+        data = SampleTable(self.uri).take(rows, ["image"])["image"].to_pylist()
+        side = image_size(self.arch)
+        with ThreadPoolExecutor(self.threads) as pool:
+            return np.stack(list(pool.map(lambda item: preprocess(item, side), data)))
+
+    def tokens(self, rows: NDArray[np.int64]) -> Tokens:
+        """Read and tokenise captions."""
+        texts = SampleTable(self.uri).take(rows, ["text"])["text"].to_pylist()
+        return Tokenizer(self.arch)(texts)
+
+
+def share(uri: str, arch: dict[str, Any]) -> Samples:
+    """Decode and tokenise a table with Ray tasks, or stream it where it would not fit.
+
+    Args:
+        uri: the Lance table.
+        arch: open_clip configuration: image size, context length and vocabulary.
+    """
+    rows = SampleTable(uri).rows
+    row_bytes = image_size(arch) ** 2 * 3 + 4 * int(arch["text_cfg"].get("context_length", 77))
+    store = min(
+        node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"]
+    )
+    if rows * row_bytes > _STORE_SHARE * store:
+        return Streamed(uri, arch, threads=4)
+    # A fraction of a CPU: no other task may be waiting for the rest.
+    task = ray.remote(num_cpus=0.5, num_returns=2)(_pack)
+    blocks = [
+        task.remote(uri, arch, start, min(start + _BLOCK_ROWS, rows))
+        for start in range(0, rows, _BLOCK_ROWS)
+    ]
+    ray.wait([images for images, _ in blocks], num_returns=len(blocks), fetch_local=False)
+    return Packed(tuple(block[0] for block in blocks), tuple(block[1] for block in blocks))
+
+
+def preprocess(data: bytes, side: int) -> Images:
+    """Decode an image, scale its shorter side to ``side`` and crop the centre; (side, side, 3)."""
+    image = decode(data)
+    scale = side / min(image.size)
+    width, height = (max(side, round(length * scale)) for length in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - side) // 2, (height - side) // 2
+    return np.asarray(image.crop((left, top, left + side, top + side)), dtype=np.uint8)
+
+
+def _pack(uri: str, arch: dict[str, Any], start: int, stop: int) -> tuple[Images, Tokens]:
+    columns = SampleTable(uri).scan(start, stop, ["image", "text"])
+    side = image_size(arch)
+    images = np.stack([preprocess(item, side) for item in columns["image"].to_pylist()])
+    return images, Tokenizer(arch)(columns["text"].to_pylist())
+
+
+def _gather(blocks: Sequence[Any], rows: NDArray[np.int64]) -> Any:
+    block_of, offset = np.divmod(rows, _BLOCK_ROWS)
+    result = None
+    for number in np.unique(block_of):
+        block = ray.get(blocks[number])
+        here = block_of == number
+        if result is None:
+            result = np.empty((len(rows), *block.shape[1:]), block.dtype)
+        result[here] = block[offset[here]]
+    return result

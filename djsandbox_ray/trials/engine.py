@@ -1,0 +1,140 @@
+"""Gives trials to Ray Tune and passes on what they report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+from pydantic import TypeAdapter
+from ray import tune
+
+from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.trials.config import Resources
+from djsandbox_ray.trials.trainable import Shared, Trial
+
+_REPORT = TypeAdapter(RungReport)
+
+
+def run_trials(
+    specs: Sequence[TrialSpec],
+    shared: Shared,
+    resources: Resources,
+    on_record: Callable[[TrialRecord], None],
+) -> None:
+    """Run every trial to its end and hand over its record after each report.
+
+    Args:
+        specs: the trials, in the order in which they start.
+        shared: what they have in common.
+        resources: what each occupies; as many run at once as the cluster has room for.
+        on_record: called in this process after every start, report and end of a trial.
+
+    Raises:
+        BadInput: no node of the cluster can ever place a trial.
+        SandboxError: the run was interrupted.
+    """
+    _check_placeable(resources)
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    reporter = _Reporter(specs, on_record)
+    bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    trainable = tune.with_resources(
+        tune.with_parameters(Trial, shared=shared), tune.PlacementGroupFactory([bundle])
+    )
+    configs = [{"id": spec.id, "pool": spec.pool, "seed": spec.seed} for spec in specs]
+    # Tune's own snapshots lag behind and are not needed: trial records are the truth.
+    folder = tempfile.mkdtemp(prefix="djsandbox-tune-")
+    try:
+        tune.Tuner(
+            trainable,
+            param_space={"trial": tune.grid_search(configs)},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=lambda trial: str(trial.config["trial"]["id"]),
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=folder,
+                verbose=0,
+                callbacks=[reporter],
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if unfinished := reporter.unfinished():
+        raise SandboxError(
+            f"interrupted with {unfinished} of {len(specs)} trials to go; "
+            "the same command goes on from here"
+        )
+
+
+def _check_placeable(resources: Resources) -> None:
+    need = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(kind, 0) >= count for kind, count in need.items()) for node in nodes):
+        return
+    have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+    raise BadInput(
+        f"trials.resources asks for {need['CPU']:g} CPUs and {need['GPU']:g} GPUs per trial, "
+        f"which no node of the cluster has ({have})"
+    )
+
+
+def _trial_name(trial: Any) -> str:
+    spec = trial.config["trial"]
+    return f"{spec['pool'].replace('/', '_')}-seed{spec['seed']}"
+
+
+class _Reporter(tune.Callback):
+    """Keeps the records of the running trials up to date."""
+
+    def __init__(
+        self, specs: Sequence[TrialSpec], on_record: Callable[[TrialRecord], None]
+    ) -> None:
+        self._records = {spec.id: TrialRecord(spec, TrialState.RUNNING) for spec in specs}
+        self._on_record = on_record
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks for its snapshots, which nobody restores.
+        return {}
+
+    def unfinished(self) -> int:
+        return sum(record.state is TrialState.RUNNING for record in self._records.values())
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._update(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        report = _REPORT.validate_python(result["report"])
+        reports = (*self._record(trial).reports, report)
+        self._update(trial, reports=reports)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        record = self._record(trial)
+        state = TrialState.COMPLETED if record.final else TrialState.STOPPED
+        self._update(trial, state=state)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._update(trial, state=TrialState.FAILED, error=_last_line(trial.get_error()))
+
+    def _record(self, trial: Any) -> TrialRecord:
+        return self._records[trial.config["trial"]["id"]]
+
+    def _update(self, trial: Any, **changes: Any) -> None:
+        record = replace(self._record(trial), **changes)
+        self._records[record.spec.id] = record
+        self._on_record(record)
+
+
+def _last_line(error: Exception | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else "the trial ended without a reason"

@@ -1,0 +1,39 @@
+"""What every trial reported, one JSON file per trial, shared by all runs of a storage.
+
+The file is replaced atomically at every report, by the driver alone: it is the truth about a trial,
+from which a killed run goes on and to which MLflow is brought up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+from pydantic import TypeAdapter
+
+from djsandbox_ray.records import TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.storage import Storage
+
+_RECORD = TypeAdapter(TrialRecord)
+
+
+class TrialStore:
+    """Trial records by trial id, under ``trials/`` of a storage."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def save(self, record: TrialRecord) -> None:
+        """Replace what is known of a trial."""
+        self._storage.write_json(self._path(record.spec.id), asdict(record))
+
+    def completed(self, spec: TrialSpec) -> TrialRecord | None:
+        """Return the record of a trial that was completed by any run, under this run's name."""
+        path = self._path(spec.id)
+        if not self._storage.exists(path):
+            return None
+        record = _RECORD.validate_python(self._storage.read_json(path))
+        return replace(record, spec=spec) if record.state is TrialState.COMPLETED else None
+
+    @staticmethod
+    def _path(trial_id: str) -> str:
+        return f"trials/{trial_id}.json"

@@ -1,0 +1,72 @@
+"""A Tune trial: a model family at work on one draw, one step per rung."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+from ray import tune
+
+from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.pools.draws import draw
+from djsandbox_ray.records import Pool, RungReport
+from djsandbox_ray.trials.family import ModelFamily, TrialTask
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all trials of a run have in common; sent to every trial process once."""
+
+    family: ModelFamily
+    prepared: Any
+    suite: Suite
+    pools: Mapping[str, Pool]
+    members: Mapping[str, Any]
+    """Per pool, a reference to its rows in the object store."""
+    draw_size: int
+    base_seed: int
+    rungs: tuple[int, ...]
+    cpus: float
+    gpus: float
+
+
+class Trial(tune.Trainable):
+    """Trains from one rung to the next at each step.
+
+    Processes are reused from trial to trial: starting one and importing torch takes longer than a
+    small trial itself.
+    """
+
+    def setup(self, config: dict[str, Any], *, shared: Shared) -> None:
+        """Keep what is shared and begin the first trial."""
+        self._shared = shared
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in this process."""
+        shared = self._shared
+        pool = shared.pools[new_config["trial"]["pool"]]
+        seed = int(new_config["trial"]["seed"])
+        rows = ray.get(shared.members[pool.id])
+        drawn = draw(pool, rows, seed, shared.draw_size, shared.base_seed)
+        task = TrialTask(
+            seed=seed,
+            rows=drawn.rows,
+            captions=drawn.captions,
+            rungs=shared.rungs,
+            cpus=shared.cpus,
+            gpus=shared.gpus,
+            evaluate=shared.suite.run,
+        )
+        self._reports: Iterator[RungReport] = shared.family.train(task, shared.prepared)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next rung."""
+        report = next(self._reports)
+        return {"report": asdict(report), "done": report.samples >= self._shared.rungs[-1]}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Keep nothing: a trial that is cut off is trained again from the start."""

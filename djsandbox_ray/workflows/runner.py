@@ -1,0 +1,84 @@
+"""The one loop that runs a workflow: job by job, each skipped when its artifact is there.
+
+A job's artifact id stands for its hook, the part of the configuration the hook depends on, and the
+ids of what it takes. The completion marker ``runs/<name>/jobs/<job>.json`` holds that id and the
+output; it is written last, so that a killed job is run again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from djsandbox_ray.hooks.hook import HOOKS, Context
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.workflows.workflow import Job, Workflow, output_type
+
+
+def run_workflow(workflow: Workflow, context: Context) -> dict[str, Any]:
+    """Run every job that is not done and return all outputs by job id."""
+    outputs: dict[str, Any] = {}
+    for job in workflow.jobs:
+        outputs[job.id] = _run_job(job, context, outputs)
+    return outputs
+
+
+def finished_jobs(workflow: Workflow, context: Context) -> dict[str, Any]:
+    """Return the outputs of the leading jobs that are done, without running anything."""
+    outputs: dict[str, Any] = {}
+    for job in workflow.jobs:
+        if any(source not in outputs for source in job.inputs.values()):
+            continue
+        found, output = _load(job, context, _artifact(job, context, outputs))
+        if found:
+            outputs[job.id] = output
+    return outputs
+
+
+def _run_job(job: Job, context: Context, outputs: dict[str, Any]) -> Any:
+    artifact = _artifact(job, context, outputs)
+    found, output = _load(job, context, artifact)
+    if found:
+        context.progress.note(f"{job.id}: done before ({artifact})")
+        return output
+    # From here on the files of this job change: an old marker would speak of what is gone.
+    context.storage.remove(_marker(job, context))
+    start = time.monotonic()
+    inputs = {name: outputs[source] for name, source in job.inputs.items()}
+    output = HOOKS.get(job.hook)(context).run(**inputs)
+    seconds = round(time.monotonic() - start, 1)
+    record = {
+        "artifact": artifact,
+        "seconds": seconds,
+        "output": None if output is None else asdict(output),
+    }
+    context.storage.write_json(_marker(job, context), record)
+    context.progress.note(f"{job.id}: done in {seconds:g} s")
+    return output
+
+
+def _artifact(job: Job, context: Context, outputs: dict[str, Any]) -> str:
+    taken = {
+        name: None if outputs[source] is None else outputs[source].id
+        for name, source in job.inputs.items()
+    }
+    return content_id(job.id, job.hook, HOOKS.get(job.hook)(context).identity(), taken)
+
+
+def _load(job: Job, context: Context, artifact: str) -> tuple[bool, Any]:
+    """Return whether the job is done, and its output."""
+    path = _marker(job, context)
+    if not context.storage.exists(path):
+        return False, None
+    marker = context.storage.read_json(path)
+    if marker["artifact"] != artifact:
+        return False, None
+    kind = TypeAdapter(output_type(HOOKS.get(job.hook)))
+    return True, kind.validate_python(marker["output"])
+
+
+def _marker(job: Job, context: Context) -> str:
+    return f"{context.folder}/jobs/{job.id}.json"

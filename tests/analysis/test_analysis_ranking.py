@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from djsandbox_ray.analysis import rank, read_csv, self_test_failures, verdicts, write_csv
+from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.records import Pool, PoolKind, RungReport, TrialRecord, TrialSpec, TrialState
+
+SEEDS = [7, 11, 13]
+BUDGET = 1000
+
+
+def pool(pool_id, kind=PoolKind.BUCKET, expected=None):
+    statistic, _, bucket = pool_id.partition("/")
+    known = kind is PoolKind.BUCKET
+    return Pool(
+        id=pool_id,
+        kind=kind,
+        column=statistic,
+        code=0,
+        size=100,
+        hash=pool_id,
+        statistic=statistic if known else None,
+        bucket=bucket if known else None,
+        expected=expected,
+    )
+
+
+POOLS = [
+    *(pool(f"control/{i}", PoolKind.CONTROL) for i in range(5)),
+    *(pool(f"length/{bucket}") for bucket in ("low", "middle", "high")),
+    pool("self_test/shuffled_statistic", PoolKind.SELF_TEST, "undecided"),
+    pool("self_test/shuffled_captions", PoolKind.SELF_TEST, "worse"),
+]
+MEANS = {"length/low": 0.3, "length/high": 0.9, "self_test/shuffled_captions": 0.2}
+
+
+def trial(pool_id, seed, metrics, state=TrialState.COMPLETED, budget=BUDGET):
+    spec = TrialSpec(f"t-{pool_id}-{seed}", pool_id, seed, f"{pool_id}{seed}", budget)
+    report = RungReport(BUDGET, 1.0, metrics, 1.0, 1.0, 0)
+    return TrialRecord(spec, state, (report,) if state is TrialState.COMPLETED else ())
+
+
+@pytest.fixture
+def trials():
+    """One trial per pool and seed: accuracy near 0.5 (see MEANS), recall near 20, seed effects."""
+    rng = np.random.default_rng(0)
+    result = {}
+    for p in POOLS:
+        for i, seed in enumerate(SEEDS):
+            accuracy = MEANS.get(p.id, 0.5) + 0.05 * i + rng.normal(0, 0.01)
+            recall = 40 * MEANS.get(p.id, 0.5) - 3 * i + rng.normal(0, 0.5)
+            result[p.id, seed] = trial(p.id, seed, {"accuracy": accuracy, "recall": recall})
+    return result
+
+
+def fail(trials, pool_id, seeds, state=TrialState.FAILED):
+    for seed in seeds:
+        trials[pool_id, seed] = trial(pool_id, seed, {}, state)
+
+
+def ranked(trials, aggregate="mean_relative", pools=POOLS, **options):
+    return rank(pools, trials.values(), seeds=SEEDS, aggregate=aggregate, **options)
+
+
+def values(trials, pool_id, metric="accuracy"):
+    return np.array([trials[pool_id, seed].final.metrics[metric] for seed in SEEDS])
+
+
+@pytest.mark.parametrize("aggregate", ["pooled", "mean_relative", "standardized"])
+def test_planted_pools_get_their_verdicts(trials, aggregate):
+    rows = ranked(trials, aggregate)
+    assert [row.rank for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[0].pool == "length/high"
+    assert rows[-1].pool == "self_test/shuffled_captions"
+    assert [row.change for row in rows] == sorted((row.change for row in rows), reverse=True)
+    found = {row.pool: row.verdict for row in rows}
+    assert found == {
+        "length/high": "better",
+        "length/middle": "undecided",
+        "length/low": "worse",
+        "self_test/shuffled_statistic": "undecided",
+        "self_test/shuffled_captions": "worse",
+    }
+    assert self_test_failures(rows) == []
+
+
+def test_a_row_by_hand(trials):
+    controls = np.stack([values(trials, f"control/{i}") for i in range(5)])
+    baseline = controls.mean()
+    scores = {p.id: values(trials, p.id) / baseline - 1 for p in POOLS[5:]}
+    expected = {v.pool: v for v in verdicts(scores, controls / baseline - 1, 0.1)}
+    for row in ranked(trials, "pooled", metrics=["accuracy"], alpha=0.1):
+        verdict = expected[row.pool]
+        numbers = (verdict.effect, verdict.low, verdict.high, verdict.p)
+        assert (row.change, row.low, row.high, row.p) == pytest.approx(numbers)
+        paired = (values(trials, row.pool) - controls.mean(axis=0)) / baseline
+        assert row.change == pytest.approx(paired.mean())
+        assert row.std == pytest.approx(paired.std(ddof=1))
+        assert (row.seeds, row.failed) == (3, 0)
+        # Every metric is reported, the aggregated ones and the others.
+        assert row.metrics == pytest.approx(
+            {m: values(trials, row.pool, m).mean() for m in ("accuracy", "recall")}
+        )
+    names = {row.pool: (row.kind, row.statistic, row.bucket) for row in ranked(trials)}
+    assert names["length/low"] == (PoolKind.BUCKET, "length", "low")
+    assert names["self_test/shuffled_captions"] == (PoolKind.SELF_TEST, None, None)
+
+
+def test_the_noise_of_standardized_leaves_seed_effects_out(trials):
+    controls = np.stack([values(trials, f"control/{i}") for i in range(5)])
+    noise = math.sqrt(controls.var(axis=0, ddof=1).mean())
+    row = ranked(trials, "standardized", metrics=["accuracy"])[0]
+    assert row.change == pytest.approx((values(trials, row.pool).mean() - controls.mean()) / noise)
+
+
+def test_q_values_are_over_the_pools_of_one_kind(trials):
+    rows = ranked(trials)
+    for kind, count in ((PoolKind.BUCKET, 3), (PoolKind.SELF_TEST, 2)):
+        same = sorted((row for row in rows if row.kind is kind), key=lambda row: row.p)
+        assert len(same) == count
+        assert same[-1].q == pytest.approx(same[-1].p)
+        assert same[0].q == pytest.approx(min(row.p * count / i for i, row in enumerate(same, 1)))
+
+
+def test_failed_trials_are_counted_and_failed_pools_come_last(trials):
+    fail(trials, "length/high", SEEDS)
+    fail(trials, "length/low", [11])
+    rows = ranked(trials)
+    last = rows[-1]
+    assert (last.pool, last.rank, last.verdict) == ("length/high", 5, "failed")
+    assert (last.seeds, last.failed, last.metrics) == (0, 3, {})
+    assert all(math.isnan(x) for x in (last.change, last.std, last.low, last.high, last.p, last.q))
+    part = next(row for row in rows if row.pool == "length/low")
+    assert (part.seeds, part.failed, part.verdict) == (2, 1, "worse")
+
+
+def test_one_completed_trial_has_no_std(trials):
+    fail(trials, "length/low", [7, 13])
+    row = next(row for row in ranked(trials) if row.pool == "length/low")
+    assert row.seeds == 1
+    assert math.isnan(row.std)
+    assert math.isfinite(row.change)
+
+
+def test_stopped_trials_are_neither_scored_nor_failed(trials):
+    fail(trials, "length/low", SEEDS, TrialState.STOPPED)
+    last = ranked(trials)[-1]
+    assert (last.pool, last.verdict, last.seeds, last.failed) == ("length/low", "failed", 0, 0)
+
+
+def test_every_pool_failed(trials):
+    for p in POOLS[5:]:
+        fail(trials, p.id, SEEDS)
+    rows = ranked(trials)
+    assert [row.verdict for row in rows] == ["failed"] * 5
+    assert len(self_test_failures(rows)) == 2
+
+
+def test_failed_control_trials(trials):
+    fail(trials, "control/0", [7])
+    fail(trials, "control/1", [11])
+    row = ranked(trials, "standardized", metrics=["accuracy"])[0]
+    complete = np.stack([values(trials, f"control/{i}") for i in (2, 3, 4)])
+    paired = values(trials, row.pool) - complete.mean(axis=0)
+    assert (row.pool, row.verdict) == ("length/high", "better")
+    assert row.change / row.std == pytest.approx(paired.mean() / paired.std(ddof=1))
+    fail(trials, "control/2", SEEDS)
+    with pytest.raises(SandboxError, match="only 2 of 5 control arms") as caught:
+        ranked(trials)
+    assert not isinstance(caught.value, BadInput)
+
+
+def test_a_self_test_that_fails_is_named(trials):
+    for seed in SEEDS:
+        trials["self_test/shuffled_captions", seed] = trial(
+            "self_test/shuffled_captions", seed, {"accuracy": 0.55, "recall": 20.0}
+        )
+    assert [row.pool for row in self_test_failures(ranked(trials))] == [
+        "self_test/shuffled_captions"
+    ]
+
+
+def with_metrics(trials, key, **metrics):
+    trials[key] = trial(*key, {k: v for k, v in metrics.items() if v is not None})
+
+
+@pytest.mark.parametrize("metrics", [None, ["accuracy"]])
+@pytest.mark.parametrize("where", ["length/low", "control/3"])
+def test_a_missing_metric_names_trial_and_metric(trials, where, metrics):
+    with_metrics(trials, (where, 11), accuracy=0.5)
+    with pytest.raises(BadInput, match=f"pool '{where}', seed 11.*lacks the metric 'recall'"):
+        ranked(trials, metrics=metrics)
+
+
+def test_a_metric_that_is_not_finite_names_trial_and_metric(trials):
+    with_metrics(trials, ("length/low", 7), accuracy=math.nan, recall=1.0)
+    with pytest.raises(BadInput, match=r"pool 'length/low', seed 7.*metric 'accuracy' is nan"):
+        ranked(trials)
+
+
+def test_a_score_of_zero_is_a_score(trials):
+    with_metrics(trials, ("length/low", 7), accuracy=0.0, recall=0.0)
+    row = next(row for row in ranked(trials) if row.pool == "length/low")
+    assert row.seeds == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop(("length/low", 7)), "1 trials are missing, first: pool 'length/low'"),
+        (lambda t: t.update(x=t["length/low", 7]), "a second trial of that pool and seed"),
+        (lambda t: t.update(x=trial("other/low", 7, {})), "no pool and seed of this run"),
+        (lambda t: t.update(x=trial("length/low", 8, {})), "no pool and seed of this run"),
+        (lambda t: fail(t, "length/low", [7], TrialState.RUNNING), "is still running"),
+        (
+            lambda t: t.update({("length/low", 7): trial("length/low", 7, {}, budget=2000)}),
+            "no report at its budget of 2000",
+        ),
+        (
+            lambda t: t.update(
+                {("length/low", 7): trial("length/low", 7, {}, TrialState.FAILED, budget=2000)}
+            ),
+            r"different budgets.*\[1000, 2000\]",
+        ),
+    ],
+)
+def test_an_incomplete_or_unknown_grid_of_trials(trials, change, message):
+    change(trials)
+    with pytest.raises(BadInput, match=message):
+        ranked(trials)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ["acuracy"]}, r"no trial has the metric 'acuracy' \(there are: accuracy"),
+        ({"metrics": []}, "at least one is needed"),
+        ({"metrics": ["recall", "recall"]}, "each once"),
+        ({"aggregate": "median"}, "unknown aggregate 'median'"),
+        ({"alpha": 0.0}, "alpha is 0.0"),
+        ({"pools": [*POOLS, POOLS[0]]}, "pool ids must be unique"),
+    ],
+)
+def test_bad_options(trials, options, message):
+    with pytest.raises(BadInput, match=message):
+        ranked(trials, **options)
+
+
+@pytest.mark.parametrize("seeds", [[], [7, 7, 11]])
+def test_bad_seeds(trials, seeds):
+    with pytest.raises(BadInput, match="each once"):
+        rank(POOLS, trials.values(), seeds=seeds, aggregate="pooled")
+
+
+def test_too_few_control_pools(trials):
+    kept = [p for p in POOLS if p.id not in ("control/0", "control/1", "control/2")]
+    few = {key: value for key, value in trials.items() if key[0] in {p.id for p in kept}}
+    with pytest.raises(BadInput, match="2 control pools"):
+        ranked(few, pools=kept)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "value"), [("mean_relative", 0.0), ("pooled", -50.0), ("standardized", 1 / 3)]
+)
+def test_controls_that_the_aggregate_cannot_divide_by(trials, aggregate, value):
+    for i in range(5):
+        for seed in SEEDS:
+            with_metrics(trials, (f"control/{i}", seed), accuracy=0.5 + i, recall=value)
+    with pytest.raises(
+        BadInput, match=f"'{aggregate}' divides by the control trials' .*recall|sum"
+    ):
+        ranked(trials, aggregate)
+    if aggregate != "pooled":
+        assert ranked(trials, aggregate, metrics=["accuracy"])
+
+
+def as_text(rows):
+    """Rows with NaN in them, comparable."""
+    return [repr(dataclasses.asdict(row)) for row in rows]
+
+
+def test_csv_round_trip(trials):
+    fail(trials, "length/high", SEEDS)
+    fail(trials, "length/low", [7, 13])
+    rows = ranked(trials)
+    odd = dataclasses.replace(rows[0], pool='a "quoted", name/low', statistic="line\nbreak")
+    rows = [odd, *rows[1:]]
+    text = write_csv(rows)
+    assert text.splitlines()[0] == (
+        "rank,pool,kind,statistic,bucket,change,std,low,high,p,q,verdict,seeds,failed,expected,"
+        "metric:accuracy,metric:recall"
+    )
+    assert as_text(read_csv(text)) == as_text(rows)
+    assert write_csv(read_csv(text)) == text
+    assert read_csv(write_csv([])) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a ranking"),
+        ("a,b\n1,2\n", "not a ranking"),
+        ("{header},recall\n", "not a ranking"),
+        ("{header}\n1,x\n", "line 2: 2 cells; 15 are needed"),
+        ("{header}\nfirst,{rest}\n", "line 2, column 'rank'"),
+        ("{header},metric:m\n1,{rest},high\n", "line 2, column 'metric:m'"),
+    ],
+)
+def test_csv_that_cannot_be_read(text, message):
+    header = write_csv([]).strip()
+    rest = "a/low,bucket,a,low,0.1,0.1,0.0,0.2,0.01,0.02,better,3,0,"
+    with pytest.raises(BadInput, match=message):
+        read_csv(text.format(header=header, rest=rest))

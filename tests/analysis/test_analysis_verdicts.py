@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from djsandbox_ray.analysis import Verdict, critical_value, verdicts
+from djsandbox_ray.analysis.verdicts import benjamini_hochberg
+
+CONTROLS = np.random.default_rng(3).normal(0.5, 0.01, size=(5, 3))
+NAN = math.nan
+
+
+def test_the_formula_by_hand():
+    pools = {"a/high": [0.60, 0.61, 0.59], "a/low": [0.50, 0.51, 0.49]}
+    found = verdicts(pools, CONTROLS)
+    assert [v.pool for v in found] == list(pools)
+    means = CONTROLS.mean(axis=1)
+    error = means.std(ddof=1) * math.sqrt(1 + 1 / 5)
+    for verdict, mean in zip(found, (0.60, 0.50), strict=True):
+        effect = mean - means.mean()
+        assert verdict.effect == pytest.approx(effect)
+        half = critical_value(0.05, 2, 5, 4) * error
+        assert (verdict.low, verdict.high) == pytest.approx((effect - half, effect + half))
+        assert verdict.p == pytest.approx(2 * stats.t.sf(abs(effect) / error, 4))
+    assert [v.verdict for v in found] == ["better", "undecided"]
+    assert found[0].q == pytest.approx(2 * found[0].p)
+
+
+def test_worse_and_the_verdict_is_frozen():
+    (found,) = verdicts({"x": [0.3, 0.3, 0.3]}, CONTROLS)
+    assert found.verdict == "worse"
+    assert isinstance(found, Verdict)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.verdict = "better"  # type: ignore[misc]
+
+
+def test_one_pool_is_the_t_test_of_one_value_against_the_control_means():
+    (found,) = verdicts({"x": [0.52, 0.50, 0.51]}, CONTROLS, alpha=0.1)
+    assert (found.p < 0.1) == (found.low > 0 or found.high < 0)
+    half = stats.t.isf(0.05, 4) * CONTROLS.mean(axis=1).std(ddof=1) * math.sqrt(1.2)
+    assert found.high - found.effect == pytest.approx(half)
+
+
+def test_seed_effects_cancel_also_where_a_score_is_missing():
+    seed_effect = np.array([0.0, 5.0, -70.0])
+    pools = {"whole": np.array([0.52, 0.5, 0.51]), "part": np.array([0.52, NAN, 0.51])}
+    plain = verdicts(pools, CONTROLS)
+    shifted = verdicts({k: v + seed_effect for k, v in pools.items()}, CONTROLS + seed_effect)
+    for before, after in zip(plain, shifted, strict=True):
+        assert dataclasses.astuple(after)[1:6] == pytest.approx(dataclasses.astuple(before)[1:6])
+
+
+def test_a_missing_score_compares_the_same_seeds_and_widens_the_interval():
+    whole, part = verdicts({"a": [0.5, 0.6, 0.7], "b": [0.5, NAN, 0.7]}, CONTROLS)
+    assert part.effect == pytest.approx(0.6 - CONTROLS[:, [0, 2]].mean())
+    ratio = (part.high - part.low) / (whole.high - whole.low)
+    assert ratio == pytest.approx(math.sqrt(3 / 2))
+    # No longer one control mean for all: the critical value holds under any correlation.
+    error = CONTROLS.mean(axis=1).std(ddof=1) * math.sqrt(1.2)
+    any_correlation = critical_value(0.05, 2, math.inf, 4)
+    assert whole.high - whole.effect == pytest.approx(any_correlation * error)
+
+
+def test_incomplete_control_arms_are_left_out():
+    holed = np.vstack([CONTROLS, [0.1, NAN, 0.9]])
+    pools = {"x": [0.52, 0.50, 0.51]}
+    assert verdicts(pools, holed) == verdicts(pools, CONTROLS)
+
+
+def test_fewer_than_three_complete_control_arms():
+    with pytest.raises(ValueError, match="2 of 2 control arms"):
+        verdicts({"x": [1.0]}, [[1.0], [2.0]])
+    with pytest.raises(ValueError, match="2 of 3 control arms"):
+        verdicts({"x": [1.0, 2.0]}, [[1.0, 2.0], [2.0, 2.0], [3.0, NAN]])
+
+
+def test_no_pools_no_verdicts_but_the_input_is_still_checked():
+    assert verdicts({}, CONTROLS) == []
+    with pytest.raises(ValueError, match="control arms"):
+        verdicts({}, [])
+    with pytest.raises(ValueError, match="alpha"):
+        verdicts({}, CONTROLS, alpha=2)
+
+
+@pytest.mark.parametrize(
+    ("pools", "controls", "message"),
+    [
+        ({"x": [1.0, 2.0]}, CONTROLS, "pool 'x' has 2 scores and the control arms have 3"),
+        ({"x": [NAN] * 3}, CONTROLS, "pool 'x' has no score at all"),
+        ({"x": [1.0, 2.0, math.inf]}, CONTROLS, "pool 'x' has an infinite score"),
+        ({"x": 1.0}, CONTROLS, r"pool 'x' has scores of shape \(\)"),
+        ({"x": ["good"]}, CONTROLS, "pool 'x': one number per seed"),
+        ({"x": [[1.0] * 3]}, CONTROLS, r"pool 'x' has scores of shape \(1, 3\)"),
+        ({"x": [1.0]}, [[1.0], [2.0], [2.0, 3.0]], "control arm 2 has 2 scores and arm 0 has 1"),
+        ({"x": [1.0]}, [1.0, 2.0, 3.0], r"control arm 0 has scores of shape \(\)"),
+        ({"x": [1.0]}, [[1.0], [2.0], [-math.inf]], "control arm 2 has an infinite score"),
+        ({"x": []}, [[], [], []], r"control arm 0 has scores of shape \(0,\)"),
+    ],
+)
+def test_bad_scores(pools, controls, message):
+    with pytest.raises(ValueError, match=message):
+        verdicts(pools, controls)
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -0.05, NAN])
+def test_bad_alpha(alpha):
+    with pytest.raises(ValueError, match="strictly between 0 and 1"):
+        verdicts({"x": [1.0] * 3}, CONTROLS, alpha=alpha)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, 1e9])
+def test_controls_without_any_spread(constant):
+    controls = constant + np.tile([0.1, 0.7, 0.3], (7, 1))  # equal arms, unequal seeds
+    pools = {"same": controls[0], "more": controls[0] + 0.01, "less": controls[0] - 0.01}
+    with np.errstate(all="raise"):
+        same, more, less = verdicts(pools, controls)
+    assert (same.effect, same.p, same.verdict) == (0.0, 1.0, "undecided")
+    assert (more.p, more.verdict, more.low) == (0.0, "better", more.effect)
+    assert (less.p, less.verdict, less.high) == (0.0, "worse", less.effect)
+
+
+def test_q_values_are_benjamini_hochberg():
+    p = np.random.default_rng(0).uniform(size=30) ** 3
+    assert benjamini_hochberg(p) == pytest.approx(stats.false_discovery_control(p))
+    assert benjamini_hochberg([0.04, 0.04, 0.04]) == pytest.approx([0.04] * 3)
+    assert len(benjamini_hochberg([])) == 0
+
+
+def test_the_interval_grows_with_the_number_of_pools():
+    scores = {str(i): [0.5, 0.5, 0.5] for i in range(18)}
+    alone = verdicts({"0": scores["0"]}, CONTROLS)[0]
+    among = verdicts(scores, CONTROLS)[0]
+    assert among.high > alone.high
+    assert among.p == alone.p

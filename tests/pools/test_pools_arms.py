@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from djsandbox_ray.pools import LEFT_OUT, PoolConfig, construct
+from djsandbox_ray.pools.arms import control_arms, self_test_arms
+from djsandbox_ray.records import PoolKind
+
+ROWS = np.arange(9_000)
+
+
+def test_controls_are_random_buckets_that_overlap_as_chance_has_it() -> None:
+    """Two independent buckets of m rows out of n share m * m / n, hypergeometrically spread."""
+    n, size = len(ROWS), 3_000
+    parts = [np.flatnonzero(codes == 0) for _, codes in control_arms(ROWS, size, 8, seed=0)]
+    assert {len(part) for part in parts} == {size}
+    share = size / n
+    spread = (size * share * (1 - share) * (n - size) / (n - 1)) ** 0.5
+    for one, two in combinations(parts, 2):
+        assert abs(len(np.intersect1d(one, two)) - size * share) < 5 * spread
+
+
+def test_every_row_is_as_likely_to_be_in_a_control() -> None:
+    counts = sum((codes == 0).astype(int) for _, codes in control_arms(ROWS, 3_000, 200, seed=0))
+    expected, spread = 200 / 3, (200 * (1 / 3) * (2 / 3)) ** 0.5
+    assert abs(np.mean(counts) - expected) < 1e-9
+    assert abs(np.std(counts) / spread - 1) < 0.05, "as binomial counts spread"
+
+
+def test_a_control_meets_a_bucket_as_chance_has_it() -> None:
+    values = np.random.default_rng(0).normal(size=len(ROWS))
+    built = construct(ROWS, {"x": values}, PoolConfig())
+    codes = built.assignments["x"]
+    for pool in built.pools:
+        if pool.kind is PoolKind.CONTROL:
+            inside = built.assignments[pool.id] == 0
+            shared = [np.count_nonzero(inside & (codes == code)) for code in range(3)]
+            assert np.abs(np.array(shared) - 1_000).max() < 5 * 22
+
+
+def test_codes_of_a_random_bucket() -> None:
+    for pool, codes in control_arms(ROWS, 100, 5, seed=3):
+        assert pool.column == pool.id
+        assert set(np.unique(codes)) == {LEFT_OUT, 0}
+        assert (pool.statistic, pool.bucket, pool.low, pool.high) == (None,) * 4
+
+
+def test_self_tests_know_their_verdict() -> None:
+    (shuffled, _), (captions, codes) = self_test_arms(ROWS, 100, seed=0)
+    assert (shuffled.id, shuffled.expected) == ("self_test/shuffled_statistic", "undecided")
+    assert (captions.id, captions.expected) == ("self_test/shuffled_captions", "worse")
+    assert not shuffled.shuffle_captions
+    assert captions.shuffle_captions
+    assert np.count_nonzero(codes == 0) == 100
+
+
+def test_arms_of_a_construction_in_order() -> None:
+    built = construct(ROWS, {"x": ROWS.astype(float)}, PoolConfig())
+    assert [pool.id for pool in built.pools] == [
+        *("x/low", "x/middle", "x/high"),
+        *(f"control/{index}" for index in range(5)),
+        *("self_test/shuffled_statistic", "self_test/shuffled_captions"),
+    ]
+    assert len({pool.hash for pool in built.pools}) == len(built.pools)
+    without = construct(ROWS, {"x": ROWS.astype(float)}, PoolConfig(self_tests=False))
+    assert without.pools == built.pools[:-2]

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.tracking import TRACKERS, DatasetInput, MlflowConfig, MlflowTracker, RunInfo
+from djsandbox_ray.tracking.mlflow_index import ENVIRONMENT
+
+RUN = RunInfo(
+    name="demo",
+    key="demo it's-1f",
+    params={"budget": "200", "operators[0]": "text_length_filter"},
+    tags={"djsandbox.version": "0.1.0"},
+    datasets=[DatasetInput("shapes", "dataset-0123456789abcdef", "shapes", 1200)],
+)
+TAGS = {"stage": "trials", "operator": "text_length_filter", "statistic": "text_len"}
+PARAMS = {"model": "tiny"}
+
+
+def report(samples: int, accuracy: float, attempt: int = 0) -> RungReport:
+    time_ms = 1_700_000_000_000 + 1000 * samples + attempt
+    return RungReport(samples, 2.0 - accuracy, {"zero_shot/top1": accuracy}, 3.0, 1.0, time_ms)
+
+
+def record(seed: int, state: TrialState, *reports: RungReport, **more) -> TrialRecord:
+    spec = TrialSpec(f"trial-{seed}", "text_len/high", seed, "draw", 200)
+    return TrialRecord(spec, state, reports, **more)
+
+
+COMPLETED = record(0, TrialState.COMPLETED, report(100, 0.4), report(200, 0.6))
+FAILED = record(1, TrialState.FAILED, report(100, math.nan), error="the loss is NaN")
+STOPPED = record(2, TrialState.STOPPED, report(100, 0.1))
+
+
+def track(storage: Storage, *records: TrialRecord, ok: bool = True, uri: str | None = None) -> int:
+    tracker = MlflowTracker(MlflowConfig(uri=uri, patience=60), storage)
+    tracker.start(RUN)
+    for item in records:
+        tracker.trial(item, TAGS, PARAMS)
+    tracker.metrics({"trials/completed": 1.0, "trials/failed": 1.0})
+    tracker.artifact("ranking.csv", b"rank,pool\n")
+    tracker.artifact("figures/ranking.png", b"\x89PNG")
+    return tracker.finish(ok)
+
+
+def client(uri: str):
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def stored(uri: str):
+    """Return the client, the parent run and the nested runs by seed; fails on duplicates."""
+    mlflow = client(uri)
+    experiment = mlflow.get_experiment_by_name("djsandbox")
+    runs = mlflow.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    children = {run.data.tags["seed"]: run for run in runs if run is not parents[0]}
+    assert len(children) == len(runs) - 1
+    parent = parents[0]
+    assert all(
+        run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children.values()
+    )
+    return mlflow, parent, children
+
+
+def check(uri: str) -> None:
+    """Check that what ``track`` was given is there, each thing once."""
+    mlflow, parent, children = stored(uri)
+    assert parent.info.run_name == "demo"
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params == {"budget": "200", "operators_0_": "text_length_filter"}
+    assert parent.data.tags["djsandbox.version"] == "0.1.0"
+    assert parent.data.tags["djsandbox.run_key"] == RUN.key
+    assert parent.data.metrics == {"trials/completed": 1.0, "trials/failed": 1.0}
+    assert len(mlflow.get_metric_history(parent.info.run_id, "trials/completed")) == 1
+
+    assert set(children) == {"0", "1", "2"}
+    for run in [parent, *children.values()]:
+        (item,) = run.inputs.dataset_inputs
+        assert (item.dataset.name, item.dataset.digest) == RUN.datasets[0][:2]
+        assert "1200" in item.dataset.profile
+    done = children["0"]
+    assert done.info.run_name == "text_len/high seed 0"
+    assert done.info.status == "FINISHED"
+    assert done.info.start_time == COMPLETED.reports[0].time_ms - 4000
+    assert done.info.end_time == COMPLETED.reports[1].time_ms
+    assert done.data.params == PARAMS
+    assert (
+        done.data.tags.items()
+        >= {
+            **TAGS,
+            "pool": "text_len/high",
+            "seed": "0",
+            "state": "COMPLETED",
+            "djsandbox.trial_key": "trial-0",
+        }.items()
+    )
+    history = mlflow.get_metric_history(done.info.run_id, "zero_shot/top1")
+    assert [(point.step, point.timestamp, point.value) for point in history] == [
+        (one.samples, one.time_ms, one.metrics["zero_shot/top1"]) for one in COMPLETED.reports
+    ]
+    assert len(mlflow.get_metric_history(done.info.run_id, "train/loss")) == 2
+    assert (children["1"].info.status, children["1"].data.tags["error"]) == (
+        "FAILED",
+        "the loss is NaN",
+    )
+    (point,) = mlflow.get_metric_history(children["1"].info.run_id, "zero_shot/top1")
+    assert math.isnan(point.value)
+    assert children["2"].info.status == "KILLED"
+
+    assert {item.path for item in mlflow.list_artifacts(parent.info.run_id)} == {
+        "ranking.csv",
+        "figures",
+    }
+    path = mlflow.download_artifacts(parent.info.run_id, "figures/ranking.png")
+    assert Path(path).read_bytes() == b"\x89PNG"
+
+
+def test_everything_is_there_and_sending_it_again_changes_nothing(storage):
+    uri = f"sqlite:///{storage.uri('mlflow.db')}"
+    assert track(storage, COMPLETED, FAILED, STOPPED) == 0
+    check(uri)
+    before = {run.info.run_id for run in stored(uri)[2].values()}
+    assert track(storage, COMPLETED, FAILED, STOPPED) == 0
+    check(uri)
+    assert {run.info.run_id for run in stored(uri)[2].values()} == before
+    assert storage.exists("mlartifacts")
+
+
+def test_a_trial_from_its_first_report_to_its_end(storage):
+    uri = f"sqlite:///{storage.uri('mlflow.db')}"
+    running = record(0, TrialState.RUNNING, report(100, 0.4))
+    assert track(storage, record(0, TrialState.RUNNING), running, ok=False) == 0
+    _, parent, children = stored(uri)
+    assert parent.info.status == "FAILED"
+    assert children["0"].info.status == "KILLED"  # cut off with its run
+    assert children["0"].data.tags["state"] == "RUNNING"
+
+    tracker = MlflowTracker(MlflowConfig(), storage)
+    tracker.start(RUN)
+    tracker.trial(COMPLETED, TAGS, PARAMS)
+    assert tracker.finish(True) == 0
+    mlflow, parent, again = stored(uri)
+    assert parent.info.status == "FINISHED"
+    assert again["0"].info.run_id == children["0"].info.run_id
+    assert again["0"].info.status == "FINISHED"
+    assert len(mlflow.get_metric_history(again["0"].info.run_id, "zero_shot/top1")) == 2
+
+
+def test_a_trial_that_was_trained_anew_shows_only_its_new_reports(storage):
+    uri = f"sqlite:///{storage.uri('mlflow.db')}"
+    track(storage, record(0, TrialState.RUNNING, report(100, 0.4)), FAILED, ok=False)
+    anew = record(0, TrialState.COMPLETED, report(100, 0.41, attempt=7), report(200, 0.6))
+    repaired = replace(FAILED, state=TrialState.COMPLETED, error=None)
+    assert track(storage, anew, repaired) == 0
+    mlflow, _, children = stored(uri)
+    history = mlflow.get_metric_history(children["0"].info.run_id, "zero_shot/top1")
+    assert [point.value for point in history] == [0.41, 0.6]
+    assert children["1"].info.status == "FINISHED"
+    assert children["1"].data.tags["error"] == ""
+
+
+def test_two_runs_in_one_storage_stay_apart(storage):
+    assert track(storage, COMPLETED) == 0
+    tracker = MlflowTracker(MlflowConfig(), storage)
+    tracker.start(replace(RUN, key="another"))
+    tracker.trial(COMPLETED, TAGS, PARAMS)
+    assert tracker.finish(True) == 0
+    mlflow = client(f"sqlite:///{storage.uri('mlflow.db')}")
+    experiment = mlflow.get_experiment_by_name("djsandbox")
+    assert len(mlflow.search_runs([experiment.experiment_id])) == 4
+
+
+def test_a_parameter_that_changed_is_said_and_the_rest_is_logged(storage, caplog):
+    track(storage, COMPLETED)
+    tracker = MlflowTracker(MlflowConfig(), storage)
+    with caplog.at_level(logging.WARNING):
+        tracker.start(replace(RUN, params={"budget": "400", "seeds": "3"}))
+        assert tracker.finish(True) == 0
+    assert "parameter budget, '200'; it is now '400'" in caplog.text
+    _, parent, _ = stored(f"sqlite:///{storage.uri('mlflow.db')}")
+    assert parent.data.params["budget"] == "200"
+    assert parent.data.params["seeds"] == "3"
+
+
+def test_a_run_that_a_user_deleted_meanwhile_is_made_again(storage):
+    uri = f"sqlite:///{storage.uri('mlflow.db')}"
+    track(storage, COMPLETED)
+    tracker = MlflowTracker(MlflowConfig(), storage)
+    tracker.start(RUN)
+    tracker.trial(COMPLETED, TAGS, PARAMS)
+    mlflow, _, children = stored(uri)
+    mlflow.delete_run(children["0"].info.run_id)
+    tracker.trial(COMPLETED, TAGS, PARAMS)
+    assert tracker.finish(True) == 0
+    assert stored(uri)[2]["0"].data.metrics["zero_shot/top1"] == 0.6
+
+
+def test_more_metrics_and_parameters_than_mlflow_takes_at_once(storage):
+    metrics = {f"metric/{number}": float(number) for number in range(1100)}
+    wide = record(0, TrialState.COMPLETED, replace(report(200, 0.5), metrics=metrics))
+    params = {f"param.{number}": str(number) for number in range(120)}
+    tracker = MlflowTracker(MlflowConfig(), storage)
+    tracker.start(RUN)
+    tracker.trial(wide, TAGS, params)
+    assert tracker.finish(True) == 0
+    run = stored(f"sqlite:///{storage.uri('mlflow.db')}")[2]["0"]
+    assert run.data.metrics.items() >= metrics.items()
+    assert run.data.params == params
+
+
+def test_metrics_that_mlflow_cannot_tell_apart_are_refused_and_said(storage, caplog):
+    tracker = MlflowTracker(MlflowConfig(), storage)
+    bad = record(0, TrialState.RUNNING, replace(report(100, 0.1), metrics={"r@1": 0, "r_1": 1}))
+    with caplog.at_level(logging.WARNING):
+        tracker.start(RUN)
+        tracker.trial(bad, TAGS, PARAMS)
+        tracker.trial(FAILED, TAGS, PARAMS)
+        assert tracker.finish(True) == 1
+    assert "refused trial trial-0" in caplog.text
+    assert stored(f"sqlite:///{storage.uri('mlflow.db')}")[2]["1"].info.status == "FAILED"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_server_that_comes_up_late_gets_everything_once(storage, tmp_path, caplog):
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    tracker = MlflowTracker(MlflowConfig(uri=uri, patience=0), storage)
+    with caplog.at_level(logging.WARNING):
+        tracker.start(RUN)
+        tracker.trial(COMPLETED, TAGS, PARAMS)
+        assert tracker.finish(True) == 2
+    assert "2 things were not sent" in caplog.text
+
+    late = MlflowTracker(MlflowConfig(uri=uri, patience=120), storage)
+    late.start(RUN)
+    for number in range(len(COMPLETED.reports) + 1):
+        state = TrialState.RUNNING
+        late.trial(
+            replace(COMPLETED, state=state, reports=COMPLETED.reports[:number]), TAGS, PARAMS
+        )
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
+    log = (tmp_path / "server.log").open("wb")
+    server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        for item in (COMPLETED, FAILED, STOPPED):
+            late.trial(item, TAGS, PARAMS)
+        late.metrics({"trials/completed": 1.0, "trials/failed": 1.0})
+        late.artifact("ranking.csv", b"rank,pool\n")
+        late.artifact("figures/ranking.png", b"\x89PNG")
+        assert late.finish(True) == 0
+        check(uri)
+        assert track(storage, COMPLETED, FAILED, STOPPED, uri=uri) == 0
+        check(uri)
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(30)
+        log.close()
+
+
+def test_config():
+    assert TRACKERS.get("mlflow") is MlflowTracker
+    for uri in ("http://h:5000", "sqlite:////a.db", "postgresql+psycopg2://h/db", "databricks"):
+        assert MlflowConfig(uri=uri).uri == uri
+    for uri in ("./mlruns", "file:///tmp/mlruns", "ftp://h"):
+        with pytest.raises(ValidationError, match=r"allowed: http://"):
+            MlflowConfig(uri=uri)
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        MlflowConfig.model_validate({"type": "mlflow", "url": "http://h"})
+
+
+def test_a_storage_that_is_not_local_needs_a_uri():
+    with pytest.raises(BadInput, match=r"tracking\.uri.*memory://bucket"):
+        MlflowTracker(MlflowConfig(), Storage("memory://bucket"))
+    MlflowTracker(MlflowConfig(uri="http://127.0.0.1:1"), Storage("memory://bucket"))
+
+
+def test_the_command_that_opens_the_ui_holds_no_password():
+    local = Storage("/data/my runs")
+    assert (
+        MlflowTracker(MlflowConfig(), local).ui_command
+        == "mlflow ui --backend-store-uri 'sqlite:////data/my runs/mlflow.db'"
+    )
+    server = MlflowConfig(uri="https://me:secret@tracking.example:5000")
+    assert MlflowTracker(server, local).ui_command == "https://***@tracking.example:5000"
+    database = MlflowConfig(uri="postgresql://me:secret@db/mlflow")
+    assert "secret" not in MlflowTracker(database, local).ui_command
+
+
+def test_misuse_is_an_error(storage):
+    tracker = MlflowTracker(MlflowConfig(patience=0), storage)
+    assert tracker.finish(True) == 0
+    with pytest.raises(RuntimeError, match="not started"):
+        tracker.trial(COMPLETED, TAGS, PARAMS)
+    tracker.start(RUN)
+    with pytest.raises(RuntimeError, match="before"):
+        tracker.start(RUN)
+    for name in ("../x", "/etc/x", ""):
+        with pytest.raises(ValueError, match="relative path"):
+            tracker.artifact(name, b"")
+    tracker.finish(False)
+    with pytest.raises(ValueError, match="key"):
+        replace(RUN, key='a"b')
