@@ -11,10 +11,10 @@ memory and the bytes it wrote; the parent process stays free of large imports, s
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import resource
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -35,7 +35,7 @@ name the file (outside this repository; it is not to be committed):
         --sandbox-source data-juicer/data_juicer/core/sandbox/data_pool_manipulators.py
 """
 STATS = "__dj__stats__"
-# Name and how it is made; sparse follows normal_0, whose order its ties keep in a sort in place.
+# Distributions; sparse follows normal_0, whose order its ties keep in a sort in place.
 KINDS = ("uniform", "normal", "sparse", "counts", "lognormal", "binary", "ratio", "exponential")
 RESULT = "RESULT "
 READING = """
@@ -117,7 +117,7 @@ def print_agreement(options: argparse.Namespace) -> None:
 
     values = pq.read_table(inputs(options)[1])
     assignments = pq.read_table(options.work / "ours_parquet" / "assignments.parquet")
-    previous = values["normal_0"].to_numpy() if "sparse_0" in values.column_names else None
+    artefact: dict[str, list[Any]] = {}
     print("\nRows that both sides select, of the smaller pool (low / middle / high):")
     for name in statistic_names(options.statistics):
         files = [options.work / "theirs" / name / f"data_{name}_{part}.jsonl" for part in range(3)]
@@ -129,7 +129,8 @@ def print_agreement(options: argparse.Namespace) -> None:
         print(f"  {name:16}{kind:10}" + " / ".join(f"{share:8.3%}" for share in shares))
         if name == "sparse_0":
             artefact = {"theirs": theirs, "ours": ours}
-    if previous is not None:
+    if artefact:
+        previous = values["normal_0"].to_numpy()
         error = previous.std() / (len(previous) / 3) ** 0.5
         print("\nTies: mean of normal_0 in the pools of sparse_0 (90 % zeros), unrelated to it:")
         for side, pools in artefact.items():
@@ -236,15 +237,11 @@ def theirs(options: argparse.Namespace) -> dict[str, Any]:
         raise ImportError("nothing is installed during a benchmark")
 
     LazyLoader._install_package = refuse  # its habit of installing packages at run time
-    spec = importlib.util.spec_from_file_location("sandbox_pools", options.sandbox_source)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    construction = runpy.run_path(str(options.sandbox_source))["DataPoolConstruction"]
     jsonl = inputs(options)[0]
 
     def construct(source: Path, target: Path) -> None:
-        module.DataPoolConstruction({"dataset_path": str(source), "export_path": str(target)}).run()
+        construction({"dataset_path": str(source), "export_path": str(target)}).run()
 
     target = options.work / "theirs"
     result = measured(lambda: construct(jsonl, target), jsonl, target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 # Read by Ray, Hugging Face and Data-Juicer when they are imported, in every process of the cluster.
 ENVIRONMENT = {
@@ -36,7 +37,8 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     remote = address or os.environ.get("RAY_ADDRESS")
-    local = {} if remote else {"num_cpus": cpus, "include_dashboard": False}
+    # Ray refuses these two with the address of a running cluster.
+    local: dict[str, Any] = {} if remote else {"num_cpus": cpus, "include_dashboard": False}
     ray.init(
         address=remote,
         log_to_driver=False,
@@ -45,3 +47,11 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
         **local,
     )
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def node_resources() -> list[dict[str, float]]:
+    """Return what every living node of the cluster has in all, free or not."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]

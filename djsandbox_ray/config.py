@@ -1,4 +1,4 @@
-"""The configuration of a run: YAML to frozen models, and every error at once, each with its path."""
+"""The configuration of a run: YAML to frozen models; every error at once, each with its path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.reporting.config import ReportConfig
 from djsandbox_ray.sections import NESTED, Component, Section, component
-from djsandbox_ray.stats.config import StatisticsConfig
+from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.stats.operators import BadProcess, parse_process
 from djsandbox_ray.tracking.tracker import TRACKERS
 from djsandbox_ray.trials.config import TrialsConfig
@@ -103,7 +103,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 line = key_node.start_mark.line + 1
                 raise yaml.constructor.ConstructorError(

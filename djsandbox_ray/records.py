@@ -212,8 +212,8 @@ class RankingRow:
     statistic: str | None
     bucket: str | None
     change: float
-    """Mean over seeds of the aggregated change against the controls (a fraction, 0.05 = +5 %);
-    NaN where every trial failed."""
+    """Mean over seeds of the aggregated change against the controls: a fraction (0.05 = +5 %), or
+    with ``standardized`` in standard deviations of the controls; NaN where every trial failed."""
     std: float
     """Standard deviation over seeds of that change; NaN with fewer than two seeds."""
     low: float
@@ -240,3 +240,14 @@ class Ranking:
     id: str
     path: str
     """CSV: one row per pool, best first."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run shows."""
+
+    id: str
+    path: str
+    """The page, ``report.html``."""
+    figure: str
+    """The bar chart, PNG."""

@@ -6,12 +6,11 @@ source is a list of shards. ``prepare`` applies what may be asked of any source 
 captions) and sets bad samples aside (``validate``, ``images``). ``ingest`` sends the shards through
 Ray Data; workers write them as Lance ``fragments`` to a ``staging`` folder, the driver commits
 these in shard order. ``table`` reads the result by ``row_id``; ``leaks`` compares two tables.
+
+Only sources are exported here: reading a configuration must not import Ray and Lance.
 """
 
 from djsandbox_ray.dataset import jsonl, parquet, shapes, webdataset  # noqa: F401 (registered here)
-from djsandbox_ray.dataset.images import decode
-from djsandbox_ray.dataset.ingest import ingest
-from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.source import (
     SOURCES,
     Rejection,
@@ -20,17 +19,12 @@ from djsandbox_ray.dataset.source import (
     Source,
     SourceConfig,
 )
-from djsandbox_ray.dataset.table import SampleTable
 
 __all__ = [
     "SOURCES",
     "Rejection",
     "Sample",
-    "SampleTable",
     "Shard",
     "Source",
     "SourceConfig",
-    "decode",
-    "find_leaks",
-    "ingest",
 ]

@@ -12,7 +12,7 @@ from djsandbox_ray.dataset.world import Scene, describe, random_scene
 
 CLEAN = "clean"
 BLOCK = 100
-"""In every run of so many samples from the start, the number of each defect is exact."""
+"""Every so many samples, counted from the first, hold the exact number of each defect."""
 
 _BOILERPLATE = (
     "click here to see more pictures like this one and subscribe to our newsletter today",
@@ -84,19 +84,14 @@ DEFECTS = (*TEXT_DEFECTS, *IMAGE_DEFECTS)
 def plan(fractions: dict[str, float], seed: int, block: int) -> list[str]:
     """Return the defect, or ``clean``, of each of the 100 samples of a block.
 
-    A sample has at most one defect. Counted from the first sample to the end of any block, the
-    numbers differ from the fractions by rounding only.
-
     Args:
-        fractions: share of the samples per name of :data:`DEFECTS`; the sum is at most 1.
+        fractions: share of the samples per name of :data:`DEFECTS`, in whole percent; the sum is
+            at most 1.
         seed: of the world.
         block: number of the block.
     """
-    names = [name for name in DEFECTS if name in fractions]
-    # Shares are summed before they are rounded, so that the parts always add up.
-    bounds = np.cumsum([0.0, *(fractions[name] for name in names), 1.0])
-    bounds[-1] = 1.0
-    totals = [np.floor(bounds * end + 0.5) for end in (block * BLOCK, (block + 1) * BLOCK)]
-    counts = np.diff(totals[1]) - np.diff(totals[0])
-    planned = np.repeat([*names, CLEAN], np.maximum(counts, 0).astype(int))
-    return [str(name) for name in np.random.default_rng([seed, block, BLOCK]).permutation(planned)]
+    # In the order of DEFECTS: that of a configuration must not matter.
+    planned = [name for name in DEFECTS for _ in range(round(BLOCK * fractions.get(name, 0.0)))]
+    planned += [CLEAN] * (BLOCK - len(planned))
+    order = np.random.default_rng([seed, block, BLOCK]).permutation(BLOCK)
+    return [planned[place] for place in order]

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485
 """Pillow's own limit against decompression bombs (a quarter of a gigabyte as RGB)."""
 
-# Plain threads may decode at once: the first one in makes Pillow strict, the last one out undoes it.
+# Threads may decode at once: the first one in makes Pillow strict, the last one out undoes it.
 _lock = threading.Lock()
 _inside = 0
 _outside_value = False
@@ -36,10 +36,10 @@ def decode(data: bytes) -> Image.Image:
                 raise ValueError(f"{width} x {height} pixels are more than {MAX_PIXELS}")
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ValueError(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"cannot be decoded: {error}") from error
 
 
 @contextmanager

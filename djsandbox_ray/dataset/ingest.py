@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -12,7 +13,6 @@ from typing import Any
 import lance
 import pyarrow.parquet as pq
 import ray.data
-from ray import cloudpickle
 
 from djsandbox_ray import records
 from djsandbox_ray.dataset.fragments import (
@@ -87,9 +87,7 @@ def _write(
     workers: int | None,
     progress: Progress | None,
 ) -> list[Manifest]:
-    rows = [
-        {"index": index, "shard": cloudpickle.dumps(shard)} for index, shard in enumerate(shards)
-    ]
+    rows = [{"index": index, "shard": pickle.dumps(shard)} for index, shard in enumerate(shards)]
     manifests = []
     for row in _map(write_shard, rows, workers, storage=storage, folder=folder):
         manifests.append(Manifest(**json.loads(row["manifest"])))

@@ -63,7 +63,7 @@ class ParquetSource(Source):
             [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
         ):
             rows = sum(footer.row_group(i).num_rows for i in groups)
-            read = partial(_read, file, self.config, groups, first_row, rows)
+            read = partial(_read, file, self.config, groups, first_row)
             shards.append(Shard(f"{file.name}#{first_row}", file.stamp, read, rows))
             first_row += rows
         return shards
@@ -96,6 +96,8 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _is_damage(error: Exception) -> bool:
     """Tell damaged content from a failing disk or network, which must stop the run."""
+    if isinstance(error, FileNotFoundError | PermissionError | ConnectionError | TimeoutError):
+        return False
     return not (isinstance(error, OSError) and error.errno is not None)
 
 
@@ -112,20 +114,29 @@ def _grouped(sizes: list[int]) -> Iterator[range]:
 
 
 def _read(
-    file: SourceFile, config: ParquetConfig, groups: range, first_row: int, rows: int
+    file: SourceFile, config: ParquetConfig, groups: range, first_row: int
 ) -> Iterator[Sample | Rejection]:
+    with file.open() as handle, pq.ParquetFile(handle) as parquet:
+        for group in groups:
+            yield from _read_group(parquet, group, file.name, first_row, config)
+            first_row += parquet.metadata.row_group(group).num_rows
+
+
+def _read_group(
+    parquet: pq.ParquetFile, group: int, name: str, first_row: int, config: ParquetConfig
+) -> Iterator[Sample | Rejection]:
+    """Yield the rows of a row group; where it is damaged, a rejection for each row that is lost."""
     columns = list(dict.fromkeys([config.image, config.text, *config.meta_columns]))
-    position, end = first_row, first_row + rows
+    position, end = first_row, first_row + parquet.metadata.row_group(group).num_rows
     try:
-        with file.open() as handle, pq.ParquetFile(handle) as parquet:
-            for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[*groups], columns=columns):
-                yield from _items(batch, f"{file.name}#", position, config)
-                position += batch.num_rows
+        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
+            yield from _items(batch, f"{name}#", position, config)
+            position += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         if not _is_damage(error):
             raise
         for lost in range(position, end):
-            yield Rejection(f"{file.name}#{lost}", "broken_shard", str(error))
+            yield Rejection(f"{name}#{lost}", "broken_shard", str(error))
 
 
 def _items(

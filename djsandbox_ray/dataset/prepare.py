@@ -1,4 +1,4 @@
-"""What may be asked of every source, done to its shards: take rows, check samples, shuffle captions.
+"""What is done to the shards of every source: take rows, check samples, shuffle captions.
 
 Everything happens inside a shard and is a function of the shard alone, so it is the same on any
 cluster. Samples are checked before captions are shuffled: a bad sample hands its caption to nobody.
@@ -22,8 +22,8 @@ from djsandbox_ray.errors import BadInput
 
 Read: TypeAlias = Callable[[], Iterator[Sample | Rejection]]
 
-SHUFFLE_BLOCK = 2048
-"""Captions are exchanged within so many samples of a shard, which are held in memory."""
+SHUFFLE_BLOCK = 1024
+"""Captions are exchanged within so many samples of a shard, or up to twice as many at its end."""
 
 
 def prepared(source: Source) -> list[Shard]:
@@ -84,10 +84,10 @@ def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sam
     """
     digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
     rng = np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])
-    block: list[Sample] = []
+    held: list[Sample] = []
     done = 0
 
-    def flush() -> list[Sample]:
+    def shuffle(block: list[Sample]) -> list[Sample]:
         nonlocal done
         before, done = _rounded(fraction * done), done + len(block)
         return shuffle_block(block, _rounded(fraction * done) - before, rng)
@@ -96,11 +96,12 @@ def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sam
         if isinstance(item, Rejection):
             yield item
             continue
-        block.append(item)
-        if len(block) == SHUFFLE_BLOCK:
-            yield from flush()
-            block = []
-    yield from flush()
+        held.append(item)
+        # What follows is kept at hand, so that the last block is never too small to exchange.
+        if len(held) == 2 * SHUFFLE_BLOCK:
+            yield from shuffle(held[:SHUFFLE_BLOCK])
+            del held[:SHUFFLE_BLOCK]
+    yield from shuffle(held)
 
 
 def _rounded(value: float) -> int:

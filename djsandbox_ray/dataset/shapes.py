@@ -27,9 +27,10 @@ class ShapesConfig(SourceConfig):
     """Sample i depends on the seed, i, the image size and the defects only."""
     image_size: int = Field(default=32, ge=16, le=512)
     """Pixels of each side."""
-    defects: dict[str, float] = {}
-    """Share of the samples per defect: mismatched, boilerplate, repeated_words,
-    special_characters, blur, low_contrast, odd_size. A sample has at most one."""
+    defects: dict[str, float] = Field(default_factory=dict)
+    """Share of the samples per defect, in whole percent, exact in every 100 samples: mismatched,
+    boilerplate, repeated_words, special_characters, blur, low_contrast, odd_size. A sample has at
+    most one."""
 
     @field_validator("defects")
     @classmethod
@@ -41,6 +42,8 @@ class ShapesConfig(SourceConfig):
                 raise ValueError(f"unknown defect {name!r}{hint} (known: {', '.join(DEFECTS)})")
             if not 0 <= fraction <= 1:
                 raise ValueError(f"{name}: {fraction} is not a fraction from 0 to 1")
+            if abs(fraction * BLOCK - round(fraction * BLOCK)) > 1e-9:
+                raise ValueError(f"{name}: {fraction} is not a whole number of percent")
         total = sum(defects.values())
         if total > 1 + 1e-9:
             raise ValueError(f"the fractions add up to {total:g}, more than 1")

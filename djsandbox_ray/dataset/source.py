@@ -32,8 +32,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A sample that is set aside. Reasons that are codes of this package:
+    """A sample that is set aside, and why.
 
+    The reasons that this package gives are
     ``missing_image``, ``bad_image`` (not decodable, truncated, too large), ``bad_text`` (no text,
     or not Unicode), ``empty_caption``, ``bad_meta`` (not JSON), ``bad_json``, ``image_count``
     (not exactly one), ``escaping_path``, ``missing_member`` and ``duplicate_member`` (tar), and

@@ -43,7 +43,7 @@ class SampleTable:
             IndexError: an id is not in the table.
         """
         ids = np.asarray(row_ids, dtype=np.int64)
-        if ids.size and not (0 <= ids.min() and ids.max() < self.rows):
+        if ids.size and (ids.min() < 0 or ids.max() >= self.rows):
             raise IndexError(f"row ids from {ids.min()} to {ids.max()} in {self.rows} rows")
         return self._table.take(ids, columns=columns)
 

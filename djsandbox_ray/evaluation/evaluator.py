@@ -40,4 +40,4 @@ class Evaluator(ABC):
         """Return the metrics, each under its full name such as ``retrieval/image_to_text_r5``."""
 
 
-EVALUATORS: Registry[Evaluator] = Registry("evaluator", Evaluator)
+EVALUATORS: Registry[Evaluator] = Registry("evaluator", Evaluator)  # type: ignore[type-abstract]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from djsandbox_ray.dataset.table import SampleTable
-
 from djsandbox_ray.errors import BadInput
 
 

@@ -5,13 +5,12 @@ In the order of a run: ``ingest``, ``leaks``, ``scorer``, ``statistics``, ``pool
 ``ranking``, ``report``.
 """
 
-from djsandbox_ray.hooks import (  # noqa: F401 - they register themselves
-    ingest,
-    leaks,
-    pools,
-    ranking,
-    report,
-    scorer,
-    statistics,
-    trials,
-)
+# Importing a module registers its hook.
+import djsandbox_ray.hooks.ingest
+import djsandbox_ray.hooks.leaks
+import djsandbox_ray.hooks.pools
+import djsandbox_ray.hooks.ranking
+import djsandbox_ray.hooks.report
+import djsandbox_ray.hooks.scorer
+import djsandbox_ray.hooks.statistics
+import djsandbox_ray.hooks.trials  # noqa: F401

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 class StatisticsConfig(Section):
     """How statistics are computed; changes nothing in them."""
 
-    actors: int | Literal["auto"] = Field("auto", ge=1)
+    actors: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Ray actors; ``auto`` is one per CPU (or per share of a GPU) of the cluster."""
     cpus_per_actor: float = Field(0.5, gt=0)
     """CPUs that Ray reserves per actor. Less than one leaves room for Ray Data's own tasks, without
@@ -77,8 +77,9 @@ def compute_statistics(
     if pending:
         check_needs([spec for spec, _ in pending])
         _compute(storage, dataset, pending, settings, progress)
-        for spec, identity in pending:
-            _complete(storage, dataset, spec, identity)
+        failed = [_complete(storage, dataset, spec, identity) for spec, identity in pending]
+        if any(failed):
+            raise SandboxError("\n".join(problem for problem in failed if problem))
     statistics = tuple(
         Statistic(name, key, spec.name, identity, parts.folder(dataset.id, identity))
         for spec, identity, names in zip(operators, ids, statistic_names(operators), strict=True)
@@ -132,7 +133,7 @@ def _tasks(storage: Storage, rows: int, folders: Sequence[str]) -> list[dict[str
 
 
 def _stream(tasks: Sequence[dict[str, Any]], job: Job, settings: StatisticsConfig) -> Any:
-    """Return the Ray Data pipeline: one block per range, and actors that read the table themselves."""
+    """Return the pipeline: one block per range, and actors that read the table themselves."""
     connect()
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -157,16 +158,13 @@ def _actors(settings: StatisticsConfig, tasks: int) -> int:
     """
     import ray
 
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     fits = math.floor(resources.get("CPU", 0) / settings.cpus_per_actor)
     if settings.gpus_per_actor:
         fits = min(fits, math.floor(resources.get("GPU", 0) / settings.gpus_per_actor))
-    wanted = settings.actors
-    if wanted == "auto":
-        # One per CPU, not one per share of it: an actor keeps a whole one busy.
-        wanted = max(
-            1, min(fits, math.floor(resources.get("CPU", 1) / max(1, settings.cpus_per_actor)))
-        )
+    # One per CPU, not one per reserved share of it: an actor keeps a whole CPU busy.
+    auto = math.floor(resources.get("CPU", 0) / max(1.0, settings.cpus_per_actor))
+    wanted = max(1, min(fits, auto)) if settings.actors == "auto" else settings.actors
     if wanted > fits:
         raise BadInput(
             f"statistics: {wanted} actors of {settings.cpus_per_actor} CPUs and "
@@ -176,11 +174,14 @@ def _actors(settings: StatisticsConfig, tasks: int) -> int:
     return min(wanted, tasks)
 
 
-def _complete(storage: Storage, dataset: Dataset, spec: OperatorSpec, identity: str) -> None:
+def _complete(storage: Storage, dataset: Dataset, spec: OperatorSpec, identity: str) -> str | None:
     """Write an operator's marker, once all its parts are seen to be whole.
 
+    Returns:
+        What is wrong, if the operator failed on every row; then its parts are removed.
+
     Raises:
-        SandboxError: a part is missing, or the operator failed on every row.
+        SandboxError: a part is missing.
     """
     folder = parts.folder(dataset.id, identity)
     reports = []
@@ -192,7 +193,7 @@ def _complete(storage: Storage, dataset: Dataset, spec: OperatorSpec, identity: 
     whole = reduce(add, reports)
     if whole.failed == whole.rows:
         storage.remove(folder)
-        raise SandboxError(f"{spec.name} failed on every row, first: {whole.examples[0][1]}")
+        return f"{spec.name} failed on every row, first: {whole.examples[0][1]}"
     storage.write_json(
         parts.marker(dataset.id, identity),
         {
@@ -207,3 +208,4 @@ def _complete(storage: Storage, dataset: Dataset, spec: OperatorSpec, identity: 
             "seconds": round(whole.seconds, 3),
         },
     )
+    return None

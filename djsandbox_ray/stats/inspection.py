@@ -65,7 +65,9 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
     """
     found: dict[str, inspect.Parameter] = {}
     for k in lineage(cls):
-        signature = inspect.signature(k).parameters
+        if "__init__" not in vars(k):
+            continue
+        signature = inspect.signature(vars(k)["__init__"]).parameters
         for name, parameter in signature.items():
             if name != "self" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
                 found.setdefault(name, parameter)

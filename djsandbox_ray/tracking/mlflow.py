@@ -20,7 +20,7 @@ from djsandbox_ray.tracking.mlflow_format import without_secrets
 from djsandbox_ray.tracking.mlflow_index import MlflowIndex
 from djsandbox_ray.tracking.mlflow_runs import MlflowRuns
 from djsandbox_ray.tracking.outbox import Outbox
-from djsandbox_ray.tracking.tracker import TRACKERS, RunInfo, Tracker
+from djsandbox_ray.tracking.tracker import TRACKERS, DatasetInput, RunInfo, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +101,10 @@ class MlflowTracker(Tracker):
         self._runs = MlflowRuns(MlflowIndex(self._uri, self.config.experiment, artifacts, run))
         self._outbox = Outbox(f"MLflow at {without_secrets(self._uri)}")
         self._send("the run", self._runs.start)
+
+    def dataset(self, dataset: DatasetInput) -> None:
+        """Queue an input of the parent run and of all trials that are sent after it."""
+        self._send(f"dataset {dataset.digest}", partial(self._started.dataset, dataset))
 
     def trial(
         self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]

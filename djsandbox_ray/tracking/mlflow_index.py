@@ -40,7 +40,8 @@ class Known:
     status: str
     reports: str = ""
     """The mark of the reports that are there."""
-    has_inputs: bool = False
+    inputs: set[tuple[str, str]] = field(default_factory=set)
+    """Name and digest of the datasets that are there."""
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -51,7 +52,10 @@ class Known:
             run_id=run.info.run_id,
             status=run.info.status,
             reports=run.data.tags.get(REPORTS, ""),
-            has_inputs=bool(run.inputs and run.inputs.dataset_inputs),
+            inputs={
+                (item.dataset.name, item.dataset.digest)
+                for item in (run.inputs.dataset_inputs if run.inputs else [])
+            },
             params=dict(run.data.params),
             metrics=dict(run.data.metrics),
         )
@@ -69,6 +73,8 @@ class MlflowIndex:
 
     def __init__(self, uri: str, experiment: str, artifacts: str | None, run: RunInfo) -> None:
         self.run = run
+        self.datasets = list(run.datasets)
+        """What every run of the index has as inputs; may grow."""
         self._uri = uri
         self._experiment = experiment
         self._artifacts = artifacts
@@ -112,16 +118,17 @@ class MlflowIndex:
         return self.ensure("", self.run.name, self.run.tags, None)
 
     def ensure(self, key: str, name: str, tags: Mapping[str, str], start_ms: int | None) -> Known:
-        """Return the run with this key, created with its tags and dataset inputs if need be."""
+        """Return the run with this key, created if need be, with all dataset inputs."""
         known = self.runs().get(key)
         if known is None:
             keys = {RUN_KEY: self.run.key} | ({TRIAL_KEY: key} if key else {})
             start_ms = start_ms or time.time_ns() // 1_000_000
             run = self.client.create_run(self._experiment_id, start_ms, {**tags, **keys}, name)
             known = self.runs()[key] = Known.of(run)
-        if self.run.datasets and not known.has_inputs:
-            self.client.log_inputs(known.run_id, self._inputs())
-            known.has_inputs = True
+        inputs = self._inputs(known)
+        if inputs:
+            self.client.log_inputs(known.run_id, inputs)
+            known.inputs |= {(item.dataset.name, item.dataset.digest) for item in inputs}
         return known
 
     @cached_property
@@ -150,19 +157,21 @@ class MlflowIndex:
             if not token:
                 return
 
-    def _inputs(self) -> list[DatasetInput]:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+    def _inputs(self, known: Known) -> list[DatasetInput]:
+        from mlflow.entities import Dataset, DatasetInput
 
-        return [
-            DatasetInput(
-                Dataset(
-                    name=name,
-                    digest=digest[:_LONGEST_DIGEST],
-                    source_type="local",
-                    source=json.dumps({"uri": source}),
-                    profile=json.dumps({"num_rows": rows}),
-                ),
-                [InputTag("mlflow.data.context", "training")],
+        datasets = [
+            Dataset(
+                name=name,
+                digest=digest[:_LONGEST_DIGEST],
+                source_type="local",
+                source=json.dumps({"uri": source}),
+                profile=json.dumps({"num_rows": rows}),
             )
-            for name, digest, source, rows in self.run.datasets
+            for name, digest, source, rows in self.datasets
+        ]
+        return [
+            DatasetInput(dataset)
+            for dataset in datasets
+            if (dataset.name, dataset.digest) not in known.inputs
         ]

@@ -27,6 +27,7 @@ from djsandbox_ray.tracking.mlflow_format import (
 )
 from djsandbox_ray.tracking.mlflow_index import PARENT, REPORTS, Known, MlflowIndex
 from djsandbox_ray.tracking.outbox import Refused
+from djsandbox_ray.tracking.tracker import DatasetInput
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,12 @@ class MlflowRuns:
     def start(self) -> None:
         """Begin the parent run, or take it up again."""
         self._set_status(self._described(), "RUNNING", None)
+
+    def dataset(self, dataset: DatasetInput) -> None:
+        """Make a dataset an input of the parent run and of the trials that are sent from now on."""
+        if dataset not in self._index.datasets:
+            self._index.datasets.append(dataset)
+        self._index.parent()
 
     def trial(
         self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]

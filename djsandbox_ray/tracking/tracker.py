@@ -61,6 +61,9 @@ class Tracker(ABC):
     def start(self, run: RunInfo) -> None:  # noqa: B027 - optional
         """Begin, or take up again, the run with the key ``run.key``."""
 
+    def dataset(self, dataset: DatasetInput) -> None:  # noqa: B027 - optional
+        """Take a dataset that the run learns from; known only once it was read."""
+
     @abstractmethod
     def trial(
         self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]

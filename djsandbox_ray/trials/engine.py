@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import ray
 from pydantic import TypeAdapter
 from ray import tune
 
+from djsandbox_ray.cluster import node_resources
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.trials.config import Resources
@@ -77,7 +77,7 @@ def run_trials(
 
 def _check_placeable(resources: Resources) -> None:
     need = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = node_resources()
     if any(all(node.get(kind, 0) >= count for kind, count in need.items()) for node in nodes):
         return
     have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)

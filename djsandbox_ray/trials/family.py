@@ -80,4 +80,4 @@ class ModelFamily(ABC):
         """
 
 
-FAMILIES: Registry[ModelFamily] = Registry("model family", ModelFamily)
+FAMILIES: Registry[ModelFamily] = Registry("model family", ModelFamily)  # type: ignore[type-abstract]

@@ -59,9 +59,7 @@ def trials_table(
 
 def curves_table(records: Iterable[TrialRecord]) -> pa.Table:
     """Return one row per rung report, in the order of trials and rungs."""
-    rows = [
-        {**_spec(record), **_report(report)} for record in records for report in record.reports
-    ]
+    rows = [{**_spec(record), **_report(report)} for record in records for report in record.reports]
     return _table(rows, (*_SPEC, *_REPORT))
 
 

@@ -39,7 +39,8 @@ class Trial(tune.Trainable):
     small trial itself.
     """
 
-    def setup(self, config: dict[str, Any], *, shared: Shared) -> None:
+    # ``shared`` is what tune.with_parameters passes.
+    def setup(self, config: dict[str, Any], *, shared: Shared) -> None:  # type: ignore[override]
         """Keep what is shared and begin the first trial."""
         self._shared = shared
         self.reset_config(config)

@@ -8,6 +8,7 @@ output; it is written last, so that a killed job is run again.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -18,11 +19,20 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.workflows.workflow import Job, Workflow, output_type
 
 
-def run_workflow(workflow: Workflow, context: Context) -> dict[str, Any]:
-    """Run every job that is not done and return all outputs by job id."""
+def run_workflow(
+    workflow: Workflow, context: Context, on_output: Callable[[Any], None]
+) -> dict[str, Any]:
+    """Run every job that is not done and return all outputs by job id.
+
+    Args:
+        workflow: the checked job list.
+        context: what hooks work with.
+        on_output: called with every output, of jobs that were done before too.
+    """
     outputs: dict[str, Any] = {}
     for job in workflow.jobs:
         outputs[job.id] = _run_job(job, context, outputs)
+        on_output(outputs[job.id])
     return outputs
 
 

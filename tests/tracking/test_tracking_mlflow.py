@@ -176,6 +176,21 @@ def test_a_trial_that_was_trained_anew_shows_only_its_new_reports(storage):
     assert children["1"].data.tags["error"] == ""
 
 
+def test_a_dataset_that_becomes_known_later_is_an_input_of_the_run_and_its_trials(storage):
+    evaluation = DatasetInput("evaluation", "dataset-fe", "shapes", 100)
+    for _ in range(2):
+        tracker = MlflowTracker(MlflowConfig(), storage)
+        tracker.start(RUN)
+        tracker.dataset(evaluation)
+        tracker.dataset(evaluation)
+        tracker.trial(COMPLETED, TAGS, PARAMS)
+        assert tracker.finish(True) == 0
+    _, parent, children = stored(f"sqlite:///{storage.uri('mlflow.db')}")
+    for run in (parent, children["0"]):
+        names = [item.dataset.name for item in run.inputs.dataset_inputs]
+        assert sorted(names) == ["evaluation", "shapes"]
+
+
 def test_two_runs_in_one_storage_stay_apart(storage):
     assert track(storage, COMPLETED) == 0
     tracker = MlflowTracker(MlflowConfig(), storage)

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import ray
-from djsandbox_ray.dataset.images import decode
-from djsandbox_ray.dataset.table import SampleTable
 from numpy.typing import NDArray
 from PIL import Image
 
+from djsandbox_ray.cluster import node_resources
+from djsandbox_ray.dataset.images import decode
+from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.trials.clip.arch import Tokenizer, image_size
 
 Images = NDArray[np.uint8]
@@ -47,11 +48,13 @@ class Packed:
 
     def images(self, rows: NDArray[np.int64]) -> Images:
         """Gather images from the blocks."""
-        return _gather(self.image_blocks, rows)
+        images: Images = _gather(self.image_blocks, rows)
+        return images
 
     def tokens(self, rows: NDArray[np.int64]) -> Tokens:
         """Gather tokens from the blocks."""
-        return _gather(self.token_blocks, rows)
+        tokens: Tokens = _gather(self.token_blocks, rows)
+        return tokens
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,11 @@ def share(uri: str, arch: dict[str, Any]) -> Samples:
     """
     rows = SampleTable(uri).rows
     row_bytes = image_size(arch) ** 2 * 3 + 4 * int(arch["text_cfg"].get("context_length", 77))
-    store = min(
-        node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"]
-    )
+    store = min(node.get("object_store_memory", 0.0) for node in node_resources())
     if rows * row_bytes > _STORE_SHARE * store:
         return Streamed(uri, arch, threads=4)
     # A fraction of a CPU: no other task may be waiting for the rest.
-    task = ray.remote(num_cpus=0.5, num_returns=2)(_pack)
+    task: Any = ray.remote(num_cpus=0.5, num_returns=2)(_pack)
     blocks = [
         task.remote(uri, arch, start, min(start + _BLOCK_ROWS, rows))
         for start in range(0, rows, _BLOCK_ROWS)

@@ -1,0 +1,14 @@
+"""The section ``ingest`` of a configuration."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from djsandbox_ray.sections import Section
+
+
+class IngestConfig(Section):
+    """What is tolerated when samples are read."""
+
+    max_rejected: float = Field(default=0.01, ge=0, le=1)
+    """Share of the samples that may be rejected; above it the run stops before training."""

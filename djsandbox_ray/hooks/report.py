@@ -1,0 +1,97 @@
+"""Shows what was found: a picture, a page, and copies of both in the tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.analysis import read_csv
+from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.records import Dataset, Leak, Pools, Ranking, Report, Trials
+from djsandbox_ray.reporting import ReportTable, Unit, bar_chart, report_html
+from djsandbox_ray.reporting.composition import label_shares, read_labels
+
+_CHUNK_ROWS = 65536
+
+
+@HOOKS.register("report")
+class WriteReport(Hook):
+    """Writes ``figures/ranking.png`` and ``report.html``."""
+
+    def identity(self) -> Any:
+        """What is shown."""
+        return [self.config.name, self.config.report.model_dump(mode="json")]
+
+    def run(
+        self, dataset: Dataset, leak: Leak, pools: Pools, trials: Trials, ranking: Ranking
+    ) -> Report:
+        """Draw the picture and write the page."""
+        storage, folder = self.context.storage, self.context.folder
+        rows = read_csv(storage.read_bytes(ranking.path).decode())
+        unit = Unit.of(self.config.evaluation.aggregate)
+        figure = bar_chart(
+            rows, title=f"{self.config.name}: change against the controls", unit=unit
+        )
+        tables = [self._composition(key, dataset, pools) for key in self.config.report.labels]
+        page = report_html(
+            self.config.name,
+            rows,
+            unit=unit,
+            figures={"Change against the controls": figure},
+            facts=self._facts(dataset, leak, pools, trials),
+            not_testable=pools.not_testable,
+            tables=tables,
+        )
+        report = Report(
+            id=content_id("report", ranking.id, self.identity()),
+            path=f"{folder}/report.html",
+            figure=f"{folder}/figures/ranking.png",
+        )
+        storage.write_bytes(report.figure, figure)
+        storage.write_bytes(report.path, page.encode())
+        return report
+
+    def _facts(self, dataset: Dataset, leak: Leak, pools: Pools, trials: Trials) -> dict[str, str]:
+        controls = sum(pool.kind == "control" for pool in pools.pools)
+        fate = "kept out of every pool" if leak.removed else "kept in the pools"
+        return {
+            "samples": f"{dataset.rows} ({dataset.rejected} rejected)",
+            "also in the evaluation split": f"{leak.rows} samples, {fate}",
+            "pools": f"{len(pools.pools) - controls} and {controls} controls of {pools.size} rows",
+            "draw": f"{pools.draw_size} rows per trial",
+            "trials": f"{trials.completed} completed, {trials.failed} failed",
+            "seeds": str(self.config.trials.seeds),
+            "budget": f"{self.config.trials.budget} samples seen per trial",
+            "aggregate": self.config.evaluation.aggregate,
+            "family-wise error": f"{self.config.evaluation.alpha:g}",
+        }
+
+    def _composition(self, key: str, dataset: Dataset, pools: Pools) -> ReportTable:
+        """Tabulate a label over the pools; the columns of one chunk of rows at a time."""
+        storage = self.context.storage
+        table = SampleTable(storage.uri(dataset.table))
+        starts = range(0, dataset.rows, _CHUNK_ROWS)
+        shown = [pool for pool in pools.pools if pool.kind == "bucket"]
+        assignments = storage.read_table(pools.assignments, list({pool.column for pool in shown}))
+
+        def meta() -> Iterator[list[str]]:
+            for start in starts:
+                stop = min(start + _CHUNK_ROWS, dataset.rows)
+                yield table.scan(start, stop, ["meta"])["meta"].to_pylist()
+
+        def membership() -> Iterator[NDArray[np.bool_]]:
+            for start in starts:
+                part = assignments.slice(start, _CHUNK_ROWS)
+                yield np.stack([part[pool.column].to_numpy() == pool.code for pool in shown])
+
+        names, shares = label_shares(read_labels(meta(), key), membership())
+        rows = [
+            [pool.id, *(f"{100 * share:.1f}" for share in line)]
+            for pool, line in zip(shown, shares, strict=True)
+        ]
+        return ReportTable(f"Share of samples by {key}, in %", ["pool", *names], rows)

@@ -1,0 +1,184 @@
+"""A whole run: open storage, cluster and tracker, run the workflow, say where the results are."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import time
+from collections import Counter
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from djsandbox_ray import __version__, hooks  # noqa: F401 - the hooks register themselves
+from djsandbox_ray.analysis import read_csv
+from djsandbox_ray.cluster import connect
+from djsandbox_ray.config import RunConfig
+from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.records import Dataset, Ranking, Report
+from djsandbox_ray.reporting import Progress, Unit, notes, ranking_table
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.tracking import TRACKERS, DatasetInput, RunInfo
+from djsandbox_ray.workflows.runner import run_workflow
+from djsandbox_ray.workflows.workflow import load_workflow
+
+_PACKAGES = (
+    "ray",
+    "py-data-juicer",
+    "torch",
+    "open_clip_torch",
+    "transformers",
+    "pylance",
+    "mlflow",
+)
+
+
+def open_context(config: RunConfig, progress: Progress) -> Context:
+    """Return what hooks work with; nothing is started or written yet."""
+    storage = Storage(config.storage)
+    tracker = TRACKERS.get(config.tracking.type)(config.tracking, storage)
+    return Context(config, storage, f"runs/{config.name}", tracker, progress)
+
+
+def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
+    """Run the workflow of a configuration, or what is left of it, and print the verdicts.
+
+    Returns:
+        The outputs of all jobs by job id.
+
+    Raises:
+        BadInput: something is wrong that only shows with the data at hand.
+        SandboxError: a job failed; what is finished is kept.
+    """
+    workflow = load_workflow(config.workflow)
+    with Progress(console) as progress:
+        context = open_context(config, progress)
+        state = _begin(context)
+        ok = False
+        try:
+            connect(config.cluster.address, config.cluster.cpus)
+            context.tracker.start(_run_info(context))
+            outputs = run_workflow(workflow, context, partial(_publish, context))
+            ok = True
+        finally:
+            unsent = context.tracker.finish(ok)
+            _end(context, state, ok)
+    _print_results(console, context, outputs, unsent)
+    return outputs
+
+
+def _begin(context: Context) -> dict[str, Any]:
+    storage, config = context.storage, context.config
+    resolved = config.model_dump(mode="json", by_alias=True)
+    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    storage.write_bytes(f"{context.folder}/config.yaml", text.encode())
+    state = {
+        "state": "RUNNING",
+        "started": _now(),
+        "finished": None,
+        "versions": {"djsandbox-ray": __version__, **_versions()},
+        "git_commit": _git_commit(),
+        "seeds": list(range(config.trials.seeds)),
+        "pool_seed": config.pools.seed,
+    }
+    storage.write_json(f"{context.folder}/run.json", state)
+    return state
+
+
+def _end(context: Context, state: dict[str, Any], ok: bool) -> None:
+    ended = {**state, "state": "COMPLETED" if ok else "FAILED", "finished": _now()}
+    context.storage.write_json(f"{context.folder}/run.json", ended)
+
+
+def _run_info(context: Context) -> RunInfo:
+    config = context.config
+    # Where a run is computed and stored does not make it another run.
+    resolved = config.model_dump(
+        mode="json", exclude={"storage", "cluster", "tracking", "statistics"}
+    )
+    resolved["trials"].pop("resources")
+    trials, evaluation = config.trials, config.evaluation
+    return RunInfo(
+        name=config.name,
+        key=content_id("run", resolved),
+        params={
+            "model": str(getattr(trials.model, "arch", trials.model.type)),
+            "budget": str(trials.budget),
+            "seeds": str(trials.seeds),
+            "operators": str(len(config.operators)),
+            "draw_share": str(config.pools.draw_share),
+            "aggregate": evaluation.aggregate,
+            "alpha": str(evaluation.alpha),
+            "workflow": config.workflow,
+        },
+        tags={"stage": "run", "dataset": config.dataset.type},
+    )
+
+
+def _publish(context: Context, output: Any) -> None:
+    """Send what a job gave to the tracker; what was sent before changes nothing."""
+    tracker, storage = context.tracker, context.storage
+    if isinstance(output, Dataset):
+        tracker.dataset(DatasetInput(output.id, output.id, output.table, output.rows))
+    if isinstance(output, Ranking):
+        data = storage.read_bytes(output.path)
+        tracker.artifact("ranking.csv", data)
+        verdicts = Counter(row.verdict for row in read_csv(data.decode()))
+        shown = ("better", "worse", "undecided", "failed")
+        tracker.metrics({f"pools_{verdict}": float(verdicts[verdict]) for verdict in shown})
+    if isinstance(output, Report):
+        tracker.artifact("report.html", storage.read_bytes(output.path))
+        tracker.artifact("figures/ranking.png", storage.read_bytes(output.figure))
+
+
+def _print_results(
+    console: Console, context: Context, outputs: dict[str, Any], unsent: int
+) -> None:
+    storage = context.storage
+    for output in outputs.values():
+        if isinstance(output, Ranking):
+            rows = read_csv(storage.read_bytes(output.path).decode())
+            console.print()
+            console.print(ranking_table(rows, Unit.of(context.config.evaluation.aggregate)))
+            for line in notes(rows):
+                console.print(Text(line), soft_wrap=True)
+        if isinstance(output, Report):
+            console.print(Text(f"\nreport  {storage.uri(output.path)}"), soft_wrap=True)
+            console.print(Text(f"picture {storage.uri(output.figure)}"), soft_wrap=True)
+    if context.tracker.ui_command:
+        console.print(Text(f"runs    {context.tracker.ui_command}"), soft_wrap=True)
+    if unsent:
+        console.print(
+            Text(f"{unsent} records could not be sent to the tracker; the same command sends them")
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the package's own checkout, if it runs from one."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return os.environ.get("DJSANDBOX_GIT_COMMIT")
+    result = subprocess.run(
+        shlex.split("git rev-parse HEAD"), cwd=here, capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() or None
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from djsandbox_ray.dataset import Sample
+from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.staging import staging
+from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.identity import sample_digest
+from djsandbox_ray.storage import Storage
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def contents(storage: Storage, dataset) -> dict[str, list]:
+    table = SampleTable(storage.uri(dataset.table))
+    return table.scan(
+        0, table.rows, ["row_id", "image", "text", "source", "digest", "meta"]
+    ).to_pydict()
+
+
+def test_row_ids_and_id_do_not_depend_on_workers_or_blocks(
+    open_source, tmp_path, monkeypatch
+) -> None:
+    def run(name: str, workers: int | None, blocks: int):
+        monkeypatch.setattr("djsandbox_ray.dataset.ingest._MAX_BLOCKS", blocks)
+        storage = Storage(str(tmp_path / name))
+        source = open_source(
+            "shapes", samples=2600, defects={"mismatched": 0.4}, shuffle_captions={"fraction": 0.2}
+        )
+        dataset = ingest(source, storage, max_rejected=0, workers=workers)
+        return dataset, contents(storage, dataset)
+
+    first, one = run("one", 1, 1)
+    second, two = run("two", 2, 6)
+    third, three = run("three", None, 3)
+    assert first == second == third
+    assert one == two == three
+    assert one["row_id"] == list(range(2600))
+    assert one["source"] == [f"shapes#{row}" for row in range(2600)]
+
+
+def test_columns_hold_the_samples(open_source, storage, write_tar, pairs) -> None:
+    members = [
+        member
+        for key, (image, text) in enumerate(pairs)
+        for member in (
+            (f"k{key}.jpg", image),
+            (f"k{key}.txt", text.encode()),
+            (f"k{key}.json", b'{"label": %d}' % key),
+        )
+    ]
+    calls: list[tuple[int, int]] = []
+    dataset = ingest(
+        open_source("webdataset", path=write_tar(members)),
+        storage,
+        max_rejected=0,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    read = contents(storage, dataset)
+    assert list(zip(read["image"], read["text"], strict=True)) == pairs
+    assert read["digest"] == [sample_digest(*pair) for pair in pairs]
+    assert [json.loads(meta) for meta in read["meta"]] == [{"label": key} for key in range(10)]
+    assert calls == [(1, 1)]
+
+
+def test_bad_samples_are_set_aside_with_reasons(
+    open_source, storage, write_parquet, pairs, tmp_path
+) -> None:
+    image = pairs[0][0]
+    bad = [
+        (image[: len(image) // 2], "truncated"),
+        (b"junk", "corrupt"),
+        (image, "  "),
+        (None, "x"),
+    ]
+    path = write_parquet([*pairs[:4], *bad, *pairs[4:]], row_group_size=3)
+    (tmp_path / "data" / "b.parquet").write_bytes(b"broken")
+    source = open_source("parquet", path=str(Path(path).parent))
+    dataset = ingest(source, storage, max_rejected=0.4)
+    assert (dataset.rows, dataset.rejected) == (10, 5)
+    read = contents(storage, dataset)
+    assert read["row_id"] == list(range(10))
+    assert read["text"] == [text for _, text in pairs]
+    home = f"datasets/{dataset.id}"
+    rejected = storage.read_table(f"{home}/rejected.parquet").to_pylist()
+    assert [(row["source"], row["reason"]) for row in rejected] == [
+        ("a.parquet#4", "bad_image"),
+        ("a.parquet#5", "bad_image"),
+        ("a.parquet#6", "empty_caption"),
+        ("a.parquet#7", "missing_image"),
+        ("b.parquet#0", "broken_shard"),
+    ]
+    marker = storage.read_json(f"{home}/dataset.json")
+    assert marker["reasons"] == {
+        "bad_image": 2,
+        "empty_caption": 1,
+        "missing_image": 1,
+        "broken_shard": 1,
+    }
+    assert storage.names("datasets") == [dataset.id]
+
+
+def test_too_many_rejected_stop_and_say_why_and_where(
+    open_source, storage, write_parquet, pairs
+) -> None:
+    source = open_source("parquet", path=write_parquet([*pairs[:8], (b"junk", "a"), (b"x", "b")]))
+    with pytest.raises(BadInput, match=r"2 of 10 samples .* 2 bad_image") as error:
+        ingest(source, storage, max_rejected=0.19)
+    (name,) = storage.names("rejected")
+    assert storage.uri(f"rejected/{name}") in str(error.value)
+    assert storage.read_table(f"rejected/{name}").num_rows == 2
+    assert storage.names("datasets") == []
+    assert ingest(source, storage, max_rejected=0.2).rejected == 2
+
+
+def test_no_sample_left_stops_whatever_is_allowed(open_source, storage, write_parquet) -> None:
+    source = open_source("parquet", path=write_parquet([(b"junk", "a")]))
+    with pytest.raises(BadInput, match="1 of 1 samples"):
+        ingest(source, storage, max_rejected=1.0)
+
+
+def test_an_empty_source_is_an_error(open_source, storage, write_parquet) -> None:
+    with pytest.raises(BadInput, match="no samples"):
+        ingest(open_source("parquet", path=write_parquet([])), storage, max_rejected=1.0)
+
+
+def test_a_complete_dataset_is_kept_and_an_incomplete_one_is_made_again(
+    open_source, storage
+) -> None:
+    source = open_source("shapes", samples=60)
+    dataset = ingest(source, storage, max_rejected=0)
+    data = Path(storage.uri(dataset.table)) / "data"
+    before = sorted(data.iterdir())
+    assert ingest(source, storage, max_rejected=0) == dataset
+    assert sorted(data.iterdir()) == before
+    storage.remove(f"datasets/{dataset.id}/dataset.json")
+    assert ingest(source, storage, max_rejected=0) == dataset
+    assert sorted(data.iterdir()) != before
+    assert storage.exists(f"datasets/{dataset.id}/dataset.json")
+
+
+def test_the_id_is_that_of_the_content(open_source, storage, write_parquet, pairs) -> None:
+    def dataset_id(name: str, some, **options) -> str:
+        source = open_source("parquet", path=write_parquet(some, name), **options)
+        return ingest(source, storage, max_rejected=1).id
+
+    same = dataset_id("data/a.parquet", pairs)
+    assert dataset_id("elsewhere/b.parquet", pairs) == same
+    assert dataset_id("c.parquet", [*pairs, (b"junk", "rejected")]) == same
+    assert dataset_id("d.parquet", pairs[::-1]) != same
+    assert dataset_id("e.parquet", pairs, meta_columns=["label"]) != same
+
+
+def test_an_error_of_a_source_stops_the_run_and_leaves_nothing(
+    open_source, storage, write_parquet, pairs
+) -> None:
+    path = write_parquet(pairs)
+    source = open_source("parquet", path=path)
+    shards = source.shards()
+    Path(path).unlink()
+    source.shards = lambda: shards
+    with pytest.raises(Exception, match=r"a\.parquet"):
+        ingest(source, storage, max_rejected=1)
+    assert storage.names("datasets") == []
+
+
+def test_left_over_staging_folders_of_dead_runs_are_removed(storage) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    host, now = socket.gethostname(), int(time.time())
+    names = {
+        f".staging-{host}-{dead.pid}-{now}-00000000": False,
+        f".staging-{host}-{os.getpid()}-{now}-00000001": True,
+        f".staging-other-host-1-{now}-00000002": True,
+        f".staging-other-host-1-{now - 8 * 24 * 3600}-00000003": False,
+        "dataset-1234": True,
+    }
+    for name in names:
+        storage.write_json(f"datasets/{name}/x.json", {})
+    with staging(storage, "datasets") as folder:
+        storage.write_json(f"{folder}/x.json", {})
+        present = set(storage.names("datasets"))
+    assert {name: name in present for name in names} == names
+    assert not storage.exists(folder)
+
+
+def test_take_and_scan(open_source, storage) -> None:
+    source = open_source("shapes", samples=1100)
+    dataset = ingest(source, storage, max_rejected=0)
+    table = SampleTable(storage.uri(dataset.table))
+    assert table.rows == 1100
+    ids = np.array([1099, 3, 500, 3, 499])
+    taken = table.take(ids, ["row_id", "text", "image"])
+    assert taken["row_id"].to_pylist() == ids.tolist()
+    truth: list[Sample] = [item for shard in source.shards() for item in shard.read()]
+    assert taken["text"].to_pylist() == [truth[row].text for row in ids]
+    assert taken["image"].to_pylist() == [truth[row].image for row in ids]
+    assert table.scan(498, 502, ["row_id"])["row_id"].to_pylist() == [498, 499, 500, 501]
+    assert table.scan(1098, 5000, ["row_id"])["row_id"].to_pylist() == [1098, 1099]
+    assert table.column("row_id").to_pylist() == list(range(1100))
+    assert table.take([], ["text"]).num_rows == 0
+    for wrong in ([1100], [-1]):
+        with pytest.raises(IndexError):
+            table.take(wrong, ["text"])
+
+
+def test_the_table_can_be_sent_to_workers(open_source, storage) -> None:
+    import ray
+
+    dataset = ingest(open_source("shapes", samples=30), storage, max_rejected=0)
+    table = SampleTable(storage.uri(dataset.table))
+    assert table.rows == 30
+    task = ray.remote(num_cpus=0.1)(lambda some: some.take([7], ["row_id"])["row_id"].to_pylist())
+    assert ray.get(task.remote(table)) == [7]

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from djsandbox_ray.dataset import Rejection, Sample
+from djsandbox_ray.dataset.parquet import _grouped, plain
+from djsandbox_ray.errors import BadInput
+
+
+def items(source) -> list[Sample | Rejection]:
+    return [item for shard in source.shards() for item in shard.read()]
+
+
+def test_rows_come_in_order_over_files_and_row_groups(open_source, write_parquet, pairs) -> None:
+    write_parquet(pairs[:7], "data/x/b.parquet", row_group_size=3)
+    path = write_parquet(pairs[7:], "data/a.parquet")
+    source = open_source("parquet", path=str(Path(path).parent), meta_columns=["label"])
+    read = items(source)
+    assert [(item.image, item.text) for item in read] == pairs[7:] + pairs[:7]
+    assert [item.source for item in read][2:5] == [
+        "a.parquet#2",
+        "x/b.parquet#0",
+        "x/b.parquet#1",
+    ]
+    assert [item.meta for item in read][:4] == [{"label": i} for i in (0, 1, 2, 0)]
+
+
+def test_row_groups_are_joined_up_to_a_fixed_size_and_never_split() -> None:
+    assert list(_grouped([1000, 1000, 1000, 5000, 10, 2038, 1])) == [
+        range(0, 2),
+        range(2, 3),
+        range(3, 4),
+        range(4, 6),
+        range(6, 7),
+    ]
+    assert list(_grouped([])) == []
+
+
+def test_shards_know_their_rows(open_source, write_parquet, pairs, monkeypatch) -> None:
+    monkeypatch.setattr("djsandbox_ray.dataset.parquet._SHARD_ROWS", 4)
+    source = open_source("parquet", path=write_parquet(pairs, row_group_size=2))
+    shards = source.shards()
+    assert [(shard.name, shard.rows) for shard in shards] == [
+        ("a.parquet#0", 4),
+        ("a.parquet#4", 4),
+        ("a.parquet#8", 2),
+    ]
+    assert [item.text for item in items(source)] == [text for _, text in pairs]
+
+
+def test_hugging_face_structs_and_dictionary_text(open_source, tmp_path, pairs) -> None:
+    table = pa.table(
+        {
+            "picture": pa.array([{"bytes": image, "path": None} for image, _ in pairs]),
+            "caption": pa.array([text for _, text in pairs]).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "hf.parquet")
+    path = str(tmp_path / "hf.parquet")
+    read = items(open_source("parquet", path=path, image="picture", text="caption"))
+    assert [(item.image, item.text) for item in read] == pairs
+
+
+def test_nulls_and_bad_unicode_are_rejected_one_by_one(open_source, tmp_path, jpeg) -> None:
+    image = jpeg(0)
+    table = pa.table(
+        {
+            "image": pa.array([image, None, image, image], pa.binary()),
+            "text": pa.array([b"good", b"no image", None, b"\xff\xfe"], pa.binary()),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    read = items(open_source("parquet", path=str(tmp_path / "a.parquet")))
+    assert isinstance(read[0], Sample)
+    assert [(item.source, item.reason) for item in read[1:]] == [
+        ("a.parquet#1", "missing_image"),
+        ("a.parquet#2", "bad_text"),
+        ("a.parquet#3", "bad_text"),
+    ]
+
+
+def test_a_file_that_is_not_parquet_is_a_broken_shard(open_source, tmp_path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 but no more")
+    (item,) = items(open_source("parquet", path=str(tmp_path)))
+    assert (item.source, item.reason) == ("a.parquet#0", "broken_shard")
+
+
+def test_damage_inside_loses_a_row_group_and_says_so(open_source, write_parquet, pairs) -> None:
+    path = Path(write_parquet(pairs, row_group_size=4, compression="none", use_dictionary=False))
+    data = bytearray(path.read_bytes())
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data[column.data_page_offset : column.data_page_offset + 40] = bytes(40)
+    path.write_bytes(data)
+    read = items(open_source("parquet", path=str(path)))
+    assert [type(item) for item in read] == [Sample] * 4 + [Rejection] * 4 + [Sample] * 2
+    assert [(item.source, item.reason) for item in read[4:8]] == [
+        (f"a.parquet#{row}", "broken_shard") for row in range(4, 8)
+    ]
+
+
+def test_a_file_that_vanishes_is_an_error_and_not_a_rejection(
+    open_source, write_parquet, pairs
+) -> None:
+    path = write_parquet(pairs)
+    (shard,) = open_source("parquet", path=path).shards()
+    Path(path).unlink()
+    with pytest.raises(FileNotFoundError):
+        list(shard.read())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image": "img"}, "no column 'img' .it has image, text, label"),
+        ({"image": "label"}, "image column 'label' is of type int64"),
+        ({"text": "label"}, "text column 'label' is of type int64, not string"),
+        ({"meta_columns": ["lable"]}, "no column 'lable'"),
+    ],
+)
+def test_wrong_columns_are_said_before_anything_is_read(
+    open_source, write_parquet, pairs, options, message
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        open_source("parquet", path=write_parquet(pairs), **options).shards()
+
+
+def test_meta_values_become_plain_json() -> None:
+    value = {"day": date(2026, 1, 2), "d": Decimal("1.5"), "x": [float("nan"), 1.0, None, True]}
+    assert plain(value) == {"day": "2026-01-02", "d": "1.5", "x": [None, 1.0, None, True]}
+    with pytest.raises(TypeError, match="bytes"):
+        plain(b"raw")
+
+
+@pytest.mark.shared_data
+def test_openmoji_with_alpha(open_source, shared_data: Path) -> None:
+    from djsandbox_ray.dataset.images import decode
+
+    path = str(shared_data / "openmoji_captions")
+    source = open_source("parquet", path=path, meta_columns=["tags", "group"], rows=[0, 50])
+    (shard, *_) = source.shards()
+    samples = [item for _, item in zip(range(50), shard.read(), strict=False)]
+    assert all(decode(sample.image).getpixel((0, 0)) == (255, 255, 255) for sample in samples)
+    assert isinstance(samples[0].meta["tags"], list)
+
+
+@pytest.mark.shared_data
+def test_the_three_layouts_of_cifar10_agree(open_source, shared_data: Path) -> None:
+    pack = shared_data / "cifar10_captions"
+    parquet = open_source(
+        "parquet", path=str(pack / "train.parquet"), meta_columns=["label", "class_name"]
+    )
+    tars = open_source("webdataset", path=str(pack / "wds" / "*.tar"))
+    lines = open_source("jsonl", path=str(pack / "dj_jsonl" / "dataset.jsonl"))
+    assert sum(shard.rows for shard in parquet.shards()) == 12_000
+    by_type = [
+        [(item.image, item.text, item.meta["label"]) for item in items(source)]
+        for source in (parquet, tars, lines)
+    ]
+    assert [len(some) for some in by_type] == [12_000, 4_000, 2_000]
+    assert by_type[0][:4_000] == by_type[1]
+    assert by_type[1][:2_000] == by_type[2]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from djsandbox_ray.dataset import Rejection, Sample, Shard
+from djsandbox_ray.dataset.prepare import prepared, shuffle_block, sliced
+from djsandbox_ray.errors import BadInput
+
+
+def numbers(start: int, stop: int):
+    return (Sample(b"", str(number), f"s#{number}") for number in range(start, stop))
+
+
+def shards(*sizes: int, known: bool = True) -> list[Shard]:
+    ends = np.cumsum(sizes).tolist()
+    return [
+        Shard(f"s{end}", None, partial(numbers, end - size, end), size if known else None)
+        for size, end in zip(sizes, ends, strict=True)
+    ]
+
+
+def texts(some: list[Shard]) -> list[str]:
+    return [item.text for shard in some for item in shard.read()]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@given(
+    sizes=st.lists(st.integers(0, 5), min_size=1, max_size=6),
+    cut=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+)
+def test_rows_are_a_slice_of_all(known: bool, sizes: list[int], cut: tuple[int, int]) -> None:
+    total = sum(sizes)
+    start, stop = min(cut), max(cut) + 1
+    if stop > total:
+        with pytest.raises(BadInput, match=f"more than the {total} rows"):
+            sliced(shards(*sizes, known=known), start, stop)
+        return
+    kept = sliced(shards(*sizes, known=known), start, stop)
+    assert texts(kept) == [str(number) for number in range(start, stop)]
+    assert all(shard.rows == len(list(shard.read())) for shard in kept)
+
+
+@pytest.mark.parametrize("rows", [[3, 3], [5, 2], [-1, 4], [1]])
+def test_rows_that_are_no_range_are_refused(open_source, rows) -> None:
+    with pytest.raises(ValidationError):
+        open_source("shapes", samples=10, rows=rows)
+
+
+@given(
+    captions=st.lists(st.sampled_from("abcdefgh"), min_size=0, max_size=40),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 10),
+)
+def test_shuffling_permutes_and_moves_every_caption_where_it_can(
+    captions: list[str], share: float, seed: int
+) -> None:
+    samples = [Sample(b"", text, str(i), {"k": i}) for i, text in enumerate(captions)]
+    count = round(share * len(samples))
+    rng = np.random.default_rng(seed)
+    result = shuffle_block(samples, count, rng)
+    chosen = np.random.default_rng(seed).permutation(len(samples))[:count].tolist()
+    assert Counter(item.text for item in result) == Counter(captions)
+    assert [item.meta["k"] for item in result] == list(range(len(samples)))
+    changed = [i for i, item in enumerate(result) if item.text != captions[i]]
+    assert [i for i, item in enumerate(result) if item.meta["shuffled"]] == changed
+    assert set(changed) <= set(chosen)
+    most = max(Counter(captions[i] for i in chosen).values(), default=0)
+    if most <= count / 2:
+        assert sorted(changed) == sorted(chosen)
+
+
+def test_the_fraction_is_exact_in_every_shard(open_source) -> None:
+    source = open_source("shapes", samples=1250, shuffle_captions={"fraction": 0.4, "seed": 3})
+    for shard, expected in zip(prepared(source), (200, 200, 100), strict=True):
+        assert sum(item.meta["shuffled"] for item in shard.read()) == expected
+
+
+def test_the_fraction_is_exact_over_blocks(open_source, monkeypatch) -> None:
+    monkeypatch.setattr("djsandbox_ray.dataset.prepare.SHUFFLE_BLOCK", 7)
+    source = open_source("shapes", samples=500, shuffle_captions={"fraction": 0.35})
+    (shard,) = prepared(source)
+    assert sum(item.meta["shuffled"] for item in shard.read()) == 175
+
+
+def test_shuffling_repeats_and_depends_on_the_seed(open_source) -> None:
+    def captions(seed: int) -> list[str]:
+        options = {"fraction": 0.5, "seed": seed}
+        return texts(prepared(open_source("shapes", samples=200, shuffle_captions=options)))
+
+    assert captions(1) == captions(1)
+    assert captions(1) != captions(2)
+
+
+def test_a_bad_sample_hands_its_caption_to_nobody(open_source, write_parquet, pairs) -> None:
+    path = write_parquet([*pairs, (b"no image", "orphan"), (pairs[0][0], "")])
+    source = open_source("parquet", path=path, shuffle_captions={"fraction": 1.0})
+    (shard,) = prepared(source)
+    read = list(shard.read())
+    samples = [item for item in read if isinstance(item, Sample)]
+    assert sorted(item.text for item in samples) == sorted(text for _, text in pairs)
+    assert all(item.meta["shuffled"] for item in samples)
+    reasons = [item.reason for item in read if isinstance(item, Rejection)]
+    assert sorted(reasons) == ["bad_image", "empty_caption"]
+
+
+def test_the_stamp_knows_options_and_content_but_not_the_place(
+    open_source, write_parquet, pairs, tmp_path
+) -> None:
+    path = write_parquet(pairs)
+    stamp = open_source("parquet", path=path).stamp()
+    assert str(tmp_path) not in str(stamp)
+    assert stamp == open_source("parquet", path=path).stamp()
+    assert stamp != open_source("parquet", path=path, rows=[0, 5]).stamp()
+    write_parquet(pairs[:9])
+    assert stamp != open_source("parquet", path=path).stamp()

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from djsandbox_ray.records import NotTestable
+from djsandbox_ray.reporting import ReportTable, Unit, report_html
+
+HOSTILE = """<script>alert("1")</script>&'x"""
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """Reads a page; fails when its tags are not balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append(data.strip())
+
+
+def test_the_page_says_all_of_it(rows):
+    page = Page(
+        report_html(
+            "clip-demo",
+            rows,
+            figures={"changes": b"\x89PNG data"},
+            facts={"dataset": "shapes, 1200 rows"},
+            not_testable=[NotTestable("lang_score", "all values are equal")],
+            tables=[ReportTable("Ties", ("pool", "ties"), [("text_len/low", "12")])],
+        )
+    )
+    for text in (
+        "clip-demo",
+        "similarity/high",
+        "+14.00 .. +26.00",
+        "2/3 (1 failed)",
+        "Self-tests passed: 2 of 2.",
+        "lang_score",
+        "all values are equal",
+        "Ties",
+        "12",
+        "shapes, 1200 rows",
+        "zero_shot/top1",
+        "0.7",
+    ):
+        assert text in page.texts, text
+    source = next(value for name, value in page.attributes if name == "src")
+    assert source is not None
+    head, _, data = source.partition(",")
+    assert head == "data:image/png;base64"
+    assert base64.b64decode(data) == b"\x89PNG data"
+
+
+def test_nothing_comes_from_elsewhere(rows):
+    text = report_html("demo", rows, figures={"a": b"png"})
+    assert not re.search(r"https?:|//|@import|url\(|<script|<link", text.replace("base64,", ""))
+    assert "default-src 'none'" in text
+
+
+def test_hostile_names_are_only_text(rows):
+    rows[1] = replace(rows[1], pool=HOSTILE, verdict=HOSTILE, metrics={HOSTILE: 1.0})
+    page = Page(
+        report_html(
+            HOSTILE,
+            rows,
+            figures={HOSTILE: b""},
+            facts={HOSTILE: HOSTILE},
+            not_testable=[NotTestable(HOSTILE, HOSTILE)],
+            tables=[ReportTable(HOSTILE, (HOSTILE,), [(HOSTILE,)])],
+        )
+    )
+    assert "script" not in page.tags
+    assert page.texts.count(HOSTILE) >= 10
+    assert ("alt", HOSTILE) in page.attributes
+
+
+def test_a_failed_self_test_comes_first(rows, broken):
+    text = report_html("demo", broken)
+    page = Page(text)
+    assert page.texts.index("failed self-tests") < page.texts.index("pools")
+    assert ("class", "alarm") in page.attributes
+    assert text.index("SELF-TEST FAILED") < text.index("<table")
+    assert ("class", "alarm") not in Page(report_html("demo", rows)).attributes
+
+
+def test_units_and_an_empty_ranking(rows):
+    assert "change sd" in Page(report_html("demo", rows, unit=Unit.SD)).texts
+    assert "Of 0 pools: 0 better, 0 worse, 0 undecided." in Page(report_html("demo", [])).texts
+
+
+def test_a_table_with_a_short_row_is_an_error(rows):
+    with pytest.raises(ValueError, match="Ties"):
+        report_html("demo", rows, tables=[ReportTable("Ties", ("a", "b"), [("1",)])])

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from djsandbox_ray.records import PoolKind
+from djsandbox_ray.reporting import Unit, notes, ranking_table
+from djsandbox_ray.reporting.ranking import sections
+
+
+def render(rows, unit=Unit.PERCENT, width=120, **console) -> str:
+    terminal = Console(record=True, width=width, file=io.StringIO(), **console)
+    terminal.print(ranking_table(rows, unit))
+    return terminal.export_text(styles=bool(console))
+
+
+def lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if "/" in line]
+
+
+def test_every_row_says_all_of_it(rows):
+    assert "change %" in render(rows)
+    assert lines(render(rows)) == [
+        "1 similarity/high +20.00 +14.00 .. +26.00 <.001 better 3",
+        "3 text_len/low -15.00 -21.00 .. -9.00 0.020 worse 2/3 (1 failed)",
+        "5 text_len/high - - - failed 0/3 (3 failed)",
+        "2 self_test/shuffled_statistic +1.00 -5.00 .. +7.00 0.020 undecided (ok) 3",
+        "4 self_test/shuffled_captions -30.00 -36.00 .. -24.00 0.020 worse (ok) 3",
+    ]
+
+
+def test_a_failed_self_test_comes_first(broken):
+    first, second, *_ = lines(render(broken))
+    assert first.startswith("4 self_test/shuffled_captions")
+    assert first.endswith("better (must be worse) 3")
+    assert second.startswith("1 similarity/high")
+
+
+def test_units():
+    assert Unit.of("standardized") is Unit.SD
+    assert Unit.of("pooled") is Unit.of("mean_relative") is Unit.PERCENT
+    assert (Unit.SD.text(0.2), Unit.PERCENT.text(0.2)) == ("+0.20", "+20.00")
+
+
+def test_the_unit_of_the_standardized_aggregate(rows):
+    text = render(rows, Unit.SD)
+    assert "change sd" in text
+    assert "+0.20 +0.14 .. +0.26" in lines(text)[0]
+
+
+def test_colours(rows):
+    text = render(rows, force_terminal=True, color_system="standard")
+    assert "\x1b[32mbetter" in text
+    assert "\x1b[31mworse" in text
+
+
+def test_hostile_names_and_narrow_terminals(rows):
+    rows[1] = replace(rows[1], pool="[bold]x[/bold][/oops]")
+    assert "[bold]x[/bold][/oops]" in render(rows)
+    assert "0.020" in render(rows, width=80)
+
+
+def test_sections_are_sorted_and_complete(rows, broken):
+    assert [part.title for part in sections(rows)] == ["pools", "self-tests"]
+    assert [part.title for part in sections(broken)] == [
+        "failed self-tests",
+        "pools",
+        "self-tests",
+    ]
+    control = replace(rows[1], kind=PoolKind.CONTROL)
+    assert [part.title for part in sections([control])] == ["controls"]
+    assert sections([]) == []
+
+
+def test_notes(rows, broken):
+    assert notes(rows) == [
+        "Self-tests passed: 2 of 2.",
+        "4 of 15 trials failed and are left out: text_len/low, text_len/high.",
+        "Of 3 pools: 1 better, 1 worse, 0 undecided, 1 failed.",
+    ]
+    assert notes(broken)[0].startswith(
+        "SELF-TEST FAILED: self_test/shuffled_captions is better but must be worse"
+    )
+    assert len(notes(broken)) == 3
+    assert notes([]) == [
+        "This ranking has no self-tests.",
+        "Of 0 pools: 0 better, 0 worse, 0 undecided.",
+    ]
+
+
+def test_a_self_test_without_a_result_is_a_failed_one(rows):
+    rows[0] = replace(rows[0], verdict="failed")
+    assert "is failed but must be worse" in notes(rows)[0]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_an_empty_ranking_renders(width):
+    assert "rank" in render([], width=width)

@@ -1,0 +1,222 @@
+"""The whole stage on a Ray cluster: columns, cache, resume, bad rows, errors."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest_stats import captions, pictures
+from pydantic import ValidationError
+
+from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.records import Dataset
+from djsandbox_ray.stats import parts
+from djsandbox_ray.stats.compute import StatisticsConfig, compute_statistics
+from djsandbox_ray.stats.fused import FusedOperators
+from djsandbox_ray.stats.operators import OperatorSpec, operator_id
+from djsandbox_ray.stats.table import StatisticColumns, load_column
+from djsandbox_ray.storage import Storage
+
+ROWS = 2500  # three ranges
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+class Counter:
+    """A progress callback that remembers."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+
+    def __call__(self, done: int, total: int) -> None:
+        self.calls.append((done, total))
+
+    @property
+    def rows(self) -> int:
+        return self.calls[-1][0] if self.calls else 0
+
+
+def ingest(storage: Storage, texts: list[str], images: list[bytes]) -> Dataset:
+    dataset = Dataset("data-test", "datasets/data-test/samples.lance", len(texts), 0)
+    table = pa.table({"row_id": np.arange(len(texts)), "text": texts, "image": images})
+    lance.write_dataset(table, storage.uri(dataset.table), max_rows_per_file=999)
+    return dataset
+
+
+@pytest.fixture
+def dataset(storage: Storage) -> Dataset:
+    return ingest(storage, captions(ROWS), (pictures(50) * ROWS)[:ROWS])
+
+
+TEXT = [
+    OperatorSpec("text_length_filter"),
+    OperatorSpec("word_repetition_filter", {"rep_len": 2}),
+    OperatorSpec("word_repetition_filter", {"rep_len": 3}),
+]
+
+
+def modified(storage: Storage) -> dict[str, int]:
+    root = Path(storage.uri("datasets"))
+    return {str(p): p.stat().st_mtime_ns for p in root.rglob("part-*.parquet")}
+
+
+def test_columns_are_those_of_the_operators_in_row_order(
+    storage: Storage, dataset: Dataset, clip_folder: Path
+) -> None:
+    operators = [
+        *TEXT,
+        OperatorSpec("image_shape_filter"),
+        OperatorSpec("image_text_similarity_filter", {"hf_clip": str(clip_folder)}),
+    ]
+    counter = Counter()
+    done = compute_statistics(
+        storage, dataset, operators, settings=StatisticsConfig(actors=2), progress=counter
+    )
+    columns = StatisticColumns(storage, done.statistics, dataset.rows)
+    assert list(columns) == [
+        "text_len",
+        "word_rep_ratio[rep_len=2]",
+        "word_rep_ratio[rep_len=3]",
+        "image_height",
+        "image_width",
+        "image_text_similarity",
+    ]
+    assert counter.calls[-1] == (ROWS, ROWS)
+    some = slice(1000, 1060)  # across the border of two ranges
+    texts, images = captions(ROWS)[some], (pictures(50) * ROWS)[some]
+    here = FusedOperators(operators)(texts, images, range(len(operators)))
+    expected = [column for computed in here for _, column in sorted(computed.columns.items())]
+    for (name, column), values in zip(columns.items(), expected, strict=True):
+        assert column.dtype == np.float64
+        assert np.isfinite(column).all()
+        np.testing.assert_allclose(column[some], values, rtol=0, atol=1e-6, err_msg=name)
+    marker = storage.read_json(parts.marker(dataset.id, operator_id(operators[-1])))
+    assert marker["rows"] == ROWS
+    assert marker["missing"] == {"image_text_similarity": 0}
+    assert marker["failed"] == 0
+    assert marker["seconds"] > 0
+
+
+def test_a_second_run_computes_nothing_and_a_new_operator_only_itself(
+    storage: Storage, dataset: Dataset
+) -> None:
+    first = compute_statistics(storage, dataset, TEXT)
+    before = modified(storage)
+    assert len(before) == 3 * 3
+    counter = Counter()
+    assert compute_statistics(storage, dataset, TEXT, progress=counter) == first
+    assert counter.calls == []
+    stricter = [OperatorSpec("text_length_filter", {"min_len": 7}), *TEXT[1:]]
+    assert compute_statistics(storage, dataset, stricter, progress=counter) == first
+    assert counter.calls == []
+    more = compute_statistics(
+        storage, dataset, [*TEXT, OperatorSpec("words_num_filter")], progress=counter
+    )
+    assert counter.rows == ROWS
+    after = modified(storage)
+    assert len(after) == 4 * 3
+    assert {path: after[path] for path in before} == before
+    assert more.id != first.id
+
+
+def test_a_killed_run_resumes_with_the_parts_it_lacks(storage: Storage, dataset: Dataset) -> None:
+    first = compute_statistics(storage, dataset, TEXT)
+    columns = [load_column(storage, statistic) for statistic in first.statistics]
+    length, repetition = first.statistics[:2]
+    storage.remove(parts.marker(dataset.id, length.operator_id))
+    storage.remove(parts.marker(dataset.id, repetition.operator_id))
+    storage.remove(parts.part(repetition.path, 1024))
+    before = modified(storage)
+    counter = Counter()
+    assert compute_statistics(storage, dataset, TEXT, progress=counter) == first
+    assert counter.calls == [(1024, 1024)]
+    after = modified(storage)
+    assert {path: after[path] for path in before} == before
+    for statistic, column in zip(first.statistics, columns, strict=True):
+        np.testing.assert_array_equal(load_column(storage, statistic), column)
+    assert storage.read_json(parts.marker(dataset.id, repetition.operator_id))["rows"] == ROWS
+
+
+def test_rows_that_fail_are_counted_with_their_reason(storage: Storage) -> None:
+    images = pictures(20)
+    images[7] = images[12] = b"broken"
+    dataset = ingest(storage, captions(20), images)
+    shape = OperatorSpec("image_aspect_ratio_filter")
+    done = compute_statistics(storage, dataset, [shape])
+    column = load_column(storage, done.statistics[0])
+    assert np.flatnonzero(np.isnan(column)).tolist() == [7, 12]
+    marker = storage.read_json(parts.marker(dataset.id, operator_id(shape)))
+    assert marker["missing"] == {"aspect_ratios": 2}
+    assert marker["failed"] == 2
+    assert [failure["row_id"] for failure in marker["failures"]] == [7, 12]
+    assert "UnidentifiedImageError" in marker["failures"][0]["reason"]
+
+
+def test_an_operator_that_fails_everywhere_is_an_error_and_the_others_are_kept(
+    storage: Storage,
+) -> None:
+    dataset = ingest(storage, captions(20), [b"broken"] * 20)
+    operators = [OperatorSpec("image_shape_filter"), OperatorSpec("text_length_filter")]
+    with pytest.raises(SandboxError, match="image_shape_filter failed on every row, first: Unid"):
+        compute_statistics(storage, dataset, operators)
+    assert not storage.exists(parts.marker(dataset.id, operator_id(operators[0])))
+    assert not storage.exists(parts.folder(dataset.id, operator_id(operators[0])))
+    assert storage.exists(parts.marker(dataset.id, operator_id(operators[1])))
+
+
+def test_what_an_operator_lacks_is_an_error_before_the_pass(
+    storage: Storage, dataset: Dataset
+) -> None:
+    lacking = OperatorSpec("image_text_similarity_filter", {"hf_clip": "/no/such/folder"})
+    with pytest.raises(
+        BadInput, match=r"operators\[1\].image_text_similarity_filter: needs hf_clip"
+    ):
+        compute_statistics(storage, dataset, [TEXT[0], lacking])
+
+
+def test_an_error_inside_an_actor_reaches_the_user_in_its_own_words(
+    storage: Storage, dataset: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    broken = OperatorSpec("token_num_filter", {"hf_tokenizer": str(tmp_path / "empty")})
+    with pytest.raises(BadInput, match=r"^token_num_filter cannot"):
+        compute_statistics(storage, dataset, [broken])
+
+
+def test_more_actors_than_the_cluster_holds_is_an_error(storage: Storage, dataset: Dataset) -> None:
+    settings = StatisticsConfig(actors=50)
+    with pytest.raises(BadInput, match="50 actors"):
+        compute_statistics(storage, dataset, TEXT, settings=settings)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"actors": 0}, {"actors": "many"}, {"cpus_per_actor": 0}, {"workers": 2}]
+)
+def test_settings_are_checked(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        StatisticsConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_columns_changed_by_hand_are_refused(storage: Storage, dataset: Dataset) -> None:
+    done = compute_statistics(storage, dataset, TEXT[:1])
+    statistic = done.statistics[0]
+    columns = StatisticColumns(storage, done.statistics, ROWS)
+    with pytest.raises(KeyError):
+        columns["no such statistic"]
+    storage.remove(parts.part(statistic.path, 2048))
+    with pytest.raises(SandboxError, match="2048 rows where 2500"):
+        columns["text_len"]
+    storage.remove(parts.part(statistic.path, 0))
+    with pytest.raises(SandboxError, match="row ids"):
+        load_column(storage, statistic)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1024, 1025, 10_000_000])
+def test_ranges_cover_every_row_once(rows: int) -> None:
+    found = list(parts.ranges(rows))
+    assert sum(stop - start for start, stop in found) == rows
+    assert all(first[1] == second[0] for first, second in pairwise(found))
+    assert len(found) <= 4096

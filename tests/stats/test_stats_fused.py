@@ -1,0 +1,198 @@
+"""Values must be those of Data-Juicer's own runner, for operators alone and all at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest_stats import captions, pictures
+
+from djsandbox_ray.errors import BadInput, MissingExtra
+from djsandbox_ray.stats.datajuicer import load
+from djsandbox_ray.stats.fused import FusedOperators, to_number
+from djsandbox_ray.stats.operators import OperatorSpec
+
+ROWS = 40
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("images")
+    made = {"texts": captions(ROWS), "images": pictures(ROWS), "paths": []}
+    for index, image in enumerate(made["images"]):
+        path = folder / f"{index}.{'jpg' if index % 2 else 'png'}"
+        path.write_bytes(image)
+        made["paths"].append(str(path))
+    return made
+
+
+@pytest.fixture(scope="module")
+def operators(tokenizer_folder: Path, clip_folder: Path, words_folder: Path) -> list[OperatorSpec]:
+    return [
+        OperatorSpec("alphanumeric_filter"),
+        OperatorSpec("character_repetition_filter", {"rep_len": 5}),
+        OperatorSpec("word_repetition_filter", {"rep_len": 2}),
+        OperatorSpec("word_repetition_filter", {"rep_len": 3}),
+        OperatorSpec("special_characters_filter"),
+        OperatorSpec("text_length_filter"),
+        OperatorSpec("words_num_filter"),
+        OperatorSpec("stopwords_filter", {"stopwords_dir": str(words_folder)}),
+        OperatorSpec("average_line_length_filter"),
+        OperatorSpec("token_num_filter", {"hf_tokenizer": str(tokenizer_folder)}),
+        OperatorSpec("image_aspect_ratio_filter"),
+        OperatorSpec("image_shape_filter"),
+        OperatorSpec("image_size_filter"),
+        OperatorSpec("image_text_similarity_filter", {"hf_clip": str(clip_folder)}),
+        OperatorSpec(
+            "image_text_similarity_filter", {"hf_clip": str(clip_folder), "horizontal_flip": True}
+        ),
+    ]
+
+
+@pytest.fixture(scope="module")
+def words_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("words")
+    (folder / "stopwords.json").write_text(json.dumps({"en": ["the", "a", "of", "on"]}))
+    return folder
+
+
+def reference(spec: OperatorSpec, samples: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run one operator as Data-Juicer does: its own dataset, its own ``run``, images from files."""
+    from data_juicer.core.data import NestedDataset
+
+    dj = load()
+    tagged = "similarity" in spec.name
+    rows = [
+        {
+            "text": f"{dj.image_token} {text} {dj.end_token}" if tagged else text,
+            "images": [path],
+        }
+        for text, path in zip(samples["texts"], samples["paths"], strict=True)
+    ]
+    operator = spec.filter_class(auto_op_parallelism=False, **spec.params)
+    done = operator.run(NestedDataset.from_list(rows), reduce=False)
+    return [row[dj.stats_field] for row in done]
+
+
+def test_values_are_those_of_data_juicers_own_run(
+    operators: list[OperatorSpec], samples: dict[str, Any]
+) -> None:
+    fused = FusedOperators(operators)
+    together = fused(samples["texts"], samples["images"], range(len(operators)))
+    for spec, computed in zip(operators, together, strict=True):
+        theirs = reference(spec, samples)
+        assert computed.failures == []
+        for key, column in computed.columns.items():
+            expected = [np.mean(row[key]) for row in theirs]
+            # Its dataset keeps statistics to ten decimals; CLIP differs by how it is batched.
+            tolerance = 1e-6 if key == "image_text_similarity" else 1e-10
+            np.testing.assert_allclose(column, expected, rtol=0, atol=tolerance, err_msg=key)
+            assert np.ptp(column) > 0, key  # an operator that says nothing would agree too
+
+
+def test_fused_equals_alone(operators: list[OperatorSpec], samples: dict[str, Any]) -> None:
+    together = FusedOperators(operators)
+    everything = together(samples["texts"], samples["images"], range(len(operators)))
+    for index, spec in enumerate(operators):
+        alone = FusedOperators([spec])
+        images = samples["images"] if alone.reads_images([0]) else None
+        computed = alone(samples["texts"], images, [0])[0]
+        for key, column in computed.columns.items():
+            np.testing.assert_array_equal(column, everything[index].columns[key], err_msg=key)
+
+
+def test_a_text_operator_does_not_see_the_special_tokens(clip_folder: Path) -> None:
+    specs = [
+        OperatorSpec("image_text_similarity_filter", {"hf_clip": str(clip_folder)}),
+        OperatorSpec("text_length_filter"),
+    ]
+    computed = FusedOperators(specs)(["a dog"], pictures(1), [0, 1])
+    assert computed[1].columns["text_len"].tolist() == [5.0]
+    assert np.isfinite(computed[0].columns["image_text_similarity"]).all()
+
+
+def test_only_the_rows_that_fail_lose_their_values(clip_folder: Path) -> None:
+    specs = [
+        OperatorSpec("image_shape_filter"),
+        OperatorSpec("image_text_similarity_filter", {"hf_clip": str(clip_folder)}),
+        OperatorSpec("text_length_filter"),
+    ]
+    texts: list[Any] = captions(8)
+    images = pictures(8)
+    clean = FusedOperators(specs)(texts, images, [0, 1, 2])
+    images[2] = b"this is not an image"
+    images[5] = images[5][: len(images[5]) // 2]  # truncated: must not pass as grey pixels
+    texts[6] = None
+    shape, similarity, length = FusedOperators(specs)(texts, images, [0, 1, 2])
+    assert [failure.row for failure in shape.failures] == [2, 5]
+    assert [failure.row for failure in similarity.failures] == [2, 5, 6]
+    assert [failure.row for failure in length.failures] == [6]
+    assert "identify image" in shape.failures[0].reason
+    for computed, before in zip((shape, similarity, length), clean, strict=True):
+        lost = {failure.row for failure in computed.failures}
+        for key, column in computed.columns.items():
+            kept = [row for row in range(8) if row not in lost]
+            assert np.isnan(column[sorted(lost)]).all()
+            np.testing.assert_allclose(column[kept], before.columns[key][kept], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (3, 3.0),
+        (True, 1.0),
+        ([1, 2], 1.5),
+        (np.array([[0.5]]), 0.5),
+        ([], np.nan),
+        (None, np.nan),
+        (float("inf"), np.nan),
+        ([1.0, float("nan")], np.nan),
+    ],
+)
+def test_values_are_reduced_to_one_number(value: Any, expected: float) -> None:
+    np.testing.assert_equal(to_number(value), expected)
+
+
+@pytest.mark.parametrize("value", ["en", ["en"], {"a": 1}, "1.5"])
+def test_texts_are_not_numbers(value: Any) -> None:
+    with pytest.raises(TypeError):
+        to_number(value)
+
+
+def test_an_operator_that_cannot_be_built_says_why() -> None:
+    with pytest.raises(
+        BadInput, match=r"image_shape_filter cannot be built.*any_or_all|Keep strat"
+    ):
+        FusedOperators([OperatorSpec("image_shape_filter", {"any_or_all": "some"})])
+
+
+def test_an_operator_without_its_model_is_found_before_any_data(tmp_path: Path) -> None:
+    empty = OperatorSpec("token_num_filter", {"hf_tokenizer": str(tmp_path)})
+    with pytest.raises(BadInput, match="token_num_filter cannot"):
+        FusedOperators([empty])
+
+
+def test_a_missing_package_names_the_extra_and_nothing_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import importlib
+    import subprocess
+
+    monkeypatch.setattr(subprocess, "check_call", lambda *_: pytest.fail("something was installed"))
+    real = importlib.import_module
+
+    def absent(name: str, package: str | None = None) -> Any:
+        if name == "fasttext":
+            raise ImportError("No module named 'fasttext'")
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    load()
+    from data_juicer.utils import model_utils
+
+    monkeypatch.setattr(model_utils.fasttext, "_module", None)
+    with pytest.raises((BadInput, MissingExtra), match=r"djsandbox-ray\[language\]"):
+        FusedOperators([OperatorSpec("language_id_score_filter")])
