@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -81,6 +82,8 @@ def operators(as_json: AsJson = False) -> None:
 def main() -> None:
     """Run the program; errors that a user can mend are printed without a traceback."""
     prepare_environment()
+    # A user's own package.module:Class is found from where the command is typed.
+    sys.path.insert(0, str(Path.cwd()))
     try:
         app()
     except SandboxError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
+from pathlib import Path
 from typing import Any
 
 # Read by Ray, Hugging Face and Data-Juicer when they are imported, in every process of the cluster.
@@ -11,7 +13,6 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -22,6 +23,8 @@ def prepare_environment() -> None:
     """Set the environment that the libraries below expect; what the user has set stays."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    # Ray starts its workers anew; nothing here forks with an open table.
+    warnings.filterwarnings("ignore", message="lance is not fork-safe")
 
 
 def connect(address: str | None = None, cpus: int | None = None) -> None:
@@ -33,7 +36,10 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
     """
     prepare_environment()
     import ray
+    import ray.data
 
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # stages show their own
     if ray.is_initialized():
         return
     remote = address or os.environ.get("RAY_ADDRESS")
@@ -43,10 +49,17 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
         address=remote,
         log_to_driver=False,
         logging_level=logging.WARNING,
-        runtime_env={"env_vars": {key: os.environ[key] for key in ENVIRONMENT}},
+        runtime_env={"env_vars": _worker_environment()},
         **local,
     )
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _worker_environment() -> dict[str, str]:
+    """What worker processes need: the settings, and the folder in which a user's modules lie."""
+    path = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    settings = {key: os.environ[key] for key in ENVIRONMENT}
+    return {**settings, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
 
 
 def node_resources() -> list[dict[str, float]]:

@@ -32,6 +32,11 @@ class MissingExtra(BadInput):
             f"the package {module!r} is not installed; it comes with the extra {extra!r}: "
             f"pip install 'djsandbox-ray[{extra}]'"
         )
+        self.module, self.extra = module, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        # An exception is pickled by its message; this one is made from two words.
+        return type(self), (self.module, self.extra)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -180,6 +180,9 @@ class TrialRecord:
     state: TrialState
     reports: tuple[RungReport, ...] = ()
     error: str | None = None
+    """Why it failed, in one line."""
+    traceback: str | None = field(default=None, compare=False)
+    """Where it failed; kept in the trial's own file only."""
 
     @property
     def final(self) -> RungReport | None:

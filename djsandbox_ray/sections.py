@@ -16,6 +16,9 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.registry import Registry
 
 NESTED = "component"
+"""The type of the error that carries the errors of an inner model."""
+NAME = "component_name"
+"""The type of the error about the key ``type``."""
 
 
 class Section(BaseModel):

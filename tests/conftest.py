@@ -34,6 +34,9 @@ def ray_cluster() -> Iterator[None]:
 
     from djsandbox_ray.cluster import connect
 
+    # Workers import classes of test modules by the names that pytest gives those.
+    folders = [str(path) for path in Path(__file__).parent.iterdir() if path.is_dir()]
+    os.environ["PYTHONPATH"] = os.pathsep.join(folders)
     connect(cpus=2)
     yield
     ray.shutdown()

@@ -92,7 +92,7 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close_stage()
+        self.close()
         if self._live:
             self._live.stop()
 
@@ -103,7 +103,7 @@ class Progress:
             name: shown before everything.
             total: how many things there are to do, if that is known.
         """
-        self._close_stage()
+        self.close()
         self._stage = _Stage(name, total)
         if self._live:
             self._task = self._live.add_task(name, total=total, status="")
@@ -151,7 +151,8 @@ class Progress:
             self._shown, self._shown_at = line, now
             self.note(line)
 
-    def _close_stage(self) -> None:
+    def close(self) -> None:
+        """End the stage, if there is one, with a last word on where it stood."""
         self._show(always=True)
         if self._live and self._task is not None:
             if self._stage and self._stage.total is None:  # else its bar would move for ever

@@ -136,9 +136,8 @@ def _stream(tasks: Sequence[dict[str, Any]], job: Job, settings: StatisticsConfi
     """Return the pipeline: one block per range, and actors that read the table themselves."""
     connect()
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    from ray.data import ActorPoolStrategy
 
-    DataContext.get_current().enable_progress_bars = False
     items = [{"task": json.dumps(task)} for task in tasks]
     return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         StatisticsWorker,

@@ -9,6 +9,7 @@ Decoded images and words are shared through ``Fields.context`` among operators t
 from __future__ import annotations
 
 import io
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -174,15 +175,17 @@ def to_number(value: Any) -> float:
     Raises:
         TypeError: the value is not a number or a list of numbers.
     """
+    if type(value) in (float, int):  # by far the most common
+        return float(value) if math.isfinite(value) else math.nan
     if value is None:
-        return float("nan")
+        return math.nan
     array = np.asarray(value)
     if array.size == 0:
-        return float("nan")
+        return math.nan
     if array.dtype.kind not in "biuf":
         raise TypeError(f"not a number: {value!r:.80}")
     number = float(array.mean(dtype=np.float64))
-    return number if np.isfinite(number) else float("nan")
+    return number if math.isfinite(number) else math.nan
 
 
 def _rows(texts: Sequence[str], images: Sequence[bytes] | None) -> dict[str, list[Any]]:

@@ -19,8 +19,8 @@ from djsandbox_ray.storage import Storage
 
 EXAMPLES = 5
 """Failures that are kept with their reason, per operator."""
-_LEAST_ROWS = 1024
-_MOST_PARTS = 4096
+_LEAST_ROWS = 512
+_MOST_PARTS = 2048
 _FOOTER = b"djsandbox_ray"
 
 
@@ -51,7 +51,7 @@ class PartReport:
 
 
 def ranges(rows: int) -> Iterator[tuple[int, int]]:
-    """Cut a table into ranges (start, stop), the same for every run on it; at most 4,096."""
+    """Cut a table into ranges (start, stop), the same for every run on it; at most 2,048."""
     step = _LEAST_ROWS * max(1, -(-rows // (_LEAST_ROWS * _MOST_PARTS)))
     for start in range(0, rows, step):
         yield start, min(start + step, rows)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -41,6 +43,8 @@ def run_trials(
     """
     _check_placeable(resources)
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # Failures are recorded with their traceback and reported; Tune would print them three times.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     reporter = _Reporter(specs, on_record)
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     trainable = tune.with_resources(
@@ -124,7 +128,10 @@ class _Reporter(tune.Callback):
         self._update(trial, state=state)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._update(trial, state=TrialState.FAILED, error=_last_line(trial.get_error()))
+        text = "the trial ended without a reason"
+        if trial.error_file:
+            text = Path(trial.error_file).read_text().strip() or text
+        self._update(trial, state=TrialState.FAILED, error=text.splitlines()[-1], traceback=text)
 
     def _record(self, trial: Any) -> TrialRecord:
         return self._records[trial.config["trial"]["id"]]
@@ -133,8 +140,3 @@ class _Reporter(tune.Callback):
         record = replace(self._record(trial), **changes)
         self._records[record.spec.id] = record
         self._on_record(record)
-
-
-def _last_line(error: Exception | None) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else "the trial ended without a reason"

@@ -66,6 +66,7 @@ def _run_job(job: Job, context: Context, outputs: dict[str, Any]) -> Any:
         "output": None if output is None else asdict(output),
     }
     context.storage.write_json(_marker(job, context), record)
+    context.progress.close()
     context.progress.note(f"{job.id}: done in {seconds:g} s")
     return output
 

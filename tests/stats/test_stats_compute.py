@@ -21,7 +21,7 @@ from djsandbox_ray.stats.operators import OperatorSpec, operator_id
 from djsandbox_ray.stats.table import StatisticColumns, load_column
 from djsandbox_ray.storage import Storage
 
-ROWS = 2500  # three ranges
+ROWS = 1500  # three ranges of 512 rows at most
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
@@ -128,11 +128,11 @@ def test_a_killed_run_resumes_with_the_parts_it_lacks(storage: Storage, dataset:
     length, repetition = first.statistics[:2]
     storage.remove(parts.marker(dataset.id, length.operator_id))
     storage.remove(parts.marker(dataset.id, repetition.operator_id))
-    storage.remove(parts.part(repetition.path, 1024))
+    storage.remove(parts.part(repetition.path, 512))
     before = modified(storage)
     counter = Counter()
     assert compute_statistics(storage, dataset, TEXT, progress=counter) == first
-    assert counter.calls == [(1024, 1024)]
+    assert counter.calls == [(512, 512)]
     after = modified(storage)
     assert {path: after[path] for path in before} == before
     for statistic, column in zip(first.statistics, columns, strict=True):
@@ -206,17 +206,17 @@ def test_columns_changed_by_hand_are_refused(storage: Storage, dataset: Dataset)
     columns = StatisticColumns(storage, done.statistics, ROWS)
     with pytest.raises(KeyError):
         columns["no such statistic"]
-    storage.remove(parts.part(statistic.path, 2048))
-    with pytest.raises(SandboxError, match="2048 rows where 2500"):
+    storage.remove(parts.part(statistic.path, 1024))
+    with pytest.raises(SandboxError, match="1024 rows where 1500"):
         columns["text_len"]
     storage.remove(parts.part(statistic.path, 0))
     with pytest.raises(SandboxError, match="row ids"):
         load_column(storage, statistic)
 
 
-@pytest.mark.parametrize("rows", [0, 1, 1024, 1025, 10_000_000])
+@pytest.mark.parametrize("rows", [0, 1, 512, 513, 10_000_000])
 def test_ranges_cover_every_row_once(rows: int) -> None:
     found = list(parts.ranges(rows))
     assert sum(stop - start for start, stop in found) == rows
     assert all(first[1] == second[0] for first, second in pairwise(found))
-    assert len(found) <= 4096
+    assert len(found) <= 2048

@@ -43,17 +43,18 @@ class Samples(Protocol):
 class Packed:
     """Blocks of equally many rows in the object store."""
 
+    block_rows: int
     image_blocks: tuple[Any, ...] = field(repr=False)
     token_blocks: tuple[Any, ...] = field(repr=False)
 
     def images(self, rows: NDArray[np.int64]) -> Images:
         """Gather images from the blocks."""
-        images: Images = _gather(self.image_blocks, rows)
+        images: Images = _gather(self.image_blocks, self.block_rows, rows)
         return images
 
     def tokens(self, rows: NDArray[np.int64]) -> Tokens:
         """Gather tokens from the blocks."""
-        tokens: Tokens = _gather(self.token_blocks, rows)
+        tokens: Tokens = _gather(self.token_blocks, self.block_rows, rows)
         return tokens
 
 
@@ -97,7 +98,8 @@ def share(uri: str, arch: dict[str, Any]) -> Samples:
         for start in range(0, rows, _BLOCK_ROWS)
     ]
     ray.wait([images for images, _ in blocks], num_returns=len(blocks), fetch_local=False)
-    return Packed(tuple(block[0] for block in blocks), tuple(block[1] for block in blocks))
+    images, tokens = zip(*blocks, strict=True)
+    return Packed(_BLOCK_ROWS, images, tokens)
 
 
 def preprocess(data: bytes, side: int) -> Images:
@@ -118,8 +120,8 @@ def _pack(uri: str, arch: dict[str, Any], start: int, stop: int) -> tuple[Images
     return images, Tokenizer(arch)(columns["text"].to_pylist())
 
 
-def _gather(blocks: Sequence[Any], rows: NDArray[np.int64]) -> Any:
-    block_of, offset = np.divmod(rows, _BLOCK_ROWS)
+def _gather(blocks: Sequence[Any], block_rows: int, rows: NDArray[np.int64]) -> Any:
+    block_of, offset = np.divmod(rows, block_rows)
     result = None
     for number in np.unique(block_of):
         block = ray.get(blocks[number])

@@ -1,0 +1,25 @@
+"""A small generated dataset and evaluation split, ingested once for all trial tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trial_world import World
+
+from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.shapes import ShapesConfig, ShapesSource
+from djsandbox_ray.records import Dataset
+from djsandbox_ray.storage import Storage
+
+
+@pytest.fixture(scope="session")
+def world(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder: Path = tmp_path_factory.mktemp("world")
+    storage = Storage(str(folder))
+
+    def make(samples: int, seed: int) -> Dataset:
+        source = ShapesSource(ShapesConfig(type="shapes", samples=samples, seed=seed))
+        return ingest(source, storage, max_rejected=0)
+
+    return World(storage, make(600, 0), make(200, 1))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.trials.clip.arch import Tokenizer, build_model, image_size, load_arch
+from djsandbox_ray.trials.clip.flops import training_flops
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "ViT-B-32", "ViT-B-16"])
+def test_named_architectures_load(name: str) -> None:
+    arch = load_arch(name)
+    assert {"embed_dim", "vision_cfg", "text_cfg"} <= set(arch)
+    assert image_size(arch) == (32 if name in {"tiny", "small"} else 224)
+
+
+def test_open_clip_architecture_is_open_clips_own() -> None:
+    ours = build_model(load_arch("RN50-quickgelu"), seed=0)
+    theirs = open_clip.create_model("RN50-quickgelu")
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in theirs.state_dict().items()
+    }
+
+
+def test_a_file_is_an_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({**load_arch("tiny"), "embed_dim": 32}))
+    model = build_model(load_arch(str(path)), seed=0)
+    assert model.text_projection.shape[1] == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tinny", "did you mean 'tiny'"),
+        ("ViT-B-33", "did you mean 'ViT-B-32'"),
+        ("nowhere/none.json", "architecture file nowhere/none.json"),
+    ],
+)
+def test_unknown_architectures_say_what_is_known(name: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        load_arch(name)
+
+
+def test_a_file_without_towers_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text("{}")
+    with pytest.raises(BadInput, match="lacks some of embed_dim, text_cfg, vision_cfg"):
+        load_arch(str(path))
+
+
+def test_whole_vocabulary_gives_open_clips_tokens() -> None:
+    texts = ["a photo of a red circle", "Don't panic!! 42 éè", ""]
+    ours = Tokenizer(load_arch("ViT-B-32"))(texts)
+    assert np.array_equal(ours, open_clip.get_tokenizer("ViT-B-32")(texts).numpy())
+
+
+def test_small_vocabulary_stays_inside_and_loses_nothing() -> None:
+    arch = load_arch("tiny")
+    tokenizer = Tokenizer(arch)
+    text = "a zyzzyva & a ☃"
+    tokens = tokenizer([text])[0]
+    assert tokens.max() < arch["text_cfg"]["vocab_size"]
+    inverse = {index: token for token, index in tokenizer.encoder.items()}
+    end = tokenizer.encoder["<end_of_text>"]
+    assert tokens.max() == end, "the end must stay the largest id: CLIP pools there"
+    said = "".join(inverse[token] for token in tokens[1 : list(tokens).index(end)])
+    assert "zyzzyva" in said.replace("</w>", "")
+
+
+@pytest.mark.parametrize("vocabulary", [100, 60000])
+def test_impossible_vocabularies_are_refused(vocabulary: int) -> None:
+    arch = load_arch("tiny")
+    arch["text_cfg"]["vocab_size"] = vocabulary
+    with pytest.raises(BadInput, match=r"vocab_size must lie in 514\.\.49408"):
+        Tokenizer(arch)
+
+
+def test_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = build_model(load_arch("tiny"), seed=7).state_dict()
+    torch.manual_seed(2)
+    state = torch.random.get_rng_state()
+    second = build_model(load_arch("tiny"), seed=7).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), state), "the global generator was touched"
+    other = build_model(load_arch("tiny"), seed=8).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["visual.proj"], other["visual.proj"])
+
+
+def test_flops_count_three_times_the_forward_pass_of_matrices() -> None:
+    # Published for ViT-B-32 at 224 pixels with 77 tokens: 14.78 GFLOPs forward, counted as
+    # multiply-adds twice; backward costs twice the forward.
+    assert training_flops(load_arch("ViT-B-32")) == pytest.approx(3 * 14.78e9, rel=0.02)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from djsandbox_ray.trials.clip.arch import build_model, load_arch
+from djsandbox_ray.trials.clip.training import (
+    DeviceArrays,
+    TrainingConfig,
+    batch_positions,
+    normalise,
+    schedule,
+    train,
+)
+from djsandbox_ray.trials.family import Diverged
+
+
+@given(rows=st.integers(1, 50), budget=st.integers(2, 300), size=st.integers(2, 40))
+def test_batches_see_every_row_equally_often(rows: int, budget: int, size: int) -> None:
+    batches = list(batch_positions(rows, budget, size, seed=3))
+    order = np.concatenate(batches)
+    assert len(order) == budget
+    counts = np.bincount(order, minlength=rows)
+    assert counts.max() - counts.min() <= 1
+    assert all(2 <= len(batch) <= size + 1 for batch in batches)
+
+
+def test_order_is_paired_by_seed() -> None:
+    def order(seed: int) -> list[int]:
+        return np.concatenate(list(batch_positions(100, 250, 32, seed))).tolist()
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+
+
+def test_schedule_warms_up_and_falls_to_nothing() -> None:
+    factors = [schedule(step, 100, 0.1) for step in range(100)]
+    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert max(factors) == 1
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[-1] < 0.001
+    assert schedule(0, 1, 0.0) == 1
+
+
+def test_normalise_is_the_standard_one() -> None:
+    from torchvision.transforms.functional import normalize
+
+    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    torch.testing.assert_close(normalise(pixels), normalize(pixels / 255, mean, std))
+
+
+def _arrays(rows: int = 64, seed: int = 0) -> DeviceArrays:
+    rng = np.random.default_rng(5)
+    images = rng.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8)
+    tokens = rng.integers(1, 4500, (rows, 16), dtype=np.int32)
+    return DeviceArrays(images, tokens, seed, "cpu")
+
+
+def test_training_learns_and_reports_exactly_at_the_rungs() -> None:
+    model = build_model(load_arch("tiny"), 0)
+    config = TrainingConfig(batch_size=32, learning_rate=1e-3)
+    states = list(train(model, _arrays(), [320, 1000, 3000], config, "cpu"))
+    assert [state.samples for state in states] == [320, 1024, 3000]
+    assert states[-1].loss < 0.5 * states[0].loss
+    assert states[0].loss < math.log(32) * 1.5
+
+
+def test_same_seed_same_numbers() -> None:
+    def run(seed: int) -> list[float]:
+        model = build_model(load_arch("tiny"), seed)
+        config = TrainingConfig(batch_size=32)
+        return [s.loss for s in train(model, _arrays(seed=seed), [128, 256], config, "cpu")]
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+def test_rungs_in_one_batch_are_one_report() -> None:
+    model = build_model(load_arch("tiny"), 0)
+    states = train(model, _arrays(), [1, 2, 64], TrainingConfig(batch_size=32), "cpu")
+    assert [state.samples for state in states] == [32, 64]
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial() -> None:
+    model = build_model(load_arch("tiny"), 0)
+    with torch.no_grad():
+        model.visual.proj.fill_(math.nan)
+    with pytest.raises(Diverged, match="the training loss is nan after 64 samples"):
+        list(train(model, _arrays(), [64], TrainingConfig(batch_size=32), "cpu"))
+
+
+def test_only_matrices_decay() -> None:
+    model = build_model(load_arch("tiny"), 0)
+    before = model.ln_final.weight.detach().clone()
+    config = TrainingConfig(batch_size=32, learning_rate=1e-9, weight_decay=0.5)
+    list(train(model, _arrays(), [64], config, "cpu"))
+    torch.testing.assert_close(model.ln_final.weight.detach(), before, atol=1e-7, rtol=0)
+
+
+def test_bf16_trains_too() -> None:
+    model = build_model(load_arch("tiny"), 0)
+    config = TrainingConfig(batch_size=32, precision="bf16")
+    (state,) = train(model, _arrays(), [64], config, "cpu")
+    assert math.isfinite(state.loss)
