@@ -44,7 +44,7 @@ def run(
     from djsandbox_ray.config import load_config
     from djsandbox_ray.workflows.run import run_sandbox
 
-    run_sandbox(load_config(config, overrides or (), storage), Console())
+    run_sandbox(load_config(config, overrides or (), storage), _console())
 
 
 @app.command()
@@ -62,7 +62,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(made, indent=2))
     else:
-        Console().print(plan_table(made))
+        _console().print(plan_table(made))
 
 
 @app.command()
@@ -76,7 +76,12 @@ def operators(as_json: AsJson = False) -> None:
         listed = [{**asdict(entry), "available": entry.available} for entry in found]
         typer.echo(json.dumps(listed, indent=2))
     else:
-        Console().print(operators_table(found))
+        _console().print(operators_table(found))
+
+
+def _console() -> Console:
+    """Tables get the width they need where nobody's window limits it."""
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def main() -> None:
@@ -85,7 +90,7 @@ def main() -> None:
     # A user's own package.module:Class is found from where the command is typed.
     sys.path.insert(0, str(Path.cwd()))
     try:
-        app()
+        app(prog_name="djsandbox")
     except SandboxError as error:
         message = Text.assemble(("error: ", "bold red"), str(error))
         Console(stderr=True).print(message, soft_wrap=True)

@@ -82,7 +82,7 @@ def load_config(path: str, overrides: Sequence[str] = (), storage: str | None = 
     """
     document = _read(path)
     for override in overrides:
-        _apply(document, override)
+        document = _overridden(document, override)
     if storage is not None:
         document["storage"] = storage
     found: list[str] = []
@@ -111,30 +111,31 @@ def _read(path: str) -> dict[str, Any]:
     return read_mapping(text, path)
 
 
-def _apply(document: dict[str, Any], override: str) -> None:
+def _overridden(document: dict[str, Any], override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
     keys = path.replace("[", ".").replace("]", "").split(".")
     if not equals or not all(keys):
         raise BadInput(f"--set {override!r}: path.to.key=value is needed")
-    value = read_value(text, f"--set {override!r}")
-    *parents, last = keys
-    place: Any = document
-    for key in parents:
-        if isinstance(place, dict):
-            place = place.setdefault(key, {})
-        else:
-            place = place[_index(place, key, override)]
+    try:
+        changed: dict[str, Any] = _with(document, keys, read_value(text, "the value"))
+    except BadInput as error:
+        raise BadInput(f"--set {override!r}: {error}") from error
+    return changed
+
+
+def _with(place: Any, keys: list[str], value: Any) -> Any:
+    """Return a copy with one value replaced: an alias in YAML stands for a place of its own."""
+    key, *rest = keys
     if isinstance(place, dict):
-        place[last] = value
-    else:
-        place[_index(place, last, override)] = value
-
-
-def _index(place: Any, key: str, override: str) -> int:
-    if not isinstance(place, list) or not key.isdigit() or int(key) >= len(place):
+        if rest and key not in place and rest[0].isdecimal():
+            raise BadInput(f"there is no list {key!r} to change; give it whole: [value, ...]")
+        return {**place, key: _with(place.get(key, {}), rest, value) if rest else value}
+    if not isinstance(place, list) or not key.isdecimal() or int(key) >= len(place):
         size = f"a list of {len(place)}" if isinstance(place, list) else f"{place!r}"
-        raise BadInput(f"--set {override!r}: there is no {key!r} in {size}")
-    return int(key)
+        raise BadInput(f"there is no {key!r} in {size}")
+    changed = list(place)
+    changed[int(key)] = _with(place[int(key)], rest, value) if rest else value
+    return changed
 
 
 def _operator_problems(document: dict[str, Any]) -> list[str]:
@@ -143,7 +144,13 @@ def _operator_problems(document: dict[str, Any]) -> list[str]:
         return []  # reported with the other errors of shape
     found = []
     try:
-        parse_process(process)
+        for index, spec in enumerate(parse_process(process)):
+            where = f"operators[{index}].{spec.name}"
+            found += [
+                f"{where}.{name}: {REFERENCE} must stand alone, not in {value!r}"
+                for name, value in spec.params.items()
+                if REFERENCE in str(value) and value != REFERENCE
+            ]
     except BadProcess as error:
         found = [f"{where}: {what}" for where, what in error.problems]
     if REFERENCE in str(process) and document.get("scorer") is None:

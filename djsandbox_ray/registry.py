@@ -47,7 +47,7 @@ class Registry(Generic[T]):
         """Return the class that a built-in name or ``package.module:Class`` stands for.
 
         Raises:
-            BadInput: unknown name (lists the known ones), or not a subclass of ``base``.
+            BadInput: unknown name (lists the known ones), or no concrete subclass of ``base``.
         """
         if name in self._classes:
             return self._classes[name]
@@ -64,8 +64,12 @@ class Registry(Generic[T]):
         module, _, attribute = name.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise BadInput(f"{self.kind} {name!r} cannot be imported: {error}") from error
+        except Exception as error:  # importing a module may raise anything
+            raise BadInput(
+                f"{self.kind} {name!r} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
         if not (isinstance(found, type) and issubclass(found, self.base)):
             raise BadInput(f"{self.kind} {name!r} is not a subclass of {self.base.__name__}")
+        if abstract := ", ".join(sorted(getattr(found, "__abstractmethods__", ()))):
+            raise BadInput(f"{self.kind} {name!r} does not define {abstract}")
         return found

@@ -24,7 +24,9 @@ NAME = "component_name"
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors and values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Component(Section):
@@ -53,17 +55,23 @@ def component(registry: Registry[C]) -> BeforeValidator:
     def read(value: Any) -> Component:
         if isinstance(value, Component):
             return value
-        if not isinstance(value, dict) or not isinstance(value.get("type"), str):
-            known = ", ".join(registry)
+        known = ", ".join(registry)
+        if not isinstance(value, dict):
             raise PydanticCustomError(
                 "component_type",
                 "a mapping with a key 'type' is needed, one of: {known}; or package.module:Class",
                 {"known": known},
             )
+        if not isinstance(value.get("type"), str):
+            raise PydanticCustomError(
+                NAME,
+                "a name is needed, one of: {known}; or package.module:Class",
+                {"known": known},
+            )
         try:
-            config: type[Component] = registry.get(value["type"]).Config
+            config = _config_of(registry, value["type"])
         except BadInput as error:
-            raise PydanticCustomError("component_name", "{why}", {"why": str(error)}) from None
+            raise PydanticCustomError(NAME, "{why}", {"why": str(error)}) from None
         try:
             return config.model_validate(value)
         except ValidationError as error:
@@ -72,3 +80,10 @@ def component(registry: Registry[C]) -> BeforeValidator:
             ) from None
 
     return BeforeValidator(read)
+
+
+def _config_of(registry: Registry[C], name: str) -> type[Component]:
+    config = getattr(registry.get(name), "Config", None)
+    if not (isinstance(config, type) and issubclass(config, Component)):
+        raise BadInput(f"{registry.kind} {name!r} has a Config that is no Component, but {config}")
+    return config

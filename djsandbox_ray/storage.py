@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.errors import BadInput
+
+_PART = ".part"
 
 
 class Storage:
@@ -40,6 +43,7 @@ class Storage:
 
     def uri(self, path: str) -> str:
         """Return the absolute path (local) or URL of ``path``, for other libraries to open."""
+        _check_inside(path)
         return f"{self.url}/{path}"
 
     def exists(self, path: str) -> bool:
@@ -47,23 +51,27 @@ class Storage:
         return bool(self._fs.exists(self._at(path)))
 
     def names(self, folder: str) -> list[str]:
-        """Return the names in a folder, sorted; an empty list when it does not exist."""
+        """Return the names in a folder, sorted; an empty list when it does not exist.
+
+        What a killed writer has left behind is not there.
+        """
         if not self.exists(folder):
             return []
         self._fs.invalidate_cache(self._at(folder))
-        return sorted(
-            str(name).rstrip("/").rsplit("/", 1)[-1]
-            for name in self._fs.ls(self._at(folder), detail=False)
-        )
+        paths = self._fs.ls(self._at(folder), detail=False)
+        names = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
+        return sorted(name for name in names if not name.endswith(_PART))
 
     def remove(self, path: str) -> None:
-        """Remove a file or a whole folder, if it is there."""
+        """Remove a file or a whole folder, if it is there; never the storage itself."""
+        if not path:
+            raise ValueError("the storage itself is never removed")
         if self.exists(path):
             self._fs.rm(self._at(path), recursive=True)
 
     def move(self, source: str, target: str) -> None:
         """Move a folder; on a local disk this is atomic."""
-        self._fs.makedirs(self._at(target).rsplit("/", 1)[0], exist_ok=True)
+        self._make_parent(self._at(target))
         if self.is_local:
             Path(self._at(source)).rename(self._at(target))
         else:
@@ -73,12 +81,15 @@ class Storage:
     def open_write(self, path: str) -> Iterator[IO[bytes]]:
         """Open a file for writing; it appears under its name only when the block ends well."""
         target = self._at(path)
-        self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        self._make_parent(target)
         if not self.is_local:
-            with self._fs.transaction, self._fs.open(target, "wb") as file:
+            # fsspec's transactions are shared by all who write; an upload of a whole file is not.
+            with tempfile.NamedTemporaryFile() as file:
                 yield file
+                file.flush()
+                self._fs.put_file(file.name, target)
             return
-        part = f"{target}.{uuid.uuid4().hex}.part"
+        part = f"{target}.{uuid.uuid4().hex}{_PART}"
         try:
             with Path(part).open("wb") as file:
                 yield file
@@ -119,7 +130,17 @@ class Storage:
         with self._fs.open(self._at(path), "rb") as file:
             return pq.read_table(file, columns=columns)
 
+    def _make_parent(self, target: str) -> None:
+        try:
+            self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise BadInput(f"storage {self.url!r} cannot be written: {error}") from error
+
     def _at(self, path: str) -> str:
-        if path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"not a path inside the storage: {path!r}")
+        _check_inside(path)
         return f"{self._root}/{path}"
+
+
+def _check_inside(path: str) -> None:
+    if path.startswith("/") or {".", ".."} & set(path.split("/")):
+        raise ValueError(f"not a path inside the storage: {path!r}")

@@ -1,4 +1,4 @@
-"""YAML as users write it: read strictly, and every error of a model as a line with its YAML path."""
+"""YAML as users write it: read strictly; what a model finds wrong, as lines with YAML paths."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ def _places(path: Path, document: Any, missing: bool) -> Path:
             else isinstance(document, dict) and key in document
         )
         if inside:
+            kept.append(key if isinstance(document, list) else str(key))
             document = document[key]
-            kept.append(key)
         elif missing and number == len(path) - 1:
             kept.append(key)
     return tuple(kept)
@@ -141,7 +141,7 @@ def _text(path: Path) -> str:
 def _given(error: Any) -> str:
     if error["type"] in ("missing", "extra_forbidden", NAME):
         return ""
-    return f" (given: {str(error['input'])[:_GIVEN_CHARACTERS]})"
+    return f" (given: {repr(error['input'])[:_GIVEN_CHARACTERS]})"
 
 
 def _message(error: Any, owner: type[BaseModel], key: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.evaluation import suite  # noqa: F401 - the evaluators register themselves
@@ -26,5 +27,44 @@ class EvaluationConfig(Section):
     aggregate: Literal["pooled", "mean_relative", "standardized"] = "pooled"
     """How changes of several metrics become one: the change of their sum (Eq. 1 of the paper), the
     mean of their relative changes, or the mean of their changes in units of control noise."""
-    alpha: float = Field(default=0.05, gt=0, lt=1)
+    alpha: float = Field(default=0.05, ge=1e-6, le=0.5)
     """Family-wise error: how often null data may give any verdict other than undecided."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _once(cls, metrics: list[Any]) -> list[Any]:
+        known_metrics(metrics)
+        return metrics
+
+    @field_validator("score")
+    @classmethod
+    def _known(cls, score: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if score is None or "metrics" not in info.data:
+            return score
+        if len(set(score)) < len(score):
+            raise ValueError("a metric stands twice")
+        known = known_metrics(info.data["metrics"])
+        unknown = [] if known is None else [name for name in score if name not in known]
+        if known is not None and unknown:
+            near = get_close_matches(unknown[0], known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"no evaluator gives {unknown[0]!r}{hint} (known: {', '.join(known)})")
+        return score
+
+
+def known_metrics(configs: list[Component]) -> list[str] | None:
+    """Return the names of all metrics, or None if an evaluator cannot say them beforehand.
+
+    Raises:
+        ValueError: two evaluators give a metric of the same name.
+    """
+    known: list[str] = []
+    complete = True
+    for config in configs:
+        names = EVALUATORS.get(config.type)(config).metric_names()
+        complete = complete and names is not None
+        for name in names or ():
+            if name in known:
+                raise ValueError(f"two evaluators give a metric named {name!r}")
+            known.append(name)
+    return known if complete else None

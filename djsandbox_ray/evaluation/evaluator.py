@@ -35,6 +35,13 @@ class Evaluator(ABC):
     def check(self, split: Split) -> None:  # noqa: B027 - optional
         """Raise :class:`BadInput` if this cannot run on the split; called before training."""
 
+    def metric_names(self) -> tuple[str, ...] | None:
+        """Return the names of all metrics, if they are known before anything is measured.
+
+        A score that names another metric is then an error of the configuration.
+        """
+        return None
+
     @abstractmethod
     def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
         """Return the metrics, each under its full name such as ``retrieval/image_to_text_r5``."""

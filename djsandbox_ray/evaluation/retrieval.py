@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Encoder, Evaluator
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.sections import Component
+
+_WAYS = ("image_to_text", "text_to_image")
 
 
 class RetrievalConfig(Component):
     """Find the caption of an image among all captions, and the image of a caption."""
 
-    k: list[int] = Field(default=[1, 5, 10], min_length=1)
+    k: list[Annotated[int, Field(ge=1)]] = Field(default=[1, 5, 10], min_length=1)
     """How many of the best may be looked at."""
+
+    @field_validator("k")
+    @classmethod
+    def _distinct(cls, k: list[int]) -> list[int]:
+        if len(set(k)) < len(k):
+            raise ValueError("a number stands twice")
+        return k
 
 
 @EVALUATORS.register("retrieval")
@@ -30,6 +42,19 @@ class Retrieval(Evaluator):
     Config = RetrievalConfig
     config: RetrievalConfig
 
+    def check(self, split: Split) -> None:
+        """Check that there are more texts than may be looked at, or any model finds them all."""
+        texts = len(set(split.texts))
+        if max(self.config.k) >= texts:
+            raise BadInput(
+                f"retrieval: k = {max(self.config.k)} finds everything among the {texts} "
+                "different texts of the split; it must be less than their number"
+            )
+
+    def metric_names(self) -> tuple[str, ...]:
+        """Name the recall at every k, both ways."""
+        return tuple(_name(way, k) for way in _WAYS for k in self.config.k)
+
     def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
         """Rank all texts for every image and all images for every text."""
         texts = sorted(set(split.texts))
@@ -38,25 +63,28 @@ class Retrieval(Evaluator):
         similarity = encoder.images(split) @ encoder.texts(texts).T
         relevant = truth[:, None] == np.arange(len(texts))[None, :]
         metrics = {}
-        for name, scores, hits in (
-            ("image_to_text", similarity, relevant),
-            ("text_to_image", similarity.T, relevant.T),
-        ):
+        tables = ((similarity, relevant), (similarity.T, relevant.T))
+        for way, (scores, hits) in zip(_WAYS, tables, strict=True):
             ranks = first_hit(scores, hits)
             for k in self.config.k:
-                metrics[f"retrieval/{name}_r{k}"] = float(np.mean(ranks < k))
+                metrics[_name(way, k)] = float(np.mean(ranks < k))
         return metrics
+
+
+def _name(way: str, k: int) -> str:
+    return f"retrieval/{way}_r{k}"
 
 
 def first_hit(scores: NDArray[np.float32], relevant: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return for every row the rank (0 = best) of its best relevant column.
 
-    Equal scores count against the model, so that one that has collapsed to a point scores zero.
+    Equal scores count against the model, so that one that has collapsed to a point scores zero;
+    so does NaN.
 
     Args:
         scores: similarity, shape (queries, gallery).
         relevant: which columns answer the query, shape (queries, gallery), at least one each.
     """
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
-    ranks: NDArray[np.int64] = ((scores >= best) & ~relevant).sum(axis=1)
+    ranks: NDArray[np.int64] = (~(scores < best) & ~relevant).sum(axis=1)
     return ranks

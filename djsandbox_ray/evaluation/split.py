@@ -38,7 +38,9 @@ class Split:
         """
         for row, meta in enumerate(self.metadata):
             if meta.get(key) is None:
-                common = set.intersection(*(set(meta) for meta in self.metadata))
+                common = set.intersection(
+                    *({key for key in meta if meta[key] is not None} for meta in self.metadata)
+                )
                 raise BadInput(
                     f"evaluation sample {row} has no label {key!r}; "
                     f"every sample has: {', '.join(sorted(common)) or 'none'}"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from djsandbox_ray.errors import BadInput
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation import retrieval, zero_shot  # noqa: F401 - they register themselves
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Encoder
 from djsandbox_ray.evaluation.split import Split
@@ -39,11 +43,34 @@ class Suite:
 
         Raises:
             BadInput: two evaluators give a metric of the same name.
+            SandboxError: an embedding or a metric is not finite.
         """
         metrics: dict[str, float] = {}
+        finite = _Finite(encoder)
         for evaluator in self._evaluators:
-            for name, value in evaluator.evaluate(encoder, self.split).items():
+            for name, value in evaluator.evaluate(finite, self.split).items():
                 if name in metrics:
                     raise BadInput(f"two evaluators give a metric named {name!r}")
+                if not math.isfinite(value):
+                    raise SandboxError(f"the metric {name!r} is {value}")
                 metrics[name] = float(value)
         return metrics
+
+
+class _Finite:
+    """An encoder whose numbers can be compared: with NaN, some comparisons favour the model."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    def images(self, split: Split) -> NDArray[np.float32]:
+        return self._checked("images", self._encoder.images(split))
+
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._checked("texts", self._encoder.texts(texts))
+
+    @staticmethod
+    def _checked(what: str, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not np.isfinite(embeddings).all():
+            raise SandboxError(f"the model's embeddings of {what} are not finite")
+        return embeddings

@@ -15,12 +15,19 @@ from djsandbox_ray.sections import Component
 class ZeroShotConfig(Component):
     """Classify the images of the split by the similarity to texts made from class names."""
 
-    label: str
+    label: str = Field(min_length=1)
     """The key in the samples' metadata that holds the class name."""
     classes: list[str] | None = Field(default=None, min_length=2)
     """The class names; by default those that occur in the split, sorted."""
     templates: list[str] = Field(default=["a photo of a {}."], min_length=1)
     """Texts with one ``{}`` for the class name; their embeddings are averaged."""
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: list[str] | None) -> list[str] | None:
+        if classes is not None and len(set(classes)) < len(classes):
+            raise ValueError("a class stands twice")
+        return classes
 
     @field_validator("templates")
     @classmethod
@@ -42,20 +49,25 @@ class ZeroShot(Evaluator):
         """Check that every sample's label is one of the classes."""
         self._classes(split)
 
+    def metric_names(self) -> tuple[str, ...]:
+        """Name both metrics."""
+        prefix = f"zero_shot_{self.config.label}"
+        return f"{prefix}/top1", f"{prefix}/mean_per_class"
+
     def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
         """Classify every image of the split."""
         classes = self._classes(split)
         index = {name: number for number, name in enumerate(classes)}
         target = np.array([index[label] for label in split.labels(self.config.label)])
         templates = self.config.templates
-        texts = [template.format(name) for name in classes for template in templates]
+        texts = [template.replace("{}", name) for name in classes for template in templates]
         weights = encoder.texts(texts).reshape(len(classes), len(templates), -1).mean(axis=1)
         weights /= np.linalg.norm(weights, axis=1, keepdims=True)
         predicted = (encoder.images(split) @ weights.T).argmax(axis=1)
-        prefix = f"zero_shot_{self.config.label}"
+        top1, per_class = self.metric_names()
         return {
-            f"{prefix}/top1": float(np.mean(predicted == target)),
-            f"{prefix}/mean_per_class": mean_per_class(predicted, target),
+            top1: float(np.mean(predicted == target)),
+            per_class: mean_per_class(predicted, target),
         }
 
     def _classes(self, split: Split) -> list[str]:

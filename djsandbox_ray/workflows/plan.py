@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.hooks.trials import plan
+from djsandbox_ray.hooks.hook import HOOKS
+from djsandbox_ray.hooks.trials import RunTrials, plan
 from djsandbox_ray.records import Dataset, Pools
 from djsandbox_ray.reporting import Progress
 from djsandbox_ray.stats.operators import parse_process
@@ -29,17 +30,19 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     workflow = load_workflow(config.workflow)
     context = open_context(config, Progress(Console(quiet=True)))
     done = finished_jobs(workflow, context)
-    pools = next((output for output in done.values() if isinstance(output, Pools)), None)
-    evaluation = done.get("evaluation")
+    job = next((job for job in workflow.jobs if issubclass(HOOKS.get(job.hook), RunTrials)), None)
+    inputs = {} if job is None else {name: done.get(source) for name, source in job.inputs.items()}
+    pools, evaluation = inputs.get("pools"), inputs.get("evaluation")
     trials: list[dict[str, Any]] = []
-    if pools is not None and isinstance(evaluation, Dataset):
+    arms = 0
+    if isinstance(pools, Pools) and isinstance(evaluation, Dataset):
         found = plan(context, evaluation, pools)
         trials = [
             {"trial": s.id, "pool": s.pool, "seed": s.seed, "cached": s.id in found.done}
             for s in found.specs
         ]
         arms = len(pools.pools)
-    else:
+    elif job is not None:
         statistics = sum(len(spec.keys) for spec in parse_process(config.operators))
         buckets = statistics * config.pools.buckets
         arms = buckets + config.pools.control_count(buckets) + 2 * config.pools.self_tests
@@ -51,7 +54,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "name": config.name,
         "storage": context.storage.url,
         "jobs": [{"job": job.id, "done": job.id in done} for job in workflow.jobs],
-        "exact": bool(trials),
+        "exact": bool(trials) or job is None,
         "pools": arms,
         "trials": total,
         "trials_to_run": todo,

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.workflows.workflow import Job, Workflow, output_type
@@ -58,7 +59,13 @@ def _run_job(job: Job, context: Context, outputs: dict[str, Any]) -> Any:
     context.storage.remove(_marker(job, context))
     start = time.monotonic()
     inputs = {name: outputs[source] for name, source in job.inputs.items()}
-    output = HOOKS.get(job.hook)(context).run(**inputs)
+    hook = HOOKS.get(job.hook)
+    output = hook(context).run(**inputs)
+    if not isinstance(output, output_type(hook)):
+        raise SandboxError(
+            f"{job.id}: hook {job.hook!r} returned a {type(output).__name__}, "
+            "which the annotation of its run does not allow"
+        )
     seconds = round(time.monotonic() - start, 1)
     record = {
         "artifact": artifact,
@@ -84,11 +91,14 @@ def _load(job: Job, context: Context, artifact: str) -> tuple[bool, Any]:
     path = _marker(job, context)
     if not context.storage.exists(path):
         return False, None
-    marker = context.storage.read_json(path)
-    if marker["artifact"] != artifact:
-        return False, None
     kind = TypeAdapter(output_type(HOOKS.get(job.hook)))
-    return True, kind.validate_python(marker["output"])
+    try:
+        marker = context.storage.read_json(path)
+        if marker["artifact"] != artifact:
+            return False, None
+        return True, kind.validate_python(marker["output"])
+    except (ValueError, KeyError, TypeError):  # not of this version: the job is run again
+        return False, None
 
 
 def _marker(job: Job, context: Context) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import types
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import Field, ValidationError
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.sections import Section
+from djsandbox_ray.yaml_input import problems, read_mapping
 
 _BUILT_IN = resources.files(__package__)
 
@@ -44,28 +46,50 @@ def load_workflow(name: str) -> Workflow:
     Raises:
         BadInput: with one line per error.
     """
+    document = read_mapping(_text(name), f"workflow {name}")
     try:
-        workflow = Workflow.model_validate(yaml.safe_load(_text(name)))
-    except yaml.YAMLError as error:
-        raise BadInput(f"workflow {name}: not valid YAML: {error}") from error
+        workflow = Workflow.model_validate(document)
+        lines = _problems(workflow)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise BadInput("\n".join([f"workflow {name}:", *lines])) from error
-    if problems := _problems(workflow):
-        raise BadInput("\n".join([f"workflow {name}:", *(f"  {line}" for line in problems)]))
+        lines = [str(problem) for problem in problems(error, Workflow, document)]
+    if lines:
+        raise BadInput("\n".join([f"workflow {name}:", *(f"  {line}" for line in lines)]))
     return workflow
 
 
 def output_type(hook: type[Hook]) -> Any:
-    """Return the annotation of what a hook's ``run`` returns."""
-    return get_type_hints(hook.run).get("return", Any)
+    """Return the annotation of what a hook's ``run`` returns.
+
+    Raises:
+        BadInput: it has none, or not one of records with an ``id`` (dataclasses) and None.
+    """
+    kind = _annotations(hook).get("return", Any)
+    if all(_is_record(part) for part in _members(kind)):
+        return kind
+    raise BadInput(
+        f"run of {hook.__name__} must be annotated to return a dataclass with an id, or None, "
+        f"not {_name(kind)}"
+    )
+
+
+def _annotations(hook: type[Hook]) -> dict[str, Any]:
+    try:
+        return get_type_hints(hook.run)
+    except (NameError, TypeError) as error:
+        raise BadInput(f"the annotations of {hook.__name__}.run cannot be read: {error}") from error
+
+
+def _is_record(kind: Any) -> bool:
+    if kind is type(None):
+        return True
+    return is_dataclass(kind) and any(field.name == "id" for field in fields(kind))
 
 
 def _text(name: str) -> str:
     if name.endswith((".yaml", ".yml")):
         try:
-            return Path(name).read_text()
-        except OSError as error:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"workflow {name}: cannot be read: {error}") from error
     built_in = sorted(
         entry.name.removesuffix(".yaml")
@@ -81,48 +105,54 @@ def _text(name: str) -> str:
 
 
 def _problems(workflow: Workflow) -> list[str]:
-    problems: list[str] = []
+    found: list[str] = []
     outputs: dict[str, Any] = {}
     for job in workflow.jobs:
         if job.id in outputs:
-            problems.append(f"job {job.id!r} stands twice")
+            found.append(f"job {job.id!r} stands twice")
+        output: Any = Any  # of a job that is wrong itself, nothing more is said
         try:
             hook = HOOKS.get(job.hook)
+            found += _input_problems(job, hook, outputs)
+            output = output_type(hook)
         except BadInput as error:
-            problems.append(f"job {job.id!r}: {error}")
-            outputs[job.id] = Any
-            continue
-        problems += _input_problems(job, hook, outputs)
-        outputs[job.id] = output_type(hook)
-    return problems
+            found.append(f"job {job.id!r}: {error}")
+        outputs[job.id] = output
+    return found
 
 
 def _input_problems(job: Job, hook: type[Hook], outputs: dict[str, Any]) -> list[str]:
-    wanted = {name: kind for name, kind in get_type_hints(hook.run).items() if name != "return"}
-    listed = ", ".join(wanted) or "nothing"
-    problems = [
+    annotations = _annotations(hook)
+    _, *parameters = inspect.signature(hook.run).parameters.values()
+    listed = ", ".join(parameter.name for parameter in parameters) or "nothing"
+    found = [
         f"job {job.id!r}: hook {job.hook!r} takes no {name!r} (it takes {listed})"
         for name in job.inputs
-        if name not in wanted
+        if name not in {parameter.name for parameter in parameters}
     ]
-    for name, kind in wanted.items():
+    for parameter in parameters:
+        name, kind = parameter.name, annotations.get(parameter.name, Any)
         source = job.inputs.get(name)
         if source is None:
-            problems.append(f"job {job.id!r}: {name!r} is missing (it takes {listed})")
+            if parameter.default is inspect.Parameter.empty:
+                found.append(f"job {job.id!r}: {name!r} is missing (it takes {listed})")
         elif source not in outputs:
             earlier = ", ".join(outputs) or "none"
-            problems.append(f"job {job.id!r}: no earlier job {source!r} (earlier: {earlier})")
+            found.append(f"job {job.id!r}: no earlier job {source!r} (earlier: {earlier})")
         elif not _fits(outputs[source], kind):
-            problems.append(
+            found.append(
                 f"job {job.id!r}: {name!r} must be {_name(kind)}, "
                 f"but {source!r} gives {_name(outputs[source])}"
             )
-    return problems
+    return found
 
 
 def _fits(given: Any, wanted: Any) -> bool:
     allowed = _members(wanted)
-    return Any in allowed or given is Any or _members(given) <= allowed
+    if given is Any or Any in allowed:
+        return True
+    classes = tuple(kind for kind in allowed if isinstance(kind, type))
+    return all(issubclass(part, classes) for part in _members(given))
 
 
 def _members(kind: Any) -> set[Any]:

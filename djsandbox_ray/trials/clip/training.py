@@ -25,7 +25,7 @@ class TrainingConfig(Section):
     """Hyper-parameters of one training."""
 
     batch_size: int = Field(default=128, ge=2)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     """Decays matrices only; biases, norms and the temperature are left alone."""
     betas: tuple[float, float] = (0.9, 0.98)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lance
+import pyarrow as pa
+import pytest
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.evaluation.split import Split
+
+
+def make(*metadata: dict[str, Any]) -> Split:
+    return Split("split", "nowhere", tuple("abc"[: len(metadata)]), metadata)
+
+
+def test_a_split_is_read_in_the_order_of_rows(tmp_path: Path) -> None:
+    texts = [f"text {number} é\n" for number in range(300)]
+    metas = [{"number": number, "deep": {"a": [1, None]}} for number in range(300)]
+    uri = str(tmp_path / "samples.lance")
+    columns = {"text": texts, "meta": [json.dumps(meta) for meta in metas], "image": [b""] * 300}
+    lance.write_dataset(pa.table(columns), uri, max_rows_per_file=70)
+    split = Split.read("dataset-1", uri)
+    assert (split.id, split.uri) == ("dataset-1", uri)
+    assert split.texts == tuple(texts)
+    assert split.metadata == tuple(metas)
+    assert split.labels("number") == [str(number) for number in range(300)]
+
+
+def test_labels_are_texts_whatever_they_were() -> None:
+    values = ["red", 3, True]
+    assert make(*({"x": value} for value in values)).labels("x") == ["red", "3", "True"]
+    assert make({"x": 0}, {"x": ""}, {"x": False}).labels("x") == ["0", "", "False"]
+
+
+def test_a_label_that_a_sample_lacks_lists_what_all_have() -> None:
+    split = make({"colour": "red", "b": 1, "a": 1}, {"shape": "x", "b": 1, "a": 1})
+    with pytest.raises(BadInput) as caught:
+        split.labels("colour")
+    assert str(caught.value) == (
+        "evaluation sample 1 has no label 'colour'; every sample has: a, b"
+    )
+
+
+def test_null_is_no_label() -> None:
+    split = make({"colour": "red"}, {"colour": None})
+    with pytest.raises(BadInput, match="sample 1 has no label 'colour'; every sample has: none"):
+        split.labels("colour")
+
+
+def test_samples_without_metadata_have_no_labels() -> None:
+    with pytest.raises(BadInput, match="sample 0 has no label 'x'; every sample has: none"):
+        make({}, {}).labels("x")
+
+
+def test_a_split_does_not_print_its_texts() -> None:
+    assert "abc" not in repr(Split("i", "u", ("abc",), ({},)))

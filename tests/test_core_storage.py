@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.storage import Storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def any_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    if request.param == "local":
+        yield Storage(str(tmp_path / "storage"))
+        return
+    yield Storage("memory://bucket/prefix/")
+    memory = fsspec.filesystem("memory")
+    if memory.exists("/bucket"):
+        memory.rm("/bucket", recursive=True)
+
+
+class Torn(Exception):
+    pass
+
+
+def test_a_local_folder_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in ("./here/", "here", str(tmp_path / "here"), f"file://{tmp_path}/here"):
+        storage = Storage(url)
+        assert storage.is_local
+        assert storage.url == str(tmp_path / "here")
+        assert storage.uri("a/b.json") == str(tmp_path / "here" / "a" / "b.json")
+    assert not (tmp_path / "here").exists()  # nothing is made before something is written
+
+
+def test_a_url_stays_a_url() -> None:
+    storage = Storage("memory://bucket/prefix/")
+    assert not storage.is_local
+    assert storage.uri("a/b.json") == "memory://bucket/prefix/a/b.json"
+
+
+@pytest.mark.parametrize("url", ["nosuch://bucket", "s3x://bucket/prefix"])
+def test_an_unknown_scheme_is_bad_input(url: str) -> None:
+    with pytest.raises(BadInput, match="cannot be opened"):
+        Storage(url)
+
+
+def test_a_storage_that_is_a_file_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be written"):
+        Storage(str(tmp_path / "file")).write_json("runs/a.json", {})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_storage_without_permission_is_bad_input(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(BadInput, match="cannot be written"):
+        Storage(str(tmp_path / "new")).write_json("a.json", {})
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../a", "a/../../b", "a/..", "..", ".", "a/./b"])
+def test_no_path_leads_out(any_storage: Storage, path: str) -> None:
+    calls: list[Any] = [
+        any_storage.uri,
+        any_storage.exists,
+        any_storage.names,
+        any_storage.remove,
+        any_storage.read_bytes,
+        any_storage.read_table,
+        lambda path: any_storage.write_bytes(path, b""),
+        lambda path: any_storage.move("a", path),
+        lambda path: any_storage.move(path, "a"),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="not a path inside the storage"):
+            call(path)
+
+
+def test_the_storage_itself_is_never_removed(any_storage: Storage) -> None:
+    any_storage.write_bytes("a", b"1")
+    with pytest.raises(ValueError, match="never removed"):
+        any_storage.remove("")
+    assert any_storage.exists("a")
+
+
+def test_what_is_written_can_be_read(any_storage: Storage) -> None:
+    any_storage.write_bytes("deep/er/file.bin", b"\x00\xff")
+    any_storage.write_json("deep/a.json", {"é": [1, None, 0.1]})
+    assert any_storage.read_bytes("deep/er/file.bin") == b"\x00\xff"
+    assert any_storage.read_json("deep/a.json") == {"é": [1, None, 0.1]}
+    assert any_storage.names("deep") == ["a.json", "er"]
+    assert any_storage.exists("deep")
+    assert any_storage.exists("deep/er/file.bin")
+
+
+def test_what_is_not_there(any_storage: Storage) -> None:
+    assert not any_storage.exists("no/such")
+    assert any_storage.names("no/such") == []
+    any_storage.remove("no/such")
+    for read in (any_storage.read_bytes, any_storage.read_json, any_storage.read_table):
+        with pytest.raises(FileNotFoundError):
+            read("no/such")
+
+
+def test_a_file_is_replaced_whole(any_storage: Storage) -> None:
+    any_storage.write_bytes("a", b"a long old text")
+    any_storage.write_bytes("a", b"new")
+    assert any_storage.read_bytes("a") == b"new"
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], {"a": {1, 2}}, b"bytes"])
+def test_what_has_no_json_form_leaves_the_old_file(any_storage: Storage, value: Any) -> None:
+    any_storage.write_json("a.json", 1)
+    with pytest.raises((TypeError, ValueError)):
+        any_storage.write_json("a.json", {"deep": value})
+    assert any_storage.read_json("a.json") == 1
+    assert any_storage.names("") == ["a.json"]
+
+
+def test_nothing_is_seen_before_the_end(any_storage: Storage) -> None:
+    any_storage.write_bytes("old", b"1")
+    with any_storage.open_write("new") as new, any_storage.open_write("old") as old:
+        new.write(b"2" * 100_000)
+        old.write(b"2")
+        assert any_storage.names("") == ["old"]
+        assert any_storage.read_bytes("old") == b"1"
+    assert any_storage.read_bytes("new") == b"2" * 100_000
+    assert any_storage.read_bytes("old") == b"2"
+
+
+def test_a_writer_that_raises_leaves_nothing(any_storage: Storage) -> None:
+    any_storage.write_bytes("folder/old", b"1")
+
+    def tear(path: str) -> None:
+        with any_storage.open_write(path) as file:
+            file.write(b"half")
+            raise Torn
+
+    for path in ("folder/new", "folder/old"):
+        with pytest.raises(Torn):
+            tear(path)
+    assert any_storage.names("folder") == ["old"]
+    assert any_storage.read_bytes("folder/old") == b"1"
+
+
+def test_a_writer_that_raises_leaves_no_part_on_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(Torn), Storage(str(tmp_path)).open_write("a"):
+        raise Torn
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_torn_writer_does_not_touch_another(any_storage: Storage) -> None:
+    def both() -> None:
+        with any_storage.open_write("outer") as outer:
+            outer.write(b"half")
+            with any_storage.open_write("inner") as inner:
+                inner.write(b"whole")
+            raise Torn
+
+    with pytest.raises(Torn):
+        both()
+    assert any_storage.names("") == ["inner"]
+    assert any_storage.read_bytes("inner") == b"whole"
+
+
+def test_many_threads_write_at_once(any_storage: Storage) -> None:
+    def write(number: int) -> None:
+        any_storage.write_json(f"folder/{number % 4}.json", number)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, range(64)))
+    assert any_storage.names("folder") == [f"{number}.json" for number in range(4)]
+    assert [any_storage.read_json(f"folder/{n}.json") % 4 for n in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_killed_writer_leaves_the_old_file_and_nothing_that_counts(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write_bytes("folder/old.json", b"1")
+    code = (
+        "import os, sys\n"
+        "from djsandbox_ray.storage import Storage\n"
+        "with Storage(sys.argv[1]).open_write('folder/old.json') as file:\n"
+        "    file.write(b'2'); file.flush(); os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
+    assert len(list((tmp_path / "folder").iterdir())) == 2  # its part is still on the disk
+    assert storage.names("folder") == ["old.json"]
+    assert storage.read_bytes("folder/old.json") == b"1"
+
+
+def test_tables_of_one_file_and_of_a_folder(any_storage: Storage) -> None:
+    for number in (10, 2, 1):
+        table = pa.table({"row_id": [number], "value": [number / 2]})
+        any_storage.write_table(f"table/{number:04}.parquet", table)
+    any_storage.write_json("table/marker.json", {})
+    assert any_storage.read_table("table/0002.parquet").to_pydict() == {
+        "row_id": [2],
+        "value": [1.0],
+    }
+    assert any_storage.read_table("table", ["row_id"]).to_pydict() == {"row_id": [1, 2, 10]}
+
+
+def test_a_table_written_piece_by_piece_is_there_or_not(any_storage: Storage) -> None:
+    schema = pa.schema([("row_id", pa.int64())])
+
+    def write(pieces: list[Any]) -> None:
+        with any_storage.open_write("t.parquet") as file, pq.ParquetWriter(file, schema) as writer:
+            for piece in pieces:
+                writer.write_table(pa.table({"row_id": piece}, schema))
+
+    with pytest.raises(pa.ArrowInvalid):
+        write([[1, 2], ["not a number"]])
+    assert any_storage.names("") == []
+    write([[1, 2], [3]])
+    assert any_storage.read_table("t.parquet")["row_id"].to_pylist() == [1, 2, 3]
+
+
+def test_folders_are_moved_and_removed(any_storage: Storage) -> None:
+    any_storage.write_bytes("a/b/c", b"1")
+    any_storage.write_bytes("a/d", b"2")
+    any_storage.move("a", "x/y")
+    assert not any_storage.exists("a/d")
+    assert any_storage.read_bytes("x/y/b/c") == b"1"
+    any_storage.remove("x/y")
+    assert not any_storage.exists("x/y/d")
+    assert any_storage.names("x") == []

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_hooks
+import yaml
+from rich.console import Console
+from small_hooks import BROKEN, RAN, number
+
+from djsandbox_ray.config import RunConfig
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.records import Statistic
+from djsandbox_ray.reporting import Progress
+from djsandbox_ray.sections import Component
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.tracking import NullTracker
+from djsandbox_ray.workflows.runner import finished_jobs, run_workflow
+from djsandbox_ray.workflows.workflow import Workflow, load_workflow
+
+MakeContext = Callable[..., Context]
+
+CHAIN = [
+    ("seed", "Seed", {}),
+    ("seven", "Buckets", {}),
+    ("sum", "Add", {"left": "seed", "right": "seven"}),
+    ("double", "Double", {"left": "sum"}),
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    RAN.clear()
+    BROKEN.clear()
+    yield
+    BROKEN.clear()
+
+
+@pytest.fixture
+def context(storage: Storage) -> MakeContext:
+    def make(name: str = "test", storage: Storage = storage, **pools: Any) -> Context:
+        shapes = {"type": "shapes", "samples": 10}
+        config = RunConfig.model_validate(
+            {
+                "name": name,
+                "storage": storage.url,
+                "dataset": shapes,
+                "operators": ["text_length_filter"],
+                "trials": {"model": {"type": "clip"}, "budget": 10},
+                "evaluation": {"dataset": shapes, "metrics": [{"type": "retrieval", "k": [1]}]},
+                "pools": pools,
+            }
+        )
+        tracker = NullTracker(Component(type="none"), storage)
+        progress = Progress(Console(file=StringIO()))
+        return Context(config, storage, f"runs/{name}", tracker, progress)
+
+    return make
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Callable[..., Workflow]:
+    def make(*jobs: tuple[str, str, dict[str, str]]) -> Workflow:
+        listed = [
+            {"id": id, "hook": f"small_hooks:{hook}", "with": inputs} for id, hook, inputs in jobs
+        ]
+        path = tmp_path / "workflow.yaml"
+        path.write_text(yaml.safe_dump({"jobs": listed}))
+        return load_workflow(str(path))
+
+    return make
+
+
+def run(workflow: Workflow, context: Context) -> tuple[list[str], dict[str, Any]]:
+    """Run a workflow; return which hooks ran, and all outputs."""
+    RAN.clear()
+    outputs = run_workflow(workflow, context, lambda output: None)
+    return list(RAN), outputs
+
+
+def marker(context: Context, job: str) -> Any:
+    return context.storage.read_json(f"{context.folder}/jobs/{job}.json")
+
+
+def test_jobs_run_in_order_and_hand_on_their_outputs(workflow: Any, context: MakeContext) -> None:
+    ran, outputs = run(workflow(*CHAIN), context(seed=5))
+    assert ran == ["Seed", "Buckets", "Add", "Double"]
+    assert list(outputs) == ["seed", "seven", "sum", "double"]
+    assert outputs["double"] == number(24)
+
+
+def test_what_is_done_is_not_done_again(workflow: Any, context: MakeContext) -> None:
+    chain = workflow(*CHAIN)
+    _, first = run(chain, context(seed=5))
+    ran, second = run(chain, context(seed=5))
+    assert ran == []
+    assert second == first
+
+
+def test_every_output_is_announced_also_of_jobs_that_were_done(
+    workflow: Any, context: MakeContext
+) -> None:
+    chain = workflow(*CHAIN, ("nothing", "Nothing", {}))
+    for _ in range(2):
+        seen: list[Any] = []
+        outputs = run_workflow(chain, context(seed=5), seen.append)
+        assert seen == list(outputs.values())
+        assert len(seen) == 5
+
+
+def test_a_changed_config_reruns_what_depends_on_it(workflow: Any, context: MakeContext) -> None:
+    chain = workflow(*CHAIN)
+    run(chain, context(seed=5))
+    ran, outputs = run(chain, context(seed=6))
+    assert ran == ["Seed", "Add", "Double"]
+    assert outputs["double"] == number(26)
+
+
+def test_an_upstream_job_that_gives_the_same_again_reruns_nothing_else(
+    workflow: Any, context: MakeContext
+) -> None:
+    chain = workflow(*CHAIN)
+    run(chain, context(buckets=3))
+    ran, _ = run(chain, context(buckets=4))
+    assert ran == ["Buckets"]
+
+
+def test_a_part_of_the_config_that_no_job_needs_reruns_nothing(
+    workflow: Any, context: MakeContext
+) -> None:
+    run(workflow(*CHAIN), context(seed=5))
+    assert run(workflow(*CHAIN), context(seed=5, draw_share=0.25))[0] == []
+
+
+def test_going_back_to_an_old_config_runs_again_what_was_replaced(
+    workflow: Any, context: MakeContext
+) -> None:
+    chain = workflow(*CHAIN)
+    _, first = run(chain, context(seed=5))
+    run(chain, context(seed=6))
+    ran, third = run(chain, context(seed=5))
+    assert ran == ["Seed", "Add", "Double"]
+    assert third == first
+
+
+def test_another_input_reruns_a_job(workflow: Any, context: MakeContext) -> None:
+    run(workflow(*CHAIN), context(seed=5))
+    ran, outputs = run(
+        workflow(*CHAIN[:3], ("double", "Double", {"left": "seed"})), context(seed=5)
+    )
+    assert ran == ["Double"]
+    assert outputs["double"] == number(10)
+
+
+def test_another_hook_reruns_a_job(workflow: Any, context: MakeContext) -> None:
+    run(workflow(*CHAIN), context(seed=7))
+    ran, _ = run(workflow(("seed", "Buckets", {}), *CHAIN[1:]), context(seed=7))
+    assert ran == ["Buckets"]
+
+
+def test_inputs_are_told_apart_by_name(workflow: Any, context: MakeContext) -> None:
+    jobs = [("a", "Seed", {}), ("b", "Buckets", {})]
+    _, one = run(workflow(*jobs, ("c", "Optional", {"left": "a", "right": "b"})), context(seed=5))
+    ran, other = run(
+        workflow(*jobs, ("c", "Optional", {"left": "b", "right": "a"})), context(seed=5)
+    )
+    assert ran == ["Optional"]
+    assert (one["c"], other["c"]) == (number(-2), number(2))
+
+
+def test_a_new_job_runs_alone(workflow: Any, context: MakeContext) -> None:
+    run(workflow(*CHAIN[:3]), context(seed=5))
+    assert run(workflow(*CHAIN), context(seed=5))[0] == ["Double"]
+
+
+def test_runs_of_other_names_know_nothing_of_each_other(
+    workflow: Any, context: MakeContext
+) -> None:
+    run(workflow(*CHAIN), context("one"))
+    assert len(run(workflow(*CHAIN), context("two"))[0]) == 4
+
+
+def test_a_job_that_raises_leaves_no_marker_and_the_next_run_goes_on_there(
+    workflow: Any, context: MakeContext
+) -> None:
+    chain, here = workflow(*CHAIN), context(seed=5)
+    BROKEN.add("Add")
+    with pytest.raises(RuntimeError, match="half-way"):
+        run(chain, here)
+    assert here.storage.names("runs/test/jobs") == ["seed.json", "seven.json"]
+    assert list(finished_jobs(chain, here)) == ["seed", "seven"]
+    BROKEN.clear()
+    ran, outputs = run(chain, here)
+    assert ran == ["Add", "Double"]
+    assert outputs["double"] == number(24)
+
+
+def test_a_rerun_that_raises_takes_the_old_marker_with_it(
+    workflow: Any, context: MakeContext
+) -> None:
+    """The files of the old artifact may be half overwritten: going back must run again."""
+    chain = workflow(*CHAIN)
+    run(chain, context(seed=5))
+    BROKEN.add("Seed")
+    with pytest.raises(RuntimeError):
+        run(chain, context(seed=6))
+    BROKEN.clear()
+    assert run(chain, context(seed=5))[0] == ["Seed"]
+
+
+def test_nothing_is_an_output_too(workflow: Any, context: MakeContext) -> None:
+    jobs = [("nothing", "Nothing", {}), ("zero", "OrZero", {"left": "nothing"})]
+    for expected in (["Nothing", "OrZero"], []):
+        ran, outputs = run(workflow(*jobs), context())
+        assert ran == expected
+        assert outputs == {"nothing": None, "zero": number(0)}
+    assert marker(context(), "nothing")["output"] is None
+    assert finished_jobs(workflow(*jobs), context()) == {"nothing": None, "zero": number(0)}
+
+
+def test_something_in_place_of_nothing_reruns_what_takes_it(
+    workflow: Any, context: MakeContext
+) -> None:
+    jobs = workflow(("perhaps", "Perhaps", {}), ("zero", "OrZero", {"left": "perhaps"}))
+    assert run(jobs, context(self_tests=False))[1]["zero"] == number(0)
+    ran, outputs = run(jobs, context(self_tests=True))
+    assert ran == ["Perhaps", "OrZero"]
+    assert outputs["zero"] == number(101)
+
+
+def test_an_input_that_may_be_left_out(workflow: Any, context: MakeContext) -> None:
+    jobs = [("a", "Seed", {}), ("b", "Optional", {"left": "a"})]
+    assert run(workflow(*jobs), context(seed=5))[1]["b"] == number(5)
+
+
+def test_outputs_come_back_as_the_records_they_were(workflow: Any, context: MakeContext) -> None:
+    jobs = [("big", "Big", {}), ("nested", "Nested", {})]
+    _, first = run(workflow(*jobs), context())
+    ran, second = run(workflow(*jobs), context())
+    assert ran == []
+    assert second == first
+    assert second["big"].digits == (1, 2)
+    assert second["nested"].statistics[0] == Statistic("a", "b", "c", "d", "e")
+
+
+def test_a_hook_that_gives_what_it_did_not_promise_is_not_done(
+    workflow: Any, context: MakeContext
+) -> None:
+    here = context()
+    with pytest.raises(SandboxError, match="liar: hook 'small_hooks:Liar' returned a NoneType"):
+        run(workflow(("liar", "Liar", {})), here)
+    assert here.storage.names("runs/test/jobs") == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"artifact": "ARTIFACT"}',
+        b'{"artifact": "ARTIFACT", "output": {"value": 5}}',
+        b'{"artifact": "ARTIFACT", "output": null}',
+    ],
+)
+def test_a_marker_that_cannot_be_read_is_none(
+    workflow: Any, context: MakeContext, content: bytes
+) -> None:
+    """Of another version of the package, or spoilt by hand."""
+    chain, here = workflow(*CHAIN[:1]), context(seed=5)
+    run(chain, here)
+    artifact = marker(here, "seed")["artifact"].encode()
+    path = "runs/test/jobs/seed.json"
+    here.storage.write_bytes(path, content.replace(b"ARTIFACT", artifact))
+    assert finished_jobs(chain, here) == {}
+    ran, outputs = run(chain, here)
+    assert ran == ["Seed"]
+    assert outputs["seed"] == number(5)
+    assert marker(here, "seed")["artifact"].encode() == artifact
+
+
+def test_the_marker_says_what_was_made_and_how_long_it_took(
+    workflow: Any, context: MakeContext
+) -> None:
+    here = context(seed=5)
+    run(workflow(*CHAIN), here)
+    record = marker(here, "sum")
+    assert record["artifact"].startswith("sum-")
+    assert record["output"] == {"id": number(12).id, "value": 12}
+    assert record["seconds"] >= 0
+    json.dumps(record, allow_nan=False)
+
+
+def test_finished_jobs_runs_and_writes_nothing(
+    workflow: Any, context: MakeContext, storage: Storage
+) -> None:
+    chain = workflow(*CHAIN)
+    assert finished_jobs(chain, context(seed=5)) == {}
+    assert not Path(storage.url).exists()
+    run(chain, context(seed=5))
+    RAN.clear()
+    before = sorted(Path(storage.url).rglob("*"))
+    assert list(finished_jobs(chain, context(seed=5))) == ["seed", "seven", "sum", "double"]
+    assert list(finished_jobs(chain, context(seed=6))) == ["seven"]
+    assert RAN == []
+    assert sorted(Path(storage.url).rglob("*")) == before
+
+
+def test_a_storage_behind_a_url_serves_as_well(workflow: Any, context: MakeContext) -> None:
+    remote = Storage("memory://runner")
+    try:
+        assert len(run(workflow(*CHAIN), context(storage=remote))[0]) == 4
+        assert run(workflow(*CHAIN), context(storage=remote))[0] == []
+    finally:
+        remote.remove("runs")
+
+
+def test_hooks_of_this_module_are_those_that_run() -> None:
+    from djsandbox_ray.hooks.hook import HOOKS
+
+    assert HOOKS.get("small_hooks:Seed") is small_hooks.Seed
