@@ -259,6 +259,5 @@ def test_operators_for_people(program: Program) -> None:
     result = program("operators")
     assert result.code == 0
     names = [entry["name"] for entry in json.loads(program("operators", "--json").out)]
-    squeezed = "".join(result.out.split())
-    assert sum(name in squeezed for name in names) > len(names) / 2
-    assert "text_length_filter" in squeezed
+    assert len(names) > 20
+    assert not [name for name in names if name not in result.out]

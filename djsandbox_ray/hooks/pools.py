@@ -34,8 +34,9 @@ class BuildPools(Hook):
             excluded = np.unique(leaked)
         columns = StatisticColumns(storage, statistics.statistics, dataset.rows)
         built = construct(row_ids, columns, self.config.pools, excluded)
+        hashes = [[pool.id, pool.hash] for pool in built.pools]
         pools = Pools(
-            id=content_id("pools", [[pool.id, pool.hash] for pool in built.pools], built.draw_size),
+            id=content_id("pools", dataset.id, hashes, built.draw_size, self.config.pools.seed),
             assignments=f"{folder}/assignments.parquet",
             pools=built.pools,
             size=built.size,

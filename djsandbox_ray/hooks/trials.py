@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Plan:
         return [spec for spec in self.specs if spec.id not in self.done]
 
 
-def plan(context: Context, evaluation: Dataset, pools: Pools) -> Plan:
+def plan(context: Context, dataset: Dataset, evaluation: Dataset, pools: Pools) -> Plan:
     """List the trials of a run and find those that any run has completed."""
     config, storage = context.config, context.storage
     split = Split.read(evaluation.id, storage.uri(evaluation.table))
@@ -60,7 +61,7 @@ def plan(context: Context, evaluation: Dataset, pools: Pools) -> Plan:
         table = storage.read_table(pools.assignments, ["row_id", pool.column])
         return members(table["row_id"].to_numpy(), table[pool.column].to_numpy(), pool)
 
-    specs = plan_trials(pools, rows, config.trials, family, suite.identity())
+    specs = plan_trials(dataset.id, pools, rows, config.trials, family, suite.identity())
     store = TrialStore(storage)
     found = {spec.id: store.completed(spec) for spec in specs}
     return Plan(specs, {key: record for key, record in found.items() if record}, rows, suite)
@@ -84,7 +85,7 @@ class RunTrials(Hook):
     ) -> Trials:
         """Run the trials that no run of this storage has completed."""
         operators = {item.name: item.operator for item in statistics.statistics}
-        found = plan(self.context, evaluation, pools)
+        found = plan(self.context, dataset, evaluation, pools)
         by_id = {pool.id: pool for pool in pools.pools}
         records = dict(found.done)
         progress = self.context.progress
@@ -152,6 +153,7 @@ class RunTrials(Hook):
             done=sum(state is not TrialState.RUNNING for state in states),
             running=sum(state is TrialState.RUNNING for state in states),
             failed=sum(state is TrialState.FAILED for state in states),
+            best=best_so_far(records.values()),
         )
         if record.state is TrialState.FAILED:
             self.context.progress.note(
@@ -174,3 +176,12 @@ class RunTrials(Hook):
             completed=states.count(TrialState.COMPLETED),
             failed=states.count(TrialState.FAILED),
         )
+
+
+def best_so_far(records: Iterable[TrialRecord]) -> str | None:
+    """Name the pool with the greatest mean of metrics so far; not yet a verdict."""
+    means: dict[str, list[float]] = {}
+    for record in records:
+        if record.final and record.final.metrics:
+            means.setdefault(record.spec.pool, []).append(fmean(record.final.metrics.values()))
+    return max(means, key=lambda pool: fmean(means[pool]), default=None)

@@ -27,6 +27,7 @@ h3 { font-size: 1rem; margin-bottom: .3rem; text-transform: capitalize; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #e5e5e5;
          vertical-align: top; overflow-wrap: anywhere; }
+td:first-child { white-space: nowrap; }
 th { font-weight: 600; color: #555; } td.number { text-align: right; white-space: nowrap; }
 img { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; }

@@ -16,6 +16,7 @@ from djsandbox_ray.trials.family import ModelFamily
 
 
 def plan_trials(
+    dataset: str,
     pools: Pools,
     members: Callable[[Pool], NDArray[np.int64]],
     config: TrialsConfig,
@@ -25,6 +26,7 @@ def plan_trials(
     """List the trials: seed by seed, the controls of a seed first.
 
     Args:
+        dataset: id of the dataset: row ids mean nothing without it.
         pools: all pools of the run.
         members: the rows of a pool, shape (pools.size,).
         config: budget and seeds.
@@ -37,7 +39,7 @@ def plan_trials(
         rows = members(pool)
         for seed in range(config.seeds):
             drawn = draw(pool, rows, seed, pools.draw_size, pools.seed).hash
-            parts = (drawn, family.identity(), seed, config.budget, list(evaluation))
+            parts = (dataset, drawn, family.identity(), seed, config.budget, list(evaluation))
             trial_id = content_id("trial", *parts)
             specs[seed].append(TrialSpec(trial_id, pool.id, seed, drawn, config.budget))
     return [spec for seed in specs for spec in seed]

@@ -32,11 +32,15 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     done = finished_jobs(workflow, context)
     job = next((job for job in workflow.jobs if issubclass(HOOKS.get(job.hook), RunTrials)), None)
     inputs = {} if job is None else {name: done.get(source) for name, source in job.inputs.items()}
-    pools, evaluation = inputs.get("pools"), inputs.get("evaluation")
+    dataset, evaluation, pools = map(inputs.get, ("dataset", "evaluation", "pools"))
     trials: list[dict[str, Any]] = []
     arms = 0
-    if isinstance(pools, Pools) and isinstance(evaluation, Dataset):
-        found = plan(context, evaluation, pools)
+    if (
+        isinstance(dataset, Dataset)
+        and isinstance(evaluation, Dataset)
+        and isinstance(pools, Pools)
+    ):
+        found = plan(context, dataset, evaluation, pools)
         trials = [
             {"trial": s.id, "pool": s.pool, "seed": s.seed, "cached": s.id in found.done}
             for s in found.specs

@@ -31,7 +31,11 @@ ROWS = 900
 
 
 def _plan(
-    names: list[str], budget: int = 1000, learning_rate: float = 1e-3, evaluation: str = "e"
+    names: list[str],
+    budget: int = 1000,
+    learning_rate: float = 1e-3,
+    evaluation: str = "e",
+    dataset: str = "d",
 ) -> list[TrialSpec]:
     row_ids = np.arange(ROWS, dtype=np.int64)
     columns = {name: np.random.default_rng(len(name)).normal(size=ROWS) for name in names}
@@ -43,7 +47,7 @@ def _plan(
 
     model = ClipConfig(type="clip", learning_rate=learning_rate)
     config = TrialsConfig(model=model, budget=budget, seeds=3)
-    return plan_trials(pools, rows, config, Clip(model), [evaluation])
+    return plan_trials(dataset, pools, rows, config, Clip(model), [evaluation])
 
 
 def test_every_pool_meets_every_seed_once_and_controls_go_first() -> None:
@@ -62,7 +66,8 @@ def test_a_new_operator_adds_trials_and_keeps_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"budget": 1001}, {"learning_rate": 2e-3}, {"evaluation": "other"}]
+    "change",
+    [{"budget": 1001}, {"learning_rate": 2e-3}, {"evaluation": "other"}, {"dataset": "other"}],
 )
 def test_what_decides_a_result_decides_its_id(change: dict[str, object]) -> None:
     before = {spec.id for spec in _plan(["a"])}

@@ -1,0 +1,67 @@
+"""The shipped configurations, run as a user runs them, must find what was planted."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _run(config: str, storage: Path) -> tuple[pd.DataFrame, Path]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    command = [sys.executable, "-m", "djsandbox_ray", "run", config, "--storage", str(storage)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    (run,) = (storage / "runs").iterdir()
+    return pd.read_csv(run / "ranking.csv", index_col="pool"), run
+
+
+def _shares(run: Path, label: str) -> pd.DataFrame:
+    """Return the table of label shares of the report, in per cent."""
+    page = (run / "report.html").read_text()
+    part = page[page.index(f"Share of samples by {label}") :]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in part.split("<tr>")[1:]]
+    header, width = rows[0], len(rows[0])
+    body = [row for row in rows[1:] if len(row) == width and "/" in row[0]]
+    return pd.DataFrame(body, columns=header).set_index("pool").astype(float)
+
+
+def test_demo_finds_the_planted_defects(tmp_path: Path) -> None:
+    ranking, run = _run("configs/demo.yaml", tmp_path)
+    verdict = ranking["verdict"]
+    assert verdict["image_text_similarity/high"] == "better"
+    assert verdict["image_text_similarity/low"] == "worse"
+    assert verdict["self_test/shuffled_statistic"] == "undecided"
+    assert verdict["self_test/shuffled_captions"] == "worse"
+    assert verdict["special_char_ratio/high"] == "worse"
+    shares = _shares(run, "defect")
+    assert shares.loc["special_char_ratio/high", "special_characters"] > 45
+    assert shares.loc["special_char_ratio/low", "special_characters"] == 0
+    assert shares.loc["word_rep_ratio/high", "repeated_words"] > 40
+    assert shares.loc["word_rep_ratio/low", "repeated_words"] == 0
+    assert shares.loc["image_text_similarity/high", "mismatched"] < 5
+    assert shares.loc["image_text_similarity/low", "mismatched"] > 50
+
+
+@pytest.mark.shared_data
+def test_cifar10_finds_the_shuffled_captions(shared_data: Path, tmp_path: Path) -> None:
+    ranking, run = _run("configs/cifar10_captions.yaml", tmp_path)
+    verdict = ranking["verdict"]
+    assert verdict["image_text_similarity/high"] == "better"
+    assert verdict["image_text_similarity/low"] == "worse"
+    assert verdict["self_test/shuffled_statistic"] == "undecided"
+    assert verdict["self_test/shuffled_captions"] == "worse"
+    assert not any(pool.startswith("aspect_ratios/") for pool in ranking.index)
+    shares = _shares(run, "shuffled")
+    assert shares.loc["image_text_similarity/high", "True"] < 25
+    assert shares.loc["image_text_similarity/low", "True"] > 55

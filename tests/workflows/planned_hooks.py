@@ -1,0 +1,88 @@
+"""Hooks that make what comes before the trials without a cluster, for tests of the plan."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
+from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.hooks.trials import RunTrials
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.pools.build import construct
+from djsandbox_ray.records import Dataset, Pools, Statistics
+from djsandbox_ray.trials.family import ModelFamily
+
+ROWS = 400
+
+
+class Data(Hook):
+    def run(self) -> Dataset:
+        return Dataset("dataset-train", "datasets/train.lance", ROWS, 0)
+
+
+class Trusted(Hook):
+    def run(self) -> Dataset:
+        storage = self.context.storage
+        storage.write_json("datasets/marker.json", {})
+        table = pa.table({"text": ["a", "b", "c"], "meta": [json.dumps({})] * 3})
+        lance.write_dataset(table, storage.uri("datasets/evaluation.lance"))
+        return Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0)
+
+
+class NoStatistics(Hook):
+    def run(self) -> Statistics:
+        return Statistics("statistics-none", ())
+
+
+class SomePools(Hook):
+    """Pools of one statistic that is testable and one that is constant."""
+
+    def identity(self) -> Any:
+        return self.config.pools.model_dump(mode="json")
+
+    def run(self, dataset: Dataset) -> Pools:
+        rows = np.arange(dataset.rows, dtype=np.int64)
+        values = {
+            "length": np.random.default_rng(0).normal(size=dataset.rows),
+            "constant": np.ones(dataset.rows),
+        }
+        built = construct(rows, values, self.config.pools, np.empty(0, np.int64))
+        path = f"{self.context.folder}/assignments.parquet"
+        table = pa.table({"row_id": rows, **built.assignments})
+        self.context.storage.write_table(path, table)
+        return Pools(
+            id=content_id("pools", [[pool.id, pool.hash] for pool in built.pools]),
+            assignments=path,
+            pools=built.pools,
+            size=built.size,
+            draw_size=built.draw_size,
+            seed=self.config.pools.seed,
+            not_testable=built.not_testable,
+        )
+
+
+class MyTrials(RunTrials):
+    """A user's own kind of trials."""
+
+
+class Family(ModelFamily):
+    """A model that is never trained here."""
+
+    def train(self, task: Any, shared: Any) -> Any:
+        raise AssertionError("a plan trains nothing")
+
+
+class Counted(Family):
+    def flops_per_sample(self) -> float:
+        return 2.5
+
+
+class Measure(Evaluator):
+    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+        raise AssertionError("a plan measures nothing")
