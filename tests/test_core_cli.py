@@ -260,4 +260,4 @@ def test_operators_for_people(program: Program) -> None:
     assert result.code == 0
     names = [entry["name"] for entry in json.loads(program("operators", "--json").out)]
     assert len(names) > 20
-    assert not [name for name in names if name not in result.out]
+    assert not [name for name in names if name[:30] not in result.out]  # long ones are folded
