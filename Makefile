@@ -25,7 +25,9 @@ lint: setup  ## Check style and types
 bench: setup  ## Print every benchmark's table beside its peer
 	$(BIN)/python benchmarks/trial_loop.py
 	$(BIN)/python benchmarks/stats.py
-	$(BIN)/python benchmarks/pools.py
+	$(if $(SANDBOX_SOURCE),$(BIN)/python benchmarks/pools.py --sandbox-source $(SANDBOX_SOURCE),\
+	  @echo "pools.py compares with a file of Data-Juicer: make bench SANDBOX_SOURCE=PATH"; \
+	  echo "(python benchmarks/pools.py says where to get it)")
 
 clean:  ## Remove .venv and caches; results in ./sandbox stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from djsandbox_ray.errors import BadInput
+
 # Read by Ray, Hugging Face and Data-Juicer when they are imported, in every process of the cluster.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,10 +45,12 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     remote = address or os.environ.get("RAY_ADDRESS")
+    if remote and cpus:
+        raise BadInput(f"cluster.cpus is for a new local cluster, not for the one at {remote!r}")
     # Ray refuses these two with the address of a running cluster.
     local: dict[str, Any] = {} if remote else {"num_cpus": cpus, "include_dashboard": False}
     ray.init(
-        address=remote,
+        address=remote or "local",
         log_to_driver=False,
         logging_level=logging.WARNING,
         runtime_env={"env_vars": _worker_environment()},
@@ -68,3 +72,19 @@ def node_resources() -> list[dict[str, float]]:
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def check_placeable(cpus: float, gpus: float, where: str) -> None:
+    """Check that some node is large enough, free or not: Ray would wait for it for ever.
+
+    Raises:
+        BadInput: no node of the cluster can ever place it; ``where`` is the section that asks.
+    """
+    nodes = node_resources()
+    if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        return
+    have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+    raise BadInput(
+        f"{where} asks for {cpus:g} CPUs and {gpus:g} GPUs at once, "
+        f"which no node of the cluster has ({have})"
+    )

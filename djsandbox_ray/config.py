@@ -16,6 +16,7 @@ from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.reporting.config import ReportConfig
 from djsandbox_ray.sections import Component, Section, component
 from djsandbox_ray.stats.compute import StatisticsConfig
+from djsandbox_ray.stats.needs import needs
 from djsandbox_ray.stats.operators import BadProcess, parse_process
 from djsandbox_ray.tracking.mlflow_format import without_secrets
 from djsandbox_ray.tracking.tracker import TRACKERS
@@ -151,6 +152,8 @@ def _operator_problems(document: dict[str, Any]) -> list[str]:
                 for name, value in spec.params.items()
                 if REFERENCE in str(value) and value != REFERENCE
             ]
+            if REFERENCE not in spec.params.values():
+                found += [f"{where}: needs {n.what}" for n in needs(spec) if not n.there]
     except BadProcess as error:
         found = [f"{where}: {what}" for where, what in error.problems]
     if REFERENCE in str(process) and document.get("scorer") is None:

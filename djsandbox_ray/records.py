@@ -181,6 +181,8 @@ class TrialRecord:
     reports: tuple[RungReport, ...] = ()
     error: str | None = None
     """Why it failed, in one line."""
+    diverged: bool = False
+    """It failed because its loss or a metric was not finite: it would again, so it is final."""
     traceback: str | None = field(default=None, compare=False)
     """Where it failed; kept in the trial's own file only."""
 
@@ -202,6 +204,8 @@ class Trials:
     """Parquet: one row per rung report."""
     completed: int
     failed: int
+    crashed: int = 0
+    """Failed trials that did not diverge: the same command tries them again."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,11 @@ class RankingRow:
     """Self-tests: the verdict that must come out."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Mean of every metric over the completed trials."""
+
+    @property
+    def self_test_failed(self) -> bool:
+        """Whether this is a self-test whose verdict is not the expected one."""
+        return self.kind is PoolKind.SELF_TEST and self.verdict != self.expected
 
 
 @dataclass(frozen=True)

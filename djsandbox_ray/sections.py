@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
@@ -34,12 +34,6 @@ class Component(Section):
 
     type: str
     """A registered name, or ``package.module:Class``."""
-
-
-class Configured(Protocol):
-    """A capability: a class with its own ``Config``."""
-
-    Config: type[Component]
 
 
 C = TypeVar("C", bound=Any)

@@ -48,6 +48,7 @@ class Storage:
 
     def exists(self, path: str) -> bool:
         """Say whether a file or folder is there."""
+        self._fs.invalidate_cache(self._at(path))  # others write here too
         return bool(self._fs.exists(self._at(path)))
 
     def names(self, folder: str) -> list[str]:

@@ -13,7 +13,7 @@ How data flows through the modules:
 
 from djsandbox_ray.analysis.aggregate import Aggregate, relative_change
 from djsandbox_ray.analysis.dunnett import critical_value, max_t_cdf
-from djsandbox_ray.analysis.ranking import rank, self_test_failures
+from djsandbox_ray.analysis.ranking import rank
 from djsandbox_ray.analysis.ranking_csv import read_csv, write_csv
 from djsandbox_ray.analysis.verdicts import Verdict, verdicts
 
@@ -25,7 +25,6 @@ __all__ = [
     "rank",
     "read_csv",
     "relative_change",
-    "self_test_failures",
     "verdicts",
     "write_csv",
 ]

@@ -88,11 +88,6 @@ def rank(
     return [replace(row, rank=place) for place, row in enumerate(_q_by_kind(rows), start=1)]
 
 
-def self_test_failures(rows: Iterable[RankingRow]) -> list[RankingRow]:
-    """Return the self-tests whose verdict is not the one that must come out."""
-    return [row for row in rows if row.expected is not None and row.verdict != row.expected]
-
-
 def _complete_controls(
     controls: Sequence[str], measured: Mapping[tuple[str, int], object], seeds: Sequence[int]
 ) -> list[str]:

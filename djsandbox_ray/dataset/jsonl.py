@@ -6,7 +6,10 @@ import json
 import posixpath
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.dataset.files import SourceFile, find_files
 from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample, Shard, Source, SourceConfig
@@ -109,7 +112,10 @@ def _inside(file: SourceFile, path: str) -> str | None:
     """Resolve a path against the folder of the file; None when it leads out of the folder."""
     folder = posixpath.dirname(file.path)
     full = posixpath.normpath(posixpath.join(folder, path))
-    return full if full.startswith(folder.rstrip("/") + "/") else None
+    inside = full.startswith(folder.rstrip("/") + "/")
+    if inside and isinstance(file.fs, LocalFileSystem):  # a link may lead out all the same
+        inside = Path(full).resolve().is_relative_to(Path(folder).resolve())
+    return full if inside else None
 
 
 def _plain_text(text: str) -> str:

@@ -28,6 +28,8 @@ class Evaluator(ABC):
     """Measures a trained model on the trusted split; every metric is better when greater."""
 
     Config: ClassVar[type[Component]] = Component
+    VERSION: ClassVar[int] = 1
+    """Part of every trial's identity: to be raised when the same model would get other numbers."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -36,7 +36,9 @@ class Suite:
 
     def identity(self) -> list[Any]:
         """Return plain data that two suites share only if they give the same numbers."""
-        return [self.split.id, *(config.model_dump(mode="json") for config in self._configs)]
+        settings = [config.model_dump(mode="json") for config in self._configs]
+        versions = [evaluator.VERSION for evaluator in self._evaluators]
+        return [self.split.id, settings, versions]
 
     def run(self, encoder: Encoder) -> dict[str, float]:
         """Return all metrics of the encoder.

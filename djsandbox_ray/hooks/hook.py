@@ -39,6 +39,10 @@ class Hook(ABC):
         """Return plain data: all of the configuration that the output depends on."""
         return None
 
+    def keep(self, output: Any) -> bool:
+        """Say whether the output settles the job; if not, the same command does the job again."""
+        return True
+
     @abstractmethod
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Do the job; a killed job is called again and may find its own leftovers."""

@@ -6,6 +6,8 @@ from typing import Any
 
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.source import SOURCES, Source
+from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.sections import Component
@@ -48,10 +50,18 @@ class IngestEvaluation(_Ingest):
     """The trusted split."""
 
     def identity(self) -> Any:
-        """What the source consists of, and how much may be rejected."""
-        source = self._source(self.config.evaluation.dataset)
-        return [source.stamp(), self.config.ingest.model_dump()]
+        """What the source consists of, how much may be rejected, and what must fit it."""
+        evaluation = self.config.evaluation
+        metrics = [metric.model_dump(mode="json") for metric in evaluation.metrics]
+        stamp = self._source(evaluation.dataset).stamp()
+        return [stamp, self.config.ingest.model_dump(), metrics]
 
     def run(self) -> Dataset:
-        """Read ``evaluation.dataset``."""
-        return self._ingest(self.config.evaluation.dataset, "ingest evaluation")
+        """Read ``evaluation.dataset`` and check that every evaluator can run on it."""
+        evaluation = self.config.evaluation
+        dataset = self._ingest(evaluation.dataset, "ingest evaluation")
+        Suite(
+            evaluation.metrics,
+            Split.read(dataset.id, self.context.storage.uri(dataset.table)),
+        )
+        return dataset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,8 @@ class BuildPools(Hook):
             excluded = np.unique(leaked)
         columns = StatisticColumns(storage, statistics.statistics, dataset.rows)
         built = construct(row_ids, columns, self.config.pools, excluded)
-        hashes = [[pool.id, pool.hash] for pool in built.pools]
         pools = Pools(
-            id=content_id("pools", dataset.id, hashes, built.draw_size, self.config.pools.seed),
+            id="",
             assignments=f"{folder}/assignments.parquet",
             pools=built.pools,
             size=built.size,
@@ -46,6 +46,7 @@ class BuildPools(Hook):
             contrast=built.contrast,
             missing=built.missing,
         )
+        pools = replace(pools, id=content_id("pools", dataset.id, to_json(pools)))
         table = pa.table({"row_id": row_ids, **built.assignments})
         storage.write_table(pools.assignments, table)
         storage.write_json(f"{folder}/pools.json", to_json(pools))

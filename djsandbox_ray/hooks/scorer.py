@@ -10,11 +10,14 @@ import ray
 
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Scorer
 from djsandbox_ray.storage import Storage
+from djsandbox_ray.tracking.mlflow_format import without_secrets
 from djsandbox_ray.trials.clip.arch import load_arch
+from djsandbox_ray.trials.clip.family import VERSION
 from djsandbox_ray.trials.scorer import ScorerConfig, train_scorer
 
 
@@ -36,6 +39,11 @@ class TrainScorer(Hook):
         if config is None:
             return None
         storage = self.context.storage
+        if not storage.is_local:
+            raise BadInput(
+                "scorer: needs a storage that is a folder which every node sees, "
+                f"not {without_secrets(storage.url)}"
+            )
         self.context.progress.stage("scorer")
         source = SOURCES.get(config.dataset.type)(config.dataset)
         dataset = ingest(source, storage, max_rejected=self.config.ingest.max_rejected)
@@ -56,6 +64,7 @@ def _training(config: ScorerConfig) -> dict[str, Any]:
     return {
         "model": config.model.model_dump(mode="json"),
         "arch": load_arch(config.model.arch),
+        "version": VERSION,
         "budget": config.budget,
         "seed": config.seed,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.records import Dataset, Scorer, Statistics
 from djsandbox_ray.stats.compute import compute_statistics
@@ -34,16 +33,23 @@ class ComputeStatistics(Hook):
         )
         names = ", ".join(statistic.name for statistic in statistics.statistics)
         progress.note(f"statistics: {names}")
+        self._report_failures(statistics)
         return statistics
+
+    def _report_failures(self, statistics: Statistics) -> None:
+        """Say which operators could not score some samples, and the first reason of each."""
+        for path in dict.fromkeys(statistic.path for statistic in statistics.statistics):
+            marker = self.context.storage.read_json(path.removesuffix(".parquet") + ".json")
+            if marker["failed"]:
+                reasons = f"; first: {marker['failures'][0]}" if marker["failures"] else ""
+                self.context.progress.note(
+                    f"statistics: {marker['operator']} failed on {marker['failed']} of "
+                    f"{marker['rows']} samples, which have no value{reasons}"
+                )
 
     def _resolved(self, scorer: Scorer | None) -> list[str | dict[str, Any]]:
         if scorer is None:
             return self.config.operators
-        if not self.context.storage.is_local:
-            raise BadInput(
-                f"{REFERENCE} needs a storage that is a folder which every node sees, "
-                f"not {self.context.storage.url}"
-            )
         folder = str(Path(self.context.storage.uri(scorer.path)))
         return [
             item

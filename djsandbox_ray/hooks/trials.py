@@ -19,6 +19,7 @@ from djsandbox_ray.pools.draws import members
 from djsandbox_ray.records import (
     Dataset,
     Pool,
+    PoolKind,
     Pools,
     Statistics,
     TrialRecord,
@@ -40,7 +41,7 @@ class Plan:
 
     specs: Sequence[TrialSpec]
     done: dict[str, TrialRecord]
-    """Completed trials, of this run or another, by trial id."""
+    """Settled trials, of this run or another, by trial id."""
     rows: Callable[[Pool], NDArray[np.int64]]
     suite: Suite
 
@@ -51,7 +52,7 @@ class Plan:
 
 
 def plan(context: Context, dataset: Dataset, evaluation: Dataset, pools: Pools) -> Plan:
-    """List the trials of a run and find those that any run has completed."""
+    """List the trials of a run and find those that any run has settled."""
     config, storage = context.config, context.storage
     split = Split.read(evaluation.id, storage.uri(evaluation.table))
     suite = Suite(config.evaluation.metrics, split)
@@ -63,7 +64,7 @@ def plan(context: Context, dataset: Dataset, evaluation: Dataset, pools: Pools) 
 
     specs = plan_trials(dataset.id, pools, rows, config.trials, family, suite.identity())
     store = TrialStore(storage)
-    found = {spec.id: store.completed(spec) for spec in specs}
+    found = {spec.id: store.settled(spec) for spec in specs}
     return Plan(specs, {key: record for key, record in found.items() if record}, rows, suite)
 
 
@@ -83,7 +84,7 @@ class RunTrials(Hook):
     def run(
         self, dataset: Dataset, evaluation: Dataset, statistics: Statistics, pools: Pools
     ) -> Trials:
-        """Run the trials that no run of this storage has completed."""
+        """Run the trials that no run of this storage has settled."""
         operators = {item.name: item.operator for item in statistics.statistics}
         found = plan(self.context, dataset, evaluation, pools)
         by_id = {pool.id: pool for pool in pools.pools}
@@ -102,12 +103,16 @@ class RunTrials(Hook):
             records[record.spec.id] = record
             store.save(record)
             self._track(record, by_id[record.spec.pool], operators)
-            self._show(record, records)
+            self._show(record, records, by_id)
 
         if found.todo:
             shared = self._share(found, dataset, evaluation, pools)
             run_trials(found.todo, shared, self.config.trials.resources, on_record)
         return self._write([records[spec.id] for spec in found.specs], by_id, pools)
+
+    def keep(self, output: Trials) -> bool:
+        """Keep the outcome unless trials crashed: the same command tries those again."""
+        return output.crashed == 0
 
     def _share(self, found: Plan, dataset: Dataset, evaluation: Dataset, pools: Pools) -> Shared:
         config, storage = self.config.trials, self.context.storage
@@ -147,13 +152,16 @@ class RunTrials(Hook):
         }
         self.context.tracker.trial(record, {k: v for k, v in tags.items() if v}, params)
 
-    def _show(self, record: TrialRecord, records: dict[str, TrialRecord]) -> None:
+    def _show(
+        self, record: TrialRecord, records: dict[str, TrialRecord], by_id: Mapping[str, Pool]
+    ) -> None:
+        buckets = [r for r in records.values() if by_id[r.spec.pool].kind is PoolKind.BUCKET]
         states = [entry.state for entry in records.values()]
         self.context.progress.update(
             done=sum(state is not TrialState.RUNNING for state in states),
             running=sum(state is TrialState.RUNNING for state in states),
             failed=sum(state is TrialState.FAILED for state in states),
-            best=best_so_far(records.values()),
+            best=best_so_far(buckets, self.config.evaluation.score),
         )
         if record.state is TrialState.FAILED:
             self.context.progress.note(
@@ -175,13 +183,17 @@ class RunTrials(Hook):
             curves=paths[1],
             completed=states.count(TrialState.COMPLETED),
             failed=states.count(TrialState.FAILED),
+            crashed=sum(r.state is TrialState.FAILED and not r.diverged for r in records),
         )
 
 
-def best_so_far(records: Iterable[TrialRecord]) -> str | None:
-    """Name the pool with the greatest mean of metrics so far; not yet a verdict."""
+def best_so_far(records: Iterable[TrialRecord], score: Sequence[str] | None) -> str | None:
+    """Name the pool with the greatest mean of the score's metrics so far; not yet a verdict."""
     means: dict[str, list[float]] = {}
     for record in records:
         if record.final and record.final.metrics:
-            means.setdefault(record.spec.pool, []).append(fmean(record.final.metrics.values()))
+            metrics = record.final.metrics
+            means.setdefault(record.spec.pool, []).append(
+                fmean(metrics[name] for name in score or metrics)
+            )
     return max(means, key=lambda pool: fmean(means[pool]), default=None)

@@ -14,7 +14,8 @@ from djsandbox_ray.stats.catalogue import OperatorInfo
 def operators_table(operators: Sequence[OperatorInfo]) -> Table:
     """Return one line per filter: what it computes, and what keeps it from being used."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("operator", "modality", "statistics", "usable", "needs"):
+    table.add_column("operator", no_wrap=True)
+    for title in ("modality", "statistics", "usable", "needs"):
         table.add_column(title, overflow="fold")
     for operator in operators:
         colour, word = ("green", "yes") if operator.available else ("yellow", "no")

@@ -44,16 +44,11 @@ class Section:
     rows: tuple[RankingRow, ...]
 
 
-def self_test_failed(row: RankingRow) -> bool:
-    """Say whether a row is a self-test whose verdict is not the expected one."""
-    return row.kind is PoolKind.SELF_TEST and row.verdict != row.expected
-
-
 def sections(rows: Sequence[RankingRow]) -> list[Section]:
     """Return failed self-tests, pools, controls and passed self-tests, each in order of rank."""
     by_rank = sorted(rows, key=lambda row: row.rank)
-    failed = [row for row in by_rank if self_test_failed(row)]
-    rest = [row for row in by_rank if not self_test_failed(row)]
+    failed = [row for row in by_rank if row.self_test_failed]
+    rest = [row for row in by_rank if not row.self_test_failed]
     parts = [
         Section("failed self-tests", tuple(failed)),
         *(
@@ -104,7 +99,7 @@ def verdict(row: RankingRow) -> str:
     """Return the verdict; for a self-test, also whether it is the expected one."""
     if row.kind is not PoolKind.SELF_TEST:
         return row.verdict
-    if self_test_failed(row):
+    if row.self_test_failed:
         return f"{row.verdict} (must be {row.expected})"
     return f"{row.verdict} (ok)"
 
@@ -122,7 +117,7 @@ def notes(rows: Sequence[RankingRow]) -> list[str]:
         f"SELF-TEST FAILED: {row.pool} is {row.verdict} but must be {row.expected}; do not trust "
         "this ranking before the reason is found."
         for row in sorted(rows, key=lambda row: row.rank)
-        if self_test_failed(row)
+        if row.self_test_failed
     ]
     tests = [row for row in rows if row.kind is PoolKind.SELF_TEST]
     if not tests:

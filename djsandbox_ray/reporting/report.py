@@ -16,7 +16,6 @@ from djsandbox_ray.reporting.ranking import (
     header,
     notes,
     sections,
-    self_test_failed,
 )
 
 _STYLE = """
@@ -95,7 +94,7 @@ def report_html(
 
 
 def _notes(rows: Sequence[RankingRow]) -> str:
-    alarms = sum(self_test_failed(row) for row in rows)  # notes() says these first
+    alarms = sum(row.self_test_failed for row in rows)  # notes() says these first
     lines = [
         f"<p{' class=alarm' if number < alarms else ''}>{escape(line)}</p>"
         for number, line in enumerate(notes(rows))

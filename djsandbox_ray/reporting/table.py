@@ -15,7 +15,6 @@ from djsandbox_ray.reporting.ranking import (
     cells,
     header,
     sections,
-    self_test_failed,
 )
 
 _STYLES = {"better": "green", "worse": "red", "undecided": "dim", "failed": "bold magenta"}
@@ -42,6 +41,6 @@ def ranking_table(rows: Sequence[RankingRow], unit: Unit = Unit.PERCENT) -> Tabl
             texts = [Text(cell) for cell in cells(row, unit)]
             texts[HEADER.index("verdict")].stylize(_STYLES.get(row.verdict, ""))
             texts[HEADER.index("seeds")].stylize("magenta" if row.failed else "")
-            table.add_row(*texts, style="bold reverse" if self_test_failed(row) else None)
+            table.add_row(*texts, style="bold reverse" if row.self_test_failed else None)
         table.add_section()
     return table

@@ -112,22 +112,29 @@ def operator_id(spec: OperatorSpec) -> str:
     It covers the name, the parameters that influence the statistics (a local file or folder by its
     content) and Data-Juicer's version.
     """
-    params = {name: _by_content(value) for name, value in spec.influences.items()}
+    params = {name: _by_content(name, value) for name, value in spec.influences.items()}
     return content_id("op", spec.name, params, load().version)
 
 
 def resolve_paths(spec: OperatorSpec) -> OperatorSpec:
     """Make the local paths among the parameters absolute, for processes that run elsewhere."""
-    params = {k: str(Path(v).resolve()) if _is_local(v) else v for k, v in spec.params.items()}
+    params = {k: str(Path(v).resolve()) if _is_local(k, v) else v for k, v in spec.params.items()}
     return OperatorSpec(spec.name, params)
 
 
-def _is_local(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and len(value) < 4096 and Path(value).exists()
+def _is_local(name: str, value: Any) -> bool:
+    """Say whether a parameter names a file or folder that is here.
+
+    A word such as the language ``en`` is no path, even where a folder happens to have that name.
+    """
+    if not isinstance(value, str) or not 0 < len(value) < 4096:
+        return False
+    may_be = "/" in value or name.startswith("hf_") or name.endswith("_dir")
+    return may_be and Path(value).exists()
 
 
-def _by_content(value: Any) -> Any:
-    if not _is_local(value):
+def _by_content(name: str, value: Any) -> Any:
+    if not _is_local(name, value):
         return value
     root = Path(value)
     files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())

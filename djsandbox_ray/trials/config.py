@@ -13,10 +13,10 @@ from djsandbox_ray.trials.family import FAMILIES
 class Resources(Section):
     """What one trial occupies while it runs; Ray Tune runs as many at once as fit."""
 
-    cpus_per_worker: float = Field(default=1, gt=0)
+    cpus_per_worker: float = Field(default=1, gt=0, strict=True)
     """CPUs; a fraction lets several trials share one core. Also sets torch's threads."""
-    gpus_per_worker: float = Field(default=0, ge=0)
-    """GPUs; a fraction (0.25) lets several trials share one."""
+    gpus_per_worker: float = Field(default=0, ge=0, le=1, strict=True)
+    """At most one GPU; a fraction (0.25) lets several trials share one."""
 
 
 class TrialsConfig(Section):
@@ -24,9 +24,9 @@ class TrialsConfig(Section):
 
     model: Annotated[SerializeAsAny[Component], component(FAMILIES)]
     """The model family and its hyper-parameters, the same for every trial."""
-    budget: int = Field(gt=0)
+    budget: int = Field(gt=0, strict=True)
     """Samples seen in training, by every trial."""
-    seeds: int = Field(default=3, ge=2)
+    seeds: int = Field(default=3, ge=2, strict=True)
     """Trials per pool. Seed s gives every pool the same initial weights and order of positions."""
     rungs: list[float] = Field(default=[])
     """Fractions of the budget at which trials are evaluated too; the end always is."""

@@ -14,13 +14,15 @@ from typing import Any
 from pydantic import TypeAdapter
 from ray import tune
 
-from djsandbox_ray.cluster import node_resources
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.cluster import check_placeable
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.trainable import Shared, Trial
 
 _REPORT = TypeAdapter(RungReport)
+# A process that dies (killed, out of memory, a lost node) is replaced so often.
+_RESTARTS = 2
 
 
 def run_trials(
@@ -41,7 +43,7 @@ def run_trials(
         BadInput: no node of the cluster can ever place a trial.
         SandboxError: the run was interrupted.
     """
-    _check_placeable(resources)
+    check_placeable(resources.cpus_per_worker, resources.gpus_per_worker, "trials.resources")
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     # Failures are recorded with their traceback and reported; Tune would print them three times.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -67,7 +69,7 @@ def run_trials(
                 storage_path=folder,
                 verbose=0,
                 callbacks=[reporter],
-                failure_config=tune.FailureConfig(max_failures=0),
+                failure_config=tune.FailureConfig(max_failures=_RESTARTS),
             ),
         ).fit()
     finally:
@@ -77,18 +79,6 @@ def run_trials(
             f"interrupted with {unfinished} of {len(specs)} trials to go; "
             "the same command goes on from here"
         )
-
-
-def _check_placeable(resources: Resources) -> None:
-    need = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    nodes = node_resources()
-    if any(all(node.get(kind, 0) >= count for kind, count in need.items()) for node in nodes):
-        return
-    have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-    raise BadInput(
-        f"trials.resources asks for {need['CPU']:g} CPUs and {need['GPU']:g} GPUs per trial, "
-        f"which no node of the cluster has ({have})"
-    )
 
 
 def _trial_name(trial: Any) -> str:
@@ -113,19 +103,23 @@ class _Reporter(tune.Callback):
         return sum(record.state is TrialState.RUNNING for record in self._records.values())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._update(trial)
+        self._update(trial, reports=())  # one that is started again begins anew
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if "failure" in result:
+            self._update(trial, state=TrialState.FAILED, **result["failure"])
+            return
         report = _REPORT.validate_python(result["report"])
         reports = (*self._record(trial).reports, report)
         self._update(trial, reports=reports)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial)
-        state = TrialState.COMPLETED if record.final else TrialState.STOPPED
-        self._update(trial, state=state)
+        if record.state is not TrialState.FAILED:
+            state = TrialState.COMPLETED if record.final else TrialState.STOPPED
+            self._update(trial, state=state)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         text = "the trial ended without a reason"

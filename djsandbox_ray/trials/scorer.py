@@ -32,9 +32,9 @@ class ScorerConfig(Section):
     """Trusted image-text pairs, apart from the data in question."""
     model: ClipConfig = ClipConfig(type="clip")
     """The model; its architecture must be one that Hugging Face's CLIP can hold."""
-    budget: int = Field(gt=0)
+    budget: int = Field(gt=0, strict=True)
     """Samples seen in training."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, strict=True)
     """Decides the initial weights and the order of samples."""
     resources: Resources = Resources()
     """What the training occupies."""

@@ -26,13 +26,21 @@ class TrialStore:
         """Replace what is known of a trial."""
         self._storage.write_json(self._path(record.spec.id), asdict(record))
 
-    def completed(self, spec: TrialSpec) -> TrialRecord | None:
-        """Return the record of a trial that was completed by any run, under this run's name."""
+    def settled(self, spec: TrialSpec) -> TrialRecord | None:
+        """Return the record of a trial that any run has brought to an end that would come again.
+
+        That is, completed or diverged; a crashed one is worth another try. The record keeps the
+        rungs that it was run with.
+        """
         path = self._path(spec.id)
         if not self._storage.exists(path):
             return None
-        record = _RECORD.validate_python(self._storage.read_json(path))
-        return replace(record, spec=spec) if record.state is TrialState.COMPLETED else None
+        try:
+            record = _RECORD.validate_python(self._storage.read_json(path))
+        except ValueError:
+            return None  # of another version
+        settled = record.state is TrialState.COMPLETED or record.diverged
+        return replace(record, spec=spec) if settled else None
 
     @staticmethod
     def _path(trial_id: str) -> str:

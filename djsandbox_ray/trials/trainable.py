@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
+from traceback import format_exc
 from typing import Any
 
 import ray
 from ray import tune
 
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import Pool, RungReport
-from djsandbox_ray.trials.family import ModelFamily, TrialTask
+from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,33 @@ class Trial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train to the next rung."""
-        report = next(self._reports)
-        return {"report": asdict(report), "done": report.samples >= self._shared.rungs[-1]}
+        """Train to the next rung.
+
+        What the family raises is a result too: the process lives on for the next trial, and Tune
+        starts again only those trials whose process died.
+        """
+        try:
+            report = next(self._reports, None)
+            if report is None:
+                raise SandboxError("the model family ended before the budget")
+            _check(report, self._shared.rungs[-1])
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            failure = {
+                "error": reason,
+                "diverged": isinstance(error, Diverged),
+                "traceback": format_exc(),
+            }
+            return {"failure": failure, "done": True}
+        return {"report": asdict(report), "done": report.samples == self._shared.rungs[-1]}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Keep nothing: a trial that is cut off is trained again from the start."""
+
+
+def _check(report: RungReport, budget: int) -> None:
+    numbers = {"loss": report.loss, **report.metrics}
+    if wrong := [name for name, value in numbers.items() if not isfinite(value)]:
+        raise Diverged(f"not finite after {report.samples} samples: {', '.join(wrong)}")
+    if report.samples > budget:
+        raise SandboxError(f"{report.samples} samples were seen, more than the budget {budget}")

@@ -16,7 +16,7 @@ from djsandbox_ray.records import Dataset, Pools
 from djsandbox_ray.reporting import Progress
 from djsandbox_ray.stats.operators import parse_process
 from djsandbox_ray.trials.family import FAMILIES
-from djsandbox_ray.workflows.run import open_context
+from djsandbox_ray.workflows.run import check_sources, open_context
 from djsandbox_ray.workflows.runner import finished_jobs
 from djsandbox_ray.workflows.workflow import load_workflow
 
@@ -28,6 +28,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     they are, the trials are listed one by one and those in the cache are known.
     """
     workflow = load_workflow(config.workflow)
+    check_sources(config)
     context = open_context(config, Progress(Console(quiet=True)))
     done = finished_jobs(workflow, context)
     job = next((job for job in workflow.jobs if issubclass(HOOKS.get(job.hook), RunTrials)), None)

@@ -19,14 +19,17 @@ from rich.text import Text
 
 from djsandbox_ray import __version__, hooks  # noqa: F401 - the hooks register themselves
 from djsandbox_ray.analysis import read_csv
-from djsandbox_ray.cluster import connect
+from djsandbox_ray.cluster import check_placeable, connect
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Dataset, Ranking, Report
 from djsandbox_ray.reporting import Progress, Unit, notes, ranking_table
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.tracking import TRACKERS, DatasetInput, RunInfo
+from djsandbox_ray.tracking.mlflow_format import without_secrets
 from djsandbox_ray.workflows.runner import run_workflow
 from djsandbox_ray.workflows.workflow import load_workflow
 
@@ -59,12 +62,14 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
         SandboxError: a job failed; what is finished is kept.
     """
     workflow = load_workflow(config.workflow)
+    check_sources(config)
     with Progress(console) as progress:
         context = open_context(config, progress)
         state = _begin(context)
         ok = False
         try:
             connect(config.cluster.address, config.cluster.cpus)
+            _check_placeable(config)
             context.tracker.start(_run_info(context))
             outputs = run_workflow(workflow, context, partial(_publish, context))
             ok = True
@@ -75,10 +80,37 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
     return outputs
 
 
+def check_sources(config: RunConfig) -> None:
+    """Look for the data of all sources before any of it is read.
+
+    Raises:
+        BadInput: with one line per source that is not there or not of the promised form.
+    """
+    sections = {"dataset": config.dataset, "evaluation.dataset": config.evaluation.dataset}
+    if config.scorer is not None:
+        sections["scorer.dataset"] = config.scorer.dataset
+    problems = []
+    for where, source in sections.items():
+        try:
+            SOURCES.get(source.type)(source).shards()
+        except BadInput as error:
+            problems.append(f"{where}: {error}")
+    if problems:
+        raise BadInput("\n".join(problems))
+
+
+def _check_placeable(config: RunConfig) -> None:
+    sections = {"trials.resources": config.trials.resources}
+    if config.scorer is not None:
+        sections["scorer.resources"] = config.scorer.resources
+    for where, resources in sections.items():
+        check_placeable(resources.cpus_per_worker, resources.gpus_per_worker, where)
+
+
 def _begin(context: Context) -> dict[str, Any]:
     storage, config = context.storage, context.config
     resolved = config.model_dump(mode="json", by_alias=True)
-    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    text = without_secrets(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     storage.write_bytes(f"{context.folder}/config.yaml", text.encode())
     state = {
         "state": "RUNNING",

@@ -59,9 +59,10 @@ def _run_job(job: Job, context: Context, outputs: dict[str, Any]) -> Any:
     context.storage.remove(_marker(job, context))
     start = time.monotonic()
     inputs = {name: outputs[source] for name, source in job.inputs.items()}
-    hook = HOOKS.get(job.hook)
-    output = hook(context).run(**inputs)
-    if not isinstance(output, output_type(hook)):
+    kind = HOOKS.get(job.hook)
+    hook = kind(context)
+    output = hook.run(**inputs)
+    if not isinstance(output, output_type(kind)):
         raise SandboxError(
             f"{job.id}: hook {job.hook!r} returned a {type(output).__name__}, "
             "which the annotation of its run does not allow"
@@ -72,7 +73,8 @@ def _run_job(job: Job, context: Context, outputs: dict[str, Any]) -> Any:
         "seconds": seconds,
         "output": None if output is None else asdict(output),
     }
-    context.storage.write_json(_marker(job, context), record)
+    if hook.keep(output):
+        context.storage.write_json(_marker(job, context), record)
     context.progress.close()
     context.progress.note(f"{job.id}: done in {seconds:g} s")
     return output

@@ -45,10 +45,12 @@ def test_demo_finds_the_planted_defects(tmp_path: Path) -> None:
     assert verdict["self_test/shuffled_captions"] == "worse"
     assert verdict["special_char_ratio/high"] == "worse"
     shares = _shares(run, "defect")
-    assert shares.loc["special_char_ratio/high", "special_characters"] > 45
-    assert shares.loc["special_char_ratio/low", "special_characters"] == 0
-    assert shares.loc["word_rep_ratio/high", "repeated_words"] > 40
-    assert shares.loc["word_rep_ratio/low", "repeated_words"] == 0
+    for statistic, defect, share in (
+        ("special_char_ratio", "special_characters", 16),
+        ("word_rep_ratio", "repeated_words", 14),
+    ):
+        assert shares.loc[f"{statistic}/high", defect] > 2.5 * share
+        assert shares.loc[f"{statistic}/low", defect] == 0
     assert shares.loc["image_text_similarity/high", "mismatched"] < 5
     assert shares.loc["image_text_similarity/low", "mismatched"] > 50
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lance
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -72,11 +73,9 @@ def test_the_scorer_and_the_text_statistic_find_what_was_planted(
     finished: tuple[Path, str],
 ) -> None:
     folder, _ = finished
-    (table,) = (folder / "storage" / "datasets").glob("*/stats/..")
-    samples = table.resolve()
-    import lance
-
-    meta = lance.dataset(str(samples / "samples.lance")).to_table(["meta"])["meta"].to_pylist()
+    (stats,) = (folder / "storage" / "datasets").glob("*/stats")
+    table = lance.dataset(str(stats.parent / "samples.lance"))
+    meta = table.to_table(["meta"])["meta"].to_pylist()
     defect = pd.Series([json.loads(text)["defect"] for text in meta])
     run = folder / "storage" / "runs" / "small"
     assignments = pq.read_table(run / "assignments.parquet").to_pandas()

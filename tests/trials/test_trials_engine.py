@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from math import nan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,15 +34,31 @@ class Moody(ModelFamily):
 
     def train(self, task: TrialTask, shared: Any) -> Iterator[RungReport]:
         for samples in task.rungs:
-            if samples == task.rungs[-1]:
-                if task.seed == 1:
-                    raise Diverged("the training loss is nan after 7 samples")
-                if task.seed == 2:
-                    raise RuntimeError("first line\nlast line")
-                if task.seed == 3:
-                    os._exit(1)
+            last = samples == task.rungs[-1]
+            if last and task.seed == 1:
+                raise Diverged("the training loss is nan after 7 samples")
+            if last and task.seed == 2:
+                raise RuntimeError("first line\nlast line")
+            if last and task.seed == 3:
+                os._exit(1)
+            if last and task.seed == 4:
+                return
+            if task.seed == 5:
+                samples += 1
+            loss = nan if task.seed == 6 else 1.0
             metrics = {"process": float(os.getpid()), "rows": float(task.rows.sum())}
-            yield RungReport(samples, 1.0, metrics, 0.1, 0.0, time.time_ns() // 1_000_000)
+            yield RungReport(samples, loss, metrics, 0.1, 0.0, time.time_ns() // 1_000_000)
+
+
+class Mortal(ModelFamily):
+    """Its process dies at the last rung of its first attempt."""
+
+    def train(self, task: TrialTask, shared: Path) -> Iterator[RungReport]:
+        for samples in task.rungs:
+            if samples == task.rungs[-1] and not (shared / f"died-{task.seed}").exists():
+                (shared / f"died-{task.seed}").touch()
+                os._exit(1)
+            yield RungReport(samples, 1.0, {}, 0.1, 0.0, time.time_ns() // 1_000_000)
 
 
 def _shared(family: ModelFamily, prepared: Any, split: Split, rungs: tuple[int, ...]) -> Shared:
@@ -76,23 +94,32 @@ def split(world: World) -> Split:
 
 def test_one_bad_trial_does_not_take_others_with_it(world: World, split: Split) -> None:
     shared = _shared(Moody(Component(type="moody")), None, split, (10, 20))
-    seen, last = _run(shared, range(6))
-    states = {name: record.state for name, record in last.items()}
-    assert states == {
-        "t0": TrialState.COMPLETED,
-        "t1": TrialState.FAILED,
-        "t2": TrialState.FAILED,
-        "t3": TrialState.FAILED,
-        "t4": TrialState.COMPLETED,
-        "t5": TrialState.COMPLETED,
-    }
-    assert "the training loss is nan after 7 samples" in (last["t1"].error or "")
-    assert "last line" in (last["t2"].error or "")
-    assert last["t3"].error, "a process that died must leave a reason"
-    assert [report.samples for report in last["t4"].reports] == [10, 20]
+    seen, last = _run(shared, range(9))
+    failed = {name for name, record in last.items() if record.state is TrialState.FAILED}
+    assert failed == {"t1", "t2", "t3", "t4", "t5", "t6"}
+    assert {last[name].state for name in last if name not in failed} == {TrialState.COMPLETED}
+    assert {name for name in failed if last[name].diverged} == {"t1", "t6"}
+    reasons = {name: record.error or "" for name, record in last.items()}
+    assert reasons["t1"] == "Diverged: the training loss is nan after 7 samples"
+    assert reasons["t2"] == "RuntimeError: first line"
+    assert reasons["t3"], "a process that died must leave a reason"
+    assert "ended before the budget" in reasons["t4"]
+    assert "21 samples were seen, more than the budget 20" in reasons["t5"]
+    assert "not finite after 10 samples: loss" in reasons["t6"]
+    assert "last line" in (last["t2"].traceback or "")
+    assert [report.samples for report in last["t7"].reports] == [10, 20]
     assert last["t1"].final is None
-    first = next(record for record in seen if record.spec.id == "t4")
+    first = next(record for record in seen if record.spec.id == "t7")
     assert first.state is TrialState.RUNNING
+
+
+def test_a_trial_whose_process_died_is_started_again(
+    world: World, split: Split, tmp_path: Path
+) -> None:
+    shared = _shared(Mortal(Component(type="mortal")), tmp_path, split, (10, 20))
+    last = _run(shared, range(2))[1]
+    assert {record.state for record in last.values()} == {TrialState.COMPLETED}
+    assert [report.samples for report in last["t0"].reports] == [10, 20], "nothing stands twice"
 
 
 def test_processes_are_reused_and_seeds_draw_their_own_rows(world: World, split: Split) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,13 +96,18 @@ RECORDS = [
 ]
 
 
-def test_only_completed_trials_are_found_again(storage: Storage) -> None:
+def test_only_settled_trials_are_found_again(storage: Storage) -> None:
     store = TrialStore(storage)
     for record in RECORDS:
         store.save(record)
-    assert store.completed(RECORDS[0].spec) == RECORDS[0]
-    assert store.completed(RECORDS[1].spec) is None
-    assert store.completed(TrialSpec("never", "p", 0, "d", 1)) is None
+    assert store.settled(RECORDS[0].spec) == RECORDS[0]
+    assert store.settled(RECORDS[1].spec) is None, "a crashed trial is worth another try"
+    assert store.settled(TrialSpec("never", "p", 0, "d", 1)) is None
+    diverged = replace(RECORDS[1], diverged=True)
+    store.save(diverged)
+    assert store.settled(diverged.spec) == diverged
+    storage.write_json("trials/t1.json", {"from": "another version"})
+    assert store.settled(RECORDS[0].spec) is None
 
 
 def test_tables_hold_everything_and_give_it_back() -> None:

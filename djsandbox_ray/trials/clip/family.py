@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 
-from djsandbox_ray.errors import SandboxError, require
+from djsandbox_ray.errors import BadInput, SandboxError, require
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.sections import Component
@@ -20,12 +21,22 @@ from djsandbox_ray.trials.clip.training import DeviceArrays, TrainingConfig, nor
 from djsandbox_ray.trials.family import FAMILIES, ModelFamily, TrialTask
 
 _ENCODE_ROWS = 512
+# Part of every trial's identity: to be raised with any change to what a training computes.
+VERSION = 1
+
+
+def _known(arch: str) -> str:
+    try:
+        load_arch(arch)
+    except BadInput as error:
+        raise ValueError(str(error)) from error
+    return arch
 
 
 class ClipConfig(TrainingConfig, Component):
     """An open_clip model and how it is trained."""
 
-    arch: str = "tiny"
+    arch: Annotated[str, AfterValidator(_known)] = "tiny"
     """``tiny`` or ``small`` (32 pixels), a model of open_clip (``ViT-B-32``), or a JSON file."""
 
 
@@ -42,7 +53,8 @@ class Clip(ModelFamily):
 
     def identity(self) -> Any:
         """Return the architecture itself in place of its name, and the hyper-parameters."""
-        return {**self.config.model_dump(mode="json"), "arch": self.arch}
+        settings = self.config.model_dump(mode="json")
+        return {**settings, "arch": self.arch, "version": VERSION}
 
     def flops_per_sample(self) -> float:
         """Count a forward and a backward pass."""

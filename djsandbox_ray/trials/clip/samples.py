@@ -92,13 +92,13 @@ def share(uri: str, arch: dict[str, Any]) -> Samples:
     if rows * row_bytes > _STORE_SHARE * store:
         return Streamed(uri, arch, threads=4)
     # A fraction of a CPU: no other task may be waiting for the rest.
-    task: Any = ray.remote(num_cpus=0.5, num_returns=2)(_pack)
+    task: Any = ray.remote(num_cpus=0.5, num_returns=3)(_pack)
     blocks = [
         task.remote(uri, arch, start, min(start + _BLOCK_ROWS, rows))
         for start in range(0, rows, _BLOCK_ROWS)
     ]
-    ray.wait([images for images, _ in blocks], num_returns=len(blocks), fetch_local=False)
-    images, tokens = zip(*blocks, strict=True)
+    images, tokens, counts = zip(*blocks, strict=True)
+    ray.get(list(counts))  # waits for all blocks, and raises what a task raised
     return Packed(_BLOCK_ROWS, images, tokens)
 
 
@@ -113,11 +113,11 @@ def preprocess(data: bytes, side: int) -> Images:
     return np.asarray(image.crop((left, top, left + side, top + side)), dtype=np.uint8)
 
 
-def _pack(uri: str, arch: dict[str, Any], start: int, stop: int) -> tuple[Images, Tokens]:
+def _pack(uri: str, arch: dict[str, Any], start: int, stop: int) -> tuple[Images, Tokens, int]:
     columns = SampleTable(uri).scan(start, stop, ["image", "text"])
     side = image_size(arch)
     images = np.stack([preprocess(item, side) for item in columns["image"].to_pylist()])
-    return images, Tokenizer(arch)(columns["text"].to_pylist())
+    return images, Tokenizer(arch)(columns["text"].to_pylist()), len(images)
 
 
 def _gather(blocks: Sequence[Any], block_rows: int, rows: NDArray[np.int64]) -> Any:

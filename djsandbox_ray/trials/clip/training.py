@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,17 @@ PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainingConfig(Section):
     """Hyper-parameters of one training."""
 
-    batch_size: int = Field(default=128, ge=2)
+    batch_size: int = Field(default=128, ge=2, strict=True)
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     """Decays matrices only; biases, norms and the temperature are left alone."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly; then it falls as a cosine."""
     clip_norm: float = Field(default=1.0, gt=0)
