@@ -152,7 +152,7 @@ def _operator_problems(document: dict[str, Any]) -> list[str]:
                 for name, value in spec.params.items()
                 if REFERENCE in str(value) and value != REFERENCE
             ]
-            if REFERENCE not in spec.params.values():
+            if REFERENCE not in str(spec.params):
                 found += [f"{where}: needs {n.what}" for n in needs(spec) if not n.there]
     except BadProcess as error:
         found = [f"{where}: {what}" for where, what in error.problems]

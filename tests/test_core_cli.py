@@ -213,10 +213,10 @@ def test_plan_of_the_demo(program: Program, folder: Path) -> None:
     assert made["storage"] == str(folder / "new")
     assert made["jobs"][0] == {"job": "ingest", "done": False}
     assert not any(job["done"] for job in made["jobs"])
-    # 6 statistics x 3 buckets, 2 sqrt(18) controls, 2 self-tests; 3 seeds.
-    assert made["pools"] == 18 + 8 + 2
-    assert made["trials"] == made["trials_to_run"] == 3 * 28
-    assert made["samples_to_train"] == 84 * 20_000
+    # 6 statistics x 3 buckets, 10 controls, 2 self-tests; 3 seeds.
+    assert made["pools"] == 18 + 10 + 2
+    assert made["trials"] == made["trials_to_run"] == 3 * 30
+    assert made["samples_to_train"] == 90 * 20_000
     assert made["flops_to_train"] > 1e12
     assert made["exact"] is False
     assert made["trial_list"] == []
@@ -235,7 +235,7 @@ def test_plan_follows_the_overrides(program: Program, folder: Path) -> None:
 def test_plan_for_people(program: Program, folder: Path) -> None:
     result = program("plan", str(DEMO), "--set", "name=x-y")
     assert result.code == 0
-    for text in ("x-y in", "28 at most", "84, of which 84 to run", "1,680,000", "ingest"):
+    for text in ("x-y in", "30 at most", "90, of which 90 to run", "1,800,000", "ingest"):
         assert text in result.out
 
 

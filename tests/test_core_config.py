@@ -423,3 +423,16 @@ def test_the_storage_of_the_command_line_counts(write: Writer) -> None:
     assert load_config(path, ["storage=./b"], "s3://c").storage == "s3://c"
     with pytest.raises(BadInput, match="storage: String should have at least 1 character"):
         load_config(path, (), "")
+
+
+def test_what_is_not_there_is_found_before_anything_runs(write: Writer) -> None:
+    problems = write.problems(
+        operators=[{"image_text_similarity_filter": {"hf_clip": "./nowhere"}}],
+        trials={"model": {"type": "clip", "arch": "tinny", "betas": [0.9, 1.5]}, "budget": True},
+    )
+    text = "\n".join(map(str, problems))
+    assert "operators[0].image_text_similarity_filter: needs " in text
+    assert "./nowhere" in text
+    assert "did you mean 'tiny'" in text
+    assert "trials.model.betas[1]" in text
+    assert "trials.budget" in text
