@@ -15,7 +15,7 @@ class Dataset:
     """A sample table: image-text pairs, ingested once, random access by ``row_id``."""
 
     id: str
-    """Fingerprint of the content of the samples, in order."""
+    """Fingerprint of the content of the samples, in order, and of where shards begin."""
     table: str
     """The Lance table; a sample's ``row_id`` is its position in it."""
     rows: int

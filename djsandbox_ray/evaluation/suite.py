@@ -22,13 +22,17 @@ class Suite:
     Args:
         configs: the evaluators' configurations, in order.
         split: the trusted split.
+        score: the metrics that make the score of a trial; None for all.
 
     Raises:
         BadInput: an evaluator cannot run on the split.
     """
 
-    def __init__(self, configs: Sequence[Component], split: Split) -> None:
+    def __init__(
+        self, configs: Sequence[Component], split: Split, score: Sequence[str] | None = None
+    ) -> None:
         self.split = split
+        self._score = score or ()
         self._configs = tuple(configs)
         self._evaluators = [EVALUATORS.get(config.type)(config) for config in configs]
         for evaluator in self._evaluators:
@@ -44,7 +48,7 @@ class Suite:
         """Return all metrics of the encoder.
 
         Raises:
-            BadInput: two evaluators give a metric of the same name.
+            BadInput: two evaluators give a metric of the same name, or none gives one of the score.
             SandboxError: an embedding or a metric is not finite.
         """
         metrics: dict[str, float] = {}
@@ -56,6 +60,11 @@ class Suite:
                 if not math.isfinite(value):
                     raise SandboxError(f"the metric {name!r} is {value}")
                 metrics[name] = float(value)
+        if lacking := [name for name in self._score if name not in metrics]:
+            raise BadInput(
+                f"evaluation.score: no evaluator gives {', '.join(lacking)} "
+                f"(given: {', '.join(metrics)})"
+            )
         return metrics
 
 

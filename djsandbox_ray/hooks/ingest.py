@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.source import SOURCES, Source
+from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.sections import Component
+
+# A label is looked for among so many of the first samples.
+_LABEL_ROWS = 10_000
 
 
 class _Ingest(Hook):
@@ -37,12 +43,22 @@ class Ingest(_Ingest):
     """The data in question."""
 
     def identity(self) -> Any:
-        """What the source consists of, and how much may be rejected."""
-        return [self._source(self.config.dataset).stamp(), self.config.ingest.model_dump()]
+        """What the source consists of, how much may be rejected, and which labels are wanted."""
+        stamp = self._source(self.config.dataset).stamp()
+        return [stamp, self.config.ingest.model_dump(), self.config.report.labels]
 
     def run(self) -> Dataset:
-        """Read the section ``dataset``."""
-        return self._ingest(self.config.dataset, "ingest")
+        """Read the section ``dataset`` and look for the labels that the report is to show."""
+        dataset = self._ingest(self.config.dataset, "ingest")
+        table = SampleTable(self.context.storage.uri(dataset.table))
+        first = table.scan(0, min(dataset.rows, _LABEL_ROWS), ["meta"])["meta"].to_pylist()
+        known = sorted({key for meta in first for key in json.loads(meta)})
+        if unknown := [key for key in self.config.report.labels if key not in known]:
+            raise BadInput(
+                f"report.labels: the samples have no {', '.join(unknown)} "
+                f"(known: {', '.join(known) or 'none'})"
+            )
+        return dataset
 
 
 @HOOKS.register("ingest_evaluation")

@@ -1,4 +1,4 @@
-"""Shows what was found: a picture, a page, and copies of both in the tracker."""
+"""Shows what was found: a picture and a page."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import HOOKS, Context, Hook
@@ -34,6 +35,9 @@ from djsandbox_ray.trials.store import TrialStore
 from djsandbox_ray.trials.tables import curves_table, trials_table
 from djsandbox_ray.trials.trainable import Shared
 
+# After so many trials, all failed, the run ends.
+_HOPELESS = 6
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,7 +59,7 @@ def plan(context: Context, dataset: Dataset, evaluation: Dataset, pools: Pools) 
     """List the trials of a run and find those that any run has settled."""
     config, storage = context.config, context.storage
     split = Split.read(evaluation.id, storage.uri(evaluation.table))
-    suite = Suite(config.evaluation.metrics, split)
+    suite = Suite(config.evaluation.metrics, split, config.evaluation.score)
     family = FAMILIES.get(config.trials.model.type)(config.trials.model)
 
     def rows(pool: Pool) -> NDArray[np.int64]:
@@ -104,6 +108,7 @@ class RunTrials(Hook):
             store.save(record)
             self._track(record, by_id[record.spec.pool], operators)
             self._show(record, records, by_id)
+            _give_up_if_hopeless(records.values())
 
         if found.todo:
             shared = self._share(found, dataset, evaluation, pools)
@@ -184,6 +189,15 @@ class RunTrials(Hook):
             completed=states.count(TrialState.COMPLETED),
             failed=states.count(TrialState.FAILED),
             crashed=sum(r.state is TrialState.FAILED and not r.diverged for r in records),
+        )
+
+
+def _give_up_if_hopeless(records: Iterable[TrialRecord]) -> None:
+    """End the run when nothing but failures has come back: the rest would be paid for in vain."""
+    ended = [record for record in records if record.state is not TrialState.RUNNING]
+    if len(ended) >= _HOPELESS and all(record.state is TrialState.FAILED for record in ended):
+        raise SandboxError(
+            f"all of the first {len(ended)} trials failed; the last: {ended[-1].error}"
         )
 
 

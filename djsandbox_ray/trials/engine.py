@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from ray import tune
+from ray.tune.error import TuneError
 
 from djsandbox_ray.cluster import check_placeable
 from djsandbox_ray.errors import SandboxError
@@ -72,6 +73,9 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=_RESTARTS),
             ),
         ).fit()
+    except TuneError as error:
+        # Tune turns what a callback raises into text.
+        raise reporter.raised or error from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if unfinished := reporter.unfinished():
@@ -94,6 +98,7 @@ class _Reporter(tune.Callback):
     ) -> None:
         self._records = {spec.id: TrialRecord(spec, TrialState.RUNNING) for spec in specs}
         self._on_record = on_record
+        self.raised: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for its snapshots, which nobody restores.
@@ -133,4 +138,8 @@ class _Reporter(tune.Callback):
     def _update(self, trial: Any, **changes: Any) -> None:
         record = replace(self._record(trial), **changes)
         self._records[record.spec.id] = record
-        self._on_record(record)
+        try:
+            self._on_record(record)
+        except Exception as error:
+            self.raised = error
+            raise

@@ -55,7 +55,7 @@ class Trial(tune.Trainable):
         seed = int(new_config["trial"]["seed"])
         rows = ray.get(shared.members[pool.id])
         drawn = draw(pool, rows, seed, shared.draw_size, shared.base_seed)
-        task = TrialTask(
+        self._task = TrialTask(
             seed=seed,
             rows=drawn.rows,
             captions=drawn.captions,
@@ -64,7 +64,7 @@ class Trial(tune.Trainable):
             gpus=shared.gpus,
             evaluate=shared.suite.run,
         )
-        self._reports: Iterator[RungReport] = shared.family.train(task, shared.prepared)
+        self._reports: Iterator[RungReport] | None = None
         return True
 
     def step(self) -> dict[str, Any]:
@@ -74,6 +74,8 @@ class Trial(tune.Trainable):
         starts again only those trials whose process died.
         """
         try:
+            if self._reports is None:
+                self._reports = self._shared.family.train(self._task, self._shared.prepared)
             report = next(self._reports, None)
             if report is None:
                 raise SandboxError("the model family ended before the budget")

@@ -90,3 +90,16 @@ def test_bytes_that_are_not_unicode_are_rejected(open_source, tmp_path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "\xff"}\n')
     (item,) = items(open_source("jsonl", path=str(tmp_path / "a.jsonl")))
     assert item.reason == "bad_json"
+
+
+def test_a_link_that_leads_out_of_the_folder_is_rejected(
+    open_source, write_jsonl, jpeg, tmp_path: Path
+) -> None:
+    path = Path(write_jsonl([line(0), line(1)], {"images/0.jpg": jpeg(0)}))
+    outside = tmp_path.parent / f"{tmp_path.name}-secret.jpg"
+    outside.write_bytes(jpeg(1))
+    (path.parent / "images" / "1.jpg").symlink_to(outside)
+    kept, rejected = items(open_source("jsonl", path=str(path)))
+    assert isinstance(kept, Sample)
+    assert isinstance(rejected, Rejection)
+    assert rejected.reason == "escaping_path"

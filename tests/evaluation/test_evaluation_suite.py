@@ -12,6 +12,7 @@ from table_encoder import TableEncoder, split_of
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Encoder, Evaluator
+from djsandbox_ray.evaluation.retrieval import RetrievalConfig
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.sections import Component
@@ -145,3 +146,18 @@ def test_identity_is_plain_and_tells_suites_apart() -> None:
 def test_a_suite_can_be_sent_to_another_process() -> None:
     suite = pickle.loads(pickle.dumps(make(RETRIEVAL, ZERO_SHOT)))
     assert suite.run(ENCODER) == make(RETRIEVAL, ZERO_SHOT).run(ENCODER)
+
+
+def test_a_score_that_nobody_gives_is_an_error_of_the_first_evaluation() -> None:
+    split = Split("id", "", ("a", "b"), ({}, {}))
+
+    class Same:
+        def images(self, split: Split) -> np.ndarray:
+            return np.eye(2, dtype=np.float32)
+
+        def texts(self, texts: object) -> np.ndarray:
+            return np.eye(2, dtype=np.float32)
+
+    suite = Suite([RetrievalConfig(type="retrieval", k=[1])], split, ["accuracy"])
+    with pytest.raises(BadInput, match=r"evaluation\.score: no evaluator gives accuracy \(given: "):
+        suite.run(Same())

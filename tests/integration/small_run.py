@@ -55,6 +55,26 @@ class Flaky(Clip):
         yield from super().train(task, shared)
 
 
+class Hopeless(Clip):
+    """Never trains."""
+
+    def train(self, task: TrialTask, shared: Any) -> Iterator[RungReport]:
+        raise RuntimeError("there is no hope")
+
+
+class Stumbling(Clip):
+    """Fails on some draws while a file ``stumble`` lies beside the storage."""
+
+    def prepare(self, train: str, evaluation: str) -> Any:
+        return super().prepare(train, evaluation), Path(train.split("/storage/")[0]) / "stumble"
+
+    def train(self, task: TrialTask, shared: Any) -> Iterator[RungReport]:
+        prepared, stone = shared
+        if stone.exists() and task.seed == 1 and int(task.rows[0]) % 3 == 0:
+            raise RuntimeError("stumbled")
+        yield from super().train(task, prepared)
+
+
 def write(folder: Path, changes: dict[str, Any] | None = None) -> Path:
     """Write the configuration, with its storage in ``folder``."""
     path = folder / "config.yaml"

@@ -15,6 +15,7 @@ import yaml
 from rich.console import Console
 from small_run import SMALL, load, mlflow_runs
 
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.workflows.plan import make_plan
 from djsandbox_ray.workflows.run import run_sandbox
 
@@ -162,6 +163,44 @@ def test_failed_trials_are_left_out_and_said(ray_cluster: None, tmp_path: Path) 
     assert "the training loss is inf after 32 samples" in out
     states = [run.data.tags.get("state") for run in mlflow_runs(tmp_path)]
     assert states.count("FAILED") == failed
+
+
+def test_crashed_trials_are_tried_again_by_the_same_command(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    changes = {
+        "trials": {**SMALL["trials"], "model": {"type": "small_run:Stumbling", "batch_size": 32}},
+        "operators": ["special_characters_filter"],
+        "scorer": None,
+        "pools": {"controls": 8, "size": 250},
+    }
+    stone = tmp_path / "stumble"
+    stone.touch()
+    outputs, out = _run(tmp_path, changes)
+    assert outputs["trials"].crashed > 0
+    assert "FAILED: RuntimeError: stumbled" in out
+    before = _files(tmp_path, "trials/*")
+    stone.unlink()
+    again, _ = _run(tmp_path, changes)
+    assert again["trials"].failed == 0
+    changed = _files(tmp_path, "trials/*").items() - before.items()
+    assert len(changed) == outputs["trials"].crashed, "only those are trained again"
+    assert pd.read_csv(tmp_path / "storage/runs/small/ranking.csv")["failed"].sum() == 0
+    assert len(mlflow_runs(tmp_path)) == 1 + (3 + 2 + 8) * 2
+    assert _run(tmp_path, changes)[1].count("done before") == 9
+
+
+def test_a_run_in_which_everything_fails_ends_early(ray_cluster: None, tmp_path: Path) -> None:
+    changes = {
+        "trials": {**SMALL["trials"], "model": {"type": "small_run:Hopeless"}},
+        "operators": ["special_characters_filter"],
+        "scorer": None,
+    }
+    with pytest.raises(SandboxError, match=r"all of the first \d trials failed.*no hope"):
+        _run(tmp_path, changes)
+    assert len(_files(tmp_path, "trials/*")) < 10
+    state = json.loads((tmp_path / "storage" / "runs" / "small" / "run.json").read_text())
+    assert state["state"] == "FAILED"
 
 
 def test_leaked_samples_are_reported_and_kept_out(ray_cluster: None, tmp_path: Path) -> None:
