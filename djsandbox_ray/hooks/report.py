@@ -38,6 +38,7 @@ class WriteReport(Hook):
             rows, title=f"{self.config.name}: change against the controls", unit=unit
         )
         tables = [self._composition(key, dataset, pools) for key in self.config.report.labels]
+        tables.append(_statistics(pools))
         page = report_html(
             self.config.name,
             rows,
@@ -95,3 +96,13 @@ class WriteReport(Hook):
             for pool, line in zip(shown, shares, strict=True)
         ]
         return ReportTable(f"Share of samples by {key}, in %", ["pool", *names], rows)
+
+
+def _statistics(pools: Pools) -> ReportTable:
+    """Tabulate what every statistic is worth as a ruler."""
+    rows = [
+        [name, str(missing), f"{pools.contrast[name]:.3f}" if name in pools.contrast else "-"]
+        for name, missing in pools.missing.items()
+    ]
+    header = ["statistic", "samples without a value", "contrast of high to low"]
+    return ReportTable("Statistics", header, rows)

@@ -67,6 +67,7 @@ def test_every_artifact_is_there(finished: tuple[Path, str]) -> None:
     assert (run / "figures" / "ranking.png").read_bytes().startswith(b"\x89PNG")
     page = (run / "report.html").read_text()
     assert "Share of samples by defect" in page
+    assert "samples without a value" in page
     assert "aspect_ratios" in page
 
 
