@@ -11,8 +11,10 @@ from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
+import psutil
 import yaml
 from rich.console import Console
 from rich.text import Text
@@ -107,13 +109,52 @@ def _check_placeable(config: RunConfig) -> None:
         check_placeable(resources.cpus_per_worker, resources.gpus_per_worker, where)
 
 
+def refuse_if_running(context: Context) -> None:
+    """Refuse to write into a run that another living process of this machine is writing.
+
+    Raises:
+        BadInput: says which process it is.
+    """
+    path = f"{context.folder}/run.json"
+    if not context.storage.exists(path):
+        return
+    state = context.storage.read_json(path)
+    owner = state.get("process")
+    if state["state"] == "RUNNING" and owner and owner != _process() and _is_alive(owner):
+        raise BadInput(
+            f"the run {context.config.name!r} in {context.storage.url} is being run by process "
+            f"{owner['pid']}; wait for it, stop it, or choose another name"
+        )
+
+
+def _process(pid: int | None = None) -> dict[str, Any]:
+    """Identify a process of this machine: numbers are given again, the time makes them unique."""
+    return {
+        "host": gethostname(),
+        "pid": pid or os.getpid(),
+        "started": psutil.Process(pid).create_time(),
+    }
+
+
+def _is_alive(owner: dict[str, Any]) -> bool:
+    if owner["host"] != gethostname():
+        return False  # cannot be known
+    try:
+        zombie = psutil.Process(owner["pid"]).status() == psutil.STATUS_ZOMBIE
+        return not zombie and _process(owner["pid"]) == owner
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _begin(context: Context) -> dict[str, Any]:
+    refuse_if_running(context)
     storage, config = context.storage, context.config
     resolved = config.model_dump(mode="json", by_alias=True)
     text = without_secrets(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     storage.write_bytes(f"{context.folder}/config.yaml", text.encode())
     state = {
         "state": "RUNNING",
+        "process": _process(),
         "started": _now(),
         "finished": None,
         "versions": {"djsandbox-ray": __version__, **_versions()},

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from rich.console import Console
 
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.workflows.run import run_sandbox
+from djsandbox_ray.reporting import Progress
+from djsandbox_ray.workflows.run import open_context, refuse_if_running, run_sandbox
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
@@ -28,3 +33,26 @@ def test_missing_data_is_found_in_all_sources_at_once(tmp_path: Path) -> None:
     lines = str(caught.value).splitlines()
     assert [line.split(":")[0] for line in lines] == ["dataset", "scorer.dataset"]
     assert not (tmp_path / "storage").exists()
+
+
+def test_two_runs_of_one_name_do_not_write_over_each_other(tmp_path: Path) -> None:
+    config = load_config(str(DEMO), ["tracking.type=none"], str(tmp_path))
+    context = open_context(config, Progress(Console(quiet=True)))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        started = psutil.Process(other.pid).create_time()
+        owner = {"host": gethostname(), "pid": other.pid, "started": started}
+
+        def written_by(**changes: Any) -> None:
+            state = {"state": "RUNNING", "process": {**owner, **changes}}
+            context.storage.write_json("runs/demo/run.json", state)
+
+        written_by()
+        with pytest.raises(BadInput, match=f"is being run by process {other.pid}"):
+            refuse_if_running(context)
+        written_by(started=started - 60)  # the number was given to another process since
+        refuse_if_running(context)
+        written_by(host="elsewhere")
+        refuse_if_running(context)
+        written_by()
+        other.kill()
+    refuse_if_running(context)  # it was killed: this is how a run is resumed
