@@ -61,9 +61,10 @@ def test_agrees_with_monte_carlo(controls, df):
         assert max_t_cdf(c, pools, controls, df) == pytest.approx(1 - alpha, abs=1e-10)
 
 
-def test_published_table():
-    # Dunnett (1964), two-sided 5 %, one control: 2 treatments and 10 df, 9 treatments and 20 df;
-    # studentized maximum modulus of 3 means and 10 df (Stoline & Ury 1979).
+def test_tabulated_values():
+    # Values as tables of Dunnett's two-sided test and of the studentized maximum modulus are
+    # remembered to have them, not read off the papers: the proof is the comparison with scipy and
+    # with Monte Carlo above, this is a look from a third side.
     assert critical_value(0.05, 2, 1, 10) == pytest.approx(2.57, abs=0.005)
     assert critical_value(0.05, 9, 1, 20) == pytest.approx(2.95, abs=0.005)
     assert critical_value(0.05, 3, math.inf, 10) == pytest.approx(2.829, abs=0.002)
