@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ import ray
 import torch
 from open_clip import ClipLoss
 
+from djsandbox_ray.analysis.aggregate import Aggregate
 from djsandbox_ray.cluster import connect
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
@@ -28,7 +30,9 @@ from djsandbox_ray.trials.clip.samples import Packed
 from djsandbox_ray.trials.clip.training import normalise
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.engine import run_trials
-from djsandbox_ray.trials.trainable import Shared
+from djsandbox_ray.trials.stopping.none import NoStopping
+from djsandbox_ray.trials.stopping.stopping import Competition, StoppingConfig
+from djsandbox_ray.trials.worker import Shared
 
 
 def bare_loop(images: Any, tokens: Any, arch: dict[str, Any], budget: int, batch: int) -> float:
@@ -65,6 +69,7 @@ def main() -> None:
     tokens = rng.integers(1, arch["text_cfg"]["vocab_size"], (args.rows, context), dtype=np.int32)
 
     connect(cpus=1)
+    storage = tempfile.TemporaryDirectory()
     samples = Packed(args.rows, (ray.put(images),), (ray.put(tokens),))
     rows = np.arange(args.rows, dtype=np.int64)
     pool = Pool("pool", PoolKind.BUCKET, "pool", 0, args.rows, "none")
@@ -78,8 +83,9 @@ def main() -> None:
         draw_size=args.rows,
         base_seed=0,
         rungs=(args.budget,),
-        cpus=1,
-        gpus=0,
+        storage=storage.name,
+        resources=Resources(),
+        retries=0,
     )
     seen: dict[int, dict[str, float]] = {}
 
@@ -97,10 +103,22 @@ def main() -> None:
             TrialSpec(f"{repeat}-{seed}", "pool", seed, "none", args.budget) for seed in (0, 1)
         ]
         seen.clear()
-        run_trials(specs, shared, Resources(), on_record)
+        competition = Competition(
+            pools=shared.pools,
+            specs=specs,
+            known={},
+            rungs=shared.rungs,
+            metrics=None,
+            aggregate=Aggregate.STANDARDIZED,
+            decisions=(),
+            on_decision=print,
+        )
+        choice = NoStopping(StoppingConfig(type="none"))
+        run_trials(specs, shared, choice, competition, on_record, "tune")
         inside.append(seen[1]["inside"])
         whole.append(args.budget / (seen[1]["end"] - seen[0]["end"]))
     ray.shutdown()
+    storage.cleanup()
 
     base = statistics.median(bare)
     print(f"{args.arch}, batch {args.batch}, {args.budget} samples, median of {args.repeats}")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray.cluster import prepare_environment
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError
 
 app = typer.Typer(
     name="djsandbox",
@@ -32,6 +32,9 @@ StorageUrl = Annotated[
     str | None, typer.Option("--storage", help="Folder or URL for artifacts, over the config's.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+OverBudget = Annotated[
+    bool, typer.Option("--over-budget", help="Allow more than the section `cost` does.")
+]
 
 
 @app.command()
@@ -39,12 +42,16 @@ def run(
     config: ConfigPath,
     overrides: Overrides = None,
     storage: StorageUrl = None,
+    over_budget: OverBudget = False,
 ) -> None:
     """Run a configuration, or resume it: what is done is not done again."""
     from djsandbox_ray.config import load_config
+    from djsandbox_ray.workflows.plan import check_budget
     from djsandbox_ray.workflows.run import run_sandbox
 
-    run_sandbox(load_config(config, overrides or (), storage), _console())
+    loaded = load_config(config, overrides or (), storage)
+    check_budget(loaded, over_budget)
+    run_sandbox(loaded, _console())
 
 
 @app.command()
@@ -53,16 +60,48 @@ def plan(
     overrides: Overrides = None,
     storage: StorageUrl = None,
     as_json: AsJson = False,
+    power: Annotated[
+        bool, typer.Option("--power", help="Which effect can be found, by earlier runs' noise.")
+    ] = False,
+    effect: Annotated[
+        float | None,
+        typer.Option("--effect", help="With --power: the change to find, 0.05 for +5 %.", min=0),
+    ] = None,
+    over_budget: OverBudget = False,
 ) -> None:
     """Say what a run would do, what of it is done, and what it would cost. Runs nothing."""
     from djsandbox_ray.config import load_config
-    from djsandbox_ray.workflows.plan import make_plan, plan_table
+    from djsandbox_ray.workflows.plan import check_budget, make_plan, plan_table
+    from djsandbox_ray.workflows.power import make_power, power_table
 
-    made = make_plan(load_config(config, overrides or (), storage))
+    loaded = load_config(config, overrides or (), storage)
+    if effect is not None and not power:
+        raise BadInput("--effect is for --power")
+    made = {**make_plan(loaded), **({"power": make_power(loaded, effect)} if power else {})}
     if as_json:
         typer.echo(json.dumps(made, indent=2))
     else:
         _console().print(plan_table(made))
+        if power:
+            _console().print(power_table(made["power"]))
+    check_budget(loaded, over_budget)
+
+
+@app.command()
+def sync(
+    run: Annotated[str, typer.Argument(help="The name of the run.")],
+    storage: Annotated[str, typer.Option("--storage", help="Where it lies.")] = "./sandbox",
+    uri: Annotated[
+        str | None, typer.Option("--uri", help="Another MLflow server or database.")
+    ] = None,
+) -> None:
+    """Send to MLflow what an outage kept away, or to another server. Nothing gets there twice."""
+    from djsandbox_ray.workflows.sync import sync_run
+
+    told = sync_run(run, storage, uri)
+    if told.unsent:
+        raise SandboxError(f"{told.unsent} records could not be sent; try again later")
+    _console().print(f"{told.trials} trials of {told.runs} run(s) are there")
 
 
 @app.command()

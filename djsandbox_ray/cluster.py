@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.placement import groups_that_fit, in_words
 
 # Read by Ray, Hugging Face and Data-Juicer when they are imported, in every process of the cluster.
 ENVIRONMENT = {
@@ -74,17 +77,84 @@ def node_resources() -> list[dict[str, float]]:
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 
-def check_placeable(cpus: float, gpus: float, where: str) -> None:
-    """Check that some node is large enough, free or not: Ray would wait for it for ever.
+def capacities() -> list[dict[str, float]]:
+    """Return what trials can ever get of every living node.
+
+    What the driver's own Ray job reserved for its entrypoint (``ray job submit
+    --entrypoint-num-cpus``) is taken away: it is not free as long as this process lives.
+    """
+    import ray
+
+    node_id, held = _entrypoint()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    found = []
+    for node in nodes:
+        if node["Alive"]:
+            own = held if node["NodeID"] == node_id else {}
+            total = node["Resources"]
+            found.append({name: total[name] - own.get(name, 0) for name in total})
+    return found
+
+
+def check_placeable(bundles: Sequence[Mapping[str, float]], where: str) -> None:
+    """Check that the cluster has room for a group, free or not: Ray would wait for it for ever.
+
+    Args:
+        bundles: what each worker of the group needs of one node: ``{"CPU": 1, "GPU": 0.5}``.
+        where: the section of the configuration that asks.
 
     Raises:
-        BadInput: no node of the cluster can ever place it; ``where`` is the section that asks.
+        BadInput: the living nodes can never place the group at once.
     """
-    nodes = node_resources()
-    if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+    nodes = capacities()
+    if groups_that_fit(bundles, nodes, most=1):
         return
-    have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+    _, held = _entrypoint()
+    own = f" beside the {in_words([held])} of this job's own entrypoint" if held else ""
     raise BadInput(
-        f"{where} asks for {cpus:g} CPUs and {gpus:g} GPUs at once, "
-        f"which no node of the cluster has ({have})"
+        f"{where} asks for {in_words(bundles)} at once, which the nodes of the cluster do not "
+        f"have{own}: {in_words(nodes)}"
     )
+
+
+def slots(bundles: Sequence[Mapping[str, float]]) -> int:
+    """Return how many such groups have room in the whole cluster at once, free or not."""
+    return groups_that_fit(bundles, capacities())
+
+
+def free_resources() -> dict[str, float]:
+    """Return the CPUs and GPUs of the whole cluster that nobody uses; may lag by a second."""
+    import ray
+
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    return {name: free.get(name, 0.0) for name in ("CPU", "GPU")}
+
+
+def waited_for(bundles: Sequence[Mapping[str, float]]) -> str:
+    """Say what a group waits for, for the progress: ``4 CPUs (1.5 free)``."""
+    free = free_resources()
+    wanted = {name: sum(bundle.get(name, 0) for bundle in bundles) for name in free}
+    return " and ".join(
+        f"{wanted[name]:g} {name}s ({free[name]:g} free)" for name in free if wanted[name]
+    )
+
+
+def _entrypoint() -> tuple[str | None, dict[str, float]]:
+    """Return the node on which the Ray job of this driver runs, and what it reserved there.
+
+    Ray counts it as used by an actor of its own and tells it nowhere but in the job's record.
+    """
+    config = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    job = json.loads(config).get("metadata", {}).get("job_submission_id") if config else None
+    if job is None:
+        return None, {}
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    found = _internal_kv_get(f"_ray_internal_job_info_{job}".encode(), namespace="job")
+    record = json.loads(found) if found else {}
+    held = {
+        "CPU": record.get("entrypoint_num_cpus"),
+        "GPU": record.get("entrypoint_num_gpus"),
+        **(record.get("entrypoint_resources") or {}),
+    }
+    return record.get("driver_node_id"), {name: amount for name, amount in held.items() if amount}

@@ -8,17 +8,19 @@ from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny, ValidationError
 
+from djsandbox_ray.analysis.config import ConfirmConfig, LearningRateConfig
 from djsandbox_ray.dataset.config import IngestConfig
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.config import EvaluationConfig
-from djsandbox_ray.pools.config import PoolConfig
+from djsandbox_ray.ledger.config import CostConfig
+from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS, PoolConfig
 from djsandbox_ray.reporting.config import ReportConfig
 from djsandbox_ray.sections import Component, Section, component
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.stats.needs import needs
 from djsandbox_ray.stats.operators import BadProcess, parse_process
-from djsandbox_ray.tracking.mlflow_format import without_secrets
 from djsandbox_ray.tracking.tracker import TRACKERS
 from djsandbox_ray.trials.config import TrialsConfig
 from djsandbox_ray.trials.scorer import REFERENCE, ScorerConfig
@@ -57,6 +59,12 @@ class RunConfig(Section):
     """How every pool is trained."""
     evaluation: EvaluationConfig
     """How every model is measured."""
+    confirm: ConfirmConfig = ConfirmConfig()
+    """The second look at the pools that are called better."""
+    learning_rate_check: LearningRateConfig | None = None
+    """An optional arm: whether the verdicts hold at a second learning rate."""
+    cost: CostConfig | None = None
+    """What a full training costs, and how many of them the run may cost."""
     report: ReportConfig = ReportConfig()
     """What the report shows beside the verdicts."""
     tracking: Annotated[SerializeAsAny[Component], component(TRACKERS)] = Field(
@@ -98,6 +106,8 @@ def load_config(path: str, overrides: Sequence[str] = (), storage: str | None = 
             if not problem.where.startswith("operators[")
         ]
     found += _operator_problems(document)
+    if config is not None:
+        found += _trial_problems(config)
     if config is None or found:
         listed = "\n".join(f"  {without_secrets(line)}" for line in found)
         raise BadInput(f"{path}: {len(found)} error(s) in the configuration\n{listed}")
@@ -137,6 +147,28 @@ def _with(place: Any, keys: list[str], value: Any) -> Any:
     changed = list(place)
     changed[int(key)] = _with(place[int(key)], rest, value) if rest else value
     return changed
+
+
+def _trial_problems(config: RunConfig) -> list[str]:
+    """Find what single sections cannot: they contradict each other."""
+    found = []
+    model = config.trials.model
+    if config.learning_rate_check and "learning_rate" not in type(model).model_fields:
+        found.append(
+            f"learning_rate_check: the model {model.type!r} has no setting 'learning_rate'"
+        )
+    if config.trials.seeds == 1 and config.pools.draw_share < 1:
+        found.append(
+            "trials.seeds: one seed is only for whole buckets (pools.draw_share: 1.0); else at "
+            "least 2 are needed"
+        )
+    controls = config.pools.controls
+    if config.pools.draw_share == 1 and controls != "auto" and controls < WHOLE_BUCKET_CONTROLS:
+        found.append(
+            "pools.controls: whole buckets (pools.draw_share: 1.0) need at least "
+            f"{WHOLE_BUCKET_CONTROLS} control arms, not {controls}"
+        )
+    return found
 
 
 def _operator_problems(document: dict[str, Any]) -> list[str]:

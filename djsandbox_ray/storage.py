@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.masking import without_secrets
 
 _PART = ".part"
 
@@ -36,10 +37,16 @@ class Storage:
         try:
             self._fs, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
-            raise BadInput(f"storage {url!r} cannot be opened: {error}") from error
+            # The error would show the address as it is.
+            raise BadInput(without_secrets(f"storage {url!r} cannot be opened: {error}")) from None
         self.is_local = isinstance(self._fs, LocalFileSystem)
         self._root = str(root).rstrip("/")
         self.url = self._root if self.is_local else url.rstrip("/")
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be printed or logged: without user names, passwords and tokens."""
+        return without_secrets(self.url)
 
     def uri(self, path: str) -> str:
         """Return the absolute path (local) or URL of ``path``, for other libraries to open."""
@@ -135,7 +142,9 @@ class Storage:
         try:
             self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
-            raise BadInput(f"storage {self.url!r} cannot be written: {error}") from error
+            raise BadInput(
+                without_secrets(f"storage {self.url!r} cannot be written: {error}")
+            ) from None
 
     def _at(self, path: str) -> str:
         _check_inside(path)

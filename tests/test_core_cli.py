@@ -124,7 +124,7 @@ def test_a_bad_config_is_told_without_a_traceback(program: Program, tmp_path: Pa
     path = tmp_path / "bad.yaml"
     path.write_text(
         "name: x\ndataset: {type: shapes, samples: 1}\noperators: [text_lenght_filter]\n"
-        "trials: {model: {type: clip}, budget: 1, rungs: [2]}\n"
+        "trials: {model: {type: clip}, budget: 1, early_stopping: {type: race, rungs: [2]}}\n"
         "evaluation: {dataset: {type: '[red]shapes[/red]'}, metrics: [{type: zero_shot}]}\n"
     )
     for command in ("run", "plan"):

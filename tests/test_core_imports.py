@@ -21,6 +21,8 @@ BASE = {
     "cluster",
     "errors",
     "identity",
+    "masking",
+    "placement",
     "records",
     "registry",
     "sections",
@@ -126,7 +128,8 @@ def test_hooks_do_not_know_each_other() -> None:
     for module in MODULES:
         if part(module) == "hooks" and module != f"{PACKAGE}.hooks":
             others = {name for name in ours(module) if part(name) == "hooks"}
-            assert others <= {f"{PACKAGE}.hooks.hook"}, module
+            shared = {f"{PACKAGE}.hooks.{name}" for name in ("hook", "study", "watch")}
+            assert others <= shared, module
 
 
 def test_capabilities_know_only_the_protocol_of_tracking() -> None:

@@ -48,6 +48,18 @@ def test_a_url_stays_a_url() -> None:
     assert storage.uri("a/b.json") == "memory://bucket/prefix/a/b.json"
 
 
+def test_what_is_shown_holds_no_secret(tmp_path: Path) -> None:
+    storage = Storage("memory://me:secret@bucket/prefix?token=secret")
+    assert storage.shown == "memory://***@bucket/prefix?token=***"
+    assert "secret" in storage.url  # other libraries need it
+    assert Storage(str(tmp_path)).shown == str(tmp_path)
+    with pytest.raises(BadInput) as caught:
+        Storage("nosuch://me:secret@bucket?token=secret")
+    assert "nosuch://***@bucket?token=***" in str(caught.value)
+    assert "me:secret" not in str(caught.value)
+    assert caught.value.__suppress_context__  # which shows the address as it is
+
+
 @pytest.mark.parametrize("url", ["nosuch://bucket", "s3x://bucket/prefix"])
 def test_an_unknown_scheme_is_bad_input(url: str) -> None:
     with pytest.raises(BadInput, match="cannot be opened"):

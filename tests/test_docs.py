@@ -110,12 +110,24 @@ def test_the_evaluator_measures(my_module: Path) -> None:
     assert suite.run(Same()) == {"alignment/mean_cosine": 1.0}
 
 
-def test_the_model_family_reports_its_rungs(my_module: Path) -> None:
+def test_the_model_family_reports_its_rungs(my_module: Path, tmp_path: Path) -> None:
     from djsandbox_ray.sections import Component
+    from djsandbox_ray.trials.checkpoint import Checkpoint
     from djsandbox_ray.trials.family import FAMILIES, TrialTask
+    from djsandbox_ray.trials.group import Group
 
     rows = np.array([1, 2, 3])
-    task = TrialTask(0, rows, rows, (5, 10), 1, 0, lambda encoder: {})
+    task = TrialTask(
+        seed=0,
+        rows=rows,
+        captions=rows,
+        rungs=(5, 10),
+        cpus=1,
+        gpus=0,
+        checkpoint=Checkpoint(str(tmp_path), "trial"),
+        group=Group(),
+        evaluate=lambda encoder: {},
+    )
     family = FAMILIES.get("my_module:Counter")(Component(type="my_module:Counter"))
     reports = list(family.train(task, None))
     assert [(report.samples, report.metrics) for report in reports] == [

@@ -6,25 +6,35 @@ How data flows through the modules:
 - ``yardstick``  the control trials' mean and noise per metric
 - ``aggregate``  the metrics of one trial against that baseline, as one number: its score
 - ``verdicts``   the scores of pools against those of control arms: effect, interval, p, q, verdict
+- ``design``     the plan of a comparison: arms, seeds and the size of draws
+- ``moderated``  the variance behind the intervals: between control arms, steadied by within arms
+- ``shape``      how wide an interval is, given both variances: narrow, with a bounded error
+- ``squeeze``    the variance within each arm, where arms do not vary alike
 - ``dunnett``    the distribution behind the intervals: max |t| over pools that share controls
 - ``ranking``    all of the above, from trial records to the rows of the ranking
 - ``ranking_csv``  those rows as ``ranking.csv`` and back
 """
 
 from djsandbox_ray.analysis.aggregate import Aggregate, relative_change
+from djsandbox_ray.analysis.design import Design
 from djsandbox_ray.analysis.dunnett import critical_value, max_t_cdf
+from djsandbox_ray.analysis.moderated import Moderation, between_variance, within_variance
 from djsandbox_ray.analysis.ranking import rank
 from djsandbox_ray.analysis.ranking_csv import read_csv, write_csv
 from djsandbox_ray.analysis.verdicts import Verdict, verdicts
 
 __all__ = [
     "Aggregate",
+    "Design",
+    "Moderation",
     "Verdict",
+    "between_variance",
     "critical_value",
     "max_t_cdf",
     "rank",
     "read_csv",
     "relative_change",
     "verdicts",
+    "within_variance",
     "write_csv",
 ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import Pool, TrialRecord, TrialState
+from djsandbox_ray.records import Pool, PoolKind, TrialRecord, TrialState
 
 Key = tuple[str, int]
 """Pool id and seed."""
@@ -18,8 +18,8 @@ def trial_grid(pools: Sequence[Pool], trials: Iterable[TrialRecord], seeds: Sequ
 
     Raises:
         BadInput: no seeds, or one twice; a pool twice; a trial that is missing, twice there, of an
-            unknown pool or seed, still running, or completed without a report at its full budget;
-            budgets that differ.
+            unknown pool or seed, still running, completed without a report at its full budget, or
+            stopped early although its pool is a control or self-test; budgets that differ.
     """
     expected = [(pool.id, seed) for pool in pools for seed in seeds]
     if not seeds or len(set(seeds)) != len(seeds):
@@ -27,6 +27,7 @@ def trial_grid(pools: Sequence[Pool], trials: Iterable[TrialRecord], seeds: Sequ
     if len(set(expected)) != len(expected):
         raise BadInput("a pool is given twice; pool ids must be unique")
     known = set(expected)
+    may_stop = {pool.id for pool in pools if pool.kind is PoolKind.BUCKET}
     grid: Grid = {}
     for trial in trials:
         key = (trial.spec.pool, trial.spec.seed)
@@ -40,6 +41,10 @@ def trial_grid(pools: Sequence[Pool], trials: Iterable[TrialRecord], seeds: Sequ
             raise BadInput(
                 f"{describe(trial)} is completed, but has no report at its budget of "
                 f"{trial.spec.budget} samples"
+            )
+        if trial.state is TrialState.STOPPED and key[0] not in may_stop:
+            raise BadInput(
+                f"{describe(trial)} was stopped early; controls and self-tests never are"
             )
         grid[key] = trial
     missing = [key for key in expected if key not in grid]
@@ -73,6 +78,21 @@ def completed_metrics(grid: Grid) -> dict[Key, Mapping[str, float]]:
             if not math.isfinite(metrics[name]):
                 raise BadInput(f"{describe(grid[key])}: metric {name!r} is {metrics[name]}")
     return measured
+
+
+def given_up(grid: Grid) -> dict[str, int]:
+    """Return the pools with a trial that was stopped early.
+
+    Returns:
+        By pool, the samples that the least complete of these trials had reported; 0 if none had
+        reported anything.
+    """
+    found: dict[str, int] = {}
+    for (pool, _), trial in grid.items():
+        if trial.state is TrialState.STOPPED:
+            samples = trial.reports[-1].samples if trial.reports else 0
+            found[pool] = min(found.get(pool, samples), samples)
+    return found
 
 
 def describe(trial: TrialRecord) -> str:

@@ -2,28 +2,31 @@
 
 A pool and a control are *arms*: a bucket of samples, and one score per seed, each from a draw of
 the bucket. Which samples are in the bucket moves all scores of an arm together, and more seeds do
-not average that away; so an arm's noise is measured between control arms, never within an arm:
+not average that away; so an arm's noise is measured between control arms, never within arms alone:
 
     t = (pool's mean - mean of the C control means) / sqrt(s2 (1 + 1/C)),
 
-s2 the variance of the C control arms' means, C - 1 degrees of freedom, with Dunnett's critical
-value of the maximum over all pools (:mod:`djsandbox_ray.analysis.dunnett`). Seed effects that all
-arms share cancel: with complete data the mean of the differences within seeds is the difference of
-arm means. The family-wise error is at most alpha when pools that have no effect are exchangeable
-with control arms; the tests simulate it.
+s2 the variance of the C control arms' means. Where draws are smaller than the bucket, the variance
+within arms says something about it too, and s2 is moderated by that
+(:mod:`djsandbox_ray.analysis.moderated`); arms that do not vary alike are allowed for
+(:mod:`djsandbox_ray.analysis.squeeze`). The critical value is that of the maximum over all pools.
+Seed effects that all arms share cancel: with complete data the mean of the differences within seeds
+is the difference of arm means. The family-wise error is at most alpha when pools that have no
+effect are exchangeable with control arms; the tests simulate it, and how much more it is for pools
+whose trials scatter more than those of the controls.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from djsandbox_ray.analysis.dunnett import critical_value
+from djsandbox_ray.analysis.design import Design
+from djsandbox_ray.analysis.moderated import Moderation, between_variance
+from djsandbox_ray.analysis.squeeze import squeeze
 
 Floats = NDArray[np.float64]
 
@@ -53,6 +56,10 @@ def verdicts(
     pool_scores: Mapping[str, ArrayLike],
     control_scores: Iterable[ArrayLike],
     alpha: float = 0.05,
+    *,
+    draw_share: float = 1.0,
+    buckets: int = 3,
+    pools: int | None = None,
 ) -> list[Verdict]:
     """Compare every pool with the control arms.
 
@@ -61,34 +68,43 @@ def verdicts(
     That is an upper bound: an arm mean over k seeds has variance b + w/k (b from the bucket, w per
     seed), and S/k (b + w/S) = b S/k + w/k is not less. As the controls' part of the t-values is
     then no longer the same for all pools, the critical value is that for uncorrelated ones, which
-    holds under any correlation (Sidak's inequality).
+    holds under any correlation (Sidak's inequality). Such a pool has no part in the variance
+    within arms, and its own is taken to be that of the controls.
 
-    Without any spread among the control arms (beyond rounding) there is no noise to allow for:
-    intervals have no width, a difference other than 0 is decided (p = 0), none is undecided
-    (p = 1).
+    Without any spread among the control arms (beyond rounding), neither between nor within them,
+    there is no noise to allow for: intervals have no width, a difference other than 0 is decided
+    (p = 0), none is undecided (p = 1).
 
     Args:
         pool_scores: pool id to its scores, shape (seeds,), one per draw; higher is better.
         control_scores: shape (controls, seeds), in the same order of seeds.
-        alpha: family-wise error rate over all pools given, in (0, 1).
+        alpha: family-wise error rate over the family, in (0, 1).
+        draw_share: size of a draw over the size of its bucket, in (0, 1]. At 1 nothing bounds what
+            a bucket adds to the variance within arms, so only that between controls is used.
+        buckets: parts that a statistic is cut into.
+        pools: size of the family over which errors are controlled: all pools of the study, also
+            those given up early that have no scores here. By default those given.
 
     Returns:
         One verdict per pool, in the order of ``pool_scores``.
 
     Raises:
-        ValueError: alpha outside (0, 1); ragged shapes; an infinite score; a pool without any
-            score (leave it out); fewer than 3 complete control arms.
+        ValueError: alpha or draw_share out of range; fewer than 2 buckets; a family smaller than
+            the pools given; ragged shapes; an infinite score; a pool without any score (leave it
+            out); fewer than 3 complete control arms.
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}; a rate strictly between 0 and 1 is needed")
     controls = _complete_arms(control_scores)
+    family = len(pool_scores) if pools is None else pools
+    if family < len(pool_scores):
+        raise ValueError(f"pools is {family}, but {len(pool_scores)} pools have scores")
+    count, seeds = controls.shape
+    design = Design(max(family, 1), count, seeds, draw_share, buckets)
     if not pool_scores:
         return []
-    seeds = controls.shape[1]
-    pools = np.stack([_pool_row(name, row, seeds) for name, row in pool_scores.items()])
-    effect, error = contrasts(pools, controls)
-    half = half_widths(error, pools, len(controls), alpha)
-    p = p_values(effect, error, len(controls))
+    scores = np.stack([_pool_row(name, row, seeds) for name, row in pool_scores.items()])
+    effect, half, p = _compare(scores, controls, design, alpha)
     q = benjamini_hochberg(p)
     return [
         Verdict(
@@ -104,39 +120,32 @@ def verdicts(
     ]
 
 
-def contrasts(pools: Floats, controls: Floats) -> tuple[Floats, Floats]:
-    """Return effects and their standard errors, each of shape (..., pools).
-
-    Args:
-        pools: shape (..., pools, seeds); NaN is a missing score, at least one is there.
-        controls: shape (..., controls, seeds), complete.
-    """
-    arms, seeds = controls.shape[-2:]
-    differences = pools - controls.mean(axis=-2, keepdims=True)
-    present = np.isfinite(pools).sum(axis=-1)
-    effect = np.nansum(differences, axis=-1) / present
-    arm_means = controls.mean(axis=-1)
-    spread = arm_means.std(axis=-1, ddof=1)[..., None]
-    error = spread * np.sqrt((1.0 + 1.0 / arms) * seeds / present)
+def _compare(
+    pools: Floats, controls: Floats, design: Design, alpha: float
+) -> tuple[Floats, Floats, Floats]:
+    """Effects, half-widths and p-values, each of shape (pools,)."""
     # What rounding alone makes of equal scores is no spread and no effect.
-    largest = np.abs(controls).max(axis=(-2, -1))[..., None]
-    rounding = (arms + seeds) * np.finfo(np.float64).eps * largest
+    rounding = sum(controls.shape) * np.finfo(np.float64).eps * np.abs(controls).max()
+    present = np.isfinite(pools).sum(axis=-1)
+    effect = np.nansum(pools - controls.mean(axis=0), axis=-1) / present
     effect = np.where(np.abs(effect) <= rounding, 0.0, effect)
-    return effect, np.where(spread <= rounding, 0.0, error)
+    between = _beyond(rounding, between_variance(controls))
+    complete = present == design.seeds
+    within, within_df, ratio = between, 0, np.ones(len(pools))
+    if design.draw_share < 1 and design.seeds > 1:
+        squeezed = squeeze(pools[complete], controls)
+        within, within_df = _beyond(rounding, squeezed.controls), int(squeezed.df)
+        if within > 0:
+            ratio[complete] = squeezed.pools / within
+    moderation = Moderation(design, alpha, within_df, shared=bool(complete.all()))
+    inflation = (ratio + 1 / design.controls) / (1 + 1 / design.controls) * design.seeds / present
+    scale = np.sqrt(inflation)
+    half = moderation.half_width(between, within) * scale
+    return effect, half, moderation.p_values(effect / scale, between, within)
 
 
-def half_widths(error: Floats, pools: Floats, controls: int, alpha: float) -> Floats:
-    """Half-widths of the simultaneous intervals over the pools (axis -2 of ``pools``)."""
-    incomplete = bool(np.isnan(pools).any())
-    shared = math.inf if incomplete else controls
-    return error * critical_value(alpha, pools.shape[-2], shared, controls - 1)
-
-
-def p_values(effect: Floats, error: Floats, controls: int) -> Floats:
-    """Two-sided p-values of single pools; an effect without any error gives 0, no effect 1."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(effect == 0, 0.0, np.abs(effect) / error)
-    return np.asarray(2.0 * stats.t.sf(t, controls - 1), dtype=np.float64)
+def _beyond(rounding: float, variance: Floats) -> Floats:
+    return np.where(np.sqrt(variance) <= rounding, 0.0, variance)
 
 
 def benjamini_hochberg(p: ArrayLike) -> Floats:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from djsandbox_ray.analysis.aggregate import Aggregate, relative_change
 from djsandbox_ray.analysis.grid import Key
 from djsandbox_ray.errors import BadInput
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,29 @@ class Yardstick:
         scores = [metrics[name] for name in self.metrics]
         noise = self.noise if self.aggregate is Aggregate.STANDARDIZED else None
         return relative_change(scores, self.baseline, self.aggregate, noise=noise)
+
+    def without(self, metric: str) -> Yardstick:
+        """Return the same yardstick with one metric less.
+
+        Raises:
+            ValueError: not one of the metrics.
+            BadInput: no metric is left, or the aggregate cannot divide by what is left.
+        """
+        place = self.metrics.index(metric)
+        if len(self.metrics) == 1:
+            raise BadInput(f"{metric!r} is the only metric of the score")
+
+        def rest(values: tuple[T, ...]) -> tuple[T, ...]:
+            return values[:place] + values[place + 1 :]
+
+        yardstick = replace(
+            self,
+            metrics=rest(self.metrics),
+            baseline=rest(self.baseline),
+            noise=rest(self.noise),
+        )
+        yardstick._check()
+        return yardstick
 
     def _check(self) -> None:
         """Refuse, by the name of the metric, what the aggregate cannot divide by."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -32,6 +33,7 @@ from djsandbox_ray.storage import Storage
 
 FOLDER = "datasets"
 _MAX_BLOCKS = 1024
+_CPUS_PER_TASK = 1
 
 Progress = Callable[[int, int], None]
 
@@ -43,6 +45,7 @@ def ingest(
     max_rejected: float,
     workers: int | None = None,
     progress: Progress | None = None,
+    spent: Callable[[records.Cost], None] | None = None,
 ) -> records.Dataset:
     """Read a source into ``datasets/<dataset id>/samples.lance``; Ray must be connected.
 
@@ -57,13 +60,16 @@ def ingest(
         max_rejected: share of the samples read that may be rejected, from 0 to 1.
         workers: shards that are read at a time; None for as many as there are CPUs.
         progress: called with the number of finished shards and of all shards.
+        spent: called at the end with what it cost.
 
     Raises:
         BadInput: no samples, or more than ``max_rejected`` of them are rejected.
     """
+    start = time.perf_counter()
+    tasks = _Tasks(workers)
     shards = prepared(source)
     with staging(storage, FOLDER) as folder:
-        manifests = _write(shards, storage, folder, workers, progress)
+        manifests = _write(shards, storage, folder, tasks, progress)
         reasons = sum((Counter(manifest.reasons) for manifest in manifests), Counter[str]())
         rows = sum(manifest.accepted for manifest in manifests)
         _refuse_if_bad(rows, reasons, max_rejected, shards, storage, folder)
@@ -71,53 +77,88 @@ def ingest(
         dataset_id = content_id("dataset", chain(digests).hex())
         home = f"{FOLDER}/{dataset_id}"
         if not storage.exists(f"{home}/dataset.json"):
-            _build_table(storage.uri(f"{folder}/samples.lance"), manifests, workers)
+            _build_table(storage.uri(f"{folder}/samples.lance"), manifests, tasks)
             storage.remove(home)
             storage.move(f"{folder}/samples.lance", f"{home}/samples.lance")
         _collect_rejections(storage, folder, f"{home}/rejected.parquet")
     dataset = records.Dataset(dataset_id, f"{home}/samples.lance", rows, reasons.total())
     storage.write_json(f"{home}/dataset.json", {**asdict(dataset), "reasons": dict(reasons)})
+    if spent is not None:
+        spent(tasks.cost(rows + reasons.total(), time.perf_counter() - start))
     return dataset
+
+
+class _Tasks:
+    """Runs functions in Ray tasks and adds up how long they took.
+
+    Starting a process for them, a few seconds each on a fresh cluster, is not among it.
+
+    Args:
+        workers: tasks at a time; None for as many as there are CPUs.
+    """
+
+    def __init__(self, workers: int | None) -> None:
+        self._workers = workers
+        self._seconds = 0.0
+
+    def map(
+        self, function: Callable[..., dict[str, Any]], rows: list[dict[str, Any]], **arguments: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Run a function on rows; results come as they are ready."""
+        if not rows:
+            return
+        call: Callable[..., dict[str, Any]] = _timed
+        data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS)).map(
+            call,
+            fn_kwargs={"function": function, **arguments},
+            compute=ray.data.TaskPoolStrategy(size=self._workers),
+            num_cpus=_CPUS_PER_TASK,
+        )
+        for row in data.iter_rows():
+            self._seconds += row["seconds"]
+            yield row
+
+    def cost(self, samples: int, wall_seconds: float) -> records.Cost:
+        """Return what all tasks so far cost; reading is no arithmetic."""
+        return records.Cost(
+            stage="ingest",
+            samples=samples,
+            flops=0.0,
+            cpu_seconds=self._seconds * _CPUS_PER_TASK,
+            gpu_seconds=0.0,
+            wall_seconds=wall_seconds,
+        )
+
+
+def _timed(
+    row: dict[str, Any], *, function: Callable[..., dict[str, Any]], **arguments: Any
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    result = function(row, **arguments)
+    return {**result, "seconds": time.perf_counter() - start}
 
 
 def _write(
     shards: list[Shard],
     storage: Storage,
     folder: str,
-    workers: int | None,
+    tasks: _Tasks,
     progress: Progress | None,
 ) -> list[Manifest]:
     rows = [{"index": index, "shard": pickle.dumps(shard)} for index, shard in enumerate(shards)]
     manifests = []
-    for row in _map(write_shard, rows, workers, storage=storage, folder=folder):
+    for row in tasks.map(write_shard, rows, storage=storage, folder=folder):
         manifests.append(Manifest(**json.loads(row["manifest"])))
         if progress is not None:
             progress(len(manifests), len(shards))
     return sorted(manifests, key=lambda manifest: manifest.index)
 
 
-def _build_table(uri: str, manifests: list[Manifest], workers: int | None) -> None:
+def _build_table(uri: str, manifests: list[Manifest], tasks: _Tasks) -> None:
     places: list[dict[str, Any]] = [*commit(uri, manifests)]
-    commit_row_ids(uri, list(_map(add_row_ids, places, workers, uri=uri)))
+    commit_row_ids(uri, list(tasks.map(add_row_ids, places, uri=uri)))
     # Also drops what retried tasks have written and nobody has committed.
     lance.dataset(uri).cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
-
-
-def _map(
-    function: Callable[..., dict[str, Any]],
-    rows: list[dict[str, Any]],
-    workers: int | None,
-    **arguments: Any,
-) -> Iterator[dict[str, Any]]:
-    """Run a function on rows in Ray tasks; results come as they are ready."""
-    if not rows:
-        return iter(())
-    data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
-    tasks = ray.data.TaskPoolStrategy(size=workers)
-    results: Iterator[dict[str, Any]] = iter(
-        data.map(function, fn_kwargs=arguments, compute=tasks).iter_rows()
-    )
-    return results
 
 
 def _refuse_if_bad(

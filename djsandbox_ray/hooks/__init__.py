@@ -1,13 +1,18 @@
 """Tier 2, the behaviour of a run: one small hook per kind of job, typed in and out.
 
 A hook takes records, puts capabilities to work as the configuration says, and returns a record.
-In the order of a run: ``ingest``, ``leaks``, ``scorer``, ``statistics``, ``pools``, ``trials``,
-``ranking``, ``report``.
+In the order of a run: ``ingest``, ``leaks``, ``scorer``, ``statistics``, ``pools``, ``noise``,
+``trials``, ``ranking``, ``confirmation``, ``learning_rate``, ``ledger``, ``report``. Those that
+train share ``study.py``, which ``watch.py`` shows while it runs.
 """
 
 # Importing a module registers its hook.
+import djsandbox_ray.hooks.confirmation
 import djsandbox_ray.hooks.ingest
 import djsandbox_ray.hooks.leaks
+import djsandbox_ray.hooks.learning_rate
+import djsandbox_ray.hooks.ledger
+import djsandbox_ray.hooks.noise
 import djsandbox_ray.hooks.pools
 import djsandbox_ray.hooks.ranking
 import djsandbox_ray.hooks.report

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.records import Cost
 from djsandbox_ray.registry import Registry
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage import Storage
@@ -34,6 +35,8 @@ class Hook(ABC):
     def __init__(self, context: Context) -> None:
         self.context = context
         self.config = context.config
+        self.spent = Cost("", samples=0, flops=0.0, cpu_seconds=0, gpu_seconds=0, wall_seconds=0)
+        """What ``run`` cost on the cluster; the runner adds the job's name and the wall time."""
 
     def identity(self) -> Any:
         """Return plain data: all of the configuration that the output depends on."""
@@ -42,6 +45,10 @@ class Hook(ABC):
     def keep(self, output: Any) -> bool:
         """Say whether the output settles the job; if not, the same command does the job again."""
         return True
+
+    def account(self, cost: Cost) -> None:
+        """Take down what ``run`` cost."""
+        self.spent = cost
 
     @abstractmethod
     def run(self, *args: Any, **kwargs: Any) -> Any:

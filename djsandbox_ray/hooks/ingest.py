@@ -33,6 +33,7 @@ class _Ingest(Hook):
             self.context.storage,
             max_rejected=self.config.ingest.max_rejected,
             progress=lambda done, total: progress.update(done=done, total=total),
+            spent=self.account,
         )
         progress.note(f"{stage}: {dataset.rows} samples, {dataset.rejected} rejected")
         return dataset

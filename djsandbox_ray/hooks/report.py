@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.analysis import read_csv
+from djsandbox_ray.analysis.confirmation import read_confirmation
+from djsandbox_ray.analysis.noise import NoiseFloor, realised
+from djsandbox_ray.analysis.racing import saved, wrong_stops
+from djsandbox_ray.analysis.ranking_csv import read_csv
+from djsandbox_ray.analysis.robustness import read_flips
 from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.study import decisions, finished
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.records import Dataset, Leak, Pools, Ranking, Report, Trials
-from djsandbox_ray.reporting import ReportTable, Unit, bar_chart, report_html
+from djsandbox_ray.ledger import from_json
+from djsandbox_ray.records import (
+    Confirmation,
+    Dataset,
+    Leak,
+    LearningRateCheck,
+    Ledger,
+    Noise,
+    PoolKind,
+    Pools,
+    Ranking,
+    RankingRow,
+    Report,
+    Trials,
+)
+from djsandbox_ray.reporting import (
+    ReportTable,
+    Unit,
+    bar_chart,
+    confirmation_notes,
+    confirmation_section,
+    costs_section,
+    flips_notes,
+    flips_section,
+    noise_lines,
+    realised_lines,
+    report_html,
+    stopping_lines,
+)
 from djsandbox_ray.reporting.composition import label_shares, read_labels
 
 _CHUNK_ROWS = 65536
@@ -28,21 +60,45 @@ class WriteReport(Hook):
         return [self.config.name, self.config.report.model_dump(mode="json")]
 
     def run(
-        self, dataset: Dataset, leak: Leak, pools: Pools, trials: Trials, ranking: Ranking
+        self,
+        dataset: Dataset,
+        leak: Leak,
+        pools: Pools,
+        noise: Noise,
+        trials: Trials,
+        ranking: Ranking,
+        confirmation: Confirmation | None,
+        learning_rate: LearningRateCheck | None,
+        ledger: Ledger,
     ) -> Report:
         """Draw the picture and write the page."""
         storage, folder = self.context.storage, self.context.folder
-        rows = read_csv(storage.read_bytes(ranking.path).decode())
+        rows = read_csv(self._text(ranking.path))
         unit = Unit.of(self.config.evaluation.aggregate)
+        confirmed = read_confirmation(self._text(confirmation.path)) if confirmation else []
+        flipped = read_flips(self._text(learning_rate.path)) if learning_rate else []
+        floor = NoiseFloor.from_json(storage.read_json(noise.path)["noise"])
+        lines = [
+            *confirmation_notes(confirmed),
+            *flips_notes(flipped),
+            *self._stopping(pools, trials, rows),
+            *realised_lines(realised(floor, rows), unit),
+        ]
         figure = bar_chart(
-            rows, title=f"{self.config.name}: change against the controls", unit=unit
+            rows,
+            title=f"{self.config.name}: change against the controls",
+            unit=unit,
+            confirmed=confirmed,
         )
-        tables = [self._composition(key, dataset, pools) for key in self.config.report.labels]
-        tables.append(_statistics(pools))
+        tables = [flips_section(flipped, unit)] if flipped else []
+        tables += [self._composition(key, dataset, pools) for key in self.config.report.labels]
+        tables += [_statistics(pools), costs_section(from_json(storage.read_json(ledger.path)))]
         page = report_html(
             self.config.name,
             rows,
             unit=unit,
+            lines=[*lines, *(f"Before the study: {line}." for line in noise_lines(floor, unit))],
+            before=[confirmation_section(confirmed, unit)] if confirmed else [],
             figures={"Change against the controls": figure},
             facts=self._facts(dataset, leak, pools, trials),
             not_testable=pools.not_testable,
@@ -52,10 +108,31 @@ class WriteReport(Hook):
             id=content_id("report", ranking.id, self.identity()),
             path=f"{folder}/report.html",
             figure=f"{folder}/figures/ranking.png",
+            summary=tuple(lines),
         )
         storage.write_bytes(report.figure, figure)
         storage.write_bytes(report.path, page.encode())
         return report
+
+    def _text(self, path: str) -> str:
+        return self.context.storage.read_bytes(path).decode()
+
+    def _stopping(self, pools: Pools, trials: Trials, rows: Sequence[RankingRow]) -> list[str]:
+        """Say what early stopping saved, and how often it was wrong."""
+        config = self.config.trials.early_stopping
+        if config.type == "none":
+            return []
+        made = decisions(self.context, "trials")
+        checked = [pool for decision in made for pool in decision.audited]
+        finals = {
+            row.pool: row.change
+            for row in rows
+            if row.kind is PoolKind.BUCKET and np.isfinite(row.change)
+        }
+        audit = wrong_stops(checked, finals, getattr(config, "keep", 1))
+        stoppable = {pool.id for pool in pools.pools if pool.kind is PoolKind.BUCKET}
+        savings = saved(finished(self.context, trials), stoppable)
+        return stopping_lines(sum(row.verdict == "stopped" for row in rows), audit, savings)
 
     def _facts(self, dataset: Dataset, leak: Leak, pools: Pools, trials: Trials) -> dict[str, str]:
         controls = sum(pool.kind == "control" for pool in pools.pools)
@@ -65,7 +142,8 @@ class WriteReport(Hook):
             "also in the evaluation split": f"{leak.rows} samples, {fate}",
             "pools": f"{len(pools.pools) - controls} and {controls} controls of {pools.size} rows",
             "draw": f"{pools.draw_size} rows per trial",
-            "trials": f"{trials.completed} completed, {trials.failed} failed",
+            "trials": f"{trials.completed} completed, {trials.stopped} given up early, "
+            f"{trials.failed} failed",
             "seeds": str(self.config.trials.seeds),
             "budget": f"{self.config.trials.budget} samples seen per trial",
             "aggregate": self.config.evaluation.aggregate,

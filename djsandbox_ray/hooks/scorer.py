@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.records import Scorer
+from djsandbox_ray.records import Cost, Scorer
 from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking.mlflow_format import without_secrets
 from djsandbox_ray.trials.clip.arch import load_arch
 from djsandbox_ray.trials.clip.family import VERSION
+from djsandbox_ray.trials.clip.flops import training_flops
 from djsandbox_ray.trials.scorer import ScorerConfig, train_scorer
 
 
@@ -42,7 +43,7 @@ class TrainScorer(Hook):
         if not storage.is_local:
             raise BadInput(
                 "scorer: needs a storage that is a folder which every node sees, "
-                f"not {without_secrets(storage.url)}"
+                f"not {storage.shown}"
             )
         self.context.progress.stage("scorer")
         source = SOURCES.get(config.dataset.type)(config.dataset)
@@ -55,7 +56,8 @@ class TrainScorer(Hook):
                 num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
             )(_train)
             uri = storage.uri(dataset.table)
-            loss = ray.get(train.remote(storage.url, path, uri, dataset.rows, config))
+            loss, seconds = ray.get(train.remote(storage.url, path, uri, dataset.rows, config))
+            self.account(_cost(config, seconds))
             self.context.progress.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
         return Scorer(scorer_id, path)
 
@@ -70,11 +72,24 @@ def _training(config: ScorerConfig) -> dict[str, Any]:
     }
 
 
-def _train(url: str, path: str, uri: str, rows: int, config: ScorerConfig) -> float:
+def _cost(config: ScorerConfig, seconds: float) -> Cost:
+    return Cost(
+        stage="scorer",
+        samples=config.budget,
+        flops=config.budget * training_flops(load_arch(config.model.arch)),
+        cpu_seconds=seconds * config.resources.cpus_per_worker,
+        gpu_seconds=seconds * config.resources.gpus_per_worker,
+        wall_seconds=seconds,
+    )
+
+
+def _train(url: str, path: str, uri: str, rows: int, config: ScorerConfig) -> tuple[float, float]:
+    """Return the training loss and the seconds it took."""
+    start = time.perf_counter()
     storage = Storage(url)
     with tempfile.TemporaryDirectory() as folder:
         loss = train_scorer(uri, rows, config, Path(folder))
         for file in sorted(Path(folder).iterdir()):
             storage.write_bytes(f"{path}/{file.name}", file.read_bytes())
     storage.write_json(f"{path}/scorer.json", {"loss": loss, "rows": rows})  # the marker, last
-    return loss
+    return loss, time.perf_counter() - start

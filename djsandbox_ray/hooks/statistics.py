@@ -30,6 +30,7 @@ class ComputeStatistics(Hook):
             parse_process(self._resolved(scorer)),
             settings=self.config.statistics,
             progress=lambda done, total: progress.update(done=done, total=total),
+            spent=self.account,
         )
         names = ", ".join(statistic.name for statistic in statistics.statistics)
         progress.note(f"statistics: {names}")

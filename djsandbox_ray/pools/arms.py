@@ -22,9 +22,14 @@ Arm = tuple[Pool, NDArray[np.int8]]
 """A pool and its column of codes: 0 for its rows, ``LEFT_OUT`` for the others."""
 
 
-def control_arms(row_ids: NDArray[np.int64], size: int, count: int, seed: int) -> Iterator[Arm]:
-    """Yield ``count`` random buckets of ``size`` rows of ``row_ids``, shape (n,)."""
-    for index in range(count):
+def control_arms(
+    row_ids: NDArray[np.int64], size: int, count: int, seed: int, first: int = 0
+) -> Iterator[Arm]:
+    """Yield ``count`` random buckets of ``size`` rows of ``row_ids``, shape (n,).
+
+    They are numbered from ``first``: those of another number are other buckets.
+    """
+    for index in range(first, first + count):
         name = f"control/{index}"
         yield _random_bucket(name, PoolKind.CONTROL, row_ids, size, seed)
 

@@ -10,6 +10,8 @@ from pydantic import Field
 from djsandbox_ray.sections import Section
 
 MIN_CONTROLS = 5
+WHOLE_BUCKET_CONTROLS = 8
+"""With one draw per arm nothing but the control arms tells how much arms scatter."""
 
 
 class PoolConfig(Section):
@@ -22,7 +24,8 @@ class PoolConfig(Section):
     draw_share: float = Field(default=0.5, gt=0, le=1)
     """Share of a pool that one seed trains on; 1.0: whole buckets, the same rows for every seed."""
     controls: Annotated[int, Field(ge=MIN_CONTROLS, strict=True)] | Literal["auto"] = "auto"
-    """Control arms; ``auto``: twice the square root of the number of bucket pools, at least 5."""
+    """Control arms; ``auto``: twice the square root of the number of bucket pools, at least 5
+    (8 with whole buckets)."""
     min_contrast: float = Field(default=0.05, ge=0, le=1)
     """Least probability that a row of the highest bucket exceeds one of the lowest; a statistic
     below it is not testable."""
@@ -49,4 +52,5 @@ class PoolConfig(Section):
         """
         if self.controls != "auto":
             return self.controls
-        return max(MIN_CONTROLS, round(2 * math.sqrt(bucket_pools)))
+        least = WHOLE_BUCKET_CONTROLS if self.draw_share == 1 else MIN_CONTROLS
+        return max(least, round(2 * math.sqrt(bucket_pools)))

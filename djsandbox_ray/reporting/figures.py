@@ -4,62 +4,89 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from djsandbox_ray.records import RankingRow
-from djsandbox_ray.reporting.ranking import Section, Unit, sections, seeds
+from djsandbox_ray.records import ConfirmationRow, RankingRow
+from djsandbox_ray.reporting.ranking import GIVEN_UP, Section, Unit, sections, seeds
 
 # Okabe and Ito (2008): told apart with every common colour blindness, and in grey.
 COLOURS = {"better": "#0072B2", "worse": "#D55E00", "undecided": "#B8B8B8", "failed": "#CC79A7"}
 
+_INTERVAL = "#333333"
+_CONFIRMED = "#000000"
+_SHIFT = 0.2
+"""How far the first interval and the confirmed effect of one pool stand from its middle."""
+_DIAMOND: dict[str, Any] = {
+    "marker": "D",
+    "markersize": 5,
+    "markerfacecolor": "white",
+    "markeredgecolor": _CONFIRMED,
+    "zorder": 5,
+}
 _ROW_INCHES = 0.27
 _DPI = 150
 
 
-def bar_chart(rows: Sequence[RankingRow], *, title: str, unit: Unit = Unit.PERCENT) -> bytes:
+def bar_chart(
+    rows: Sequence[RankingRow],
+    *,
+    title: str,
+    unit: Unit = Unit.PERCENT,
+    confirmed: Sequence[ConfirmationRow] = (),
+) -> bytes:
     """Return the changes of a ranking as horizontal bars with their intervals, as a PNG.
 
     Args:
-        rows: the ranking, in any order.
+        rows: the ranking, in any order; pools that were given up early are only counted.
         title: shown above, as plain text.
         unit: what the changes are measured in.
+        confirmed: what a second study found, drawn beside the bars of the same pools.
     """
     buffer = io.BytesIO()
-    bar_figure(rows, title=title, unit=unit).savefig(buffer, format="png", dpi=_DPI)
+    figure = bar_figure(rows, title=title, unit=unit, confirmed=confirmed)
+    figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()
 
 
-def bar_figure(rows: Sequence[RankingRow], *, title: str, unit: Unit = Unit.PERCENT) -> Figure:
+def bar_figure(
+    rows: Sequence[RankingRow],
+    *,
+    title: str,
+    unit: Unit = Unit.PERCENT,
+    confirmed: Sequence[ConfirmationRow] = (),
+) -> Figure:
     """Return the figure of :func:`bar_chart`: best on top, self-tests apart, failed ones first."""
-    parts = sections(rows)
-    lines = len(rows) + len(parts)
+    parts = [part for part in sections(rows) if part.title != GIVEN_UP]
+    lines = sum(len(part.rows) + 1 for part in parts)
     figure = Figure(figsize=(9, 1.6 + _ROW_INCHES * max(lines, 3)), layout="constrained")
     axes = figure.add_subplot()
+    again = {row.pool: row for row in confirmed if math.isfinite(row.confirmed)}
     labels: dict[float, str] = {}
     bottom = 0.0
     for part in parts:
-        labels |= _draw_section(axes, part, bottom, unit, named=len(parts) > 1)
+        labels |= _draw_section(axes, part, bottom, unit, again)
+        if len(parts) > 1:
+            _name_section(axes, part, bottom)
         bottom += len(part.rows) + 1
-    axes.axvline(0, color="black", linewidth=0.8, zorder=3)
+    _style(axes, title, unit)
     axes.set_yticks(list(labels), [_plain(label) for label in labels.values()], fontsize=9)
-    axes.set_ylim(bottom - 0.4, -1.0)
-    axes.set_title(_plain(title), loc="left", fontsize=12, pad=28)
-    axes.set_xlabel(f"change against the random controls ({unit}), with simultaneous interval")
-    axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    _legend(axes, rows)
+    axes.set_ylim(max(bottom - 1.2, 0.0), -1.0)
+    _legend(axes, [row for part in parts for row in part.rows], again)
+    if stopped := sum(row.stopped_at is not None for row in rows):
+        noun = "pool was" if stopped == 1 else "pools were"
+        caption = f"{stopped} {noun} given up early and not judged"
+        figure.supxlabel(caption, x=0.99, ha="right", fontsize=8, style="italic", color="#666666")
     return figure
 
 
 def _draw_section(
-    axes: Axes, section: Section, top: float, unit: Unit, *, named: bool
+    axes: Axes, section: Section, top: float, unit: Unit, again: Mapping[str, ConfirmationRow]
 ) -> dict[float, str]:
     """Draw the rows of a section from ``top`` down; return their labels by position."""
     labels = {}
@@ -69,32 +96,57 @@ def _draw_section(
         if not math.isfinite(row.change):
             axes.text(0, y, f"  {row.verdict}: {seeds(row)}", va="center", fontsize=8)
             continue
-        change, low, high = (unit.scaled(value) for value in (row.change, row.low, row.high))
         colour = COLOURS.get(row.verdict, COLOURS["undecided"])
-        axes.barh(y, change, height=0.68, color=colour, zorder=2)
-        if math.isfinite(low) and math.isfinite(high):
-            axes.plot([low, high], [y, y], color="#333333", linewidth=1.1, zorder=4)
-            axes.plot([low, high], [y, y], "|", color="#333333", markersize=5, zorder=4)
-    if named:
-        axes.text(
-            0.0,
-            top - 0.62,
-            section.title,
-            transform=axes.get_yaxis_transform(),
-            fontsize=8,
-            style="italic",
-            color="#555555",
-            va="center",
-        )
+        axes.barh(y, unit.scaled(row.change), height=0.68, color=colour, zorder=2)
+        second = again.get(row.pool)
+        shift = _SHIFT if second else 0.0
+        _draw_interval(axes, y - shift, unit.scaled(row.low), unit.scaled(row.high), _INTERVAL)
+        if second:
+            _draw_interval(
+                axes, y + shift, unit.scaled(second.low), unit.scaled(second.high), _CONFIRMED
+            )
+            axes.plot([unit.scaled(second.confirmed)], [y + shift], **_DIAMOND)
     return labels
 
 
-def _legend(axes: Axes, rows: Sequence[RankingRow]) -> None:
+def _draw_interval(axes: Axes, y: float, low: float, high: float, colour: str) -> None:
+    if math.isfinite(low) and math.isfinite(high):
+        axes.plot([low, high], [y, y], color=colour, linewidth=1.1, zorder=4)
+        axes.plot([low, high], [y, y], "|", color=colour, markersize=5, zorder=4)
+
+
+def _name_section(axes: Axes, section: Section, top: float) -> None:
+    axes.text(
+        0.0,
+        top - 0.62,
+        section.title,
+        transform=axes.get_yaxis_transform(),
+        fontsize=8,
+        style="italic",
+        color="#555555",
+        va="center",
+    )
+
+
+def _style(axes: Axes, title: str, unit: Unit) -> None:
+    axes.axvline(0, color="black", linewidth=0.8, zorder=3)
+    axes.set_title(_plain(title), loc="left", fontsize=12, pad=28)
+    axes.set_xlabel(f"change against the random controls ({unit}), with simultaneous interval")
+    axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _legend(axes: Axes, rows: Sequence[RankingRow], again: Mapping[str, ConfirmationRow]) -> None:
     shown = {row.verdict for row in rows if math.isfinite(row.change)}
     handles: list[Patch | Line2D] = [
         Patch(color=colour, label=name) for name, colour in COLOURS.items() if name in shown
     ]
-    handles.append(Line2D([], [], color="#333333", linewidth=1.1, label="interval"))
+    handles.append(Line2D([], [], color=_INTERVAL, linewidth=1.1, label="interval"))
+    if again:
+        label = "confirmed with fresh seeds"
+        handles.append(Line2D([], [], color=_CONFIRMED, linewidth=1.1, label=label, **_DIAMOND))
     axes.legend(
         handles=handles,
         loc="lower left",

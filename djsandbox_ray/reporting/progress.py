@@ -25,6 +25,7 @@ class _Stage:
     running: int = 0
     failed: int = 0
     best: str | None = None
+    waiting: str = ""
     first: tuple[int, float] | None = None
     """What was done at the first update, and when: found done already, perhaps."""
 
@@ -39,6 +40,8 @@ class _Stage:
             parts.append(f"{self.running} running")
         if self.failed:
             parts.append(f"{self.failed} failed")
+        if self.waiting:
+            parts.append(f"waiting for {self.waiting}")
         if self.best is not None:
             parts.append(f"best {self.best}")
         if (left := self.seconds_left(now)) is not None:
@@ -117,8 +120,18 @@ class Progress:
         failed: int | None = None,
         best: str | None = None,
         total: int | None = None,
+        waiting: str | None = None,
     ) -> None:
         """Say where the stage stands; what is left out stays as it was.
+
+        Args:
+            done: ended, well or not.
+            running: at work now.
+            failed: of those that are done.
+            best: what leads so far.
+            total: how many there are.
+            waiting: what the stage cannot go on without, as others use it: ``4 CPUs (1.5 free)``;
+                empty once it goes on.
 
         Raises:
             RuntimeError: no stage was begun.
@@ -131,6 +144,7 @@ class Progress:
         stage.failed = stage.failed if failed is None else failed
         stage.best = stage.best if best is None else best
         stage.total = stage.total if total is None else total
+        stage.waiting = stage.waiting if waiting is None else waiting
         stage.first = stage.first or (stage.done, self._clock())
         self._show(always=False)
 

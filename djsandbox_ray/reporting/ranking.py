@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from djsandbox_ray.records import PoolKind, RankingRow
 
-HEADER = ("rank", "pool", "change", "interval", "q", "verdict", "seeds")
 NOTHING = "-"
 
 
@@ -35,6 +34,10 @@ class Unit(StrEnum):
         """Return the number that is shown as text with its sign, without the unit."""
         return f"{self.scaled(change):+.2f}" if math.isfinite(change) else NOTHING
 
+    def size(self, change: float) -> str:
+        """Return how large a change is, without a sign and with the unit."""
+        return f"{self.scaled(abs(change)):.2f} {self}"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -44,41 +47,41 @@ class Section:
     rows: tuple[RankingRow, ...]
 
 
+GIVEN_UP = "given up early"
+"""The section of the pools that were stopped."""
+
+
 def sections(rows: Sequence[RankingRow]) -> list[Section]:
-    """Return failed self-tests, pools, controls and passed self-tests, each in order of rank."""
-    by_rank = sorted(rows, key=lambda row: row.rank)
-    failed = [row for row in by_rank if row.self_test_failed]
-    rest = [row for row in by_rank if not row.self_test_failed]
-    parts = [
-        Section("failed self-tests", tuple(failed)),
-        *(
-            Section(title, tuple(row for row in rest if row.kind is kind))
-            for title, kind in (
-                ("pools", PoolKind.BUCKET),
-                ("controls", PoolKind.CONTROL),
-                ("self-tests", PoolKind.SELF_TEST),
-            )
-        ),
-    ]
-    return [part for part in parts if part.rows]
+    """Return the rows in sections, each in order of rank.
+
+    Failed self-tests come first, then pools, those that were given up early, controls and passed
+    self-tests.
+    """
+    titles = ("failed self-tests", "pools", GIVEN_UP, "controls", "self-tests")
+    parts: dict[str, list[RankingRow]] = {title: [] for title in titles}
+    for row in sorted(rows, key=lambda row: row.rank):
+        if row.self_test_failed:
+            parts["failed self-tests"].append(row)
+        elif row.kind is PoolKind.BUCKET:
+            parts["pools" if row.stopped_at is None else GIVEN_UP].append(row)
+        else:
+            parts["controls" if row.kind is PoolKind.CONTROL else "self-tests"].append(row)
+    return [Section(title, tuple(found)) for title, found in parts.items() if found]
 
 
-def cells(row: RankingRow, unit: Unit) -> tuple[str, ...]:
-    """Return the texts of a row under :data:`HEADER`."""
-    return (
-        str(row.rank),
-        row.pool,
-        unit.text(row.change),
-        interval(row, unit),
-        q_value(row.q),
-        verdict(row),
-        seeds(row),
-    )
+@dataclass(frozen=True)
+class Column:
+    """A column of a ranking."""
 
+    name: str
+    text: Callable[[RankingRow, Unit], str]
+    number: bool = True
+    """Whether it is set flush right."""
+    has_unit: bool = False
 
-def header(unit: Unit) -> tuple[str, ...]:
-    """Return :data:`HEADER` with the unit of the change."""
-    return tuple(f"{name} {unit}" if name == "change" else name for name in HEADER)
+    def title(self, unit: Unit) -> str:
+        """Return the name, with the unit where the numbers have one."""
+        return f"{self.name} {unit}" if self.has_unit else self.name
 
 
 def interval(row: RankingRow, unit: Unit) -> str:
@@ -97,6 +100,8 @@ def q_value(q: float) -> str:
 
 def verdict(row: RankingRow) -> str:
     """Return the verdict; for a self-test, also whether it is the expected one."""
+    if row.stopped_at is not None:
+        return f"{row.verdict} at {row.stopped_at:,}"
     if row.kind is not PoolKind.SELF_TEST:
         return row.verdict
     if row.self_test_failed:
@@ -106,17 +111,39 @@ def verdict(row: RankingRow) -> str:
 
 def seeds(row: RankingRow) -> str:
     """Return how many trials of a pool were completed, out of how many if some failed."""
+    if row.stopped_at is not None:
+        return NOTHING
     if not row.failed:
         return str(row.seeds)
     return f"{row.seeds}/{row.seeds + row.failed} ({row.failed} failed)"
 
 
+_FIRST = (
+    Column("rank", lambda row, unit: str(row.rank)),
+    Column("pool", lambda row, unit: row.pool, number=False),
+    Column("change", lambda row, unit: unit.text(row.change), has_unit=True),
+    Column("interval", interval),
+)
+_LAST = (
+    Column("q", lambda row, unit: q_value(row.q)),
+    Column("verdict", lambda row, unit: verdict(row), number=False),
+    Column("seeds", lambda row, unit: seeds(row), number=False),
+)
+_SHRUNKEN = Column("shrunken", lambda row, unit: unit.text(row.shrunken), has_unit=True)
+
+COLUMNS = (*_FIRST, *_LAST)
+"""What the terminal shows."""
+PAGE_COLUMNS = (*_FIRST, _SHRUNKEN, *_LAST)
+"""What the page shows, which has more room."""
+
+
 def notes(rows: Sequence[RankingRow]) -> list[str]:
     """Return what a reader must know about a ranking, in plain words, the worst first."""
+    by_rank = sorted(rows, key=lambda row: row.rank)
     lines = [
         f"SELF-TEST FAILED: {row.pool} is {row.verdict} but must be {row.expected}; do not trust "
         "this ranking before the reason is found."
-        for row in sorted(rows, key=lambda row: row.rank)
+        for row in by_rank
         if row.self_test_failed
     ]
     tests = [row for row in rows if row.kind is PoolKind.SELF_TEST]
@@ -124,14 +151,25 @@ def notes(rows: Sequence[RankingRow]) -> list[str]:
         lines.append("This ranking has no self-tests.")
     elif not lines:
         lines.append(f"Self-tests passed: {len(tests)} of {len(tests)}.")
-    failed = sum(row.failed for row in rows)
-    if failed:
-        total = failed + sum(row.seeds for row in rows)
-        pools = ", ".join(row.pool for row in rows if row.failed)
-        lines.append(f"{failed} of {total} trials failed and are left out: {pools}.")
-    counts = Counter(row.verdict for row in rows if row.kind is PoolKind.BUCKET)
-    total = counts.total()
-    known = ("better", "worse", "undecided", "failed")
-    said = ", ".join(f"{counts[name]} {name}" for name in known if counts[name] or name != "failed")
-    lines.append(f"Of {total} pools: {said}.")
+    if failed := [row for row in by_rank if row.failed]:
+        count = sum(row.failed for row in failed)
+        names = ", ".join(row.pool for row in failed)
+        fate = "trial failed and is" if count == 1 else "trials failed and are"
+        lines.append(f"{count} {fate} left out: {names}.")
+    lines.append(_tally(rows))
+    carried = [row for row in by_rank if row.carried_by and row.kind is PoolKind.BUCKET]
+    if carried:
+        names = ", ".join(f"{row.pool} ({row.verdict}: {row.carried_by})" for row in carried)
+        lines.append(f"Carried by one metric, without which the verdict would not stand: {names}.")
     return lines
+
+
+def _tally(rows: Sequence[RankingRow]) -> str:
+    """Say how many pools got which verdict."""
+    counts = Counter(row.verdict for row in rows if row.kind is PoolKind.BUCKET)
+    words = {"stopped": GIVEN_UP}
+    said = [f"{counts[name]} {name}" for name in ("better", "worse", "undecided")]
+    said += [
+        f"{counts[name]} {words.get(name, name)}" for name in ("stopped", "failed") if counts[name]
+    ]
+    return f"Of {counts.total()} pools: {', '.join(said)}."

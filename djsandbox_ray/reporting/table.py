@@ -1,4 +1,4 @@
-"""The ranking as a table on the terminal."""
+"""Tables on the terminal."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from djsandbox_ray.records import RankingRow
-from djsandbox_ray.reporting.ranking import (
-    HEADER,
-    Unit,
-    cells,
-    header,
-    sections,
-)
+from djsandbox_ray.reporting.ranking import COLUMNS, Unit, sections
+from djsandbox_ray.reporting.report import ReportTable
 
-_STYLES = {"better": "green", "worse": "red", "undecided": "dim", "failed": "bold magenta"}
-_RIGHT = {"rank", "change", "interval", "q"}
+_STYLES = {
+    "better": "green",
+    "worse": "red",
+    "undecided": "dim",
+    "stopped": "dim",
+    "failed": "bold magenta",
+}
 
 
 def ranking_table(rows: Sequence[RankingRow], unit: Unit = Unit.PERCENT) -> Table:
@@ -29,18 +29,32 @@ def ranking_table(rows: Sequence[RankingRow], unit: Unit = Unit.PERCENT) -> Tabl
         unit: what its changes are measured in.
     """
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for name, title in zip(HEADER, header(unit), strict=True):
+    for column in COLUMNS:
         table.add_column(
-            title,
-            justify="right" if name in _RIGHT else "left",
+            column.title(unit),
+            justify="right" if column.number else "left",
             overflow="fold",
-            no_wrap=name != "pool",  # the one that may need two lines
+            no_wrap=column.name != "pool",  # the one that may need two lines
         )
     for section in sections(rows):
         for row in section.rows:
-            texts = [Text(cell) for cell in cells(row, unit)]
-            texts[HEADER.index("verdict")].stylize(_STYLES.get(row.verdict, ""))
-            texts[HEADER.index("seeds")].stylize("magenta" if row.failed else "")
+            styles = {
+                "verdict": _STYLES.get(row.verdict, ""),
+                "seeds": "magenta" if row.failed else "",
+            }
+            texts = [Text(c.text(row, unit), style=styles.get(c.name, "")) for c in COLUMNS]
             table.add_row(*texts, style="bold reverse" if row.self_test_failed else None)
         table.add_section()
+    return table
+
+
+def section_table(section: ReportTable) -> Table:
+    """Return a table of the page for the terminal, verdicts in their colours."""
+    table = Table(
+        title=Text(section.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for place, name in enumerate(section.header):
+        table.add_column(Text(name), overflow="fold", no_wrap=place > 0)
+    for row in section.rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return table

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
+import time
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
@@ -11,20 +10,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from djsandbox_ray.cluster import connect
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.records import Dataset, Statistic, Statistics
+from djsandbox_ray.records import Cost, Dataset, Statistic, Statistics
 from djsandbox_ray.sections import Section
 from djsandbox_ray.stats import parts
+from djsandbox_ray.stats.actors import Progress, run_pass
 from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.names import statistic_names
 from djsandbox_ray.stats.needs import check_needs
 from djsandbox_ray.stats.operators import OperatorSpec, operator_id, resolve_paths
-from djsandbox_ray.stats.worker import Job, StatisticsWorker
+from djsandbox_ray.stats.worker import Job
 from djsandbox_ray.storage import Storage
-
-Progress = Callable[[int, int], None]
 
 
 class StatisticsConfig(Section):
@@ -49,6 +46,7 @@ def compute_statistics(
     *,
     settings: StatisticsConfig | None = None,
     progress: Progress | None = None,
+    spent: Callable[[Cost], None] | None = None,
 ) -> Statistics:
     """Return the statistics of a dataset, computing those that the storage does not hold.
 
@@ -61,6 +59,8 @@ def compute_statistics(
         operators: from :func:`~djsandbox_ray.stats.operators.parse_process`.
         settings: actors and batches.
         progress: called with (rows done, rows to do) after every range that is computed.
+        spent: called with the cost of the operators that this call has completed; parts that a
+            killed run has left are among it. Not called when all were complete.
 
     Raises:
         BadInput: an operator lacks something, or cannot compute a plain sample.
@@ -76,10 +76,11 @@ def compute_statistics(
     ]
     if pending:
         check_needs([spec for spec, _ in pending])
-        _compute(storage, dataset, pending, settings, progress)
-        failed = [_complete(storage, dataset, spec, identity) for spec, identity in pending]
-        if any(failed):
-            raise SandboxError("\n".join(problem for problem in failed if problem))
+        cost, problems = _complete(storage, dataset, pending, settings, progress)
+        if spent is not None:
+            spent(cost)
+        if problems:
+            raise SandboxError("\n".join(problems))
     statistics = tuple(
         Statistic(name, key, spec.name, identity, parts.folder(dataset.id, identity))
         for spec, identity, names in zip(operators, ids, statistic_names(operators), strict=True)
@@ -89,35 +90,58 @@ def compute_statistics(
     return Statistics(content_id("statistics", dataset.id, named), statistics)
 
 
-def _compute(
+def _complete(
     storage: Storage,
     dataset: Dataset,
     pending: Sequence[tuple[OperatorSpec, str]],
     settings: StatisticsConfig,
     progress: Progress | None,
-) -> None:
-    """Run one pass of Ray Data over the ranges that lack a part of any operator."""
-    folders = tuple(parts.folder(dataset.id, identity) for _, identity in pending)
-    tasks = _tasks(storage, dataset.rows, folders)
-    if not tasks:
-        return
-    job = Job(
-        storage=storage.url,
-        table=dataset.table,
-        operators=tuple((spec.name, dict(spec.params)) for spec, _ in pending),
-        folders=folders,
-        batch_size=settings.batch_size,
-        threads=max(1, int(settings.cpus_per_actor)),
-        gpu=settings.gpus_per_actor > 0,
+) -> tuple[Cost, list[str]]:
+    """Compute what is lacking and mark the operators as complete.
+
+    Returns:
+        What they cost, and what is wrong with those that failed on every row.
+    """
+    start = time.perf_counter()
+    folders = [parts.folder(dataset.id, identity) for _, identity in pending]
+    # Of a killed run, the time that its parts took is known, not that of its actors.
+    held = sum(report.seconds for folder in folders for report in _left_over(storage, folder))
+    if tasks := _tasks(storage, dataset.rows, folders):
+        held += run_pass(
+            tasks,
+            Job(
+                storage=storage.url,
+                table=dataset.table,
+                operators=tuple((spec.name, dict(spec.params)) for spec, _ in pending),
+                folders=tuple(folders),
+                batch_size=settings.batch_size,
+                threads=max(1, int(settings.cpus_per_actor)),
+                gpu=settings.gpus_per_actor > 0,
+            ),
+            actors=settings.actors,
+            cpus=settings.cpus_per_actor,
+            gpus=settings.gpus_per_actor,
+            progress=progress,
+        )
+    wholes = [_whole(storage, dataset, spec, identity) for spec, identity in pending]
+    marked = [
+        _mark(storage, dataset, spec, identity, whole)
+        for (spec, identity), whole in zip(pending, wholes, strict=True)
+    ]
+    cost = Cost(
+        stage="statistics",
+        samples=dataset.rows,
+        flops=_flops(wholes),
+        cpu_seconds=held * settings.cpus_per_actor,
+        gpu_seconds=held * settings.gpus_per_actor,
+        wall_seconds=time.perf_counter() - start,
     )
-    done, total = 0, sum(task["stop"] - task["start"] for task in tasks)
-    for row in _stream(tasks, job, settings).iter_rows():
-        report = json.loads(row["report"])
-        if "error" in report:
-            raise BadInput(report["error"])
-        done += report["rows"]
-        if progress is not None:
-            progress(done, total)
+    return cost, [problem for problem in marked if problem]
+
+
+def _left_over(storage: Storage, folder: str) -> list[parts.PartReport]:
+    found = [parts.read_report(storage, f"{folder}/{name}") for name in storage.names(folder)]
+    return [report for report in found if report is not None]
 
 
 def _tasks(storage: Storage, rows: int, folders: Sequence[str]) -> list[dict[str, Any]]:
@@ -132,52 +156,10 @@ def _tasks(storage: Storage, rows: int, folders: Sequence[str]) -> list[dict[str
     return tasks
 
 
-def _stream(tasks: Sequence[dict[str, Any]], job: Job, settings: StatisticsConfig) -> Any:
-    """Return the pipeline: one block per range, and actors that read the table themselves."""
-    connect()
-    import ray
-    from ray.data import ActorPoolStrategy
-
-    items = [{"task": json.dumps(task)} for task in tasks]
-    return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        StatisticsWorker,
-        fn_constructor_args=(job,),
-        batch_size=1,
-        num_cpus=settings.cpus_per_actor,
-        num_gpus=settings.gpus_per_actor or None,
-        compute=ActorPoolStrategy(size=_actors(settings, len(items))),
-    )
-
-
-def _actors(settings: StatisticsConfig, tasks: int) -> int:
-    """Return the number of actors.
-
-    Raises:
-        BadInput: the cluster is too small for them, in which case Ray would wait forever.
-    """
-    import ray
-
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    fits = math.floor(resources.get("CPU", 0) / settings.cpus_per_actor)
-    if settings.gpus_per_actor:
-        fits = min(fits, math.floor(resources.get("GPU", 0) / settings.gpus_per_actor))
-    # One per CPU, not one per reserved share of it: an actor keeps a whole CPU busy.
-    auto = math.floor(resources.get("CPU", 0) / max(1.0, settings.cpus_per_actor))
-    wanted = max(1, min(fits, auto)) if settings.actors == "auto" else settings.actors
-    if wanted > fits:
-        raise BadInput(
-            f"statistics: {wanted} actors of {settings.cpus_per_actor} CPUs and "
-            f"{settings.gpus_per_actor} GPUs do not fit into the cluster "
-            f"({resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs)"
-        )
-    return min(wanted, tasks)
-
-
-def _complete(storage: Storage, dataset: Dataset, spec: OperatorSpec, identity: str) -> str | None:
-    """Write an operator's marker, once all its parts are seen to be whole.
-
-    Returns:
-        What is wrong, if the operator failed on every row; then its parts are removed.
+def _whole(
+    storage: Storage, dataset: Dataset, spec: OperatorSpec, identity: str
+) -> parts.PartReport:
+    """Return the report of all parts of an operator together.
 
     Raises:
         SandboxError: a part is missing.
@@ -189,9 +171,23 @@ def _complete(storage: Storage, dataset: Dataset, spec: OperatorSpec, identity: 
         if report is None or report.rows != stop - start:
             raise SandboxError(f"{spec.name}: rows {start} to {stop} of {folder} are not there")
         reports.append(report)
-    whole = reduce(add, reports)
+    return reduce(add, reports)
+
+
+def _mark(
+    storage: Storage,
+    dataset: Dataset,
+    spec: OperatorSpec,
+    identity: str,
+    whole: parts.PartReport,
+) -> str | None:
+    """Write an operator's marker.
+
+    Returns:
+        What is wrong, if the operator failed on every row; then its parts are removed instead.
+    """
     if whole.failed == whole.rows:
-        storage.remove(folder)
+        storage.remove(parts.folder(dataset.id, identity))
         return f"{spec.name} failed on every row, first: {whole.examples[0][1]}"
     storage.write_json(
         parts.marker(dataset.id, identity),
@@ -205,6 +201,17 @@ def _complete(storage: Storage, dataset: Dataset, spec: OperatorSpec, identity: 
             "failed": whole.failed,
             "failures": [{"row_id": row, "reason": reason} for row, reason in whole.examples],
             "seconds": round(whole.seconds, 3),
+            "flops_per_sample": whole.flops_per_sample,
         },
     )
     return None
+
+
+def _flops(wholes: Sequence[parts.PartReport]) -> float | None:
+    """Return the operations of all operators, None if those of one were not counted."""
+    counts = [
+        None if whole.flops_per_sample is None else whole.rows * whole.flops_per_sample
+        for whole in wholes
+    ]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import DataJuicer, load
+from djsandbox_ray.stats.flops import count_flops
 from djsandbox_ray.stats.operators import OperatorSpec
 from djsandbox_ray.stats.similarity import IMAGE_NAME, BatchedSimilarity
 
@@ -85,12 +86,26 @@ class FusedOperators:
         with _inference():
             return [self._runners[index](rows) for index in operators]
 
+    def flops_per_sample(
+        self, texts: Sequence[str], images: Sequence[bytes] | None, operator: int
+    ) -> float | None:
+        """Count the floating-point operations of an operator (by index) on a batch that it can do.
+
+        The batch is computed for the count alone; statistics never come from it.
+
+        Returns:
+            The mean per sample; 0 without a model, None where the model cannot be counted.
+        """
+        with _inference():
+            return self._runners[operator].flops_per_sample(_rows(texts, images))
+
 
 class _Runner:
     """One operator with what it needs to be called."""
 
     def __init__(self, spec: OperatorSpec, gpu: bool) -> None:
         cls = spec.filter_class
+        self._spec = spec
         self.name = spec.name
         self.keys = spec.keys
         self.reads_images = "image" in inspection.reads(cls)
@@ -137,6 +152,12 @@ class _Runner:
                 self._single(done, rows, row)
         done.seconds = time.perf_counter() - start
         return done
+
+    def flops_per_sample(self, rows: dict[str, list[Any]]) -> float | None:
+        size = len(rows[_TEXT])
+        batch = {**rows, load().stats_field: [{} for _ in range(size)]}
+        flops = count_flops(self._spec, lambda: self._compute(batch))
+        return None if flops is None else flops / size
 
     def _single(self, done: Computed, rows: dict[str, list[Any]], row: int) -> None:
         try:

@@ -37,6 +37,9 @@ class PartReport:
     """The first failures: (row_id, reason)."""
     seconds: float
     """Computing time of the operator, in seconds of one actor."""
+    flops_per_sample: float | None = None
+    """Floating-point operations of the operator's model, if this is the part they are counted in
+    and they can be."""
 
     def __add__(self, other: PartReport) -> PartReport:
         """Return the report of two parts together."""
@@ -47,6 +50,9 @@ class PartReport:
             failed=self.failed + other.failed,
             examples=(self.examples + other.examples)[:EXAMPLES],
             seconds=self.seconds + other.seconds,
+            flops_per_sample=(
+                other.flops_per_sample if self.flops_per_sample is None else self.flops_per_sample
+            ),
         )
 
 

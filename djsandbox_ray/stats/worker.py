@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
@@ -19,6 +22,8 @@ from djsandbox_ray.storage import Storage
 
 READ_ROWS = 256
 """Rows whose encoded images are in memory at once."""
+COUNTED_ROWS = 16
+"""Rows on which the floating-point operations of an operator are counted, once per dataset."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,9 @@ class StatisticsWorker:
         self._job = job
         self._storage = Storage(job.storage)
         self._fused: FusedOperators | None = None
+        self._name = uuid.uuid4().hex
+        # Ray reserves an actor's resources before it starts the process for it.
+        self._born = time.perf_counter() - (time.time() - psutil.Process().create_time())
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """Compute ranges of rows.
@@ -59,34 +67,42 @@ class StatisticsWorker:
             batch: ``task``: JSON texts with start, stop and the indices of the operators to run.
 
         Returns:
-            ``report``: per task a JSON text with the rows done, or the error that ends the run.
-            The error is a value, because an exception would reach the driver as text of Ray's.
+            ``report``: per task a JSON text with the actor, its age in seconds, and the rows done
+            or the error that ends the run. The error is a value, because an exception would reach
+            the driver as text of Ray's.
         """
         reports = []
         for text in batch["task"]:
             task = json.loads(str(text))
             try:
                 self._compute(task["start"], task["stop"], task["operators"])
-                reports.append({"rows": task["stop"] - task["start"]})
+                report: dict[str, Any] = {"rows": task["stop"] - task["start"]}
             except (BadInput, ImportError) as error:
-                reports.append({"error": str(error)})
+                report = {"error": str(error)}
+            age = time.perf_counter() - self._born
+            reports.append({**report, "actor": self._name, "age": age})
         return {"report": [json.dumps(report) for report in reports]}
 
     def _compute(self, start: int, stop: int, operators: list[int]) -> None:
         fused = self._build()
         done: dict[int, list[Computed]] = {index: [] for index in operators}
+        flops: dict[int, float | None] = {}
         row_ids = []
         for ids, texts, images in self._batches(start, stop, fused.reads_images(operators)):
             row_ids.append(ids)
             for index, computed in zip(operators, fused(texts, images, operators), strict=True):
                 done[index].append(computed)
+                good = _good_rows(computed, len(texts))
+                if start == 0 and good and index not in flops:
+                    some = [texts[row] for row in good], images and [images[row] for row in good]
+                    flops[index] = fused.flops_per_sample(*some, index)
         for index in operators:
             path = parts.part(self._job.folders[index], start)
             columns = {
                 key: np.concatenate([computed.columns[key] for computed in done[index]])
                 for key in done[index][0].columns
             }
-            report = _report(done[index], row_ids, columns)
+            report = _report(done[index], row_ids, columns, flops.get(index))
             parts.write_part(self._storage, path, np.concatenate(row_ids), columns, report)
 
     def _build(self) -> FusedOperators:
@@ -114,8 +130,17 @@ class StatisticsWorker:
                 yield rows["row_id"].to_numpy(), rows["text"].to_pylist(), images
 
 
+def _good_rows(computed: Computed, size: int) -> list[int]:
+    """Return the first rows of a batch that an operator could compute."""
+    failed = {failure.row for failure in computed.failures}
+    return [row for row in range(size) if row not in failed][:COUNTED_ROWS]
+
+
 def _report(
-    done: list[Computed], row_ids: list[NDArray[np.int64]], columns: dict[str, NDArray[np.float64]]
+    done: list[Computed],
+    row_ids: list[NDArray[np.int64]],
+    columns: dict[str, NDArray[np.float64]],
+    flops_per_sample: float | None,
 ) -> parts.PartReport:
     failures = [
         (int(ids[failure.row]), failure.reason)
@@ -128,4 +153,5 @@ def _report(
         failed=len(failures),
         examples=tuple(failures[: parts.EXAMPLES]),
         seconds=sum(computed.seconds for computed in done),
+        flops_per_sample=flops_per_sample,
     )

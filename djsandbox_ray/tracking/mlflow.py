@@ -13,10 +13,10 @@ from pathlib import PurePosixPath
 from pydantic import Field, field_validator
 
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import TrialRecord
 from djsandbox_ray.sections import Component
 from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking.mlflow_format import without_secrets
 from djsandbox_ray.tracking.mlflow_index import MlflowIndex
 from djsandbox_ray.tracking.mlflow_runs import MlflowRuns
 from djsandbox_ray.tracking.outbox import Outbox
@@ -60,7 +60,7 @@ class MlflowTracker(Tracker):
     """Hands everything to an :class:`Outbox`; training never waits for MLflow.
 
     What is sent twice, by a repeated or resumed run, changes nothing in MLflow; so what an outage
-    kept from being sent is sent by running the same command again.
+    kept from being sent is sent by telling everything again.
 
     Raises:
         BadInput: the storage is not on a local disk and no ``uri`` is given.
@@ -73,8 +73,8 @@ class MlflowTracker(Tracker):
         super().__init__(config, storage)
         if config.uri is None and not storage.is_local:
             raise BadInput(
-                f"tracking.uri: the storage {storage.url!r} cannot hold MLflow's sqlite file; name "
-                "a server (http://host:5000) or a database, or choose tracking.type none"
+                f"tracking.uri: the storage {storage.shown!r} cannot hold MLflow's sqlite file; "
+                "name a server (http://host:5000) or a database, or choose tracking.type none"
             )
         self._uri = config.uri or f"sqlite:///{storage.uri('mlflow.db')}"
         self._runs: MlflowRuns | None = None
@@ -113,10 +113,10 @@ class MlflowTracker(Tracker):
         send = partial(self._started.trial, record, dict(tags), dict(params))
         self._send(f"trial {record.spec.id}", send)
 
-    def metrics(self, values: Mapping[str, float]) -> None:
+    def metrics(self, values: Mapping[str, float], time_ms: int | None = None) -> None:
         """Queue numbers of the parent run."""
-        now = time.time_ns() // 1_000_000
-        send = partial(self._started.metrics, dict(values), now)
+        since = time_ms or time.time_ns() // 1_000_000
+        send = partial(self._started.metrics, dict(values), since)
         self._send(f"metrics {next(self._count)}", send)
 
     def artifact(self, name: str, data: bytes) -> None:
@@ -142,8 +142,8 @@ class MlflowTracker(Tracker):
         unsent = self._outbox.close(self.config.patience)
         if unsent:
             logger.warning(
-                "MLflow at %s: %d things were not sent; they are safe in the storage, and the same "
-                "command, run again, sends them",
+                "MLflow at %s: %d things were not sent; they are safe in the storage, and "
+                "'djsandbox sync', or the same command again, sends them",
                 without_secrets(self._uri),
                 unsent,
             )

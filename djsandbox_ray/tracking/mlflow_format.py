@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.masking import without_secrets  # noqa: F401 - until others import it from there
 from djsandbox_ray.records import RungReport, TrialState
 from djsandbox_ray.tracking.outbox import Refused
 
 T = TypeVar("T")
 
+# FINISHED means the full budget: MLflow's tables, filtered by it, rank no score at a smaller one
+# beside full ones. The tag ``state`` tells trials that were stopped early from those cut off.
 STATUS = {
     TrialState.RUNNING: "RUNNING",
     TrialState.COMPLETED: "FINISHED",
@@ -43,21 +46,31 @@ def values(report: RungReport) -> dict[str, float]:
 
 
 def mark(reports: Sequence[RungReport]) -> str:
-    """Return ``<how many> <fingerprint>``, by which later reports are known to continue these."""
-    if not reports:
-        return ""
-    times = [[report.samples, report.time_ms] for report in reports]
-    return f"{len(reports)} {content_id('reports', times)}"
+    """Return a fingerprint of each report, by which later ones are compared with what was sent.
+
+    Of what was measured, not of when: a deterministic trial that begins anew says the same again.
+    """
+    return " ".join(_fingerprint(report) for report in reports)
 
 
-def sent(marked: str) -> int:
-    """Return how many reports a mark stands for."""
-    return int(marked.split()[0]) if marked else 0
+def unsent(reports: Sequence[RungReport], marked: str) -> Sequence[RungReport] | None:
+    """Return the reports that must still be sent, after those that a mark stands for.
+
+    None of them if a resumed trial has not got as far again as it was.
+
+    Returns:
+        None if they contradict what was sent, as another attempt with other results does.
+    """
+    now, before = mark(reports).split(), marked.split()
+    both = min(len(now), len(before))
+    return reports[both:] if now[:both] == before[:both] else None
 
 
-def continues(reports: Sequence[RungReport], marked: str) -> bool:
-    """Say whether reports begin with those that a mark stands for."""
-    return mark(reports[: sent(marked)]) == marked
+def _fingerprint(report: RungReport) -> str:
+    # repr is exact, and has a text for NaN.
+    numbers = [repr(value) for _, value in sorted(report.metrics.items())]
+    parts = (report.samples, repr(report.loss), sorted(report.metrics), numbers)
+    return content_id("report", *parts)[-8:]
 
 
 def started_ms(reports: Sequence[RungReport]) -> int | None:
@@ -66,9 +79,3 @@ def started_ms(reports: Sequence[RungReport]) -> int | None:
         return None
     first = reports[0]
     return first.time_ms - round(1000 * (first.train_seconds + first.evaluation_seconds))
-
-
-def without_secrets(text: str) -> str:
-    """Mask user names, passwords and tokens of the addresses in a text."""
-    masked = re.sub(r"://[^/\s]*@", "://***@", text)
-    return re.sub(r"(?i)((?:password|token)=)[^&\s]*", r"\1***", masked)

@@ -38,11 +38,10 @@ class Known:
 
     run_id: str
     status: str
-    reports: str = ""
-    """The mark of the reports that are there."""
     inputs: set[tuple[str, str]] = field(default_factory=set)
     """Name and digest of the datasets that are there."""
     params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -51,12 +50,12 @@ class Known:
         return cls(
             run_id=run.info.run_id,
             status=run.info.status,
-            reports=run.data.tags.get(REPORTS, ""),
             inputs={
                 (item.dataset.name, item.dataset.digest)
                 for item in (run.inputs.dataset_inputs if run.inputs else [])
             },
             params=dict(run.data.params),
+            tags=dict(run.data.tags),
             metrics=dict(run.data.metrics),
         )
 

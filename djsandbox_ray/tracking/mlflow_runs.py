@@ -14,16 +14,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import TrialRecord
 from djsandbox_ray.tracking.mlflow_format import (
     STATUS,
-    continues,
     mark,
     named,
-    sent,
     started_ms,
+    unsent,
     values,
-    without_secrets,
 )
 from djsandbox_ray.tracking.mlflow_index import PARENT, REPORTS, Known, MlflowIndex
 from djsandbox_ray.tracking.outbox import Refused
@@ -81,9 +80,9 @@ class MlflowRuns:
         """Bring the nested run of a trial up to date with its record."""
         spec, reports = record.spec, record.reports
         parent = self._index.parent()
-        known = self._index.runs().get(spec.id)
-        if known is not None and not continues(reports, known.reports):
-            # Trained anew, after a crash: the reports of the abandoned attempt are not its own.
+        there = self._index.runs().get(spec.id)
+        if there is not None and unsent(reports, there.tags.get(REPORTS, "")) is None:
+            # Trained anew with another result: the abandoned attempt's reports are not its own.
             self._index.delete(spec.id)
         own = {
             **tags,
@@ -94,14 +93,13 @@ class MlflowRuns:
         }
         name = f"{spec.pool} seed {spec.seed}"
         known = self._index.ensure(spec.id, name, own, started_ms(reports))
-        if reports:
+        new = unsent(reports, known.tags.get(REPORTS, "")) or ()
+        if new:
             own[REPORTS] = mark(reports)
         if record.error or known.status == "FAILED":  # or an older error that is over
             own["error"] = (record.error or "")[-_LONGEST_ERROR:]
-        new = reports[sent(known.reports) :]
         points = [(values(report), report.time_ms, report.samples) for report in new]
         self._log(known, points, params, own)
-        known.reports = mark(reports)
         status = STATUS[record.state]
         if self._ended and status == "RUNNING":
             status = "KILLED"
@@ -145,7 +143,7 @@ class MlflowRuns:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Send points (values, time in ms, step), those parameters that are new, then the tags."""
+        """Send points (values, time in ms, step), then parameters and tags that are not there."""
         from mlflow.entities import Metric, Param, RunTag
 
         metrics = [
@@ -154,6 +152,9 @@ class MlflowRuns:
             for key, value in group.items()
         ]
         new = self._new_params(known, params or {})
+        changed = {key: text for key, text in (tags or {}).items() if known.tags.get(key) != text}
+        if not (metrics or new or changed):
+            return
         while len(metrics) > _BATCH:  # the tags say that the metrics are there: they go last
             self._index.client.log_batch(known.run_id, metrics[:_BATCH])
             metrics = metrics[_BATCH:]
@@ -161,9 +162,10 @@ class MlflowRuns:
             known.run_id,
             metrics,
             [Param(key, value) for key, value in new.items()],
-            [RunTag(key, value) for key, value in (tags or {}).items()],
+            [RunTag(key, value) for key, value in changed.items()],
         )
         known.params.update(new)
+        known.tags.update(changed)
 
     def _new_params(self, known: Known, params: Mapping[str, str]) -> dict[str, str]:
         given = {key: value[:_LONGEST_PARAM] for key, value in named(params).items()}

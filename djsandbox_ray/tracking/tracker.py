@@ -70,8 +70,10 @@ class Tracker(ABC):
     ) -> None:
         """Take the newest record of a trial; called after every report and change of state."""
 
-    def metrics(self, values: Mapping[str, float]) -> None:  # noqa: B027 - optional
-        """Take numbers about the run as a whole."""
+    def metrics(  # noqa: B027 - optional
+        self, values: Mapping[str, float], time_ms: int | None = None
+    ) -> None:
+        """Take numbers about the run as a whole, known since ``time_ms`` (since the epoch; now)."""
 
     def artifact(self, name: str, data: bytes) -> None:  # noqa: B027 - optional
         """Take a file of the run; ``name`` is a relative path such as ``figures/ranking.png``."""

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from djsandbox_ray.sections import Component, Section, component
 from djsandbox_ray.trials.family import FAMILIES
+from djsandbox_ray.trials.stopping.stopping import STOPPING, StoppingConfig
 
 
-class Resources(Section):
-    """What one trial occupies while it runs; Ray Tune runs as many at once as fit."""
+class WorkerResources(Section):
+    """What one process that trains occupies."""
 
     cpus_per_worker: float = Field(default=1, gt=0, strict=True)
     """CPUs; a fraction lets several trials share one core. Also sets torch's threads."""
     gpus_per_worker: float = Field(default=0, ge=0, le=1, strict=True)
     """At most one GPU; a fraction (0.25) lets several trials share one."""
+
+
+class Resources(WorkerResources):
+    """What one trial occupies while it runs; Ray Tune runs as many at once as fit."""
+
+    workers: int = Field(default=1, ge=1, strict=True)
+    """Processes that train one model together."""
+    strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
+    """How several workers share a model: copies, sharded by FSDP2, or by DeepSpeed's ZeRO."""
+    deepspeed: dict[str, Any] = Field(default={})
+    """Settings of DeepSpeed's JSON, such as ``zero_optimization: {stage: 2}``; only with the
+    strategy ``deepspeed``."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Resources:
+        if self.deepspeed and self.strategy != "deepspeed":
+            raise ValueError("settings of 'deepspeed' need strategy: deepspeed")
+        if self.workers > 1 and 0 < self.gpus_per_worker < 1:
+            raise ValueError(
+                "workers of one trial cannot share a GPU (nccl refuses it): gpus_per_worker must "
+                "be 0 or 1 with more than one worker"
+            )
+        return self
 
 
 class TrialsConfig(Section):
@@ -26,19 +50,19 @@ class TrialsConfig(Section):
     """The model family and its hyper-parameters, the same for every trial."""
     budget: int = Field(gt=0, strict=True)
     """Samples seen in training, by every trial."""
-    seeds: int = Field(default=3, ge=2, strict=True)
+    seeds: int = Field(default=3, ge=1, strict=True)
     """Trials per pool. Seed s gives every pool the same initial weights and order of positions."""
-    rungs: list[float] = Field(default=[])
-    """Fractions of the budget at which trials are evaluated too; the end always is."""
+    early_stopping: Annotated[SerializeAsAny[StoppingConfig], component(STOPPING)] = Field(
+        default_factory=lambda: STOPPING.get("race").Config(type="race")
+    )
+    """When a pool that cannot be among the best is given up: race, asha or none."""
+    retries: int = Field(default=2, ge=0, le=100, strict=True)
+    """How often a trial whose process died or that raised an error is tried again, from its last
+    rung; one that diverged is not."""
     resources: Resources = Resources()
-
-    @field_validator("rungs")
-    @classmethod
-    def _fractions(cls, rungs: list[float]) -> list[float]:
-        if any(not 0 < rung < 1 for rung in rungs) or sorted(set(rungs)) != rungs:
-            raise ValueError("rungs are fractions between 0 and 1, in increasing order")
-        return rungs
+    """What each trial occupies."""
 
     def rung_samples(self) -> tuple[int, ...]:
         """Return the samples seen at every report, the budget last."""
-        return (*(max(1, round(rung * self.budget)) for rung in self.rungs), self.budget)
+        rungs = self.early_stopping.rungs
+        return (*(max(1, round(rung * self.budget)) for rung in rungs), self.budget)

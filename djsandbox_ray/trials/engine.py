@@ -4,142 +4,148 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+import fsspec
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
 from ray.tune.error import TuneError
 
 from djsandbox_ray.cluster import check_placeable
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
-from djsandbox_ray.trials.config import Resources
-from djsandbox_ray.trials.trainable import Shared, Trial
-
-_REPORT = TypeAdapter(RungReport)
-# A process that dies (killed, out of memory, a lost node) is replaced so often.
-_RESTARTS = 2
+from djsandbox_ray.records import TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.gang import bundles
+from djsandbox_ray.trials.reporter import Reporter
+from djsandbox_ray.trials.stopping.stopping import Competition, Stopping
+from djsandbox_ray.trials.trainable import Trial
+from djsandbox_ray.trials.worker import Shared
 
 
 def run_trials(
     specs: Sequence[TrialSpec],
     shared: Shared,
-    resources: Resources,
+    stopping: Stopping,
+    competition: Competition,
     on_record: Callable[[TrialRecord], None],
+    folder: str,
 ) -> None:
-    """Run every trial to its end and hand over its record after each report.
+    """Run every trial to its end, or until it is stopped, and hand over its record as it changes.
+
+    A trial that earlier work has begun goes on from its checkpoint. Pools that earlier decisions
+    gave up stay given up.
 
     Args:
-        specs: the trials, in the order in which they start.
-        shared: what they have in common.
-        resources: what each occupies; as many run at once as the cluster has room for.
+        specs: the trials that are not settled, in the order in which they start.
+        shared: what they have in common; as many run at once as the cluster has room for.
+        stopping: how trials are stopped early.
+        competition: the study that the trials are part of.
         on_record: called in this process after every start, report and end of a trial.
+        folder: a folder of the storage for Tune's own files, removed at the end.
 
     Raises:
-        BadInput: no node of the cluster can ever place a trial.
+        BadInput: the cluster can never place a trial.
         SandboxError: the run was interrupted.
     """
-    check_placeable(resources.cpus_per_worker, resources.gpus_per_worker, "trials.resources")
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    # Failures are recorded with their traceback and reported; Tune would print them three times.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    reporter = _Reporter(specs, on_record)
-    bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    trainable = tune.with_resources(
-        tune.with_parameters(Trial, shared=shared), tune.PlacementGroupFactory([bundle])
-    )
-    configs = [{"id": spec.id, "pool": spec.pool, "seed": spec.seed} for spec in specs]
-    # Tune's own snapshots lag behind and are not needed: trial records are the truth.
-    folder = tempfile.mkdtemp(prefix="djsandbox-tune-")
+    _check_complete(specs, competition)
+    group = bundles(shared.resources)
+    check_placeable(group, "trials.resources")
+    storage = Storage(shared.storage)
+    _remove_settled_checkpoints(storage, competition.known)
+
+    def keep(record: TrialRecord) -> None:
+        on_record(record)
+        if record.settled:
+            Checkpoint(shared.storage, record.spec.id).remove()
+
+    given_up = {pool for decision in competition.decisions for pool in decision.stopped}
+    for spec in specs:
+        if spec.pool in given_up:
+            left = competition.known.get(spec.id, TrialRecord(spec, TrialState.STOPPED))
+            keep(replace(left, state=TrialState.STOPPED))
+    racing = [spec for spec in specs if spec.pool not in given_up]
+    if not racing:
+        return
+    reporter = Reporter(racing, competition.known, keep)
     try:
-        tune.Tuner(
-            trainable,
-            param_space={"trial": tune.grid_search(configs)},
-            tune_config=tune.TuneConfig(
-                reuse_actors=True,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=lambda trial: str(trial.config["trial"]["id"]),
-            ),
-            run_config=tune.RunConfig(
-                name="trials",
-                storage_path=folder,
-                verbose=0,
-                callbacks=[reporter],
-                failure_config=tune.FailureConfig(max_failures=_RESTARTS),
-            ),
-        ).fit()
+        _tuner(racing, shared, group, stopping.scheduler(competition), reporter, folder).fit()
     except TuneError as error:
         # Tune turns what a callback raises into text.
         raise reporter.raised or error from None
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        storage.remove(folder)
     if unfinished := reporter.unfinished():
         raise SandboxError(
-            f"interrupted with {unfinished} of {len(specs)} trials to go; "
+            f"interrupted with {unfinished} of {len(racing)} trials to go; "
             "the same command goes on from here"
         )
+
+
+def _tuner(
+    specs: Sequence[TrialSpec],
+    shared: Shared,
+    group: Sequence[Mapping[str, float]],
+    scheduler: Any,
+    reporter: Reporter,
+    folder: str,
+) -> tune.Tuner:
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # Tune's own snapshots lag behind and are not needed: trial records are the truth.
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)
+    # Failures are recorded with their traceback and reported; Tune would print them three times.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    trainable = tune.with_resources(
+        tune.with_parameters(Trial, shared=shared),
+        tune.PlacementGroupFactory([dict(bundle) for bundle in group]),
+    )
+    configs = [{"id": spec.id, "pool": spec.pool, "seed": spec.seed} for spec in specs]
+    return tune.Tuner(
+        trainable,
+        param_space={"trial": tune.grid_search(configs)},
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=lambda trial: str(trial.config["trial"]["id"]),
+        ),
+        run_config=tune.RunConfig(
+            name="trials",
+            verbose=0,
+            callbacks=[reporter],
+            failure_config=tune.FailureConfig(max_failures=shared.retries),
+            **_place(Storage(shared.storage), folder),
+        ),
+    )
+
+
+def _place(storage: Storage, folder: str) -> dict[str, Any]:
+    """Say where Tune keeps its files: a paused trial may go on in another node."""
+    if storage.is_local:
+        return {"storage_path": storage.uri(folder)}
+    files, path = fsspec.core.url_to_fs(storage.uri(folder))
+    return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(files))}
+
+
+def _check_complete(specs: Sequence[TrialSpec], competition: Competition) -> None:
+    """Refuse a study with trials that nobody runs: others would wait for them for ever."""
+    run = {spec.id for spec in specs}
+    settled = {key for key, record in competition.known.items() if record.settled}
+    for spec in competition.specs:
+        if (spec.id in run) == (spec.id in settled):
+            what = "is settled, but runs again" if spec.id in run else "is not settled, nor run"
+            raise ValueError(f"trial {spec.id!r} (pool {spec.pool!r}, seed {spec.seed}) {what}")
+
+
+def _remove_settled_checkpoints(storage: Storage, known: Mapping[str, TrialRecord]) -> None:
+    """Remove what a driver that was killed has left of trials that were over."""
+    for name in storage.names("trials"):
+        if name in known and known[name].settled:
+            Checkpoint(storage.url, name).remove()
 
 
 def _trial_name(trial: Any) -> str:
     spec = trial.config["trial"]
     return f"{spec['pool'].replace('/', '_')}-seed{spec['seed']}"
-
-
-class _Reporter(tune.Callback):
-    """Keeps the records of the running trials up to date."""
-
-    def __init__(
-        self, specs: Sequence[TrialSpec], on_record: Callable[[TrialRecord], None]
-    ) -> None:
-        self._records = {spec.id: TrialRecord(spec, TrialState.RUNNING) for spec in specs}
-        self._on_record = on_record
-        self.raised: Exception | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks for its snapshots, which nobody restores.
-        return {}
-
-    def unfinished(self) -> int:
-        return sum(record.state is TrialState.RUNNING for record in self._records.values())
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._update(trial, reports=())  # one that is started again begins anew
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        if "failure" in result:
-            self._update(trial, state=TrialState.FAILED, **result["failure"])
-            return
-        report = _REPORT.validate_python(result["report"])
-        reports = (*self._record(trial).reports, report)
-        self._update(trial, reports=reports)
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = self._record(trial)
-        if record.state is not TrialState.FAILED:
-            state = TrialState.COMPLETED if record.final else TrialState.STOPPED
-            self._update(trial, state=state)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        text = "the trial ended without a reason"
-        if trial.error_file:
-            text = Path(trial.error_file).read_text().strip() or text
-        self._update(trial, state=TrialState.FAILED, error=text.splitlines()[-1], traceback=text)
-
-    def _record(self, trial: Any) -> TrialRecord:
-        return self._records[trial.config["trial"]["id"]]
-
-    def _update(self, trial: Any, **changes: Any) -> None:
-        record = replace(self._record(trial), **changes)
-        self._records[record.spec.id] = record
-        try:
-            self._on_record(record)
-        except Exception as error:
-            self.raised = error
-            raise

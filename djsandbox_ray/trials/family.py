@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.evaluator import Encoder
+from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.registry import Registry
 from djsandbox_ray.sections import Component
+from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.group import Group
 
 
 class Diverged(SandboxError):
@@ -34,7 +37,14 @@ class TrialTask:
     rungs: tuple[int, ...]
     """Samples seen at every report; the last is the budget."""
     cpus: float
+    """Of this worker."""
     gpus: float
+    """Of this worker."""
+    checkpoint: Checkpoint
+    """A family that saves its state at every rung, and looks for one when it begins, loses at most
+    the work since the last rung when it is cut off; one that does not begins anew."""
+    group: Group
+    """The workers that train the model together; a family is called on every one of them."""
     evaluate: Callable[[Encoder], dict[str, float]]
     """The evaluation suite."""
 
@@ -58,6 +68,10 @@ class ModelFamily(ABC):
         """Return floating-point operations of training on one sample, if the family can count."""
         return None
 
+    def evaluation_flops(self, suite: Suite) -> float | None:
+        """Return the operations of one run of the evaluation suite, if the family can count."""
+        return None
+
     def prepare(self, train: str, evaluation: str) -> Any:
         """Return what all trials share; called once in the driver with Ray connected.
 
@@ -69,7 +83,9 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def train(self, task: TrialTask, shared: Any) -> Iterator[RungReport]:
-        """Train from scratch and yield one report at each of ``task.rungs``.
+        """Train, and yield one report at each of ``task.rungs`` that is not behind a checkpoint.
+
+        With several workers this runs on all of them, and the reports of rank 0 count.
 
         Args:
             task: what to train on, and how long.

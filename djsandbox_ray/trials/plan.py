@@ -11,35 +11,37 @@ from numpy.typing import NDArray
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import Pool, PoolKind, Pools, TrialSpec
-from djsandbox_ray.trials.config import TrialsConfig
-from djsandbox_ray.trials.family import ModelFamily
 
 
 def plan_trials(
     dataset: str,
     pools: Pools,
     members: Callable[[Pool], NDArray[np.int64]],
-    config: TrialsConfig,
-    family: ModelFamily,
+    *,
+    seeds: Sequence[int],
+    budget: int,
+    model: Any,
     evaluation: Sequence[Any],
 ) -> list[TrialSpec]:
     """List the trials: seed by seed, the controls of a seed first.
 
     Args:
         dataset: id of the dataset: row ids mean nothing without it.
-        pools: all pools of the run.
+        pools: the pools to train.
         members: the rows of a pool, shape (pools.size,).
-        config: budget and seeds.
-        family: the model.
+        seeds: the trials of every pool.
+        budget: samples seen in training.
+        model: identity of the model family.
         evaluation: identity of the evaluation suite.
     """
     by_kind = sorted(pools.pools, key=lambda pool: pool.kind is not PoolKind.CONTROL)
-    specs: list[list[TrialSpec]] = [[] for _ in range(config.seeds)]
+    specs: list[list[TrialSpec]] = [[] for _ in seeds]
     for pool in by_kind:
         rows = members(pool)
-        for seed in range(config.seeds):
+        for index, seed in enumerate(seeds):
             drawn = draw(pool, rows, seed, pools.draw_size, pools.seed).hash
-            parts = (dataset, drawn, family.identity(), seed, config.budget, list(evaluation))
-            trial_id = content_id("trial", *parts)
-            specs[seed].append(TrialSpec(trial_id, pool.id, seed, drawn, config.budget))
-    return [spec for seed in specs for spec in seed]
+            parts = (dataset, drawn, model, seed, budget, list(evaluation))
+            specs[index].append(
+                TrialSpec(content_id("trial", *parts), pool.id, seed, drawn, budget)
+            )
+    return [spec for seed_specs in specs for spec in seed_specs]

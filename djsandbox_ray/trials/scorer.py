@@ -19,7 +19,7 @@ from djsandbox_ray.trials.clip.export import export_hugging_face
 from djsandbox_ray.trials.clip.family import ClipConfig, device_for
 from djsandbox_ray.trials.clip.samples import Streamed
 from djsandbox_ray.trials.clip.training import DeviceArrays, train
-from djsandbox_ray.trials.config import Resources
+from djsandbox_ray.trials.config import WorkerResources
 
 REFERENCE = "${scorer}"
 """What stands in an operator's parameters for the folder of the trained scorer."""
@@ -36,7 +36,7 @@ class ScorerConfig(Section):
     """Samples seen in training."""
     seed: int = Field(default=0, ge=0, strict=True)
     """Decides the initial weights and the order of samples."""
-    resources: Resources = Resources()
+    resources: WorkerResources = WorkerResources()
     """What the training occupies."""
 
 

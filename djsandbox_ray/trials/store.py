@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 
 from pydantic import TypeAdapter
 
-from djsandbox_ray.records import TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.records import TrialRecord, TrialSpec
 from djsandbox_ray.storage import Storage
 
 _RECORD = TypeAdapter(TrialRecord)
@@ -26,11 +26,10 @@ class TrialStore:
         """Replace what is known of a trial."""
         self._storage.write_json(self._path(record.spec.id), asdict(record))
 
-    def settled(self, spec: TrialSpec) -> TrialRecord | None:
-        """Return the record of a trial that any run has brought to an end that would come again.
+    def load(self, spec: TrialSpec) -> TrialRecord | None:
+        """Return what any run has left of a trial, finished or not, or None.
 
-        That is, completed or diverged; a crashed one is worth another try. The record keeps the
-        rungs that it was run with.
+        The record keeps the rungs that the trial was run with.
         """
         path = self._path(spec.id)
         if not self._storage.exists(path):
@@ -39,8 +38,7 @@ class TrialStore:
             record = _RECORD.validate_python(self._storage.read_json(path))
         except ValueError:
             return None  # of another version
-        settled = record.state is TrialState.COMPLETED or record.diverged
-        return replace(record, spec=spec) if settled else None
+        return replace(record, spec=spec)
 
     @staticmethod
     def _path(trial_id: str) -> str:

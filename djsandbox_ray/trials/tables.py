@@ -43,6 +43,10 @@ def trials_table(
                 "budget": record.spec.budget,
                 "state": str(record.state),
                 "error": record.error,
+                "diverged": record.diverged,
+                "attempts": record.attempts,
+                "held_seconds": record.held_seconds,
+                "owner": record.owner,
                 "flops": last.samples * flops_per_sample if last and flops_per_sample else None,
                 **(_report(last) if last else {}),
             }
@@ -52,6 +56,10 @@ def trials_table(
         ("budget", pa.int64()),
         ("state", pa.string()),
         ("error", pa.string()),
+        ("diverged", pa.bool_()),
+        ("attempts", pa.int64()),
+        ("held_seconds", pa.float64()),
+        ("owner", pa.string()),
         ("flops", pa.float64()),
     )
     return _table(rows, (*_SPEC, *more, *_REPORT))
@@ -80,6 +88,10 @@ def read_records(trials: pa.Table, curves: pa.Table) -> list[TrialRecord]:
             TrialState(row["state"]),
             tuple(reports.get(row["trial"], ())),
             row["error"],
+            diverged=row["diverged"],
+            attempts=row["attempts"],
+            held_seconds=row["held_seconds"],
+            owner=row["owner"],
         )
         for row in trials.to_pylist()
     ]

@@ -1,38 +1,29 @@
-"""A Tune trial: a model family at work on one draw, one step per rung."""
+"""A trial as Ray Tune sees it: its own worker, or a gang of them, one step per rung."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from math import isfinite
-from traceback import format_exc
+import json
+import time
+from pathlib import Path
 from typing import Any
 
-import ray
+import psutil
 from ray import tune
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.pools.draws import draw
-from djsandbox_ray.records import Pool, RungReport
-from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
+from djsandbox_ray.trials.gang import Gang
+from djsandbox_ray.trials.worker import Shared, TrialWorker
+
+# Tune keeps of a paused trial only how far it has reported; its weights are in its own checkpoint.
+_REPORTED = "reported.json"
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What all trials of a run have in common; sent to every trial process once."""
+class Crashed(SandboxError):
+    """A trial raised an error; Tune tries it again in a new process."""
 
-    family: ModelFamily
-    prepared: Any
-    suite: Suite
-    pools: Mapping[str, Pool]
-    members: Mapping[str, Any]
-    """Per pool, a reference to its rows in the object store."""
-    draw_size: int
-    base_seed: int
-    rungs: tuple[int, ...]
-    cpus: float
-    gpus: float
+    def __init__(self, reason: str, traceback: str) -> None:
+        super().__init__(reason, traceback)
+        self.reason, self.traceback = reason, traceback
 
 
 class Trial(tune.Trainable):
@@ -44,59 +35,46 @@ class Trial(tune.Trainable):
 
     # ``shared`` is what tune.with_parameters passes.
     def setup(self, config: dict[str, Any], *, shared: Shared) -> None:  # type: ignore[override]
-        """Keep what is shared and begin the first trial."""
-        self._shared = shared
+        """Start the workers and take up the first trial."""
+        alone = shared.resources.workers == 1
+        self._worker = TrialWorker(shared) if alone else Gang(shared, shared.resources)
+        self._startup = time.time() - psutil.Process().create_time()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin another trial in this process."""
-        shared = self._shared
-        pool = shared.pools[new_config["trial"]["pool"]]
-        seed = int(new_config["trial"]["seed"])
-        rows = ray.get(shared.members[pool.id])
-        drawn = draw(pool, rows, seed, shared.draw_size, shared.base_seed)
-        self._task = TrialTask(
-            seed=seed,
-            rows=drawn.rows,
-            captions=drawn.captions,
-            rungs=shared.rungs,
-            cpus=shared.cpus,
-            gpus=shared.gpus,
-            evaluate=shared.suite.run,
-        )
-        self._reports: Iterator[RungReport] | None = None
+        """Take up another trial in this process."""
+        self._trial, self._reported, self._begun = new_config["trial"], 0, False
         return True
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung.
 
-        What the family raises is a result too: the process lives on for the next trial, and Tune
-        starts again only those trials whose process died.
+        A trial that diverged is a result too: the process lives on for the next one.
+
+        Raises:
+            Crashed: the trial failed in another way.
         """
-        try:
-            if self._reports is None:
-                self._reports = self._shared.family.train(self._task, self._shared.prepared)
-            report = next(self._reports, None)
-            if report is None:
-                raise SandboxError("the model family ended before the budget")
-            _check(report, self._shared.rungs[-1])
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            failure = {
-                "error": reason,
-                "diverged": isinstance(error, Diverged),
-                "traceback": format_exc(),
-            }
-            return {"failure": failure, "done": True}
-        return {"report": asdict(report), "done": report.samples == self._shared.rungs[-1]}
+        if not self._begun:
+            self._worker.begin(self._trial, self._reported)
+            self._begun = True
+        result = self._worker.step()
+        failure = result.get("failure")
+        if failure and not failure["diverged"]:
+            raise Crashed(failure["error"], failure["traceback"])
+        if not failure:
+            self._reported = result["report"]["samples"]
+        # Only the first trial of a process has waited for it to start.
+        startup, self._startup = self._startup, 0.0
+        return {**result, "startup_seconds": startup}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Keep nothing: a trial that is cut off is trained again from the start."""
+        """Keep how far the trial has reported."""
+        Path(checkpoint_dir, _REPORTED).write_text(json.dumps(self._reported))
 
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on behind what has been reported."""
+        self._reported = json.loads(Path(checkpoint, _REPORTED).read_text())
 
-def _check(report: RungReport, budget: int) -> None:
-    numbers = {"loss": report.loss, **report.metrics}
-    if wrong := [name for name, value in numbers.items() if not isfinite(value)]:
-        raise Diverged(f"not finite after {report.samples} samples: {', '.join(wrong)}")
-    if report.samples > budget:
-        raise SandboxError(f"{report.samples} samples were seen, more than the budget {budget}")
+    def cleanup(self) -> None:
+        """Let go of the trial and end its other workers."""
+        self._worker.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -10,63 +11,145 @@ from rich.table import Table
 from rich.text import Text
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.hooks.hook import HOOKS
-from djsandbox_ray.hooks.trials import RunTrials, plan
-from djsandbox_ray.records import Dataset, Pools
+from djsandbox_ray.hooks.hook import HOOKS, Context
+from djsandbox_ray.hooks.study import Inputs
+from djsandbox_ray.hooks.trials import RunTrials, study
+from djsandbox_ray.ledger import CostPlan, check, plan_cost
+from djsandbox_ray.records import Dataset, Pools, Statistics
 from djsandbox_ray.reporting import Progress
 from djsandbox_ray.stats.operators import parse_process
 from djsandbox_ray.trials.family import FAMILIES
 from djsandbox_ray.workflows.run import check_sources, open_context
 from djsandbox_ray.workflows.runner import finished_jobs
-from djsandbox_ray.workflows.workflow import load_workflow
+from djsandbox_ray.workflows.workflow import Workflow, load_workflow
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """The trials of the main study."""
+
+    arms: int
+    listed: list[dict[str, Any]]
+    """One by one, where the pools are built already."""
 
 
 def make_plan(config: RunConfig) -> dict[str, Any]:
     """Return the plan as plain data.
 
     While the pools are not built, every statistic is taken to be testable: an upper bound. Once
-    they are, the trials are listed one by one and those in the cache are known.
+    they are, the trials are listed one by one and those in the cache are known. Early stopping
+    only ever makes it less.
     """
     workflow = load_workflow(config.workflow)
     check_sources(config)
     context = open_context(config, Progress(Console(quiet=True)))
     done = finished_jobs(workflow, context)
-    job = next((job for job in workflow.jobs if issubclass(HOOKS.get(job.hook), RunTrials)), None)
-    inputs = {} if job is None else {name: done.get(source) for name, source in job.inputs.items()}
-    dataset, evaluation, pools = map(inputs.get, ("dataset", "evaluation", "pools"))
-    trials: list[dict[str, Any]] = []
-    arms = 0
-    if (
-        isinstance(dataset, Dataset)
-        and isinstance(evaluation, Dataset)
-        and isinstance(pools, Pools)
-    ):
-        found = plan(context, dataset, evaluation, pools)
-        trials = [
-            {"trial": s.id, "pool": s.pool, "seed": s.seed, "cached": s.id in found.done}
-            for s in found.specs
-        ]
-        arms = len(pools.pools)
-    elif job is not None:
-        statistics = sum(len(spec.keys) for spec in parse_process(config.operators))
-        buckets = statistics * config.pools.buckets
-        arms = buckets + config.pools.control_count(buckets) + 2 * config.pools.self_tests
+    trials = _trials(workflow, context, done)
+    arms = trials.arms if trials else 0
+    listed = trials.listed if trials else []
     total = arms * config.trials.seeds
-    todo = total - sum(trial["cached"] for trial in trials)
+    todo = total - sum(trial["cached"] for trial in listed)
+    confirmation = _confirmation(config) if trials else 0
     flops = FAMILIES.get(config.trials.model.type)(config.trials.model).flops_per_sample()
-    samples = todo * config.trials.budget
+    samples = (todo + confirmation) * config.trials.budget
+    cost = cost_plan(config, total + confirmation, flops)
     return {
         "name": config.name,
-        "storage": context.storage.url,
+        "storage": context.storage.shown,
         "jobs": [{"job": job.id, "done": job.id in done} for job in workflow.jobs],
-        "exact": bool(trials) or job is None,
+        "exact": bool(listed) or trials is None,
         "pools": arms,
         "trials": total,
         "trials_to_run": todo,
+        "confirmation_trials": confirmation,
         "samples_to_train": samples,
         "flops_to_train": None if flops is None else samples * flops,
-        "trial_list": trials,
+        "cost": cost
+        and {
+            "m": cost.trials,
+            "r": cost.ratio,
+            "spent": cost.spent,
+            "full_trainings": cost.full_trainings,
+            "allowed": cost.allowed,
+            "explanation": cost.explanation(),
+        },
+        "trial_list": listed,
     }
+
+
+def cost_plan(config: RunConfig, trials: int, flops: float | None) -> CostPlan | None:
+    """Return what trials would cost in full trainings, if the configuration says what one costs.
+
+    Args:
+        config: its section ``cost`` is the full training.
+        trials: how many.
+        flops: operations of training on one sample.
+    """
+    if config.cost is None:
+        return None
+    return plan_cost(
+        config.cost,
+        trials=trials,
+        trial_samples=config.trials.budget,
+        flops_per_sample=flops,
+    )
+
+
+def check_budget(config: RunConfig, over_budget: bool) -> None:
+    """Refuse a run that costs more than the configuration allows.
+
+    Raises:
+        PlanRefused: 1 + m r > M, and nobody said that it may.
+    """
+    if config.cost is None:
+        return
+    made = make_plan(config)
+    flops = FAMILIES.get(config.trials.model.type)(config.trials.model).flops_per_sample()
+    cost = cost_plan(config, made["trials"] + made["confirmation_trials"], flops)
+    if cost is not None:
+        check(cost, over_budget)
+
+
+def _trials(workflow: Workflow, context: Context, done: dict[str, Any]) -> _Trials | None:
+    """Return the trials of the main study, if the workflow has one."""
+    config = context.config
+    job = next((job for job in workflow.jobs if issubclass(HOOKS.get(job.hook), RunTrials)), None)
+    if job is None:
+        return None
+    inputs = {name: done.get(source) for name, source in job.inputs.items()}
+    dataset, evaluation, statistics, pools = map(
+        inputs.get, ("dataset", "evaluation", "statistics", "pools")
+    )
+    if (
+        isinstance(dataset, Dataset)
+        and isinstance(evaluation, Dataset)
+        and isinstance(statistics, Statistics)
+        and isinstance(pools, Pools)
+    ):
+        found = study(RunTrials(context), Inputs(dataset, evaluation, statistics, pools))
+        return _Trials(
+            len(pools.pools),
+            [
+                {
+                    "trial": spec.id,
+                    "pool": spec.pool,
+                    "seed": spec.seed,
+                    "cached": spec.id in found.settled,
+                }
+                for spec in found.specs
+            ],
+        )
+    keys = sum(len(spec.keys) for spec in parse_process(config.operators))
+    buckets = keys * config.pools.buckets
+    controls = config.pools.control_count(buckets)
+    return _Trials(buckets + controls + 2 * config.pools.self_tests, [])
+
+
+def _confirmation(config: RunConfig) -> int:
+    """Return the most trials that the second look can take."""
+    settings = config.confirm
+    seeds = settings.seeds or config.trials.seeds
+    return (settings.top + settings.controls) * seeds if settings.top else 0
 
 
 def plan_table(made: dict[str, Any]) -> Group:
@@ -78,11 +161,15 @@ def plan_table(made: dict[str, Any]) -> Group:
         jobs.add_row(job["job"], "done" if job["done"] else "to do")
     bound = "" if made["exact"] else " at most (not all statistics need be testable)"
     flops = made["flops_to_train"]
+    hits = made["trials"] - made["trials_to_run"]
     lines = [
         f"{made['name']} in {made['storage']}",
         f"pools   {made['pools']}{bound}, controls and self-tests included",
-        f"trials  {made['trials']}, of which {made['trials_to_run']} to run",
-        f"samples {made['samples_to_train']:,} to train on",
+        f"trials  {made['trials']}: {hits} found in the cache, {made['trials_to_run']} to run, "
+        f"and at most {made['confirmation_trials']} to confirm",
+        f"samples {made['samples_to_train']:,} to train on, less what early stopping saves",
         f"compute {'not counted' if flops is None else f'{flops:.3g} floating-point operations'}",
     ]
+    if made["cost"] is not None:
+        lines += ["", *made["cost"]["explanation"].split("\n")]
     return Group(Text("\n".join(lines)), jobs)

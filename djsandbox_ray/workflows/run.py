@@ -20,18 +20,29 @@ from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray import __version__, hooks  # noqa: F401 - the hooks register themselves
-from djsandbox_ray.analysis import read_csv
+from djsandbox_ray.analysis.confirmation import read_confirmation
+from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.cluster import check_placeable, connect
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.records import Dataset, Ranking, Report
-from djsandbox_ray.reporting import Progress, Unit, notes, ranking_table
+from djsandbox_ray.ledger import from_json, total
+from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.records import Confirmation, Dataset, Ledger, Ranking, Report
+from djsandbox_ray.reporting import (
+    Progress,
+    Unit,
+    confirmation_section,
+    costs_table,
+    notes,
+    ranking_table,
+    section_table,
+)
 from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import TRACKERS, DatasetInput, RunInfo
-from djsandbox_ray.tracking.mlflow_format import without_secrets
+from djsandbox_ray.tracking import TRACKERS, DatasetInput, Recorded, RunInfo
+from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.workflows.runner import run_workflow
 from djsandbox_ray.workflows.workflow import load_workflow
 
@@ -48,9 +59,9 @@ _PACKAGES = (
 
 def open_context(config: RunConfig, progress: Progress) -> Context:
     """Return what hooks work with; nothing is started or written yet."""
-    storage = Storage(config.storage)
+    storage, folder = Storage(config.storage), f"runs/{config.name}"
     tracker = TRACKERS.get(config.tracking.type)(config.tracking, storage)
-    return Context(config, storage, f"runs/{config.name}", tracker, progress)
+    return Context(config, storage, folder, Recorded(tracker, folder), progress)
 
 
 def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
@@ -102,11 +113,11 @@ def check_sources(config: RunConfig) -> None:
 
 
 def _check_placeable(config: RunConfig) -> None:
-    sections = {"trials.resources": config.trials.resources}
+    check_placeable(bundles(config.trials.resources), "trials.resources")
     if config.scorer is not None:
-        sections["scorer.resources"] = config.scorer.resources
-    for where, resources in sections.items():
-        check_placeable(resources.cpus_per_worker, resources.gpus_per_worker, where)
+        needed = config.scorer.resources
+        bundle = {"CPU": needed.cpus_per_worker, "GPU": needed.gpus_per_worker}
+        check_placeable([bundle], "scorer.resources")
 
 
 def refuse_if_running(context: Context) -> None:
@@ -122,7 +133,7 @@ def refuse_if_running(context: Context) -> None:
     owner = state.get("process")
     if state["state"] == "RUNNING" and owner and owner != _process() and _is_alive(owner):
         raise BadInput(
-            f"the run {context.config.name!r} in {context.storage.url} is being run by process "
+            f"the run {context.config.name!r} in {context.storage.shown} is being run by process "
             f"{owner['pid']}; wait for it, stop it, or choose another name"
         )
 
@@ -177,7 +188,8 @@ def _run_info(context: Context) -> RunInfo:
     resolved = config.model_dump(
         mode="json", exclude={"storage", "cluster", "tracking", "statistics"}
     )
-    resolved["trials"].pop("resources")
+    for key in ("resources", "retries"):
+        resolved["trials"].pop(key)
     trials, evaluation = config.trials, config.evaluation
     return RunInfo(
         name=config.name,
@@ -207,6 +219,19 @@ def _publish(context: Context, output: Any) -> None:
         verdicts = Counter(row.verdict for row in read_csv(data.decode()))
         shown = ("better", "worse", "undecided", "failed")
         tracker.metrics({f"pools_{verdict}": float(verdicts[verdict]) for verdict in shown})
+    if isinstance(output, Confirmation):
+        tracker.artifact("confirmation.csv", storage.read_bytes(output.path))
+    if isinstance(output, Ledger):
+        tracker.artifact("ledger.json", storage.read_bytes(output.path))
+        spent = total(from_json(storage.read_json(output.path)))
+        costs = {
+            "cost_samples": float(spent.samples),
+            "cost_flops": spent.flops,
+            "cost_cpu_seconds": spent.cpu_seconds,
+            "cost_gpu_seconds": spent.gpu_seconds,
+            "cost_wall_seconds": spent.wall_seconds,
+        }
+        tracker.metrics({name: value for name, value in costs.items() if value is not None})
     if isinstance(output, Report):
         tracker.artifact("report.html", storage.read_bytes(output.path))
         tracker.artifact("figures/ranking.png", storage.read_bytes(output.figure))
@@ -216,21 +241,33 @@ def _print_results(
     console: Console, context: Context, outputs: dict[str, Any], unsent: int
 ) -> None:
     storage = context.storage
+    unit = Unit.of(context.config.evaluation.aggregate)
     for output in outputs.values():
         if isinstance(output, Ranking):
             rows = read_csv(storage.read_bytes(output.path).decode())
             console.print()
-            console.print(ranking_table(rows, Unit.of(context.config.evaluation.aggregate)))
+            console.print(ranking_table(rows, unit))
             for line in notes(rows):
                 console.print(Text(line), soft_wrap=True)
+        if isinstance(output, Confirmation):
+            confirmed = read_confirmation(storage.read_bytes(output.path).decode())
+            console.print(section_table(confirmation_section(confirmed, unit)))
+        if isinstance(output, Ledger):
+            console.print(costs_table(from_json(storage.read_json(output.path))))
         if isinstance(output, Report):
+            for line in output.summary:
+                console.print(Text(line), soft_wrap=True)
             console.print(Text(f"\nreport  {storage.uri(output.path)}"), soft_wrap=True)
             console.print(Text(f"picture {storage.uri(output.figure)}"), soft_wrap=True)
     if context.tracker.ui_command:
         console.print(Text(f"runs    {context.tracker.ui_command}"), soft_wrap=True)
     if unsent:
         console.print(
-            Text(f"{unsent} records could not be sent to the tracker; the same command sends them")
+            Text(
+                f"{unsent} records could not be sent to the tracker; the same command sends them, "
+                f"and so does: djsandbox sync {context.config.name} --storage {storage.shown}"
+            ),
+            soft_wrap=True,
         )
 
 

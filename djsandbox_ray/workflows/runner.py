@@ -2,14 +2,15 @@
 
 A job's artifact id stands for its hook, the part of the configuration the hook depends on, and the
 ids of what it takes. The completion marker ``runs/<name>/jobs/<job>.json`` holds that id and the
-output; it is written last, so that a killed job is run again.
+output; it is written last, so that a killed job is run again. What every job cost is kept in
+``runs/<name>/costs.json``.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -32,7 +33,7 @@ def run_workflow(
     """
     outputs: dict[str, Any] = {}
     for job in workflow.jobs:
-        outputs[job.id] = _run_job(job, context, outputs)
+        outputs[job.id] = _run_job(job, workflow, context, outputs)
         on_output(outputs[job.id])
     return outputs
 
@@ -49,7 +50,7 @@ def finished_jobs(workflow: Workflow, context: Context) -> dict[str, Any]:
     return outputs
 
 
-def _run_job(job: Job, context: Context, outputs: dict[str, Any]) -> Any:
+def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, Any]) -> Any:
     artifact = _artifact(job, context, outputs)
     found, output = _load(job, context, artifact)
     if found:
@@ -68,6 +69,9 @@ def _run_job(job: Job, context: Context, outputs: dict[str, Any]) -> Any:
             "which the annotation of its run does not allow"
         )
     seconds = round(time.monotonic() - start, 1)
+    cost = replace(hook.spent, stage=job.id, wall_seconds=seconds)
+    noted = {"artifact": artifact, "hook": job.hook, **asdict(cost)}
+    _keep_cost(workflow, job, context, noted)
     record = {
         "artifact": artifact,
         "seconds": seconds,
@@ -78,6 +82,18 @@ def _run_job(job: Job, context: Context, outputs: dict[str, Any]) -> Any:
     context.progress.close()
     context.progress.note(f"{job.id}: done in {seconds:g} s")
     return output
+
+
+def _keep_cost(workflow: Workflow, job: Job, context: Context, cost: dict[str, Any]) -> None:
+    """Keep what a job cost; the time of earlier attempts at the same artifact is added."""
+    path = f"{context.folder}/costs.json"
+    known = context.storage.read_json(path) if context.storage.exists(path) else {}
+    earlier = known.get(job.id)
+    if earlier is not None and earlier["artifact"] == cost["artifact"]:
+        cost["wall_seconds"] = round(cost["wall_seconds"] + earlier["wall_seconds"], 1)
+    known[job.id] = cost
+    kept = {item.id: known[item.id] for item in workflow.jobs if item.id in known}
+    context.storage.write_json(path, kept)
 
 
 def _artifact(job: Job, context: Context, outputs: dict[str, Any]) -> str:

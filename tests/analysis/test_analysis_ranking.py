@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from djsandbox_ray.analysis import rank, read_csv, verdicts, write_csv
+from djsandbox_ray.analysis.ranking import control_scores
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.records import Pool, PoolKind, RungReport, TrialRecord, TrialSpec, TrialState
 
@@ -147,10 +148,122 @@ def test_one_completed_trial_has_no_std(trials):
     assert math.isfinite(row.change)
 
 
-def test_stopped_trials_are_neither_scored_nor_failed(trials):
-    fail(trials, "length/low", SEEDS, TrialState.STOPPED)
-    last = ranked(trials)[-1]
-    assert (last.pool, last.verdict, last.seeds, last.failed) == ("length/low", "failed", 0, 0)
+def stop(trials, pool_id, samples):
+    """Cut trials short, after as many samples as given by seed."""
+    for seed, seen in samples.items():
+        reports = (RungReport(seen, 1.0, {"accuracy": 9.0}, 1.0, 1.0, 0),) if seen else ()
+        plain = trial(pool_id, seed, {}, TrialState.STOPPED)
+        trials[pool_id, seed] = dataclasses.replace(plain, reports=reports)
+
+
+def test_pools_that_were_given_up_come_after_the_judged_and_before_the_failed(trials):
+    stop(trials, "length/high", dict.fromkeys(SEEDS, 250))
+    stop(trials, "length/middle", {7: 500, 11: 250})
+    fail(trials, "length/middle", [13])
+    fail(trials, "self_test/shuffled_statistic", SEEDS)
+    rows = ranked(trials)
+    assert [(row.rank, row.pool) for row in rows] == [
+        (1, "length/low"),
+        (2, "self_test/shuffled_captions"),
+        (3, "length/high"),
+        (4, "length/middle"),
+        (5, "self_test/shuffled_statistic"),
+    ]
+    assert [row.stopped_at for row in rows] == [None, None, 250, 250, None]
+    for row in rows[2:4]:
+        assert (row.verdict, row.seeds, row.metrics) == ("stopped", 0, {})
+        numbers = (row.change, row.std, row.low, row.high, row.p, row.q, row.shrunken)
+        assert all(math.isnan(number) for number in numbers)
+    assert [row.failed for row in rows] == [0, 0, 0, 1, 3]
+    stop(trials, "length/high", dict.fromkeys(SEEDS, 500))
+    stop(trials, "length/middle", {7: 500, 11: 500})
+    assert [row.stopped_at for row in ranked(trials)][2:4] == [500, 500]
+    stop(trials, "length/high", {7: 0})
+    assert {row.pool: row.stopped_at for row in ranked(trials)}["length/high"] == 0
+
+
+def test_a_pool_with_one_stopped_trial_is_not_judged(trials):
+    stop(trials, "length/high", {11: 250})
+    row = next(row for row in ranked(trials) if row.pool == "length/high")
+    assert (row.verdict, row.stopped_at, row.seeds, row.metrics) == ("stopped", 250, 2, {})
+    assert math.isnan(row.change)
+
+
+def test_given_up_pools_count_in_the_family_and_in_nothing_else(trials):
+    """As if they had never been tried, but for the width of the intervals and the q-values."""
+    stop(trials, "length/middle", dict.fromkeys(SEEDS, 250))
+    rows = [row for row in ranked(trials) if row.stopped_at is None]
+    others = ranked(
+        {key: value for key, value in trials.items() if key[0] != "length/middle"},
+        pools=[p for p in POOLS if p.id != "length/middle"],
+    )
+    assert len(rows) == len(others) == 4
+    for row, other in zip(rows, others, strict=True):
+        same = {"low": other.low, "high": other.high, "verdict": other.verdict, "q": other.q}
+        assert row.q == pytest.approx(other.q * (3 / 2 if row.statistic else 1))
+        assert as_text([dataclasses.replace(row, **same)]) == as_text([other])
+        assert row.low < other.low
+        assert row.high > other.high
+
+
+@pytest.mark.parametrize("pool_id", ["control/0", "self_test/shuffled_captions"])
+def test_controls_and_self_tests_are_never_stopped(trials, pool_id):
+    stop(trials, pool_id, {7: 250})
+    with pytest.raises(BadInput, match=f"pool '{pool_id}', seed 7.*stopped early"):
+        ranked(trials)
+
+
+def test_every_judged_pool_has_a_shrunken_change(trials):
+    fail(trials, "length/low", [11])
+    for row in ranked(trials):
+        if row.kind is PoolKind.SELF_TEST:
+            assert math.isnan(row.shrunken)
+        else:
+            assert abs(row.shrunken) < abs(row.change)
+            assert row.shrunken * row.change > 0
+
+
+def test_the_design_of_the_draws_counts(trials):
+    """What the draws say of the noise of buckets makes other intervals, but no other changes."""
+    plain = ranked(trials)
+    for design in ({"draw_share": 0.2}, {"draw_share": 0.2, "buckets": 12}):
+        rows = ranked(trials, **design)
+        assert [row.change for row in rows] == [row.change for row in plain]
+        assert all(a.high != b.high for a, b in zip(rows, plain, strict=True))
+        plain = rows
+
+
+def test_the_metric_that_carries_a_verdict_is_named(trials):
+    for seed in SEEDS:
+        recall = trials["length/middle", seed].final.metrics["recall"]
+        trials["length/high", seed] = trial(
+            "length/high", seed, {"accuracy": 0.95, "recall": recall}
+        )
+    found = {row.pool: (row.verdict, row.carried_by) for row in ranked(trials)}
+    assert found["length/high"] == ("better", "accuracy")
+    assert found["length/low"] == ("worse", None)
+    assert found["length/middle"] == ("undecided", None)
+    single = {row.pool: row for row in ranked(trials, metrics=["accuracy"])}
+    assert (single["length/high"].verdict, single["length/high"].carried_by) == ("better", None)
+
+
+def test_a_score_that_cannot_be_formed_without_a_metric_is_carried_by_it(trials):
+    for (pool_id, seed), record in list(trials.items()):
+        loss = {**record.final.metrics, "loss": -5.0}
+        trials[pool_id, seed] = trial(pool_id, seed, loss)
+    found = {row.pool: row for row in ranked(trials, "pooled")}
+    assert (found["length/high"].verdict, found["length/high"].carried_by) == ("better", "recall")
+
+
+def test_control_scores_are_those_that_pools_are_compared_with(trials):
+    fail(trials, "control/1", [11])
+    scores = control_scores(
+        POOLS, trials.values(), seeds=SEEDS, metrics=["accuracy"], aggregate="pooled"
+    )
+    complete = np.stack([values(trials, f"control/{i}") for i in (0, 2, 3, 4)])
+    ends = [t.final for (name, _), t in trials.items() if name.startswith("control")]
+    baseline = np.mean([final.metrics["accuracy"] for final in ends if final])
+    np.testing.assert_allclose(scores, complete / baseline - 1)
 
 
 def test_every_pool_failed(trials):
@@ -287,13 +400,14 @@ def as_text(rows):
 def test_csv_round_trip(trials):
     fail(trials, "length/high", SEEDS)
     fail(trials, "length/low", [7, 13])
+    stop(trials, "length/middle", {7: 250})
     rows = ranked(trials)
-    odd = dataclasses.replace(rows[0], pool='a "quoted", name/low', statistic="line\nbreak")
+    odd = dataclasses.replace(rows[0], pool='a "quoted", name/low', carried_by="line\nbreak")
     rows = [odd, *rows[1:]]
     text = write_csv(rows)
     assert text.splitlines()[0] == (
         "rank,pool,kind,statistic,bucket,change,std,low,high,p,q,verdict,seeds,failed,expected,"
-        "metric:accuracy,metric:recall"
+        "shrunken,carried_by,stopped_at,metric:accuracy,metric:recall"
     )
     assert as_text(read_csv(text)) == as_text(rows)
     assert write_csv(read_csv(text)) == text
@@ -306,13 +420,14 @@ def test_csv_round_trip(trials):
         ("", "not a ranking"),
         ("a,b\n1,2\n", "not a ranking"),
         ("{header},recall\n", "not a ranking"),
-        ("{header}\n1,x\n", "line 2: 2 cells; 15 are needed"),
+        ("{header}\n1,x\n", "line 2: 2 cells; 18 are needed"),
         ("{header}\nfirst,{rest}\n", "line 2, column 'rank'"),
+        ("{header}\n1,{rest}half\n", "line 2, column 'stopped_at'"),
         ("{header},metric:m\n1,{rest},high\n", "line 2, column 'metric:m'"),
     ],
 )
 def test_csv_that_cannot_be_read(text, message):
     header = write_csv([]).strip()
-    rest = "a/low,bucket,a,low,0.1,0.1,0.0,0.2,0.01,0.02,better,3,0,"
+    rest = "a/low,bucket,a,low,0.1,0.1,0.0,0.2,0.01,0.02,better,3,0,,0.08,,"
     with pytest.raises(BadInput, match=message):
         read_csv(text.format(header=header, rest=rest))

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from djsandbox_ray.analysis import Verdict, critical_value, verdicts
+from djsandbox_ray.analysis import (
+    Design,
+    Moderation,
+    Verdict,
+    between_variance,
+    critical_value,
+    verdicts,
+    within_variance,
+)
 from djsandbox_ray.analysis.verdicts import benjamini_hochberg
 
 CONTROLS = np.random.default_rng(3).normal(0.5, 0.01, size=(5, 3))
@@ -136,3 +144,85 @@ def test_the_interval_grows_with_the_number_of_pools():
     among = verdicts(scores, CONTROLS)[0]
     assert among.high > alone.high
     assert among.p == alone.p
+
+
+def test_draws_that_are_smaller_than_the_bucket_moderate_the_variance():
+    pools = {"a": [0.56, 0.57, 0.55], "b": [0.5, 0.5, 0.52], "c": [0.49, 0.52, 0.5]}
+    found = verdicts(pools, CONTROLS, draw_share=0.5, buckets=4)
+    arms = np.concatenate([list(pools.values()), CONTROLS])
+    moderation = Moderation(Design(3, 5, 3, 0.5, 4), 0.05)
+    variances = between_variance(CONTROLS), within_variance(arms)
+    half = float(moderation.half_width(*variances))
+    for verdict in found:
+        assert verdict.high - verdict.effect == pytest.approx(half)
+        assert verdict.p == pytest.approx(
+            float(moderation.p_values(verdict.effect, *variances)), rel=1e-9
+        )
+    assert half != pytest.approx(verdicts(pools, CONTROLS)[0].high - found[0].effect, rel=0.01)
+
+
+def test_one_seed_has_no_variance_within_arms_to_moderate_with():
+    pools, controls = {"a": [0.6], "b": [0.5]}, CONTROLS[:, :1]
+    assert verdicts(pools, controls, draw_share=0.5) == verdicts(pools, controls)
+
+
+def test_a_pool_given_up_early_counts_in_the_family():
+    scores = {str(i): [0.5 + 0.01 * i, 0.5, 0.51] for i in range(6)}
+    three = {name: scores[name] for name in "012"}
+    for share in (1.0, 0.5):
+        alone = verdicts(three, CONTROLS, draw_share=share)
+        counted = verdicts(three, CONTROLS, draw_share=share, pools=6)
+        for a, b in zip(alone, counted, strict=True):
+            assert b.high - b.low > a.high - a.low
+            assert b.effect == a.effect
+    assert verdicts(scores, CONTROLS, pools=6) == verdicts(scores, CONTROLS)
+
+
+def test_a_missing_score_with_smaller_draws():
+    pools = {"a": [0.52, 0.5, 0.51], "b": [0.52, NAN, 0.51], "c": [0.49, 0.5, 0.5]}
+    whole, part, _ = verdicts(pools, CONTROLS, draw_share=0.5)
+    ratio = (part.high - part.low) / (whole.high - whole.low)
+    assert ratio == pytest.approx(math.sqrt(3 / 2))
+    # The variance within arms is that of the complete ones.
+    complete = np.concatenate([[pools["a"], pools["c"]], CONTROLS])
+    moderation = Moderation(Design(3, 5, 3), 0.05, within_df=6 * 2, shared=False)
+    half = moderation.half_width(between_variance(CONTROLS), within_variance(complete))
+    assert whole.high - whole.effect == pytest.approx(float(half))
+    # Also where no pool is complete.
+    (alone,) = verdicts({"b": pools["b"]}, CONTROLS, draw_share=0.5)
+    assert alone.low < alone.effect < alone.high
+
+
+def test_a_noisy_pool_among_unequal_arms_gets_a_wider_interval_than_a_steady_one():
+    rng = np.random.default_rng(0)
+    sizes = [1e-4] * 6 + [0.01] * 6 + [0.1] * 6
+    pools = {str(i): rng.normal(0.5, size, size=3) for i, size in enumerate(sizes)}
+    controls = rng.normal(0.5, 0.01, size=(8, 3))
+    found = verdicts(pools, controls, draw_share=0.5)
+    width = [v.high - v.low for v in found]
+    assert min(width[12:]) >= width[0]
+    assert np.median(width[12:]) > 2 * width[0]
+    assert width[5] == pytest.approx(width[0], rel=0.02)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_scores_without_any_spread_at_any_draw_size(share):
+    controls = np.tile([0.1, 0.7, 0.3], (7, 1))
+    pools = {"same": controls[0], "more": controls[0] + 0.01}
+    same, more = verdicts(pools, controls, draw_share=share)
+    assert (same.p, same.verdict) == (1.0, "undecided")
+    assert (more.p, more.verdict) == (0.0, "better")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"draw_share": 0.0}, "draw_share is 0.0"),
+        ({"draw_share": 1.5}, "draw_share is 1.5"),
+        ({"draw_share": 0.5, "buckets": 1}, "buckets is 1"),
+        ({"pools": 0}, "pools is 0, but 1 pools have scores"),
+    ],
+)
+def test_a_bad_design(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        verdicts({"x": [1.0] * 3}, CONTROLS, **arguments)

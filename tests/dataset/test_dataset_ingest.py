@@ -16,6 +16,7 @@ from djsandbox_ray.dataset.staging import staging
 from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import sample_digest
+from djsandbox_ray.records import Cost
 from djsandbox_ray.storage import Storage
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -147,6 +148,19 @@ def test_a_complete_dataset_is_kept_and_an_incomplete_one_is_made_again(
     assert ingest(source, storage, max_rejected=0) == dataset
     assert sorted(data.iterdir()) != before
     assert storage.exists(f"datasets/{dataset.id}/dataset.json")
+
+
+def test_the_cost_is_the_time_of_its_tasks(open_source, storage, write_parquet, pairs) -> None:
+    costs: list[Cost] = []
+    source = open_source("parquet", path=write_parquet([*pairs, (b"junk", "rejected")]))
+    ingest(source, storage, max_rejected=1, spent=costs.append)
+    (cost,) = costs
+    assert (cost.stage, cost.samples, cost.flops, cost.gpu_seconds) == ("ingest", 11, 0.0, 0.0)
+    assert cost.cpu_seconds > 0
+    assert cost.wall_seconds > 0
+    with pytest.raises(BadInput):
+        ingest(source, storage, max_rejected=0, spent=costs.append)
+    assert len(costs) == 1
 
 
 def test_the_id_is_that_of_the_content(open_source, storage, write_parquet, pairs) -> None:

@@ -36,8 +36,9 @@ SMALL: dict[str, Any] = {
         "model": {"type": "clip", "batch_size": 32},
         "budget": 128,
         "seeds": 2,
-        "rungs": [0.5],
+        "early_stopping": {"type": "none", "rungs": [0.5]},
     },
+    "confirm": {"top": 0},
     "evaluation": {
         "dataset": {"type": "shapes", "samples": 100, "seed": 2},
         "metrics": [{"type": "retrieval", "k": [5]}, {"type": "zero_shot", "label": "colour"}],

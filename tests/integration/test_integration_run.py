@@ -122,7 +122,7 @@ def test_the_same_command_again_does_nothing(finished: tuple[Path, str]) -> None
     _, out = _run(folder)
     assert {**_files(folder, "trials/*"), **_files(folder, "datasets/**/*")} == before
     assert {run.info.run_id for run in mlflow_runs(folder)} == runs
-    assert out.count("done before") == 9
+    assert out.count("done before") == 16
     assert "image_text_similarity/high" in out, "the verdicts are shown again"
 
 
@@ -188,7 +188,7 @@ def test_crashed_trials_are_tried_again_by_the_same_command(
     assert len(changed) == outputs["trials"].crashed, "only those are trained again"
     assert pd.read_csv(tmp_path / "storage/runs/small/ranking.csv")["failed"].sum() == 0
     assert len(mlflow_runs(tmp_path)) == 1 + (3 + 2 + 8) * 2
-    assert _run(tmp_path, changes)[1].count("done before") == 9
+    assert _run(tmp_path, changes)[1].count("done before") == 16
 
 
 def test_a_run_in_which_everything_fails_ends_early(ray_cluster: None, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from djsandbox_ray.records import PoolKind, RankingRow
+from djsandbox_ray.records import ConfirmationRow, FlipRow, PoolKind, RankingRow
 
 NAN = math.nan
 
@@ -31,12 +31,19 @@ def pool(rank: int, name: str, change: float, verdict: str, **more) -> RankingRo
         seeds=3,
         failed=0,
         metrics={"zero_shot/top1": 0.5 + change},
+        shrunken=0.75 * change,
     )
     return replace(row, **more)
 
 
 def self_test(rank: int, name: str, change: float, verdict: str, expected: str) -> RankingRow:
-    test = {"kind": PoolKind.SELF_TEST, "statistic": None, "bucket": None, "expected": expected}
+    test = {
+        "kind": PoolKind.SELF_TEST,
+        "statistic": None,
+        "bucket": None,
+        "expected": expected,
+        "shrunken": NAN,
+    }
     return pool(rank, f"self_test/{name}", change, verdict, **test)
 
 
@@ -56,6 +63,37 @@ def rows() -> list[RankingRow]:
 def broken(rows: list[RankingRow]) -> list[RankingRow]:
     """The same ranking with a self-test that failed."""
     return [replace(row, verdict="better") if row.rank == 4 else row for row in rows]
+
+
+@pytest.fixture
+def raced(rows: list[RankingRow]) -> list[RankingRow]:
+    """The same ranking with two pools more, which were given up early, and a carried verdict."""
+    rows = [replace(r, carried_by="zero_shot/top1") if r.rank == 1 else r for r in rows]
+    none = dict.fromkeys(("low", "high", "p", "q", "std"), NAN)
+    stopped = {"metrics": {}, "seeds": 0, **none}
+    return [
+        *rows,
+        pool(7, "sharpness/low", NAN, "stopped", stopped_at=2_500, failed=1, **stopped),
+        pool(6, "sharpness/high", NAN, "stopped", stopped_at=15_000, **stopped),
+    ]
+
+
+@pytest.fixture
+def confirmed() -> list[ConfirmationRow]:
+    """One pool that is better again, one that is not, one that failed."""
+    return [
+        ConfirmationRow("similarity/high", 0.2, 0.14, 0.26, 0.15, 0.12, 0.05, 0.19, "better", 3),
+        ConfirmationRow("text_len/middle", 0.1, 0.04, 0.16, 0.07, -0.1, -0.17, -0.03, "worse", 3),
+        ConfirmationRow("text_len/high", 0.1, 0.04, 0.16, 0.07, NAN, NAN, NAN, "failed", 0),
+    ]
+
+
+@pytest.fixture
+def flips() -> list[FlipRow]:
+    return [
+        FlipRow("similarity/high", 0.2, "better", 0.18, "better"),
+        FlipRow("text_len/low", -0.15, "worse", -0.02, "undecided"),
+    ]
 
 
 @pytest.fixture

@@ -52,6 +52,27 @@ def test_what_is_drawn_is_the_ranking(rows):
     assert any(set(line.get_xdata()) == {0} for line in figure.axes[0].lines)
 
 
+def test_what_was_given_up_is_only_counted(raced, rows):
+    figure = bar_figure(raced, title="demo")
+    assert labels(figure) == labels(bar_figure(rows, title="demo"))
+    assert figure.get_supxlabel() == "2 pools were given up early and not judged"
+    assert bar_figure(rows, title="demo").get_supxlabel() == ""
+    assert bar_chart(raced[-2:], title="demo").startswith(b"\x89PNG")
+
+
+def test_confirmed_effects_stand_beside_the_first(rows, confirmed):
+    figure = bar_figure(rows, title="demo", confirmed=confirmed)
+    assert intervals(figure)[:3] == [[14, 26], [5, 19], [-21, -9]]
+    diamonds = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
+    assert [round(float(line.get_xdata()[0]), 6) for line in diamonds] == [12]
+    assert round(float(diamonds[0].get_ydata()[0])) == 0
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts[-2:] == ["interval", "confirmed with fresh seeds"]
+    plain = bar_figure(rows, title="demo").axes[0].get_legend().get_texts()
+    assert len(plain) == len(texts) - 1
+    assert bar_chart(rows, title="demo", confirmed=confirmed).startswith(b"\x89PNG")
+
+
 def test_best_is_on_top_and_nothing_is_cut_off(many):
     figure = bar_figure(many(5), title="demo")
     bottom, top = figure.axes[0].get_ylim()

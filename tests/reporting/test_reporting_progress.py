@@ -63,6 +63,21 @@ def test_a_total_may_come_later_and_what_is_left_out_stays():
     assert written(console)[-1] == "statistics: 1/4 done, 2 failed"
 
 
+def test_a_stage_that_waits_for_others_says_so_until_it_goes_on():
+    console, clock = plain(), Clock()
+    with Progress(console, clock) as progress:
+        progress.stage("trials", total=4)
+        for change in ({"waiting": "4 CPUs (1.5 free)"}, {"running": 1}, {"waiting": ""}):
+            clock.now += 10
+            progress.update(**change)
+    assert written(console) == [
+        "trials: 0/4 done",
+        "trials: 0/4 done, waiting for 4 CPUs (1.5 free)",
+        "trials: 0/4 done, 1 running, waiting for 4 CPUs (1.5 free)",
+        "trials: 0/4 done, 1 running",
+    ]
+
+
 def test_a_terminal_gets_a_live_line_and_the_notes_stay():
     console = Console(
         file=io.StringIO(), width=120, force_terminal=True, force_interactive=True, _environ={}

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from djsandbox_ray.records import NotTestable
-from djsandbox_ray.reporting import ReportTable, Unit, report_html
+from djsandbox_ray.reporting import ReportTable, Unit, confirmation_section, report_html
 
 HOSTILE = """<script>alert("1")</script>&'x"""
 VOID = {"meta", "img"}
@@ -104,6 +104,35 @@ def test_a_failed_self_test_comes_first(rows, broken):
     assert ("class", "alarm") in page.attributes
     assert text.index("SELF-TEST FAILED") < text.index("<table")
     assert ("class", "alarm") not in Page(report_html("demo", rows)).attributes
+
+
+def test_what_was_given_up_stands_apart_and_the_shrunken_change_beside_the_first(raced):
+    page = Page(report_html("demo", raced))
+    start = page.texts.index("given up early")
+    assert page.texts[start + 1 : start + 7] == [
+        "pool",
+        "samples seen",
+        "sharpness/high",
+        "15,000",
+        "sharpness/low",
+        "2,500",
+    ]
+    # The names of pools that were given up are nowhere else.
+    assert [page.texts.count(f"sharpness/{part}") for part in ("low", "high")] == [1, 1]
+    assert "shrunken %" in page.texts
+    assert page.texts[page.texts.index("+14.00 .. +26.00") + 1] == "+15.00"
+    assert not any("given up" in text for text in Page(report_html("demo", raced[:5])).texts)
+
+
+def test_further_lines_and_tables_come_before_the_ranking(rows, broken, confirmed):
+    table = confirmation_section(confirmed, Unit.PERCENT)
+    page = Page(report_html("demo", broken, lines=["early <stopping>"], before=[table]))
+    order = ["early <stopping>", table.title, "failed self-tests", "pools"]
+    assert [text for text in page.texts if text in order] == order
+    alarm = next(text for text in page.texts if text.startswith("SELF-TEST FAILED"))
+    assert page.texts.index(alarm) < page.texts.index("early <stopping>")
+    assert page.attributes.count(("class", "alarm")) == 1
+    assert ("class", "better") in Page(report_html("demo", [], before=[table])).attributes
 
 
 def test_units_and_an_empty_ranking(rows):

@@ -7,13 +7,17 @@ import pytest
 from rich.console import Console
 
 from djsandbox_ray.records import PoolKind
-from djsandbox_ray.reporting import Unit, notes, ranking_table
+from djsandbox_ray.reporting import ReportTable, Unit, notes, ranking_table, section_table
 from djsandbox_ray.reporting.ranking import sections
 
 
 def render(rows, unit=Unit.PERCENT, width=120, **console) -> str:
+    return show(ranking_table(rows, unit), width, **console)
+
+
+def show(table, width=120, **console) -> str:
     terminal = Console(record=True, width=width, file=io.StringIO(), **console)
-    terminal.print(ranking_table(rows, unit))
+    terminal.print(table)
     return terminal.export_text(styles=bool(console))
 
 
@@ -78,7 +82,7 @@ def test_sections_are_sorted_and_complete(rows, broken):
 def test_notes(rows, broken):
     assert notes(rows) == [
         "Self-tests passed: 2 of 2.",
-        "4 of 15 trials failed and are left out: text_len/low, text_len/high.",
+        "4 trials failed and are left out: text_len/low, text_len/high.",
         "Of 3 pools: 1 better, 1 worse, 0 undecided, 1 failed.",
     ]
     assert notes(broken)[0].startswith(
@@ -89,6 +93,36 @@ def test_notes(rows, broken):
         "This ranking has no self-tests.",
         "Of 0 pools: 0 better, 0 worse, 0 undecided.",
     ]
+
+
+def test_pools_that_were_given_up_have_a_section_of_their_own(raced):
+    assert [part.title for part in sections(raced)] == ["pools", "given up early", "self-tests"]
+    assert lines(render(raced))[3:5] == [
+        "6 sharpness/high - - - stopped at 15,000 -",
+        "7 sharpness/low - - - stopped at 2,500 -",
+    ]
+
+
+def test_notes_on_what_was_given_up_and_what_one_metric_carries(raced):
+    assert notes(raced) == [
+        "Self-tests passed: 2 of 2.",
+        "5 trials failed and are left out: text_len/low, text_len/high, sharpness/low.",
+        "Of 5 pools: 1 better, 1 worse, 0 undecided, 2 given up early, 1 failed.",
+        "Carried by one metric, without which the verdict would not stand: "
+        "similarity/high (better: zero_shot/top1).",
+    ]
+    broken = [replace(row, verdict="better") if row.rank == 4 else row for row in raced]
+    assert notes(broken)[0].startswith("SELF-TEST FAILED")
+    one = [replace(raced[2], seeds=2, failed=1)]
+    assert notes(one)[1] == "1 trial failed and is left out: text_len/low."
+
+
+def test_a_table_of_the_page_on_the_terminal():
+    table = ReportTable("[bold]Title[/oops]", ["pool", "verdict"], [["[red]a/b", "better"]])
+    text = show(section_table(table), force_terminal=True, color_system="standard")
+    assert "[bold]Title[/oops]" in text
+    assert "[red]a/b" in text
+    assert "\x1b[32mbetter" in text
 
 
 def test_a_self_test_without_a_result_is_a_failed_one(rows):

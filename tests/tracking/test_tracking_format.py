@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.tracking.mlflow_format import (
-    continues,
     mark,
     named,
-    sent,
     started_ms,
+    unsent,
     values,
-    without_secrets,
 )
 from djsandbox_ray.tracking.outbox import Refused
 
@@ -34,31 +35,32 @@ def test_the_metrics_of_a_rung():
     }
 
 
-def test_a_mark_tells_reports_that_continue_from_reports_of_another_attempt():
-    first, second, other = report(10, 1000), report(20, 2000), report(10, 1001)
-    assert continues([first, second], mark([first]))
-    assert continues([first], mark([]))
-    assert sent(mark([first, second])) == 2
-    assert not continues([other, second], mark([first]))
-    assert not continues([], mark([first]))
+def test_what_is_unsent_beside_a_mark():
+    first, second, third = report(10, 1000), report(20, 2000), report(30, 3000)
+    assert unsent([first, second], "") == [first, second]
+    assert unsent([first, second, third], mark([first])) == [second, third]
+    assert unsent([first, second], mark([first, second])) == []
+    # A resumed trial has not got as far again as it was; what it repeats, it says at other times.
+    assert unsent([first], mark([first, second])) == []
+    assert unsent([], mark([first])) == []
+    assert unsent([report(10, 9999), second], mark([first])) == [second]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"loss": 0.4}, {"loss": math.nan}, {"samples": 11}, {"metrics": {"retrieval/r@1": 0.3}}],
+)
+def test_reports_of_another_attempt_contradict_a_mark(change):
+    first, second = report(10, 1000), report(20, 2000)
+    assert unsent([replace(first, **change), second], mark([first])) is None
+    assert unsent([replace(first, **change)], mark([first, second])) is None
+
+
+def test_a_mark_knows_nan():
+    diverged = replace(report(10, 1000), loss=math.nan)
+    assert unsent([diverged], mark([diverged])) == []
 
 
 def test_start_of_a_trial():
     assert started_ms([report(10, 10_000), report(20, 20_000)]) == 7_000
     assert started_ms([]) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("http://user:pass@host:5000/x", "http://***@host:5000/x"),
-        ("postgresql://u:p@ss@db/mlflow", "postgresql://***@db/mlflow"),
-        (
-            "postgresql://db/mlflow?password=pw&sslmode=on",
-            "postgresql://db/mlflow?password=***&sslmode=on",
-        ),
-        ("http://host:5000", "http://host:5000"),
-    ],
-)
-def test_secrets_are_masked(text, masked):
-    assert without_secrets(text) == masked

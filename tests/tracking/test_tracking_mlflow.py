@@ -1,47 +1,17 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from mlflow_server import check, client, free_port, server, stored
 from pydantic import ValidationError
+from tracked_records import COMPLETED, FAILED, PARAMS, RUN, STOPPED, TAGS, record, report
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.records import TrialRecord, TrialState
 from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import TRACKERS, DatasetInput, MlflowConfig, MlflowTracker, RunInfo
-from djsandbox_ray.tracking.mlflow_index import ENVIRONMENT
-
-RUN = RunInfo(
-    name="demo",
-    key="demo it's-1f",
-    params={"budget": "200", "operators[0]": "text_length_filter"},
-    tags={"djsandbox.version": "0.1.0"},
-    datasets=[DatasetInput("shapes", "dataset-0123456789abcdef", "shapes", 1200)],
-)
-TAGS = {"stage": "trials", "operator": "text_length_filter", "statistic": "text_len"}
-PARAMS = {"model": "tiny"}
-
-
-def report(samples: int, accuracy: float, attempt: int = 0) -> RungReport:
-    time_ms = 1_700_000_000_000 + 1000 * samples + attempt
-    return RungReport(samples, 2.0 - accuracy, {"zero_shot/top1": accuracy}, 3.0, 1.0, time_ms)
-
-
-def record(seed: int, state: TrialState, *reports: RungReport, **more) -> TrialRecord:
-    spec = TrialSpec(f"trial-{seed}", "text_len/high", seed, "draw", 200)
-    return TrialRecord(spec, state, reports, **more)
-
-
-COMPLETED = record(0, TrialState.COMPLETED, report(100, 0.4), report(200, 0.6))
-FAILED = record(1, TrialState.FAILED, report(100, math.nan), error="the loss is NaN")
-STOPPED = record(2, TrialState.STOPPED, report(100, 0.1))
+from djsandbox_ray.tracking import TRACKERS, DatasetInput, MlflowConfig, MlflowTracker
 
 
 def track(storage: Storage, *records: TrialRecord, ok: bool = True, uri: str | None = None) -> int:
@@ -53,83 +23,6 @@ def track(storage: Storage, *records: TrialRecord, ok: bool = True, uri: str | N
     tracker.artifact("ranking.csv", b"rank,pool\n")
     tracker.artifact("figures/ranking.png", b"\x89PNG")
     return tracker.finish(ok)
-
-
-def client(uri: str):
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def stored(uri: str):
-    """Return the client, the parent run and the nested runs by seed; fails on duplicates."""
-    mlflow = client(uri)
-    experiment = mlflow.get_experiment_by_name("djsandbox")
-    runs = mlflow.search_runs([experiment.experiment_id], max_results=1000)
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert len(parents) == 1
-    children = {run.data.tags["seed"]: run for run in runs if run is not parents[0]}
-    assert len(children) == len(runs) - 1
-    parent = parents[0]
-    assert all(
-        run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in children.values()
-    )
-    return mlflow, parent, children
-
-
-def check(uri: str) -> None:
-    """Check that what ``track`` was given is there, each thing once."""
-    mlflow, parent, children = stored(uri)
-    assert parent.info.run_name == "demo"
-    assert parent.info.status == "FINISHED"
-    assert parent.data.params == {"budget": "200", "operators_0_": "text_length_filter"}
-    assert parent.data.tags["djsandbox.version"] == "0.1.0"
-    assert parent.data.tags["djsandbox.run_key"] == RUN.key
-    assert parent.data.metrics == {"trials/completed": 1.0, "trials/failed": 1.0}
-    assert len(mlflow.get_metric_history(parent.info.run_id, "trials/completed")) == 1
-
-    assert set(children) == {"0", "1", "2"}
-    for run in [parent, *children.values()]:
-        (item,) = run.inputs.dataset_inputs
-        assert (item.dataset.name, item.dataset.digest) == RUN.datasets[0][:2]
-        assert "1200" in item.dataset.profile
-    done = children["0"]
-    assert done.info.run_name == "text_len/high seed 0"
-    assert done.info.status == "FINISHED"
-    assert done.info.start_time == COMPLETED.reports[0].time_ms - 4000
-    assert done.info.end_time == COMPLETED.reports[1].time_ms
-    assert done.data.params == PARAMS
-    assert (
-        done.data.tags.items()
-        >= {
-            **TAGS,
-            "pool": "text_len/high",
-            "seed": "0",
-            "state": "COMPLETED",
-            "djsandbox.trial_key": "trial-0",
-        }.items()
-    )
-    history = mlflow.get_metric_history(done.info.run_id, "zero_shot/top1")
-    assert [(point.step, point.timestamp, point.value) for point in history] == [
-        (one.samples, one.time_ms, one.metrics["zero_shot/top1"]) for one in COMPLETED.reports
-    ]
-    assert len(mlflow.get_metric_history(done.info.run_id, "train/loss")) == 2
-    assert (children["1"].info.status, children["1"].data.tags["error"]) == (
-        "FAILED",
-        "the loss is NaN",
-    )
-    (point,) = mlflow.get_metric_history(children["1"].info.run_id, "zero_shot/top1")
-    assert math.isnan(point.value)
-    assert children["2"].info.status == "KILLED"
-
-    assert {item.path for item in mlflow.list_artifacts(parent.info.run_id)} == {
-        "ranking.csv",
-        "figures",
-    }
-    path = mlflow.download_artifacts(parent.info.run_id, "figures/ranking.png")
-    assert Path(path).read_bytes() == b"\x89PNG"
 
 
 def test_everything_is_there_and_sending_it_again_changes_nothing(storage):
@@ -176,6 +69,86 @@ def test_a_trial_that_was_trained_anew_shows_only_its_new_reports(storage):
     assert children["1"].data.tags["error"] == ""
 
 
+def told(storage: Storage, *states: TrialRecord, ok: bool = False) -> None:
+    """Tell each state to a tracker of its own, as drivers do that are killed and resumed."""
+    for item in states:
+        tracker = MlflowTracker(MlflowConfig(), storage)
+        tracker.start(RUN)
+        tracker.trial(item, TAGS, PARAMS)
+        assert tracker.finish(ok) == 0
+
+
+def test_a_resumed_trial_is_one_run_with_each_report_once(storage):
+    uri = f"sqlite:///{storage.uri('mlflow.db')}"
+    first, second, third = report(50, 0.3), report(100, 0.4), report(200, 0.6)
+    running = TrialState.RUNNING
+    told(storage, record(0, running, first, second))
+    before = stored(uri)[2]["0"].info.run_id
+    # Its records shrink to what its checkpoint holds, and grow again; what was measured again after
+    # the checkpoint has another time.
+    again = report(100, 0.4, attempt=9)
+    told(
+        storage,
+        record(0, running),
+        record(0, running, first),
+        record(0, running, first, again),
+        record(0, TrialState.COMPLETED, first, again, third),
+        record(0, TrialState.COMPLETED, first, again, third),
+        ok=True,
+    )
+    mlflow, _, children = stored(uri)
+    assert children["0"].info.run_id == before
+    assert children["0"].info.status == "FINISHED"
+    assert children["0"].data.tags["state"] == "COMPLETED"
+    for metric, values in {
+        "zero_shot/top1": [0.3, 0.4, 0.6],
+        "train/loss": [1.7, 1.6, 1.4],
+    }.items():
+        history = mlflow.get_metric_history(before, metric)
+        assert [(point.step, point.value) for point in history] == list(
+            zip([50, 100, 200], values, strict=True)
+        )
+
+
+def test_a_trial_that_was_stopped_is_told_from_one_that_was_cut_off(storage):
+    cut_off = record(3, TrialState.RUNNING, report(100, 0.2))
+    track(storage, STOPPED, cut_off, COMPLETED, ok=False)
+    _, _, children = stored(f"sqlite:///{storage.uri('mlflow.db')}")
+    seen = {seed: (run.info.status, run.data.tags["state"]) for seed, run in children.items()}
+    assert seen == {
+        "0": ("FINISHED", "COMPLETED"),
+        "2": ("KILLED", "STOPPED"),
+        "3": ("KILLED", "RUNNING"),
+    }
+
+
+def test_a_trial_of_two_stages_is_one_run_of_the_later_one(storage):
+    for stage in ("noise", "trials"):
+        tracker = MlflowTracker(MlflowConfig(), storage)
+        tracker.start(RUN)
+        tracker.trial(COMPLETED, {**TAGS, "stage": stage}, PARAMS)
+        assert tracker.finish(True) == 0
+    mlflow, _, children = stored(f"sqlite:///{storage.uri('mlflow.db')}")
+    assert [run.data.tags["stage"] for run in children.values()] == ["trials"]
+    assert len(mlflow.get_metric_history(children["0"].info.run_id, "train/loss")) == 2
+
+
+def test_what_is_there_already_is_not_sent_again(storage, monkeypatch):
+    track(storage, COMPLETED, FAILED, STOPPED)
+    from mlflow import MlflowClient
+
+    sent: list[str] = []
+    real = MlflowClient.log_batch
+
+    def log_batch(self, run_id, *rest, **more):
+        sent.append(run_id)
+        return real(self, run_id, *rest, **more)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    assert track(storage, COMPLETED, FAILED, STOPPED) == 0
+    assert sent == []
+
+
 def test_a_dataset_that_becomes_known_later_is_an_input_of_the_run_and_its_trials(storage):
     evaluation = DatasetInput("evaluation", "dataset-fe", "shapes", 100)
     for _ in range(2):
@@ -216,10 +189,11 @@ def test_a_parameter_that_changed_is_said_and_the_rest_is_logged(storage, caplog
 
 def test_a_run_that_a_user_deleted_meanwhile_is_made_again(storage):
     uri = f"sqlite:///{storage.uri('mlflow.db')}"
-    track(storage, COMPLETED)
+    running = record(0, TrialState.RUNNING, COMPLETED.reports[0])
+    track(storage, running)
     tracker = MlflowTracker(MlflowConfig(), storage)
     tracker.start(RUN)
-    tracker.trial(COMPLETED, TAGS, PARAMS)
+    tracker.trial(running, TAGS, PARAMS)
     mlflow, _, children = stored(uri)
     mlflow.delete_run(children["0"].info.run_id)
     tracker.trial(COMPLETED, TAGS, PARAMS)
@@ -252,12 +226,6 @@ def test_metrics_that_mlflow_cannot_tell_apart_are_refused_and_said(storage, cap
     assert stored(f"sqlite:///{storage.uri('mlflow.db')}")[2]["1"].info.status == "FAILED"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_server_that_comes_up_late_gets_everything_once(storage, tmp_path, caplog):
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
@@ -268,19 +236,14 @@ def test_a_server_that_comes_up_late_gets_everything_once(storage, tmp_path, cap
         assert tracker.finish(True) == 2
     assert "2 things were not sent" in caplog.text
 
-    late = MlflowTracker(MlflowConfig(uri=uri, patience=120), storage)
+    late = MlflowTracker(MlflowConfig(uri=uri, patience=240), storage)
     late.start(RUN)
     for number in range(len(COMPLETED.reports) + 1):
         state = TrialState.RUNNING
         late.trial(
             replace(COMPLETED, state=state, reports=COMPLETED.reports[:number]), TAGS, PARAMS
         )
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
-    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    log = (tmp_path / "server.log").open("wb")
-    server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
+    with server(port, tmp_path):
         for item in (COMPLETED, FAILED, STOPPED):
             late.trial(item, TAGS, PARAMS)
         late.metrics({"trials/completed": 1.0, "trials/failed": 1.0})
@@ -290,10 +253,6 @@ def test_a_server_that_comes_up_late_gets_everything_once(storage, tmp_path, cap
         check(uri)
         assert track(storage, COMPLETED, FAILED, STOPPED, uri=uri) == 0
         check(uri)
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(30)
-        log.close()
 
 
 def test_config():

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +13,17 @@ from hypothesis import strategies as st
 from djsandbox_ray.trials.clip.arch import build_model, load_arch
 from djsandbox_ray.trials.clip.training import (
     DeviceArrays,
+    Training,
     TrainingConfig,
     batch_positions,
     normalise,
+    part,
+    resolved,
     schedule,
     train,
 )
 from djsandbox_ray.trials.family import Diverged
+from djsandbox_ray.trials.group import Group
 
 
 @given(rows=st.integers(1, 50), budget=st.integers(2, 300), size=st.integers(2, 40))
@@ -28,6 +34,16 @@ def test_batches_see_every_row_equally_often(rows: int, budget: int, size: int) 
     counts = np.bincount(order, minlength=rows)
     assert counts.max() - counts.min() <= 1
     assert all(2 <= len(batch) <= size + 1 for batch in batches)
+
+
+@given(rows=st.integers(1, 60), size=st.integers(1, 7))
+def test_parts_are_equally_long_and_together_the_batch(rows: int, size: int) -> None:
+    batch = np.random.default_rng(rows).permutation(rows)
+    parts = [part(batch, Group(rank, size)) for rank in range(size)]
+    assert len({len(mine) for mine in parts}) == 1
+    joined = np.concatenate(parts)
+    assert np.array_equal(joined[:rows], batch)
+    assert len(joined) < rows + size
 
 
 def test_order_is_paired_by_seed() -> None:
@@ -108,3 +124,42 @@ def test_bf16_trains_too() -> None:
     config = TrainingConfig(batch_size=32, precision="bf16")
     (state,) = train(model, _arrays(), [64], config, "cpu")
     assert math.isfinite(state.loss)
+
+
+def test_auto_precision_depends_on_the_device_alone() -> None:
+    auto = TrainingConfig()
+    assert resolved(auto, gpus=0).precision == "fp32"
+    assert resolved(auto, gpus=0.5).precision == "bf16"
+    chosen = TrainingConfig(precision="fp32")
+    assert resolved(chosen, gpus=1) is chosen
+
+
+@pytest.mark.parametrize("rungs", [[64, 200], [1, 64, 65, 200]])
+def test_a_training_goes_on_where_it_was_saved(tmp_path: Path, rungs: list[int]) -> None:
+    def fresh() -> Training:
+        config = TrainingConfig(batch_size=32, learning_rate=1e-3)
+        return Training(build_model(load_arch("tiny"), 0), _arrays(), config, "cpu")
+
+    whole = list(fresh().run(rungs))
+    cut = fresh()
+    states = []
+    for state in cut.run(rungs):
+        states.append(state)
+        if state.samples == 64:
+            break
+    cut.save(tmp_path)
+    again = fresh()
+    assert again.load(tmp_path)
+    assert states + list(again.run(rungs)) == whole
+    assert list(again.run(rungs)) == [], "nothing is ahead"
+
+
+def test_a_checkpoint_of_another_form_is_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = Training(build_model(load_arch("tiny"), 0), _arrays(), TrainingConfig(), "cpu")
+    progress = {"form": "ZeRO 3 on 2 workers", "steps": 3, "samples": 9}
+    (tmp_path / "progress.json").write_text(json.dumps(progress))
+    assert not training.load(tmp_path)
+    assert "the trial begins anew" in caplog.text
+    assert [state.samples for state in training.run([64])] == [64]

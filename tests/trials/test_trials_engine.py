@@ -5,26 +5,29 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
-from trial_world import World
+from trial_world import Arena, Counter, World, starts
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.retrieval import RetrievalConfig
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.records import Pool, PoolKind, RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.records import RungReport, TrialRecord, TrialState
 from djsandbox_ray.sections import Component
+from djsandbox_ray.storage import Storage
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.engine import run_trials
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
-from djsandbox_ray.trials.trainable import Shared
+from djsandbox_ray.trials.reporter import merged
+from djsandbox_ray.trials.stopping.none import NoStopping
+from djsandbox_ray.trials.stopping.stopping import Decision, StoppingConfig
 
 BUDGET = 512
 
@@ -50,112 +53,191 @@ class Moody(ModelFamily):
             yield RungReport(samples, loss, metrics, 0.1, 0.0, time.time_ns() // 1_000_000)
 
 
-class Mortal(ModelFamily):
-    """Its process dies at the last rung of its first attempt."""
+class Mortal(Counter):
+    """Fails twice on its way to the last rung: raises, then takes its process with it."""
 
-    def train(self, task: TrialTask, shared: Path) -> Iterator[RungReport]:
-        for samples in task.rungs:
-            if samples == task.rungs[-1] and not (shared / f"died-{task.seed}").exists():
-                (shared / f"died-{task.seed}").touch()
+    def work(self, task: TrialTask, shared: Path, rung: int) -> None:
+        if rung == task.rungs[-1]:
+            attempts = len(starts(shared))
+            if attempts == 1:
+                raise RuntimeError("a first mishap")
+            if attempts == 2:
                 os._exit(1)
-            yield RungReport(samples, 1.0, {}, 0.1, 0.0, time.time_ns() // 1_000_000)
 
 
-def _shared(family: ModelFamily, prepared: Any, split: Split, rungs: tuple[int, ...]) -> Shared:
-    rows = np.arange(300, dtype=np.int64)
-    pool = Pool("text_len/low", PoolKind.BUCKET, "text_len", 0, 300, "hash")
-    return Shared(
-        family=family,
-        prepared=prepared,
-        suite=Suite([RetrievalConfig(type="retrieval", k=[5])], split),
-        pools={pool.id: pool},
-        members={pool.id: ray.put(rows)},
-        draw_size=200,
-        base_seed=0,
-        rungs=rungs,
-        cpus=1,
-        gpus=0,
-    )
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    return folder
 
 
-def _run(shared: Shared, seeds: range) -> tuple[list[TrialRecord], dict[str, TrialRecord]]:
-    specs = [
-        TrialSpec(f"t{seed}", "text_len/low", seed, "draw", shared.rungs[-1]) for seed in seeds
+@pytest.fixture
+def arena(ray_cluster: None, storage: Storage) -> Arena:
+    return Arena(storage)
+
+
+def _progress(seen: list[TrialRecord], trial: str) -> list[tuple[str, list[int]]]:
+    return [
+        (str(record.state), [report.samples for report in record.reports])
+        for record in seen
+        if record.spec.id == trial
     ]
-    seen: list[TrialRecord] = []
-    run_trials(specs, shared, Resources(), seen.append)
-    return seen, {record.spec.id: record for record in seen}
 
 
-@pytest.fixture(scope="module")
-def split(world: World) -> Split:
-    return Split.read(world.evaluation.id, world.uri(world.evaluation))
-
-
-def test_one_bad_trial_does_not_take_others_with_it(world: World, split: Split) -> None:
-    shared = _shared(Moody(Component(type="moody")), None, split, (10, 20))
-    seen, last = _run(shared, range(9))
+def test_one_bad_trial_does_not_take_others_with_it(arena: Arena) -> None:
+    arena = replace(arena, seeds=range(9), retries=0)
+    seen, last = arena.run(Moody(Component(type="moody")), None)
+    last = {name.removeprefix("s-0-"): record for name, record in last.items()}
     failed = {name for name, record in last.items() if record.state is TrialState.FAILED}
-    assert failed == {"t1", "t2", "t3", "t4", "t5", "t6"}
+    assert failed == {"1", "2", "3", "4", "5", "6"}
     assert {last[name].state for name in last if name not in failed} == {TrialState.COMPLETED}
-    assert {name for name in failed if last[name].diverged} == {"t1", "t6"}
+    assert {name for name in failed if last[name].diverged} == {"1", "6"}
     reasons = {name: record.error or "" for name, record in last.items()}
-    assert reasons["t1"] == "Diverged: the training loss is nan after 7 samples"
-    assert reasons["t2"] == "RuntimeError: first line"
-    assert reasons["t3"], "a process that died must leave a reason"
-    assert "ended before the budget" in reasons["t4"]
-    assert "21 samples were seen, more than the budget 20" in reasons["t5"]
-    assert "not finite after 10 samples: loss" in reasons["t6"]
-    assert "last line" in (last["t2"].traceback or "")
-    assert [report.samples for report in last["t7"].reports] == [10, 20]
-    assert last["t1"].final is None
-    first = next(record for record in seen if record.spec.id == "t7")
-    assert first.state is TrialState.RUNNING
+    assert reasons["1"] == "Diverged: the training loss is nan after 7 samples"
+    assert reasons["2"] == "RuntimeError: first line"
+    assert "died" in reasons["3"], "a process that died must leave a reason"
+    assert "ended before the budget" in reasons["4"]
+    assert "21 samples were seen, more than the budget 20" in reasons["5"]
+    assert "not finite after 10 samples: loss" in reasons["6"]
+    assert "last line" in (last["2"].traceback or "")
+    assert last["1"].final is None
+    assert _progress(seen, "s-0-7") == [
+        ("RUNNING", []),
+        ("RUNNING", [10]),
+        ("RUNNING", [10, 20]),
+        ("COMPLETED", [10, 20]),
+    ]
+    assert not arena.storage.exists("tune"), "Tune's own files are removed"
 
 
-def test_a_trial_whose_process_died_is_started_again(
-    world: World, split: Split, tmp_path: Path
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_a_crashed_trial_goes_on_from_its_last_rung(
+    arena: Arena, notes: Path, checkpoints: bool
 ) -> None:
-    shared = _shared(Mortal(Component(type="mortal")), tmp_path, split, (10, 20))
-    last = _run(shared, range(2))[1]
-    assert {record.state for record in last.values()} == {TrialState.COMPLETED}
-    assert [report.samples for report in last["t0"].reports] == [10, 20], "nothing stands twice"
+    record = arena.run(Mortal(checkpoints=checkpoints), notes)[1]["s-0-0"]
+    assert record.state is TrialState.COMPLETED
+    assert [report.samples for report in record.reports] == [10, 20], "nothing stands twice"
+    assert record.attempts == 3
+    begun = [start["from"] for start in starts(notes)]
+    assert begun == ([0, 10, 10] if checkpoints else [0, 0, 0])
+    assert len({start["pid"] for start in starts(notes)}) == 3
+    assert not arena.storage.exists("trials/s-0-0"), "checkpoints of completed trials are removed"
 
 
-def test_processes_are_reused_and_seeds_draw_their_own_rows(world: World, split: Split) -> None:
-    shared = _shared(Moody(Component(type="moody")), None, split, (10,))
-    last = {
-        name: record.reports[-1].metrics for name, record in _run(shared, range(10, 16))[1].items()
-    }
-    assert len({metrics["process"] for metrics in last.values()}) <= 2
-    assert len({metrics["rows"] for metrics in last.values()}) == 6
+def test_retries_come_to_an_end(arena: Arena, notes: Path) -> None:
+    record = replace(arena, retries=1).run(Mortal(), notes)[1]["s-0-0"]
+    assert record.state is TrialState.FAILED
+    assert record.attempts == 2
+    assert not record.diverged
+    assert [report.samples for report in record.reports] == [10]
+    assert arena.storage.exists("trials/s-0-0/10/done.json"), "another run may go on from there"
 
 
-def test_clip_trials_repeat_exactly_and_report_rungs(world: World, split: Split) -> None:
+def test_a_later_run_goes_on_from_the_checkpoint(arena: Arena, notes: Path) -> None:
+    first = replace(arena, retries=0)
+    known = first.run(Mortal(), notes)[1]
+    known = replace(first, retries=0).run(Mortal(), notes, known=known)[1]
+    # The driver died between the checkpoint and the record of it.
+    lost = {key: replace(record, reports=()) for key, record in known.items()}
+    seen, last = first.run(Counter(), notes, known=lost)
+    assert [start["from"] for start in starts(notes)] == [0, 10, 10]
+    assert _progress(seen, "s-0-0")[-1] == ("COMPLETED", [10, 20])
+    assert last["s-0-0"].attempts == known["s-0-0"].attempts + 1
+    assert last["s-0-0"].held_seconds > known["s-0-0"].held_seconds > 0
+
+
+def test_processes_are_reused_and_seeds_draw_their_own_rows(arena: Arena) -> None:
+    arena = replace(arena, seeds=range(10, 16), rungs=(10,))
+    last = arena.run(Moody(Component(type="moody")), None)[1]
+    metrics = [record.reports[-1].metrics for record in last.values()]
+    assert len({entry["process"] for entry in metrics}) <= 2
+    assert len({entry["rows"] for entry in metrics}) == 6
+
+
+def test_pools_given_up_earlier_are_not_trained_again(arena: Arena, notes: Path) -> None:
+    arena = replace(arena, buckets=2, decisions=[Decision(10, ("s/0",), (), {}, 1.0)])
+    last = arena.run(Counter(), notes)[1]
+    assert last["s-0-0"].state is TrialState.STOPPED
+    assert last["s-1-0"].state is TrialState.COMPLETED
+    assert len(starts(notes)) == 1
+
+
+def test_checkpoints_that_a_killed_driver_left_are_removed(arena: Arena, notes: Path) -> None:
+    arena = replace(arena, buckets=2)
+    spec = arena.specs[0]
+    report = RungReport(20, 1.0, {}, 1.0, 0.0, 1)
+    known = {spec.id: TrialRecord(spec, TrialState.COMPLETED, (report,))}
+    arena.storage.write_json(f"trials/{spec.id}/20/done.json", {})
+    arena.run(Counter(), notes, known=known)
+    assert not arena.storage.exists(f"trials/{spec.id}")
+
+
+def test_a_study_with_trials_that_nobody_runs_is_refused(arena: Arena) -> None:
+    arena = replace(arena, buckets=2)
+    choice = NoStopping(StoppingConfig(type="none"))
+    shared = arena.shared(Counter(), None)
+    with pytest.raises(ValueError, match="pool 's/1', seed 0\\) is not settled, nor run"):
+        run_trials(arena.specs[:1], shared, choice, arena.competition(), print, "tune")
+
+
+def test_what_the_caller_raises_ends_the_run_as_it_is(arena: Arena, notes: Path) -> None:
+    def refuse(record: TrialRecord) -> None:
+        if record.reports:
+            raise SandboxError("the disk is full")
+
+    choice = NoStopping(StoppingConfig(type="none"))
+    shared = arena.shared(Counter(), notes)
+    with pytest.raises(SandboxError, match=r"^the disk is full$"):
+        run_trials(arena.specs, shared, choice, arena.competition(), refuse, "tune")
+
+
+def test_clip_trials_repeat_exactly_and_report_rungs(
+    ray_cluster: None, world: World, storage: Storage
+) -> None:
     family = Clip(ClipConfig(type="clip", batch_size=64, learning_rate=1e-3))
     prepared = family.prepare(world.uri(world.train), world.uri(world.evaluation))
-    shared = _shared(family, prepared, split, (BUDGET // 2, BUDGET))
+    split = Split.read(world.evaluation.id, world.uri(world.evaluation))
+    suite = Suite([RetrievalConfig(type="retrieval", k=[5])], split)
+    arena = Arena(storage, seeds=(0, 1), rungs=(BUDGET // 2, BUDGET))
 
     def results() -> dict[str, list[tuple[int, float, dict[str, float]]]]:
+        last: dict[str, TrialRecord] = {}
+        run_trials(
+            arena.specs,
+            replace(arena.shared(family, prepared), suite=suite),
+            NoStopping(StoppingConfig(type="none")),
+            arena.competition(),
+            lambda record: last.update({record.spec.id: record}),
+            "tune",
+        )
         return {
             name: [(report.samples, report.loss, report.metrics) for report in record.reports]
-            for name, record in _run(shared, range(2))[1].items()
+            for name, record in last.items()
         }
 
     first = results()
     assert first == results()
-    assert [report[0] for report in first["t0"]] == [256, 512]
-    assert set(first["t0"][0][2]) == {"retrieval/image_to_text_r5", "retrieval/text_to_image_r5"}
-    assert first["t0"] != first["t1"]
+    assert [report[0] for report in first["s-0-0"]] == [256, 512]
+    names = {"retrieval/image_to_text_r5", "retrieval/text_to_image_r5"}
+    assert set(first["s-0-0"][0][2]) == names
+    assert first["s-0-0"] != first["s-0-1"]
 
 
 @pytest.mark.parametrize("resources", [{"gpus_per_worker": 0.5}, {"cpus_per_worker": 64}])
 def test_what_no_node_has_is_refused_before_anything_starts(
-    world: World, split: Split, resources: dict[str, float]
+    arena: Arena, resources: dict[str, float]
 ) -> None:
     if resources.get("gpus_per_worker") and ray.cluster_resources().get("GPU"):
         pytest.skip("this machine has the GPU that the test asks for in vain")
-    shared = _shared(Moody(Component(type="moody")), None, split, (10,))
-    specs = [TrialSpec("t", "text_len/low", 0, "draw", 10)]
-    with pytest.raises(BadInput, match="which no node of the cluster has"):
-        run_trials(specs, shared, Resources(**resources), lambda record: None)
+    with pytest.raises(BadInput, match=r"trials\.resources asks for"):
+        replace(arena, resources=Resources(**resources)).run(Counter(), None)
+
+
+def test_reports_are_merged_by_samples() -> None:
+    first, second = (RungReport(n, 1.0, {}, 1.0, 0.0, n) for n in (10, 20))
+    assert merged((), first) == (first,)
+    assert merged((first, second), first) == (first, second), "the same again changes nothing"
+    other = replace(first, loss=2.0)
+    assert merged((first, second), other) == (other,), "what was built on it is no longer true"
+    assert merged((first,), second) == (first, second)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.config import PoolConfig
@@ -24,7 +24,6 @@ from djsandbox_ray.records import (
 )
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
-from djsandbox_ray.trials.config import TrialsConfig
 from djsandbox_ray.trials.plan import plan_trials
 from djsandbox_ray.trials.store import TrialStore
 from djsandbox_ray.trials.tables import curves_table, read_records, trials_table
@@ -38,6 +37,7 @@ def _plan(
     learning_rate: float = 1e-3,
     evaluation: str = "e",
     dataset: str = "d",
+    seeds: Sequence[int] = (0, 1, 2),
 ) -> list[TrialSpec]:
     row_ids = np.arange(ROWS, dtype=np.int64)
     columns = {name: np.random.default_rng(len(name)).normal(size=ROWS) for name in names}
@@ -47,9 +47,10 @@ def _plan(
     def rows(pool: Pool) -> NDArray[np.int64]:
         return members(row_ids, built.assignments[pool.column], pool)
 
-    model = ClipConfig(type="clip", learning_rate=learning_rate)
-    config = TrialsConfig(model=model, budget=budget, seeds=3)
-    return plan_trials(dataset, pools, rows, config, Clip(model), [evaluation])
+    model = Clip(ClipConfig(type="clip", learning_rate=learning_rate)).identity()
+    return plan_trials(
+        dataset, pools, rows, seeds=seeds, budget=budget, model=model, evaluation=[evaluation]
+    )
 
 
 def test_every_pool_meets_every_seed_once_and_controls_go_first() -> None:
@@ -76,17 +77,20 @@ def test_what_decides_a_result_decides_its_id(change: dict[str, object]) -> None
     assert not before & {spec.id for spec in _plan(["a"], **change)}  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("rungs", [[0.5, 0.25], [0.0], [1.0], [0.5, 0.5]])
-def test_rungs_are_increasing_fractions(rungs: list[float]) -> None:
-    with pytest.raises(ValidationError, match="rungs are fractions"):
-        TrialsConfig(model=ClipConfig(type="clip"), budget=10, rungs=rungs)
+def test_fresh_seeds_are_fresh_trials() -> None:
+    first, fresh = _plan(["a"]), _plan(["a"], seeds=(3, 4))
+    assert {spec.seed for spec in fresh} == {3, 4}
+    assert not {spec.id for spec in first} & {spec.id for spec in fresh}
+    assert {spec.id for spec in _plan(["a"], seeds=(2,))} < {spec.id for spec in first}
 
 
 def _record(state: TrialState, trial: str, samples: tuple[int, ...]) -> TrialRecord:
     reports = tuple(RungReport(n, 0.5, {"m": 0.1 * n, "k/l": 1.0}, 1.5, 0.5, 77) for n in samples)
     spec = TrialSpec(trial, "text_len/low", 1, "draw", 20)
     error = "why" if state is TrialState.FAILED else None
-    return TrialRecord(spec, state, reports, error)
+    return TrialRecord(
+        spec, state, reports, error, attempts=2, held_seconds=1.25, owner="run/trials"
+    )
 
 
 RECORDS = [
@@ -96,18 +100,25 @@ RECORDS = [
 ]
 
 
-def test_only_settled_trials_are_found_again(storage: Storage) -> None:
+def test_the_store_gives_back_what_any_run_has_left(storage: Storage) -> None:
     store = TrialStore(storage)
     for record in RECORDS:
         store.save(record)
-    assert store.settled(RECORDS[0].spec) == RECORDS[0]
-    assert store.settled(RECORDS[1].spec) is None, "a crashed trial is worth another try"
-    assert store.settled(TrialSpec("never", "p", 0, "d", 1)) is None
-    diverged = replace(RECORDS[1], diverged=True)
-    store.save(diverged)
-    assert store.settled(diverged.spec) == diverged
+        assert store.load(record.spec) == record
+    assert store.load(TrialSpec("never", "p", 0, "d", 1)) is None
+    renamed = replace(RECORDS[0].spec, pool="another/name")
+    assert store.load(renamed) == replace(RECORDS[0], spec=renamed)
     storage.write_json("trials/t1.json", {"from": "another version"})
-    assert store.settled(RECORDS[0].spec) is None
+    assert store.load(RECORDS[0].spec) is None
+
+
+def test_what_would_come_again_is_settled() -> None:
+    completed, crashed, _ = RECORDS
+    assert completed.settled
+    assert not crashed.settled, "a crashed trial is worth another try"
+    assert replace(crashed, diverged=True).settled
+    assert not replace(completed, state=TrialState.STOPPED).settled
+    assert not replace(completed, state=TrialState.RUNNING).settled
 
 
 def test_tables_hold_everything_and_give_it_back() -> None:
@@ -115,6 +126,9 @@ def test_tables_hold_everything_and_give_it_back() -> None:
     trials = trials_table(RECORDS, {pool.id: pool}, flops_per_sample=2.0)
     curves = curves_table(RECORDS)
     assert read_records(trials, curves) == RECORDS
+    diverged = [replace(RECORDS[1], diverged=True)]
+    table = trials_table(diverged, {pool.id: pool}, None)
+    assert read_records(table, curves_table(diverged)) == diverged
     frame = trials.to_pandas().set_index("trial")
     assert frame.loc["t1", "flops"] == 40
     assert frame.loc["t1", "metric:m"] == pytest.approx(2.0)

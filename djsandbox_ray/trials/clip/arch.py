@@ -122,12 +122,21 @@ def _simple_tokenizer(merges: int) -> Any:
         return tokenizer.SimpleTokenizer(bpe_path=str(path))
 
 
-def build_model(arch: dict[str, Any], seed: int) -> Any:
-    """Build the open_clip model, float32 on the CPU; its weights depend on ``seed`` alone."""
+def build_model(arch: dict[str, Any], seed: int, shareable: bool = False) -> Any:
+    """Build the open_clip model, float32 on the CPU; its weights depend on ``seed`` alone.
+
+    Args:
+        arch: an open_clip configuration.
+        seed: decides the weights.
+        shareable: whether the temperature is a vector of length 1: what shares weights out among
+            workers cannot cut a scalar. The numbers are the same.
+    """
     torch = require("torch", "clip")
     model = require("open_clip.model", "clip")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kind = model.CustomTextCLIP if arch.get("custom_text") else model.CLIP
         settings = {key: value for key, value in arch.items() if key != "custom_text"}
+        if shareable:
+            settings["nonscalar_logit_scale"] = True
         return kind(**settings)

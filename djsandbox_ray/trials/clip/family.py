@@ -12,13 +12,16 @@ from pydantic import AfterValidator
 
 from djsandbox_ray.errors import BadInput, SandboxError, require
 from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.sections import Component
+from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.arch import Tokenizer, build_model, load_arch
-from djsandbox_ray.trials.clip.flops import training_flops
+from djsandbox_ray.trials.clip.flops import CountingEncoder, encoding_flops, training_flops
 from djsandbox_ray.trials.clip.samples import Samples, share
-from djsandbox_ray.trials.clip.training import DeviceArrays, TrainingConfig, normalise, train
+from djsandbox_ray.trials.clip.training import DeviceArrays, Training, TrainingConfig, normalise
 from djsandbox_ray.trials.family import FAMILIES, ModelFamily, TrialTask
+from djsandbox_ray.trials.group import Group
 
 _ENCODE_ROWS = 512
 # Part of every trial's identity: to be raised with any change to what a training computes.
@@ -60,6 +63,13 @@ class Clip(ModelFamily):
         """Count a forward and a backward pass."""
         return training_flops(self.arch)
 
+    def evaluation_flops(self, suite: Suite) -> float:
+        """Count forward passes of the images and texts that the evaluators ask for."""
+        counter = CountingEncoder(int(self.arch["embed_dim"]))
+        suite.run(counter)
+        image, text = encoding_flops(self.arch)
+        return image * counter.image_rows + text * counter.text_rows
+
     def prepare(self, train: str, evaluation: str) -> tuple[Samples, Samples]:
         """Decode and tokenise both tables once."""
         return share(train, self.arch), share(evaluation, self.arch)
@@ -69,22 +79,51 @@ class Clip(ModelFamily):
         samples, evaluation = shared
         device = device_for(task.cpus, task.gpus)
         start = time.perf_counter()
-        model = build_model(self.arch, task.seed).to(device)
+        model = build_model(self.arch, task.seed, shareable=True).to(device)
         images, tokens = samples.images(task.rows), samples.tokens(task.captions)
         draw = DeviceArrays(images, tokens, task.seed, device)
+        training = Training(model, draw, self.config, device, task.group)
         evaluating = 0.0
-        for state in train(model, draw, task.rungs, self.config, device):
-            before = time.perf_counter()
-            metrics = task.evaluate(ClipEncoder(model, self.arch, evaluation, device))
-            evaluating += time.perf_counter() - before
-            yield RungReport(
-                samples=state.samples,
-                loss=state.loss,
-                metrics=metrics,
-                train_seconds=time.perf_counter() - start - evaluating,
-                evaluation_seconds=evaluating,
-                time_ms=time.time_ns() // 1_000_000,
-            )
+        try:
+            if (before := _resume(training, task.checkpoint)) is not None:
+                start -= before.train_seconds + before.evaluation_seconds
+                evaluating = before.evaluation_seconds
+            for state in training.run(task.rungs):
+                now = time.perf_counter()
+                plain = training.whole()
+                metrics: dict[str, float] = {}
+                if plain is not None:
+                    metrics = task.evaluate(ClipEncoder(plain, self.arch, evaluation, device))
+                metrics = _from_first(metrics, task.group)
+                evaluating += time.perf_counter() - now
+                report = RungReport(
+                    samples=state.samples,
+                    loss=state.loss,
+                    metrics=metrics,
+                    train_seconds=time.perf_counter() - start - evaluating,
+                    evaluation_seconds=evaluating,
+                    time_ms=time.time_ns() // 1_000_000,
+                )
+                task.checkpoint.save(report, training.save)
+                yield report
+        finally:
+            training.close()
+
+
+def _resume(training: Training, checkpoint: Checkpoint) -> RungReport | None:
+    """Go on from a checkpoint, and return its report, if there is one that can be read."""
+    with checkpoint.load() as found:
+        if found is None or not training.load(found[1]):
+            return None
+    return checkpoint.reports()[-1]
+
+
+def _from_first(metrics: dict[str, float], group: Group) -> dict[str, float]:
+    """Return what rank 0 has measured, on every worker; the others wait for it here."""
+    box = [metrics]
+    if group.size > 1:
+        require("torch.distributed", "clip").broadcast_object_list(box, src=0)
+    return box[0]
 
 
 class ClipEncoder:

@@ -1,0 +1,120 @@
+"""A second look at the pools that were called better: fresh seeds beside fresh controls.
+
+The best of many looks better than it is. What is measured again, after the choice, is not biased
+by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from djsandbox_ray.analysis.confirmation import confirm, selected, write_confirmation
+from djsandbox_ray.analysis.ranking_csv import read_csv
+from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.study import Inputs, Study, ranked, study_identity
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.pools.confirm import second_look
+from djsandbox_ray.pools.serialise import to_json
+from djsandbox_ray.records import (
+    Confirmation,
+    Dataset,
+    Pools,
+    Ranking,
+    Statistics,
+    Trials,
+)
+from djsandbox_ray.trials.stopping.stopping import StoppingConfig
+
+
+@HOOKS.register("confirmation_pools")
+class ChooseForConfirmation(Hook):
+    """Writes ``confirmation_assignments.parquet`` and ``confirmation_pools.json``."""
+
+    def identity(self) -> Any:
+        """The section ``confirm``."""
+        return self.config.confirm.model_dump(mode="json")
+
+    def run(self, pools: Pools, ranking: Ranking) -> Pools | None:
+        """Set the best of the pools that were called better beside fresh controls, if any were."""
+        storage, folder, config = self.context.storage, self.context.folder, self.config.confirm
+        rows = read_csv(storage.read_bytes(ranking.path).decode())
+        chosen = selected(rows, config.top)
+        if not chosen:
+            self.context.progress.note("confirmation: no pool was called better")
+            return None
+        table = storage.read_table(pools.assignments)
+        codes = table[pools.pools[0].column].to_numpy()
+        look = second_look(pools, chosen, codes, config.controls)
+        second = Pools(
+            id="",
+            assignments=f"{folder}/confirmation_assignments.parquet",
+            pools=look.pools,
+            size=pools.size,
+            draw_size=pools.draw_size,
+            seed=pools.seed,
+        )
+        second = replace(second, id=content_id("pools", pools.id, to_json(second)))
+        kept = {pool.column: table[pool.column] for pool in look.pools if pool.statistic}
+        columns = {"row_id": table["row_id"], **kept, **look.assignments}
+        storage.write_table(second.assignments, pa.table(columns))
+        storage.write_json(f"{folder}/confirmation_pools.json", to_json(second))
+        return second
+
+
+@HOOKS.register("confirmation_trials")
+class ConfirmTrials(Hook):
+    """Trains the chosen pools and the fresh controls with seeds that were not used before."""
+
+    def identity(self) -> Any:
+        """The trials and their seeds."""
+        return [study_identity(self.config), self.config.confirm.seeds]
+
+    def run(
+        self, dataset: Dataset, evaluation: Dataset, statistics: Statistics, pools: Pools | None
+    ) -> Trials | None:
+        """Train to the full budget: nothing is given up early here."""
+        if pools is None:
+            return None
+        first = self.config.trials.seeds
+        seeds = range(first, first + (self.config.confirm.seeds or first))
+        study = Study(
+            self.context,
+            "confirmation",
+            Inputs(dataset, evaluation, statistics, pools),
+            seeds,
+            StoppingConfig(type="none", rungs=self.config.trials.early_stopping.rungs),
+        )
+        records = study.run()
+        self.account(study.cost(records))
+        return study.write(records)
+
+    def keep(self, output: Trials | None) -> bool:
+        """Keep the outcome unless trials crashed."""
+        return output is None or output.crashed == 0
+
+
+@HOOKS.register("confirmation")
+class Confirm(Hook):
+    """Writes ``confirmation.csv``."""
+
+    def identity(self) -> Any:
+        """How scores are made, and the seeds."""
+        evaluation = self.config.evaluation
+        return evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"})
+
+    def run(
+        self, first: Trials, ranking: Ranking, pools: Pools | None, trials: Trials | None
+    ) -> Confirmation | None:
+        """Judge the chosen pools again, by the second study alone, in the unit of the first."""
+        if pools is None or trials is None:
+            return None
+        storage = self.context.storage
+        chosen = read_csv(storage.read_bytes(ranking.path).decode())
+        second = ranked(self.context, pools, trials, measured_in=first)
+        text = write_confirmation(confirm(chosen, second))
+        path = f"{self.context.folder}/confirmation.csv"
+        storage.write_bytes(path, text.encode())
+        return Confirmation(content_id("confirmation", text), path)

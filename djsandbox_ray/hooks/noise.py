@@ -1,0 +1,82 @@
+"""Trains the controls first: how much they scatter says what the run can find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from djsandbox_ray.analysis.design import Design
+from djsandbox_ray.analysis.noise import NoiseFloor
+from djsandbox_ray.analysis.ranking import control_scores
+from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.study import Inputs, Study, study_identity
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.records import Dataset, Noise, PoolKind, Pools, Statistics
+from djsandbox_ray.reporting import Unit, noise_lines
+from djsandbox_ray.trials.family import FAMILIES
+from djsandbox_ray.trials.stopping.stopping import StoppingConfig
+
+
+@HOOKS.register("noise")
+class MeasureNoise(Hook):
+    """An A/A test: writes ``noise.json``. Its trials are the controls of the study that follows."""
+
+    def identity(self) -> Any:
+        """The trials, and how scores are made of them."""
+        evaluation = self.config.evaluation
+        return [
+            study_identity(self.config),
+            evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"}),
+        ]
+
+    def comparable(self) -> str:
+        """Return what two runs share if the noise of one tells about the other."""
+        config = self.config
+        family = FAMILIES.get(config.trials.model.type)(config.trials.model)
+        evaluation = config.evaluation.model_dump(
+            mode="json", include={"metrics", "score", "aggregate"}
+        )
+        size = config.pools.size
+        return content_id("noise", family.identity(), config.trials.budget, evaluation, size)
+
+    def run(
+        self, dataset: Dataset, evaluation: Dataset, statistics: Statistics, pools: Pools
+    ) -> Noise:
+        """Train the controls and say which effect the study can detect."""
+        config = self.config
+        rungs = config.trials.early_stopping.rungs
+        study = Study(
+            self.context,
+            "noise",
+            Inputs(dataset, evaluation, statistics, pools),
+            range(config.trials.seeds),
+            StoppingConfig(type="none", rungs=rungs),
+            kinds=(PoolKind.CONTROL,),
+        )
+        records = study.run()
+        self._crashed = study.write(records).crashed
+        self.account(study.cost(records))
+        controls = control_scores(
+            pools.pools,
+            records,
+            seeds=study.seeds,
+            metrics=config.evaluation.score,
+            aggregate=config.evaluation.aggregate,
+        )
+        design = Design(
+            pools=sum(pool.kind is not PoolKind.CONTROL for pool in pools.pools),
+            controls=len(controls),
+            seeds=config.trials.seeds,
+            draw_share=pools.draw_size / pools.size,
+            buckets=config.pools.buckets,
+        )
+        floor = NoiseFloor.from_controls(controls, design, config.evaluation.alpha)
+        content = {"comparable": self.comparable(), "noise": floor.to_json()}
+        path = f"{self.context.folder}/noise.json"
+        self.context.storage.write_json(path, content)
+        for line in noise_lines(floor, Unit.of(config.evaluation.aggregate)):
+            self.context.progress.note(f"noise: {line}")
+        return Noise(content_id("noise", pools.id, content), path)
+
+    def keep(self, output: Noise) -> bool:
+        """Keep the outcome unless controls crashed: the same command tries those again."""
+        return self._crashed == 0

@@ -1,0 +1,294 @@
+"""What jobs of trials have in common: a study trains pools with seeds, or finds them trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from djsandbox_ray.analysis.aggregate import Aggregate
+from djsandbox_ray.analysis.ranking import rank
+from djsandbox_ray.config import RunConfig
+from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.watch import Watch
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.ledger import trial_cost
+from djsandbox_ray.pools.draws import members
+from djsandbox_ray.records import (
+    Cost,
+    Dataset,
+    Pool,
+    PoolKind,
+    Pools,
+    RankingRow,
+    Statistics,
+    TrialRecord,
+    Trials,
+    TrialSpec,
+    TrialState,
+)
+from djsandbox_ray.sections import Component
+from djsandbox_ray.trials.engine import run_trials
+from djsandbox_ray.trials.family import FAMILIES, ModelFamily
+from djsandbox_ray.trials.plan import plan_trials
+from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
+from djsandbox_ray.trials.store import TrialStore
+from djsandbox_ray.trials.tables import curves_table, read_records, trials_table
+from djsandbox_ray.trials.worker import Shared
+
+_DECISION = TypeAdapter(Decision)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What earlier jobs gave."""
+
+    dataset: Dataset
+    evaluation: Dataset
+    statistics: Statistics
+    pools: Pools
+
+
+@dataclass(frozen=True)
+class Study:
+    """Some pools, trained with some seeds.
+
+    Every trial is known by what decides its result, so that two studies share the trials that they
+    have in common, in this run or in another.
+    """
+
+    context: Context
+    stage: str
+    """Names the study: in the ledger, in the tracker and on the terminal."""
+    inputs: Inputs
+    seeds: Sequence[int]
+    stopping: StoppingConfig
+    """Which pools are given up early, if any."""
+    kinds: Sequence[PoolKind] = tuple(PoolKind)
+    """Pools of other kinds are left out."""
+    model: Component | None = None
+    """In place of the configured one."""
+
+    @cached_property
+    def pools(self) -> dict[str, Pool]:
+        """The pools of the study by id."""
+        return {pool.id: pool for pool in self.inputs.pools.pools if pool.kind in self.kinds}
+
+    @cached_property
+    def family(self) -> ModelFamily:
+        """The model."""
+        config = self.model or self.context.config.trials.model
+        return FAMILIES.get(config.type)(config)
+
+    @cached_property
+    def suite(self) -> Suite:
+        """The evaluators on their split."""
+        evaluation, settings = self.inputs.evaluation, self.context.config.evaluation
+        split = Split.read(evaluation.id, self.context.storage.uri(evaluation.table))
+        return Suite(settings.metrics, split, settings.score)
+
+    @cached_property
+    def specs(self) -> list[TrialSpec]:
+        """The trials, in the order in which they start."""
+        return plan_trials(
+            self.inputs.dataset.id,
+            replace(self.inputs.pools, pools=tuple(self.pools.values())),
+            self.rows,
+            seeds=self.seeds,
+            budget=self.context.config.trials.budget,
+            model=self.family.identity(),
+            evaluation=self.suite.identity(),
+        )
+
+    @cached_property
+    def known(self) -> dict[str, TrialRecord]:
+        """What this run or another has left of the trials, settled or not, by trial id."""
+        store = TrialStore(self.context.storage)
+        found = {spec.id: store.load(spec) for spec in self.specs}
+        return {key: record for key, record in found.items() if record is not None}
+
+    @property
+    def settled(self) -> dict[str, TrialRecord]:
+        """The trials whose end would come again: nothing is left to do for them."""
+        return {key: record for key, record in self.known.items() if record.settled}
+
+    def rows(self, pool: Pool) -> NDArray[np.int64]:
+        """Return the row ids of a pool, shape (pool.size,)."""
+        path = self.inputs.pools.assignments
+        table = self.context.storage.read_table(path, ["row_id", pool.column])
+        return members(table["row_id"].to_numpy(), table[pool.column].to_numpy(), pool)
+
+    def run(self) -> list[TrialRecord]:
+        """Train what is not settled, and return the records of all trials.
+
+        Raises:
+            SandboxError: nothing but failures came back.
+        """
+        context, progress = self.context, self.context.progress
+        todo = [spec for spec in self.specs if spec.id not in self.settled]
+        records = dict(self.settled)
+        progress.stage(self.stage, total=len(self.specs))
+        watch = Watch(context, self.stage, self.pools, self.inputs.statistics)
+        for record in records.values():
+            watch.track(record)
+        if records:
+            progress.note(f"{self.stage}: {len(records)} of {len(self.specs)} known already")
+        progress.update(done=len(records))
+        store = TrialStore(context.storage)
+
+        def on_record(record: TrialRecord) -> None:
+            record = replace(record, owner=self._owner)
+            records[record.spec.id] = record
+            store.save(record)
+            watch.track(record)
+            watch.show(record, records.values())
+
+        if todo:
+            stopping = STOPPING.get(self.stopping.type)(self.stopping)
+            run_trials(
+                todo,
+                self._shared(todo),
+                stopping,
+                self._competition(),
+                on_record,
+                folder=f"{context.folder}/tune",
+            )
+        return [records[spec.id] for spec in self.specs]
+
+    def write(self, records: Sequence[TrialRecord]) -> Trials:
+        """Write the tables of trials and of curves."""
+        storage, folder = self.context.storage, self.context.folder
+        prefix = "" if self.stage == "trials" else f"{self.stage}_"
+        paths = (f"{folder}/{prefix}trials.parquet", f"{folder}/{prefix}curves.parquet")
+        flops = self.family.flops_per_sample()
+        storage.write_table(paths[0], trials_table(records, self.pools, flops))
+        storage.write_table(paths[1], curves_table(records))
+        states = [record.state for record in records]
+        outcome = [[record.spec.id, str(record.state)] for record in records]
+        return Trials(
+            id=content_id("trials", self.inputs.pools.id, outcome),
+            trials=paths[0],
+            curves=paths[1],
+            completed=states.count(TrialState.COMPLETED),
+            failed=states.count(TrialState.FAILED),
+            crashed=sum(r.state is TrialState.FAILED and not r.diverged for r in records),
+            stopped=states.count(TrialState.STOPPED),
+        )
+
+    def cost(self, records: Iterable[TrialRecord]) -> Cost:
+        """Return what the trials cost that this study trained: others are on others' accounts."""
+        resources = self.context.config.trials.resources
+        return trial_cost(
+            (record for record in records if record.owner == self._owner),
+            stage=self.stage,
+            workers=resources.workers,
+            cpus_per_worker=resources.cpus_per_worker,
+            gpus_per_worker=resources.gpus_per_worker,
+            train_flops=self.family.flops_per_sample(),
+            evaluation_flops=self.family.evaluation_flops(self.suite),
+        )
+
+    @property
+    def _owner(self) -> str:
+        return f"{self.context.config.name}/{self.stage}"
+
+    def _competition(self) -> Competition:
+        config, storage = self.context.config, self.context.storage
+        progress = self.context.progress
+
+        def keep(decision: Decision) -> None:
+            path = f"{self.context.folder}/race/{self.stage}/{decision.samples:012}.json"
+            storage.write_json(path, asdict(decision))
+            outcome = decision.reason or (
+                f"{len(decision.stopped)} pools are given up, {len(decision.audited)} more run on "
+                "as a check"
+            )
+            progress.note(f"{self.stage}: at {decision.samples} samples {outcome}")
+
+        return Competition(
+            pools=self.pools,
+            specs=self.specs,
+            known=self.known,
+            rungs=config.trials.rung_samples(),
+            metrics=config.evaluation.score,
+            aggregate=Aggregate(config.evaluation.aggregate),
+            decisions=decisions(self.context, self.stage),
+            on_decision=keep,
+        )
+
+    def _shared(self, todo: Sequence[TrialSpec]) -> Shared:
+        config, storage = self.context.config.trials, self.context.storage
+        wanted = {spec.pool for spec in todo}
+        pools = {name: pool for name, pool in self.pools.items() if name in wanted}
+        dataset, evaluation = self.inputs.dataset, self.inputs.evaluation
+        return Shared(
+            family=self.family,
+            prepared=self.family.prepare(storage.uri(dataset.table), storage.uri(evaluation.table)),
+            suite=self.suite,
+            pools=pools,
+            members={name: ray.put(self.rows(pool)) for name, pool in pools.items()},
+            draw_size=self.inputs.pools.draw_size,
+            base_seed=self.inputs.pools.seed,
+            rungs=config.rung_samples(),
+            storage=storage.url,
+            resources=config.resources,
+            retries=config.retries,
+        )
+
+
+def study_identity(config: RunConfig) -> Any:
+    """Return plain data that decides which trials a study consists of; not where they run."""
+    trials = config.trials
+    return [
+        FAMILIES.get(trials.model.type)(trials.model).identity(),
+        trials.model_dump(mode="json", exclude={"model", "resources", "retries"}),
+        [metric.model_dump(mode="json") for metric in config.evaluation.metrics],
+    ]
+
+
+def ranked(
+    context: Context, pools: Pools, trials: Trials, measured_in: Trials | None = None
+) -> list[RankingRow]:
+    """Judge the pools of a study by its finished trials.
+
+    Args:
+        context: of the run.
+        pools: of the study.
+        trials: of the study.
+        measured_in: the study whose controls make the unit of the changes; by default this one.
+    """
+    evaluation = context.config.evaluation
+    records = finished(context, trials)
+    first = finished(context, measured_in) if measured_in else []
+    return rank(
+        pools.pools,
+        records,
+        seeds=sorted({record.spec.seed for record in records}),
+        metrics=evaluation.score,
+        aggregate=evaluation.aggregate,
+        alpha=evaluation.alpha,
+        draw_share=pools.draw_size / pools.size,
+        buckets=context.config.pools.buckets,
+        measured_in=[record for record in first if record.spec.pool.startswith("control/")],
+    )
+
+
+def finished(context: Context, trials: Trials) -> list[TrialRecord]:
+    """Read the trials of a study from its tables."""
+    storage = context.storage
+    return read_records(storage.read_table(trials.trials), storage.read_table(trials.curves))
+
+
+def decisions(context: Context, stage: str) -> list[Decision]:
+    """Return what was decided about early stopping in a study so far, rung by rung."""
+    storage, folder = context.storage, f"{context.folder}/race/{stage}"
+    found = (storage.read_json(f"{folder}/{name}") for name in storage.names(folder))
+    return sorted(map(_DECISION.validate_python, found), key=lambda item: item.samples)

@@ -1,0 +1,94 @@
+"""Trials, and what they report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class TrialState(StrEnum):
+    """What became of a trial. Only completed trials are ranked."""
+
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One training and evaluation of one pool with one seed and one budget."""
+
+    id: str
+    """Fingerprint of the draw, the model, the training, the seed, the budget and the evaluators."""
+    pool: str
+    seed: int
+    draw_hash: str
+    budget: int
+    """Samples seen in training."""
+
+
+@dataclass(frozen=True)
+class RungReport:
+    """What a trial reports at a rung."""
+
+    samples: int
+    """Samples seen so far."""
+    loss: float
+    """Mean training loss since the previous rung."""
+    metrics: dict[str, float]
+    train_seconds: float
+    """Since the start of the trial."""
+    evaluation_seconds: float
+    """Since the start of the trial."""
+    time_ms: int
+    """Milliseconds since the epoch when the report was made."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial and all it has reported; stored after every report."""
+
+    spec: TrialSpec
+    state: TrialState
+    reports: tuple[RungReport, ...] = ()
+    error: str | None = None
+    """Why it failed, in one line."""
+    diverged: bool = False
+    """It failed because its loss or a metric was not finite: it would again, so it is final."""
+    traceback: str | None = field(default=None, compare=False)
+    """Where it failed; kept in the trial's own file only."""
+    attempts: int = 0
+    """How often it was begun: 1, and one more for every crash or interruption it went on from."""
+    held_seconds: float = 0.0
+    """For how long its CPUs and GPUs were held for it, over all attempts; pauses do not count."""
+    owner: str | None = None
+    """The run and stage that trained it."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it came to an end that would come again; a crash is worth another try."""
+        return self.state is TrialState.COMPLETED or self.diverged
+
+    @property
+    def final(self) -> RungReport | None:
+        """The report at the full budget, if the trial got there."""
+        last = self.reports[-1] if self.reports else None
+        return last if last is not None and last.samples == self.spec.budget else None
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of a run."""
+
+    id: str
+    trials: str
+    """Parquet: one row per trial."""
+    curves: str
+    """Parquet: one row per rung report."""
+    completed: int
+    failed: int
+    crashed: int = 0
+    """Failed trials that did not diverge: the same command tries them again."""
+    stopped: int = 0
+    """Trials that were given up early, at a rung."""

@@ -1,0 +1,125 @@
+"""What the trials say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from djsandbox_ray.records.pools import PoolKind
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much the controls scatter, and which effect can be told from that."""
+
+    id: str
+    path: str
+    """JSON: see :class:`djsandbox_ray.analysis.noise.NoiseFloor`."""
+
+
+@dataclass(frozen=True)
+class RankingRow:
+    """The verdict on one pool, as a row of ``ranking.csv``."""
+
+    rank: int
+    """1 is the greatest change; failed pools come last."""
+    pool: str
+    kind: PoolKind
+    statistic: str | None
+    bucket: str | None
+    change: float
+    """Mean over seeds of the aggregated change against the controls: a fraction (0.05 = +5 %), or
+    with ``standardized`` in standard deviations of the controls; NaN where every trial failed."""
+    std: float
+    """Standard deviation over seeds of that change; NaN with fewer than two seeds."""
+    low: float
+    high: float
+    """Simultaneous interval of the change."""
+    p: float
+    q: float
+    verdict: str
+    """better, worse, undecided, stopped (given up early) or failed (nothing was completed)."""
+    seeds: int
+    """Completed trials."""
+    failed: int
+    """Failed trials, left out of the numbers above."""
+    expected: str | None = None
+    """Self-tests: the verdict that must come out."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Mean of every metric over the completed trials."""
+    shrunken: float = math.nan
+    """The change pulled towards zero by what the spread of all pools says: the best of many looks
+    better than it is."""
+    carried_by: str | None = None
+    """The metric without which the verdict, better or worse, would not be the same."""
+    stopped_at: int | None = None
+    """Samples seen when the pool was given up early; such a pool has no verdict."""
+
+    @property
+    def self_test_failed(self) -> bool:
+        """Whether this is a self-test whose verdict is not the expected one."""
+        return self.kind is PoolKind.SELF_TEST and self.verdict != self.expected
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Verdicts against the controls."""
+
+    id: str
+    path: str
+    """CSV: one row per pool, best first."""
+
+
+@dataclass(frozen=True)
+class ConfirmationRow:
+    """A pool that was called better, trained again with fresh seeds beside fresh controls."""
+
+    pool: str
+    first: float
+    """The change that it was chosen by."""
+    first_low: float
+    first_high: float
+    shrunken: float
+    """The first change, shrunken."""
+    confirmed: float
+    """The change in the second study: not biased by the choice. NaN where it failed."""
+    low: float
+    high: float
+    """Simultaneous interval of the confirmed change."""
+    verdict: str
+    """better, worse, undecided or failed, in the second study."""
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The second look at the pools that were called better."""
+
+    id: str
+    path: str
+    """CSV: one :class:`ConfirmationRow` per pool."""
+
+
+@dataclass(frozen=True)
+class FlipRow:
+    """A pool's verdict at the learning rate of the study and at a second one."""
+
+    pool: str
+    change: float
+    verdict: str
+    second_change: float
+    second_verdict: str
+
+    @property
+    def flips(self) -> bool:
+        """Whether a decided verdict is not the same at the second learning rate."""
+        return self.verdict != self.second_verdict
+
+
+@dataclass(frozen=True)
+class LearningRateCheck:
+    """Whether the verdicts hold at a second learning rate."""
+
+    id: str
+    path: str
+    """CSV: one :class:`FlipRow` per pool that was decided."""

@@ -1,0 +1,130 @@
+"""Where a trial's state at its last rung is kept, so that a cut-off trial goes on from there.
+
+``<storage>/trials/<trial id>/<samples>/`` holds what every worker wrote, and last, ``done.json``
+with the reports up to that rung: a folder without it does not count. Weights are read with
+``weights_only``; nothing here is a pickle of objects.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from pydantic import TypeAdapter
+
+from djsandbox_ray.records import RungReport
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.trials.group import Group
+
+_REPORTS = TypeAdapter(tuple[RungReport, ...])
+_DONE = "done.json"
+
+
+class Checkpoint:
+    """The checkpoints of one trial.
+
+    What another number of workers, or another strategy, has written does not count.
+    """
+
+    def __init__(self, storage: str, trial: str, group: Group | None = None) -> None:
+        self._storage = Storage(storage)
+        self._folder = f"trials/{trial}"
+        self._group = group or Group()
+
+    def save(self, report: RungReport, write: Callable[[Path], None]) -> None:
+        """Keep the state at a rung, before its report is yielded; called by every worker.
+
+        Nothing is kept of a report that is not finite: it ends the trial.
+
+        Args:
+            report: the rung's report; that of rank 0 counts.
+            write: writes this worker's files into a local folder; names must differ by worker.
+        """
+        folder = f"{self._folder}/{report.samples}"
+        first = self._group.rank == 0
+        reports = [kept for kept in self.reports() if kept.samples < report.samples]
+        if first:
+            self._storage.remove(folder)  # left by an attempt that was cut off
+        self._group.barrier()
+        self._write(folder, write)
+        self._group.barrier()
+        if not first:
+            return
+        if isfinite(report.loss) and all(map(isfinite, report.metrics.values())):
+            mark = {"group": self._mark(), "reports": [asdict(kept) for kept in (*reports, report)]}
+            self._storage.write_json(f"{folder}/{_DONE}", mark)
+            for name in self._storage.names(self._folder):
+                if name != str(report.samples):
+                    self._storage.remove(f"{self._folder}/{name}")
+
+    @contextmanager
+    def load(self) -> Iterator[tuple[int, Path] | None]:
+        """Give the samples seen and a local folder with the files of all workers, or None."""
+        newest = self._newest()
+        if newest is None:
+            yield None
+            return
+        samples, _ = newest
+        uri = self._storage.uri(f"{self._folder}/{samples}")
+        if self._storage.is_local:
+            yield samples, Path(uri)
+            return
+        with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
+            _download(uri, Path(folder))
+            yield samples, Path(folder)
+
+    def reports(self) -> tuple[RungReport, ...]:
+        """Return the reports up to the newest checkpoint."""
+        newest = self._newest()
+        return newest[1] if newest else ()
+
+    def remove(self) -> None:
+        """Delete all checkpoints of the trial."""
+        self._storage.remove(self._folder)
+
+    def _newest(self) -> tuple[int, tuple[RungReport, ...]] | None:
+        rungs = sorted(map(int, self._storage.names(self._folder)), reverse=True)
+        for samples in rungs:
+            path = f"{self._folder}/{samples}/{_DONE}"
+            if self._storage.exists(path):
+                mark = self._storage.read_json(path)
+                if mark["group"] == self._mark():
+                    return samples, _REPORTS.validate_python(mark["reports"])
+        return None
+
+    def _mark(self) -> dict[str, Any]:
+        strategy = self._group.strategy if self._group.size > 1 else None
+        return {"workers": self._group.size, "strategy": strategy}
+
+    def _write(self, folder: str, write: Callable[[Path], None]) -> None:
+        uri = self._storage.uri(folder)
+        if self._storage.is_local:
+            Path(uri).mkdir(parents=True, exist_ok=True)
+            write(Path(uri))
+            return
+        with tempfile.TemporaryDirectory(prefix="djsandbox-") as local:
+            write(Path(local))
+            _upload(Path(local), uri)
+
+
+def _upload(folder: Path, uri: str) -> None:
+    fs, root = fsspec.core.url_to_fs(uri)
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        target = f"{root}/{file.relative_to(folder).as_posix()}"
+        fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        fs.put_file(str(file), target)
+
+
+def _download(uri: str, folder: Path) -> None:
+    fs, root = fsspec.core.url_to_fs(uri)
+    fs.invalidate_cache()
+    for path in fs.find(root):
+        target = folder / path.removeprefix(root).lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fs.get_file(path, str(target))

@@ -1,0 +1,184 @@
+"""Several workers that train one trial together, seen as one.
+
+The trial's own process is rank 0, in bundle 0 of the trial's placement group; the other ranks are
+actors in the other bundles (``rank.py``). They form one ``torch.distributed`` group and keep it,
+with their processes, from trial to trial.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from threading import Thread
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.trials.config import Resources
+from djsandbox_ray.trials.rank import LOOPBACK, Rank
+from djsandbox_ray.trials.strategies.strategy import Member
+from djsandbox_ray.trials.worker import Shared
+
+_TICK = 0.1
+# After one rank has failed, how long the others may take to fail too: then they are stuck.
+_GRACE = 5.0
+# How long rank 0 may take to notice that the others are gone.
+_UNSTICK = 20.0
+
+
+def bundles(resources: Resources) -> list[dict[str, float]]:
+    """Return what a trial's placement group holds: one bundle per worker."""
+    bundle = {"CPU": resources.cpus_per_worker}
+    if resources.gpus_per_worker:
+        bundle["GPU"] = resources.gpus_per_worker
+    return [dict(bundle) for _ in range(resources.workers)]
+
+
+class Gang:
+    """The workers of one trial after the other, with the interface of a :class:`TrialWorker`.
+
+    Made by the process in the first bundle of a placement group of :func:`bundles`. The other ranks
+    end with this process, however it ends.
+
+    Args:
+        shared: what all trials have in common.
+        resources: how many workers, and what each occupies.
+    """
+
+    def __init__(self, shared: Shared, resources: Resources) -> None:
+        self._shared = shared
+        self._resources = resources
+        self._own: Rank | None = None
+        self._others: list[Any] = []
+        self._running: Future[Any] = Future()
+
+    def begin(self, trial: Mapping[str, Any], reported: int) -> None:
+        """Make ready for a trial on all ranks; forms the group if there is none.
+
+        Raises:
+            SandboxError: a worker died.
+        """
+        if self._own is None:
+            self._form()
+        self._on_all("begin", dict(trial), reported)
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next rung on all ranks.
+
+        Returns:
+            What rank 0 reports, or the failure that came first. After one the ranks may be out of
+            step: the next trial gets a new group, unless the loss diverged, which all see alike.
+
+        Raises:
+            SandboxError: a worker died; the trial can go on from its last checkpoint.
+        """
+        results = self._on_all("step")
+        failures = [result for result in results.values() if _failed(result)]
+        if not failures:
+            return dict(results[0])
+        diverged = sum(result["failure"]["diverged"] for result in failures)
+        if diverged < self._resources.workers:
+            self.close()
+        return dict(failures[0])
+
+    def close(self) -> None:
+        """End the other ranks and leave the group.
+
+        Raises:
+            SandboxError: this process is stuck in the group, and must be replaced.
+        """
+        for other in self._others:
+            ray.kill(other)
+        self._others = []
+        own, self._own = self._own, None
+        if own is None:
+            return
+        # Without its peers, whatever this rank waits for in the group ends with an error.
+        if wait([self._running], _UNSTICK).not_done:
+            raise SandboxError("rank 0 waits for workers that are gone")
+        own.leave()
+
+    def _form(self) -> None:
+        placement = ray.util.get_current_placement_group()
+        if placement is None:
+            raise SandboxError("a trial of several workers runs in a placement group only")
+        resources, shared = self._resources, ray.put(self._shared)
+        self._others = [
+            ray.remote(Rank)
+            .options(
+                num_cpus=resources.cpus_per_worker,
+                num_gpus=resources.gpus_per_worker,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(placement, rank),
+            )
+            .remote(shared, self._member(rank), resources)
+            for rank in range(1, resources.workers)
+        ]
+        self._own = Rank(self._shared, self._member(0), resources)
+        addresses = self._on_all("address")
+        host = addresses[0] if len(set(addresses.values())) > 1 else LOOPBACK
+        self._on_all("join", host, self._own.listen(host))
+
+    def _member(self, rank: int) -> Member:
+        resources = self._resources
+        return Member(rank, resources.workers, resources.strategy, resources.deepspeed)
+
+    def _on_all(self, method: str, *arguments: Any) -> dict[int, Any]:
+        """Call a method on all ranks, this one in a thread, and watch over them.
+
+        Returns:
+            By rank, in the order in which they came; ranks that are stuck because another has
+            failed are missing.
+
+        Raises:
+            SandboxError: a worker died.
+        """
+        try:
+            self._running = _in_thread(getattr(self._own, method), *arguments)
+            calls = {
+                getattr(other, method).remote(*arguments): rank
+                for rank, other in enumerate(self._others, start=1)
+            }
+            return self._watch(calls)
+        except RayActorError as error:
+            self.close()
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+            raise SandboxError(f"a worker of the trial died: {reason}") from error
+        except Exception:
+            self.close()
+            raise
+
+    def _watch(self, calls: dict[Any, int]) -> dict[int, Any]:
+        results: dict[int, Any] = {}
+        deadline = float("inf")
+        while len(results) < self._resources.workers and time.monotonic() < deadline:
+            # A rank that has died is an error of ray.get.
+            ready = ray.wait(list(calls), timeout=_TICK)[0] if calls else []
+            arrived = {calls.pop(call): ray.get(call) for call in ready}
+            if 0 not in results and not wait([self._running], 0 if calls else _TICK).not_done:
+                arrived[0] = self._running.result()
+            results |= arrived
+            if any(map(_failed, arrived.values())):
+                deadline = min(deadline, time.monotonic() + _GRACE)
+        return results
+
+
+def _failed(result: Any) -> bool:
+    return isinstance(result, dict) and "failure" in result
+
+
+def _in_thread(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Run a function in a thread that does not keep its process alive."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future

@@ -1,0 +1,159 @@
+"""Turns what Ray Tune says about its trials into trial records, in the driver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from ray import cloudpickle, tune
+
+from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.trials.trainable import Crashed
+
+_REPORT = TypeAdapter(RungReport)
+
+
+class Reporter(tune.Callback):
+    """Keeps the records of the running trials up to date.
+
+    Args:
+        specs: the trials.
+        known: what earlier work has left of some of them, by trial id.
+        on_record: called after every start, report and end of a trial.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[TrialSpec],
+        known: Mapping[str, TrialRecord],
+        on_record: Callable[[TrialRecord], None],
+    ) -> None:
+        self._records = {spec.id: _begun_anew(spec, known.get(spec.id)) for spec in specs}
+        self._on_record = on_record
+        self._attempted: set[str] = set()
+        self._held_since: dict[str, float] = {}
+        self._waited: dict[str, float] = {}
+        self._began = time.monotonic()
+        self.raised: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks for its snapshots, which nobody restores.
+        return {}
+
+    def unfinished(self) -> int:
+        """Return how many trials have not come to an end."""
+        return sum(record.state is TrialState.RUNNING for record in self._records.values())
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note that a trial was given its place, for the first time or again."""
+        record = self._record(trial)
+        self._held_since[record.spec.id] = time.monotonic()
+        self._waited[record.spec.id] = time.monotonic() - self._began
+        if record.spec.id in self._attempted:
+            return  # it was paused
+        self._attempted.add(record.spec.id)
+        self._update(trial, attempts=record.attempts + 1)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note that a trial crashed and will be tried again."""
+        self._attempted.discard(self._record(trial).spec.id)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Add a report, or note that the trial diverged."""
+        # A new process has held its place since before Tune called it started.
+        record = self._record(trial)
+        startup = min(result["startup_seconds"], self._waited[record.spec.id])
+        record = replace(record, held_seconds=record.held_seconds + startup)
+        self._records[record.spec.id] = record
+        if "failure" in result:
+            self._update(trial, state=TrialState.FAILED, **result["failure"])
+            return
+        report = _REPORT.validate_python(result["report"])
+        self._update(trial, reports=merged(record.reports, report))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note how a trial ended."""
+        record = self._record(trial)
+        if record.state is not TrialState.FAILED:
+            state = TrialState.COMPLETED if record.final else TrialState.STOPPED
+            self._update(trial, state=state)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Note that a trial crashed for the last time."""
+        error, traceback = _why(trial)
+        self._update(trial, state=TrialState.FAILED, error=error, traceback=traceback)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Close the accounts of trials that no longer run: Tune does not tell of pauses."""
+        if not self._held_since:
+            return
+        for trial in trials:
+            if trial.status != "RUNNING" and self._record(trial).spec.id in self._held_since:
+                self._count(trial)
+                self._held_since.pop(self._record(trial).spec.id)
+
+    def _record(self, trial: Any) -> TrialRecord:
+        return self._records[trial.config["trial"]["id"]]
+
+    def _count(self, trial: Any) -> None:
+        """Add the seconds that a trial was held since they were last counted."""
+        record, now = self._record(trial), time.monotonic()
+        if (since := self._held_since.get(record.spec.id)) is not None:
+            self._held_since[record.spec.id] = now
+            self._records[record.spec.id] = replace(
+                record, held_seconds=record.held_seconds + now - since
+            )
+
+    def _update(self, trial: Any, **changes: Any) -> None:
+        self._count(trial)
+        record = replace(self._record(trial), **changes)
+        self._records[record.spec.id] = record
+        try:
+            self._on_record(record)
+        except Exception as error:
+            self.raised = error
+            raise
+
+
+def merged(reports: Sequence[RungReport], report: RungReport) -> tuple[RungReport, ...]:
+    """Return the reports with another one.
+
+    One that comes again changes nothing; one that differs, or is new, takes its place, and what
+    was reported behind it is no longer true.
+    """
+    if report in reports:
+        return tuple(reports)
+    return (*(kept for kept in reports if kept.samples < report.samples), report)
+
+
+def _begun_anew(spec: TrialSpec, known: TrialRecord | None) -> TrialRecord:
+    begun = TrialRecord(spec, TrialState.RUNNING)
+    if known is None:
+        return begun
+    return replace(
+        begun,
+        reports=known.reports,
+        attempts=known.attempts,
+        held_seconds=known.held_seconds,
+    )
+
+
+def _why(trial: Any) -> tuple[str, str]:
+    """Return the reason why Tune gave a trial up, in one line and in full."""
+    if path := trial.pickled_error_file:
+        error = cloudpickle.loads(Path(path).read_bytes())
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, Crashed):
+            return cause.reason, cause.traceback
+        if cause is None:  # the process died
+            return str(error).splitlines()[0], str(error)
+        return f"{type(cause).__name__}: {cause}".splitlines()[0], str(error)
+    text = Path(trial.error_file).read_text().strip() if trial.error_file else ""
+    text = text or "the trial ended without a reason"
+    return text.splitlines()[-1], text

@@ -1,0 +1,18 @@
+"""No early stopping: every trial runs to its full budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Stopping
+
+
+@STOPPING.register("none")
+class NoStopping(Stopping):
+    """Every trial runs to its full budget; rungs are evaluated only."""
+
+    def scheduler(self, competition: Competition) -> Any:
+        """Return Tune's own queue."""
+        from ray.tune.schedulers import FIFOScheduler
+
+        return FIFOScheduler()  # type: ignore[no-untyped-call]

@@ -1,0 +1,73 @@
+"""Weights, gradients and optimizer state are shared out among the workers: FSDP2.
+
+Runs on GPUs and, over gloo, on CPUs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from djsandbox_ray.errors import require
+from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Strategy
+
+
+@STRATEGIES.register("fsdp")
+class Fsdp(Strategy):
+    """``fully_shard`` of every member of a ``ModuleList`` (a transformer's layers) and of the rest.
+
+    Rank 0 also holds a plain copy of the model, for evaluation.
+    """
+
+    def _share(self) -> tuple[Callable[..., Any], Any]:
+        torch, fsdp = require("torch", "clip"), require("torch.distributed.fsdp", "clip")
+        self._copy = copy.deepcopy(self._model) if self._group.rank == 0 else None
+        mesh = require("torch.distributed.device_mesh", "clip").init_device_mesh(
+            self._device.type, (self._group.size,)
+        )
+        # The innermost first, as fully_shard wants it.
+        for module in reversed(list(self._model.modules())):
+            if isinstance(module, torch.nn.ModuleList):
+                for layer in module:
+                    fsdp.fully_shard(layer, mesh=mesh)
+        fsdp.fully_shard(self._model, mesh=mesh)
+        return self._model, self._recipe.optimizer(self._model)
+
+    def whole(self) -> Any | None:
+        """Gather the weights into the copy of rank 0."""
+        weights = {name: _gathered(value) for name, value in self._model.state_dict().items()}
+        if self._copy is not None:
+            self._copy.load_state_dict(weights)
+        return self._copy
+
+    def _state(self) -> dict[str, Any]:
+        tree = require("torch.utils._pytree", "clip")
+        state: dict[str, Any] = tree.tree_map(_gathered, super()._state())
+        return state
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        own = self._model.state_dict()
+        model = {name: _sharded(value, own[name]) for name, value in state["model"].items()}
+        # Optimizers number the parameters of all their groups in one row.
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        moments = {
+            number: {key: _sharded(value, parameters[number]) for key, value in values.items()}
+            for number, values in state["optimizer"]["state"].items()
+        }
+        super()._restore({"model": model, "optimizer": {**state["optimizer"], "state": moments}})
+
+
+def _gathered(value: Any) -> Any:
+    """Return the whole of a tensor that is shared out, anything else as it is."""
+    tensor = require("torch.distributed.tensor", "clip")
+    return value.full_tensor() if isinstance(value, tensor.DTensor) else value
+
+
+def _sharded(value: Any, like: Any) -> Any:
+    """Share a whole tensor out as one of the same shape is; anything else stays as it is."""
+    tensor = require("torch.distributed.tensor", "clip")
+    if not isinstance(like, tensor.DTensor) or value.shape != like.shape:
+        return value
+    # Every worker holds the whole already: no communication.
+    return tensor.distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)

@@ -1,0 +1,58 @@
+"""Picks the strategy of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.trials.group import Group
+from djsandbox_ray.trials.strategies import (  # noqa: F401 - they register themselves
+    ddp,
+    deepspeed,
+    fsdp,
+    single,
+)
+from djsandbox_ray.trials.strategies.deepspeed_settings import complete
+from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Recipe, Strategy
+
+
+def share(model: Any, recipe: Recipe, group: Group) -> Strategy:
+    """Share a model among the workers of a group; every worker calls this.
+
+    Args:
+        model: the same on every worker; see :class:`Strategy`.
+        recipe: how it is trained.
+        group: this worker's place. One worker alone trains plainly.
+
+    Raises:
+        BadInput: the model cannot be trained by several workers as by one, or the settings of the
+            strategy cannot be used.
+    """
+    if group.size > 1:
+        _check_rows_apart(model)
+    name = group.strategy if group.size > 1 else "single"
+    return STRATEGIES.get(name)(model, recipe, group)
+
+
+def check_settings(strategy: str, settings: Mapping[str, Any], gpus: float) -> None:
+    """Check the settings of a strategy before anything starts.
+
+    Raises:
+        BadInput: they cannot be used, or DeepSpeed is not installed.
+    """
+    if strategy == "deepspeed":
+        complete(settings, clip_norm=1.0, half=False, device="cuda" if gpus else "cpu")
+
+
+def _check_rows_apart(model: Any) -> None:
+    """Check that a sample's features depend on nothing but the sample and the weights."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        chance = getattr(module, "p", 0.0) if kind.startswith("Dropout") else 0.0
+        chance = getattr(module, "prob", 0.0) if kind == "PatchDropout" else chance
+        if kind.startswith("BatchNorm") or chance:
+            raise BadInput(
+                f"{name} is a {kind}: several workers would not compute what one does. Models for "
+                "trials.resources.workers above 1 have neither batch normalisation nor dropout"
+            )

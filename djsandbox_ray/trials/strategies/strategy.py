@@ -1,0 +1,114 @@
+"""The extension point: a model and its optimizer, shared by the workers of a trial."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from djsandbox_ray.errors import require
+from djsandbox_ray.registry import Registry
+from djsandbox_ray.trials.group import Group
+
+_FILE = "weights.pt"
+
+
+@dataclass(frozen=True)
+class Member(Group):
+    """A worker's place in its group, with what the user says about the group's strategy."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """DeepSpeed's JSON."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How gradients become weights, the same under every strategy."""
+
+    optimizer: Callable[[Any], Any]
+    """Makes a torch optimizer for the parameters of a model."""
+    clip_norm: float
+    """Largest norm of the gradient of the whole model."""
+    half: bool = False
+    """Whether forward passes run under bfloat16 autocast; the weights stay float32."""
+
+
+class Strategy(ABC):
+    """A model in training. Every worker makes the same calls in the same order.
+
+    Gradients are averaged over the workers: a loss that every worker computes from all features, as
+    ``torch.distributed.nn.functional.all_gather`` gives them, thus has the gradient of one worker.
+
+    Args:
+        model: a float32 model on its device, with the same weights on all workers, and no parameter
+            without dimensions.
+        recipe: how it is trained.
+        group: this worker's place.
+    """
+
+    def __init__(self, model: Any, recipe: Recipe, group: Group) -> None:
+        self._model = model
+        self._recipe = recipe
+        self._group = group
+        self._device = next(model.parameters()).device
+        self.forward: Callable[..., Any]
+        self.forward, self._optimizer = self._share()
+
+    @property
+    def form(self) -> str:
+        """What :meth:`save` writes; :meth:`load` of any strategy of the same form reads it."""
+        return "whole"
+
+    @abstractmethod
+    def _share(self) -> tuple[Callable[..., Any], Any]:
+        """Return the callable for forward passes and the optimizer; called once."""
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the learning rate of the next step."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+
+    def step(self, loss: Any) -> None:
+        """Take a step down the gradient of a loss."""
+        torch = require("torch", "clip")
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._recipe.clip_norm)
+        self._optimizer.step()
+
+    def clamp(self, name: str, greatest: float) -> None:
+        """Cut the values of the parameter ``name`` at ``greatest``."""
+        with require("torch", "clip").no_grad():
+            self._model.get_parameter(name).clamp_(max=greatest)
+
+    def whole(self) -> Any | None:
+        """Return the plain model with all its weights on rank 0, None elsewhere."""
+        return self._model if self._group.rank == 0 else None
+
+    def save(self, folder: Path) -> None:
+        """Write this worker's part of model and optimizer; rank 0 writes all of it by default."""
+        state = self._state()
+        if self._group.rank == 0:
+            require("torch", "clip").save(state, folder / _FILE)
+
+    def load(self, folder: Path) -> None:
+        """Read what all workers have saved."""
+        torch = require("torch", "clip")
+        self._restore(torch.load(folder / _FILE, map_location=self._device, weights_only=True))
+
+    def close(self) -> None:  # noqa: B027 - optional
+        """Let go of what outlives the model."""
+
+    def _state(self) -> dict[str, Any]:
+        """Return model and optimizer as whole tensors; all workers take part."""
+        return {"model": self._model.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`_state` returned."""
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+STRATEGIES: Registry[Strategy] = Registry("strategy", Strategy)  # type: ignore[type-abstract]

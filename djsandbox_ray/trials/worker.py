@@ -1,0 +1,135 @@
+"""One worker of a trial: a model family at work on one draw, one step per rung."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from traceback import format_exc
+from typing import Any
+
+import ray
+
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.pools.draws import draw
+from djsandbox_ray.records import Pool, RungReport
+from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.config import Resources
+from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
+from djsandbox_ray.trials.group import Group
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all trials of a run have in common; sent to every trial process once."""
+
+    family: ModelFamily
+    prepared: Any
+    suite: Suite
+    pools: Mapping[str, Pool]
+    members: Mapping[str, Any]
+    """Per pool, a reference to its rows in the object store."""
+    draw_size: int
+    base_seed: int
+    rungs: tuple[int, ...]
+    """Samples seen at every report; the last is the budget."""
+    storage: str
+    """URL under which checkpoints are kept; every node must reach it."""
+    resources: Resources
+    retries: int
+    """How often a trial that crashed is tried again."""
+
+
+class TrialWorker:
+    """Trains one trial after the other, alone or as one worker of a group.
+
+    An ordinary object, so that it can live in a trial's own process or in an actor: starting a
+    process and importing torch takes longer than a small trial itself.
+    """
+
+    def __init__(self, shared: Shared, group: Group | None = None) -> None:
+        self._shared = shared
+        self._group = group or Group()
+        self._training: Iterator[RungReport] | None = None
+
+    def begin(self, trial: Mapping[str, Any], reported: int) -> None:
+        """Make ready for a trial, new or cut off; training begins with the first step.
+
+        Args:
+            trial: id, pool and seed.
+            reported: samples seen at the last report that has been handed on; the steps go on
+                behind it, with the reports that the newest checkpoint holds first.
+        """
+        self.close()
+        shared = self._shared
+        pool, seed = shared.pools[trial["pool"]], int(trial["seed"])
+        rows = ray.get(shared.members[pool.id])
+        drawn = draw(pool, rows, seed, shared.draw_size, shared.base_seed)
+        checkpoint = Checkpoint(shared.storage, trial["id"], self._group)
+        task = TrialTask(
+            seed=seed,
+            rows=drawn.rows,
+            captions=drawn.captions,
+            rungs=shared.rungs,
+            cpus=shared.resources.cpus_per_worker,
+            gpus=shared.resources.gpus_per_worker,
+            checkpoint=checkpoint,
+            group=self._group,
+            evaluate=shared.suite.run,
+        )
+        self._reported = reported
+        self._kept = deque(checkpoint.reports())
+        self._training = shared.family.train(task, shared.prepared)
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next rung.
+
+        What the family raises is a result too, so that a group can tell it from a dead process.
+
+        Returns:
+            ``{"report": ..., "done": ...}`` or ``{"failure": {error, diverged, traceback},
+            "done": True}``.
+        """
+        budget = self._shared.rungs[-1]
+        try:
+            report = self._next()
+            _check(report, budget)
+        except Exception as error:
+            self.close()
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            failure = {
+                "error": reason,
+                "diverged": isinstance(error, Diverged),
+                "traceback": format_exc(),
+            }
+            return {"failure": failure, "done": True}
+        return {"report": asdict(report), "done": report.samples == budget}
+
+    def close(self) -> None:
+        """Let go of the trial, and of its model."""
+        training, self._training = self._training, None
+        if training is not None and hasattr(training, "close"):
+            training.close()
+
+    def _next(self) -> RungReport:
+        """Return the next report behind what has been handed on."""
+        if self._training is None:
+            raise RuntimeError("a worker takes steps between begin and close only")
+        while self._kept:
+            if (report := self._kept.popleft()).samples > self._reported:
+                return report
+        # A family without checkpoints repeats what it has reported.
+        for report in self._training:
+            if report.samples > self._reported:
+                return report
+        raise SandboxError("the model family ended before the budget")
+
+
+def _check(report: RungReport, budget: int) -> None:
+    numbers = {"loss": report.loss, **report.metrics}
+    if wrong := [name for name, value in numbers.items() if not isfinite(value)]:
+        raise Diverged(f"not finite after {report.samples} samples: {', '.join(wrong)}")
+    if report.samples > budget:
+        raise SandboxError(f"{report.samples} samples were seen, more than the budget {budget}")

@@ -1,0 +1,38 @@
+"""Sends to the tracker what a run has recorded: after an outage, or to another server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.tracking import TRACKERS, Replayed, replay
+
+
+def sync_run(name: str, url: str, uri: str | None) -> Replayed:
+    """Send all that a run has recorded; what the tracker knows already changes nothing.
+
+    Args:
+        name: of the run.
+        url: the storage.
+        uri: of the MLflow server or database; by default the one that the run was configured with.
+
+    Raises:
+        BadInput: there is no such run, it is still running, or its tracker cannot be reached
+            without the password that its kept configuration does not hold.
+    """
+    storage, folder = Storage(url), f"runs/{name}"
+    if not storage.exists(f"{folder}/config.yaml"):
+        known = ", ".join(storage.names("runs")) or "none"
+        raise BadInput(f"no run {name!r} in {storage.shown} (there are: {known})")
+    settings: dict[str, Any] = yaml.safe_load(storage.read_bytes(f"{folder}/config.yaml"))
+    tracking = settings["tracking"] if uri is None else {"type": "mlflow", "uri": uri}
+    if "***" in str(tracking.get("uri")):
+        raise BadInput(
+            "the kept configuration holds no passwords: name the server again with --uri"
+        )
+    kind = TRACKERS.get(tracking["type"])
+    config = kind.Config.model_validate(tracking)
+    return replay(storage, folder, lambda: kind(config, storage))

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from djsandbox_ray.analysis.design import Design
+from djsandbox_ray.analysis.noise import NoiseFloor, Realised
+from djsandbox_ray.analysis.power import MAX_SEEDS
+from djsandbox_ray.analysis.racing import AuditReport, Savings, wrong_stops
+from djsandbox_ray.reporting import Unit, noise_lines, realised_lines, stopping_lines
+
+SAVINGS = Savings(samples=120_000, share=0.404, share_of_stoppable=0.617)
+
+
+def floor(bucket_sd: float) -> NoiseFloor:
+    rng = np.random.default_rng(0)
+    trials = 0.02 * rng.normal(size=(8, 3))
+    trials -= trials.mean(axis=1, keepdims=True)
+    scores = trials + bucket_sd * rng.normal(size=(8, 1))
+    return NoiseFloor.from_controls(scores, Design(18, 8, 3, 0.5, 3))
+
+
+def test_the_noise_says_what_can_be_found():
+    noise = floor(0.0)
+    first, width, more = noise_lines(noise, Unit.PERCENT)
+    assert "8 control arms and 3 seeds" in first
+    assert f"{100 * noise.detectable.value:.2f} % better" in first
+    assert f"{100 * noise.detectable.low:.2f} % to {100 * noise.detectable.high:.2f} %" in first
+    assert f"about {100 * noise.half_width.value:.2f} % to each side" in width
+    half = noise.detectable.value / 2
+    assert more == f"to find half of that, {100 * half:.2f} %, takes {noise.seeds_for(half)} seeds"
+    assert f"{noise.detectable.value:.2f} sd better" in noise_lines(noise, Unit.SD)[0]
+
+
+def test_where_no_number_of_seeds_will_do_it_says_why():
+    last = noise_lines(floor(0.5), Unit.PERCENT)[-1]
+    assert last.startswith(f"not even {MAX_SEEDS} seeds")
+    assert "does not average out" in last
+
+
+def test_no_noise_at_all():
+    quiet = NoiseFloor.from_controls(np.ones((8, 3)), Design(18, 8, 3, 0.5, 3))
+    assert len(noise_lines(quiet, Unit.PERCENT)) == 2
+
+
+def test_the_intervals_that_came_out():
+    plain = Realised(half_width=0.021, ratio=1.05, warning=None)
+    line = "Intervals came out 2.10 % to each side, 1.05 times what the noise floor foretold."
+    assert realised_lines(plain, Unit.PERCENT) == [line]
+    wide = replace(plain, warning="the intervals are wider")
+    assert realised_lines(wide, Unit.PERCENT) == [line, "Beware: the intervals are wider."]
+    assert realised_lines(None, Unit.PERCENT) == []
+
+
+def test_what_giving_up_early_saved_and_how_often_it_was_wrong():
+    finals = {f"p{i}": float(i) for i in range(10)}
+    audit = wrong_stops(["p0", "p1", "p9"], finals, keep=3)
+    assert stopping_lines(9, audit, SAVINGS) == [
+        "Early stopping gave up 9 pools and saved 40% of all training (62% of that of the pools "
+        "that race).",
+        "3 pools that would have been given up ran on as a check: 1 ended among the best (33%; "
+        "95 % interval 1% to 91%).",
+    ]
+
+
+def test_without_a_check_nothing_is_known():
+    unknown = AuditReport(0, 0, None, 0.0, 1.0)
+    one, check = stopping_lines(1, unknown, SAVINGS)
+    assert one.startswith("Early stopping gave up 1 pool and")
+    assert "is not known" in check
+    none = Savings(0, 0.0, 0.0)
+    assert stopping_lines(0, unknown, none) == ["Early stopping gave up no pool."]
