@@ -216,7 +216,8 @@ def test_plan_of_the_demo(program: Program, folder: Path) -> None:
     # 6 statistics x 3 buckets, 10 controls, 2 self-tests; 3 seeds.
     assert made["pools"] == 18 + 10 + 2
     assert made["trials"] == made["trials_to_run"] == 3 * 30
-    assert made["samples_to_train"] == 90 * 20_000
+    assert made["confirmation_trials"] == 3 * (3 + 5)
+    assert made["samples_to_train"] == (90 + 24) * 16_000
     assert made["flops_to_train"] > 1e12
     assert made["exact"] is False
     assert made["trial_list"] == []
@@ -235,7 +236,13 @@ def test_plan_follows_the_overrides(program: Program, folder: Path) -> None:
 def test_plan_for_people(program: Program, folder: Path) -> None:
     result = program("plan", str(DEMO), "--set", "name=x-y")
     assert result.code == 0
-    for text in ("x-y in", "30 at most", "90, of which 90 to run", "1,800,000", "ingest"):
+    for text in (
+        "x-y in",
+        "30 at most",
+        "90: 0 found in the cache, 90 to run",
+        "1,824,000",
+        "ingest",
+    ):
         assert text in result.out
 
 

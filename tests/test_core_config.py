@@ -142,7 +142,7 @@ def test_all_errors_are_told_at_once_with_their_places(write: Writer) -> None:
         dataset={"type": "shapes", "samples": 0, "sed": 1, "shuffle_captions": {"fractio": 1}},
         operators=["text_lenght_filter", {"text_length_filter": {"min_lenn": 3}}, 7],
         pools={"buckets": 1, "size": "big"},
-        trials__seeds=1,
+        trials__seeds=0,
         trials__model={"type": "clip", "learning_rat": 1},
         trials__resources={"gpus": 1},
         evaluation__metrics=[{"type": "zero_shot", "labell": "x"}, {"type": "retreival"}, "x"],
@@ -184,7 +184,7 @@ def test_all_errors_are_told_at_once_with_their_places(write: Writer) -> None:
         "operators[1].text_length_filter.min_lenn": "min_len",
     }.items():
         assert f"did you mean {near!r}?" in by_place[place]
-    assert "known: cpus_per_worker, gpus_per_worker" in by_place["trials.resources.gpus"]
+    assert "known: cpus_per_worker, deepspeed, gpus_per_worker" in by_place["trials.resources.gpus"]
 
 
 @pytest.mark.parametrize("section", ["name", "dataset", "operators", "trials", "evaluation"])
@@ -243,7 +243,10 @@ def test_what_is_needed_is_named(write: Writer, section: str) -> None:
             "pools.controls: whole buckets (pools.draw_share: 1.0) need at least 8 control arms",
         ),
         ({"confirm": {"top": -1}}, "confirm.top: Input should be greater"),
-        ({"cost": {"full_trainings": 1}}, "cost.full_trainings: Input should be greater than 1"),
+        (
+            {"cost": {"full_trainings": 1, "full_samples": 1}},
+            "cost.full_trainings: Input should be greater than 1",
+        ),
         ({"learning_rate_check": {}}, "learning_rate_check.learning_rate: Field required"),
         ({"trials__model__learning_rate": float("inf")}, "trials.model.learning_rate: Input"),
         ({"evaluation__metrics": []}, "evaluation.metrics: List should have at least 1 item"),

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from djsandbox_ray.cli import app
 from djsandbox_ray.config import load_config
+from djsandbox_ray.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -62,8 +63,12 @@ def test_djsandbox_commands_are_understood(
     arguments = shlex.split(command)[1:]
     # Running the demo is another test; here its arguments are checked by planning it.
     arguments = ["plan" if word == "run" else word for word in arguments]
-    if arguments[0] == "plan" and "--storage" not in arguments:
+    if arguments[0] in ("plan", "sync") and "--storage" not in arguments:
         arguments += ["--storage", str(tmp_path)]
+    if "--power" in arguments or arguments[0] == "sync":  # these need a run: there is none
+        with pytest.raises(BadInput, match="no run"):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+        return
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
 
@@ -82,8 +87,9 @@ def test_configurations_are_valid(text: str, my_module: Path, tmp_path: Path) ->
         demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
         document = {
             **demo,
-            **{key: {**demo[key], **value, "score": None} for key, value in document.items()},
+            **{key: {**demo.get(key, {}), **value} for key, value in document.items()},
         }
+        document["evaluation"]["score"] = None
     path.write_text(yaml.safe_dump(document))
     assert load_config(str(path)).name
 

@@ -11,8 +11,15 @@ How data flows through the modules:
 - ``shape``      how wide an interval is, given both variances: narrow, with a bounded error
 - ``squeeze``    the variance within each arm, where arms do not vary alike
 - ``dunnett``    the distribution behind the intervals: max |t| over pools that share controls
+- ``scores``     the trials of a study as scores of pools and controls on one yardstick
+- ``shrinkage``  effects pulled towards zero: the best of many look better than they are
+- ``robustness``  verdicts that one metric carries, or that flip at another learning rate
 - ``ranking``    all of the above, from trial records to the rows of the ranking
-- ``ranking_csv``  those rows as ``ranking.csv`` and back
+- ``confirmation``  the pools called better, beside what a second study says of them
+- ``rows_csv``   such rows as CSV and back; ``ranking_csv`` for the ranking
+
+Before a study: ``noise`` (what control arms say about the effects it can find) and ``power`` (the
+cheapest study that finds an effect). While it runs: ``racing`` (which pools are given up).
 """
 
 from djsandbox_ray.analysis.aggregate import Aggregate, relative_change

@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from djsandbox_ray.analysis.dunnett import _chi_rule, _normal_rule
+from djsandbox_ray.analysis.dunnett import chi_rule, normal_rule
 from djsandbox_ray.analysis.verdicts import MIN_CONTROLS
 from djsandbox_ray.pools.hashing import hash_key
 from djsandbox_ray.records import TrialRecord, TrialState
@@ -152,8 +152,8 @@ def _critical(rule: RaceRule, pools: int, df: int, equal: bool) -> float:
     markov = max(0.0, float(stats.t.isf(min(1.0, alpha / expected), df)))
     if not equal:
         return markov
-    s, s_weights = _chi_rule(df)
-    z, z_weights = _normal_rule()
+    s, s_weights = chi_rule(df)
+    z, z_weights = normal_rule()
 
     def excess(c: float) -> float:
         exceeds = special.ndtr(-z[None, :] - math.sqrt(2) * c * s[:, None])

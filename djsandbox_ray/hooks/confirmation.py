@@ -14,7 +14,8 @@ import pyarrow as pa
 from djsandbox_ray.analysis.confirmation import confirm, selected, write_confirmation
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.hooks.hook import HOOKS, Hook
-from djsandbox_ray.hooks.study import Inputs, Study, ranked, study_identity
+from djsandbox_ray.hooks.results import ranked
+from djsandbox_ray.hooks.study import Inputs, Study, study_identity
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.confirm import second_look
 from djsandbox_ray.pools.serialise import to_json

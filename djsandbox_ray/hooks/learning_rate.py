@@ -8,7 +8,8 @@ from typing import Any
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.analysis.robustness import flips, write_flips
 from djsandbox_ray.hooks.hook import HOOKS, Hook
-from djsandbox_ray.hooks.study import Inputs, Study, ranked, study_identity
+from djsandbox_ray.hooks.results import ranked
+from djsandbox_ray.hooks.study import Inputs, Study, study_identity
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     Dataset,

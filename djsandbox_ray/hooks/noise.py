@@ -8,11 +8,10 @@ from djsandbox_ray.analysis.design import Design
 from djsandbox_ray.analysis.noise import NoiseFloor
 from djsandbox_ray.analysis.ranking import control_scores
 from djsandbox_ray.hooks.hook import HOOKS, Hook
-from djsandbox_ray.hooks.study import Inputs, Study, study_identity
+from djsandbox_ray.hooks.study import Inputs, Study, configured_family, study_identity
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Dataset, Noise, PoolKind, Pools, Statistics
 from djsandbox_ray.reporting import Unit, noise_lines
-from djsandbox_ray.trials.family import FAMILIES
 from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
 
@@ -31,7 +30,7 @@ class MeasureNoise(Hook):
     def comparable(self) -> str:
         """Return what two runs share if the noise of one tells about the other."""
         config = self.config
-        family = FAMILIES.get(config.trials.model.type)(config.trials.model)
+        family = configured_family(config)
         evaluation = config.evaluation.model_dump(
             mode="json", include={"metrics", "score", "aggregate"}
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from djsandbox_ray.analysis.ranking_csv import write_csv
 from djsandbox_ray.hooks.hook import HOOKS, Hook
-from djsandbox_ray.hooks.study import ranked
+from djsandbox_ray.hooks.results import ranked
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Pools, Ranking, Trials
 

@@ -15,7 +15,7 @@ from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.analysis.robustness import read_flips
 from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.hooks.hook import HOOKS, Hook
-from djsandbox_ray.hooks.study import decisions, finished
+from djsandbox_ray.hooks.results import decisions, finished
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger import from_json
 from djsandbox_ray.records import (
@@ -122,7 +122,7 @@ class WriteReport(Hook):
         config = self.config.trials.early_stopping
         if config.type == "none":
             return []
-        made = decisions(self.context, "trials")
+        made = decisions(self.context.storage, trials.race)
         checked = [pool for decision in made for pool in decision.audited]
         finals = {
             row.pool: row.change

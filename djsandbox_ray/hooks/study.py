@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from djsandbox_ray.analysis.aggregate import Aggregate
-from djsandbox_ray.analysis.ranking import rank
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.results import decisions
 from djsandbox_ray.hooks.watch import Watch
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger import trial_cost
@@ -28,7 +27,6 @@ from djsandbox_ray.records import (
     Pool,
     PoolKind,
     Pools,
-    RankingRow,
     Statistics,
     TrialRecord,
     Trials,
@@ -41,10 +39,8 @@ from djsandbox_ray.trials.family import FAMILIES, ModelFamily
 from djsandbox_ray.trials.plan import plan_trials
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
 from djsandbox_ray.trials.store import TrialStore
-from djsandbox_ray.trials.tables import curves_table, read_records, trials_table
+from djsandbox_ray.trials.tables import curves_table, trials_table
 from djsandbox_ray.trials.worker import Shared
-
-_DECISION = TypeAdapter(Decision)
 
 
 @dataclass(frozen=True)
@@ -85,8 +81,7 @@ class Study:
     @cached_property
     def family(self) -> ModelFamily:
         """The model."""
-        config = self.model or self.context.config.trials.model
-        return FAMILIES.get(config.type)(config)
+        return configured_family(self.context.config, self.model)
 
     @cached_property
     def suite(self) -> Suite:
@@ -159,6 +154,7 @@ class Study:
                 stopping,
                 self._competition(),
                 on_record,
+                watch.waiting,
                 folder=f"{context.folder}/tune",
             )
         return [records[spec.id] for spec in self.specs]
@@ -181,6 +177,7 @@ class Study:
             failed=states.count(TrialState.FAILED),
             crashed=sum(r.state is TrialState.FAILED and not r.diverged for r in records),
             stopped=states.count(TrialState.STOPPED),
+            race=self._race,
         )
 
     def cost(self, records: Iterable[TrialRecord]) -> Cost:
@@ -200,12 +197,21 @@ class Study:
     def _owner(self) -> str:
         return f"{self.context.config.name}/{self.stage}"
 
+    @cached_property
+    def _race(self) -> str:
+        """The folder of the decisions on just these trials under just these rules."""
+        rules = self.stopping.model_dump(mode="json")
+        evaluation = self.context.config.evaluation
+        score = evaluation.model_dump(mode="json", include={"score", "aggregate"})
+        race = content_id("race", [spec.id for spec in self.specs], rules, score)
+        return f"{self.context.folder}/race/{race}"
+
     def _competition(self) -> Competition:
         config, storage = self.context.config, self.context.storage
         progress = self.context.progress
 
         def keep(decision: Decision) -> None:
-            path = f"{self.context.folder}/race/{self.stage}/{decision.samples:012}.json"
+            path = f"{self._race}/{decision.samples:012}.json"
             storage.write_json(path, asdict(decision))
             outcome = decision.reason or (
                 f"{len(decision.stopped)} pools are given up, {len(decision.audited)} more run on "
@@ -220,7 +226,7 @@ class Study:
             rungs=config.trials.rung_samples(),
             metrics=config.evaluation.score,
             aggregate=Aggregate(config.evaluation.aggregate),
-            decisions=decisions(self.context, self.stage),
+            decisions=decisions(storage, self._race),
             on_decision=keep,
         )
 
@@ -244,51 +250,18 @@ class Study:
         )
 
 
+def configured_family(config: RunConfig, model: Component | None = None) -> ModelFamily:
+    """Return the family of the run's model, or of another, as it trains on the run's devices."""
+    model = model or config.trials.model
+    gpus = config.trials.resources.gpus_per_worker
+    return FAMILIES.get(model.type)(model).resolved(gpus)
+
+
 def study_identity(config: RunConfig) -> Any:
     """Return plain data that decides which trials a study consists of; not where they run."""
     trials = config.trials
     return [
-        FAMILIES.get(trials.model.type)(trials.model).identity(),
+        configured_family(config).identity(),
         trials.model_dump(mode="json", exclude={"model", "resources", "retries"}),
         [metric.model_dump(mode="json") for metric in config.evaluation.metrics],
     ]
-
-
-def ranked(
-    context: Context, pools: Pools, trials: Trials, measured_in: Trials | None = None
-) -> list[RankingRow]:
-    """Judge the pools of a study by its finished trials.
-
-    Args:
-        context: of the run.
-        pools: of the study.
-        trials: of the study.
-        measured_in: the study whose controls make the unit of the changes; by default this one.
-    """
-    evaluation = context.config.evaluation
-    records = finished(context, trials)
-    first = finished(context, measured_in) if measured_in else []
-    return rank(
-        pools.pools,
-        records,
-        seeds=sorted({record.spec.seed for record in records}),
-        metrics=evaluation.score,
-        aggregate=evaluation.aggregate,
-        alpha=evaluation.alpha,
-        draw_share=pools.draw_size / pools.size,
-        buckets=context.config.pools.buckets,
-        measured_in=[record for record in first if record.spec.pool.startswith("control/")],
-    )
-
-
-def finished(context: Context, trials: Trials) -> list[TrialRecord]:
-    """Read the trials of a study from its tables."""
-    storage = context.storage
-    return read_records(storage.read_table(trials.trials), storage.read_table(trials.curves))
-
-
-def decisions(context: Context, stage: str) -> list[Decision]:
-    """Return what was decided about early stopping in a study so far, rung by rung."""
-    storage, folder = context.storage, f"{context.folder}/race/{stage}"
-    found = (storage.read_json(f"{folder}/{name}") for name in storage.names(folder))
-    return sorted(map(_DECISION.validate_python, found), key=lambda item: item.samples)

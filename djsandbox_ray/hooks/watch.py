@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 
+from djsandbox_ray.cluster import waited_for
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.records import Pool, PoolKind, Statistics, TrialRecord, TrialState
@@ -46,6 +47,10 @@ class Watch:
         }
         self._context.tracker.trial(record, {k: v for k, v in tags.items() if v}, params)
 
+    def waiting(self, group: Sequence[Mapping[str, float]] | None) -> None:
+        """Say that nothing can run for want of a place for a group; None: something runs again."""
+        self._context.progress.update(waiting="" if group is None else waited_for(group))
+
     def show(self, record: TrialRecord, records: Collection[TrialRecord]) -> None:
         """Bring the progress line up to date.
 
@@ -62,6 +67,12 @@ class Watch:
             done=sum(state is not TrialState.RUNNING for state in states),
             running=sum(state is TrialState.RUNNING for state in states),
             failed=sum(state is TrialState.FAILED for state in states),
+            stopped=sum(state is TrialState.STOPPED for state in states),
+            begun=sum(
+                entry.reports[-1].samples / entry.spec.budget
+                for entry in records
+                if entry.state is TrialState.RUNNING and entry.reports
+            ),
             best=best_so_far(buckets, self._context.config.evaluation.score),
         )
         if record.state is TrialState.FAILED:

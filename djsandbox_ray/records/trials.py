@@ -92,3 +92,5 @@ class Trials:
     """Failed trials that did not diverge: the same command tries them again."""
     stopped: int = 0
     """Trials that were given up early, at a rung."""
+    race: str = ""
+    """Folder of the decisions to give up pools: one JSON file per rung that was decided."""

@@ -13,11 +13,12 @@ from djsandbox_ray.records import Cost
 from djsandbox_ray.reporting.ranking import NOTHING
 from djsandbox_ray.reporting.report import ReportTable
 
+_LEAST_SECONDS = 0.5
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
 def costs_table(costs: Sequence[Cost]) -> Table:
-    """Return one line per stage, and the total."""
+    """Return one line per stage that took any time, and the total of all."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
     header, rows, footer = _header(costs), _rows(costs), _footer(costs)
     for index, (title, last) in enumerate(zip(header, footer, strict=True)):
@@ -57,7 +58,9 @@ def _header(costs: Sequence[Cost]) -> tuple[str, ...]:
 
 
 def _rows(costs: Sequence[Cost]) -> list[tuple[str, ...]]:
-    return [(cost.stage, *_cells(cost, costs), _share(cost, costs)) for cost in costs]
+    """Return one row per stage that took any time worth a line; the total is of all."""
+    shown = [cost for cost in costs if cost.cpu_seconds or cost.wall_seconds >= _LEAST_SECONDS]
+    return [(cost.stage, *_cells(cost, costs), _share(cost, costs)) for cost in shown]
 
 
 def _footer(costs: Sequence[Cost]) -> tuple[str, ...]:

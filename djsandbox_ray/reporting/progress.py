@@ -26,7 +26,10 @@ class _Stage:
     failed: int = 0
     best: str | None = None
     waiting: str = ""
-    first: tuple[int, float] | None = None
+    begun: float = 0.0
+    """Work in those that run, in units of a whole one."""
+    stopped: int = 0
+    first: tuple[float, float] | None = None
     """What was done at the first update, and when: found done already, perhaps."""
 
     def status(self, now: float) -> str:
@@ -38,6 +41,8 @@ class _Stage:
             parts.append(f"{self.done} done")
         if self.running:
             parts.append(f"{self.running} running")
+        if self.stopped:
+            parts.append(f"{self.stopped} given up")
         if self.failed:
             parts.append(f"{self.failed} failed")
         if self.waiting:
@@ -53,9 +58,10 @@ class _Stage:
         if self.total is None or self.first is None:
             return None
         found, since = self.first
-        if self.done <= found or self.done >= self.total:
+        worked = self.done + self.begun
+        if worked <= found or worked >= self.total:
             return None
-        return (now - since) / (self.done - found) * (self.total - self.done)
+        return (now - since) / (worked - found) * (self.total - worked)
 
 
 class Progress:
@@ -121,6 +127,8 @@ class Progress:
         best: str | None = None,
         total: int | None = None,
         waiting: str | None = None,
+        begun: float = 0.0,
+        stopped: int | None = None,
     ) -> None:
         """Say where the stage stands; what is left out stays as it was.
 
@@ -132,6 +140,8 @@ class Progress:
             total: how many there are.
             waiting: what the stage cannot go on without, as others use it: ``4 CPUs (1.5 free)``;
                 empty once it goes on.
+            begun: work done in those that run, in units of a whole one.
+            stopped: given up early; they are among those that are done.
 
         Raises:
             RuntimeError: no stage was begun.
@@ -145,7 +155,9 @@ class Progress:
         stage.best = stage.best if best is None else best
         stage.total = stage.total if total is None else total
         stage.waiting = stage.waiting if waiting is None else waiting
-        stage.first = stage.first or (stage.done, self._clock())
+        stage.begun = begun
+        stage.stopped = stage.stopped if stopped is None else stopped
+        stage.first = stage.first or (stage.done + stage.begun, self._clock())
         self._show(always=False)
 
     def note(self, text: str) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.masking import without_secrets  # noqa: F401 - until others import it from there
 from djsandbox_ray.records import RungReport, TrialState
 from djsandbox_ray.tracking.outbox import Refused
 

@@ -35,6 +35,8 @@ class Resources(WorkerResources):
     def _consistent(self) -> Resources:
         if self.deepspeed and self.strategy != "deepspeed":
             raise ValueError("settings of 'deepspeed' need strategy: deepspeed")
+        if self.workers == 1 and self.strategy != "ddp":
+            raise ValueError(f"strategy: {self.strategy} shares a model among several workers")
         if self.workers > 1 and 0 < self.gpus_per_worker < 1:
             raise ValueError(
                 "workers of one trial cannot share a GPU (nccl refuses it): gpus_per_worker must "

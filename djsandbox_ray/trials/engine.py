@@ -31,6 +31,7 @@ def run_trials(
     stopping: Stopping,
     competition: Competition,
     on_record: Callable[[TrialRecord], None],
+    on_waiting: Callable[[Sequence[Mapping[str, float]] | None], None],
     folder: str,
 ) -> None:
     """Run every trial to its end, or until it is stopped, and hand over its record as it changes.
@@ -44,6 +45,8 @@ def run_trials(
         stopping: how trials are stopped early.
         competition: the study that the trials are part of.
         on_record: called in this process after every start, report and end of a trial.
+        on_waiting: called again and again with the bundles that a trial needs while nothing can
+            run for want of them, and with None when that is over.
         folder: a folder of the storage for Tune's own files, removed at the end.
 
     Raises:
@@ -69,7 +72,9 @@ def run_trials(
     racing = [spec for spec in specs if spec.pool not in given_up]
     if not racing:
         return
-    reporter = Reporter(racing, competition.known, keep)
+    reporter = Reporter(
+        racing, competition.known, keep, lambda waits: on_waiting(group if waits else None)
+    )
     try:
         _tuner(racing, shared, group, stopping.scheduler(competition), reporter, folder).fit()
     except TuneError as error:

@@ -64,6 +64,14 @@ class ModelFamily(ABC):
         """Return plain data that decides the result of a training, beside the task."""
         return self.config.model_dump(mode="json")
 
+    def resolved(self, gpus: float) -> ModelFamily:
+        """Return the family with all decided that depends on the device and changes the result.
+
+        Args:
+            gpus: GPUs of a worker, or a share of one; 0 on CPUs.
+        """
+        return self
+
     def flops_per_sample(self) -> float | None:
         """Return floating-point operations of training on one sample, if the family can count."""
         return None

@@ -19,8 +19,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.trials.config import Resources
+from djsandbox_ray.trials.group import Group
 from djsandbox_ray.trials.rank import LOOPBACK, Rank
-from djsandbox_ray.trials.strategies.strategy import Member
 from djsandbox_ray.trials.worker import Shared
 
 _TICK = 0.1
@@ -122,9 +122,9 @@ class Gang:
         host = addresses[0] if len(set(addresses.values())) > 1 else LOOPBACK
         self._on_all("join", host, self._own.listen(host))
 
-    def _member(self, rank: int) -> Member:
+    def _member(self, rank: int) -> Group:
         resources = self._resources
-        return Member(rank, resources.workers, resources.strategy, resources.deepspeed)
+        return Group(rank, resources.workers, resources.strategy, resources.deepspeed)
 
     def _on_all(self, method: str, *arguments: Any) -> dict[int, Any]:
         """Call a method on all ranks, this one in a thread, and watch over them.

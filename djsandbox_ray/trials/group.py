@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,8 @@ class Group:
     size: int = 1
     strategy: str = "ddp"
     """How the workers share the model: ``ddp``, ``fsdp`` or ``deepspeed``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """DeepSpeed's JSON, as the user gives it."""
 
     def barrier(self) -> None:
         """Wait for all workers."""

@@ -13,7 +13,7 @@ import ray
 
 from djsandbox_ray.errors import require
 from djsandbox_ray.trials.config import Resources
-from djsandbox_ray.trials.strategies.strategy import Member
+from djsandbox_ray.trials.group import Group
 from djsandbox_ray.trials.worker import Shared, TrialWorker
 
 LOOPBACK = "127.0.0.1"
@@ -30,7 +30,7 @@ class Rank:
         resources: what it occupies.
     """
 
-    def __init__(self, shared: Shared, member: Member, resources: Resources) -> None:
+    def __init__(self, shared: Shared, member: Group, resources: Resources) -> None:
         self._member = member
         self._resources = resources
         self._worker = TrialWorker(shared, member)

@@ -15,6 +15,8 @@ from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.trials.trainable import Crashed
 
 _REPORT = TypeAdapter(RungReport)
+# Starting the first processes takes some seconds too.
+_PATIENCE = 30.0
 
 
 class Reporter(tune.Callback):
@@ -24,6 +26,7 @@ class Reporter(tune.Callback):
         specs: the trials.
         known: what earlier work has left of some of them, by trial id.
         on_record: called after every start, report and end of a trial.
+        on_waiting: called with True when nothing has run for a while, with False when that is over.
     """
 
     def __init__(
@@ -31,7 +34,11 @@ class Reporter(tune.Callback):
         specs: Sequence[TrialSpec],
         known: Mapping[str, TrialRecord],
         on_record: Callable[[TrialRecord], None],
+        on_waiting: Callable[[bool], None],
     ) -> None:
+        self._on_waiting = on_waiting
+        self._ran_at = time.monotonic()
+        self._waiting = False
         self._records = {spec.id: _begun_anew(spec, known.get(spec.id)) for spec in specs}
         self._on_record = on_record
         self._attempted: set[str] = set()
@@ -91,12 +98,23 @@ class Reporter(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Close the accounts of trials that no longer run: Tune does not tell of pauses."""
+        self._look_for_room(trials)
         if not self._held_since:
             return
         for trial in trials:
             if trial.status != "RUNNING" and self._record(trial).spec.id in self._held_since:
                 self._count(trial)
                 self._held_since.pop(self._record(trial).spec.id)
+
+    def _look_for_room(self, trials: list[Any]) -> None:
+        """Tell when trials wait for a place and none runs, as when others use the cluster."""
+        now = time.monotonic()
+        if any(trial.status == "RUNNING" for trial in trials):
+            self._ran_at = now
+        waiting = now - self._ran_at > _PATIENCE
+        if waiting or self._waiting:
+            self._on_waiting(waiting)
+        self._waiting = waiting
 
     def _record(self, trial: Any) -> TrialRecord:
         return self._records[trial.config["trial"]["id"]]

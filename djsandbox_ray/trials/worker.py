@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from math import isfinite
 from traceback import format_exc
 from typing import Any
@@ -80,7 +80,7 @@ class TrialWorker:
             evaluate=shared.suite.run,
         )
         self._reported = reported
-        self._kept = deque(checkpoint.reports())
+        self._kept = iter(checkpoint.reports())
         self._training = shared.family.train(task, shared.prepared)
 
     def step(self) -> dict[str, Any]:
@@ -117,12 +117,10 @@ class TrialWorker:
         """Return the next report behind what has been handed on."""
         if self._training is None:
             raise RuntimeError("a worker takes steps between begin and close only")
-        while self._kept:
-            if (report := self._kept.popleft()).samples > self._reported:
-                return report
-        # A family without checkpoints repeats what it has reported.
-        for report in self._training:
+        # Checkpoints that a family kept but does not load, it repeats; without any, it repeats all.
+        for report in chain(self._kept, self._training):
             if report.samples > self._reported:
+                self._reported = report.samples
                 return report
         raise SandboxError("the model family ended before the budget")
 

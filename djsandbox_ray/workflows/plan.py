@@ -12,13 +12,12 @@ from rich.text import Text
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.hooks.hook import HOOKS, Context
-from djsandbox_ray.hooks.study import Inputs
+from djsandbox_ray.hooks.study import Inputs, configured_family
 from djsandbox_ray.hooks.trials import RunTrials, study
 from djsandbox_ray.ledger import CostPlan, check, plan_cost
 from djsandbox_ray.records import Dataset, Pools, Statistics
 from djsandbox_ray.reporting import Progress
 from djsandbox_ray.stats.operators import parse_process
-from djsandbox_ray.trials.family import FAMILIES
 from djsandbox_ray.workflows.run import check_sources, open_context
 from djsandbox_ray.workflows.runner import finished_jobs
 from djsandbox_ray.workflows.workflow import Workflow, load_workflow
@@ -50,7 +49,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     total = arms * config.trials.seeds
     todo = total - sum(trial["cached"] for trial in listed)
     confirmation = _confirmation(config) if trials else 0
-    flops = FAMILIES.get(config.trials.model.type)(config.trials.model).flops_per_sample()
+    flops = configured_family(config).flops_per_sample()
     samples = (todo + confirmation) * config.trials.budget
     cost = cost_plan(config, total + confirmation, flops)
     return {
@@ -104,7 +103,7 @@ def check_budget(config: RunConfig, over_budget: bool) -> None:
     if config.cost is None:
         return
     made = make_plan(config)
-    flops = FAMILIES.get(config.trials.model.type)(config.trials.model).flops_per_sample()
+    flops = configured_family(config).flops_per_sample()
     cost = cost_plan(config, made["trials"] + made["confirmation_trials"], flops)
     if cost is not None:
         check(cost, over_budget)

@@ -7,14 +7,13 @@ import shlex
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from socket import gethostname
 from typing import Any
 
-import psutil
 import yaml
 from rich.console import Console
 from rich.text import Text
@@ -43,6 +42,8 @@ from djsandbox_ray.reporting import (
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.tracking import TRACKERS, DatasetInput, Recorded, RunInfo
 from djsandbox_ray.trials.gang import bundles
+from djsandbox_ray.trials.strategies.share import check_settings
+from djsandbox_ray.workflows.guard import refuse_if_running, this_process
 from djsandbox_ray.workflows.runner import run_workflow
 from djsandbox_ray.workflows.workflow import load_workflow
 
@@ -82,7 +83,7 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
         ok = False
         try:
             connect(config.cluster.address, config.cluster.cpus)
-            _check_placeable(config)
+            _check_resources(config)
             context.tracker.start(_run_info(context))
             outputs = run_workflow(workflow, context, partial(_publish, context))
             ok = True
@@ -112,60 +113,25 @@ def check_sources(config: RunConfig) -> None:
         raise BadInput("\n".join(problems))
 
 
-def _check_placeable(config: RunConfig) -> None:
-    check_placeable(bundles(config.trials.resources), "trials.resources")
+def _check_resources(config: RunConfig) -> None:
+    resources = config.trials.resources
+    check_settings(resources.strategy, resources.deepspeed, resources.gpus_per_worker)
+    check_placeable(bundles(resources), "trials.resources")
     if config.scorer is not None:
         needed = config.scorer.resources
         bundle = {"CPU": needed.cpus_per_worker, "GPU": needed.gpus_per_worker}
         check_placeable([bundle], "scorer.resources")
 
 
-def refuse_if_running(context: Context) -> None:
-    """Refuse to write into a run that another living process of this machine is writing.
-
-    Raises:
-        BadInput: says which process it is.
-    """
-    path = f"{context.folder}/run.json"
-    if not context.storage.exists(path):
-        return
-    state = context.storage.read_json(path)
-    owner = state.get("process")
-    if state["state"] == "RUNNING" and owner and owner != _process() and _is_alive(owner):
-        raise BadInput(
-            f"the run {context.config.name!r} in {context.storage.shown} is being run by process "
-            f"{owner['pid']}; wait for it, stop it, or choose another name"
-        )
-
-
-def _process(pid: int | None = None) -> dict[str, Any]:
-    """Identify a process of this machine: numbers are given again, the time makes them unique."""
-    return {
-        "host": gethostname(),
-        "pid": pid or os.getpid(),
-        "started": psutil.Process(pid).create_time(),
-    }
-
-
-def _is_alive(owner: dict[str, Any]) -> bool:
-    if owner["host"] != gethostname():
-        return False  # cannot be known
-    try:
-        zombie = psutil.Process(owner["pid"]).status() == psutil.STATUS_ZOMBIE
-        return not zombie and _process(owner["pid"]) == owner
-    except psutil.NoSuchProcess:
-        return False
-
-
 def _begin(context: Context) -> dict[str, Any]:
-    refuse_if_running(context)
+    refuse_if_running(context.storage, context.config.name)
     storage, config = context.storage, context.config
     resolved = config.model_dump(mode="json", by_alias=True)
     text = without_secrets(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     storage.write_bytes(f"{context.folder}/config.yaml", text.encode())
     state = {
         "state": "RUNNING",
-        "process": _process(),
+        "process": this_process(),
         "started": _now(),
         "finished": None,
         "versions": {"djsandbox-ray": __version__, **_versions()},
@@ -217,7 +183,7 @@ def _publish(context: Context, output: Any) -> None:
         data = storage.read_bytes(output.path)
         tracker.artifact("ranking.csv", data)
         verdicts = Counter(row.verdict for row in read_csv(data.decode()))
-        shown = ("better", "worse", "undecided", "failed")
+        shown = ("better", "worse", "undecided", "stopped", "failed")
         tracker.metrics({f"pools_{verdict}": float(verdicts[verdict]) for verdict in shown})
     if isinstance(output, Confirmation):
         tracker.artifact("confirmation.csv", storage.read_bytes(output.path))
@@ -240,35 +206,44 @@ def _publish(context: Context, output: Any) -> None:
 def _print_results(
     console: Console, context: Context, outputs: dict[str, Any], unsent: int
 ) -> None:
+    """Print the verdicts, what to know of them, what they cost, and where all of it is."""
     storage = context.storage
     unit = Unit.of(context.config.evaluation.aggregate)
-    for output in outputs.values():
-        if isinstance(output, Ranking):
-            rows = read_csv(storage.read_bytes(output.path).decode())
-            console.print()
-            console.print(ranking_table(rows, unit))
-            for line in notes(rows):
-                console.print(Text(line), soft_wrap=True)
-        if isinstance(output, Confirmation):
-            confirmed = read_confirmation(storage.read_bytes(output.path).decode())
-            console.print(section_table(confirmation_section(confirmed, unit)))
-        if isinstance(output, Ledger):
-            console.print(costs_table(from_json(storage.read_json(output.path))))
-        if isinstance(output, Report):
-            for line in output.summary:
-                console.print(Text(line), soft_wrap=True)
-            console.print(Text(f"\nreport  {storage.uri(output.path)}"), soft_wrap=True)
-            console.print(Text(f"picture {storage.uri(output.figure)}"), soft_wrap=True)
+    found = {type(output): output for output in outputs.values()}
+    if isinstance(ranking := found.get(Ranking), Ranking):
+        rows = read_csv(storage.read_bytes(ranking.path).decode())
+        console.print()
+        console.print(ranking_table(rows, unit))
+        _print_lines(console, notes(rows))
+    if isinstance(report := found.get(Report), Report):
+        _print_lines(console, report.summary)
+    if isinstance(confirmation := found.get(Confirmation), Confirmation):
+        confirmed = read_confirmation(storage.read_bytes(confirmation.path).decode())
+        console.print()
+        console.print(section_table(confirmation_section(confirmed, unit)))
+    if isinstance(ledger := found.get(Ledger), Ledger):
+        console.print()
+        console.print(costs_table(from_json(storage.read_json(ledger.path))))
+    if isinstance(report, Report):
+        places = {"report ": report.path, "picture": report.figure}
+        shown = [f"{name} {storage.uri(path)}" for name, path in places.items()]
+        _print_lines(console, map(without_secrets, shown))
     if context.tracker.ui_command:
-        console.print(Text(f"runs    {context.tracker.ui_command}"), soft_wrap=True)
+        _print_lines(console, [f"runs    {context.tracker.ui_command}"])
     if unsent:
-        console.print(
-            Text(
+        again = f"djsandbox sync {context.config.name} --storage {shlex.quote(storage.shown)}"
+        _print_lines(
+            console,
+            [
                 f"{unsent} records could not be sent to the tracker; the same command sends them, "
-                f"and so does: djsandbox sync {context.config.name} --storage {storage.shown}"
-            ),
-            soft_wrap=True,
+                f"and so does: {again}"
+            ],
         )
+
+
+def _print_lines(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
 
 
 def _versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ import yaml
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.tracking import TRACKERS, Replayed, replay
+from djsandbox_ray.workflows.guard import refuse_if_running
 
 
 def sync_run(name: str, url: str, uri: str | None) -> Replayed:
@@ -27,6 +28,7 @@ def sync_run(name: str, url: str, uri: str | None) -> Replayed:
     if not storage.exists(f"{folder}/config.yaml"):
         known = ", ".join(storage.names("runs")) or "none"
         raise BadInput(f"no run {name!r} in {storage.shown} (there are: {known})")
+    refuse_if_running(storage, name)
     settings: dict[str, Any] = yaml.safe_load(storage.read_bytes(f"{folder}/config.yaml"))
     tracking = settings["tracking"] if uri is None else {"type": "mlflow", "uri": uri}
     if "***" in str(tracking.get("uri")):

@@ -55,7 +55,7 @@ def test_an_empty_ledger_renders(width: int) -> None:
 
 
 def test_hostile_names_are_no_markup() -> None:
-    assert "[/oops]" in "".join(lines([Cost("[/oops]", 1, None, 0.0, 0.0, 0.0)]))
+    assert "[/oops]" in "".join(lines([Cost("[/oops]", 1, None, 0.0, 0.0, 1.0)]))
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,11 @@ def test_operations_are_in_engineering_units(flops: float | None, shown: str) ->
 )
 def test_durations_are_read_at_a_glance(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_stages_that_took_no_time_have_no_line_but_count() -> None:
+    shown = "".join(
+        lines([Cost("leaks", 7, 0.0, 0.0, 0.0, 0.1), Cost("trials", 5, 1.0, 2.0, 0, 1)])
+    )
+    assert "leaks" not in shown
+    assert "total 12" in shown

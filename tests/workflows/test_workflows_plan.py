@@ -11,11 +11,12 @@ import yaml
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.errors import PlanRefused
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.reporting import Progress
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.trials.store import TrialStore
-from djsandbox_ray.workflows.plan import make_plan, plan_table
+from djsandbox_ray.workflows.plan import check_budget, make_plan, plan_table
 from djsandbox_ray.workflows.run import open_context
 from djsandbox_ray.workflows.runner import run_workflow
 from djsandbox_ray.workflows.workflow import load_workflow
@@ -49,6 +50,7 @@ def config(tmp_path: Path, storage: Storage) -> MakeConfig:
                     "dataset": shapes,
                     "metrics": [{"type": "planned_hooks:Measure"}],
                 },
+                "confirm": {"top": 0},
                 "tracking": {"type": "none"},
                 "workflow": str(path),
             }
@@ -155,3 +157,21 @@ def test_the_table_says_what_is_done(config: MakeConfig) -> None:
     assert "pools   10, controls and self-tests included" in lines
     assert any(line.split() == ["cut", "done"] for line in lines)
     assert any(line.split() == ["train", "to", "do"] for line in lines)
+
+
+def test_a_plan_counts_the_second_look_and_what_it_costs_in_full_trainings(
+    config: MakeConfig, storage: Storage
+) -> None:
+    made_of = config(trials()).model_dump(mode="json", by_alias=True)
+    made_of |= {"confirm": {"top": 2, "controls": 4, "seeds": 3}}
+    made_of |= {"cost": {"full_trainings": 5, "full_samples": 1000}}
+    planned = RunConfig.model_validate(made_of)
+    made = make_plan(planned)
+    assert made["confirmation_trials"] == (2 + 4) * 3
+    assert made["cost"]["m"] == 26 + 18
+    assert made["cost"]["r"] == pytest.approx(0.1)
+    assert made["cost"]["spent"] == pytest.approx(1 + 44 * 0.1)
+    assert made["cost"]["allowed"] is False
+    with pytest.raises(PlanRefused, match="m = 44 trials"):
+        check_budget(planned, over_budget=False)
+    check_budget(planned, over_budget=True)

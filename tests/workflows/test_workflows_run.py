@@ -16,7 +16,8 @@ from rich.console import Console
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.reporting import Progress
-from djsandbox_ray.workflows.run import open_context, refuse_if_running, run_sandbox
+from djsandbox_ray.workflows.guard import refuse_if_running
+from djsandbox_ray.workflows.run import open_context, run_sandbox
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
@@ -48,11 +49,13 @@ def test_two_runs_of_one_name_do_not_write_over_each_other(tmp_path: Path) -> No
 
         written_by()
         with pytest.raises(BadInput, match=f"is being run by process {other.pid}"):
-            refuse_if_running(context)
+            refuse_if_running(context.storage, context.config.name)
         written_by(started=started - 60)  # the number was given to another process since
-        refuse_if_running(context)
+        refuse_if_running(context.storage, context.config.name)
         written_by(host="elsewhere")
-        refuse_if_running(context)
+        refuse_if_running(context.storage, context.config.name)
         written_by()
         other.kill()
-    refuse_if_running(context)  # it was killed: this is how a run is resumed
+    refuse_if_running(
+        context.storage, context.config.name
+    )  # it was killed: this is how a run is resumed

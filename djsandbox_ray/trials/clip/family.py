@@ -19,7 +19,13 @@ from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.arch import Tokenizer, build_model, load_arch
 from djsandbox_ray.trials.clip.flops import CountingEncoder, encoding_flops, training_flops
 from djsandbox_ray.trials.clip.samples import Samples, share
-from djsandbox_ray.trials.clip.training import DeviceArrays, Training, TrainingConfig, normalise
+from djsandbox_ray.trials.clip.training import (
+    DeviceArrays,
+    Training,
+    TrainingConfig,
+    normalise,
+    resolved,
+)
 from djsandbox_ray.trials.family import FAMILIES, ModelFamily, TrialTask
 from djsandbox_ray.trials.group import Group
 
@@ -58,6 +64,10 @@ class Clip(ModelFamily):
         """Return the architecture itself in place of its name, and the hyper-parameters."""
         settings = self.config.model_dump(mode="json")
         return {**settings, "arch": self.arch, "version": VERSION}
+
+    def resolved(self, gpus: float) -> Clip:
+        """Decide ``precision: auto``."""
+        return Clip(resolved(self.config, gpus))
 
     def flops_per_sample(self) -> float:
         """Count a forward and a backward pass."""

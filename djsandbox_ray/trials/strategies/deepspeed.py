@@ -12,7 +12,7 @@ from typing import Any
 from djsandbox_ray.errors import require
 from djsandbox_ray.trials.group import Group
 from djsandbox_ray.trials.strategies.deepspeed_settings import complete, import_deepspeed
-from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Member, Recipe, Strategy
+from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Recipe, Strategy
 
 _TAG = "state"
 # torch.load obeys it whatever its caller asks for.
@@ -27,7 +27,7 @@ class DeepSpeed(Strategy):
     """
 
     def __init__(self, model: Any, recipe: Recipe, group: Group) -> None:
-        settings = group.settings if isinstance(group, Member) else {}
+        settings = group.settings if isinstance(group, Group) else {}
         device = next(model.parameters()).device
         self._deepspeed = import_deepspeed(device.type)
         self._config = complete(settings, recipe.clip_norm, recipe.half, device.type)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,6 @@ from djsandbox_ray.registry import Registry
 from djsandbox_ray.trials.group import Group
 
 _FILE = "weights.pt"
-
-
-@dataclass(frozen=True)
-class Member(Group):
-    """A worker's place in its group, with what the user says about the group's strategy."""
-
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """DeepSpeed's JSON."""
 
 
 @dataclass(frozen=True)
