@@ -168,6 +168,14 @@ def _trial_problems(config: RunConfig) -> list[str]:
             "pools.controls: whole buckets (pools.draw_share: 1.0) need at least "
             f"{WHOLE_BUCKET_CONTROLS} control arms, not {controls}"
         )
+    confirm = config.confirm
+    if confirm.top and config.pools.draw_share == 1 and confirm.controls < WHOLE_BUCKET_CONTROLS:
+        found.append(
+            "confirm.controls: whole buckets (pools.draw_share: 1.0) need at least "
+            f"{WHOLE_BUCKET_CONTROLS} control arms, not {confirm.controls}"
+        )
+    if confirm.top and confirm.seeds == 1 and config.pools.draw_share < 1:
+        found.append("confirm.seeds: draws (pools.draw_share below 1) need at least 2 seeds")
     return found
 
 

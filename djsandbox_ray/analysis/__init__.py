@@ -18,8 +18,8 @@ How data flows through the modules:
 - ``confirmation``  the pools called better, beside what a second study says of them
 - ``rows_csv``   such rows as CSV and back; ``ranking_csv`` for the ranking
 
-Before a study: ``noise`` (what control arms say about the effects it can find) and ``power`` (the
-cheapest study that finds an effect). While it runs: ``racing`` (which pools are given up).
+Before a study: ``noise`` (what control arms say about the effects it can find; ``posterior``: how
+sure that is) and ``power`` (the cheapest study that finds an effect). While it runs: ``racing`` (which pools are given up).
 """
 
 from djsandbox_ray.analysis.aggregate import Aggregate, relative_change

@@ -14,7 +14,7 @@ class ConfirmConfig(Section):
     """At most so many pools, best first, are trained again with fresh seeds; 0 for none."""
     seeds: int | None = Field(default=None, ge=1, strict=True)
     """Fresh seeds; by default as many as the first study has."""
-    controls: int = Field(default=5, ge=3, strict=True)
+    controls: int = Field(default=5, ge=5, strict=True)
     """Fresh control arms."""
 
 

@@ -3,15 +3,8 @@
 The controls' scores give two variances: ``within``, of the trials of one arm, and ``between``, of
 the means of arms. What ``between`` has beyond within / seeds comes from the buckets, ``bucket``;
 by :attr:`Design.bucket_bound` it lies between 0 and a known multiple of ``within``. A few control
-arms estimate it roughly, so every prediction has a range. With V the true variance of an arm's
-mean, x the true ratio of within to V, and b and w the estimates, independent and chi-square with
-nu_b and nu_w degrees of freedom, the posterior under the prior 1 / (V within) is
-
-    p(x) ~ x^(nu_b/2 - 1) (nu_b b x + nu_w w)^(-(nu_b + nu_w)/2)  for x that the bounds allow,
-    V | x ~ (nu_b b + nu_w w / x) / chi2(nu_b + nu_w)
-
-(the one-way random-effects model with its constraint, as in Box & Tiao, Bayesian Inference in
-Statistical Analysis, 1973, section 5.2; here with an upper bound too).
+arms estimate it roughly, so every prediction is a median with a range, from
+:mod:`djsandbox_ray.analysis.posterior`.
 """
 
 from __future__ import annotations
@@ -25,38 +18,17 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from scipy import optimize, special, stats
 
 from djsandbox_ray.analysis.design import Design
 from djsandbox_ray.analysis.moderated import between_variance, within_variance
-from djsandbox_ray.analysis.power import (
-    MAX_SEEDS,
-    POWER,
-    detectable_effect,
-    half_width_rule,
-    power,
-    rescale,
-)
+from djsandbox_ray.analysis.posterior import Posterior, Range
+from djsandbox_ray.analysis.power import MAX_SEEDS
 from djsandbox_ray.analysis.verdicts import MIN_CONTROLS
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import RankingRow
 
 Floats = NDArray[np.float64]
 Variance = Annotated[float, Field(ge=0)]
-
-Pair = tuple[float, float]
-
-_NODES = 12
-
-
-@dataclass(frozen=True)
-class Range:
-    """A prediction."""
-
-    value: float
-    low: float
-    high: float
-    """The truth lies from low to high with a probability of 90 %."""
 
 
 @dataclass(frozen=True)
@@ -115,45 +87,48 @@ class NoiseFloor:
         bucket = max(between - within / measured.seeds, 0.0)
         if measured.draw_share < 1:
             bucket = min(bucket, measured.bucket_bound * within)
-        noise = rescale(within, bucket, measured, design)
-        detectable = detectable_effect(*noise, design, alpha)
-        values = (_median(*half_width_rule(*noise, design, alpha)), detectable)
-        # Without any noise there is nothing to be uncertain about.
-        ranges: tuple[Pair, Pair] = ((0.0, 0.0), (0.0, 0.0))
-        if detectable:
-            ranges = _ranges(measured, design, alpha, between, within, bucket)
-        # Estimates that hardly fit the bounds may, once forced into them, lie outside the range.
-        half_width, least = (
-            Range(value, min(value, low), max(value, high))
-            for value, (low, high) in zip(values, ranges, strict=True)
-        )
-        return cls(measured, design, alpha, between, within, bucket, half_width, least)
+        posterior = Posterior.of(measured, between, within, bucket)
+        detectable = posterior.detectable(design, alpha)
+        half_width = posterior.half_width(design, alpha)
+        return cls(measured, design, alpha, between, within, bucket, half_width, detectable)
 
-    def under(self, design: Design) -> NoiseFloor:
+    def under(self, design: Design, alpha: float | None = None) -> NoiseFloor:
         """Return the same noise with the predictions for another study on the same dataset.
 
         Draws of another size change the noise: see :func:`djsandbox_ray.analysis.power.rescale`.
+
+        Args:
+            design: the other study.
+            alpha: family-wise error rate of its verdicts, in (0, 1); None for the same.
+
+        Raises:
+            BadInput: fewer than 3 control arms; alpha outside (0, 1).
         """
-        return self._predict(self.measured, design, self.alpha, self.between, self.within)
+        rate = self.alpha if alpha is None else alpha
+        return self._predict(self.measured, design, rate, self.between, self.within)
 
     def seeds_for(self, effect: float) -> int | None:
         """Return the least number of seeds that find an effect with a power of 80 %.
 
-        The study is ``design`` with other seeds. None where 50 seeds do not do: the bucket's part
-        of the noise does not shrink with seeds, only more control arms or larger pools help.
+        The study is ``design`` with other seeds, at least 2 where draws are smaller than buckets:
+        the least whose ``detectable.value`` is not above the effect. None where 50 seeds do not do:
+        the bucket's part of the noise does not shrink with seeds, only more control arms or larger
+        pools help.
 
         Raises:
             BadInput: an effect that is not positive.
         """
         if not 0 < effect < math.inf:
             raise BadInput(f"the effect is {effect}; a positive number is needed")
-        noise = rescale(self.within, self.bucket, self.measured, self.design)
+        posterior = Posterior.of(self.measured, self.between, self.within, self.bucket)
 
         def found(seeds: int) -> bool:
-            return power(effect, *noise, replace(self.design, seeds=seeds), self.alpha) >= POWER
+            design = replace(self.design, seeds=seeds)
+            return posterior.detectable(design, self.alpha).value <= effect
 
-        seeds = 1 + bisect_left(range(1, MAX_SEEDS + 1), True, key=found)
-        return seeds if seeds <= MAX_SEEDS else None
+        tried = range(1 if self.design.draw_share == 1 else 2, MAX_SEEDS + 1)
+        place = bisect_left(tried, True, key=found)
+        return tried[place] if place < len(tried) else None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that :meth:`from_json` reads back to an equal object."""
@@ -177,63 +152,6 @@ class NoiseFloor:
 
 
 _ADAPTER = TypeAdapter(NoiseFloor)
-
-
-def _posterior(
-    measured: Design, between: float, within: float, bucket: float
-) -> tuple[Floats, Floats, Floats, int]:
-    """Return nodes for x, their weights, and of V given x, q / chi2(df), the q and df."""
-    seeds, df_between = measured.seeds, measured.controls - 1
-    df_within = df_between * (seeds - 1)
-    if not df_within or not within:  # nothing tells the ratio
-        ratio = within / (bucket + within / seeds)
-        return np.array([ratio]), np.ones(1), np.array([df_between * between]), df_between
-    low = 1 / (1 / seeds + measured.bucket_bound)
-    nodes, weights = special.roots_legendre(_NODES)
-    x = low + (seeds - low) * (nodes + 1) / 2
-    df = df_between + df_within
-    squares = df_between * between + df_within * within / x
-    log_density = -(df_within / 2 + 1) * np.log(x) - df / 2 * np.log(squares)
-    weights = weights * np.exp(log_density - log_density.max())
-    return x, weights / weights.sum(), squares, df
-
-
-def _ranges(
-    measured: Design, design: Design, alpha: float, between: float, within: float, bucket: float
-) -> tuple[Pair, Pair]:
-    """Return the 90 % ranges of the study's half-width and of the detectable effect."""
-    x, weights, squares, df = _posterior(measured, between, within, bucket)
-    # For an arm's variance of 1: everything scales with its root.
-    noises = [rescale(ratio, 1 - ratio / measured.seeds, measured, design) for ratio in x]
-    rules = [half_width_rule(*noise, design, alpha) for noise in noises]
-    halves = np.stack([half for half, _ in rules]) * np.sqrt(squares)[:, None]
-    chances = np.stack([chance for _, chance in rules]) * weights[:, None]
-    least = [detectable_effect(*noise, design, alpha) for noise in noises]
-    return (
-        _range(halves.ravel(), chances.ravel(), df),
-        _range(np.array(least) * np.sqrt(squares), weights, df),
-    )
-
-
-def _range(factors: Floats, weights: Floats, df: int) -> Pair:
-    """Return the central 90 % of the mixture of factor / sqrt(chi2(df))."""
-
-    def quantile(probability: float) -> float:
-        def excess(z: float) -> float:
-            return float(weights @ stats.chi2.sf((factors / z) ** 2, df)) - probability
-
-        # The mixture's quantile lies among those of its parts, which rounding may make alike.
-        each = factors / math.sqrt(stats.chi2.isf(probability, df))
-        low, high = 0.999 * float(each.min()), 1.001 * float(each.max())
-        return float(optimize.brentq(excess, low, high, xtol=1e-6 * high))
-
-    return quantile(0.05), quantile(0.95)
-
-
-def _median(values: Floats, weights: Floats) -> float:
-    order = np.argsort(values)
-    place = np.searchsorted(np.cumsum(weights[order]), 0.5)
-    return float(values[order][place])
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ DRAW_SHARES = (0.25, 0.5, 2 / 3, 1.0)
 """Draw sizes that the planner tries; a model of far less data would be another model."""
 MAX_SEEDS = 50
 """More seeds for a given number of controls are not considered."""
-_MOST_CONTROLS, _MOST_SEEDS = 40, 16
+MOST_CONTROLS, MOST_SEEDS = 40, 16
 """What the planner tries at most."""
 _LEAST_CONTROLS = 5
 _LEAST_CONTROLS_WHOLE = 8
@@ -136,28 +136,29 @@ def rescale(within: float, bucket: float, measured: Design, planned: Design) -> 
 
     With v the variance that the samples of a draw of m rows cause, and t that of training,
 
-        bucket = v draw_share (1 - 1/buckets),    within = v (1 - draw_share) + t,
+        bucket = v draw_share (1 - bucket_share),    within = v (1 - draw_share) + t,
 
     by sampling without replacement (Cochran, Sampling Techniques, section 2.6); v is proportional
-    to 1/m, t is taken as constant. Only ``bucket`` tells v from t, and a few control arms estimate
-    it roughly: so is what follows for draws of quite another size.
+    to 1/m, m to draw_share bucket_share, t is taken as constant. Only ``bucket`` tells v from t,
+    and a few control arms estimate it roughly: so is what follows for draws of quite another size.
 
     Args:
         within: variance of the trials of one arm under ``measured``.
         bucket: variance between arms beside that, at most ``measured.bucket_bound * within``.
-        measured: the draw share and buckets that the variances belong to.
-        planned: the draw share and buckets they are wanted for, on the same dataset.
+        measured: the shares of draw and bucket that the variances belong to.
+        planned: the shares that they are wanted for, on the same dataset.
 
     Returns:
         ``within`` and ``bucket`` under ``planned``.
     """
-    samples = bucket / (measured.draw_share * (1 - 1 / measured.buckets))
+    samples = bucket / (measured.draw_share * (1 - measured.bucket_share))
     # Beyond the bound, rounding errors among them, training is left no variance.
     training = max(within - samples * (1 - measured.draw_share), 0.0)
-    samples *= measured.draw_share / measured.buckets * planned.buckets / planned.draw_share
+    samples *= measured.draw_share * measured.bucket_share
+    samples /= planned.draw_share * planned.bucket_share
     return (
         samples * (1 - planned.draw_share) + training,
-        samples * planned.draw_share * (1 - 1 / planned.buckets),
+        samples * planned.draw_share * (1 - planned.bucket_share),
     )
 
 
@@ -184,7 +185,7 @@ def cheapest_designs(
         within: variance of the trials of one arm under ``measured``.
         bucket: variance between arms beside that, under ``measured``.
         measured: what the variances were measured with; its pools (self-tests among them) and
-            buckets are kept.
+            share of the bucket are kept.
         alpha: family-wise error rate, in (0, 1).
         power: least probability of the verdict better, above 0.5 and below 1.
         draw_shares: draw sizes over the bucket's, in (0, 1].
@@ -235,14 +236,14 @@ def _cheapest(
         possible = effect >= known + float(special.ndtri(power)) * deviation
         return possible and _chance(effect, within, bucket, design, alpha) >= power
 
-    if not finds(_MOST_CONTROLS, _MOST_SEEDS):
+    if not finds(MOST_CONTROLS, MOST_SEEDS):
         return None
     whole = template.draw_share == 1
     fewest = _LEAST_CONTROLS_WHOLE if whole else _LEAST_CONTROLS
-    limit = (template.pools + _MOST_CONTROLS) * _MOST_SEEDS if max_trials is None else max_trials
+    limit = (template.pools + MOST_CONTROLS) * MOST_SEEDS if max_trials is None else max_trials
     best = None
-    for seeds in range(1 if whole else 2, _MOST_SEEDS + 1):
-        most = min(_MOST_CONTROLS, limit // seeds - template.pools)
+    for seeds in range(1 if whole else 2, MOST_SEEDS + 1):
+        most = min(MOST_CONTROLS, limit // seeds - template.pools)
         if most < fewest:
             break
         if finds(most, seeds):

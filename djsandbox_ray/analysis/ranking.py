@@ -44,7 +44,8 @@ def rank(
     aggregate: Aggregate | str,
     alpha: float = 0.05,
     draw_share: float = 1.0,
-    buckets: int = 3,
+    bucket_share: float = 1 / 3,
+    family: int | None = None,
     measured_in: Iterable[TrialRecord] = (),
 ) -> list[RankingRow]:
     """Rank the pools by their change against the controls.
@@ -68,7 +69,10 @@ def rank(
         alpha: family-wise error rate of the verdicts, in (0, 1).
         draw_share: size of a draw over the size of a bucket; see
             :class:`djsandbox_ray.analysis.design.Design`.
-        buckets: parts that a statistic is cut into.
+        bucket_share: size of a bucket over the number of rows that buckets are made of; see there.
+        family: number of pools over which errors are controlled, where these were chosen among
+            more: a second study of chosen pools gives the first one's. By default, and at least,
+            those that are compared or were stopped.
         measured_in: control trials of another study, whose mean and noise then make the unit of
             the changes, so that those of both studies can be set side by side; this study's own
             when empty. Pools are compared with this study's controls all the same.
@@ -98,8 +102,8 @@ def rank(
             study.control_scores(ruler),
             alpha,
             draw_share=draw_share,
-            buckets=buckets,
-            pools=len(judged) + len(stopped),
+            bucket_share=bucket_share,
+            pools=max(len(judged) + len(stopped), family or 0),
         )
         return {verdict.pool: verdict for verdict in found}
 
@@ -116,7 +120,7 @@ def rank(
         elif pool.id in stopped:
             row = replace(row, verdict=STOPPED, stopped_at=stopped[pool.id])
         rows.append(row)
-    rows = _shrunken(_q_by_kind(rows), standard_error(controls, draw_share, buckets))
+    rows = _shrunken(_q_by_kind(rows), standard_error(controls, draw_share, bucket_share))
     return [replace(row, rank=place) for place, row in enumerate(sorted(rows, key=_order), start=1)]
 
 

@@ -85,7 +85,7 @@ def quadrature(design: Design, within_df: int) -> Quadrature:
     """
     m, least = design.draw_share, 1.0 / design.seeds
     data = np.asarray(_DATA_SHARES)
-    shares = least + data * m * (1 - 1 / design.buckets) / (1 - data * m)
+    shares = least + data * m * (1 - design.bucket_share) / (1 - data * m)
     g = np.append(np.geomspace(least, least + design.bucket_bound, _RATIOS), shares)
     df = np.array([design.controls - 1.0, within_df])
     low = math.log(least) - 1.0 - 32.0 / df[0]

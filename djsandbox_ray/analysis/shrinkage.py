@@ -75,26 +75,41 @@ def spread(changes: ArrayLike, errors: ArrayLike) -> float:
     return top * float(optimize.brentq(excess, 0.0, 1.0)) if excess(0.0) > 0 else 0.0
 
 
-def standard_error(controls: ArrayLike, draw_share: float = 1.0, buckets: int = 3) -> float:
+_BIAS = 0.1
+"""Greatest relative bias of the variance of an arm's mean."""
+
+
+def standard_error(
+    controls: ArrayLike, draw_share: float = 1.0, bucket_share: float = 1 / 3
+) -> float:
     """Return the standard error of a complete pool's change, sqrt(V (1 + 1/C)).
 
-    V, the variance of an arm's mean over S seeds, is that between the C control means, moved into
-    the range that the variance w of trials within an arm allows: w/S to w/S + bound * w, see
-    :attr:`djsandbox_ray.analysis.design.Design.bucket_bound`. It includes which samples are in a
-    bucket: what is left of a change is what the operator does beyond a random bucket.
+    V, the variance of an arm's mean over S seeds, includes which samples are in a bucket: what is
+    left of a change is what the operator does beyond a random bucket. s2_B, the variance between
+    the C control means, estimates it without bias but roughly; s2_W, that of trials within arms,
+    says that V/w lies between g0 = 1/S and g1 = g0 + bound, see
+    :attr:`djsandbox_ray.analysis.design.Design.bucket_bound`. The estimate is
+
+        (1 - k) s2_B + k c s2_W,    c = 2 g0 g1 / (g0 + g1),    k = 0.1 (g1 + g0) / (g1 - g0),
+
+    k at most 1: its bias, k (c w / V - 1), is +10 % of V at g0 and -10 % at g1, the ends. To cut
+    s2_B off at the ends, or to take the posterior mean between them, would be wrong by 30 % or
+    more there, and what is pulled towards zero by the factor 1 - V / (V + A) along with it.
 
     Args:
         controls: scores of complete control arms, shape (controls, seeds).
         draw_share: as in :class:`djsandbox_ray.analysis.design.Design`.
-        buckets: as there.
+        bucket_share: as there.
     """
     scores = np.asarray(controls, dtype=np.float64)
     arms, seeds = scores.shape
-    design = Design(pools=1, controls=arms, seeds=seeds, draw_share=draw_share, buckets=buckets)
+    design = Design(1, arms, seeds, draw_share, bucket_share)
     variance = float(between_variance(scores))
-    if seeds > 1 and (within := float(within_variance(scores))):
-        least = within / seeds
-        variance = min(max(variance, least), least + design.bucket_bound * within)
+    if seeds > 1 and draw_share < 1:
+        least, most = 1 / seeds, 1 / seeds + design.bucket_bound
+        weight = min(_BIAS * (most + least) / (most - least), 1.0)
+        center = 2 * least * most / (least + most)
+        variance += weight * (center * float(within_variance(scores)) - variance)
     return math.sqrt(variance * (1 + 1 / arms))
 
 

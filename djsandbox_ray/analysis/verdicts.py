@@ -58,7 +58,7 @@ def verdicts(
     alpha: float = 0.05,
     *,
     draw_share: float = 1.0,
-    buckets: int = 3,
+    bucket_share: float = 1 / 3,
     pools: int | None = None,
 ) -> list[Verdict]:
     """Compare every pool with the control arms.
@@ -71,9 +71,12 @@ def verdicts(
     holds under any correlation (Sidak's inequality). Such a pool has no part in the variance
     within arms, and its own is taken to be that of the controls.
 
-    Without any spread among the control arms (beyond rounding), neither between nor within them,
+    Without any spread (beyond rounding) among the control arms, neither between nor within them,
     there is no noise to allow for: intervals have no width, a difference other than 0 is decided
-    (p = 0), none is undecided (p = 1).
+    (p = 0), none is undecided (p = 1). With smaller draws that is so only of pools without spread:
+    where trials within control arms do not vary, every pool is judged by its own variance over
+    seeds, of few degrees of freedom, and the most that its bucket may add; one with a single score
+    by the greatest of these.
 
     Args:
         pool_scores: pool id to its scores, shape (seeds,), one per draw; higher is better.
@@ -81,7 +84,7 @@ def verdicts(
         alpha: family-wise error rate over the family, in (0, 1).
         draw_share: size of a draw over the size of its bucket, in (0, 1]. At 1 nothing bounds what
             a bucket adds to the variance within arms, so only that between controls is used.
-        buckets: parts that a statistic is cut into.
+        bucket_share: size of a bucket over the number of rows that buckets are made of, in (0, 1).
         pools: size of the family over which errors are controlled: all pools of the study, also
             those given up early that have no scores here. By default those given.
 
@@ -89,8 +92,8 @@ def verdicts(
         One verdict per pool, in the order of ``pool_scores``.
 
     Raises:
-        ValueError: alpha or draw_share out of range; fewer than 2 buckets; a family smaller than
-            the pools given; ragged shapes; an infinite score; a pool without any score (leave it
+        ValueError: alpha, draw_share or bucket_share out of range; a family smaller than the
+            pools given; ragged shapes; an infinite score; a pool without any score (leave it
             out); fewer than 3 complete control arms.
     """
     if not 0 < alpha < 1:
@@ -100,7 +103,7 @@ def verdicts(
     if family < len(pool_scores):
         raise ValueError(f"pools is {family}, but {len(pool_scores)} pools have scores")
     count, seeds = controls.shape
-    design = Design(max(family, 1), count, seeds, draw_share, buckets)
+    design = Design(max(family, 1), count, seeds, draw_share, bucket_share)
     if not pool_scores:
         return []
     scores = np.stack([_pool_row(name, row, seeds) for name, row in pool_scores.items()])
@@ -137,11 +140,29 @@ def _compare(
         within, within_df = _beyond(rounding, squeezed.controls), int(squeezed.df)
         if within > 0:
             ratio[complete] = squeezed.pools / within
+        else:
+            within, within_df = _own_variances(pools, controls, rounding), design.seeds - 1
+            # Controls that do not vary say nothing of a pool's bucket: it may add the most.
+            most = within * (1 / design.seeds + design.bucket_bound)
+            between = np.maximum(between, most)
     moderation = Moderation(design, alpha, within_df, shared=bool(complete.all()))
     inflation = (ratio + 1 / design.controls) / (1 + 1 / design.controls) * design.seeds / present
     scale = np.sqrt(inflation)
     half = moderation.half_width(between, within) * scale
     return effect, half, moderation.p_values(effect / scale, between, within)
+
+
+def _own_variances(pools: Floats, controls: Floats, rounding: float) -> Floats:
+    """Variance of every pool over seeds, shape (pools,); the greatest for those with one score.
+
+    It is that of the differences to the controls, which tell what a seed does to all arms exactly.
+    """
+    changes = pools - controls.mean(axis=0)
+    several = np.isfinite(changes).sum(axis=-1) > 1
+    own = _beyond(rounding, np.nanvar(changes[several], axis=-1, ddof=1))
+    variances = np.full(len(pools), own.max(initial=0.0))
+    variances[several] = own
+    return variances
 
 
 def _beyond(rounding: float, variance: Floats) -> Floats:

@@ -16,6 +16,10 @@ from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.sections import Component
 
 
+class NotFinite(SandboxError):
+    """A model's embeddings or metrics are no numbers any more: it has diverged."""
+
+
 class Suite:
     """Runs the configured evaluators on one encoder.
 
@@ -49,7 +53,7 @@ class Suite:
 
         Raises:
             BadInput: two evaluators give a metric of the same name, or none gives one of the score.
-            SandboxError: an embedding or a metric is not finite.
+            NotFinite: an embedding or a metric is not.
         """
         metrics: dict[str, float] = {}
         finite = _Finite(encoder)
@@ -58,7 +62,7 @@ class Suite:
                 if name in metrics:
                     raise BadInput(f"two evaluators give a metric named {name!r}")
                 if not math.isfinite(value):
-                    raise SandboxError(f"the metric {name!r} is {value}")
+                    raise NotFinite(f"the metric {name!r} is {value}")
                 metrics[name] = float(value)
         if lacking := [name for name in self._score if name not in metrics]:
             raise BadInput(
@@ -83,5 +87,5 @@ class _Finite:
     @staticmethod
     def _checked(what: str, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         if not np.isfinite(embeddings).all():
-            raise SandboxError(f"the model's embeddings of {what} are not finite")
+            raise NotFinite(f"the model's embeddings of {what} are not finite")
         return embeddings

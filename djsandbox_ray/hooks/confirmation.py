@@ -13,9 +13,12 @@ import pyarrow as pa
 
 from djsandbox_ray.analysis.confirmation import confirm, selected, write_confirmation
 from djsandbox_ray.analysis.ranking_csv import read_csv
+from djsandbox_ray.config import RunConfig
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked
-from djsandbox_ray.hooks.study import Inputs, Study, study_identity
+from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.confirm import second_look
 from djsandbox_ray.pools.serialise import to_json
@@ -28,6 +31,12 @@ from djsandbox_ray.records import (
     Trials,
 )
 from djsandbox_ray.trials.stopping.stopping import StoppingConfig
+
+
+def fresh_seeds(config: RunConfig) -> range:
+    """Return the seeds of the second study: none that the first one has used."""
+    first = config.trials.seeds
+    return range(first, first + (config.confirm.seeds or first))
 
 
 @HOOKS.register("confirmation_pools")
@@ -55,6 +64,7 @@ class ChooseForConfirmation(Hook):
             pools=look.pools,
             size=pools.size,
             draw_size=pools.draw_size,
+            eligible=pools.eligible,
             seed=pools.seed,
         )
         second = replace(second, id=content_id("pools", pools.id, to_json(second)))
@@ -79,14 +89,13 @@ class ConfirmTrials(Hook):
         """Train to the full budget: nothing is given up early here."""
         if pools is None:
             return None
-        first = self.config.trials.seeds
-        seeds = range(first, first + (self.config.confirm.seeds or first))
         study = Study(
             self.context,
             "confirmation",
             Inputs(dataset, evaluation, statistics, pools),
-            seeds,
+            fresh_seeds(self.config),
             StoppingConfig(type="none", rungs=self.config.trials.early_stopping.rungs),
+            optional=True,
         )
         records = study.run()
         self.account(study.cost(records))
@@ -114,7 +123,11 @@ class Confirm(Hook):
             return None
         storage = self.context.storage
         chosen = read_csv(storage.read_bytes(ranking.path).decode())
-        second = ranked(self.context, pools, trials, measured_in=first)
+        try:
+            second = ranked(self.context, pools, trials, fresh_seeds(self.config), first=first)
+        except SandboxError as error:
+            self.context.progress.note(f"confirmation: cannot be judged: {error}")
+            return None
         text = write_confirmation(confirm(chosen, second))
         path = f"{self.context.folder}/confirmation.csv"
         storage.write_bytes(path, text.encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from djsandbox_ray.config import RunConfig
@@ -24,6 +24,8 @@ class Context:
     """Of this run, in the storage."""
     tracker: Tracker
     progress: Progress
+    prepared: dict[str, Any] = field(default_factory=dict)
+    """What model families have prepared for their trials in this process."""
 
 
 class Hook(ABC):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.analysis.robustness import flips, write_flips
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked
-from djsandbox_ray.hooks.study import Inputs, Study, study_identity
+from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     Dataset,
@@ -17,12 +20,11 @@ from djsandbox_ray.records import (
     PoolKind,
     Pools,
     Ranking,
+    RankingRow,
     Statistics,
     Trials,
 )
 from djsandbox_ray.trials.stopping.stopping import StoppingConfig
-
-DECIDED = ("better", "worse")
 
 
 @HOOKS.register("learning_rate_trials")
@@ -44,8 +46,7 @@ class LearningRateTrials(Hook):
     ) -> Trials | None:
         """Train to the full budget; nothing to do without a section ``learning_rate_check``."""
         check = self.config.learning_rate_check
-        rows = read_csv(self.context.storage.read_bytes(ranking.path).decode())
-        decided = [row.pool for row in rows if row.verdict in DECIDED]
+        decided = _decided(read_csv(self.context.storage.read_bytes(ranking.path).decode()))
         if check is None or not decided:
             return None
         config = self.config.trials
@@ -54,8 +55,9 @@ class LearningRateTrials(Hook):
             "learning_rate",
             Inputs(dataset, evaluation, statistics, _only(pools, decided)),
             range(config.seeds),
-            StoppingConfig(type="none", rungs=[]),
+            StoppingConfig(type="none", rungs=config.early_stopping.rungs),
             model=config.model.model_copy(update={"learning_rate": check.learning_rate}),
+            optional=True,
         )
         records = study.run()
         self.account(study.cost(records))
@@ -76,18 +78,31 @@ class CheckLearningRate(Hook):
         return evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"})
 
     def run(
-        self, pools: Pools, ranking: Ranking, trials: Trials | None
+        self, first: Trials, pools: Pools, ranking: Ranking, trials: Trials | None
     ) -> LearningRateCheck | None:
         """Compare the verdicts."""
         if trials is None:
             return None
         storage = self.context.storage
-        first = read_csv(storage.read_bytes(ranking.path).decode())
-        decided = [row.pool for row in first if row.verdict in DECIDED]
-        text = write_flips(flips(first, ranked(self.context, _only(pools, decided), trials)))
+        rows = read_csv(storage.read_bytes(ranking.path).decode())
+        seeds = range(self.config.trials.seeds)
+        chosen = _only(pools, _decided(rows))
+        # Judged as strictly as the first time, and in its unit: else verdicts would flip by that.
+        try:
+            again = ranked(self.context, chosen, trials, seeds, first=first, family=len(rows))
+        except SandboxError as error:
+            self.context.progress.note(f"learning_rate: cannot be judged: {error}")
+            return None
+        text = write_flips(flips(rows, again))
         path = f"{self.context.folder}/learning_rate.csv"
         storage.write_bytes(path, text.encode())
         return LearningRateCheck(content_id("learning_rate", text), path)
+
+
+def _decided(rows: Sequence[RankingRow]) -> list[str]:
+    """Return the pools that were called better or worse; self-tests must be, and tell nothing."""
+    buckets = (row for row in rows if row.kind is PoolKind.BUCKET)
+    return [row.pool for row in buckets if row.verdict in ("better", "worse")]
 
 
 def _only(pools: Pools, names: list[str]) -> Pools:

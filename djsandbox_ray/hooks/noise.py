@@ -7,8 +7,10 @@ from typing import Any
 from djsandbox_ray.analysis.design import Design
 from djsandbox_ray.analysis.noise import NoiseFloor
 from djsandbox_ray.analysis.ranking import control_scores
+from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.hooks.hook import HOOKS, Hook
-from djsandbox_ray.hooks.study import Inputs, Study, configured_family, study_identity
+from djsandbox_ray.hooks.model import configured_family, study_identity
+from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Dataset, Noise, PoolKind, Pools, Statistics
 from djsandbox_ray.reporting import Unit, noise_lines
@@ -34,8 +36,9 @@ class MeasureNoise(Hook):
         evaluation = config.evaluation.model_dump(
             mode="json", include={"metrics", "score", "aggregate"}
         )
-        size = config.pools.size
-        return content_id("noise", family.identity(), config.trials.budget, evaluation, size)
+        sources = (config.dataset, config.evaluation.dataset)
+        stamps = [SOURCES.get(source.type)(source).stamp() for source in sources]
+        return content_id("noise", family.identity(), config.trials.budget, evaluation, stamps)
 
     def run(
         self, dataset: Dataset, evaluation: Dataset, statistics: Statistics, pools: Pools
@@ -66,13 +69,14 @@ class MeasureNoise(Hook):
             controls=len(controls),
             seeds=config.trials.seeds,
             draw_share=pools.draw_size / pools.size,
-            buckets=config.pools.buckets,
+            bucket_share=pools.size / pools.eligible,
         )
         floor = NoiseFloor.from_controls(controls, design, config.evaluation.alpha)
         content = {"comparable": self.comparable(), "noise": floor.to_json()}
         path = f"{self.context.folder}/noise.json"
         self.context.storage.write_json(path, content)
-        for line in noise_lines(floor, Unit.of(config.evaluation.aggregate)):
+        unit, stopping = Unit.of(config.evaluation.aggregate), config.trials.early_stopping
+        for line in noise_lines(floor, unit, stopping=stopping.type != "none"):
             self.context.progress.note(f"noise: {line}")
         return Noise(content_id("noise", pools.id, content), path)
 

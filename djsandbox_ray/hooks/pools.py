@@ -41,6 +41,7 @@ class BuildPools(Hook):
             pools=built.pools,
             size=built.size,
             draw_size=built.draw_size,
+            eligible=built.eligible,
             seed=self.config.pools.seed,
             not_testable=built.not_testable,
             contrast=built.contrast,

@@ -22,7 +22,7 @@ class RankPools(Hook):
 
     def run(self, pools: Pools, trials: Trials) -> Ranking:
         """Score every completed trial and judge every pool."""
-        text = write_csv(ranked(self.context, pools, trials))
+        text = write_csv(ranked(self.context, pools, trials, range(self.config.trials.seeds)))
         path = f"{self.context.folder}/ranking.csv"
         self.context.storage.write_bytes(path, text.encode())
         return Ranking(content_id("ranking", text), path)

@@ -49,6 +49,9 @@ from djsandbox_ray.reporting import (
 from djsandbox_ray.reporting.composition import label_shares, read_labels
 
 _CHUNK_ROWS = 65536
+# Among so many a pool must end to count as one that should not have been given up, where the way of
+# stopping names no number of its own.
+_BEST = 3
 
 
 @HOOKS.register("report")
@@ -78,12 +81,14 @@ class WriteReport(Hook):
         confirmed = read_confirmation(self._text(confirmation.path)) if confirmation else []
         flipped = read_flips(self._text(learning_rate.path)) if learning_rate else []
         floor = NoiseFloor.from_json(storage.read_json(noise.path)["noise"])
+        stopping = self.config.trials.early_stopping.type != "none"
         lines = [
             *confirmation_notes(confirmed),
             *flips_notes(flipped),
             *self._stopping(pools, trials, rows),
             *realised_lines(realised(floor, rows), unit),
         ]
+        before = noise_lines(floor, unit, stopping=stopping)
         figure = bar_chart(
             rows,
             title=f"{self.config.name}: change against the controls",
@@ -97,7 +102,7 @@ class WriteReport(Hook):
             self.config.name,
             rows,
             unit=unit,
-            lines=[*lines, *(f"Before the study: {line}." for line in noise_lines(floor, unit))],
+            lines=[*lines, *(f"Before the study: {line}." for line in before)],
             before=[confirmation_section(confirmed, unit)] if confirmed else [],
             figures={"Change against the controls": figure},
             facts=self._facts(dataset, leak, pools, trials),
@@ -129,7 +134,7 @@ class WriteReport(Hook):
             for row in rows
             if row.kind is PoolKind.BUCKET and np.isfinite(row.change)
         }
-        audit = wrong_stops(checked, finals, getattr(config, "keep", 1))
+        audit = wrong_stops(checked, finals, getattr(config, "keep", _BEST))
         stoppable = {pool.id for pool in pools.pools if pool.kind is PoolKind.BUCKET}
         savings = saved(finished(self.context, trials), stoppable)
         return stopping_lines(sum(row.verdict == "stopped" for row in rows), audit, savings)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import TypeAdapter
 
 from djsandbox_ray.analysis.ranking import rank
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.records import Pools, RankingRow, TrialRecord, Trials
+from djsandbox_ray.records import PoolKind, Pools, RankingRow, TrialRecord, Trials
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.trials.stopping.stopping import Decision
 from djsandbox_ray.trials.tables import read_records
@@ -15,7 +17,13 @@ _DECISION = TypeAdapter(Decision)
 
 
 def ranked(
-    context: Context, pools: Pools, trials: Trials, measured_in: Trials | None = None
+    context: Context,
+    pools: Pools,
+    trials: Trials,
+    seeds: Sequence[int],
+    *,
+    first: Trials | None = None,
+    family: int | None = None,
 ) -> list[RankingRow]:
     """Judge the pools of a study by its finished trials.
 
@@ -23,22 +31,32 @@ def ranked(
         context: of the run.
         pools: of the study.
         trials: of the study.
-        measured_in: the study whose controls make the unit of the changes; by default this one.
+        seeds: of the study.
+        first: the study whose controls make the unit of the changes; by default this one.
+        family: pools over which errors are controlled; by default those of the study.
     """
     evaluation = context.config.evaluation
     records = finished(context, trials)
-    first = finished(context, measured_in) if measured_in else []
+    reference = _controls(context, first) if first else []
     return rank(
         pools.pools,
         records,
-        seeds=sorted({record.spec.seed for record in records}),
+        seeds=seeds,
         metrics=evaluation.score,
         aggregate=evaluation.aggregate,
         alpha=evaluation.alpha,
         draw_share=pools.draw_size / pools.size,
-        buckets=context.config.pools.buckets,
-        measured_in=[record for record in first if record.spec.pool.startswith("control/")],
+        bucket_share=pools.size / pools.eligible,
+        family=family,
+        measured_in=reference,
     )
+
+
+def _controls(context: Context, trials: Trials) -> list[TrialRecord]:
+    """Read the control trials of a study."""
+    kinds = context.storage.read_table(trials.trials, ["trial", "kind"]).to_pylist()
+    controls = {row["trial"] for row in kinds if row["kind"] == PoolKind.CONTROL}
+    return [record for record in finished(context, trials) if record.spec.id in controls]
 
 
 def finished(context: Context, trials: Trials) -> list[TrialRecord]:

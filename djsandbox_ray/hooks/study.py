@@ -12,10 +12,10 @@ import ray
 from numpy.typing import NDArray
 
 from djsandbox_ray.analysis.aggregate import Aggregate
-from djsandbox_ray.config import RunConfig
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.model import configured_family
 from djsandbox_ray.hooks.results import decisions
 from djsandbox_ray.hooks.watch import Watch
 from djsandbox_ray.identity import content_id
@@ -35,7 +35,7 @@ from djsandbox_ray.records import (
 )
 from djsandbox_ray.sections import Component
 from djsandbox_ray.trials.engine import run_trials
-from djsandbox_ray.trials.family import FAMILIES, ModelFamily
+from djsandbox_ray.trials.family import ModelFamily
 from djsandbox_ray.trials.plan import plan_trials
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
 from djsandbox_ray.trials.store import TrialStore
@@ -72,6 +72,8 @@ class Study:
     """Pools of other kinds are left out."""
     model: Component | None = None
     """In place of the configured one."""
+    optional: bool = False
+    """Whether the run goes on even if every trial fails."""
 
     @cached_property
     def pools(self) -> dict[str, Pool]:
@@ -89,6 +91,11 @@ class Study:
         evaluation, settings = self.inputs.evaluation, self.context.config.evaluation
         split = Split.read(evaluation.id, self.context.storage.uri(evaluation.table))
         return Suite(settings.metrics, split, settings.score)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Samples seen at every report; the last is the budget."""
+        return self.stopping.rung_samples(self.context.config.trials.budget)
 
     @cached_property
     def specs(self) -> list[TrialSpec]:
@@ -131,7 +138,9 @@ class Study:
         todo = [spec for spec in self.specs if spec.id not in self.settled]
         records = dict(self.settled)
         progress.stage(self.stage, total=len(self.specs))
-        watch = Watch(context, self.stage, self.pools, self.inputs.statistics)
+        watch = Watch(
+            context, self.stage, self.pools, self.inputs.statistics, optional=self.optional
+        )
         for record in records.values():
             watch.track(record)
         if records:
@@ -140,7 +149,7 @@ class Study:
         store = TrialStore(context.storage)
 
         def on_record(record: TrialRecord) -> None:
-            record = replace(record, owner=self._owner)
+            record = self._owned(record)
             records[record.spec.id] = record
             store.save(record)
             watch.track(record)
@@ -154,10 +163,21 @@ class Study:
                 stopping,
                 self._competition(),
                 on_record,
-                watch.waiting,
                 folder=f"{context.folder}/tune",
+                on_waiting=watch.waiting,
             )
         return [records[spec.id] for spec in self.specs]
+
+    def _owned(self, record: TrialRecord) -> TrialRecord:
+        """Put a record on this study's account, less what earlier owners have paid for."""
+        known = self.known.get(record.spec.id)
+        if known is None or known.owner == self._owner:
+            billed = (known.billed_seconds, known.billed_reports) if known else (0.0, 0)
+        else:
+            billed = (known.held_seconds, len(known.reports))
+        return replace(
+            record, owner=self._owner, billed_seconds=billed[0], billed_reports=billed[1]
+        )
 
     def write(self, records: Sequence[TrialRecord]) -> Trials:
         """Write the tables of trials and of curves."""
@@ -168,7 +188,14 @@ class Study:
         storage.write_table(paths[0], trials_table(records, self.pools, flops))
         storage.write_table(paths[1], curves_table(records))
         states = [record.state for record in records]
-        outcome = [[record.spec.id, str(record.state)] for record in records]
+        outcome = [
+            [
+                record.spec.id,
+                str(record.state),
+                [[report.samples, report.metrics] for report in record.reports[-1:]],
+            ]
+            for record in records
+        ]
         return Trials(
             id=content_id("trials", self.inputs.pools.id, outcome),
             trials=paths[0],
@@ -223,7 +250,7 @@ class Study:
             pools=self.pools,
             specs=self.specs,
             known=self.known,
-            rungs=config.trials.rung_samples(),
+            rungs=self.rungs,
             metrics=config.evaluation.score,
             aggregate=Aggregate(config.evaluation.aggregate),
             decisions=decisions(storage, self._race),
@@ -237,31 +264,21 @@ class Study:
         dataset, evaluation = self.inputs.dataset, self.inputs.evaluation
         return Shared(
             family=self.family,
-            prepared=self.family.prepare(storage.uri(dataset.table), storage.uri(evaluation.table)),
+            prepared=self._prepared(storage.uri(dataset.table), storage.uri(evaluation.table)),
             suite=self.suite,
             pools=pools,
             members={name: ray.put(self.rows(pool)) for name, pool in pools.items()},
             draw_size=self.inputs.pools.draw_size,
             base_seed=self.inputs.pools.seed,
-            rungs=config.rung_samples(),
+            rungs=self.rungs,
             storage=storage.url,
             resources=config.resources,
             retries=config.retries,
         )
 
-
-def configured_family(config: RunConfig, model: Component | None = None) -> ModelFamily:
-    """Return the family of the run's model, or of another, as it trains on the run's devices."""
-    model = model or config.trials.model
-    gpus = config.trials.resources.gpus_per_worker
-    return FAMILIES.get(model.type)(model).resolved(gpus)
-
-
-def study_identity(config: RunConfig) -> Any:
-    """Return plain data that decides which trials a study consists of; not where they run."""
-    trials = config.trials
-    return [
-        configured_family(config).identity(),
-        trials.model_dump(mode="json", exclude={"model", "resources", "retries"}),
-        [metric.model_dump(mode="json") for metric in config.evaluation.metrics],
-    ]
+    def _prepared(self, train: str, evaluation: str) -> Any:
+        """Return what the family prepares, once per run: studies share tables and architecture."""
+        key = content_id("prepared", train, evaluation, self.family.prepared_by())
+        if key not in self.context.prepared:
+            self.context.prepared[key] = self.family.prepare(train, evaluation)
+        return self.context.prepared[key]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from djsandbox_ray.hooks.hook import HOOKS, Hook
-from djsandbox_ray.hooks.study import Inputs, Study, study_identity
+from djsandbox_ray.hooks.model import study_identity
+from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.records import Dataset, Pools, Statistics, Trials
 
 

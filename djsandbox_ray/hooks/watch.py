@@ -15,14 +15,30 @@ _HOPELESS = 6
 
 
 class Watch:
-    """Passes on the records of the trials of a study."""
+    """Passes on the records of the trials of a study.
+
+    Args:
+        context: of the run.
+        stage: the study's name.
+        pools: of the study, by id.
+        statistics: that pools were made of.
+        optional: whether the run goes on even if every trial fails.
+    """
 
     def __init__(
-        self, context: Context, stage: str, pools: Mapping[str, Pool], statistics: Statistics
+        self,
+        context: Context,
+        stage: str,
+        pools: Mapping[str, Pool],
+        statistics: Statistics,
+        *,
+        optional: bool = False,
     ) -> None:
         self._context = context
         self._stage = stage
         self._pools = pools
+        self._optional = optional
+        self._ended: set[str] = set()
         self._operators = {item.name: item.operator for item in statistics.statistics}
 
     def track(self, record: TrialRecord) -> None:
@@ -79,12 +95,14 @@ class Watch:
             self._context.progress.note(
                 f"{self._stage}: {record.spec.pool} seed {record.spec.seed} FAILED: {record.error}"
             )
-        _give_up_if_hopeless(records)
+        self._ended |= {record.spec.id} if record.state is not TrialState.RUNNING else set()
+        if not self._optional:
+            _give_up_if_hopeless([entry for entry in records if entry.spec.id in self._ended])
 
 
 def _give_up_if_hopeless(records: Iterable[TrialRecord]) -> None:
     """End the run when nothing but failures has come back: the rest would be paid for in vain."""
-    ended = [record for record in records if record.state is not TrialState.RUNNING]
+    ended = list(records)
     if len(ended) >= _HOPELESS and all(record.state is TrialState.FAILED for record in ended):
         raise SandboxError(
             f"all of the first {len(ended)} trials failed; the last: {ended[-1].error}"

@@ -39,7 +39,7 @@ def trial_cost(
     did again after a crash, is in the seconds, which are those its placement was held.
 
     Args:
-        records: the trials, each counted in full.
+        records: the trials, each counted on its owner's account.
         stage: name of the stage.
         workers: of every trial.
         cpus_per_worker: CPUs that Ray reserves per worker.
@@ -80,6 +80,14 @@ def trial_costs_by_state(
     )
 
 
+def _samples(record: TrialRecord) -> int:
+    """Return the samples trained on the account of the record's owner."""
+    if len(record.reports) <= record.billed_reports:
+        return 0
+    before = record.reports[record.billed_reports - 1].samples if record.billed_reports else 0
+    return record.reports[-1].samples - before
+
+
 def _cost_of(
     records: Sequence[TrialRecord],
     held: tuple[float, float],
@@ -87,10 +95,10 @@ def _cost_of(
     evaluation_flops: float | None,
 ) -> tuple[int, float | None, float, float]:
     """Return samples, operations, CPU-seconds and GPU-seconds; ``held``: CPUs, GPUs per trial."""
-    samples = sum(record.reports[-1].samples for record in records if record.reports)
-    evaluations = sum(len(record.reports) for record in records)
+    samples = sum(_samples(record) for record in records)
+    evaluations = sum(len(record.reports[record.billed_reports :]) for record in records)
     flops = None
     if train_flops is not None and evaluation_flops is not None:
         flops = samples * train_flops + evaluations * evaluation_flops
-    seconds = fsum(record.held_seconds for record in records)
+    seconds = fsum(record.held_seconds - record.billed_seconds for record in records)
     return samples, flops, seconds * held[0], seconds * held[1]

@@ -33,6 +33,8 @@ class Construction:
     """Rows of every pool."""
     draw_size: int
     """Rows that one trial trains on."""
+    eligible: int
+    """Rows that are not excluded."""
     not_testable: tuple[NotTestable, ...]
     contrast: dict[str, float]
     """Per statistic with enough values, the untestable ones included: see
@@ -88,6 +90,7 @@ def construct(
         pools=tuple(pool for pool, _ in arms),
         size=size,
         draw_size=draw_size,
+        eligible=len(rows),
         not_testable=tuple(
             NotTestable(name, found.reason)
             for name, found in probes.items()

@@ -22,6 +22,7 @@ def to_json(pools: Pools) -> dict[str, Any]:
         "assignments": pools.assignments,
         "size": pools.size,
         "draw_size": pools.draw_size,
+        "eligible": pools.eligible,
         "seed": pools.seed,
         "pools": [_pool_to_json(pool, pools) for pool in pools.pools],
         "statistics": {
@@ -48,6 +49,7 @@ def from_json(value: dict[str, Any]) -> Pools:
             pools=tuple(_pool_from_json(item) for item in value["pools"]),
             size=value["size"],
             draw_size=value["draw_size"],
+            eligible=value["eligible"],
             seed=value["seed"],
             not_testable=tuple(
                 NotTestable(item["statistic"], item["reason"]) for item in value["not_testable"]

@@ -65,6 +65,8 @@ class Pools:
     """Rows of every pool."""
     draw_size: int
     """Rows that one trial trains on."""
+    eligible: int
+    """Rows of the dataset that pools are made of; the others are kept out of every pool."""
     seed: int
     not_testable: tuple[NotTestable, ...] = ()
     contrast: dict[str, float] = field(default_factory=dict)

@@ -63,7 +63,11 @@ class TrialRecord:
     held_seconds: float = 0.0
     """For how long its CPUs and GPUs were held for it, over all attempts; pauses do not count."""
     owner: str | None = None
-    """The run and stage that trained it."""
+    """The run and stage that trained it, or went on with it last."""
+    billed_seconds: float = 0.0
+    """Of ``held_seconds``, what earlier owners have on their account."""
+    billed_reports: int = 0
+    """The reports that earlier owners have on their account, the first ones."""
 
     @property
     def settled(self) -> bool:

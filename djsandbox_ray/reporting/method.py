@@ -8,14 +8,21 @@ from djsandbox_ray.analysis.racing import AuditReport, Savings
 from djsandbox_ray.reporting.ranking import Unit
 
 
-def noise_lines(floor: NoiseFloor, unit: Unit) -> list[str]:
-    """Say which effect a study can find, from the noise of its controls."""
+def noise_lines(floor: NoiseFloor, unit: Unit, *, stopping: bool) -> list[str]:
+    """Say which effect a study can find, from the noise of its controls.
+
+    Args:
+        floor: the noise, and what follows from it.
+        unit: what changes are measured in.
+        stopping: whether pools may be given up early.
+    """
     design, found, width = floor.design, floor.detectable, floor.half_width
     lines = [
         f"with {design.controls} control arms and {design.seeds} "
         f"{'seed' if design.seeds == 1 else 'seeds'}, a pool that is {unit.size(found.value)} "
         f"better is called better with 80 % probability (90 % range of this estimate: "
-        f"{unit.size(found.low)} to {unit.size(found.high)})",
+        f"{unit.size(found.low)} to {unit.size(found.high)})"
+        + (", unless it is given up early because others are far better" if stopping else ""),
         f"intervals will be about {unit.size(width.value)} to each side "
         f"({unit.size(width.low)} to {unit.size(width.high)})",
     ]

@@ -50,7 +50,7 @@ class Checkpoint:
         first = self._group.rank == 0
         reports = [kept for kept in self.reports() if kept.samples < report.samples]
         if first:
-            self._storage.remove(folder)  # left by an attempt that was cut off
+            self._remove(report.samples)  # left by an attempt that was cut off
         self._group.barrier()
         self._write(folder, write)
         self._group.barrier()
@@ -59,9 +59,9 @@ class Checkpoint:
         if isfinite(report.loss) and all(map(isfinite, report.metrics.values())):
             mark = {"group": self._mark(), "reports": [asdict(kept) for kept in (*reports, report)]}
             self._storage.write_json(f"{folder}/{_DONE}", mark)
-            for name in self._storage.names(self._folder):
-                if name != str(report.samples):
-                    self._storage.remove(f"{self._folder}/{name}")
+            for samples in self._rungs():
+                if samples < report.samples:
+                    self._remove(samples)
 
     @contextmanager
     def load(self) -> Iterator[tuple[int, Path] | None]:
@@ -86,11 +86,22 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Delete all checkpoints of the trial."""
+        for samples in self._rungs():
+            self._remove(samples)
         self._storage.remove(self._folder)
 
+    def _rungs(self) -> list[int]:
+        """Return the samples seen at the rungs of which something is kept, in order."""
+        names = self._storage.names(self._folder)
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def _remove(self, samples: int) -> None:
+        """Delete a checkpoint, first what makes it count."""
+        self._storage.remove(f"{self._folder}/{samples}/{_DONE}")
+        self._storage.remove(f"{self._folder}/{samples}")
+
     def _newest(self) -> tuple[int, tuple[RungReport, ...]] | None:
-        rungs = sorted(map(int, self._storage.names(self._folder)), reverse=True)
-        for samples in rungs:
+        for samples in reversed(self._rungs()):
             path = f"{self._folder}/{samples}/{_DONE}"
             if self._storage.exists(path):
                 mark = self._storage.read_json(path)

@@ -63,8 +63,3 @@ class TrialsConfig(Section):
     rung; one that diverged is not."""
     resources: Resources = Resources()
     """What each trial occupies."""
-
-    def rung_samples(self) -> tuple[int, ...]:
-        """Return the samples seen at every report, the budget last."""
-        rungs = self.early_stopping.rungs
-        return (*(max(1, round(rung * self.budget)) for rung in rungs), self.budget)

@@ -15,7 +15,7 @@ from ray.tune.error import TuneError
 
 from djsandbox_ray.cluster import check_placeable
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.records import TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.records import PoolKind, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.gang import bundles
@@ -31,8 +31,8 @@ def run_trials(
     stopping: Stopping,
     competition: Competition,
     on_record: Callable[[TrialRecord], None],
-    on_waiting: Callable[[Sequence[Mapping[str, float]] | None], None],
     folder: str,
+    on_waiting: Callable[[Sequence[Mapping[str, float]] | None], None] = lambda group: None,
 ) -> None:
     """Run every trial to its end, or until it is stopped, and hand over its record as it changes.
 
@@ -45,9 +45,9 @@ def run_trials(
         stopping: how trials are stopped early.
         competition: the study that the trials are part of.
         on_record: called in this process after every start, report and end of a trial.
+        folder: a folder of the storage for Tune's own files, removed at the end.
         on_waiting: called again and again with the bundles that a trial needs while nothing can
             run for want of them, and with None when that is over.
-        folder: a folder of the storage for Tune's own files, removed at the end.
 
     Raises:
         BadInput: the cluster can never place a trial.
@@ -61,6 +61,12 @@ def run_trials(
 
     def keep(record: TrialRecord) -> None:
         on_record(record)
+        kind = competition.pools[record.spec.pool].kind
+        if record.state is TrialState.STOPPED and kind is not PoolKind.BUCKET:
+            raise SandboxError(
+                f"early stopping has stopped a trial of {record.spec.pool}: controls and "
+                "self-tests must run to the end, everything is compared with them"
+            )
         if record.settled:
             Checkpoint(shared.storage, record.spec.id).remove()
 

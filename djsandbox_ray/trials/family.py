@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class ModelFamily(ABC):
         """Return plain data that decides the result of a training, beside the task."""
         return self.config.model_dump(mode="json")
 
-    def resolved(self, gpus: float) -> ModelFamily:
+    def resolved(self, gpus: float) -> Self:
         """Return the family with all decided that depends on the device and changes the result.
 
         Args:
@@ -88,6 +88,10 @@ class ModelFamily(ABC):
             evaluation: URI of the Lance table of the trusted split.
         """
         return train, evaluation
+
+    def prepared_by(self) -> Any:
+        """Return plain data that decides what :meth:`prepare` returns, beside the tables."""
+        return self.identity()
 
     @abstractmethod
     def train(self, task: TrialTask, shared: Any) -> Iterator[RungReport]:

@@ -82,7 +82,10 @@ class Gang:
             return dict(results[0])
         diverged = sum(result["failure"]["diverged"] for result in failures)
         if diverged < self._resources.workers:
-            self.close()
+            try:
+                self.close()
+            except SandboxError as error:
+                raise SandboxError(f"{failures[0]['failure']['error']}; {error}") from error
         return dict(failures[0])
 
     def close(self) -> None:

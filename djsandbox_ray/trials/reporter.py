@@ -98,6 +98,8 @@ class Reporter(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Close the accounts of trials that no longer run: Tune does not tell of pauses."""
+        if self.raised:  # Tune swallows what is raised while it stops a trial
+            raise self.raised
         self._look_for_room(trials)
         if not self._held_since:
             return

@@ -23,7 +23,12 @@ class TrialStore:
         self._storage = storage
 
     def save(self, record: TrialRecord) -> None:
-        """Replace what is known of a trial."""
+        """Replace what is known of a trial.
+
+        What another run has settled in the meantime stays: it is the same trial.
+        """
+        if not record.settled and (known := self.load(record.spec)) and known.settled:
+            return
         self._storage.write_json(self._path(record.spec.id), asdict(record))
 
     def load(self, spec: TrialSpec) -> TrialRecord | None:

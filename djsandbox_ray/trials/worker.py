@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import Pool, RungReport
 from djsandbox_ray.trials.checkpoint import Checkpoint
@@ -101,7 +101,7 @@ class TrialWorker:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             failure = {
                 "error": reason,
-                "diverged": isinstance(error, Diverged),
+                "diverged": isinstance(error, Diverged | NotFinite),
                 "traceback": format_exc(),
             }
             return {"failure": failure, "done": True}

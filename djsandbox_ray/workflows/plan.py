@@ -12,7 +12,8 @@ from rich.text import Text
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.hooks.hook import HOOKS, Context
-from djsandbox_ray.hooks.study import Inputs, configured_family
+from djsandbox_ray.hooks.model import configured_family
+from djsandbox_ray.hooks.study import Inputs
 from djsandbox_ray.hooks.trials import RunTrials, study
 from djsandbox_ray.ledger import CostPlan, check, plan_cost
 from djsandbox_ray.records import Dataset, Pools, Statistics
@@ -49,9 +50,10 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     total = arms * config.trials.seeds
     todo = total - sum(trial["cached"] for trial in listed)
     confirmation = _confirmation(config) if trials else 0
+    second_rate = total if config.learning_rate_check else 0
     flops = configured_family(config).flops_per_sample()
-    samples = (todo + confirmation) * config.trials.budget
-    cost = cost_plan(config, total + confirmation, flops)
+    samples = (todo + confirmation + second_rate) * config.trials.budget
+    cost = cost_plan(config, total + confirmation + second_rate, flops)
     return {
         "name": config.name,
         "storage": context.storage.shown,
@@ -61,6 +63,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "trials": total,
         "trials_to_run": todo,
         "confirmation_trials": confirmation,
+        "learning_rate_trials": second_rate,
         "samples_to_train": samples,
         "flops_to_train": None if flops is None else samples * flops,
         "cost": cost
@@ -104,7 +107,8 @@ def check_budget(config: RunConfig, over_budget: bool) -> None:
         return
     made = make_plan(config)
     flops = configured_family(config).flops_per_sample()
-    cost = cost_plan(config, made["trials"] + made["confirmation_trials"], flops)
+    kinds = ("trials", "confirmation_trials", "learning_rate_trials")
+    cost = cost_plan(config, sum(made[kind] for kind in kinds), flops)
     if cost is not None:
         check(cost, over_budget)
 
@@ -165,7 +169,8 @@ def plan_table(made: dict[str, Any]) -> Group:
         f"{made['name']} in {made['storage']}",
         f"pools   {made['pools']}{bound}, controls and self-tests included",
         f"trials  {made['trials']}: {hits} found in the cache, {made['trials_to_run']} to run, "
-        f"and at most {made['confirmation_trials']} to confirm",
+        f"at most {made['confirmation_trials']} to confirm and "
+        f"{made['learning_rate_trials']} at a second learning rate",
         f"samples {made['samples_to_train']:,} to train on, less what early stopping saves",
         f"compute {'not counted' if flops is None else f'{flops:.3g} floating-point operations'}",
     ]

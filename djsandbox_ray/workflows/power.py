@@ -11,7 +11,7 @@ from rich.text import Text
 
 from djsandbox_ray.analysis.design import Design
 from djsandbox_ray.analysis.noise import NoiseFloor
-from djsandbox_ray.analysis.power import cheapest_designs, rescale
+from djsandbox_ray.analysis.power import MOST_CONTROLS, MOST_SEEDS, cheapest_designs, rescale
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.noise import MeasureNoise
@@ -34,12 +34,15 @@ def make_power(config: RunConfig, effect: float | None) -> dict[str, Any]:
     """
     context = open_context(config, Progress(Console(quiet=True)))
     run, floor = _find(context.storage, config.name, MeasureNoise(context).comparable())
-    planned = floor.under(_design(config))
+    planned = floor.under(_design(config), config.evaluation.alpha)
+    if planned.detectable.value == 0:
+        raise BadInput(f"the controls of the run {run!r} do not scatter at all: any effect is seen")
     wanted = planned.detectable.value if effect is None else effect
     noise = rescale(floor.within, floor.bucket, floor.measured, planned.design)
-    designs = cheapest_designs(wanted, *noise, planned.design, alpha=floor.alpha)
+    designs = cheapest_designs(wanted, *noise, planned.design, alpha=planned.alpha)
     return {
         "from": run,
+        "early_stopping": config.trials.early_stopping.type != "none",
         "unit": str(Unit.of(config.evaluation.aggregate)),
         "planned": planned.to_json(),
         "effect": wanted,
@@ -62,10 +65,13 @@ def power_table(made: dict[str, Any]) -> Group:
     """Return it for the terminal."""
     unit = Unit(made["unit"])
     lines = [f"noise measured by the run {made['from']!r}"]
-    lines += noise_lines(NoiseFloor.from_json(made["planned"]), unit)
+    lines += noise_lines(
+        NoiseFloor.from_json(made["planned"]), unit, stopping=made["early_stopping"]
+    )
     wanted = f"{unit.text(made['effect'])} {unit}"
     if not made["designs"]:
-        lines.append(f"no design of up to 40 controls and 50 seeds finds {wanted}")
+        most = f"{MOST_CONTROLS} controls and {MOST_SEEDS} seeds"
+        lines.append(f"no design of up to {most} finds {wanted}")
         return Group(Text("\n".join(lines)))
     table = Table(
         title=f"designs that find {wanted} with 80 % power, cheapest first",
@@ -108,5 +114,5 @@ def _design(config: RunConfig) -> Design:
         controls=config.pools.control_count(buckets),
         seeds=config.trials.seeds,
         draw_share=config.pools.draw_share,
-        buckets=config.pools.buckets,
+        bucket_share=1 / config.pools.buckets,
     )

@@ -85,7 +85,7 @@ def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, 
 
 
 def _keep_cost(workflow: Workflow, job: Job, context: Context, cost: dict[str, Any]) -> None:
-    """Keep what a job cost; the time of earlier attempts at the same artifact is added."""
+    """Keep what a job cost, with the wall time of earlier endings of the same artifact."""
     path = f"{context.folder}/costs.json"
     known = context.storage.read_json(path) if context.storage.exists(path) else {}
     earlier = known.get(job.id)

@@ -35,6 +35,8 @@ def sync_run(name: str, url: str, uri: str | None) -> Replayed:
         raise BadInput(
             "the kept configuration holds no passwords: name the server again with --uri"
         )
+    if tracking["type"] == "none":
+        raise BadInput(f"the run {name!r} was configured without a tracker: name one with --uri")
     kind = TRACKERS.get(tracking["type"])
     config = kind.Config.model_validate(tracking)
     return replay(storage, folder, lambda: kind(config, storage))

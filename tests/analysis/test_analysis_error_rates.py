@@ -1,16 +1,17 @@
 """Whole studies by simulation: how often the verdicts are wrong, and how wide the intervals are.
 
 A study has 6 statistics with 3 buckets, C control arms and 3 seeds; ``m_b`` is the draw size over
-the bucket size and ``data`` the share of a draw's variance that comes from its samples, the rest
+the bucket size, ``share`` that of the bucket over the dataset's (a third, or less where buckets
+are trimmed) and ``data`` the share of a draw's variance that comes from its samples, the rest
 coming from training. A score is
 
     seed effect (common to all arms) + bucket + draw + training,
 
-with the finite-population variances: bucket data * m_b * (1 - 1/3), draw data * (1 - m_b), training
-1 - data. The three buckets of a statistic partition the dataset, so their parts add up to 0 (they
-are negatively correlated); a control is one bucket of a partition of its own. Three procedures:
-the moderated variance, and what it comes from: the variance between controls alone (B), and that
-within arms alone at its worst case (C).
+with the finite-population variances: bucket data * m_b * (1 - share), draw data * (1 - m_b),
+training 1 - data. The three buckets of a statistic are disjoint: untrimmed they partition the
+dataset, their parts add up to 0, and trimmed ones too are negatively correlated; a control is one
+bucket of a partition of its own. Three procedures: the moderated variance, and what it comes from:
+the variance between controls alone (B), and that within arms alone at its worst case (C).
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from djsandbox_ray.analysis import Design, Moderation, between_variance, critica
 from djsandbox_ray.analysis.squeeze import squeeze
 
 STATISTICS, BUCKETS, SEEDS, ALPHA = 6, 3, 3, 0.05
+PLAIN = 1 / BUCKETS
 POOLS = STATISTICS * BUCKETS
 STUDIES = 20_000
 SETTINGS = [(0.67, 0.8), (0.67, 0.2), (0.5, 0.8), (0.5, 0.5), (0.33, 0.8), (0.33, 0.2), (0.2, 0.5)]
+TRIMMED = [(1 / 6, 1.0), (1 / 6, 0.8), (1 / 60, 1.0), (1 / 60, 0.8)]
 NO_GAIN = [(0.67, 0.8), (0.67, 0.2), (0.5, 0.8)]
 DEFAULT_CONTROLS, DEFAULT_SHARE = 8, 0.5
 UNEQUAL = np.repeat([0.1, 1.0, 2.0], POOLS // 3)
@@ -39,13 +42,16 @@ UNEQUAL = np.repeat([0.1, 1.0, 2.0], POOLS // 3)
 MOST_ERRORS = stats.binom.isf(0.001, STUDIES, ALPHA)
 
 
-def simulate(m_b, data, controls, studies=STUDIES, seed=0, scale=1.0):
+def simulate(m_b, data, controls, studies=STUDIES, seed=0, scale=1.0, share=PLAIN):
     """Null scores of shape (studies, pools, seeds) and (studies, controls, seeds)."""
     rng = np.random.default_rng([seed, controls, round(100 * m_b), round(100 * data)])
 
     def buckets(partitions):
-        parts = rng.standard_normal((studies, partitions, BUCKETS)) * math.sqrt(data * m_b)
-        return parts - parts.mean(axis=2, keepdims=True)
+        parts = rng.standard_normal((studies, partitions, BUCKETS))
+        # What is left of the dataset has its part in the mean of all.
+        total = parts.sum(axis=2, keepdims=True)
+        total += math.sqrt(1 / share - BUCKETS) * rng.standard_normal(total.shape)
+        return math.sqrt(data * m_b) * (parts - share * total)
 
     within = math.sqrt(data * (1 - m_b) + (1 - data))
     common = 3.0 * rng.standard_normal((studies, 1, SEEDS))
@@ -68,7 +74,7 @@ class Intervals:
         return int((np.abs(self.effect - truth) > self.half).any(axis=-1).sum())
 
 
-def intervals(pools, controls, draw_share, family=POOLS):
+def intervals(pools, controls, draw_share, family=POOLS, share=PLAIN):
     """What ``verdicts`` does, for many studies at once; the same scores are missing in all."""
     count = controls.shape[1]
     present = np.isfinite(pools[0]).sum(axis=-1)
@@ -82,7 +88,7 @@ def intervals(pools, controls, draw_share, family=POOLS):
         ratio[:, complete] = squeezed.pools / within[:, None]
     half = np.empty(len(pools))
     for value in np.unique(df):
-        these, design = df == value, Design(family, count, SEEDS, draw_share, BUCKETS)
+        these, design = df == value, Design(family, count, SEEDS, draw_share, share)
         moderation = Moderation(design, ALPHA, int(value), shared=bool(complete.all()))
         half[these] = moderation.half_width(between[these], within[these])
     inflation = (ratio + 1 / count) / (1 + 1 / count) * SEEDS / present
@@ -98,7 +104,7 @@ def null_study(m_b, data, controls):
     between = np.sqrt(between_variance(control_scores)).mean()
     within = np.sqrt(squeeze(pools, control_scores).controls).mean()
     df = (POOLS + controls - 1) * (SEEDS - 1)
-    worst = math.sqrt(1 / SEEDS + Design(POOLS, controls, SEEDS, m_b, BUCKETS).bucket_bound)
+    worst = math.sqrt(1 / SEEDS + Design(POOLS, controls, SEEDS, m_b, PLAIN).bucket_bound)
     b = critical_value(ALPHA, POOLS, controls, controls - 1) * scale * between
     c = critical_value(ALPHA, POOLS, controls, df) * scale * within * worst
     return found, b, c
@@ -109,6 +115,22 @@ def null_study(m_b, data, controls):
 def test_family_wise_error_on_null_data_is_at_most_5_percent(m_b, data, controls):
     found, _, _ = null_study(m_b, data, controls)
     assert found.missed() <= MOST_ERRORS
+
+
+@pytest.mark.parametrize("controls", [5, 10])
+@pytest.mark.parametrize("m_b", [0.67, 0.5])
+@pytest.mark.parametrize(("share", "data"), TRIMMED)
+def test_family_wise_error_with_trimmed_buckets_is_at_most_5_percent(share, data, m_b, controls):
+    pools, control_scores = simulate(m_b, data, controls, seed=12, share=share)
+    spread = control_scores.mean(axis=2).var(axis=1, ddof=1).mean()
+    truth = data * m_b * (1 - share) + (1 - data * m_b) / SEEDS
+    assert spread == pytest.approx(truth, rel=0.03)
+    assert intervals(pools, control_scores, m_b, share=share).missed() <= MOST_ERRORS
+
+
+def test_the_error_is_greater_where_trimmed_buckets_are_taken_for_plain_ones():
+    pools, controls = simulate(0.5, 1.0, 5, seed=12, share=1 / 60)
+    assert intervals(pools, controls, 0.5).missed() / STUDIES > 0.09
 
 
 @pytest.mark.parametrize("controls", [5, 10])

@@ -14,7 +14,8 @@ from djsandbox_ray.analysis.power import cheapest_designs, detectable_effect, po
 from djsandbox_ray.analysis.verdicts import verdicts
 from djsandbox_ray.errors import BadInput
 
-DEFAULT = Design(pools=18, controls=8, seeds=3, draw_share=0.5, buckets=3)
+DEFAULT = Design(pools=18, controls=8, seeds=3, draw_share=0.5)
+BUCKETS = 3
 WHOLE = replace(DEFAULT, draw_share=1.0)
 
 designs = st.sampled_from(
@@ -26,7 +27,7 @@ variances = st.floats(1e-6, 1e6)
 def components(design, data):
     """Variances within arms and of buckets, of a draw's variance of 1, ``data`` from samples."""
     m_b = design.draw_share
-    return data * (1 - m_b) + (1 - data), data * m_b * (1 - 1 / design.buckets)
+    return data * (1 - m_b) + (1 - data), data * m_b * (1 - design.bucket_share)
 
 
 def simulate(design, data, effect, studies, seed=0):
@@ -38,8 +39,8 @@ def simulate(design, data, effect, studies, seed=0):
     within, bucket = components(design, data)
 
     def arms(partitions):
-        parts = rng.standard_normal((studies, partitions, design.buckets))
-        parts = (parts - parts.mean(axis=2, keepdims=True)) / math.sqrt(1 - 1 / design.buckets)
+        parts = rng.standard_normal((studies, partitions, BUCKETS))
+        parts = (parts - parts.mean(axis=2, keepdims=True)) / math.sqrt(1 - 1 / BUCKETS)
         return parts * math.sqrt(bucket)
 
     common = 3.0 * rng.standard_normal((studies, 1, design.seeds))
@@ -48,7 +49,7 @@ def simulate(design, data, effect, studies, seed=0):
         noise = rng.standard_normal((*means.shape, design.seeds))
         return common + means[..., None] + math.sqrt(within) * noise
 
-    pools = arms(design.pools // design.buckets)
+    pools = arms(design.pools // BUCKETS)
     pools[:, :, 0] += effect
     pools = pools.reshape(studies, design.pools)
     return scores(pools), scores(arms(design.controls)[:, :, 0])
@@ -63,7 +64,7 @@ def test_the_power_of_simulated_studies(design, data, target):
     half = Moderation(design, 0.05).half_width(
         between_variance(controls), within_variance(np.concatenate([pools, controls], axis=1))
     )
-    estimate = (pools.mean(axis=2) - controls.mean(axis=(1, 2))[:, None])[:, :: design.buckets]
+    estimate = (pools.mean(axis=2) - controls.mean(axis=(1, 2))[:, None])[:, ::BUCKETS]
     # Four standard errors, as if the six pools of a study all had the same fate.
     assert (estimate > half[:, None]).mean() == pytest.approx(target, abs=0.03)
 
@@ -74,8 +75,8 @@ def test_the_power_of_the_verdicts_themselves(data):
     found = []
     for pools, controls in zip(*simulate(DEFAULT, data, effect, 200, seed=1), strict=True):
         scores = {str(i): row for i, row in enumerate(pools)}
-        result = verdicts(scores, controls, draw_share=DEFAULT.draw_share, buckets=DEFAULT.buckets)
-        found += [verdict.verdict == "better" for verdict in result[:: DEFAULT.buckets]]
+        result = verdicts(scores, controls, draw_share=DEFAULT.draw_share)
+        found += [verdict.verdict == "better" for verdict in result[::BUCKETS]]
     assert np.mean(found) == pytest.approx(0.8, abs=0.05)
 
 
@@ -123,17 +124,20 @@ def test_without_noise_every_effect_is_found():
 def test_rescaling_follows_the_finite_population(data):
     # The variance of a draw is 1 at half a bucket of three; it goes with 1 / rows.
     within, bucket = components(DEFAULT, data)
-    for share, buckets in [(0.5, 3), (0.2, 3), (1.0, 3), (0.5, 2), (1.0, 10)]:
-        samples = data * (0.5 / 3) / (share / buckets)
-        planned = replace(DEFAULT, draw_share=share, buckets=buckets)
-        expected = samples * (1 - share) + 1 - data, samples * share * (1 - 1 / buckets)
+    for share, bucket_share in [(0.5, 1 / 3), (0.2, 1 / 3), (1.0, 1 / 3), (0.5, 0.5), (1.0, 0.02)]:
+        samples = data * (0.5 / 3) / (share * bucket_share)
+        planned = replace(DEFAULT, draw_share=share, bucket_share=bucket_share)
+        expected = samples * (1 - share) + 1 - data, samples * share * (1 - bucket_share)
         assert rescale(within, bucket, DEFAULT, planned) == pytest.approx(expected, abs=1e-12)
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.floats(0, 1), st.floats(0.05, 1), st.floats(0.05, 1))
+@given(st.floats(0, 1), *[st.tuples(st.floats(0.05, 1), st.floats(0.01, 0.5))] * 2)
 def test_rescaling_there_and_back(data, measured, planned):
-    first, second = (replace(DEFAULT, draw_share=share) for share in (measured, planned))
+    first, second = (
+        replace(DEFAULT, draw_share=draw, bucket_share=bucket)
+        for draw, bucket in (measured, planned)
+    )
     noise = components(first, data)
     assert rescale(*rescale(*noise, first, second), second, first) == pytest.approx(noise)
 
@@ -171,7 +175,8 @@ def test_alternatives_are_sorted_by_cost_and_include_whole_buckets():
     assert len({plan.design.draw_share for plan in plans}) == len(plans) == 4
     for plan in plans:
         assert plan.trials == (plan.design.pools + plan.design.controls) * plan.design.seeds
-        assert (plan.design.pools, plan.design.buckets) == (DEFAULT.pools, DEFAULT.buckets)
+        assert plan.design.pools == DEFAULT.pools
+        assert plan.design.bucket_share == DEFAULT.bucket_share
     whole = next(plan for plan in plans if plan.design.draw_share == 1)
     assert whole.design.controls >= 8
     # A large effect is found by one draw per arm, the way of the paper.

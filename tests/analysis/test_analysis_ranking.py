@@ -226,11 +226,19 @@ def test_every_judged_pool_has_a_shrunken_change(trials):
 def test_the_design_of_the_draws_counts(trials):
     """What the draws say of the noise of buckets makes other intervals, but no other changes."""
     plain = ranked(trials)
-    for design in ({"draw_share": 0.2}, {"draw_share": 0.2, "buckets": 12}):
+    for design in ({"draw_share": 0.2}, {"draw_share": 0.2, "bucket_share": 1 / 12}):
         rows = ranked(trials, **design)
         assert [row.change for row in rows] == [row.change for row in plain]
         assert all(a.high != b.high for a, b in zip(rows, plain, strict=True))
         plain = rows
+
+
+def test_errors_are_controlled_over_the_pools_that_others_were_chosen_from(trials):
+    plain = ranked(trials)
+    assert ranked(trials, family=5) == ranked(trials, family=1) == plain
+    for row, wide in zip(plain, ranked(trials, family=50), strict=True):
+        assert (wide.pool, wide.change, wide.p) == (row.pool, row.change, row.p)
+        assert wide.high - wide.low > row.high - row.low
 
 
 def test_the_metric_that_carries_a_verdict_is_named(trials):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from djsandbox_ray.analysis.moderated import within_variance
 from djsandbox_ray.analysis.shrinkage import shrink, spread, standard_error
 
 numbers = st.floats(-100, 100).map(lambda x: round(x, 3))
@@ -100,33 +101,44 @@ def test_no_changes_have_no_spread():
         spread([], [])
 
 
-def simulate(data, share, buckets, studies=300, arms=9, seeds=3):
+def simulate(data, share, bucket_share, studies=4000, arms=6, seeds=3):
     """Control scores (studies, arms, seeds): noise of bucket, draw and training; seed effects."""
     rng = np.random.default_rng(1)
-    bucket = np.sqrt(data * share * (1 - 1 / buckets)) * rng.normal(size=(studies, arms, 1))
+    bucket = np.sqrt(data * share * (1 - bucket_share)) * rng.normal(size=(studies, arms, 1))
     trial = np.sqrt(data * (1 - share) + 1 - data) * rng.normal(size=(studies, arms, seeds))
     return bucket + trial + rng.normal(0, 5, size=(studies, 1, seeds))
 
 
-@pytest.mark.parametrize("data", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("data", [0.0, 0.25, 0.5, 0.75, 1.0])
 @pytest.mark.parametrize("share", [0.33, 0.67])
-def test_the_standard_error_is_that_of_a_change(data, share):
-    scores = simulate(data, share, 3)
+@pytest.mark.parametrize("bucket_share", [1 / 3, 1 / 60])
+@pytest.mark.parametrize("arms", [5, 8])
+def test_the_standard_error_is_that_of_a_change(data, share, bucket_share, arms):
+    scores = simulate(data, share, bucket_share, arms=arms + 1)
+    truth = data * share * (1 - bucket_share) + (1 - data * share) / 3
+    known = np.array([standard_error(study[1:], share, bucket_share) for study in scores])
+    variances = known**2 / (1 + 1 / arms) / truth
+    open_ = 3 * variances.std() / np.sqrt(len(variances))
+    assert abs(variances.mean() - 1) < 0.1 + open_
+    # It is steadier than the variance between controls alone.
+    alone = scores[:, 1:].mean(axis=2).var(axis=1, ddof=1) / truth
+    assert ((variances - 1) ** 2).mean() < 0.9 * ((alone - 1) ** 2).mean()
     changes = scores[:, 0].mean(axis=1) - scores[:, 1:].mean(axis=(1, 2))
-    known = np.array([standard_error(study[1:], share, 3) for study in scores])
-    # Cut off on both sides: a little too large where buckets add nothing, too small at most.
-    assert 0.85 < np.sqrt((known**2).mean()) / changes.std() < 1.2
+    assert 0.93 < np.sqrt((known**2).mean()) / changes.std() < 1.07
 
 
-def test_the_standard_error_stays_within_what_the_design_allows():
-    spread_out = np.array([[0.0, 1.0], [10.0, 11.5], [20.0, 20.5], [30.0, 31.0]])
-    rest = spread_out - spread_out.mean(0) - spread_out.mean(1)[:, None] + spread_out.mean()
-    within = (rest**2).sum() / 3
-    most = standard_error(spread_out, 0.5, 3) ** 2 / (1 + 1 / 4)
-    assert most == pytest.approx(within / 2 + within * 2 / 3)
-    whole = standard_error(spread_out) ** 2 / (1 + 1 / 4)
-    assert whole == pytest.approx(spread_out.mean(axis=1).var(ddof=1))
-    alike = spread_out - spread_out.mean(axis=1)[:, None]
-    assert standard_error(alike, 0.5, 3) ** 2 / (1 + 1 / 4) == pytest.approx(within / 2)
-    assert standard_error(spread_out[:, :1], 0.5, 3) > 10
+def test_the_standard_error_by_hand():
+    arms = np.array([[0.0, 1.0], [10.0, 11.5], [20.0, 20.5], [30.0, 31.0]])
+    between, within = arms.mean(axis=1).var(ddof=1), float(within_variance(arms))
+
+    def variance(*shares):
+        return standard_error(arms, *shares) ** 2 / (1 + 1 / 4)
+
+    # V / w from 1/2 to 1/2 + 2/3: weight 0.1 * (5/3) / (2/3), centre 2 (1/2) (7/6) / (5/3).
+    assert variance(0.5, 1 / 3) == pytest.approx(0.75 * between + 0.25 * 0.7 * within)
+    # Draws of nearly nothing: nothing is left to be known from the controls' means.
+    assert variance(0.001, 1 / 3) == pytest.approx(within / 2, rel=1e-3)
+    assert variance() == pytest.approx(between)
+    assert standard_error(arms[:, :1], 0.5) ** 2 == pytest.approx(5 / 4 * arms[:, 0].var(ddof=1))
     assert standard_error(np.ones((4, 2)), 1.0) == 0
+    assert standard_error(np.ones((4, 2)), 0.5) == 0

@@ -148,9 +148,9 @@ def test_the_interval_grows_with_the_number_of_pools():
 
 def test_draws_that_are_smaller_than_the_bucket_moderate_the_variance():
     pools = {"a": [0.56, 0.57, 0.55], "b": [0.5, 0.5, 0.52], "c": [0.49, 0.52, 0.5]}
-    found = verdicts(pools, CONTROLS, draw_share=0.5, buckets=4)
+    found = verdicts(pools, CONTROLS, draw_share=0.5, bucket_share=1 / 4)
     arms = np.concatenate([list(pools.values()), CONTROLS])
-    moderation = Moderation(Design(3, 5, 3, 0.5, 4), 0.05)
+    moderation = Moderation(Design(3, 5, 3, 0.5, 1 / 4), 0.05)
     variances = between_variance(CONTROLS), within_variance(arms)
     half = float(moderation.half_width(*variances))
     for verdict in found:
@@ -214,12 +214,43 @@ def test_scores_without_any_spread_at_any_draw_size(share):
     assert (more.p, more.verdict) == (0.0, "better")
 
 
+def test_a_noisy_pool_beside_controls_whose_trials_do_not_vary_is_judged_by_its_own_variance():
+    controls = np.tile([0.1, 0.7, 0.3], (7, 1))
+    noise = np.array([0.4, -0.3, 0.1])
+    pools = {
+        "steady": controls[0] + 0.01,
+        "noisy": controls[0] + noise,
+        "far": controls[0] + 9 + noise,
+        "few": controls[0] + [0.4, -0.3, NAN],
+        "one": controls[0] + [0.4, NAN, NAN],
+    }
+    found = {v.pool: v for v in verdicts(pools, controls, draw_share=0.5)}
+    assert (found["steady"].p, found["steady"].verdict) == (0.0, "better")
+    assert {found[name].verdict for name in ("noisy", "few", "one")} == {"undecided"}
+    assert found["far"].verdict == "better"
+    half = {name: v.high - v.effect for name, v in found.items()}
+    # Two degrees of freedom of its own, and the worst that a bucket may add.
+    assert half["noisy"] > stats.t.isf(0.025, 2) * noise.std(ddof=1) / math.sqrt(3)
+    assert half["noisy"] == pytest.approx(half["far"])
+    # What no score tells is taken to be as noisy as the noisiest that is known.
+    few = np.std([0.4, -0.3], ddof=1) * math.sqrt(3 / 2)
+    assert half["few"] / half["noisy"] == pytest.approx(few / noise.std(ddof=1))
+    assert half["one"] / half["few"] == pytest.approx(math.sqrt(2))
+    # Two seeds leave one degree of freedom; a bucket's part is found between the controls.
+    apart = controls[:, :2] + 0.1 * np.arange(7)[:, None]
+    rest = {name: row[:2] for name, row in pools.items()}
+    both = verdicts(rest, apart, draw_share=0.5)
+    assert {v.verdict for v in both if v.pool != "far"} == {"undecided"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"draw_share": 0.0}, "draw_share is 0.0"),
         ({"draw_share": 1.5}, "draw_share is 1.5"),
-        ({"draw_share": 0.5, "buckets": 1}, "buckets is 1"),
+        ({"draw_share": 0.5, "bucket_share": 1.0}, "bucket_share is 1.0"),
+        ({"bucket_share": 0.0}, "bucket_share is 0.0"),
+        ({"bucket_share": NAN}, "bucket_share is nan"),
         ({"pools": 0}, "pools is 0, but 1 pools have scores"),
     ],
 )

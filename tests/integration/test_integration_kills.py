@@ -120,5 +120,6 @@ def test_a_kill_changes_nothing(
     assert decided, "the race has to have given up someone for this to prove anything"
     attempts = [record["attempts"] for record in outcome["trials"].values()]
     assert max(attempts) > 1, "the kill has to have hit a trial"
-    again = [start for start in _starts(tmp_path) if start["from"] > 0]
-    assert again, "it goes on from its last rung"
+    if kill is not _raylet:  # a node may be lost while its trial is short of the first rung
+        again = [start for start in _starts(tmp_path) if start["from"] > 0]
+        assert again, "it goes on from its last rung"

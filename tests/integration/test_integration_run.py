@@ -22,6 +22,9 @@ from djsandbox_ray.workflows.run import run_sandbox
 pytestmark = pytest.mark.integration
 
 
+STUMBLING = {"type": "small_run:Stumbling", "batch_size": 32}
+
+
 def _run(folder: Path, changes: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
     out = io.StringIO()
     outputs = run_sandbox(load(folder, changes), Console(file=out, width=120))
@@ -170,7 +173,7 @@ def test_crashed_trials_are_tried_again_by_the_same_command(
     ray_cluster: None, tmp_path: Path
 ) -> None:
     changes = {
-        "trials": {**SMALL["trials"], "model": {"type": "small_run:Stumbling", "batch_size": 32}},
+        "trials": {**SMALL["trials"], "retries": 0, "model": STUMBLING},
         "operators": ["special_characters_filter"],
         "scorer": None,
         "pools": {"controls": 8, "size": 250},
@@ -193,7 +196,7 @@ def test_crashed_trials_are_tried_again_by_the_same_command(
 
 def test_a_run_in_which_everything_fails_ends_early(ray_cluster: None, tmp_path: Path) -> None:
     changes = {
-        "trials": {**SMALL["trials"], "model": {"type": "small_run:Hopeless"}},
+        "trials": {**SMALL["trials"], "retries": 0, "model": {"type": "small_run:Hopeless"}},
         "operators": ["special_characters_filter"],
         "scorer": None,
     }

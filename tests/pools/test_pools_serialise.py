@@ -29,6 +29,7 @@ def pools() -> Pools:
         pools=built.pools,
         size=built.size,
         draw_size=built.draw_size,
+        eligible=built.eligible,
         seed=0,
         not_testable=built.not_testable,
         contrast=built.contrast,

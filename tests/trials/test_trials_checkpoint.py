@@ -139,7 +139,9 @@ def test_another_number_of_workers_begins_anew(url: str) -> None:
     assert Checkpoint(url, "t", Group(0, 2, "ddp")).reports() == ()
     alone.save(REPORT, _write("ten"))
     assert _state(alone) == (10, "ten")
-    assert Storage(url).names("trials/t") == ["10"]
+    assert Storage(url).names("trials/t") == ["10", "20"], "another run's are not touched"
+    alone.remove()
+    assert Storage(url).names("trials") == []
 
 
 def test_a_disk_is_written_in_place(tmp_path: Path) -> None:

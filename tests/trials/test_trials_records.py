@@ -42,7 +42,9 @@ def _plan(
     row_ids = np.arange(ROWS, dtype=np.int64)
     columns = {name: np.random.default_rng(len(name)).normal(size=ROWS) for name in names}
     built = construct(row_ids, columns, PoolConfig(size=300))
-    pools = Pools("p", "a", built.pools, built.size, built.draw_size, 0)
+    pools = Pools(
+        "p", "a", built.pools, built.size, built.draw_size, eligible=built.eligible, seed=0
+    )
 
     def rows(pool: Pool) -> NDArray[np.int64]:
         return members(row_ids, built.assignments[pool.column], pool)

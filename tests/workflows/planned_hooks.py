@@ -62,6 +62,7 @@ class SomePools(Hook):
             pools=built.pools,
             size=built.size,
             draw_size=built.draw_size,
+            eligible=built.eligible,
             seed=self.config.pools.seed,
             not_testable=built.not_testable,
         )

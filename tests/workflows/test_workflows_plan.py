@@ -163,15 +163,15 @@ def test_a_plan_counts_the_second_look_and_what_it_costs_in_full_trainings(
     config: MakeConfig, storage: Storage
 ) -> None:
     made_of = config(trials()).model_dump(mode="json", by_alias=True)
-    made_of |= {"confirm": {"top": 2, "controls": 4, "seeds": 3}}
+    made_of |= {"confirm": {"top": 2, "controls": 5, "seeds": 3}}
     made_of |= {"cost": {"full_trainings": 5, "full_samples": 1000}}
     planned = RunConfig.model_validate(made_of)
     made = make_plan(planned)
-    assert made["confirmation_trials"] == (2 + 4) * 3
-    assert made["cost"]["m"] == 26 + 18
+    assert made["confirmation_trials"] == (2 + 5) * 3
+    assert made["cost"]["m"] == 26 + 21
     assert made["cost"]["r"] == pytest.approx(0.1)
-    assert made["cost"]["spent"] == pytest.approx(1 + 44 * 0.1)
+    assert made["cost"]["spent"] == pytest.approx(1 + 47 * 0.1)
     assert made["cost"]["allowed"] is False
-    with pytest.raises(PlanRefused, match="m = 44 trials"):
+    with pytest.raises(PlanRefused, match="m = 47 trials"):
         check_budget(planned, over_budget=False)
     check_budget(planned, over_budget=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,9 +65,9 @@ class Clip(ModelFamily):
         settings = self.config.model_dump(mode="json")
         return {**settings, "arch": self.arch, "version": VERSION}
 
-    def resolved(self, gpus: float) -> Clip:
+    def resolved(self, gpus: float) -> Self:
         """Decide ``precision: auto``."""
-        return Clip(resolved(self.config, gpus))
+        return type(self)(resolved(self.config, gpus))
 
     def flops_per_sample(self) -> float:
         """Count a forward and a backward pass."""
@@ -79,6 +79,10 @@ class Clip(ModelFamily):
         suite.run(counter)
         image, text = encoding_flops(self.arch)
         return image * counter.image_rows + text * counter.text_rows
+
+    def prepared_by(self) -> Any:
+        """Return the architecture: its image size and vocabulary."""
+        return [type(self).__qualname__, self.arch]
 
     def prepare(self, train: str, evaluation: str) -> tuple[Samples, Samples]:
         """Decode and tokenise both tables once."""

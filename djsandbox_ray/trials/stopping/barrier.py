@@ -34,7 +34,9 @@ class Barrier(TrialScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Wait no longer for a trial that will not be tried again."""
         self._held.pop(trial.trial_id, None)
-        if not trial.should_recover():  # type: ignore[no-untyped-call]
+        # Tune has set ERROR by now only where it will try again.
+        again = trial.status == Trial.ERROR and trial.should_recover()  # type: ignore[no-untyped-call]
+        if not again:
             self._race.failed(_id(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:

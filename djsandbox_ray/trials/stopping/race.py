@@ -157,14 +157,18 @@ class Race:
         names = self._controls()
         controls = {key: metrics for key, metrics in found.items() if key[0] in names}
         if (arms := len({pool for pool, _ in controls})) < MIN_CONTROLS:
-            return _undecided(rung, f"{arms} control arms have reported; {MIN_CONTROLS} are needed")
-        score, config = self._competition, self._config
+            return _undecided(
+                rung,
+                f"nobody can be given up: {arms} control arms were evaluated there, {MIN_CONTROLS} "
+                "are needed (controls of earlier runs have the rungs of those runs)",
+            )
+        study, config = self._competition, self._config
         try:
-            yardstick = Yardstick.from_controls(controls, score.metrics, score.aggregate)
+            yardstick = Yardstick.from_controls(controls, study.metrics, study.aggregate)
         except BadInput as error:
             return _undecided(rung, str(error))
         scores = self._table({key: yardstick.change(metrics) for key, metrics in found.items()})
-        rule = RaceRule(keep=config.keep, alpha=config.alpha, rungs=len(score.rungs) - 1)
+        rule = RaceRule(keep=config.keep, alpha=config.alpha, rungs=len(study.rungs) - 1)
         control_scores = np.array([scores.pop(name) for name in names if name in scores])
         comparison = compare(scores, control_scores, rule)
         if not isfinite(comparison.margin):

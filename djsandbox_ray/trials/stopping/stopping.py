@@ -21,6 +21,10 @@ class StoppingConfig(Component):
     rungs: list[float] = Field(default=[0.25, 0.5])
     """Fractions of the budget at which trials are evaluated too; the end always is."""
 
+    def rung_samples(self, budget: int) -> tuple[int, ...]:
+        """Return the samples seen at every report, the budget last."""
+        return (*(max(1, round(rung * budget)) for rung in self.rungs), budget)
+
     @field_validator("rungs")
     @classmethod
     def _fractions(cls, rungs: list[float]) -> list[float]:

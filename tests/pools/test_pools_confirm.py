@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.pools import PoolConfig, construct, members
+from djsandbox_ray.pools.confirm import second_look
+from djsandbox_ray.pools.cuts import EXCLUDED
+from djsandbox_ray.records import PoolKind, Pools
+
+N = 300
+OUT = np.array([3, 7, 250], dtype=np.int64)
+
+
+@pytest.fixture
+def first() -> tuple[Pools, dict[str, np.ndarray]]:
+    columns = {"length": np.random.default_rng(0).normal(size=N)}
+    built = construct(np.arange(N), columns, PoolConfig(), OUT)
+    pools = Pools(
+        id="p",
+        assignments="a",
+        pools=built.pools,
+        size=built.size,
+        draw_size=built.draw_size,
+        eligible=built.eligible,
+        seed=0,
+    )
+    return pools, built.assignments
+
+
+def test_chosen_pools_stand_beside_controls_that_were_not_there(first) -> None:
+    pools, assignments = first
+    look = second_look(pools, ["length/high"], assignments["length"], controls=4)
+    assert [pool.id for pool in look.pools] == [
+        "length/high",
+        *(f"control/{i}" for i in range(5, 9)),
+    ]
+    assert look.pools[0] in pools.pools
+    known = {pool.hash for pool in pools.pools}
+    assert not known & {pool.hash for pool in look.pools[1:]}
+    for pool in look.pools[1:]:
+        assert pool.kind is PoolKind.CONTROL
+        codes = look.assignments[pool.column]
+        rows = members(np.arange(N), codes, pool)  # checks size and hash
+        assert not set(rows) & set(OUT)
+        assert (codes[OUT] == EXCLUDED).all()
+
+
+def test_a_pool_that_is_not_there_is_an_error(first) -> None:
+    pools, assignments = first
+    with pytest.raises(BadInput, match="no pool 'length/hihg' among control/0"):
+        second_look(pools, ["length/hihg"], assignments["length"], controls=4)
