@@ -239,8 +239,13 @@ def test_what_is_needed_is_named(write: Writer, section: str) -> None:
         ),
         ({"trials__seeds": 1}, "trials.seeds: one seed is only for whole buckets"),
         (
-            {"pools": {"draw_share": 1.0, "controls": 5}},
+            {"pools": {"draw_share": 1.0, "controls": 5}, "confirm": {"top": 0}},
             "pools.controls: whole buckets (pools.draw_share: 1.0) need at least 8 control arms",
+        ),
+        ({"confirm": {"controls": 4}}, "confirm.controls: Input should be greater"),
+        (
+            {"confirm": {"seeds": 1}},
+            "confirm.seeds: draws (pools.draw_share below 1) need at least 2 seeds",
         ),
         ({"confirm": {"top": -1}}, "confirm.top: Input should be greater"),
         (

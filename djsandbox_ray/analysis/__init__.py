@@ -19,7 +19,8 @@ How data flows through the modules:
 - ``rows_csv``   such rows as CSV and back; ``ranking_csv`` for the ranking
 
 Before a study: ``noise`` (what control arms say about the effects it can find; ``posterior``: how
-sure that is) and ``power`` (the cheapest study that finds an effect). While it runs: ``racing`` (which pools are given up).
+sure that is) and ``power`` (the cheapest study that finds an effect). While it runs: ``racing``
+(which pools are given up).
 """
 
 from djsandbox_ray.analysis.aggregate import Aggregate, relative_change

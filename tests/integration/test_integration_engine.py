@@ -44,7 +44,7 @@ WHOLE: dict[str, Any] = {
         "seeds": 2,
         "early_stopping": {"type": "race", "rungs": [0.25, 0.5], "keep": 1, "audit": 0.2},
     },
-    "confirm": {"top": 1, "controls": 3},
+    "confirm": {"top": 1, "controls": 5},
     "learning_rate_check": {"learning_rate": 5e-4},
     "cost": {"full_trainings": 30, "full_samples": 100_000},
     "evaluation": {
@@ -100,7 +100,7 @@ def test_the_best_is_confirmed_beside_fresh_controls(whole: tuple[Path, str]) ->
     assert rows["confirmed"].iloc[0] == pytest.approx(rows["first"].iloc[0], rel=0.5)
     trials = pd.read_parquet(folder / "storage/runs/small/confirmation_trials.parquet")
     assert set(trials["seed"]) == {2, 3}
-    fresh = {"control/5", "control/6", "control/7"}
+    fresh = {f"control/{index}" for index in range(5, 10)}
     assert set(trials["pool"]) == {"image_text_similarity/high", *fresh}
     assert "Confirmed: 1 of 1 pools" in out
 

@@ -49,5 +49,5 @@ def test_chosen_pools_stand_beside_controls_that_were_not_there(first) -> None:
 
 def test_a_pool_that_is_not_there_is_an_error(first) -> None:
     pools, assignments = first
-    with pytest.raises(BadInput, match="no pool 'length/hihg' among control/0"):
+    with pytest.raises(BadInput, match="no pool 'length/hihg' among length/low"):
         second_look(pools, ["length/hihg"], assignments["length"], controls=4)
