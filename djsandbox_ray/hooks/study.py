@@ -241,10 +241,10 @@ class Study:
             path = f"{self._race}/{decision.samples:012}.json"
             storage.write_json(path, asdict(decision))
             outcome = decision.reason or (
-                f"{len(decision.stopped)} pools are given up, {len(decision.audited)} more run on "
-                "as a check"
+                f"pools given up: {len(decision.stopped)}; those that run on as a check: "
+                f"{len(decision.audited)}"
             )
-            progress.note(f"{self.stage}: at {decision.samples} samples {outcome}")
+            progress.note(f"{self.stage}: at {decision.samples} samples: {outcome}")
 
         return Competition(
             pools=self.pools,
