@@ -239,7 +239,7 @@ def test_plan_for_people(program: Program, folder: Path) -> None:
     for text in (
         "x-y in",
         "30 at most",
-        "90: 0 found in the cache, 90 to run",
+        "90: 0 found in the cache or given up, 90 to run",
         "1,824,000",
         "ingest",
     ):

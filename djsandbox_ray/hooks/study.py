@@ -122,6 +122,12 @@ class Study:
         """The trials whose end would come again: nothing is left to do for them."""
         return {key: record for key, record in self.known.items() if record.settled}
 
+    @property
+    def given_up(self) -> set[str]:
+        """The pools that this run has given up already, under the rules that it has now."""
+        made = decisions(self.context.storage, self._race)
+        return {pool for decision in made for pool in decision.stopped}
+
     def rows(self, pool: Pool) -> NDArray[np.int64]:
         """Return the row ids of a pool, shape (pool.size,)."""
         path = self.inputs.pools.assignments

@@ -52,7 +52,10 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     confirmation = _confirmation(config) if trials else 0
     second_rate = total if config.learning_rate_check else 0
     flops = configured_family(config).flops_per_sample()
-    samples = (todo + confirmation + second_rate) * config.trials.budget
+    ahead = {"confirmation_trials": confirmation, "learning_rate_trials": second_rate}
+    finished = {job.hook for job in workflow.jobs if job.id in done}
+    more = sum(count for hook, count in ahead.items() if hook not in finished)
+    samples = (todo + more) * config.trials.budget
     cost = cost_plan(config, total + confirmation + second_rate, flops)
     return {
         "name": config.name,
@@ -130,6 +133,7 @@ def _trials(workflow: Workflow, context: Context, done: dict[str, Any]) -> _Tria
         and isinstance(pools, Pools)
     ):
         found = study(RunTrials(context), Inputs(dataset, evaluation, statistics, pools))
+        given_up = found.given_up
         return _Trials(
             len(pools.pools),
             [
@@ -137,7 +141,7 @@ def _trials(workflow: Workflow, context: Context, done: dict[str, Any]) -> _Tria
                     "trial": spec.id,
                     "pool": spec.pool,
                     "seed": spec.seed,
-                    "cached": spec.id in found.settled,
+                    "cached": spec.id in found.settled or spec.pool in given_up,
                 }
                 for spec in found.specs
             ],
@@ -168,7 +172,8 @@ def plan_table(made: dict[str, Any]) -> Group:
     lines = [
         f"{made['name']} in {made['storage']}",
         f"pools   {made['pools']}{bound}, controls and self-tests included",
-        f"trials  {made['trials']}: {hits} found in the cache, {made['trials_to_run']} to run, "
+        f"trials  {made['trials']}: {hits} found in the cache or given up, "
+        f"{made['trials_to_run']} to run, "
         f"at most {made['confirmation_trials']} to confirm and "
         f"{made['learning_rate_trials']} at a second learning rate",
         f"samples {made['samples_to_train']:,} to train on, less what early stopping saves",

@@ -180,6 +180,7 @@ def test_a_plan_above_the_budget_is_refused(whole: tuple[Path, str]) -> None:
         check_budget(dear, over_budget=False)
     check_budget(dear, over_budget=True)
     made = make_plan(load(folder, WHOLE))
+    assert made["trials_to_run"] == made["samples_to_train"] == 0
     assert made["cost"]["allowed"]
     assert made["cost"]["m"] == made["trials"] + made["confirmation_trials"]
     shown = io.StringIO()
