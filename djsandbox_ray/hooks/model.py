@@ -22,7 +22,7 @@ def study_identity(config: RunConfig) -> Any:
     trials = config.trials
     return [
         configured_family(config).identity(),
-        trials.model_dump(mode="json", exclude={"model", "resources", "retries"}),
+        trials.model_dump(mode="json", exclude={"model", "resources", "retries", "retry_diverged"}),
         [
             [metric.model_dump(mode="json"), EVALUATORS.get(metric.type).VERSION]
             for metric in config.evaluation.metrics

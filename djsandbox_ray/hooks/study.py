@@ -280,6 +280,7 @@ class Study:
             storage=storage.url,
             resources=config.resources,
             retries=config.retries,
+            retry_diverged=config.retry_diverged,
         )
 
     def _prepared(self, train: str, evaluation: str) -> Any:

@@ -60,6 +60,8 @@ class TrialsConfig(Section):
     """When a pool that cannot be among the best is given up: race, asha or none."""
     retries: int = Field(default=2, ge=0, le=100, strict=True)
     """How often a trial whose process died or that raised an error is tried again, from its last
-    rung; one that diverged is not."""
+    rung; see ``retry_diverged``."""
+    retry_diverged: bool = False
+    """Whether one that diverged is tried again, too: on GPUs the same numbers need not come."""
     resources: Resources = Resources()
     """What each trial occupies."""

@@ -93,8 +93,9 @@ class Reporter(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial crashed for the last time."""
-        error, traceback = _why(trial)
-        self._update(trial, state=TrialState.FAILED, error=error, traceback=traceback)
+        error, traceback, diverged = _why(trial)
+        failure = {"error": error, "traceback": traceback, "diverged": diverged}
+        self._update(trial, state=TrialState.FAILED, **failure)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Close the accounts of trials that no longer run: Tune does not tell of pauses."""
@@ -164,16 +165,16 @@ def _begun_anew(spec: TrialSpec, known: TrialRecord | None) -> TrialRecord:
     )
 
 
-def _why(trial: Any) -> tuple[str, str]:
-    """Return the reason why Tune gave a trial up, in one line and in full."""
+def _why(trial: Any) -> tuple[str, str, bool]:
+    """Return why Tune gave a trial up, in one line and in full, and whether it had diverged."""
     if path := trial.pickled_error_file:
         error = cloudpickle.loads(Path(path).read_bytes())
         cause = getattr(error, "cause", None)
         if isinstance(cause, Crashed):
-            return cause.reason, cause.traceback
+            return cause.reason, cause.traceback, cause.diverged
         if cause is None:  # the process died
-            return str(error).splitlines()[0], str(error)
-        return f"{type(cause).__name__}: {cause}".splitlines()[0], str(error)
+            return str(error).splitlines()[0], str(error), False
+        return f"{type(cause).__name__}: {cause}".splitlines()[0], str(error), False
     text = Path(trial.error_file).read_text().strip() if trial.error_file else ""
     text = text or "the trial ended without a reason"
-    return text.splitlines()[-1], text
+    return text.splitlines()[-1], text, False

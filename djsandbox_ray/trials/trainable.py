@@ -21,9 +21,9 @@ _REPORTED = "reported.json"
 class Crashed(SandboxError):
     """A trial raised an error; Tune tries it again in a new process."""
 
-    def __init__(self, reason: str, traceback: str) -> None:
-        super().__init__(reason, traceback)
-        self.reason, self.traceback = reason, traceback
+    def __init__(self, error: str, traceback: str, diverged: bool) -> None:
+        super().__init__(error, traceback, diverged)
+        self.reason, self.traceback, self.diverged = error, traceback, diverged
 
 
 class Trial(tune.Trainable):
@@ -38,6 +38,7 @@ class Trial(tune.Trainable):
         """Start the workers and take up the first trial."""
         alone = shared.resources.workers == 1
         self._worker = TrialWorker(shared) if alone else Gang(shared, shared.resources)
+        self._retry_diverged = shared.retry_diverged
         self._startup = time.time() - psutil.Process().create_time()
         self.reset_config(config)
 
@@ -49,18 +50,19 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train to the next rung.
 
-        A trial that diverged is a result too: the process lives on for the next one.
+        A trial that diverged is a result too, unless it is to be tried again: the process lives on
+        for the next one.
 
         Raises:
-            Crashed: the trial failed in another way.
+            Crashed: the trial failed, and is to be tried again.
         """
         if not self._begun:
             self._worker.begin(self._trial, self._reported)
             self._begun = True
         result = self._worker.step()
         failure = result.get("failure")
-        if failure and not failure["diverged"]:
-            raise Crashed(failure["error"], failure["traceback"])
+        if failure and (self._retry_diverged or not failure["diverged"]):
+            raise Crashed(**failure)
         if not failure:
             self._reported = result["report"]["samples"]
         # Only the first trial of a process has waited for it to start.

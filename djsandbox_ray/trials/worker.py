@@ -40,6 +40,8 @@ class Shared:
     resources: Resources
     retries: int
     """How often a trial that crashed is tried again."""
+    retry_diverged: bool = False
+    """Whether one that diverged is tried again, too."""
 
 
 class TrialWorker:

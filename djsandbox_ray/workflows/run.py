@@ -154,7 +154,7 @@ def _run_info(context: Context) -> RunInfo:
     resolved = config.model_dump(
         mode="json", exclude={"storage", "cluster", "tracking", "statistics"}
     )
-    for key in ("resources", "retries"):
+    for key in ("resources", "retries", "retry_diverged"):
         resolved["trials"].pop(key)
     trials, evaluation = config.trials, config.evaluation
     return RunInfo(

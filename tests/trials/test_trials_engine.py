@@ -125,6 +125,13 @@ def test_a_crashed_trial_goes_on_from_its_last_rung(
     assert not arena.storage.exists("trials/s-0-0"), "checkpoints of completed trials are removed"
 
 
+def test_a_diverged_trial_is_tried_again_only_where_that_is_asked_for(arena: Arena) -> None:
+    arena = replace(arena, seeds=(1,), retries=1, retry_diverged=True)
+    record = arena.run(Moody(Component(type="moody")), None)[1]["s-0-1"]
+    assert (record.state, record.diverged, record.attempts) == (TrialState.FAILED, True, 2)
+    assert record.error == "Diverged: the training loss is nan after 7 samples"
+
+
 def test_retries_come_to_an_end(arena: Arena, notes: Path) -> None:
     record = replace(arena, retries=1).run(Mortal(), notes)[1]["s-0-0"]
     assert record.state is TrialState.FAILED

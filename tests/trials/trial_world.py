@@ -98,6 +98,7 @@ class Arena:
     rungs: tuple[int, ...] = (10, 20)
     resources: Resources = field(default_factory=Resources)
     retries: int = 2
+    retry_diverged: bool = False
     decisions: list[Decision] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -132,6 +133,7 @@ class Arena:
             storage=self.storage.url,
             resources=self.resources,
             retries=self.retries,
+            retry_diverged=self.retry_diverged,
         )
 
     def competition(self, known: Mapping[str, TrialRecord] | None = None) -> Competition:
