@@ -73,12 +73,8 @@ def power_table(made: dict[str, Any]) -> Group:
         most = f"{MOST_CONTROLS} controls and {MOST_SEEDS} seeds"
         lines.append(f"no design of up to {most} finds {wanted}")
         return Group(Text("\n".join(lines)))
-    table = Table(
-        title=f"designs that find {wanted} with 80 % power, cheapest first",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    lines.append(f"designs that find {wanted} with 80 % power, cheapest first:")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("trials", "controls", "seeds", "draw share", f"detects {unit}"):
         table.add_column(name, justify="right")
     for found in made["designs"]:
@@ -101,8 +97,8 @@ def _find(storage: Storage, name: str, comparable: Any) -> tuple[str, NoiseFloor
             if content["comparable"] == comparable:
                 return run, NoiseFloor.from_json(content["noise"])
     raise BadInput(
-        f"no run in {storage.shown} has measured the noise of this model, budget, evaluation and "
-        "aggregate yet: run the configuration once, or one with fewer operators"
+        f"no run in {storage.shown} has measured the noise of this data, model, budget, evaluation "
+        "and aggregate yet: run the configuration once, or one with fewer operators"
     )
 
 

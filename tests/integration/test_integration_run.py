@@ -211,10 +211,14 @@ def test_leaked_samples_are_reported_and_kept_out(ray_cluster: None, tmp_path: P
     # The split is drawn from the same world with the same seed: its rows are the training rows.
     same = {"type": "shapes", "samples": 900, "defects": SMALL["dataset"]["defects"]}
     evaluation = {**SMALL["evaluation"], "dataset": {**same, "rows": [0, 60]}}
+    workflow = tmp_path / "until_pools.yaml"
+    jobs = (Path(run_sandbox.__code__.co_filename).parent / "single_op.yaml").read_text()
+    workflow.write_text(jobs[: jobs.index("  # The controls first")])
     changes = {
         "evaluation": evaluation,
         "operators": ["special_characters_filter"],
         "scorer": None,
+        "workflow": str(workflow),
     }
     outputs, out = _run(tmp_path, changes)
     assert outputs["leaks"].rows == 60
