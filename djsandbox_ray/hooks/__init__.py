@@ -3,7 +3,8 @@
 A hook takes records, puts capabilities to work as the configuration says, and returns a record.
 In the order of a run: ``ingest``, ``leaks``, ``scorer``, ``statistics``, ``pools``, ``noise``,
 ``trials``, ``ranking``, ``confirmation``, ``learning_rate``, ``ledger``, ``report``. Those that
-train share ``study.py``, which ``watch.py`` shows while it runs and ``results.py`` reads back.
+train share ``conduct.py`` and ``study.py``, which ``watch.py`` shows while it runs and
+``results.py`` reads back; ``model.py`` says which model it is.
 """
 
 # Importing a module registers its hook.

@@ -15,6 +15,7 @@ from djsandbox_ray.analysis.confirmation import confirm, selected, write_confirm
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked
@@ -76,7 +77,7 @@ class ChooseForConfirmation(Hook):
 
 
 @HOOKS.register("confirmation_trials")
-class ConfirmTrials(Hook):
+class ConfirmTrials(StudyHook):
     """Trains the chosen pools and the fresh controls with seeds that were not used before."""
 
     def identity(self) -> Any:
@@ -97,13 +98,7 @@ class ConfirmTrials(Hook):
             StoppingConfig(type="none", rungs=self.config.trials.early_stopping.rungs),
             optional=True,
         )
-        records = study.run()
-        self.account(study.cost(records))
-        return study.write(records)
-
-    def keep(self, output: Trials | None) -> bool:
-        """Keep the outcome unless trials crashed."""
-        return output is None or output.crashed == 0
+        return self.conduct(study)
 
 
 @HOOKS.register("confirmation")

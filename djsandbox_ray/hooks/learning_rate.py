@@ -9,6 +9,7 @@ from typing import Any
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.analysis.robustness import flips, write_flips
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked
@@ -28,7 +29,7 @@ from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
 
 @HOOKS.register("learning_rate_trials")
-class LearningRateTrials(Hook):
+class LearningRateTrials(StudyHook):
     """Trains the controls and the decided pools once more, at the second learning rate."""
 
     def identity(self) -> Any:
@@ -59,13 +60,7 @@ class LearningRateTrials(Hook):
             model=config.model.model_copy(update={"learning_rate": check.learning_rate}),
             optional=True,
         )
-        records = study.run()
-        self.account(study.cost(records))
-        return study.write(records)
-
-    def keep(self, output: Trials | None) -> bool:
-        """Keep the outcome unless trials crashed."""
-        return output is None or output.crashed == 0
+        return self.conduct(study)
 
 
 @HOOKS.register("learning_rate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.study import Inputs, Study
@@ -17,7 +18,7 @@ def study(hook: Hook, inputs: Inputs) -> Study:
 
 
 @HOOKS.register("trials")
-class RunTrials(Hook):
+class RunTrials(StudyHook):
     """Writes ``trials.parquet`` and ``curves.parquet``."""
 
     def identity(self) -> Any:
@@ -28,11 +29,4 @@ class RunTrials(Hook):
         self, dataset: Dataset, evaluation: Dataset, statistics: Statistics, pools: Pools
     ) -> Trials:
         """Run the trials that no run of this storage has settled."""
-        found = study(self, Inputs(dataset, evaluation, statistics, pools))
-        records = found.run()
-        self.account(found.cost(records))
-        return found.write(records)
-
-    def keep(self, output: Trials) -> bool:
-        """Keep the outcome unless trials crashed: the same command tries those again."""
-        return output.crashed == 0
+        return self.conduct(study(self, Inputs(dataset, evaluation, statistics, pools)))
