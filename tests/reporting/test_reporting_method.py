@@ -18,30 +18,34 @@ def floor(bucket_sd: float) -> NoiseFloor:
     trials = 0.02 * rng.normal(size=(8, 3))
     trials -= trials.mean(axis=1, keepdims=True)
     scores = trials + bucket_sd * rng.normal(size=(8, 1))
-    return NoiseFloor.from_controls(scores, Design(18, 8, 3, 0.5, 3))
+    return NoiseFloor.from_controls(scores, Design(18, 8, 3, 0.5))
 
 
 def test_the_noise_says_what_can_be_found():
     noise = floor(0.0)
-    first, width, more = noise_lines(noise, Unit.PERCENT)
+    first, width, more = noise_lines(noise, Unit.PERCENT, stopping=False)
     assert "8 control arms and 3 seeds" in first
     assert f"{100 * noise.detectable.value:.2f} % better" in first
     assert f"{100 * noise.detectable.low:.2f} % to {100 * noise.detectable.high:.2f} %" in first
     assert f"about {100 * noise.half_width.value:.2f} % to each side" in width
     half = noise.detectable.value / 2
     assert more == f"to find half of that, {100 * half:.2f} %, takes {noise.seeds_for(half)} seeds"
-    assert f"{noise.detectable.value:.2f} sd better" in noise_lines(noise, Unit.SD)[0]
+    assert "given up early" not in first
+    assert "given up early" in noise_lines(noise, Unit.PERCENT, stopping=True)[0]
+    assert (
+        f"{noise.detectable.value:.2f} sd better" in noise_lines(noise, Unit.SD, stopping=False)[0]
+    )
 
 
 def test_where_no_number_of_seeds_will_do_it_says_why():
-    last = noise_lines(floor(0.5), Unit.PERCENT)[-1]
+    last = noise_lines(floor(0.5), Unit.PERCENT, stopping=False)[-1]
     assert last.startswith(f"not even {MAX_SEEDS} seeds")
     assert "does not average out" in last
 
 
 def test_no_noise_at_all():
-    quiet = NoiseFloor.from_controls(np.ones((8, 3)), Design(18, 8, 3, 0.5, 3))
-    assert len(noise_lines(quiet, Unit.PERCENT)) == 2
+    quiet = NoiseFloor.from_controls(np.ones((8, 3)), Design(18, 8, 3, 0.5))
+    assert len(noise_lines(quiet, Unit.PERCENT, stopping=False)) == 2
 
 
 def test_the_intervals_that_came_out():
