@@ -15,6 +15,16 @@ from djsandbox_ray.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What a model family has prepared for its trials."""
+
+    value: Any
+    stage: str
+    """The study on whose account it is."""
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
 class Context:
     """What every hook may use."""
 
@@ -24,8 +34,8 @@ class Context:
     """Of this run, in the storage."""
     tracker: Tracker
     progress: Progress
-    prepared: dict[str, Any] = field(default_factory=dict)
-    """What model families have prepared for their trials in this process."""
+    prepared: dict[str, Prepared] = field(default_factory=dict)
+    """What was prepared in this process, by what decides it: studies share it."""
 
 
 class Hook(ABC):

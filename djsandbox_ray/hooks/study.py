@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from djsandbox_ray.analysis.aggregate import Aggregate
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.hook import Context, Prepared
 from djsandbox_ray.hooks.model import configured_family
 from djsandbox_ray.hooks.results import decisions
 from djsandbox_ray.hooks.watch import Watch
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.ledger import trial_cost
+from djsandbox_ray.ledger import held_cpu_seconds, trial_cost
 from djsandbox_ray.pools.draws import members
 from djsandbox_ray.records import (
     Cost,
@@ -214,9 +214,9 @@ class Study:
         )
 
     def cost(self, records: Iterable[TrialRecord]) -> Cost:
-        """Return what the trials cost that this study trained: others are on others' accounts."""
+        """Return what the study cost: trials of other studies are on those studies' accounts."""
         resources = self.context.config.trials.resources
-        return trial_cost(
+        trials = trial_cost(
             (record for record in records if record.owner == self._owner),
             stage=self.stage,
             workers=resources.workers,
@@ -225,6 +225,10 @@ class Study:
             train_flops=self.family.flops_per_sample(),
             evaluation_flops=self.family.evaluation_flops(self.suite),
         )
+        preparing = [
+            made.cpu_seconds for made in self.context.prepared.values() if made.stage == self.stage
+        ]
+        return replace(trials, cpu_seconds=trials.cpu_seconds + sum(preparing))
 
     @property
     def _owner(self) -> str:
@@ -287,5 +291,7 @@ class Study:
         """Return what the family prepares, once per run: studies share tables and architecture."""
         key = content_id("prepared", train, evaluation, self.family.prepared_by())
         if key not in self.context.prepared:
-            self.context.prepared[key] = self.family.prepare(train, evaluation)
-        return self.context.prepared[key]
+            with held_cpu_seconds() as noted:
+                value = self.family.prepare(train, evaluation)
+            self.context.prepared[key] = Prepared(value, self.stage, sum(noted))
+        return self.context.prepared[key].value

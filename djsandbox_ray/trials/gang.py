@@ -146,13 +146,12 @@ class Gang:
                 for rank, other in enumerate(self._others, start=1)
             }
             return self._watch(calls)
-        except RayActorError as error:
+        except Exception as error:
             self.close()
+            if not isinstance(error, RayActorError):
+                raise
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
             raise SandboxError(f"a worker of the trial died: {reason}") from error
-        except Exception:
-            self.close()
-            raise
 
     def _watch(self, calls: dict[Any, int]) -> dict[int, Any]:
         results: dict[int, Any] = {}

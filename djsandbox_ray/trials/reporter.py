@@ -43,7 +43,9 @@ class Reporter(tune.Callback):
         self._on_record = on_record
         self._attempted: set[str] = set()
         self._held_since: dict[str, float] = {}
-        self._waited: dict[str, float] = {}
+        self._started: dict[str, float] = {}
+        self._process: dict[str, str] = {}
+        self._released: dict[str, float] = {}
         self._began = time.monotonic()
         self.raised: Exception | None = None
 
@@ -58,8 +60,7 @@ class Reporter(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial was given its place, for the first time or again."""
         record = self._record(trial)
-        self._held_since[record.spec.id] = time.monotonic()
-        self._waited[record.spec.id] = time.monotonic() - self._began
+        self._held_since[record.spec.id] = self._started[record.spec.id] = time.monotonic()
         if record.spec.id in self._attempted:
             return  # it was paused
         self._attempted.add(record.spec.id)
@@ -73,11 +74,11 @@ class Reporter(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Add a report, or note that the trial diverged."""
-        # A new process has held its place since before Tune called it started.
         record = self._record(trial)
-        startup = min(result["startup_seconds"], self._waited[record.spec.id])
-        record = replace(record, held_seconds=record.held_seconds + startup)
-        self._records[record.spec.id] = record
+        if (started := self._started.pop(record.spec.id, None)) is not None:
+            held = record.held_seconds + self._before(started, result["process"])
+            record = self._records[record.spec.id] = replace(record, held_seconds=held)
+        self._process[record.spec.id] = result["process"]["id"]
         if "failure" in result:
             self._update(trial, state=TrialState.FAILED, **result["failure"])
             return
@@ -107,7 +108,19 @@ class Reporter(tune.Callback):
         for trial in trials:
             if trial.status != "RUNNING" and self._record(trial).spec.id in self._held_since:
                 self._count(trial)
-                self._held_since.pop(self._record(trial).spec.id)
+                key = self._record(trial).spec.id
+                released = self._held_since.pop(key)
+                if process := self._process.pop(key, None):
+                    self._released[process] = released
+
+    def _before(self, started: float, process: dict[str, Any]) -> float:
+        """Return for how long a process had held its place when Tune called its trial started.
+
+        That is since the trial before let go of it, or since it was made.
+        """
+        if (released := self._released.get(process["id"])) is not None:
+            return started - released
+        return min(float(process["startup"]), started - self._began)
 
     def _look_for_room(self, trials: list[Any]) -> None:
         """Tell when trials wait for a place and none runs, as when others use the cluster."""

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 from ray import tune
@@ -39,7 +40,8 @@ class Trial(tune.Trainable):
         alone = shared.resources.workers == 1
         self._worker = TrialWorker(shared) if alone else Gang(shared, shared.resources)
         self._retry_diverged = shared.retry_diverged
-        self._startup = time.time() - psutil.Process().create_time()
+        # Only the first trial of a process has waited for it to start.
+        self._process = {"id": uuid4().hex, "startup": time.time() - psutil.Process().create_time()}
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -65,9 +67,7 @@ class Trial(tune.Trainable):
             raise Crashed(**failure)
         if not failure:
             self._reported = result["report"]["samples"]
-        # Only the first trial of a process has waited for it to start.
-        startup, self._startup = self._startup, 0.0
-        return {**result, "startup_seconds": startup}
+        return {**result, "process": self._process}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Keep how far the trial has reported."""

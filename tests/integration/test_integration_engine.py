@@ -206,6 +206,31 @@ def test_without_early_stopping_given_up_trials_go_on(whole: tuple[Path, str]) -
     assert not curves.duplicated(["trial", "samples"]).any()
 
 
+def test_whole_buckets_train_one_draw_per_arm(whole: tuple[Path, str]) -> None:
+    folder, _ = whole
+    changes = {
+        **WHOLE,
+        "name": "buckets",
+        "pools": {"controls": 8, "size": 600, "draw_share": 1.0},
+        "trials": {**WHOLE["trials"], "seeds": 1},
+        "confirm": {"top": 0},
+        "learning_rate_check": None,
+    }
+    _run(folder, changes)
+    run = folder / "storage/runs/buckets"
+    ranking = pd.read_csv(run / "ranking.csv", index_col="pool")
+    assert ranking.index[0] == "image_text_similarity/high"
+    decided = ranking[ranking["verdict"].isin(["better", "worse", "undecided"])]
+    assert decided[["change", "low", "high", "p", "q"]].notna().all(axis=None)
+    pools = json.loads((run / "pools.json").read_text())
+    assert pools["draw_size"] == pools["size"] == 600
+    trials = pd.read_parquet(run / "trials.parquet")
+    assert not trials.duplicated("pool").any()
+    few = {**changes, "pools": {**changes["pools"], "controls": 7}}
+    with pytest.raises(BadInput, match="8"):
+        load(folder, few)
+
+
 def test_what_an_outage_of_mlflow_kept_away_is_sent_by_sync(
     ray_cluster: None, tmp_path: Path
 ) -> None:
@@ -241,7 +266,6 @@ def test_seconds_of_trials_agree_with_what_ray_accounts(ray_cluster: None, tmp_p
     changes = {
         "scorer": None,
         "operators": ["special_characters_filter"],
-        # Trials of some seconds: between two of them, about 0.05 s are on nobody's account.
         "trials": {**SMALL["trials"], "budget": 16000, "model": {"type": "clip"}},
     }
     load(tmp_path, changes)

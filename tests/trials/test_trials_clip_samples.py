@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from trial_world import World
 
+from djsandbox_ray.ledger import held_cpu_seconds
 from djsandbox_ray.trials.clip import samples
 from djsandbox_ray.trials.clip.arch import load_arch
 from djsandbox_ray.trials.clip.samples import Packed, Streamed, preprocess, share
@@ -32,8 +33,11 @@ def test_the_right_size_is_left_alone() -> None:
 def test_packed_and_streamed_give_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     arch, uri = load_arch("tiny"), world.uri(world.train)
     monkeypatch.setattr(samples, "_BLOCK_ROWS", 64)  # more than one block
-    packed, streamed = share(uri, arch), Streamed(uri, arch, threads=2)
+    with held_cpu_seconds() as noted:
+        packed, streamed = share(uri, arch), Streamed(uri, arch, threads=2)
     assert isinstance(packed, Packed)
+    (held,) = noted
+    assert 0 < held < 600
     assert len(packed.image_blocks) == 10
     rows = np.random.default_rng(0).permutation(world.train.rows)[:300]
     assert np.array_equal(packed.images(rows), streamed.images(rows))

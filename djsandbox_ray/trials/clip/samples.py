@@ -6,12 +6,14 @@ reads without a copy. ``Streamed`` decodes what is asked for at each call, for l
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import psutil
 import ray
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,12 +21,15 @@ from PIL import Image
 from djsandbox_ray.cluster import node_resources
 from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.ledger import note_held
 from djsandbox_ray.trials.clip.arch import Tokenizer, image_size
 
 Images = NDArray[np.uint8]
 Tokens = NDArray[np.int32]
 
 _BLOCK_ROWS = 2048
+# A fraction of a CPU: no other task may be waiting for the rest.
+_CPUS_PER_TASK = 0.5
 # Of the object store, the share that samples may take; Ray Data and results need the rest.
 _STORE_SHARE = 0.5
 
@@ -91,15 +96,30 @@ def share(uri: str, arch: dict[str, Any]) -> Samples:
     store = min(node.get("object_store_memory", 0.0) for node in node_resources())
     if rows * row_bytes > _STORE_SHARE * store:
         return Streamed(uri, arch, threads=4)
-    # A fraction of a CPU: no other task may be waiting for the rest.
-    task: Any = ray.remote(num_cpus=0.5, num_returns=3)(_pack)
+    task: Any = ray.remote(num_cpus=_CPUS_PER_TASK, num_returns=3)(_pack)
+    start = time.perf_counter()
     blocks = [
-        task.remote(uri, arch, start, min(start + _BLOCK_ROWS, rows))
-        for start in range(0, rows, _BLOCK_ROWS)
+        task.remote(uri, arch, first, min(first + _BLOCK_ROWS, rows))
+        for first in range(0, rows, _BLOCK_ROWS)
     ]
-    images, tokens, counts = zip(*blocks, strict=True)
-    ray.get(list(counts))  # waits for all blocks, and raises what a task raised
+    images, tokens, ends = zip(*blocks, strict=True)
+    note_held(_held_seconds(ends, start) * _CPUS_PER_TASK)
     return Packed(_BLOCK_ROWS, images, tokens)
+
+
+def _held_seconds(ends: Sequence[Any], start: float) -> float:
+    """Wait for tasks, and return for how long Ray held what they reserve, all together.
+
+    A process takes one task after the other until none is left: it is held from the start, or
+    from its own if there was no room before, to the end of its last task.
+    """
+    held: dict[str, float] = {}
+    waiting = list(ends)
+    while waiting:
+        (ready,), waiting = ray.wait(waiting, num_returns=1)
+        process, age = ray.get(ready)  # raises what the task raised
+        held[process] = min(time.perf_counter() - start, age)
+    return sum(held.values())
 
 
 def preprocess(data: bytes, side: int) -> Images:
@@ -113,11 +133,16 @@ def preprocess(data: bytes, side: int) -> Images:
     return np.asarray(image.crop((left, top, left + side, top + side)), dtype=np.uint8)
 
 
-def _pack(uri: str, arch: dict[str, Any], start: int, stop: int) -> tuple[Images, Tokens, int]:
+def _pack(
+    uri: str, arch: dict[str, Any], start: int, stop: int
+) -> tuple[Images, Tokens, tuple[str, float]]:
+    """Return a block, and which process made it, with its age in seconds."""
     columns = SampleTable(uri).scan(start, stop, ["image", "text"])
     side = image_size(arch)
     images = np.stack([preprocess(item, side) for item in columns["image"].to_pylist()])
-    return images, Tokenizer(arch)(columns["text"].to_pylist()), len(images)
+    tokens = Tokenizer(arch)(columns["text"].to_pylist())
+    process = ray.get_runtime_context().get_worker_id()
+    return images, tokens, (process, time.time() - psutil.Process().create_time())
 
 
 def _gather(blocks: Sequence[Any], block_rows: int, rows: NDArray[np.int64]) -> Any:
