@@ -72,6 +72,8 @@ class Study:
     """Pools of other kinds are left out."""
     model: Component | None = None
     """In place of the configured one."""
+    budget: int | None = None
+    """Samples seen by every trial, in place of the configured ones."""
     optional: bool = False
     """Whether the run goes on even if every trial fails."""
 
@@ -95,7 +97,7 @@ class Study:
     @property
     def rungs(self) -> tuple[int, ...]:
         """Samples seen at every report; the last is the budget."""
-        return self.stopping.rung_samples(self.context.config.trials.budget)
+        return self.stopping.rung_samples(self.budget or self.context.config.trials.budget)
 
     @cached_property
     def specs(self) -> list[TrialSpec]:
@@ -105,7 +107,7 @@ class Study:
             replace(self.inputs.pools, pools=tuple(self.pools.values())),
             self.rows,
             seeds=self.seeds,
-            budget=self.context.config.trials.budget,
+            budget=self.rungs[-1],
             model=self.family.identity(),
             evaluation=self.suite.identity(),
         )

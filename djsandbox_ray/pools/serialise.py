@@ -77,6 +77,8 @@ def _pool_to_json(pool: Pool, pools: Pools) -> dict[str, Any]:
         "contrast": pools.contrast.get(of_statistic),
         "missing": pools.missing.get(of_statistic),
         "expected": pool.expected,
+        "parts": list(pool.parts),
+        "draw_size": pool.draw_size,
     }
 
 
@@ -90,6 +92,8 @@ def _pool_from_json(value: dict[str, Any]) -> Pool:
         high=None if value["high"] is None else float(value["high"]),
         ties=value["ties"],
         expected=value["expected"],
+        parts=tuple(value["parts"]),
+        draw_size=value["draw_size"],
         **{name: value["provenance"][name] for name in _PROVENANCE},
     )
 

@@ -3,12 +3,23 @@
 Frozen dataclasses of plain values, so that every one has a JSON form. Paths are relative to the
 storage. A record's ``id`` stands for its content: two records with one id describe the same thing.
 
-In the order of a run: ``data``, ``pools``, ``trials``, ``verdicts``, ``outcome``.
+In the order of a run: ``data``, ``pools``, ``trials``, ``verdicts``, ``combining``, ``scaling``,
+``recipes``, ``outcome``.
 """
 
+from djsandbox_ray.records.combining import Choice, InteractionRow, Interactions, SurrogateRow
 from djsandbox_ray.records.data import Dataset, Leak, Scorer, Statistic, Statistics
 from djsandbox_ray.records.outcome import Cost, Ledger, Report
 from djsandbox_ray.records.pools import NotTestable, Pool, PoolKind, Pools
+from djsandbox_ray.records.recipes import Acceptance, Insights, Range, Recipe, Thresholds
+from djsandbox_ray.records.scaling import (
+    Diversity,
+    DiversityRow,
+    Repetition,
+    RepetitionRow,
+    Scaling,
+    ScalingRow,
+)
 from djsandbox_ray.records.trials import RungReport, TrialRecord, Trials, TrialSpec, TrialState
 from djsandbox_ray.records.verdicts import (
     Confirmation,
@@ -21,11 +32,18 @@ from djsandbox_ray.records.verdicts import (
 )
 
 __all__ = [
+    "Acceptance",
+    "Choice",
     "Confirmation",
     "ConfirmationRow",
     "Cost",
     "Dataset",
+    "Diversity",
+    "DiversityRow",
     "FlipRow",
+    "Insights",
+    "InteractionRow",
+    "Interactions",
     "Leak",
     "LearningRateCheck",
     "Ledger",
@@ -34,13 +52,21 @@ __all__ = [
     "Pool",
     "PoolKind",
     "Pools",
+    "Range",
     "Ranking",
     "RankingRow",
+    "Recipe",
+    "Repetition",
+    "RepetitionRow",
     "Report",
     "RungReport",
+    "Scaling",
+    "ScalingRow",
     "Scorer",
     "Statistic",
     "Statistics",
+    "SurrogateRow",
+    "Thresholds",
     "TrialRecord",
     "TrialSpec",
     "TrialState",

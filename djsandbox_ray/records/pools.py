@@ -10,7 +10,7 @@ class PoolKind(StrEnum):
     """What a pool is for."""
 
     BUCKET = "bucket"
-    """Low, middle or high part of a statistic: what the run asks about."""
+    """Low, middle or high part of a statistic, or a combination: what the run asks about."""
     CONTROL = "control"
     """A random bucket, built like a pool: what pools are compared with."""
     SELF_TEST = "self_test"
@@ -43,6 +43,10 @@ class Pool:
     """Whether every caption of a draw is replaced by another one of it (self-test)."""
     expected: str | None = None
     """Self-tests: the verdict that must come out."""
+    parts: tuple[str, ...] = ()
+    """Combinations: the pools whose rows it has in common; it has no statistic of its own."""
+    draw_size: int | None = None
+    """Rows that one trial trains on, where it is not :attr:`Pools.draw_size`."""
 
 
 @dataclass(frozen=True)

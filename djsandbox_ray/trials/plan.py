@@ -39,7 +39,7 @@ def plan_trials(
     for pool in by_kind:
         rows = members(pool)
         for index, seed in enumerate(seeds):
-            drawn = draw(pool, rows, seed, pools.draw_size, pools.seed).hash
+            drawn = draw(pool, rows, seed, pool.draw_size or pools.draw_size, pools.seed).hash
             parts = (dataset, drawn, model, seed, budget, list(evaluation))
             specs[index].append(
                 TrialSpec(content_id("trial", *parts), pool.id, seed, drawn, budget)

@@ -68,7 +68,8 @@ class TrialWorker:
         shared = self._shared
         pool, seed = shared.pools[trial["pool"]], int(trial["seed"])
         rows = ray.get(shared.members[pool.id])
-        drawn = draw(pool, rows, seed, shared.draw_size, shared.base_seed)
+        size = pool.draw_size or shared.draw_size
+        drawn = draw(pool, rows, seed, size, shared.base_seed)
         checkpoint = Checkpoint(shared.storage, trial["id"], self._group)
         task = TrialTask(
             seed=seed,

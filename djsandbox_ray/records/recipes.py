@@ -1,0 +1,73 @@
+"""From pools to thresholds that Data-Juicer can apply to other data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of a statistic that are kept, bounds included."""
+
+    statistic: str
+    low: float | None
+    high: float | None
+
+    @property
+    def text(self) -> str:
+        """As a reader would write it: ``text_len in [10, 64]``."""
+        low = "-inf" if self.low is None else f"{self.low:g}"
+        high = "inf" if self.high is None else f"{self.high:g}"
+        return f"{self.statistic} in [{low}, {high}]"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What to keep: rows that are inside every range."""
+
+    id: str
+    ranges: tuple[Range, ...]
+    source: str
+    """Who proposed them: the refiner and what it looked at, in one line."""
+    pool: str
+    """The pool whose effect stands behind them; empty where none was trained for it."""
+    path: str
+    """JSON: these, and how they came about."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A Data-Juicer recipe and the evidence for it."""
+
+    id: str
+    path: str
+    """YAML for Data-Juicer."""
+    evidence: str
+    """JSON: dataset, versions, pool, effect with interval, retention, cost, caveats."""
+    retention: float
+    """Share of the dataset's rows that it keeps, by the statistics table."""
+    effect: float
+    """The measured change of the pool behind it; NaN where none was measured."""
+    broken_policies: tuple[str, ...] = ()
+    """Limits that it breaks: such a recipe is not exported."""
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Whether Data-Juicer itself keeps the rows that the statistics promised."""
+
+    id: str
+    path: str
+    """JSON: counts, and the first rows that differ."""
+    rows: int
+    kept: int
+    differing: int
+
+
+@dataclass(frozen=True)
+class Insights:
+    """What was observed, in sentences that the tables bear out."""
+
+    id: str
+    path: str
+    """``insights.md``."""

@@ -1,0 +1,91 @@
+"""How effects change with repetition, with data and with compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RepetitionRow:
+    """A strategy to fill a training of so many samples, with its effect over seeds."""
+
+    strategy: str
+    """repeat (the top pool again), expand (the next layers, each row once) or random."""
+    factor: int
+    """Samples seen over rows of the top pool's draw."""
+    samples: int
+    """Samples seen: equal for all strategies of one factor."""
+    rows: int
+    """Different rows among them."""
+    effect: float
+    """Mean over seeds of the change against the controls of the single-operator stage, in the unit
+    of the ranking."""
+    low: float
+    high: float
+    """95 % interval over seeds."""
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """Repetition against diversity."""
+
+    id: str
+    path: str
+    """CSV: one :class:`RepetitionRow` per strategy and factor."""
+    law: str
+    """JSON: the fit of the effective-data law, where repetition stops paying, or why neither."""
+    figure: str
+
+
+@dataclass(frozen=True)
+class ScalingRow:
+    """An arm at one budget and one model size."""
+
+    arm: str
+    model: str
+    budget: int
+    flops: float
+    """Of the whole training."""
+    error: float
+    """1 - mean of the metrics of the score, mean over seeds."""
+    low: float
+    high: float
+    """95 % interval over seeds."""
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How errors fall with compute."""
+
+    id: str
+    path: str
+    """CSV: one :class:`ScalingRow` per arm, model and budget."""
+    law: str
+    """JSON: power laws with intervals, the predicted effect, crossings, or why none."""
+    figure: str
+
+
+@dataclass(frozen=True)
+class DiversityRow:
+    """How varied a pool is, beside what it does."""
+
+    pool: str
+    measure: str
+    """word_entropy, distinct_1, distinct_2, distinct_3 or embedding."""
+    value: float
+    low: float
+    high: float
+    """95 % bootstrap interval over rows."""
+    change: float
+    """The pool's effect; NaN where it has none."""
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How varied the pools are."""
+
+    id: str
+    path: str
+    """CSV: one :class:`DiversityRow` per pool and measure."""
