@@ -14,7 +14,7 @@ CLEAN = "clean"
 BLOCK = 100
 """Every so many samples, counted from the first, hold the exact number of each defect."""
 
-_BOILERPLATE = (
+BOILERPLATE = (
     "click here to see more pictures like this one and subscribe to our newsletter today",
     "all rights reserved, no part of this image may be copied without written permission",
     "buy now with free shipping on all orders, best price guaranteed, limited time offer only",
@@ -32,7 +32,7 @@ def _mismatched(scene: Scene, caption: str, rng: np.random.Generator) -> str:
 
 
 def _boilerplate(scene: Scene, caption: str, rng: np.random.Generator) -> str:
-    return _BOILERPLATE[rng.integers(len(_BOILERPLATE))]
+    return BOILERPLATE[rng.integers(len(BOILERPLATE))]
 
 
 def _repeated_words(scene: Scene, caption: str, rng: np.random.Generator) -> str:
@@ -81,17 +81,28 @@ IMAGE_DEFECTS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Imag
 DEFECTS = (*TEXT_DEFECTS, *IMAGE_DEFECTS)
 
 
-def plan(fractions: dict[str, float], seed: int, block: int) -> list[str]:
-    """Return the defect, or ``clean``, of each of the 100 samples of a block.
+def plan(
+    fractions: dict[str, float], seed: int, block: int, independent: bool = False
+) -> list[tuple[str, ...]]:
+    """Return the defects of each of the 100 samples of a block; none for a clean one.
 
     Args:
-        fractions: share of the samples per name of :data:`DEFECTS`, in whole percent; the sum is
-            at most 1.
+        fractions: share of the samples per name of :data:`DEFECTS`, in whole percent; unless
+            they are independent, the sum is at most 1.
         seed: of the world.
         block: number of the block.
+        independent: whether each defect is planted without regard to the others, so that a sample
+            may have several; else it has at most one.
     """
     # In the order of DEFECTS: that of a configuration must not matter.
-    planned = [name for name in DEFECTS for _ in range(round(BLOCK * fractions.get(name, 0.0)))]
-    planned += [CLEAN] * (BLOCK - len(planned))
-    order = np.random.default_rng([seed, block, BLOCK]).permutation(BLOCK)
-    return [planned[place] for place in order]
+    counts = {name: round(BLOCK * fractions.get(name, 0.0)) for name in DEFECTS}
+    if not independent:
+        planned = [(name,) for name, count in counts.items() for _ in range(count)]
+        clean: list[tuple[str, ...]] = [()] * (BLOCK - len(planned))
+        order = np.random.default_rng([seed, block, BLOCK]).permutation(BLOCK)
+        return [[*planned, *clean][place] for place in order]
+    hit = {
+        name: set(np.random.default_rng([seed, block, BLOCK, number]).permutation(BLOCK)[:count])
+        for number, (name, count) in enumerate(counts.items(), start=1)
+    }
+    return [tuple(name for name in DEFECTS if place in hit[name]) for place in range(BLOCK)]

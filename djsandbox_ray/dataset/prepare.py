@@ -1,4 +1,4 @@
-"""What is done to the shards of every source: take rows, check samples, shuffle captions.
+"""What is done to the shards of every source: take rows, check samples, spoil captions.
 
 Everything happens inside a shard and is a function of the shard alone, so it is the same on any
 cluster. Samples are checked before captions are shuffled: a bad sample hands its caption to nobody.
@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from djsandbox_ray.dataset.defects import BLOCK, BOILERPLATE
 from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source
 from djsandbox_ray.dataset.validate import check
 from djsandbox_ray.errors import BadInput
@@ -37,14 +38,23 @@ def prepared(source: Source) -> list[Shard]:
         shards = sliced(shards, *source.config.rows)
     shards = [replace(shard, read=partial(_checked, shard.read)) for shard in shards]
     shuffle = source.config.shuffle_captions
-    if shuffle is None:
-        return shards
-    return [
-        replace(
-            shard, read=partial(_shuffled, shard.read, shard.name, shuffle.fraction, shuffle.seed)
-        )
-        for shard in shards
-    ]
+    if shuffle is not None:
+        shards = [
+            replace(
+                shard,
+                read=partial(_shuffled, shard.read, shard.name, shuffle.fraction, shuffle.seed),
+            )
+            for shard in shards
+        ]
+    inject = source.config.boilerplate
+    if inject is not None:
+        shards = [
+            replace(
+                shard, read=partial(_injected, shard.read, shard.name, inject.fraction, inject.seed)
+            )
+            for shard in shards
+        ]
+    return shards
 
 
 def sliced(shards: list[Shard], start: int, stop: int) -> list[Shard]:
@@ -82,8 +92,7 @@ def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sam
 
     The number of samples chosen up to the end of any block is the rounded fraction of all so far.
     """
-    digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
-    rng = np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])
+    rng = _generator(name, seed)
     held: list[Sample] = []
     done = 0
 
@@ -102,6 +111,29 @@ def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sam
             yield from shuffle(held[:SHUFFLE_BLOCK])
             del held[:SHUFFLE_BLOCK]
     yield from shuffle(held)
+
+
+def _injected(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sample | Rejection]:
+    """Replace captions by boilerplate, the rounded share of every 100 samples; others pass."""
+    rng = _generator(name, seed)
+    chosen: set[int] = set()
+    done = 0
+    for item in read():
+        if isinstance(item, Rejection):
+            yield item
+            continue
+        if done % BLOCK == 0:
+            chosen = set(rng.permutation(BLOCK)[: _rounded(fraction * BLOCK)].tolist())
+        hit = done % BLOCK in chosen
+        done += 1
+        text = BOILERPLATE[rng.integers(len(BOILERPLATE))] if hit else item.text
+        yield replace(item, text=text, meta={**item.meta, "boilerplate": hit})
+
+
+def _generator(name: str, seed: int) -> np.random.Generator:
+    """Return the chance of one shard."""
+    digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+    return np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])
 
 
 def _rounded(value: float) -> int:

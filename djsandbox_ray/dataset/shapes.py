@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import partial
+from typing import Self
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from djsandbox_ray.dataset.defects import BLOCK, DEFECTS, IMAGE_DEFECTS, TEXT_DEFECTS, plan
+from djsandbox_ray.dataset.defects import BLOCK, CLEAN, DEFECTS, IMAGE_DEFECTS, TEXT_DEFECTS, plan
 from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample, Shard, Source, SourceConfig
 from djsandbox_ray.dataset.world import describe, draw, random_scene
 
@@ -29,8 +30,10 @@ class ShapesConfig(SourceConfig):
     """Pixels of each side."""
     defects: dict[str, float] = Field(default_factory=dict)
     """Share of the samples per defect, in whole percent, exact in every 100 samples: mismatched,
-    boilerplate, repeated_words, special_characters, blur, low_contrast, odd_size. A sample has at
-    most one."""
+    boilerplate, repeated_words, special_characters, blur, low_contrast, odd_size."""
+    independent: bool = False
+    """Whether each defect is planted without regard to the others, so that a sample may have
+    several; else it has at most one."""
 
     @field_validator("defects")
     @classmethod
@@ -44,10 +47,17 @@ class ShapesConfig(SourceConfig):
                 raise ValueError(f"{name}: {fraction} is not a fraction from 0 to 1")
             if abs(fraction * BLOCK - round(fraction * BLOCK)) > 1e-9:
                 raise ValueError(f"{name}: {fraction} is not a whole number of percent")
-        total = sum(defects.values())
-        if total > 1 + 1e-9:
-            raise ValueError(f"the fractions add up to {total:g}, more than 1")
         return defects
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        total = sum(self.defects.values())
+        if not self.independent and total > 1 + 1e-9:
+            raise ValueError(
+                f"the fractions of the defects add up to {total:g}, more than 1 (independent: true "
+                "lets a sample have several)"
+            )
+        return self
 
 
 @SOURCES.register("shapes")
@@ -72,33 +82,34 @@ class ShapesSource(Source):
 
 
 def _generate(config: ShapesConfig, start: int, stop: int) -> Iterator[Sample | Rejection]:
-    planned: list[str] = []
+    planned: list[tuple[str, ...]] = []
     for index in range(start, stop):
         if not planned or index % BLOCK == 0:
-            planned = plan(config.defects, config.seed, index // BLOCK)
+            planned = plan(config.defects, config.seed, index // BLOCK, config.independent)
         yield generate(config.seed, index, planned[index % BLOCK], config.image_size)
 
 
-def generate(seed: int, index: int, defect: str, image_size: int) -> Sample:
+def generate(seed: int, index: int, defects: Sequence[str], image_size: int) -> Sample:
     """Make one sample.
 
     Args:
         seed: of the world.
         index: of the sample.
-        defect: a name of :data:`.defects.DEFECTS`, or ``clean``.
+        defects: names of :data:`.defects.DEFECTS`, in that order; none for a clean one.
         image_size: pixels of each side.
     """
     rng = np.random.default_rng([seed, index])
     scene = random_scene(rng)
     caption, image = describe(scene, rng), draw(scene, rng, image_size)
-    if defect in TEXT_DEFECTS:
-        caption = TEXT_DEFECTS[defect](scene, caption, rng)
-    elif defect in IMAGE_DEFECTS:
-        image = IMAGE_DEFECTS[defect](image, rng)
+    for defect in defects:
+        if defect in TEXT_DEFECTS:
+            caption = TEXT_DEFECTS[defect](scene, caption, rng)
+        else:
+            image = IMAGE_DEFECTS[defect](image, rng)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=90)
     meta = {
-        "defect": defect,
+        "defect": "+".join(defects) or CLEAN,
         "colour": scene.colour,
         "shape": scene.shape,
         "background": scene.background,

@@ -68,6 +68,14 @@ class ShuffleCaptions(Section):
     seed: int = Field(default=0, ge=0)
 
 
+class Boilerplate(Section):
+    """Replace some captions by sentences that fit any image; ``meta["boilerplate"]`` tells."""
+
+    fraction: float = Field(gt=0, le=1)
+    """Share of the samples, in every 100 of a shard."""
+    seed: int = Field(default=0, ge=0)
+
+
 class SourceConfig(Component):
     """What may be asked of every source."""
 
@@ -77,6 +85,8 @@ class SourceConfig(Component):
     rows: tuple[int, int] | None = None
     """``[start, stop]``: only these rows of the source, in its order; rejected ones count."""
     shuffle_captions: ShuffleCaptions | None = None
+    boilerplate: Boilerplate | None = None
+    """Injected after captions were shuffled, into any of them."""
 
     @field_validator("rows")
     @classmethod

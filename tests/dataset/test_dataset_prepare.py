@@ -120,3 +120,19 @@ def test_the_stamp_knows_options_and_content_but_not_the_place(
     assert stamp != open_source("parquet", path=path, rows=[0, 5]).stamp()
     write_parquet(pairs[:9])
     assert stamp != open_source("parquet", path=path).stamp()
+
+
+def test_boilerplate_is_injected_exactly_and_repeats(open_source) -> None:
+    def read(seed: int) -> list[list[Sample]]:
+        options = {"fraction": 0.3, "seed": seed}
+        source = open_source("shapes", samples=700, boilerplate=options)
+        return [list(shard.read()) for shard in prepared(source)]
+
+    plain = [list(shard.read()) for shard in prepared(open_source("shapes", samples=700))]
+    for found, before, expected in zip(read(1), plain, (150, 60), strict=True):
+        hit = [sample.meta["boilerplate"] for sample in found]
+        assert sum(hit) == expected
+        changed = [new.text != old.text for new, old in zip(found, before, strict=True)]
+        assert changed == hit
+    assert read(1) == read(1)
+    assert read(1) != read(2)

@@ -47,9 +47,34 @@ def test_every_defect_has_its_exact_number(world) -> None:
 def test_every_block_holds_the_exact_numbers(
     percents: dict[str, int], seed: int, block: int
 ) -> None:
-    counts = Counter(plan({name: value / 100 for name, value in percents.items()}, seed, block))
+    planned = plan({name: value / 100 for name, value in percents.items()}, seed, block)
+    counts = Counter(planned)
     clean = BLOCK - sum(percents.values())
-    assert counts == +Counter({**percents, CLEAN: clean})
+    assert counts == +Counter({**{(name,): count for name, count in percents.items()}, (): clean})
+
+
+@given(
+    percents=st.dictionaries(st.sampled_from(DEFECTS), st.integers(0, 100), min_size=1),
+    seed=st.integers(0, 100),
+    block=st.integers(0, 1000),
+)
+def test_independent_defects_have_their_exact_numbers_each(
+    percents: dict[str, int], seed: int, block: int
+) -> None:
+    fractions = {name: value / 100 for name, value in percents.items()}
+    planned = plan(fractions, seed, block, independent=True)
+    assert len(planned) == BLOCK
+    for name, count in percents.items():
+        assert sum(name in defects for defects in planned) == count
+    assert all(list(defects) == sorted(defects, key=DEFECTS.index) for defects in planned)
+
+
+def test_independent_defects_occur_together(open_source) -> None:
+    fractions = {"mismatched": 0.5, "low_contrast": 0.5}
+    source = open_source("shapes", samples=2000, defects=fractions, independent=True)
+    counts = Counter(sample.meta["defect"] for sample in samples(source))
+    assert set(counts) == {CLEAN, "mismatched", "low_contrast", "mismatched+low_contrast"}
+    assert all(abs(count - 500) < 60 for count in counts.values())
 
 
 def test_a_full_set_of_fractions_leaves_none_clean(open_source) -> None:
