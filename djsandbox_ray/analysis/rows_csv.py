@@ -24,11 +24,11 @@ def write_rows(kind: type[Row], rows: Sequence[Row]) -> str:
 
     The columns are the fields of the dataclass; a field that holds a number per name
     (``metrics``) comes last, as one column ``metric:<name>`` per name. Numbers have all their
-    digits; NaN is ``nan``; None and a number that a record lacks are empty.
+    digits; NaN is ``nan``; truth is yes or no; None and a number that a record lacks are empty.
 
     Args:
-        kind: the dataclass; its fields are texts, numbers, enums, one of these or None, and at
-            most one ``dict[str, float]`` whose name ends in "s".
+        kind: the dataclass; its fields are texts, numbers, truths, enums, one of these or None,
+            and at most one ``dict[str, float]`` whose name ends in "s".
         rows: its instances.
     """
     fixed, by_name = _columns(kind)
@@ -107,6 +107,8 @@ def _columns(kind: type[Any]) -> tuple[dict[str, Reader], str]:
 def _reader(hint: Any) -> Reader:
     options = get_args(hint) or (hint,)
     read = next(option for option in options if option is not NoneType)
+    if read is bool:
+        return _truth
     if not (read in (int, float, str) or issubclass(read, StrEnum)):
         raise TypeError(f"{hint} has no form in CSV")
     if NoneType not in options:
@@ -114,7 +116,15 @@ def _reader(hint: Any) -> Reader:
     return lambda cell: read(cell) if cell else None
 
 
+def _truth(cell: str) -> bool:
+    if cell not in ("yes", "no"):
+        raise ValueError(f"yes or no is needed, not {cell!r}")
+    return cell == "yes"
+
+
 def _cell(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return repr(float(value)) if isinstance(value, float) else str(value)

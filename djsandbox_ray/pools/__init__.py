@@ -1,17 +1,25 @@
 """Pools: from columns of statistics to the rows that every trial trains on. Pure numpy.
 
+``within`` says which rows are out of the question, where only a part of the dataset is probed;
 ``table`` checks the input and keeps excluded rows out; ``cuts`` cuts one column at a time into
 buckets by exact order statistics, ties split by ``hashing``; ``contrast`` says which statistics
 are worth a trial; ``arms`` adds the control arms and the self-tests, random buckets built like
 the others; ``build`` brings them all to one size and names the pools; ``draws`` takes a seed's
 subsample of a pool; ``serialise`` is the JSON form. A pool is row ids, never a copy of samples.
+
+What follows the first study is made of its pools: ``confirm`` sets some of them beside fresh
+controls; ``membership`` tells which of some pools hold a row, from which ``combine`` makes all of
+their intersections and ``layers`` the order in which the best of these takes in further rows.
 """
 
 from djsandbox_ray.pools.build import Construction, construct
+from djsandbox_ray.pools.combine import Pyramid, pyramid
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT, NO_VALUE
 from djsandbox_ray.pools.draws import Draw, draw, members
+from djsandbox_ray.pools.layers import Layers
 from djsandbox_ray.pools.serialise import from_json, to_json
+from djsandbox_ray.pools.within import outside
 
 __all__ = [
     "EXCLUDED",
@@ -19,10 +27,14 @@ __all__ = [
     "NO_VALUE",
     "Construction",
     "Draw",
+    "Layers",
     "PoolConfig",
+    "Pyramid",
     "construct",
     "draw",
     "from_json",
     "members",
+    "outside",
+    "pyramid",
     "to_json",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from djsandbox_ray.records import Range
 from djsandbox_ray.sections import Section
 
 MIN_CONTROLS = 5
@@ -14,11 +15,29 @@ WHOLE_BUCKET_CONTROLS = 8
 """With one draw per arm nothing but the control arms tells how much arms scatter."""
 
 
+class WithinConfig(Section):
+    """Values of a statistic, bounds included; a row without a value is outside."""
+
+    statistic: str
+    """Its name, as the console lists it."""
+    low: float | None = None
+    """Least value; by default there is no bound."""
+    high: float | None = None
+    """Greatest value; by default there is no bound."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WithinConfig:
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low is {self.low:g}, which is above high, {self.high:g}")
+        return self
+
+
 class PoolConfig(Section):
     """How statistics are cut into pools and how seeds draw from them."""
 
     buckets: int = Field(default=3, ge=2, le=127, strict=True)
-    """Parts of equal size that every statistic is cut into; 3 are named low, middle and high."""
+    """Parts of equal size that every statistic is cut into: low and high, low, middle and high, or
+    numbered."""
     size: Annotated[int, Field(ge=1, strict=True)] | Literal["auto"] = "auto"
     """Rows of every pool; ``auto``: the smallest bucket of all testable statistics."""
     draw_share: float = Field(default=0.5, gt=0, le=1)
@@ -35,12 +54,19 @@ class PoolConfig(Section):
     """Whether to add the pools whose verdict is known: shuffled statistic, shuffled captions."""
     seed: int = Field(default=0, strict=True)
     """Seed of the hash that splits ties, trims buckets and makes random buckets and draws."""
+    within: tuple[WithinConfig, ...] = ()
+    """Only rows that are in all of these ranges may be in a pool or control; by default all."""
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """What ``within`` says."""
+        return tuple(Range(item.statistic, item.low, item.high) for item in self.within)
 
     @property
     def bucket_names(self) -> tuple[str, ...]:
         """Names of the buckets, from the least values to the greatest."""
-        if self.buckets == 3:
-            return ("low", "middle", "high")
+        if self.buckets <= 3:
+            return ("low", "middle", "high") if self.buckets == 3 else ("low", "high")
         return tuple(f"b{index}" for index in range(self.buckets))
 
     def control_count(self, bucket_pools: int) -> int:

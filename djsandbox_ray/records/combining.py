@@ -60,3 +60,5 @@ class Interactions:
     """CSV: one :class:`InteractionRow` per quantity."""
     surrogate: str
     """CSV: one :class:`SurrogateRow` per combination."""
+    notes: tuple[str, ...] = ()
+    """What was left out, or rests on a part of the combinations."""

@@ -98,6 +98,8 @@ class Confirmation:
     id: str
     path: str
     """CSV: one :class:`ConfirmationRow` per pool."""
+    effect: float = math.nan
+    """The greatest confirmed change of a pool that is better again; NaN where none is."""
 
 
 @dataclass(frozen=True)

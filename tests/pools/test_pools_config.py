@@ -31,7 +31,7 @@ def test_what_cannot_be_used_is_refused(bad: dict[str, Any]) -> None:
 
 def test_buckets_are_named() -> None:
     assert PoolConfig().bucket_names == ("low", "middle", "high")
-    assert PoolConfig(buckets=2).bucket_names == ("b0", "b1")
+    assert PoolConfig(buckets=2).bucket_names == ("low", "high")
 
 
 @pytest.mark.parametrize(("pools", "controls"), [(3, 5), (6, 5), (18, 8), (93, 19)])

@@ -1,0 +1,183 @@
+"""Operators that are alike, in clusters; and the best pool of each cluster."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
+
+from djsandbox_ray.analysis.correlation import Correlation, Floats
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.records import ConfirmationRow, PoolKind, RankingRow
+
+_BETTER = "better"
+
+
+@dataclass(frozen=True, eq=False)
+class Clustering:
+    """A tree of names and its cut into clusters."""
+
+    names: tuple[str, ...]
+    """In alphabetical order: leaf i of the tree is ``names[i]``."""
+    linkage: Floats
+    """(names - 1, 4): the tree as :func:`scipy.cluster.hierarchy.linkage` writes it."""
+    order: tuple[str, ...]
+    """The names as the leaves of the drawn tree, from the left: neighbours are alike."""
+    clusters: tuple[tuple[str, ...], ...]
+    """The members of every cluster, all in ``order``."""
+
+
+def distances(matrix: Floats, *, absolute: bool) -> Floats:
+    """Return d = sqrt(2 (1 - r)), the Euclidean distance of standardised columns of norm 1.
+
+    With ``absolute``, |r| stands for r: a column and its negative are the same thing then. That
+    is the distance after one of the two is turned round; among three or more columns it need not
+    be Euclidean. A pair without a correlation (NaN) counts as unrelated, r = 0.
+
+    Args:
+        matrix: (n, n) correlations.
+        absolute: whether the sign of r is left out.
+    """
+    r = np.nan_to_num(np.abs(matrix) if absolute else matrix, nan=0.0)
+    found: Floats = np.sqrt(2 * (1 - np.clip(r, -1, 1)))
+    np.fill_diagonal(found, 0)
+    return found
+
+
+def ward(correlation: Correlation, clusters: int, *, absolute: bool) -> Clustering:
+    """Cluster columns by Ward's method: the two clusters are joined whose union varies least.
+
+    The result does not depend on the order of the columns.
+
+    Args:
+        correlation: of columns with spread.
+        clusters: how many; with fewer columns, every column is one.
+        absolute: see :func:`distances`.
+
+    Raises:
+        BadInput: fewer than one cluster; no column, or one without spread.
+    """
+    if clusters < 1:
+        raise BadInput(f"clusters is {clusters}; a number of clusters is needed, 1 or more")
+    if not correlation.names:
+        raise BadInput("there is nothing to cluster: no column has spread")
+    if correlation.constant:
+        raise BadInput(f"columns without spread cannot be clustered: {list(correlation.constant)}")
+    names = tuple(sorted(correlation.names))
+    if len(names) == 1:
+        return Clustering(names, np.zeros((0, 4)), names, (names,))
+    apart = squareform(distances(correlation.of(names).matrix, absolute=absolute), checks=False)
+    tree = hierarchy.optimal_leaf_ordering(hierarchy.linkage(apart, method="ward"), apart)
+    leaves = hierarchy.leaves_list(tree)
+    labels = hierarchy.cut_tree(tree, n_clusters=min(clusters, len(names)))[:, 0]
+    members: dict[int, list[str]] = {}
+    for leaf in leaves:
+        members.setdefault(int(labels[leaf]), []).append(names[leaf])
+    return Clustering(
+        names=names,
+        linkage=tree,
+        order=tuple(names[leaf] for leaf in leaves),
+        clusters=tuple(map(tuple, members.values())),
+    )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What speaks for a pool of a statistic, and against it."""
+
+    pool: str
+    statistic: str
+    effect: float
+    """In the unit of the ranking: the confirmed effect, else the first one, shrunken."""
+    confirmed: bool
+    """Whether it is better in the second study, too."""
+    unfit: str = ""
+    """Why it cannot be picked; empty where it can."""
+
+    @property
+    def order(self) -> tuple[bool, float, str]:
+        """Confirmed ones, whose effect the choice has not biased, then by effect."""
+        return not self.confirmed, -self.effect, self.pool
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A cluster and the pool that stands for it."""
+
+    members: tuple[str, ...]
+    pool: str | None
+    """None where no pool of the cluster can be picked."""
+    effect: float | None
+    why: str
+
+
+def candidates(
+    ranking: Sequence[RankingRow],
+    confirmation: Sequence[ConfirmationRow],
+    *,
+    only_confirmed: bool,
+) -> list[Candidate]:
+    """Return what is known of every single-operator pool.
+
+    Args:
+        ranking: of the first study.
+        confirmation: the second look; empty where there was none.
+        only_confirmed: whether a pool must be better in the second look, too; if not, it must only
+            not be worse there.
+    """
+    again = {row.pool: row for row in confirmation}
+    found = []
+    for row in ranking:
+        if row.kind is not PoolKind.BUCKET or row.statistic is None:
+            continue
+        second = again.get(row.pool)
+        confirmed = second is not None and second.verdict == _BETTER
+        first = row.change if math.isnan(row.shrunken) else row.shrunken
+        effect = second.confirmed if second is not None and confirmed else first
+        unfit = _unfit(row, second, only_confirmed)
+        found.append(Candidate(row.pool, row.statistic, effect, confirmed, unfit))
+    return found
+
+
+def best_of_each(
+    clusters: Sequence[Sequence[str]], effects: Sequence[Candidate]
+) -> tuple[Pick, ...]:
+    """Pick the best pool of every cluster, in the order of the clusters.
+
+    A confirmed pool goes before all that are not; then the greater effect decides, then the name.
+
+    Args:
+        clusters: names of statistics.
+        effects: what is known of their pools.
+    """
+    return tuple(
+        _pick(tuple(members), [item for item in effects if item.statistic in members])
+        for members in clusters
+    )
+
+
+def _pick(members: tuple[str, ...], known: Sequence[Candidate]) -> Pick:
+    fit = [item for item in known if not item.unfit]
+    if not fit:
+        reasons = "; ".join(f"{item.pool} {item.unfit}" for item in known)
+        return Pick(members, None, None, f"skipped: {reasons or 'it has no pools'}")
+    best = min(fit, key=lambda item: item.order)
+    ranks = f"the best of {len(fit)} pools" if len(fit) > 1 else "the only pool"
+    effect = "its confirmed effect" if best.confirmed else "not confirmed; its shrunken effect"
+    return Pick(
+        members, best.pool, best.effect, f"{ranks} called better; {effect} is {best.effect:.4g}"
+    )
+
+
+def _unfit(row: RankingRow, second: ConfirmationRow | None, only_confirmed: bool) -> str:
+    if row.verdict != _BETTER:
+        return f"was not called better, but {row.verdict}"
+    if second is None:
+        return "has had no second look" if only_confirmed else ""
+    if second.verdict == "worse" or (only_confirmed and second.verdict != _BETTER):
+        return f"is {second.verdict} in the second look"
+    return ""

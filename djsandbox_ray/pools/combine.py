@@ -1,0 +1,164 @@
+"""The pyramid: every intersection of some chosen pools, cut to one size, beside fresh controls.
+
+Singles are part of it, cut to the same size: what a combination adds to its parts can only be told
+from arms that differ in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.pools.arms import Arm, control_arms, pool_hash
+from djsandbox_ray.pools.cuts import LEFT_OUT, NO_VALUE
+from djsandbox_ray.pools.hashing import hash_key, least
+from djsandbox_ray.pools.membership import Membership
+from djsandbox_ray.records import NotTestable, Pool, PoolKind, Pools
+
+JOINT = "&"
+"""Between the ids of the parts in the id of a combination."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pyramid:
+    """Combinations and controls of one size, and the codes that say which rows they hold."""
+
+    assignments: dict[str, NDArray[np.int8]]
+    """Per pool, a column (n,) named by its id: 0 for its rows, ``EXCLUDED`` as in the first study.
+    Of a combination, ``LEFT_OUT`` for the rows of the intersection that are beyond its size and
+    ``NO_VALUE`` for those outside; of a control, ``LEFT_OUT`` for all others."""
+    pools: tuple[Pool, ...]
+    """Singles, pairs, triples and so on, each in the order of the choice; then controls."""
+    size: int
+    """Rows of every pool."""
+    draw_size: int
+    """Rows that one trial trains on."""
+    dropped: tuple[NotTestable, ...]
+    """Combinations with too few rows."""
+
+
+def pyramid(
+    pools: Pools,
+    chosen: Sequence[str],
+    row_ids: NDArray[np.int64],
+    codes: Mapping[str, NDArray[np.int8]],
+    *,
+    minimum: int,
+    controls: Callable[[int], int],
+    first: int,
+    draw_share: float,
+) -> Pyramid:
+    """Combine chosen pools in all 2^k - 1 ways.
+
+    The common size is that of the smallest intersection with at least ``minimum`` rows; smaller
+    ones are dropped. Which rows a combination keeps depends on its parts, the size and the seed,
+    by a hash of its own: arms are cut independently of each other.
+
+    Args:
+        pools: of the first study.
+        chosen: ids of bucket pools of it, of different statistics, best first; 1 to 8.
+        row_ids: (n,), all different, in any order.
+        codes: columns of the first study's assignments by name, each (n,); those of the chosen
+            pools are read, one at a time.
+        minimum: least number of rows, 1 to ``pools.size``.
+        controls: how many control arms to make beside so many combinations.
+        first: number of the first control: those of lower numbers are used by other studies.
+        draw_share: share of a pool that one seed trains on, above 0, at most 1.
+
+    Raises:
+        BadInput: a pool that is not there, chosen twice, no bucket, or of a statistic that is
+            there already; a ``minimum`` out of bounds; draws that would be empty.
+    """
+    parts = _parts(pools, chosen)
+    if not 1 <= minimum <= pools.size:
+        raise BadInput(
+            f"minimum is {minimum} rows per combination; 1 to {pools.size} are possible, since "
+            f"every single pool has {pools.size}"
+        )
+    membership = Membership.of(row_ids, codes, parts)
+    sizes = _sizes(membership)
+    kept = {names: rows for names, rows in sizes.items() if rows >= minimum}
+    size = min(kept.values())
+    draw_size = round(size * draw_share)
+    if draw_size < 1:
+        raise BadInput(f"draws would have no row ({size} rows per pool x draw_share {draw_share})")
+    by_id = {pool.id: pool for pool in parts}
+    arms = [_combination(membership, names, by_id, size, pools.seed) for names in kept]
+    arms += control_arms(membership.row_ids, size, controls(len(kept)), pools.seed, first)
+    return Pyramid(
+        assignments={pool.column: membership.column(own) for pool, own in arms},
+        pools=tuple(pool for pool, _ in arms),
+        size=size,
+        draw_size=draw_size,
+        dropped=tuple(
+            NotTestable(JOINT.join(names), f"{rows} rows; at least {minimum} are needed")
+            for names, rows in sizes.items()
+            if names not in kept
+        ),
+    )
+
+
+def _parts(pools: Pools, chosen: Sequence[str]) -> list[Pool]:
+    by_id = {pool.id: pool for pool in pools.pools}
+    seen: dict[str, str] = {}
+    parts = []
+    for name in chosen:
+        if name not in by_id:
+            raise BadInput(f"no pool {name!r} to combine among {', '.join(by_id)}")
+        statistic = by_id[name].statistic
+        if by_id[name].kind is not PoolKind.BUCKET or statistic is None:
+            raise BadInput(f"pool {name!r} is no bucket of a statistic: it cannot be combined")
+        if statistic in seen:
+            raise BadInput(
+                f"pools {seen[statistic]!r} and {name!r} cannot be combined: buckets of one "
+                "statistic have no row in common"
+            )
+        seen[statistic] = name
+        parts.append(by_id[name])
+    return parts
+
+
+def _sizes(membership: Membership) -> dict[tuple[str, ...], int]:
+    """Return the rows of every intersection, level by level."""
+    counts = membership.counts()
+    patterns = np.arange(len(counts))
+    sizes = {}
+    for level in range(1, len(membership.parts) + 1):
+        for names in combinations(membership.parts, level):
+            wanted = membership.pattern(names)
+            sizes[names] = int(counts[patterns & wanted == wanted].sum())
+    return sizes
+
+
+def _combination(
+    membership: Membership,
+    names: tuple[str, ...],
+    parts: Mapping[str, Pool],
+    size: int,
+    seed: int,
+) -> Arm:
+    name = JOINT.join(names)
+    common = membership.common(names)
+    row_ids = membership.row_ids[common]
+    chosen = least(row_ids, size, hash_key(seed, "combination", name))
+    codes = np.full(len(membership.row_ids), NO_VALUE, dtype=np.int8)
+    codes[common] = LEFT_OUT
+    codes[common[chosen]] = 0
+    pool = Pool(
+        id=name,
+        kind=PoolKind.BUCKET,
+        column=name,
+        code=0,
+        size=size,
+        hash=pool_hash(row_ids[chosen]),
+        parts=names,
+    )
+    if len(names) == 1:
+        part = parts[name]
+        pool = replace(pool, statistic=part.statistic, bucket=part.bucket, ties=part.ties)
+    return pool, codes

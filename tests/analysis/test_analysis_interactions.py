@@ -1,0 +1,263 @@
+"""The factorial of a pyramid: exact without noise, and simulated with it.
+
+The intervals depend on the noise alone, so that the rate at which some interval misses a planted
+truth is also the family-wise error on null data.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from scipy import stats
+from simulated_pyramids import (
+    ALPHA,
+    FACTORS,
+    arms_of,
+    combination,
+    exact,
+    groups,
+    simulate,
+    simulate_rows,
+)
+
+from djsandbox_ray.analysis.dunnett import critical_value
+from djsandbox_ray.analysis.interactions import (
+    combinations_of,
+    effect_weights,
+    factorial,
+    read_interactions,
+    strongest,
+    write_interactions,
+)
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.records import Pool, PoolKind
+
+STUDIES = 600
+# More misses than this would, at a true rate of 5 %, be seen once in a thousand.
+MOST_ERRORS = stats.binom.isf(0.001, STUDIES, ALPHA)
+# a helps by 2; b helps by 6, but only where a is in; c does nothing.
+MASKED = {group: 2.0 * ("a" in group) + 6.0 * ({"a", "b"} <= group) for group in groups()}
+TRUTH = [2 + 3, 3, 0, 6, 0, 0, 0, 2 + 3, 3, 0]
+
+
+def by_name(found):
+    return {f"{row.kind} {row.parts}": row for row in found.rows}
+
+
+def effects(found):
+    return {name: row.effect for name, row in by_name(found).items()}
+
+
+@lru_cache
+def studies(data, controls):
+    """Estimates and half-widths, shape (studies, rows), of a planted masking."""
+    rng = np.random.default_rng([round(10 * data), controls])
+    arms, control_scores = simulate(
+        rng, STUDIES, list(MASKED.values()), data=data, controls=controls
+    )
+    return estimates(arms, control_scores)
+
+
+def estimates(arms, control_scores, **shares):
+    found = [
+        factorial(arms_of(*scores, **shares), FACTORS, ALPHA).rows
+        for scores in zip(arms, control_scores, strict=True)
+    ]
+    effect = np.array([[row.effect for row in rows] for rows in found])
+    return effect, np.array([[row.high - row.effect for row in rows] for rows in found])
+
+
+@pytest.mark.parametrize(("data", "controls"), [(0.2, 8), (0.9, 5)])
+def test_all_intervals_hold_the_truth_in_95_percent_of_studies(data, controls):
+    effect, half = studies(data, controls)
+    misses = np.abs(effect - TRUTH) > half
+    assert misses.any(axis=1).sum() <= MOST_ERRORS
+    assert misses[:, 3:7].any(axis=1).sum() <= MOST_ERRORS, "interactions"
+    assert effect.mean(axis=0) == pytest.approx(TRUTH, abs=0.35)
+
+
+def test_a_masked_effect_is_found_as_interaction():
+    effect, half = studies(0.2, 8)
+    found = np.abs(effect) > half
+    # The rows: three main effects, ab, ac, bc, abc, three Shapley values.
+    assert found[:, 3].mean() > 0.9
+    assert (effect[:, 3] > 0).all()
+    assert found[:, [4, 5, 6]].any(axis=1).mean() < 0.05
+
+
+def test_pools_that_share_rows_do_not_break_the_error():
+    arms, control_scores, share = simulate_rows(np.random.default_rng(3), STUDIES // 3)
+    effect, half = estimates(arms, control_scores, bucket_share=share)
+    limit = stats.binom.isf(0.001, STUDIES // 3, ALPHA)
+    assert (np.abs(effect) > half).any(axis=1).sum() <= limit
+
+
+def test_the_error_is_greater_where_noise_between_arms_is_left_out():
+    rng = np.random.default_rng(4)
+    arms, control_scores = simulate(rng, STUDIES // 6, np.zeros(7), data=1.0, m_b=0.9)
+    effect, half = estimates(arms, control_scores, bucket_share=1 - 1e-9)
+    assert (np.abs(effect) > half).any(axis=1).mean() > 0.15
+
+
+def test_without_noise_effects_are_exact():
+    found = factorial(exact(MASKED), FACTORS)
+    assert list(effects(found)) == [
+        *("main a", "main b", "main c", "interaction a & b", "interaction a & c"),
+        *("interaction b & c", "interaction a & b & c", "shapley a", "shapley b", "shapley c"),
+    ]
+    assert list(effects(found).values()) == pytest.approx(TRUTH, abs=1e-12)
+    verdicts = {name: row.verdict for name, row in by_name(found).items()}
+    assert verdicts["main a"] == verdicts["interaction a & b"] == "helps"
+    assert verdicts["main c"] == verdicts["interaction a & b & c"] == "undecided"
+    assert found.notes == []
+
+
+def test_an_interaction_that_hurts():
+    truth = {group: 3.0 - 5.0 * ({"b", "c"} <= group) for group in groups()}
+    rows = factorial(exact(truth), FACTORS).rows
+    best = strongest(rows)
+    # Any pool adds 3, once: so do further ones hurt, and the three together make up for that.
+    assert best is not None
+    assert (best.parts, best.verdict) == ("b & c", "hurts")
+    assert best.effect == pytest.approx(((-3 - 5) + (0 - 5)) / 2)
+    assert strongest([row for row in rows if row.kind == "main"]) is None
+
+
+def test_two_pools():
+    truth = {combination("a"): 1.0, combination("b"): 2.0, combination("ab"): 7.0}
+    found = factorial(exact(truth), "ab")
+    assert effects(found) == pytest.approx(
+        {"main a": 3, "main b": 4, "interaction a & b": 4, "shapley a": 3, "shapley b": 4}
+    )
+
+
+def test_equal_contrasts_count_once_in_the_family():
+    rng = np.random.default_rng(5)
+    arms, controls = simulate(rng, 1, np.zeros(7))
+    scores = dict(zip(groups(), arms[0], strict=True))
+    two = arms_of({group: scores[group] for group in groups("ab")}, controls[0])
+    weights = two.matrix(
+        [effect_weights(group, "ab", two.combinations)[0] for group in groups("ab")]
+    )
+    alone = two.half_widths(weights, ALPHA)
+    again = two.half_widths(np.concatenate([weights, -weights[:2]]), ALPHA)
+    assert again == pytest.approx([*alone, *alone[:2]])
+
+
+def test_combinations_that_are_missing_are_named():
+    rest = {group: value for group, value in MASKED.items() if len(group) < 3}
+    found = factorial(exact(rest), FACTORS)
+    assert found.untrained == ("a & b & c",)
+    assert found.left_out == (*("interaction a & b & c", "shapley a", "shapley b", "shapley c"),)
+    assert found.partial[:4] == ("main a", "main b", "main c", "interaction a & b")
+    assert effects(found)["interaction a & b"] == pytest.approx(6.0)
+    # Over the contexts nothing, b and c: 2, 8 and 2.
+    assert effects(found)["main a"] == pytest.approx(4.0)
+    assert len(found.notes) == 3
+    assert found.notes[0].endswith("result: a & b & c.")
+
+
+def test_without_a_single_pool_its_effect_comes_from_the_other_contexts():
+    found = factorial(exact({g: v for g, v in MASKED.items() if g != combination("a")}), FACTORS)
+    assert effects(found)["main a"] == pytest.approx((8 + 2 + 8) / 3)
+    assert "interaction a & b" in found.partial
+    only = factorial(exact({combination("ab"): 1.0}), "ab")
+    assert only.rows == ()
+    assert only.left_out == (*("main a", "main b", "interaction a & b", "shapley a", "shapley b"),)
+
+
+def test_missing_seeds_make_intervals_wider_and_keep_seed_effects_out():
+    rng = np.random.default_rng(6)
+    arms, controls = simulate(rng, 1, np.zeros(7))
+    complete = factorial(arms_of(arms[0], controls[0]), FACTORS)
+    arms[0, -1, 0] = math.nan
+    cut = factorial(arms_of(arms[0], controls[0]), FACTORS)
+    name = "interaction a & b & c"
+    widths = [by_name(found)[name].high - by_name(found)[name].low for found in (complete, cut)]
+    assert widths[1] > widths[0]
+    shifted = factorial(
+        arms_of(arms[0] + [50.0, 0.0, 0.0], controls[0] + [50.0, 0.0, 0.0]), FACTORS
+    )
+    assert [row.effect for row in shifted.rows] == pytest.approx([r.effect for r in cut.rows])
+    assert [row.low for row in shifted.rows] == pytest.approx([row.low for row in cut.rows])
+
+
+def test_whole_pools_are_judged_by_the_controls_alone():
+    rng = np.random.default_rng(7)
+    arms, controls = simulate(rng, 1, np.zeros(7))
+    found = by_name(factorial(arms_of(arms[0], controls[0], draw_share=1.0), FACTORS))
+    spread = controls[0].mean(axis=1).std(ddof=1)
+    row = found["interaction a & b & c"]
+    # 7 arms and the controls' mean; 10 contrasts and 7 degrees of freedom.
+    half = critical_value(ALPHA, 10, math.inf, 7) * spread * math.sqrt(7 + 1 / 8)
+    assert row.high - row.effect == pytest.approx(half)
+
+
+def test_controls_without_spread_leave_it_to_the_arms():
+    flat = np.zeros((5, 3))
+    noisy = {group: np.array([0.0, 1.0, 2.0]) + value for group, value in MASKED.items()}
+    assert all(row.high > row.low for row in factorial(arms_of(noisy, flat), FACTORS).rows)
+
+
+def test_bad_arms_are_refused():
+    flat, one = np.zeros((5, 3)), {combination("a"): np.zeros(3)}
+    for scores, controls, message in (
+        ({}, flat, "0 arms are given"),
+        ({**one, combination("b"): np.zeros(2)}, flat, "all with the same seeds"),
+        ({combination("a"): np.zeros(2)}, flat, r"\(1, 2\) and controls \(5, 3\)"),
+        (one, flat[:2], "at least 3 control arms"),
+        (one, np.full((5, 3), math.nan), "with finite scores"),
+        ({combination("a"): [0.0, math.inf, 0.0]}, flat, "all finite"),
+        ({combination("a"): [math.nan] * 3}, flat, "every arm needs a score"),
+        ({combination(""): np.zeros(3)}, flat, "empty combination"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            arms_of(scores, controls)
+    with pytest.raises(ValueError, match="draw_share"):
+        arms_of(one, flat, draw_share=0.0)
+    with pytest.raises(ValueError, match="'a' is not one of the factors"):
+        factorial(arms_of(one, flat), "bc")
+    with pytest.raises(ValueError, match="alpha is 0"):
+        factorial(arms_of(one, flat), "a", alpha=0)
+    with pytest.raises(ValueError, match=r"no arm \['b'\]"):
+        arms_of(one, flat).matrix([{combination("b"): 1.0}])
+
+
+def pool(pool_id, parts=(), kind=PoolKind.BUCKET):
+    return Pool(pool_id, kind, pool_id, 0, 10, pool_id, parts=parts)
+
+
+def test_combinations_of_pools():
+    pools = [
+        pool("z/low&a/low", ("z/low", "a/low")),
+        pool("z/low", ("z/low",)),
+        pool("a/low", ("a/low",)),
+        pool("control/0", kind=PoolKind.CONTROL),
+    ]
+    factors, found = combinations_of(pools)
+    assert factors == ["z/low", "a/low"]
+    assert found == {
+        "z/low&a/low": frozenset(factors),
+        "z/low": frozenset(["z/low"]),
+        "a/low": frozenset(["a/low"]),
+    }
+    with pytest.raises(BadInput, match="'b' is no combination"):
+        combinations_of([pool("b")])
+    with pytest.raises(BadInput, match="'z/low' and 'b' have the same parts"):
+        combinations_of([*pools, pool("b", ("z/low",))])
+    with pytest.raises(BadInput, match="9 pools are combined; at most 8"):
+        combinations_of([pool("all", tuple("abcdefghi"))])
+
+
+def test_csv_round_trip():
+    rows = list(factorial(exact(MASKED), FACTORS).rows)
+    rows[0] = replace(rows[0], low=-math.inf)
+    text = write_interactions(rows)
+    assert text.splitlines()[0] == "kind,parts,effect,low,high,verdict"
+    assert read_interactions(text) == rows
+    with pytest.raises(BadInput, match="table of interactions, line 2, column 'effect'"):
+        read_interactions("kind,parts,effect,low,high,verdict\nmain,a,x,0,0,helps\n")

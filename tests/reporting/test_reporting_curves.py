@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from djsandbox_ray.records import RepetitionRow, ScalingRow
+from djsandbox_ray.reporting.curves import (
+    COLOURS,
+    Curve,
+    repetition_chart,
+    repetition_figure,
+    scaling_chart,
+    scaling_figure,
+)
+from djsandbox_ray.reporting.ranking import Unit
+
+FACTORS = (1, 2, 4)
+
+
+@pytest.fixture
+def repeated():
+    return [
+        RepetitionRow(
+            name,
+            factor,
+            factor * 100,
+            100 if name == "repeat" else factor * 100,
+            0.1 * factor,
+            0.1 * factor - 0.02,
+            0.1 * factor + 0.02,
+            3,
+        )
+        for name in ("repeat", "expand", "random")
+        for factor in FACTORS
+    ]
+
+
+@pytest.fixture
+def scaled():
+    return [
+        ScalingRow(arm, "tiny", budget, budget * 1e9, error, error - 0.01, error + 0.01, 3)
+        for arm, first in (("a/high", 0.4), ("controls", 0.5))
+        for budget, error in ((100, first), (200, first - 0.1), (400, first - 0.15))
+    ]
+
+
+CURVE = Curve("a/high", "tiny", (1e11, 2e11, 4e11, 8e11), (0.4, 0.3, 0.25, 0.2))
+
+
+def lines(figure, marker):
+    return [line for line in figure.axes[0].lines if line.get_marker() == marker]
+
+
+def test_every_strategy_has_its_curve_and_intervals(repeated):
+    figure = repetition_figure(repeated, title="demo", unit=Unit.PERCENT)
+    curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    assert [line.get_color() for line in curves] == list(COLOURS.values())
+    for line in curves:
+        assert list(line.get_ydata()) == pytest.approx([10, 20, 40])
+        assert list(line.get_xdata()) == pytest.approx([100, 200, 400], rel=0.02)
+    assert list(lines(figure, "_")[0].get_ydata()) == pytest.approx([8, 12])
+    assert figure.axes[0].get_xscale() == "log"
+    assert len(figure.axes[0].get_legend().get_texts()) == 3
+    assert figure.get_supxlabel() == ""
+    assert "(%)" in figure.axes[0].get_ylabel()
+
+
+def test_rows_that_ran_out_and_results_that_lack_are_named(repeated):
+    repeated[5] = replace(repeated[5], rows=150)
+    repeated[8] = replace(repeated[8], effect=math.nan, low=math.nan, high=math.nan, seeds=0)
+    repeated[0] = replace(repeated[0], low=math.nan, high=math.nan, seeds=1)
+    figure = repetition_figure(repeated, title="demo", unit=Unit.SD)
+    assert "some repeat: expand x4" in figure.get_supxlabel()
+    assert "without a result: random x4" in figure.get_supxlabel()
+    assert len(lines(figure, "_")) == 7
+    assert repetition_chart(repeated, title="$x_{$", unit=Unit.SD).startswith(b"\x89PNG")
+
+
+def test_laws_are_dashed_beyond_what_was_measured(scaled):
+    figure = scaling_figure(scaled, [CURVE], title="demo", target=800)
+    drawn = {line.get_linestyle(): line for line in figure.axes[0].lines if len(line.get_xdata())}
+    assert list(drawn["--"].get_xdata()) == [4e11, 8e11]
+    solid = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
+    assert [1e11, 2e11, 4e11] in [list(line.get_xdata()) for line in solid]
+    hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_ydata()) for line in hollow] == [[0.2]]
+    assert "800 samples" in figure.get_supxlabel()
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "a/high",
+        "controls",
+    ]
+
+
+def test_without_laws_and_without_counted_operations(scaled):
+    uncounted = [replace(row, flops=math.nan) for row in scaled]
+    figure = scaling_figure(uncounted, [], title="demo", target=800)
+    assert figure.axes[0].get_xlabel() == "samples seen in training"
+    points = lines(figure, "o")[0]
+    assert list(points.get_xdata()) == [100, 200, 400]
+    assert figure.get_supxlabel() == "no law was fitted"
+
+
+def test_models_are_told_apart_and_failed_budgets_left_out(scaled):
+    rows = [*scaled, *(replace(row, model="small", flops=4 * row.flops) for row in scaled)]
+    rows[0] = replace(rows[0], error=math.nan, low=math.nan, high=math.nan, seeds=0)
+    figure = scaling_figure(rows, [CURVE], title="demo", target=800)
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert names == ["a/high, tiny", "controls, tiny", "a/high, small", "controls, small"]
+    assert len(lines(figure, "o")[0].get_xdata()) == 2
+
+
+@pytest.mark.parametrize("name", ["short", "long_statistic/high&" * 8])
+def test_a_png(scaled, name):
+    rows = [replace(row, arm=name) if row.arm != "controls" else row for row in scaled]
+    image = Image.open(io.BytesIO(scaling_chart(rows, [], title="demo", target=800)))
+    image.load()
+    assert image.size == (1200, 720)
+    assert len(set(image.convert("L").get_flattened_data())) > 10  # not a blank page

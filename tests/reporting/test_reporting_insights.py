@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from djsandbox_ray.records import (
+    ConfirmationRow,
+    DiversityRow,
+    InteractionRow,
+    NotTestable,
+    PoolKind,
+    RankingRow,
+    RepetitionRow,
+    SurrogateRow,
+)
+from djsandbox_ray.reporting.insights import Findings, insights_markdown
+from djsandbox_ray.reporting.ranking import Unit
+
+
+def row(pool: str, change: float, verdict: str, half: float = 0.1) -> RankingRow:
+    statistic, _, bucket = pool.partition("/")
+    return RankingRow(
+        rank=1,
+        pool=pool,
+        kind=PoolKind.BUCKET,
+        statistic=statistic,
+        bucket=bucket,
+        change=change,
+        std=0.02,
+        low=change - half,
+        high=change + half,
+        p=0.01,
+        q=0.02,
+        verdict=verdict,
+        seeds=3,
+        failed=0,
+    )
+
+
+RANKING = [
+    row("similarity/high", 0.5, "better"),
+    row("size/high", 0.2, "better"),
+    row("size/low", -0.3, "worse"),
+    row("length/low", 0.05, "undecided"),
+    row("length/high", math.nan, "stopped"),
+]
+FOUND = Findings(
+    unit=Unit.PERCENT,
+    ranking=RANKING,
+    modality={"similarity": "multimodal", "size": "image", "length": "text"},
+)
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def test_operators_are_counted_by_verdict_and_modality() -> None:
+    told = section(insights_markdown("run", FOUND), "Which operators matter")
+    assert "Of 5 pools of 3 statistics: 2 better, 1 worse, 1 undecided, 1 stopped" in told
+    assert "The most better: similarity/high, +50.00 % [+40.00, +60.00]." in told
+    assert "The most worse: size/low, -30.00 % [-40.00, -20.00]." in told
+    assert "Operators on text: 0 of 2 pools were decided (statistics: none)." in told
+    assert "Operators on image: 2 of 2 pools were decided (statistics: size)." in told
+
+
+def test_what_was_not_done_is_said() -> None:
+    told = insights_markdown("run", FOUND)
+    for sentence in (
+        "No pool was trained a second time.",
+        "No combination of pools was trained.",
+        "The diversity of pools was not measured.",
+        "Repetition was not studied.",
+        "No training at other scales was made.",
+        "The correlation of statistics was not computed",
+    ):
+        assert sentence in told
+
+
+def test_what_is_open_is_named() -> None:
+    found = replace(FOUND, not_testable=[NotTestable("ratio", "no contrast")])
+    told = section(insights_markdown("run", found), "Not testable, not decided")
+    assert "ratio was not testable: no contrast." in told
+    assert "Undecided: their intervals hold 0: length/low." in told
+    assert "Given up early, without a verdict: length/high." in told
+    assert "Effects below about 10.00 %" in told
+
+
+def test_confirmed_effects_stand_beside_the_first() -> None:
+    again = ConfirmationRow("similarity/high", 0.5, 0.4, 0.6, 0.45, 0.42, 0.3, 0.54, "better", 3)
+    told = section(
+        insights_markdown("run", replace(FOUND, confirmed=[again])), "Are the best confirmed"
+    )
+    assert "first +50.00 %, confirmed +42.00 % [+30.00, +54.00]: better" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (0.9, "beats the best single pool"),
+        (0.45, "cannot be told from the best single pool"),
+        (0.1, "is worse than the best single pool"),
+    ],
+)
+def test_combinations_are_set_beside_the_best_single(change: float, word: str) -> None:
+    both = replace(row("a/high&b/high", change, "better"), statistic=None, bucket=None)
+    combined = [row("a/high", 0.5, "better"), row("b/high", 0.2, "better"), both]
+    joint = InteractionRow("interaction", "a/high & b/high", 0.2, 0.1, 0.3, "helps")
+    guess = SurrogateRow("a/high&b/high", 0.4, 0.3, 0.5, 0.45, held_out=True)
+    found = replace(FOUND, combined=combined, interactions=[joint], surrogate=[guess])
+    told = section(insights_markdown("run", found), "Do combinations help")
+    assert f"a/high&b/high, {word}" in told
+    assert "Together, a/high & b/high give +20.00 % [+10.00, +30.00] beyond" in told
+    assert "foretells 1 of 1 combinations" in told
+
+
+def test_correlated_statistics_are_named_and_the_others_counted() -> None:
+    pairs = {("a", "b"): -0.8, ("a", "c"): 0.1, ("b", "c"): math.nan}
+    found = replace(FOUND, correlations=pairs)
+    told = section(insights_markdown("run", found), "Are the operators orthogonal")
+    assert "a and b correlate: r = -0.80." in told
+    assert "1 of 2 pairs of statistics have |r| below 0.3." in told
+
+
+def test_diversity_is_related_to_the_effects_only_with_enough_pools() -> None:
+    rows = [
+        DiversityRow(f"p{index}", "word_entropy", index, index - 1, index + 1, -0.1 * index)
+        for index in range(8)
+    ]
+    title = "Quality against diversity"
+    told = section(insights_markdown("run", replace(FOUND, diversity=rows)), title)
+    assert "over 8 pools is -1.00" in told
+    assert "more varied pools did worse" in told
+    told = section(insights_markdown("run", replace(FOUND, diversity=rows[:4])), title)
+    assert "4 pools with an effect are too few" in told
+
+
+def test_strategies_are_compared_at_equal_samples() -> None:
+    rows = [
+        RepetitionRow("repeat", 4, 4000, 1000, 0.4, 0.3, 0.5, 3),
+        RepetitionRow("expand", 4, 4000, 4000, 0.6, 0.5, 0.7, 3),
+    ]
+    found = replace(FOUND, repetition=rows, repetition_lines=["It pays up to x4."])
+    told = section(insights_markdown("run", found), "Repetition against fresh data")
+    assert "At 4000 samples seen (x4): repeat +40.00 % [+30.00, +50.00], expand +60.00 %" in told
+    assert "It pays up to x4." in told
