@@ -81,7 +81,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(made, indent=2))
     else:
-        _console().print(plan_table(made))
+        _console().print(plan_table(made), soft_wrap=True)
         if power:
             _console().print(power_table(made["power"]))
     check_budget(loaded, over_budget)
@@ -116,6 +116,62 @@ def operators(as_json: AsJson = False) -> None:
         typer.echo(json.dumps(listed, indent=2))
     else:
         _console().print(operators_table(found))
+
+
+@app.command()
+def recipe(
+    name: Annotated[
+        str, typer.Argument(help="A finished run; with --accept, a dataset: its id or its path.")
+    ],
+    accept: Annotated[
+        str | None,
+        typer.Option("--accept", help="Have Data-Juicer itself run this recipe on the dataset."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", help="Also copy the recipe to this file.")
+    ] = None,
+    storage: Annotated[str, typer.Option("--storage", help="Where it lies.")] = "./sandbox",
+) -> None:
+    """Show the recipe of a run; with `--accept RECIPE DATASET`, see whether it does as promised."""
+    from djsandbox_ray.workflows.recipe import accept_recipe, show_recipes
+
+    if accept is None:
+        show_recipes(name, storage, output, _console())
+    elif output is not None:
+        raise BadInput("--output is for the recipe of a run, not for --accept")
+    else:
+        accept_recipe(accept, name, storage, _console())
+
+
+@app.command()
+def materialise(
+    run: Annotated[str, typer.Argument(help="The name of the run.")],
+    output: Annotated[str, typer.Option("--output", help="A new folder, or one to go on with.")],
+    pool: Annotated[str | None, typer.Argument(help="The id of a pool of the run.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Instead: what this recipe keeps.")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="jsonl, parquet, webdataset or package.module:Class.")
+    ] = "jsonl",
+    rows_per_shard: Annotated[
+        int, typer.Option("--rows-per-shard", help="Rows of every file but the last.")
+    ] = 10_000,
+    storage: Annotated[str, typer.Option("--storage", help="Where the run lies.")] = "./sandbox",
+) -> None:
+    """Write the rows of a pool or of a recipe to files, for trainers elsewhere; resumable."""
+    from djsandbox_ray.workflows.recipe import materialise_rows
+
+    materialise_rows(
+        run,
+        pool,
+        recipe,
+        storage,
+        _console(),
+        output=output,
+        form=form,
+        rows_per_shard=rows_per_shard,
+    )
 
 
 def _console() -> Console:

@@ -16,6 +16,7 @@ from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.ledger.config import CostConfig
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS, PoolConfig
+from djsandbox_ray.recipes.config import PolicyConfig
 from djsandbox_ray.reporting.config import ReportConfig
 from djsandbox_ray.sections import Component, Section, component
 from djsandbox_ray.stats.compute import StatisticsConfig
@@ -63,6 +64,8 @@ class RunConfig(Section):
     """The second look at the pools that are called better."""
     learning_rate_check: LearningRateConfig | None = None
     """An optional arm: whether the verdicts hold at a second learning rate."""
+    policies: tuple[PolicyConfig, ...] = ()
+    """Limits that statistics must keep, whatever helps the score."""
     cost: CostConfig | None = None
     """What a full training costs, and how many of them the run may cost."""
     report: ReportConfig = ReportConfig()
@@ -73,8 +76,10 @@ class RunConfig(Section):
     """Where runs are logged."""
     cluster: ClusterConfig = ClusterConfig()
     """Where the run finds Ray."""
-    workflow: str = "single_op"
-    """The order of jobs: a built-in workflow, or the path of a YAML file."""
+    workflow: str | dict[str, Any] = "single_op"
+    """The order of jobs: a built-in workflow, the path of a YAML file, or what that would hold."""
+    jobs: dict[str, dict[str, Any]] = Field(default={})
+    """Per job of the workflow, values for its parameters in place of the workflow's own."""
 
 
 def load_config(path: str, overrides: Sequence[str] = (), storage: str | None = None) -> RunConfig:
@@ -94,6 +99,19 @@ def load_config(path: str, overrides: Sequence[str] = (), storage: str | None = 
         document = _overridden(document, override)
     if storage is not None:
         document["storage"] = storage
+    return checked(document, path)
+
+
+def checked(document: dict[str, Any], name: str) -> RunConfig:
+    """Check a configuration.
+
+    Args:
+        document: as YAML gives it.
+        name: what it is called in messages.
+
+    Raises:
+        BadInput: with one line per error: the YAML path, what is wrong and what is allowed.
+    """
     found: list[str] = []
     config = None
     try:
@@ -110,8 +128,23 @@ def load_config(path: str, overrides: Sequence[str] = (), storage: str | None = 
         found += _trial_problems(config)
     if config is None or found:
         listed = "\n".join(f"  {without_secrets(line)}" for line in found)
-        raise BadInput(f"{path}: {len(found)} error(s) in the configuration\n{listed}")
+        raise BadInput(f"{name}: {len(found)} error(s) in the configuration\n{listed}")
     return config
+
+
+def replaced(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of a configuration with one value replaced.
+
+    Args:
+        document: as YAML gives it.
+        path: of the value: ``path.to.key``, list items by number.
+        value: plain data.
+
+    Raises:
+        BadInput: there is no such place.
+    """
+    changed: dict[str, Any] = _with(document, path.split("."), value)
+    return changed
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -124,14 +157,13 @@ def _read(path: str) -> dict[str, Any]:
 
 def _overridden(document: dict[str, Any], override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
-    keys = path.replace("[", ".").replace("]", "").split(".")
-    if not equals or not all(keys):
+    place = path.replace("[", ".").replace("]", "")
+    if not equals or not all(place.split(".")):
         raise BadInput(f"--set {override!r}: path.to.key=value is needed")
     try:
-        changed: dict[str, Any] = _with(document, keys, read_value(text, "the value"))
+        return replaced(document, place, read_value(text, "the value"))
     except BadInput as error:
         raise BadInput(f"--set {override!r}: {error}") from error
-    return changed
 
 
 def _with(place: Any, keys: list[str], value: Any) -> Any:

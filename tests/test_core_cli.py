@@ -211,7 +211,7 @@ def test_plan_of_the_demo(program: Program, folder: Path) -> None:
     made = json.loads(result.out)
     assert made["name"] == "demo"
     assert made["storage"] == str(folder / "new")
-    assert made["jobs"][0] == {"job": "ingest", "done": False}
+    assert made["jobs"][0]["job"] == "ingest"
     assert not any(job["done"] for job in made["jobs"])
     # 6 statistics x 3 buckets, 10 controls, 2 self-tests; 3 seeds.
     assert made["pools"] == 18 + 10 + 2

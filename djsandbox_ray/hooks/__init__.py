@@ -8,15 +8,27 @@ train share ``conduct.py`` and ``study.py``, which ``watch.py`` shows while it r
 """
 
 # Importing a module registers its hook.
+import djsandbox_ray.hooks.acceptance
+import djsandbox_ray.hooks.choice
+import djsandbox_ray.hooks.clusters
+import djsandbox_ray.hooks.combine
 import djsandbox_ray.hooks.confirmation
+import djsandbox_ray.hooks.diversity
 import djsandbox_ray.hooks.ingest
+import djsandbox_ray.hooks.insights
+import djsandbox_ray.hooks.interactions
 import djsandbox_ray.hooks.leaks
 import djsandbox_ray.hooks.learning_rate
 import djsandbox_ray.hooks.ledger
 import djsandbox_ray.hooks.noise
 import djsandbox_ray.hooks.pools
 import djsandbox_ray.hooks.ranking
+import djsandbox_ray.hooks.recipe
+import djsandbox_ray.hooks.refine
+import djsandbox_ray.hooks.repetition
 import djsandbox_ray.hooks.report
+import djsandbox_ray.hooks.scaling
 import djsandbox_ray.hooks.scorer
+import djsandbox_ray.hooks.search
 import djsandbox_ray.hooks.statistics
 import djsandbox_ray.hooks.trials  # noqa: F401

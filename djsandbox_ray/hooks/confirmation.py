@@ -6,6 +6,7 @@ by it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,12 @@ import pyarrow as pa
 
 from djsandbox_ray.analysis.confirmation import confirm, selected, write_confirmation
 from djsandbox_ray.analysis.ranking_csv import read_csv
-from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked
+from djsandbox_ray.hooks.seeds import confirmation_seeds
 from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.confirm import second_look
@@ -32,12 +33,6 @@ from djsandbox_ray.records import (
     Trials,
 )
 from djsandbox_ray.trials.stopping.stopping import StoppingConfig
-
-
-def fresh_seeds(config: RunConfig) -> range:
-    """Return the seeds of the second study: none that the first one has used."""
-    first = config.trials.seeds
-    return range(first, first + (config.confirm.seeds or first))
 
 
 @HOOKS.register("confirmation_pools")
@@ -94,7 +89,7 @@ class ConfirmTrials(StudyHook):
             self.context,
             "confirmation",
             Inputs(dataset, evaluation, statistics, pools),
-            fresh_seeds(self.config),
+            confirmation_seeds(self.config),
             StoppingConfig(type="none", rungs=self.config.trials.early_stopping.rungs),
             optional=True,
         )
@@ -119,11 +114,14 @@ class Confirm(Hook):
         storage = self.context.storage
         chosen = read_csv(storage.read_bytes(ranking.path).decode())
         try:
-            second = ranked(self.context, pools, trials, fresh_seeds(self.config), first=first)
+            seeds = confirmation_seeds(self.config)
+            second = ranked(self.context, pools, trials, seeds, first=first)
         except SandboxError as error:
             self.context.progress.note(f"confirmation: cannot be judged: {error}")
             return None
-        text = write_confirmation(confirm(chosen, second))
+        rows = confirm(chosen, second)
+        text = write_confirmation(rows)
         path = f"{self.context.folder}/confirmation.csv"
         storage.write_bytes(path, text.encode())
-        return Confirmation(content_id("confirmation", text), path)
+        better = [row.confirmed for row in rows if row.verdict == "better"]
+        return Confirmation(content_id("confirmation", text), path, max(better, default=math.nan))

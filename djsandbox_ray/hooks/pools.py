@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.serialise import to_json
+from djsandbox_ray.pools.within import outside
 from djsandbox_ray.records import Dataset, Leak, Pools, Statistics
 from djsandbox_ray.stats.table import StatisticColumns
 
@@ -29,11 +31,8 @@ class BuildPools(Hook):
         storage, folder = self.context.storage, self.context.folder
         self.context.progress.stage("pools")
         row_ids = np.arange(dataset.rows, dtype=np.int64)
-        excluded = np.empty(0, np.int64)
-        if leak.removed and leak.rows:
-            leaked = storage.read_table(leak.path, ["row_id"])["row_id"].to_numpy()
-            excluded = np.unique(leaked)
         columns = StatisticColumns(storage, statistics.statistics, dataset.rows)
+        excluded = np.union1d(self._leaked(leak), self._outside(row_ids, columns))
         built = construct(row_ids, columns, self.config.pools, excluded)
         pools = Pools(
             id="",
@@ -59,3 +58,22 @@ class BuildPools(Hook):
             f"pools: {len(pools.pools)} of {pools.size} rows; a trial draws {pools.draw_size}"
         )
         return pools
+
+    def _leaked(self, leak: Leak) -> NDArray[np.int64]:
+        """Return the ids of the rows that are evaluation samples, too."""
+        if not (leak.removed and leak.rows):
+            return np.empty(0, np.int64)
+        table = self.context.storage.read_table(leak.path, ["row_id"])
+        rows: NDArray[np.int64] = table["row_id"].to_numpy()
+        return rows
+
+    def _outside(self, row_ids: NDArray[np.int64], columns: StatisticColumns) -> NDArray[np.int64]:
+        """Return the ids of the rows that ``within`` keeps out."""
+        ranges = self.config.pools.ranges
+        found = outside(row_ids, columns, ranges)
+        if ranges:
+            self.context.progress.note(
+                f"pools: {len(found)} of {len(row_ids)} rows are not within "
+                f"{', '.join(item.text for item in ranges)}"
+            )
+        return found

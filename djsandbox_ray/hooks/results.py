@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from djsandbox_ray.analysis.grid import completed_metrics, given_up
 from djsandbox_ray.analysis.ranking import rank
+from djsandbox_ray.analysis.scores import Study
+from djsandbox_ray.analysis.yardstick import Yardstick
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.records import PoolKind, Pools, RankingRow, TrialRecord, Trials
 from djsandbox_ray.storage import Storage
@@ -14,6 +21,17 @@ from djsandbox_ray.trials.stopping.stopping import Decision
 from djsandbox_ray.trials.tables import read_records
 
 _DECISION = TypeAdapter(Decision)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A study as scores, in the unit of the study that came first."""
+
+    pools: dict[str, NDArray[np.float64]]
+    """Shape (seeds,) per pool, NaN for a failed trial; controls, pools that were given up early and
+    those without a completed trial are left out."""
+    controls: NDArray[np.float64]
+    """Of the complete control arms, shape (controls, seeds)."""
 
 
 def ranked(
@@ -52,11 +70,63 @@ def ranked(
     )
 
 
+def scored(
+    context: Context, pools: Pools, trials: Trials, seeds: Sequence[int], first: Trials
+) -> Scores:
+    """Score the finished trials of a study with the yardstick of the first one.
+
+    Args:
+        context: of the run.
+        pools: of the study.
+        trials: of the study.
+        seeds: of the study.
+        first: the study whose controls make the unit.
+
+    Raises:
+        BadInput: trials that are no complete grid of pools and seeds; metrics that differ.
+        SandboxError: fewer than 3 control arms are complete.
+    """
+    study = Study.of(pools.pools, finished(context, trials), seeds)
+    ruler = yardstick(context, first)
+    known = next(iter(study.measured.values()))
+    if lacking := [name for name in ruler.metrics if name not in known]:
+        raise BadInput(
+            f"the trials lack the metric {lacking[0]!r} of the first study (they have: "
+            f"{', '.join(known)})"
+        )
+    skipped = {*study.controls, *given_up(study.grid)}
+    names = [p.id for p in pools.pools if p.id not in skipped and study.finals(p.id)]
+    return Scores(
+        pools={name: study.scores(name, ruler) for name in names},
+        controls=study.control_scores(ruler),
+    )
+
+
+def yardstick(context: Context, trials: Trials) -> Yardstick:
+    """Return the unit that a study's completed control trials make.
+
+    Raises:
+        BadInput: none was completed, or the configured score cannot be formed of their metrics.
+    """
+    evaluation = context.config.evaluation
+    grid = {(t.spec.pool, t.spec.seed): t for t in _controls(context, trials)}
+    measured = completed_metrics(grid)
+    if not measured:
+        raise BadInput("no control trial of the study that makes the unit was completed")
+    return Yardstick.from_controls(measured, evaluation.score, evaluation.aggregate)
+
+
 def _controls(context: Context, trials: Trials) -> list[TrialRecord]:
     """Read the control trials of a study."""
     kinds = context.storage.read_table(trials.trials, ["trial", "kind"]).to_pylist()
     controls = {row["trial"] for row in kinds if row["kind"] == PoolKind.CONTROL}
     return [record for record in finished(context, trials) if record.spec.id in controls]
+
+
+def seeds_of(context: Context, trials: Trials) -> list[int]:
+    """Return the seeds of a study, ascending."""
+    column = context.storage.read_table(trials.trials, ["seed"])["seed"]
+    return sorted(set(column.to_pylist()))
 
 
 def finished(context: Context, trials: Trials) -> list[TrialRecord]:

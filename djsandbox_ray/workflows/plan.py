@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray.config import RunConfig
@@ -19,9 +17,14 @@ from djsandbox_ray.ledger import CostPlan, check, plan_cost
 from djsandbox_ray.records import Dataset, Pools, Statistics
 from djsandbox_ray.reporting import Progress
 from djsandbox_ray.stats.operators import parse_process
-from djsandbox_ray.workflows.run import check_sources, open_context
+from djsandbox_ray.workflows.arguments import setting
+from djsandbox_ray.workflows.graph import draw
+from djsandbox_ray.workflows.jobs import Job, Workflow
+from djsandbox_ray.workflows.parameters import parameters, plain
+from djsandbox_ray.workflows.rounds import Round, conclude
+from djsandbox_ray.workflows.run import check_sources, open_round
 from djsandbox_ray.workflows.runner import finished_jobs
-from djsandbox_ray.workflows.workflow import Workflow, load_workflow
+from djsandbox_ray.workflows.workflow import configured_workflow
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,10 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     they are, the trials are listed one by one and those in the cache are known. Early stopping
     only ever makes it less.
     """
-    workflow = load_workflow(config.workflow)
+    configured_workflow(config)
     check_sources(config)
-    context = open_context(config, Progress(Console(quiet=True)))
-    done = finished_jobs(workflow, context)
+    this, workflow, context, done = _current(config)
+    config, rounds = this.config, workflow.repeat.most if workflow.repeat else 1
     trials = _trials(workflow, context, done)
     arms = trials.arms if trials else 0
     listed = trials.listed if trials else []
@@ -56,11 +59,14 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     finished = {job.hook for job in workflow.jobs if job.id in done}
     more = sum(count for hook, count in ahead.items() if hook not in finished)
     samples = (todo + more) * config.trials.budget
-    cost = cost_plan(config, total + confirmation + second_rate, flops)
+    cost = cost_plan(config, rounds * (total + confirmation + second_rate), flops)
     return {
-        "name": config.name,
+        "name": this.run,
         "storage": context.storage.shown,
-        "jobs": [{"job": job.id, "done": job.id in done} for job in workflow.jobs],
+        "round": this.number,
+        "rounds": rounds,
+        "until": workflow.repeat.until if workflow.repeat else [],
+        "jobs": [_job(job, job.id in done) for job in workflow.jobs],
         "exact": bool(listed) or trials is None,
         "pools": arms,
         "trials": total,
@@ -111,9 +117,51 @@ def check_budget(config: RunConfig, over_budget: bool) -> None:
     made = make_plan(config)
     flops = configured_family(config).flops_per_sample()
     kinds = ("trials", "confirmation_trials", "learning_rate_trials")
-    cost = cost_plan(config, sum(made[kind] for kind in kinds), flops)
+    cost = cost_plan(config, made["rounds"] * sum(made[kind] for kind in kinds), flops)
     if cost is not None:
         check(cost, over_budget)
+
+
+def _current(config: RunConfig) -> tuple[Round, Workflow, Context, dict[str, Any]]:
+    """Return the round that the same command would go on with, and what of it is done."""
+    this = Round.first(config)
+    while True:
+        workflow = configured_workflow(this.config)
+        context = open_round(this, Progress(Console(quiet=True)))
+        done = finished_jobs(workflow, context)
+        if len(done) < len(workflow.jobs):
+            return this, workflow, context, done
+        following = conclude(workflow.repeat, this, done).following
+        if following is None:
+            return this, workflow, context, done
+        this = following
+
+
+def _job(job: Job, done: bool) -> dict[str, Any]:
+    """Return a job as plain data."""
+    references = job.references
+    settings = [
+        parameter
+        for parameter in parameters(HOOKS.get(job.hook)).values()
+        if parameter.is_plain and parameter.name not in references
+    ]
+    values = {parameter.name: setting(job, parameter) for parameter in settings}
+    defaults = {
+        parameter.name: parameter.read(parameter.default, parameter.name)
+        for parameter in settings
+        if not parameter.required
+    }
+    return {
+        "job": job.id,
+        "done": done,
+        "hook": job.hook,
+        "takes": {name: str(reference) for name, reference in references.items()},
+        "from": list(dict.fromkeys(reference.job for reference in references.values())),
+        "parameters": plain(values),
+        "changed": [
+            name for name in values if name not in defaults or values[name] != defaults[name]
+        ],
+    }
 
 
 def _trials(workflow: Workflow, context: Context, done: dict[str, Any]) -> _Trials | None:
@@ -122,7 +170,7 @@ def _trials(workflow: Workflow, context: Context, done: dict[str, Any]) -> _Tria
     job = next((job for job in workflow.jobs if issubclass(HOOKS.get(job.hook), RunTrials)), None)
     if job is None:
         return None
-    inputs = {name: done.get(source) for name, source in job.inputs.items()}
+    inputs = {name: done.get(reference.job) for name, reference in job.references.items()}
     dataset, evaluation, statistics, pools = map(
         inputs.get, ("dataset", "evaluation", "statistics", "pools")
     )
@@ -159,13 +207,8 @@ def _confirmation(config: RunConfig) -> int:
     return (settings.top + settings.controls) * seeds if settings.top else 0
 
 
-def plan_table(made: dict[str, Any]) -> Group:
+def plan_table(made: dict[str, Any]) -> Text:
     """Return a plan for the terminal."""
-    jobs = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    jobs.add_column("job")
-    jobs.add_column("state")
-    for job in made["jobs"]:
-        jobs.add_row(job["job"], "done" if job["done"] else "to do")
     bound = "" if made["exact"] else " at most (not all statistics need be testable)"
     flops = made["flops_to_train"]
     hits = made["trials"] - made["trials_to_run"]
@@ -179,6 +222,9 @@ def plan_table(made: dict[str, Any]) -> Group:
         f"samples {made['samples_to_train']:,} to train on, less what early stopping saves",
         f"compute {'not counted' if flops is None else f'{flops:.3g} floating-point operations'}",
     ]
+    if made["rounds"] > 1:
+        until = ", ".join(made["until"])
+        lines.insert(1, f"round   {made['round'] + 1} of at most {made['rounds']}, until {until}")
     if made["cost"] is not None:
         lines += ["", *made["cost"]["explanation"].split("\n")]
-    return Group(Text("\n".join(lines)), jobs)
+    return Text("\n".join([*lines, "", *draw(made["jobs"])]))

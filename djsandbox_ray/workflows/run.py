@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.text import Text
 
-from djsandbox_ray import __version__, hooks  # noqa: F401 - the hooks register themselves
+from djsandbox_ray import hooks  # noqa: F401 - the hooks register themselves
 from djsandbox_ray.analysis.confirmation import read_confirmation
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.cluster import check_placeable, connect
@@ -43,55 +37,99 @@ from djsandbox_ray.storage import Storage
 from djsandbox_ray.tracking import TRACKERS, DatasetInput, Recorded, RunInfo
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.strategies.share import check_settings
-from djsandbox_ray.workflows.guard import refuse_if_running, this_process
+from djsandbox_ray.workflows.jobs import Workflow
+from djsandbox_ray.workflows.rounds import Round, conclude
 from djsandbox_ray.workflows.runner import run_workflow
-from djsandbox_ray.workflows.workflow import load_workflow
+from djsandbox_ray.workflows.state import RunState
+from djsandbox_ray.workflows.workflow import configured_workflow
 
-_PACKAGES = (
-    "ray",
-    "py-data-juicer",
-    "torch",
-    "open_clip_torch",
-    "transformers",
-    "pylance",
-    "mlflow",
-)
+
+@dataclass(frozen=True)
+class Done:
+    """What a run has come to."""
+
+    context: Context
+    """Of its last round."""
+    outputs: dict[str, Any]
+    """Of its last round, by job."""
+    unsent: int
+    """How many things, of all rounds, could not be sent to the tracker."""
 
 
 def open_context(config: RunConfig, progress: Progress) -> Context:
-    """Return what hooks work with; nothing is started or written yet."""
-    storage, folder = Storage(config.storage), f"runs/{config.name}"
+    """Return what the hooks of the first round work with; nothing is started or written yet."""
+    return open_round(Round.first(config), progress)
+
+
+def open_round(this: Round, progress: Progress) -> Context:
+    """Return what the hooks of a round work with; nothing is started or written yet."""
+    config, storage = this.config, Storage(this.config.storage)
     tracker = TRACKERS.get(config.tracking.type)(config.tracking, storage)
-    return Context(config, storage, folder, Recorded(tracker, folder), progress)
+    # Every round is a run to the tracker; what they told it lies together, for `djsandbox sync`.
+    recorded = Recorded(tracker, f"runs/{this.run}")
+    return Context(config, storage, this.folder, recorded, progress)
 
 
 def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
     """Run the workflow of a configuration, or what is left of it, and print the verdicts.
 
     Returns:
-        The outputs of all jobs by job id.
+        The outputs of all jobs by job id; of a workflow with rounds, those of the last.
 
     Raises:
         BadInput: something is wrong that only shows with the data at hand.
         SandboxError: a job failed; what is finished is kept.
     """
-    workflow = load_workflow(config.workflow)
+    configured_workflow(config)
     check_sources(config)
     with Progress(console) as progress:
-        context = open_context(config, progress)
-        state = _begin(context)
+        state = RunState(open_context(config, progress).storage, Round.first(config))
         ok = False
         try:
             connect(config.cluster.address, config.cluster.cpus)
             _check_resources(config)
-            context.tracker.start(_run_info(context))
-            outputs = run_workflow(workflow, context, partial(_publish, context))
+            done = run_rounds(config, progress, state)
             ok = True
         finally:
-            unsent = context.tracker.finish(ok)
-            _end(context, state, ok)
-    _print_results(console, context, outputs, unsent)
-    return outputs
+            state.end(ok)
+    _print_results(console, config, done)
+    return done.outputs
+
+
+def run_rounds(config: RunConfig, progress: Progress, state: RunState) -> Done:
+    """Run the workflow until its targets hold, or once; rounds that are done are only read.
+
+    Raises:
+        BadInput: what a round gave does not fit into the configuration of the next.
+        SandboxError: a job failed; what is finished is kept.
+    """
+    this, unsent = Round.first(config), 0
+    while True:
+        state.begin(this)
+        workflow = configured_workflow(this.config)
+        context = open_round(this, progress)
+        outputs, kept_back = _run_round(workflow, context)
+        unsent += kept_back
+        outcome = conclude(workflow.repeat, this, outputs)
+        state.conclude(outcome)
+        for line in (*map(str, outcome.judged), outcome.reason):
+            if line:
+                progress.note(f"round {this.number}: {line}")
+        if outcome.following is None:
+            return Done(context, outputs, unsent)
+        this = outcome.following
+
+
+def _run_round(workflow: Workflow, context: Context) -> tuple[dict[str, Any], int]:
+    """Return the outputs, and how many things could not be sent to the tracker."""
+    ok = False
+    try:
+        context.tracker.start(_run_info(context))
+        outputs = run_workflow(workflow, context, partial(_publish, context))
+        ok = True
+    finally:
+        unsent = context.tracker.finish(ok)
+    return outputs, unsent
 
 
 def check_sources(config: RunConfig) -> None:
@@ -123,31 +161,6 @@ def _check_resources(config: RunConfig) -> None:
         check_placeable([bundle], "scorer.resources")
 
 
-def _begin(context: Context) -> dict[str, Any]:
-    refuse_if_running(context.storage, context.config.name)
-    storage, config = context.storage, context.config
-    resolved = config.model_dump(mode="json", by_alias=True)
-    text = without_secrets(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-    storage.write_bytes(f"{context.folder}/config.yaml", text.encode())
-    state = {
-        "state": "RUNNING",
-        "process": this_process(),
-        "started": _now(),
-        "finished": None,
-        "versions": {"djsandbox-ray": __version__, **_versions()},
-        "git_commit": _git_commit(),
-        "seeds": list(range(config.trials.seeds)),
-        "pool_seed": config.pools.seed,
-    }
-    storage.write_json(f"{context.folder}/run.json", state)
-    return state
-
-
-def _end(context: Context, state: dict[str, Any], ok: bool) -> None:
-    ended = {**state, "state": "COMPLETED" if ok else "FAILED", "finished": _now()}
-    context.storage.write_json(f"{context.folder}/run.json", ended)
-
-
 def _run_info(context: Context) -> RunInfo:
     config = context.config
     # Where a run is computed and stored does not make it another run.
@@ -168,7 +181,7 @@ def _run_info(context: Context) -> RunInfo:
             "draw_share": str(config.pools.draw_share),
             "aggregate": evaluation.aggregate,
             "alpha": str(evaluation.alpha),
-            "workflow": config.workflow,
+            "workflow": config.workflow if isinstance(config.workflow, str) else "its own",
         },
         tags={"stage": "run", "dataset": config.dataset.type},
     )
@@ -203,13 +216,11 @@ def _publish(context: Context, output: Any) -> None:
         tracker.artifact("figures/ranking.png", storage.read_bytes(output.figure))
 
 
-def _print_results(
-    console: Console, context: Context, outputs: dict[str, Any], unsent: int
-) -> None:
+def _print_results(console: Console, config: RunConfig, done: Done) -> None:
     """Print the verdicts, what to know of them, what they cost, and where all of it is."""
-    storage = context.storage
-    unit = Unit.of(context.config.evaluation.aggregate)
-    found = {type(output): output for output in outputs.values()}
+    storage, tracker = done.context.storage, done.context.tracker
+    unit = Unit.of(config.evaluation.aggregate)
+    found = {type(output): output for output in done.outputs.values()}
     if isinstance(ranking := found.get(Ranking), Ranking):
         rows = read_csv(storage.read_bytes(ranking.path).decode())
         console.print()
@@ -228,15 +239,15 @@ def _print_results(
         places = {"report ": report.path, "picture": report.figure}
         shown = [f"{name} {storage.uri(path)}" for name, path in places.items()]
         _print_lines(console, map(without_secrets, shown))
-    if context.tracker.ui_command:
-        _print_lines(console, [f"runs    {context.tracker.ui_command}"])
-    if unsent:
-        again = f"djsandbox sync {context.config.name} --storage {shlex.quote(storage.shown)}"
+    if tracker.ui_command:
+        _print_lines(console, [f"runs    {tracker.ui_command}"])
+    if done.unsent:
+        again = f"djsandbox sync {config.name} --storage {shlex.quote(storage.shown)}"
         _print_lines(
             console,
             [
-                f"{unsent} records could not be sent to the tracker; the same command sends them, "
-                f"and so does: {again}"
+                f"{done.unsent} records could not be sent to the tracker; the same command sends "
+                f"them, and so does: {again}"
             ],
         )
 
@@ -244,26 +255,3 @@ def _print_results(
 def _print_lines(console: Console, lines: Iterable[str]) -> None:
     for line in lines:
         console.print(Text(line), soft_wrap=True)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def _git_commit() -> str | None:
-    """Return the commit of the package's own checkout, if it runs from one."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
-        return os.environ.get("DJSANDBOX_GIT_COMMIT")
-    result = subprocess.run(
-        shlex.split("git rev-parse HEAD"), cwd=here, capture_output=True, text=True, check=False
-    )
-    return result.stdout.strip() or None
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,9 +1,10 @@
 """The one loop that runs a workflow: job by job, each skipped when its artifact is there.
 
-A job's artifact id stands for its hook, the part of the configuration the hook depends on, and the
-ids of what it takes. The completion marker ``runs/<name>/jobs/<job>.json`` holds that id and the
+A job's artifact id stands for its hook, the part of the configuration the hook depends on, the ids
+of the records that it takes and its parameters. The completion marker ``jobs/<job>.json`` in the
+folder of the round (``runs/<name>/``, for later rounds ``round-<n>/`` in it) holds that id and the
 output; it is written last, so that a killed job is run again. What every job cost is kept in
-``runs/<name>/costs.json``.
+``costs.json`` beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from pydantic import TypeAdapter
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.workflows.workflow import Job, Workflow, output_type
+from djsandbox_ray.workflows.arguments import Arguments, resolve
+from djsandbox_ray.workflows.jobs import Job, Workflow
+from djsandbox_ray.workflows.parameters import output_type, plain
 
 
 def run_workflow(
@@ -42,16 +45,17 @@ def finished_jobs(workflow: Workflow, context: Context) -> dict[str, Any]:
     """Return the outputs of the leading jobs that are done, without running anything."""
     outputs: dict[str, Any] = {}
     for job in workflow.jobs:
-        if any(source not in outputs for source in job.inputs.values()):
+        if any(reference.job not in outputs for reference in job.references.values()):
             continue
-        found, output = _load(job, context, _artifact(job, context, outputs))
+        found, output = _load(job, context, _artifact(job, context, resolve(job, outputs)))
         if found:
             outputs[job.id] = output
     return outputs
 
 
 def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, Any]) -> Any:
-    artifact = _artifact(job, context, outputs)
+    arguments = resolve(job, outputs)
+    artifact = _artifact(job, context, arguments)
     found, output = _load(job, context, artifact)
     if found:
         context.progress.note(f"{job.id}: done before ({artifact})")
@@ -59,10 +63,9 @@ def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, 
     # From here on the files of this job change: an old marker would speak of what is gone.
     context.storage.remove(_marker(job, context))
     start = time.monotonic()
-    inputs = {name: outputs[source] for name, source in job.inputs.items()}
     kind = HOOKS.get(job.hook)
     hook = kind(context)
-    output = hook.run(**inputs)
+    output = hook.run(**arguments.values)
     if not isinstance(output, output_type(kind)):
         raise SandboxError(
             f"{job.id}: hook {job.hook!r} returned a {type(output).__name__}, "
@@ -75,7 +78,7 @@ def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, 
     record = {
         "artifact": artifact,
         "seconds": seconds,
-        "output": None if output is None else asdict(output),
+        "output": plain(output),
     }
     if hook.keep(output):
         context.storage.write_json(_marker(job, context), record)
@@ -96,12 +99,9 @@ def _keep_cost(workflow: Workflow, job: Job, context: Context, cost: dict[str, A
     context.storage.write_json(path, kept)
 
 
-def _artifact(job: Job, context: Context, outputs: dict[str, Any]) -> str:
-    taken = {
-        name: None if outputs[source] is None else outputs[source].id
-        for name, source in job.inputs.items()
-    }
-    return content_id(job.id, job.hook, HOOKS.get(job.hook)(context).identity(), taken)
+def _artifact(job: Job, context: Context, arguments: Arguments) -> str:
+    identity = HOOKS.get(job.hook)(context).identity()
+    return content_id(job.id, job.hook, identity, arguments.records, arguments.settings)
 
 
 def _load(job: Job, context: Context, artifact: str) -> tuple[bool, Any]:

@@ -1,88 +1,77 @@
-"""Job lists: read from YAML and checked as a whole, names, references and types, before any job."""
+"""Reads a workflow, puts the configuration's own values in place, and checks it as a whole."""
 
 from __future__ import annotations
 
-import inspect
-import types
-from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.hook import HOOKS, Hook
-from djsandbox_ray.sections import Section
+from djsandbox_ray.workflows.checks import Replaced, workflow_problems
+from djsandbox_ray.workflows.jobs import Workflow
+from djsandbox_ray.workflows.references import nearest
+from djsandbox_ray.workflows.updates import key_problems
 from djsandbox_ray.yaml_input import problems, read_mapping
 
-_BUILT_IN = resources.files(__package__)
+_BUILT_IN = resources.files(__package__) / "builtin"
 
 
-class Job(Section):
-    """One step of a workflow."""
-
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    """Unique in the workflow."""
-    hook: str
-    """A registered hook, or ``package.module:Class``."""
-    inputs: dict[str, str] = Field(default={}, alias="with")
-    """Per parameter of the hook, the earlier job whose output it takes."""
-
-
-class Workflow(Section):
-    """An ordered list of jobs."""
-
-    jobs: list[Job] = Field(min_length=1)
-
-
-def load_workflow(name: str) -> Workflow:
+def load_workflow(source: str | Mapping[str, Any], replaced: Replaced | None = None) -> Workflow:
     """Read a workflow and check it.
 
     Args:
-        name: a built-in workflow, or the path of a ``.yaml`` file.
+        source: a built-in workflow, the path of a ``.yaml`` file, or what such a file holds.
+        replaced: per job and parameter, a value in place of the workflow's own.
 
     Raises:
         BadInput: with one line per error.
     """
-    document = read_mapping(_text(name), f"workflow {name}")
+    if isinstance(source, str):
+        name = f"workflow {source}"
+        document = read_mapping(_text(source), name)
+    else:
+        name, document = "workflow of the configuration", dict(source)
     try:
         workflow = Workflow.model_validate(document)
-        lines = _problems(workflow)
+        workflow, lines = _replaced(workflow, replaced or {})
+        lines += workflow_problems(workflow, replaced or {})
     except ValidationError as error:
         lines = [str(problem) for problem in problems(error, Workflow, document)]
     if lines:
-        raise BadInput("\n".join([f"workflow {name}:", *(f"  {line}" for line in lines)]))
+        raise BadInput("\n".join([f"{name}:", *(f"  {line}" for line in lines)]))
     return workflow
 
 
-def output_type(hook: type[Hook]) -> Any:
-    """Return the annotation of what a hook's ``run`` returns.
+def configured_workflow(config: RunConfig) -> Workflow:
+    """Return the workflow of a configuration, with the parameters that it sets itself.
 
     Raises:
-        BadInput: it has none, or not one of records with an ``id`` (dataclasses) and None.
+        BadInput: with one line per error.
     """
-    kind = _annotations(hook).get("return", Any)
-    if all(_is_record(part) for part in _members(kind)):
-        return kind
-    raise BadInput(
-        f"run of {hook.__name__} must be annotated to return a dataclass with an id, or None, "
-        f"not {_name(kind)}"
-    )
+    workflow = load_workflow(config.workflow, config.jobs)
+    if workflow.repeat is not None and (lines := key_problems(config, workflow.repeat.update)):
+        raise BadInput("\n".join(["workflow:", *(f"  repeat.update.{line}" for line in lines)]))
+    return workflow
 
 
-def _annotations(hook: type[Hook]) -> dict[str, Any]:
-    try:
-        return get_type_hints(hook.run)
-    except (NameError, TypeError) as error:
-        raise BadInput(f"the annotations of {hook.__name__}.run cannot be read: {error}") from error
-
-
-def _is_record(kind: Any) -> bool:
-    if kind is type(None):
-        return True
-    return is_dataclass(kind) and any(field.name == "id" for field in fields(kind))
+def _replaced(workflow: Workflow, replaced: Replaced) -> tuple[Workflow, list[str]]:
+    """Put values of the configuration in place; return also what is wrong with their jobs."""
+    known = [job.id for job in workflow.jobs]
+    lines = [
+        f"jobs.{name} of the configuration: the workflow has no job {name!r}"
+        f"{nearest(name, known)} (it has {', '.join(known)})"
+        for name in replaced
+        if name not in known
+    ]
+    jobs = [
+        job.model_copy(update={"given": {**job.given, **replaced.get(job.id, {})}})
+        for job in workflow.jobs
+    ]
+    return workflow.model_copy(update={"jobs": jobs}), lines
 
 
 def _text(name: str) -> str:
@@ -97,69 +86,8 @@ def _text(name: str) -> str:
         if entry.name.endswith(".yaml")
     )
     if name not in built_in:
-        near = get_close_matches(name, built_in, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         known = ", ".join(built_in)
-        raise BadInput(f"unknown workflow {name!r}{hint} (known: {known}; or a .yaml file)")
-    return (_BUILT_IN / f"{name}.yaml").read_text()
-
-
-def _problems(workflow: Workflow) -> list[str]:
-    found: list[str] = []
-    outputs: dict[str, Any] = {}
-    for job in workflow.jobs:
-        if job.id in outputs:
-            found.append(f"job {job.id!r} stands twice")
-        output: Any = Any  # of a job that is wrong itself, nothing more is said
-        try:
-            hook = HOOKS.get(job.hook)
-            found += _input_problems(job, hook, outputs)
-            output = output_type(hook)
-        except BadInput as error:
-            found.append(f"job {job.id!r}: {error}")
-        outputs[job.id] = output
-    return found
-
-
-def _input_problems(job: Job, hook: type[Hook], outputs: dict[str, Any]) -> list[str]:
-    annotations = _annotations(hook)
-    _, *parameters = inspect.signature(hook.run).parameters.values()
-    listed = ", ".join(parameter.name for parameter in parameters) or "nothing"
-    found = [
-        f"job {job.id!r}: hook {job.hook!r} takes no {name!r} (it takes {listed})"
-        for name in job.inputs
-        if name not in {parameter.name for parameter in parameters}
-    ]
-    for parameter in parameters:
-        name, kind = parameter.name, annotations.get(parameter.name, Any)
-        source = job.inputs.get(name)
-        if source is None:
-            if parameter.default is inspect.Parameter.empty:
-                found.append(f"job {job.id!r}: {name!r} is missing (it takes {listed})")
-        elif source not in outputs:
-            earlier = ", ".join(outputs) or "none"
-            found.append(f"job {job.id!r}: no earlier job {source!r} (earlier: {earlier})")
-        elif not _fits(outputs[source], kind):
-            found.append(
-                f"job {job.id!r}: {name!r} must be {_name(kind)}, "
-                f"but {source!r} gives {_name(outputs[source])}"
-            )
-    return found
-
-
-def _fits(given: Any, wanted: Any) -> bool:
-    allowed = _members(wanted)
-    if given is Any or Any in allowed:
-        return True
-    classes = tuple(kind for kind in allowed if isinstance(kind, type))
-    return all(issubclass(part, classes) for part in _members(given))
-
-
-def _members(kind: Any) -> set[Any]:
-    if get_origin(kind) in (Union, types.UnionType):
-        return set(get_args(kind))
-    return {kind}
-
-
-def _name(kind: Any) -> str:
-    return " or ".join(sorted(getattr(part, "__name__", str(part)) for part in _members(kind)))
+        raise BadInput(
+            f"unknown workflow {name!r}{nearest(name, built_in)} (known: {known}; or a .yaml file)"
+        )
+    return (_BUILT_IN / f"{name}.yaml").read_text(encoding="utf-8")

@@ -271,7 +271,7 @@ def test_seconds_of_trials_agree_with_what_ray_accounts(ray_cluster: None, tmp_p
     load(tmp_path, changes)
     # Everything but the trials of the study itself is done before the meter runs.
     workflow = tmp_path / "until_noise.yaml"
-    jobs = (Path(run_sandbox.__code__.co_filename).parent / "single_op.yaml").read_text()
+    jobs = (Path(run_sandbox.__code__.co_filename).parent / "builtin/single_op.yaml").read_text()
     workflow.write_text(jobs[: jobs.index("  # Then all pools")])
     _run(tmp_path, {**changes, "workflow": str(workflow)})
     workflow.write_text(jobs[: jobs.index("  - {id: ranking")])

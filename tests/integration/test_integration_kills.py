@@ -26,7 +26,7 @@ from small_run import mlflow_runs, write
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 COMMAND = [sys.executable, "-m", "djsandbox_ray", "run"]
-WORKFLOW = Path(__file__).resolve().parents[2] / "djsandbox_ray" / "workflows" / "single_op.yaml"
+WORKFLOW = Path(__file__).resolve().parents[2] / "configs" / "workflows" / "single_op.yaml"
 TRIALS = {
     "model": {"type": "reader:Reader"},
     "budget": 40,

@@ -212,7 +212,7 @@ def test_leaked_samples_are_reported_and_kept_out(ray_cluster: None, tmp_path: P
     same = {"type": "shapes", "samples": 900, "defects": SMALL["dataset"]["defects"]}
     evaluation = {**SMALL["evaluation"], "dataset": {**same, "rows": [0, 60]}}
     workflow = tmp_path / "until_pools.yaml"
-    jobs = (Path(run_sandbox.__code__.co_filename).parent / "single_op.yaml").read_text()
+    jobs = (Path(run_sandbox.__code__.co_filename).parent / "builtin/single_op.yaml").read_text()
     workflow.write_text(jobs[: jobs.index("  # The controls first")])
     changes = {
         "evaluation": evaluation,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from nowhere import Unknown
 
 RAN: list[str] = []
+SEEN: list[Any] = []
+"""What settings were given."""
 BROKEN: set[str] = set()
 """Hooks that raise half-way."""
 
@@ -29,12 +33,43 @@ class BigNumber(Number):
 
 
 @dataclass(frozen=True)
+class Tally(Number):
+    count: int
+
+
+@dataclass(frozen=True)
 class Nameless:
     value: float
 
 
+@dataclass(frozen=True)
+class Box:
+    """What is in a record that has more than numbers."""
+
+    inner: Number
+    sizes: tuple[int, ...]
+    label: str
+
+
+@dataclass(frozen=True)
+class Boxes:
+    id: str
+    first: Box
+    second: Box | None
+    share: float | None = None
+
+
+def out(job: str, *fields: str) -> str:
+    """Return the reference to a job's output, or to a field of it."""
+    return "${" + ".".join((job, "output", *fields)) + "}"
+
+
 def number(value: float) -> Number:
     return Number(content_id("number", float(value)), float(value))
+
+
+def tally(count: int) -> Tally:
+    return Tally(content_id("tally", count), float(count), count)
 
 
 class Noted(Hook):
@@ -153,6 +188,78 @@ class Liar(Noted):
     def run(self) -> Number:
         self.note()
         return None  # type: ignore[return-value]
+
+
+class Scale(Noted):
+    """Has settings of many kinds."""
+
+    def run(
+        self,
+        left: Number,
+        factor: float = 2.0,
+        times: Annotated[int, Field(ge=1)] = 1,
+        mode: Literal["up", "down"] = "up",
+        offsets: tuple[float, ...] = (),
+        names: dict[str, int] = {},  # noqa: B006 - never changed
+        limit: int | Literal["auto"] | None = None,
+        title: str = "",
+        exact: bool = False,
+    ) -> Number:
+        self.note()
+        SEEN.append((factor, times, mode, offsets, names, limit, title, exact))
+        value = left.value * factor**times if mode == "up" else left.value / factor**times
+        return number(value + sum(offsets))
+
+
+class Boxed(Noted):
+    """Gives records in a record."""
+
+    def identity(self) -> Any:
+        return self.config.pools.seed
+
+    def run(self, left: Number | None = None) -> Boxes:
+        self.note()
+        box = Box(left or number(self.config.pools.seed), (1, 2), "a")
+        return Boxes("boxes", box, None, float("nan"))
+
+
+class TakesBox(Noted):
+    """Takes what YAML cannot hold and what is no record."""
+
+    def run(self, box: Box, sizes: list[int]) -> Number:
+        self.note()
+        SEEN.append((box, sizes))
+        return number(box.inner.value)
+
+
+class Counting(Noted):
+    """Gives a number as long as the pools' seed is small."""
+
+    def identity(self) -> Any:
+        return self.config.pools.seed
+
+    def run(self) -> Tally | None:
+        self.note()
+        count = self.config.pools.seed + 1
+        return tally(count) if count <= 3 else None
+
+
+class Sized(Noted):
+    def run(self, times: Annotated[list[int], Field(max_length=1)]) -> Number:
+        self.note()
+        return number(len(times))
+
+
+class Greedy(Noted):
+    def run(self, **everything: Any) -> Number:
+        self.note()
+        return number(len(everything))
+
+
+class WrongDefault(Noted):
+    def run(self, times: int = "many") -> Number:  # type: ignore[assignment]
+        self.note()
+        return number(times)
 
 
 class NoHook:

@@ -19,15 +19,20 @@ from djsandbox_ray.trials.store import TrialStore
 from djsandbox_ray.workflows.plan import check_budget, make_plan, plan_table
 from djsandbox_ray.workflows.run import open_context
 from djsandbox_ray.workflows.runner import run_workflow
-from djsandbox_ray.workflows.workflow import load_workflow
+from djsandbox_ray.workflows.workflow import configured_workflow
 
 BEFORE = [
     {"id": "data", "hook": "planned_hooks:Data"},
     {"id": "trusted", "hook": "planned_hooks:Trusted"},
     {"id": "numbers", "hook": "planned_hooks:NoStatistics"},
-    {"id": "cut", "hook": "planned_hooks:SomePools", "with": {"dataset": "data"}},
+    {"id": "cut", "hook": "planned_hooks:SomePools", "with": {"dataset": "${data.output}"}},
 ]
-INPUTS = {"dataset": "data", "evaluation": "trusted", "statistics": "numbers", "pools": "cut"}
+INPUTS = {
+    "dataset": "${data.output}",
+    "evaluation": "${trusted.output}",
+    "statistics": "${numbers.output}",
+    "pools": "${cut.output}",
+}
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -67,7 +72,7 @@ def do_before(config: MakeConfig) -> None:
     """Run all jobs up to the trials."""
     made = config(BEFORE)
     context = open_context(made, Progress(Console(file=StringIO())))
-    run_workflow(load_workflow(made.workflow), context, lambda output: None)
+    run_workflow(configured_workflow(made), context, lambda output: None)
 
 
 def everything(storage: Storage) -> dict[Path, bytes | None]:
@@ -101,10 +106,19 @@ def test_once_there_are_pools_the_plan_is_exact_whatever_the_jobs_are_called(
     assert made["trials"] == made["trials_to_run"] == len(made["trial_list"]) == 20
     assert {trial["pool"] for trial in made["trial_list"]} >= {"length/low", "control/0"}
     assert not any(trial["cached"] for trial in made["trial_list"])
-    assert made["jobs"] == [
-        *({"job": job["id"], "done": True} for job in BEFORE),
-        {"job": "train", "done": False},
-    ]
+    assert {job["job"]: job["done"] for job in made["jobs"]} == {
+        **{job["id"]: True for job in BEFORE},
+        "train": False,
+    }
+    assert made["jobs"][-1] == {
+        "job": "train",
+        "done": False,
+        "hook": hook,
+        "takes": INPUTS,
+        "from": ["data", "trusted", "cut", "numbers"],
+        "parameters": {},
+        "changed": [],
+    }
     json.dumps(made, allow_nan=False)
 
 
@@ -155,8 +169,8 @@ def test_the_table_says_what_is_done(config: MakeConfig) -> None:
     console.print(plan_table(make_plan(config(trials()))))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert "pools   10, controls and self-tests included" in lines
-    assert any(line.split() == ["cut", "done"] for line in lines)
-    assert any(line.split() == ["train", "to", "do"] for line in lines)
+    assert any("cut      done" in line for line in lines)
+    assert any("train    to do" in line for line in lines)
 
 
 def test_a_plan_counts_the_second_look_and_what_it_costs_in_full_trainings(

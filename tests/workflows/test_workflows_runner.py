@@ -10,18 +10,19 @@ import pytest
 import small_hooks
 import yaml
 from rich.console import Console
-from small_hooks import BROKEN, RAN, number
+from small_hooks import BROKEN, RAN, SEEN, number, out
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.records import Statistic
 from djsandbox_ray.reporting import Progress
 from djsandbox_ray.sections import Component
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.tracking import NullTracker
+from djsandbox_ray.workflows.jobs import Workflow
 from djsandbox_ray.workflows.runner import finished_jobs, run_workflow
-from djsandbox_ray.workflows.workflow import Workflow, load_workflow
+from djsandbox_ray.workflows.workflow import load_workflow
 
 MakeContext = Callable[..., Context]
 
@@ -36,6 +37,7 @@ CHAIN = [
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     RAN.clear()
+    SEEN.clear()
     BROKEN.clear()
     yield
     BROKEN.clear()
@@ -65,15 +67,28 @@ def context(storage: Storage) -> MakeContext:
 
 @pytest.fixture
 def workflow(tmp_path: Path) -> Callable[..., Workflow]:
-    def make(*jobs: tuple[str, str, dict[str, str]]) -> Workflow:
+    def make(*jobs: tuple[str, str, dict[str, Any]]) -> Workflow:
         listed = [
-            {"id": id, "hook": f"small_hooks:{hook}", "with": inputs} for id, hook, inputs in jobs
+            {
+                "id": id,
+                "hook": f"small_hooks:{hook}",
+                "with": _with(inputs, {job[0] for job in jobs}),
+            }
+            for id, hook, inputs in jobs
         ]
         path = tmp_path / "workflow.yaml"
         path.write_text(yaml.safe_dump({"jobs": listed}))
         return load_workflow(str(path))
 
     return make
+
+
+def _with(inputs: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    """Write the name of a job as a reference to its output."""
+    return {
+        name: out(value) if isinstance(value, str) and value in known else value
+        for name, value in inputs.items()
+    }
 
 
 def run(workflow: Workflow, context: Context) -> tuple[list[str], dict[str, Any]]:
@@ -326,3 +341,88 @@ def test_hooks_of_this_module_are_those_that_run() -> None:
     from djsandbox_ray.hooks.hook import HOOKS
 
     assert HOOKS.get("small_hooks:Seed") is small_hooks.Seed
+
+
+def test_parameters_reach_the_hook_as_annotated(workflow: Any, context: MakeContext) -> None:
+    given = {"factor": 3, "times": 2, "mode": "down", "offsets": [1, 2.5], "names": {"a": 1}}
+    jobs = [("a", "Seed", {}), ("b", "Scale", {"left": "a", **given, "limit": "auto"})]
+    _, outputs = run(workflow(*jobs), context(seed=9))
+    assert SEEN == [(3.0, 2, "down", (1.0, 2.5), {"a": 1}, "auto", "", False)]
+    assert outputs["b"] == number(4.5)
+
+
+def test_another_parameter_reruns_a_job_and_the_default_written_out_does_not(
+    workflow: Any, context: MakeContext
+) -> None:
+    def jobs(**given: Any) -> Workflow:
+        made: Workflow = workflow(("a", "Seed", {}), ("b", "Scale", {"left": "a", **given}))
+        return made
+
+    run(jobs(), context())
+    # 2 and 2.0, a list and a tuple: the hook is called with the same
+    for same in ({"factor": 2}, {"factor": 2.0, "times": 1}, {"offsets": []}, {"limit": None}):
+        assert run(jobs(**same), context())[0] == []
+    for other in ({"factor": 3}, {"times": 2}, {"title": "x"}, {"names": {"a": 1}}):
+        assert run(jobs(**other), context())[0] == ["Scale"]
+
+
+def test_a_field_is_known_by_its_value(workflow: Any, context: MakeContext) -> None:
+    def jobs(**given: Any) -> Workflow:
+        made: Workflow = workflow(
+            ("a", "Seed", {}), ("seven", "Buckets", {}), ("b", "Scale", {"left": "seven", **given})
+        )
+        return made
+
+    run(jobs(factor=out("a", "value")), context(seed=5))
+    assert SEEN[-1][0] == 5.0
+    assert run(jobs(factor=5), context(seed=5))[0] == []
+    assert run(jobs(factor=out("a", "value")), context(seed=6))[0] == ["Seed", "Scale"]
+
+
+def test_fields_of_fields_and_what_yaml_cannot_hold(workflow: Any, context: MakeContext) -> None:
+    jobs = [
+        ("boxes", "Boxed", {}),
+        ("inner", "Double", {"left": out("boxes", "first", "inner")}),
+        (
+            "takes",
+            "TakesBox",
+            {"box": out("boxes", "first"), "sizes": out("boxes", "first", "sizes")},
+        ),
+        ("none", "Anything", {"left": out("boxes", "second", "inner", "value")}),
+    ]
+    ran, outputs = run(workflow(*jobs), context(seed=4))
+    assert outputs["inner"] == number(8)
+    assert [(small_hooks.Box(number(4), (1, 2), "a"), [1, 2])] == SEEN
+    assert outputs["none"] == number(len("None"))
+    assert len(ran) == 4
+    assert run(workflow(*jobs), context(seed=4))[0] == []
+
+
+def test_a_record_may_hold_what_is_no_number(workflow: Any, context: MakeContext) -> None:
+    jobs = workflow(("boxes", "Boxed", {}), ("takes", "Anything", {"left": out("boxes", "share")}))
+    for _ in range(2):
+        _, outputs = run(jobs, context())
+        assert outputs["boxes"].share != outputs["boxes"].share
+        assert outputs["boxes"].first.inner == number(0)
+    assert marker(context(), "boxes")["output"]["share"] == "NaN"
+
+
+def test_null_stands_for_a_record_that_may_be_missing(workflow: Any, context: MakeContext) -> None:
+    nothing = workflow(("nothing", "Nothing", {}), ("zero", "OrZero", {"left": "nothing"}))
+    run(nothing, context())
+    ran, outputs = run(workflow(("zero", "OrZero", {"left": None})), context())
+    assert ran == []  # it is the same to the job
+    assert outputs["zero"] == number(0)
+
+
+def test_a_limit_that_only_shows_in_the_run_names_the_job(
+    workflow: Any, context: MakeContext
+) -> None:
+    jobs = [
+        ("boxes", "Boxed", {}),
+        ("b", "Sized", {"times": out("boxes", "first", "sizes")}),
+    ]
+    with pytest.raises(
+        BadInput, match=r"job 'b', times \(\$\{boxes.output.first.sizes\}\): .*at m"
+    ):
+        run(workflow(*jobs), context())

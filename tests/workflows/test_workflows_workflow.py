@@ -1,23 +1,36 @@
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from small_hooks import out
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import Dataset, Scorer
 from djsandbox_ray.workflows import workflow as workflow_module
-from djsandbox_ray.workflows.workflow import Workflow, load_workflow, output_type
+from djsandbox_ray.workflows.jobs import Workflow
+from djsandbox_ray.workflows.parameters import output_type
+from djsandbox_ray.workflows.references import Reference
+from djsandbox_ray.workflows.workflow import load_workflow
 
-BUILT_IN = sorted(path.stem for path in Path(workflow_module.__file__).parent.glob("*.yaml"))
+FOLDER = Path(workflow_module.__file__).parent / "builtin"
+BUILT_IN = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+REPEAT = {"until": ["a.value > 1"], "most": 2, "update": {"pools.seed": out("a", "value")}}
 
 
-def job(id: str, hook: str, **inputs: str) -> dict[str, Any]:
-    """Return a job of one of the built-in hooks (lower case) or of the small ones."""
+def job(
+    id: str, hook: str, settings: dict[str, Any] | None = None, **inputs: str
+) -> dict[str, Any]:
+    """Return a job of one of the built-in hooks (lower case) or of the small ones.
+
+    ``inputs`` are ids of jobs, whose outputs it takes.
+    """
     name = hook if hook.islower() else f"small_hooks:{hook}"
-    return {"id": id, "hook": name, **({"with": inputs} if inputs else {})}
+    given = {**{name: out(source) for name, source in inputs.items()}, **(settings or {})}
+    return {"id": id, "hook": name, **({"with": given} if given else {})}
 
 
 @pytest.fixture
@@ -25,14 +38,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "workflow.yaml"
 
 
-def load(path: Path, *jobs: dict[str, Any]) -> Workflow:
-    path.write_text(yaml.safe_dump({"jobs": list(jobs)}))
+def load(path: Path, *jobs: dict[str, Any], **more: Any) -> Workflow:
+    path.write_text(yaml.safe_dump({"jobs": list(jobs), **more}))
     return load_workflow(str(path))
 
 
-def problems(path: Path, *jobs: dict[str, Any]) -> list[str]:
+def problems(path: Path, *jobs: dict[str, Any], **more: Any) -> list[str]:
     with pytest.raises(BadInput) as caught:
-        load(path, *jobs)
+        load(path, *jobs, **more)
     head, *lines = str(caught.value).split("\n")
     assert head == f"workflow {path}:"
     return [line.removeprefix("  ") for line in lines]
@@ -55,7 +68,8 @@ def test_a_users_hooks_may_stand_among_the_built_in_ones(path: Path) -> None:
         job("data", "ingest"),
     )
     assert [job.id for job in workflow.jobs] == ["numbers", "sum_2", "data"]
-    assert workflow.jobs[1].inputs == {"left": "numbers", "right": "numbers"}
+    numbers = Reference("numbers")
+    assert workflow.jobs[1].references == {"left": numbers, "right": numbers}
 
 
 @pytest.mark.parametrize("name", ["single_opp", "", ".", "/etc", "single_op.json"])
@@ -93,7 +107,7 @@ def test_a_file_that_is_not_there(path: Path) -> None:
         ("jobs: [{id: a, hook: ingest, inputs: {}}]", "jobs[0].inputs: unknown key"),
         ("jobs: [{id: a, hook: ingest, with: }]", "jobs[0].with: Input should be a valid dict"),
         ("jobs: [{id: a, hook: ingest, with: [b]}]", "jobs[0].with: Input should be a valid dict"),
-        ("jobs: [{id: a, hook: ingest, with: {x: [b]}}]", "jobs[0].with.x: Input should be"),
+        ("jobs: [{id: a, hook: ingest, with: {1: b}}]", "jobs[0].with.1: Input should be"),
         ("{jobs: [{id: a, hook: ingest}], job: 1}", "job: unknown key; did you mean 'jobs'?"),
         ("jobs: [{id: a, hook: ingest, id: b}]", "the key 'id' stands twice"),
         ("jobs: [", "not valid YAML"),
@@ -111,66 +125,175 @@ def test_a_file_of_another_shape_says_where(path: Path, text: str, line: str) ->
 @pytest.mark.parametrize(
     ("jobs", "line"),
     [
+        ([job("a", "ingst")], "jobs[0].hook: unknown hook 'ingst'; did you mean 'ingest'?"),
+        ([job("a", "Nowhere")], "jobs[0].hook: hook 'small_hooks:Nowhere' cannot be imported"),
+        ([job("a", "NoHook")], "hook 'small_hooks:NoHook' is not a subclass of Hook"),
+        ([job("a", "Abstract")], "hook 'small_hooks:Abstract' does not define run"),
+        ([job("x", "Seed"), job("a", "Seed"), job("a", "Seed")], "jobs[2].id: stands twice"),
         (
-            [job("a", "ingst")],
-            "job 'a': unknown hook 'ingst'; did you mean 'ingest'?",
-        ),
-        ([job("a", "Nowhere")], "job 'a': hook 'small_hooks:Nowhere' cannot be imported"),
-        ([job("a", "NoHook")], "job 'a': hook 'small_hooks:NoHook' is not a subclass of Hook"),
-        ([job("a", "Abstract")], "job 'a': hook 'small_hooks:Abstract' does not define run"),
-        ([job("a", "Seed"), job("a", "Seed")], "job 'a' stands twice"),
-        (
-            [job("a", "Seed"), job("b", "Add", left="a")],
-            "job 'b': 'right' is missing (it takes left, right)",
+            [job("x", "Seed"), job("a", "Add", left="x")],
+            "jobs[1].with: 'right' is missing (it takes left, right)",
         ),
         (
-            [job("a", "Seed", left="a")],
-            "job 'a': hook 'small_hooks:Seed' takes no 'left' (it takes nothing)",
+            [job("x", "Seed"), job("a", "Seed", left="x")],
+            "jobs[1].with.left: hook 'small_hooks:Seed' takes no 'left' (it takes nothing)",
         ),
         (
-            [job("a", "Seed"), job("b", "Double", left="a", rihgt="a")],
-            "job 'b': hook 'small_hooks:Double' takes no 'rihgt' (it takes left)",
+            [job("x", "Seed"), job("a", "Double", left="x", lfet="x")],
+            "jobs[1].with.lfet: hook 'small_hooks:Double' takes no 'lfet'; did you mean 'left'? "
+            "(it takes left)",
         ),
         (
             [job("a", "Double", left="b"), job("b", "Seed")],
-            "job 'a': no earlier job 'b' (earlier: none)",
+            "jobs[0].with.left: no earlier job 'b' (earlier: none)",
         ),
         (
-            [job("x", "Seed"), job("a", "Double", left="a")],
-            "job 'a': no earlier job 'a' (earlier: x)",
+            [job("seed", "Seed"), job("a", "Double", left="sede")],
+            "no earlier job 'sede'; did you mean 'seed'? (earlier: seed)",
+        ),
+        ([job("x", "Seed"), job("a", "Double", left="a")], "no earlier job 'a' (earlier: x)"),
+        (
+            [job("x", "ingest"), job("a", "Double", left="x")],
+            "jobs[1].with.left: must be Number, but ${x.output} is Dataset",
         ),
         (
-            [job("a", "ingest"), job("b", "Double", left="a")],
-            "job 'b': 'left' must be Number, but 'a' gives Dataset",
+            [job("x", "Nothing"), job("a", "Double", left="x")],
+            "must be Number, but ${x.output} is None",
         ),
         (
-            [job("a", "Nothing"), job("b", "Double", left="a")],
-            "job 'b': 'left' must be Number, but 'a' gives NoneType",
+            [job("x", "Perhaps"), job("a", "Double", left="x")],
+            "must be Number, but ${x.output} is None or Number",
         ),
         (
-            [job("a", "Perhaps"), job("b", "Double", left="a")],
-            "job 'b': 'left' must be Number, but 'a' gives NoneType or Number",
-        ),
-        (
-            [job("a", "ingest"), job("b", "OrZero", left="a")],
-            "job 'b': 'left' must be NoneType or Number, but 'a' gives Dataset",
+            [job("x", "ingest"), job("a", "OrZero", left="x")],
+            "must be None or Number, but ${x.output} is Dataset",
         ),
         (
             [job("a", "GivesNameless")],
-            "job 'a': run of GivesNameless must be annotated to return a dataclass with an id, "
+            "run of GivesNameless must be annotated to return a dataclass with an id, "
             "or None, not Nameless",
         ),
         ([job("a", "GivesFloat")], "or None, not float"),
         (
-            [job("a", "Seed"), job("b", "Untyped", left="a")],
-            "job 'b': run of Untyped must be annotated to return a dataclass with an id",
+            [job("x", "Seed"), job("a", "Untyped", left="x")],
+            "run of Untyped must be annotated to return a dataclass with an id",
         ),
-        ([job("a", "Unreadable")], "job 'a': the annotations of Unreadable.run cannot be read"),
+        ([job("a", "Unreadable")], "the annotations of Unreadable.run cannot be read"),
+        ([job("a", "Greedy")], "run of Greedy must name each of its parameters: no *, ** or /"),
+        (
+            [job("a", "WrongDefault")],
+            "the default of 'times': Input should be a valid integer (given: 'many')",
+        ),
     ],
 )
 def test_one_mistake(path: Path, jobs: list[dict[str, Any]], line: str) -> None:
     (found,) = problems(path, *jobs)
+    assert found.startswith("job 'a', jobs[")
     assert line in found
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (
+            {"left": "x"},
+            ".left: must be Number (${job.output} or ${job.output.field}), not 'x'; "
+            "did you mean ${x.output}?",
+        ),
+        ({"left": 3}, ".left: must be Number (${job.output} or ${job.output.field}), not 3"),
+        ({"left": None}, ".left: must be Number (${job.output} or ${job.output.field}), not None"),
+        ({"left": "${x}"}, "a reference is ${job.output} or ${job.output.field} and stands alone"),
+        ({"left": "${x.value}"}, "and stands alone, unlike '${x.value}'"),
+        ({"left": "${x.output.}"}, "and stands alone, unlike '${x.output.}'"),
+        ({"left": "${x.output}s"}, "and stands alone, unlike '${x.output}s'"),
+        ({"left": "${x.output}${x.output}"}, "and stands alone"),
+        ({"left": "${ x.output }"}, "and stands alone"),
+        ({"left": out("x", "value")}, "must be Number, but ${x.output.value} is float"),
+        (
+            {"left": out("x", "valu")},
+            "Number has no field 'valu'; did you mean 'value'? (it has id,",
+        ),
+        ({"left": out("x", "value", "real")}, "float has no field 'real' (it has none)"),
+        ({"factor": "2"}, ".factor: Input should be a valid number (given: '2')"),
+        ({"factor": True}, ".factor: Input should be a valid number (given: True)"),
+        (
+            {"factor": None},
+            ".factor: must be float (${job.output} or ${job.output.field}), not None",
+        ),
+        ({"factor": float("nan")}, ".factor: must be finite, not nan"),
+        ({"factor": out("x")}, ".factor: must be float, but ${x.output} is Number"),
+        ({"factor": out("x", "id")}, ".factor: must be float, but ${x.output.id} is str"),
+        ({"times": 2.0}, ".times: Input should be a valid integer (given: 2.0)"),
+        ({"times": True}, ".times: Input should be a valid integer (given: True)"),
+        ({"times": 0}, ".times: Input should be greater than or equal to 1 (given: 0)"),
+        ({"times": out("x", "value")}, ".times: must be int, but ${x.output.value} is float"),
+        ({"mode": "upp"}, ".mode: Input should be 'up' or 'down' (given: 'upp')"),
+        ({"mode": out("x", "id")}, ".mode: must be 'up' or 'down', but ${x.output.id} is str"),
+        ({"offsets": 1}, ".offsets: Input should be a valid array (given: 1)"),
+        ({"offsets": [1, "x"]}, ".offsets[1]: Input should be a valid number (given: 'x')"),
+        (
+            {"offsets": [out("x", "value")]},
+            "is the whole value, not a part of ['${x.output.value}']",
+        ),
+        ({"names": {"b": 1.5}}, ".names.b: Input should be a valid integer"),
+        ({"names": {1: 1}}, ".names: keys must be text, not 1"),
+        ({"names": {"b": out("x")}}, "is the whole value, not a part of {'b': '${x.output}'}"),
+        ({"limit": "aut"}, ".limit: Input should be a valid integer; or Input should be 'auto'"),
+        ({"title": 3}, ".title: Input should be a valid string (given: 3)"),
+        ({"title": dt.date(2024, 1, 2)}, ".title: must be a number, text, a list or a mapping"),
+        ({"exact": 1}, ".exact: Input should be a valid boolean (given: 1)"),
+        ({"exact": "yes"}, ".exact: Input should be a valid boolean (given: 'yes')"),
+    ],
+)
+def test_a_value_that_does_not_fit(path: Path, given: dict[str, Any], line: str) -> None:
+    given = {"left": out("x"), **given}
+    (found,) = problems(path, job("x", "Seed"), job("b", "Scale", given))
+    assert found.startswith("job 'b', jobs[1].with.")
+    assert line in found
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"factor": 2, "times": 3, "mode": "up", "offsets": [1, 2.0], "names": {"b": 1}},
+        {"limit": None, "title": "", "exact": True},
+        {"limit": "auto", "names": {}, "offsets": []},
+        {"limit": 0, "factor": out("x", "value"), "title": out("x", "id")},
+        {
+            "offsets": out("boxes", "first", "sizes"),
+            "factor": out("boxes", "first", "inner", "value"),
+        },
+    ],
+)
+def test_values_that_fit(path: Path, given: dict[str, Any]) -> None:
+    jobs = [job("x", "Seed"), job("boxes", "Boxed")]
+    assert load(path, *jobs, job("b", "Scale", {"left": out("x"), **given}))
+
+
+def test_where_there_may_be_no_record_there_may_be_no_field(path: Path) -> None:
+    boxes = job("boxes", "Boxed")
+    field = out("boxes", "second", "inner", "value")
+    (found,) = problems(path, boxes, job("b", "Double", left="boxes"))
+    assert "must be Number, but ${boxes.output} is Boxes" in found
+    (found,) = problems(
+        path, boxes, job("x", "Seed"), job("b", "Scale", {"left": out("x"), "factor": field})
+    )
+    assert "must be float, but ${boxes.output.second.inner.value} is None or float" in found
+    (found,) = problems(
+        path, job("x", "Perhaps"), job("b", "TakesBox", {"box": out("x"), "sizes": [1]})
+    )
+    assert "must be Box, but ${x.output} is None or Number" in found
+
+
+def test_what_yaml_cannot_hold_is_taken_from_a_job_only(path: Path) -> None:
+    (found,) = problems(path, job("b", "TakesBox", {"box": {"label": "x"}, "sizes": [1]}))
+    assert "jobs[0].with.box: must be Box (${job.output} or ${job.output.field}), not {" in found
+
+
+def test_null_stands_for_a_record_only_where_it_may_be_missing(path: Path) -> None:
+    assert load(path, job("a", "OrZero", {"left": None}))
+    (found,) = problems(path, job("a", "Double", {"left": None}))
+    assert "must be Number" in found
 
 
 def test_all_mistakes_are_told_at_once(path: Path) -> None:
@@ -182,10 +305,10 @@ def test_all_mistakes_are_told_at_once(path: Path) -> None:
         job("b", "Seed"),
     )
     assert [line.partition(":")[0] for line in lines] == [
-        "job 'a'",
-        "job 'c'",
-        "job 'c'",
-        "job 'b' stands twice",
+        "job 'a', jobs[0].hook",
+        "job 'c', jobs[2].with.other",
+        "job 'c', jobs[2].with.right",
+        "job 'b', jobs[3].id",
     ]
 
 
@@ -218,3 +341,104 @@ def test_every_built_in_hook_has_an_annotated_run() -> None:
     assert len(list(HOOKS)) >= 8
     for name in HOOKS:
         output_type(HOOKS.get(name))
+
+
+# Values that the configuration sets itself
+
+
+def small(*jobs: dict[str, Any]) -> dict[str, Any]:
+    return {"jobs": list(jobs)}
+
+
+def test_a_workflow_may_stand_in_the_configuration() -> None:
+    assert [job.id for job in load_workflow(small(job("a", "Seed"))).jobs] == ["a"]
+    with pytest.raises(BadInput, match=r"^workflow of the configuration:\n  job 'a', jobs.0..hook"):
+        load_workflow(small(job("a", "Sede")))
+
+
+def test_the_configuration_replaces_parameters() -> None:
+    jobs = small(job("a", "Seed"), job("b", "Scale", {"factor": 3}, left="a"), job("c", "Big"))
+    workflow = load_workflow(jobs, {"b": {"factor": 4, "left": out("a"), "times": 2}})
+    assert workflow.jobs[1].given == {"left": out("a"), "factor": 4, "times": 2}
+    assert workflow.jobs[0].given == {}
+
+
+@pytest.mark.parametrize(
+    ("replaced", "line"),
+    [
+        (
+            {"bb": {"factor": 1}},
+            "jobs.bb of the configuration: the workflow has no job 'bb'; did "
+            "you mean 'b'? (it has a, b)",
+        ),
+        (
+            {"b": {"facto": 1}},
+            "job 'b', jobs.b of the configuration.facto: hook 'small_hooks:Scale' "
+            "takes no 'facto'; did you mean 'factor'?",
+        ),
+        ({"b": {"factor": "x"}}, "job 'b', jobs.b of the configuration.factor: Input should be a"),
+        (
+            {"b": {"left": out("c")}},
+            "job 'b', jobs.b of the configuration.left: no earlier job 'c'",
+        ),
+    ],
+)
+def test_a_replacement_that_does_not_fit(replaced: dict[str, Any], line: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        load_workflow(small(job("a", "Seed"), job("b", "Scale", left="a")), replaced)
+    (_, found) = str(caught.value).split("\n")
+    assert found.startswith(f"  {line}")
+
+
+# Rounds
+
+
+def test_a_workflow_with_rounds(path: Path) -> None:
+    workflow = load(path, job("a", "Seed"), repeat=REPEAT)
+    assert workflow.repeat is not None
+    assert workflow.repeat.match == "all"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"until": []}, "repeat.until: List should have at least 1 item"),
+        ({"until": "a.value > 1"}, "repeat.until: Input should be a valid list"),
+        ({"match": "some"}, "repeat.match: Input should be 'all' or 'any'"),
+        ({"most": 0}, "repeat.most: Input should be greater than or equal to 1"),
+        ({"update": {}}, "repeat.update: Dictionary should have at least 1 item"),
+        ({"update": {"pools.seed": 3}}, "repeat.update.pools.seed: Input should be a valid string"),
+        ({"most": 2, "mots": 2}, "repeat.mots: unknown key; did you mean 'most'?"),
+        (
+            {"until": ["a.value > 1", "a.value"]},
+            "repeat.until[1]: 'a.value' is no target: job.field",
+        ),
+        ({"until": ["b.value > 1"]}, "repeat.until[0]: no earlier job 'b' (earlier: a)"),
+        ({"until": ["a.valu > 1"]}, "repeat.until[0]: Number has no field 'valu'; did you mean"),
+        (
+            {"until": ["a.id > 1"]},
+            "repeat.until[0]: 'a.id > 1': a number is needed, but the field is",
+        ),
+        ({"update": {"pools.seed": "3"}}, "repeat.update.pools.seed: a reference to an output is"),
+        ({"update": {"pools.seed": out("b")}}, "repeat.update.pools.seed: no earlier job 'b'"),
+        ({"update": {"pools.seed": out("a", "x")}}, "Number has no field 'x'"),
+        (
+            {"update": {"jobs.b.factor": out("a", "value")}},
+            "repeat.update.jobs.b.factor: no job 'b'",
+        ),
+        ({"update": {"jobs.a.x": out("a", "value")}}, "job 'a' takes no 'x' (it takes nothing)"),
+    ],
+)
+def test_rounds_that_make_no_sense(path: Path, changes: dict[str, Any], line: str) -> None:
+    (found,) = problems(path, job("a", "Seed"), repeat={**REPEAT, **changes})
+    assert line in found
+
+
+def test_an_update_of_a_parameter_has_its_type(path: Path) -> None:
+    jobs = [job("a", "Seed"), job("b", "Scale", left="a")]
+    update = {"jobs.b.factor": out("a", "value")}
+    assert load(path, *jobs, repeat={**REPEAT, "update": update})
+    (found,) = problems(
+        path, *jobs, repeat={**REPEAT, "update": {"jobs.b.times": out("a", "value")}}
+    )
+    assert "repeat.update.jobs.b.times: must be int, but ${a.output.value} is float" in found

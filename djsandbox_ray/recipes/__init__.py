@@ -1,0 +1,30 @@
+"""Recipes: from verdicts to thresholds that Data-Juicer applies to all of the data.
+
+How data flows: ``winner`` says which pool a recipe stands on; a refiner (``refiner`` is the
+extension point; ``percentile``, ``k_sigma`` and ``model_feedback`` are built in) proposes a range
+per statistic, whose ends ``bounds`` puts where rounding errors cannot reach them; ``search`` tunes
+ranges on the score of trials instead. ``ranges`` turns ranges into the parameters of Data-Juicer's
+operators and says which rows they keep; ``policy`` finds the limits (``config``) that such rows
+break; ``export`` writes the YAML for Data-Juicer and ``evidence`` what speaks for it and what
+against it. ``acceptance`` has Data-Juicer itself run the recipe and compares the rows that it keeps
+with what the statistics promised; ``materialise`` writes the rows out for trainers elsewhere.
+"""
+
+# Importing a module registers its refiner.
+import djsandbox_ray.recipes.k_sigma
+import djsandbox_ray.recipes.model_feedback
+import djsandbox_ray.recipes.percentile  # noqa: F401
+from djsandbox_ray.recipes.config import PolicyConfig
+from djsandbox_ray.recipes.ranges import applied, kept, to_process
+from djsandbox_ray.recipes.refiner import REFINERS, Evidence, ProposedRange, Refiner
+
+__all__ = [
+    "REFINERS",
+    "Evidence",
+    "PolicyConfig",
+    "ProposedRange",
+    "Refiner",
+    "applied",
+    "kept",
+    "to_process",
+]

@@ -1,0 +1,202 @@
+"""Does Data-Juicer itself keep the rows that the statistics promised?
+
+``write_input`` lays the rows out as the recipe reads them, ``executor`` runs Data-Juicer on them in
+a process of its own, and what it kept is compared by row id: positions mean nothing, since its
+formatter drops rows too. Samples are streamed to files; row ids come back.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.identity import content_id, rows_hash
+from djsandbox_ray.recipes.executor import execute
+from djsandbox_ray.recipes.materialise import read_rows
+from djsandbox_ray.recipes.promise import Promise
+from djsandbox_ray.recipes.recipe_file import RecipeFile, read_recipe
+from djsandbox_ray.recipes.tokens import tagged
+from djsandbox_ray.records import Acceptance, Dataset
+from djsandbox_ray.storage import Storage
+
+ROW_ID = "row_id"
+SHOWN = 20
+"""Differing rows that are described."""
+_FOLDER_ROWS = 1000
+_STATS = "__dj__stats__"
+
+
+def accept(
+    recipe_path: Path,
+    storage: Storage,
+    dataset: Dataset,
+    promised: NDArray[np.bool_] | NDArray[np.int64],
+    folder: str,
+    *,
+    promise: Promise | None = None,
+    rows: NDArray[np.int64] | None = None,
+    processes: int = 1,
+) -> Acceptance:
+    """Run a recipe with Data-Juicer and compare what it keeps with a promise.
+
+    Args:
+        recipe_path: the YAML file.
+        storage: where the sample table is and the result goes.
+        dataset: the sample table.
+        promised: mask of shape (dataset.rows,), or row ids: what the recipe should keep.
+        folder: in the storage; ``acceptance.json`` goes there.
+        promise: explains differing rows by their statistics.
+        rows: row ids to try; by default all rows.
+        processes: of Data-Juicer.
+
+    Returns:
+        The comparison; ``differing`` is 0 where Data-Juicer kept exactly the promised rows.
+
+    Raises:
+        BadInput: the recipe cannot be read, or ``promised`` or ``rows`` do not fit the dataset.
+        SandboxError: Data-Juicer failed.
+    """
+    recipe = read_recipe(recipe_path)
+    wanted = _mask(promised, dataset.rows, "promised")
+    tried = np.ones(dataset.rows, bool) if rows is None else _mask(rows, dataset.rows, "rows")
+    if not tried.any():
+        raise BadInput("there are no rows to try the recipe on")
+    with tempfile.TemporaryDirectory(prefix="acceptance-") as name:
+        data, work = Path(name) / "data", Path(name) / "work"
+        work.mkdir()
+        table = SampleTable(storage.uri(dataset.table))
+        file = write_input(recipe, table, np.flatnonzero(tried), data)
+        done = execute(recipe.path, file, work, processes=processes)
+        kept, surprises = _read_kept(done.kept, tried, wanted)
+    differing = np.flatnonzero((kept != wanted) & tried)
+    result: dict[str, Any] = {
+        "recipe": recipe.path.name,
+        "dataset": dataset.id,
+        "rows": int(tried.sum()),
+        "promised": int((wanted & tried).sum()),
+        "kept": int(kept.sum()),
+        "differing": len(differing),
+        "only_data_juicer": int((kept & ~wanted).sum()),
+        "only_statistics": int((wanted & ~kept & tried).sum()),
+        "faults": list(done.faults),
+        "differences": _differences(differing[:SHOWN], kept, promise, surprises),
+    }
+    path = f"{folder}/acceptance.json"
+    storage.write_json(path, result)
+    kept_rows = rows_hash(np.flatnonzero(kept))
+    identity = content_id("acceptance", result, recipe.path.read_text(), kept_rows)
+    return Acceptance(identity, path, result["rows"], result["kept"], result["differing"])
+
+
+def write_input(
+    recipe: RecipeFile, table: SampleTable, rows: NDArray[np.int64], folder: Path
+) -> Path:
+    """Write rows as Data-Juicer's JSON Lines, with the columns that the recipe reads.
+
+    An operator that looks for an image token gets a text with one, another one the plain caption:
+    so the statistics were computed. Images are files only where an operator reads them.
+
+    Returns:
+        The file with the lines; every line has its ``row_id``.
+    """
+    folder.mkdir(parents=True)
+    texts, images = recipe.text_columns, recipe.image_columns
+    path = folder / "data.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for number, row in enumerate(read_rows(table, rows)):
+            line: dict[str, Any] = {ROW_ID: row.row_id}
+            line |= {key: tagged(row.text) if token else row.text for key, token in texts.items()}
+            if images:
+                place = f"images/{number // _FOLDER_ROWS:06d}/{row.name}.{row.image_extension}"
+                target = folder / place
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(row.image)
+                line |= {key: [place] for key in images}
+            file.write(json.dumps(line) + "\n")
+    return path
+
+
+def explain(result: Mapping[str, Any]) -> list[str]:
+    """Put an ``acceptance.json`` into words, one line each."""
+    lines = [
+        f"Data-Juicer kept {result['kept']} of {result['rows']} rows, "
+        f"the statistics promised {result['promised']}: "
+        + (f"{result['differing']} rows differ" if result["differing"] else "the same rows")
+    ]
+    for item in result["differences"]:
+        values = ", ".join(map(_value_in_words, item["statistics"])) or "no statistics at hand"
+        own = f"; Data-Juicer computed {item['data_juicer']}" if item["data_juicer"] else ""
+        lines.append(f"row {item['row_id']}: kept by {item['kept_by']} only: {values}{own}")
+    if result["differing"] > len(result["differences"]):
+        lines.append(f"... and {result['differing'] - len(result['differences'])} more rows")
+    if result["differing"]:
+        lines += [f"Data-Juicer lost rows by an error in {fault}" for fault in result["faults"]]
+    return lines
+
+
+def _value_in_words(item: Mapping[str, Any]) -> str:
+    low = "-inf" if item["low"] is None else repr(item["low"])
+    high = "inf" if item["high"] is None else repr(item["high"])
+    relation = "in" if item["inside"] else "not in"
+    return f"{item['statistic']} = {item['value']!r} {relation} [{low}, {high}]"
+
+
+def _mask(given: NDArray[Any], rows: int, what: str) -> NDArray[np.bool_]:
+    given = np.asarray(given)
+    if given.dtype == np.bool_:
+        if given.shape != (rows,):
+            raise BadInput(f"{what}: a mask of shape ({rows},) is needed, not {given.shape}")
+        return given
+    if given.size and (given.min() < 0 or given.max() >= rows):
+        raise BadInput(f"{what}: row ids from {given.min()} to {given.max()} in {rows} rows")
+    mask = np.zeros(rows, bool)
+    mask[given.astype(np.int64)] = True
+    return mask
+
+
+def _read_kept(
+    path: Path, tried: NDArray[np.bool_], wanted: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], dict[int, Any]]:
+    """Return the mask of the rows that were kept, and what the first unpromised ones measured."""
+    kept = np.zeros(len(tried), bool)
+    surprises: dict[int, Any] = {}
+    for row_id, stats in _lines(path):
+        if not 0 <= row_id < len(tried) or not tried[row_id] or kept[row_id]:
+            raise SandboxError(f"Data-Juicer gave row {row_id} twice, or never got it")
+        kept[row_id] = True
+        if not wanted[row_id] and len(surprises) < SHOWN:
+            surprises[row_id] = stats
+    return kept, surprises
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            entry = json.loads(line)
+            yield int(entry[ROW_ID]), entry.get(_STATS)
+
+
+def _differences(
+    rows: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+    promise: Promise | None,
+    surprises: Mapping[int, Any],
+) -> list[dict[str, Any]]:
+    known: list[list[dict[str, Any]]] = promise.explain(rows) if promise else [[] for _ in rows]
+    return [
+        {
+            "row_id": row,
+            "kept_by": "data_juicer" if kept[row] else "statistics",
+            "statistics": statistics,
+            "data_juicer": surprises.get(row),
+        }
+        for row, statistics in zip(rows.tolist(), known, strict=True)
+    ]

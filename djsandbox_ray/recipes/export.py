@@ -1,0 +1,127 @@
+"""The YAML that Data-Juicer runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from djsandbox_ray.recipes.ranges import to_process
+from djsandbox_ray.records import Range
+from djsandbox_ray.stats import inspection
+from djsandbox_ray.stats.operators import OperatorSpec
+from djsandbox_ray.trials.scorer import REFERENCE
+
+TEXT_KEY = "text"
+"""Field of the plain caption."""
+TAGGED_KEY = "text_with_tokens"
+"""Field of the caption with Data-Juicer's special tokens, for operators that look for images."""
+IMAGES_KEY = "images"
+"""Field of the list of image paths."""
+_PROCESSES = 4
+_WIDTH = 98
+
+_ABOUT = """\
+Data-Juicer keeps a row whose statistics lie within all thresholds below, bounds included. The
+parameters beside the thresholds are those that the statistics were computed with: with others the
+thresholds mean something else. 9223372036854775807 is Data-Juicer's own way to write "no bound"."""
+_RUN = """\
+To run it on all of the data (Data-Juicer {version}):
+  dj-process --config {file} --dataset_path DATA.jsonl --export_path KEPT.jsonl
+Every line of DATA.jsonl is an object with these fields:"""
+_PLAIN = """\
+  text: the caption, without special tokens (Data-Juicer's text operators would count them)"""
+_TAGGED = """\
+  text_with_tokens: the caption as "<__dj__image> CAPTION <|__dj__eoc|>", for operators that
+    compare it with its image"""
+_IMAGES = """\
+  images: a list with the path of the one image"""
+_MODELS = """\
+Paths of models are those of the machine that wrote this file; on another one, copy the folder and
+change the path. The same model gives the same statistics, another one does not."""
+
+
+def with_scorer(
+    operators: Sequence[str | Mapping[str, Any]], folder: str | None
+) -> list[str | dict[str, Any]]:
+    """Return a ``process`` list in which ``${scorer}`` is the folder of the scorer's model.
+
+    Args:
+        operators: as the configuration has them.
+        folder: None without a scorer: then nothing is replaced.
+    """
+    return [
+        item
+        if isinstance(item, str)
+        else {
+            name: {
+                key: folder if folder is not None and value == REFERENCE else value
+                for key, value in (params or {}).items()
+            }
+            for name, params in item.items()
+        }
+        for item in operators
+    ]
+
+
+def recipe_document(
+    name: str, operators: Sequence[OperatorSpec], ranges: Sequence[Range]
+) -> dict[str, Any]:
+    """Return the configuration for Data-Juicer as plain data.
+
+    Args:
+        name: of the project.
+        operators: those of the run, with their models resolved.
+        ranges: at most one per statistic.
+
+    Raises:
+        BadInput: as :func:`~djsandbox_ray.recipes.ranges.to_process`.
+    """
+    process = to_process(operators, ranges)
+    classes = {spec.name: spec.filter_class for spec in operators}
+    for entry in process:
+        for operator, params in entry.items():
+            if inspection.needs_tokens(classes[operator]):
+                params["text_key"] = TAGGED_KEY
+    return {
+        "project_name": name,
+        "dataset_path": "./data.jsonl",
+        "export_path": f"./{name}/kept.jsonl",
+        "np": _PROCESSES,
+        "text_keys": TEXT_KEY,
+        "image_key": IMAGES_KEY,
+        # Else one bad row takes all rows of its batch with it, and nobody is told.
+        "skip_op_error": False,
+        "process": process,
+    }
+
+
+def recipe_yaml(
+    document: Mapping[str, Any], facts: Sequence[str], *, file: str, version: str
+) -> str:
+    """Return a recipe as commented YAML.
+
+    Args:
+        document: from :func:`recipe_document`.
+        facts: sentences that say what the recipe is and what it is expected to do.
+        file: name of the recipe, for the command that runs it.
+        version: of Data-Juicer.
+    """
+    params = [params for entry in document["process"] for params in entry.values()]
+    tagged = any(given.get("text_key") == TAGGED_KEY for given in params)
+    fields = [_PLAIN, *([_TAGGED] if tagged else []), _IMAGES]
+    # A model of the hub is named, not pointed at.
+    local = any(isinstance(v, str) and Path(v).is_absolute() for p in params for v in p.values())
+    blocks = [
+        "\n".join(facts),
+        _ABOUT,
+        "\n".join([_RUN.format(version=version, file=file), *fields]),
+        *([_MODELS] if local else []),
+    ]
+    comments = "\n#\n".join(
+        "\n".join(f"# {line}" for line in block.splitlines()) for block in blocks
+    )
+    body = yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, width=_WIDTH)
+    return f"{comments}\n\n{body}"

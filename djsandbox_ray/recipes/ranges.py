@@ -1,0 +1,235 @@
+"""Ranges of statistics as parameters of Data-Juicer's operators, and the rows that they keep.
+
+Data-Juicer has no table of which parameter bounds which statistic. Its filters follow one
+convention: ``min_<x>`` and ``max_<x>`` bound the one statistic that they write, or, where they
+write several, the one whose name ends in ``<x>``; a bound itself is kept. What departs from that is
+listed here. The tests run every filter's own decision against it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.recipes.bounds import inside
+from djsandbox_ray.recipes.refiner import known_statistics
+from djsandbox_ray.records import Range
+from djsandbox_ray.stats import inspection
+from djsandbox_ray.stats.names import statistic_names
+from djsandbox_ray.stats.operators import OperatorSpec
+
+UNBOUNDED = sys.maxsize
+"""What Data-Juicer itself writes for "no bound"; unlike an infinity, it still drops a row whose
+value is not finite, which has no value here either."""
+
+_UPPER_ONLY = {"image_watermark_filter": "prob_threshold"}
+"""Filters whose one threshold has another name and is the greatest value that is kept."""
+_IN_THE_WAY: dict[str, dict[str, Any]] = {"language_id_score_filter": {"lang": ""}}
+"""Parameters that drop rows by something else than the statistic, and the value that does not."""
+_NO_RANGE = {
+    "general_field_filter": "its condition decides, not a threshold",
+    "image_subplot_filter": "it drops images by three statistics at once",
+    "llm_analysis_filter": "it keeps every row of value 0, whatever the thresholds are",
+    "llm_condition_filter": "its answer decides, not a threshold",
+    "text_entity_dependency_filter": "it compares every entity, and the statistic is their mean",
+}
+
+
+@dataclass(frozen=True)
+class Thresholded:
+    """The parameters of a filter that bound a statistic."""
+
+    low: str | None
+    high: str | None
+
+
+def thresholds(spec: OperatorSpec, key: str) -> Thresholded:
+    """Return which parameters of an operator bound a statistic.
+
+    Args:
+        spec: the operator.
+        key: Data-Juicer's name of the statistic.
+
+    Raises:
+        BadInput: none does; says why.
+    """
+    if spec.name in _NO_RANGE:
+        raise BadInput(f"{spec.name} cannot keep a range of {key}: {_NO_RANGE[spec.name]}")
+    if spec.name in _UPPER_ONLY:
+        return Thresholded(None, _UPPER_ONLY[spec.name])
+    decide = inspection.decision_parameters(spec.filter_class) - inspection.DECISION_BASE
+    several = len(spec.keys) > 1
+
+    def named(prefix: str) -> str | None:
+        found = sorted(
+            name
+            for name in decide
+            if name.startswith(prefix) and (not several or key.endswith(name.removeprefix(prefix)))
+        )
+        return found[0] if len(found) == 1 else None
+
+    pair = Thresholded(named("min_"), named("max_"))
+    if pair == Thresholded(None, None):
+        raise BadInput(f"{spec.name} cannot keep a range of {key}: it has no threshold for it")
+    return pair
+
+
+def to_process(operators: Sequence[OperatorSpec], ranges: Sequence[Range]) -> list[dict[str, Any]]:
+    """Return the ``process`` list that keeps the rows within all ranges.
+
+    Thresholds that the operators came with, and those that Data-Juicer would take by default, are
+    all replaced: what a range leaves open is opened.
+
+    Args:
+        operators: those of the run, with the models that the statistics were computed with.
+        ranges: at most one per statistic.
+
+    Returns:
+        One entry ``{name: parameters}`` per operator that a range needs, in the order of the
+        operators: plain data for YAML.
+
+    Raises:
+        BadInput: no range, two of one statistic, an unknown statistic, an empty range, one that
+            the operator's thresholds cannot express, or two operators that write one statistic.
+    """
+    wanted = _by_statistic(ranges, operators)
+    process: list[dict[str, Any]] = []
+    written: set[str] = set()
+    for spec, names in zip(operators, statistic_names(operators), strict=True):
+        found = {k: wanted[n] for k, n in zip(spec.keys, names, strict=True) if n in wanted}
+        if not found:
+            continue
+        if twice := written & set(spec.keys):
+            raise BadInput(
+                f"two operators of the recipe write {min(twice)}: Data-Juicer computes it once per "
+                "row and would hold it against the thresholds of both"
+            )
+        written |= set(spec.keys)
+        process.append({spec.name: _parameters(spec, found)})
+    return process
+
+
+def applied(operators: Sequence[OperatorSpec], ranges: Sequence[Range]) -> tuple[Range, ...]:
+    """Return the ranges as the operators will apply them, as :func:`to_process` writes them.
+
+    They differ from what was wanted only where a parameter takes whole numbers (bounds are rounded
+    to the inside; for counts that changes nothing), or only numbers from 0 to 1.
+
+    Raises:
+        BadInput: as :func:`to_process`.
+    """
+    wanted = _by_statistic(ranges, operators)
+    found = []
+    for spec, names in zip(operators, statistic_names(operators), strict=True):
+        for key, name in zip(spec.keys, names, strict=True):
+            if name in wanted:
+                pair, r = thresholds(spec, key), wanted[name]
+                low = _bound(spec, pair.low or pair.high, r.low, low=True)
+                high = _bound(spec, pair.high or pair.low, r.high, low=False)
+                found.append(Range(name, low, high))
+    return tuple(found)
+
+
+def kept(columns: Mapping[str, NDArray[np.float64]], ranges: Iterable[Range]) -> NDArray[np.bool_]:
+    """Return which rows lie within all ranges, shape (rows,), reading one column at a time.
+
+    A row without a value of one of the statistics is not kept, however wide its range.
+
+    Raises:
+        BadInput: no range, or an unknown statistic.
+    """
+    mask: NDArray[np.bool_] | None = None
+    for r in ranges:
+        known_statistics([r.statistic], columns)
+        found = inside(columns[r.statistic], r.low, r.high)
+        mask = found if mask is None else mask & found
+    if mask is None:
+        raise BadInput("there is no range to keep rows by")
+    return mask
+
+
+def _by_statistic(ranges: Sequence[Range], operators: Sequence[OperatorSpec]) -> dict[str, Range]:
+    if not ranges:
+        raise BadInput("there is no range to make a recipe of")
+    known_statistics(
+        (r.statistic for r in ranges),
+        [name for names in statistic_names(operators) for name in names],
+    )
+    wanted = {r.statistic: r for r in ranges}
+    if len(wanted) < len(ranges):
+        raise BadInput("a statistic has two ranges: " + ", ".join(r.text for r in ranges))
+    for r in ranges:
+        if any(bound is not None and not math.isfinite(bound) for bound in (r.low, r.high)):
+            raise BadInput(f"{r.text}: a bound is a finite number, or none")
+        if r.low is not None and r.high is not None and r.low > r.high:
+            raise BadInput(f"{r.text} is empty")
+    return wanted
+
+
+def _parameters(spec: OperatorSpec, ranges: Mapping[str, Range]) -> dict[str, Any]:
+    """Return an operator's parameters: its own but the thresholds, then all thresholds."""
+    decide = {p for key in spec.keys for p in vars(thresholds(spec, key)).values() if p}
+    decide |= inspection.DECISION_BASE
+    own = {name: value for name, value in spec.params.items() if name not in decide}
+    own |= _IN_THE_WAY.get(spec.name, {})
+    for key in spec.keys:
+        own |= _thresholds(spec, thresholds(spec, key), ranges.get(key, Range(key, None, None)))
+    return own
+
+
+def _thresholds(spec: OperatorSpec, names: Thresholded, r: Range) -> dict[str, Any]:
+    if names.low and names.high:
+        return {
+            names.low: _written(spec, names.low, r.low, low=True),
+            names.high: _written(spec, names.high, r.high, low=False),
+        }
+    only, bounds_below = str(names.low or names.high), names.low is not None
+    if r.low is not None and r.high is not None:
+        raise BadInput(
+            f"{spec.name} has one threshold, {only}: it can keep {r.statistic} from {r.low:g} on, "
+            f"or up to {r.high:g}, but not both"
+        )
+    wanted_below = r.low is not None or (r.high is None and bounds_below)
+    bound = _written(spec, only, r.low if wanted_below else r.high, low=wanted_below)
+    # Reversed, Data-Juicer keeps what lies on the other side, the bound included; and NaN, which
+    # these operators do not write.
+    return {only: bound} if wanted_below == bounds_below else {only: bound, "reversed_range": True}
+
+
+def _written(spec: OperatorSpec, name: str, bound: float | None, *, low: bool) -> Any:
+    """Return a bound as the parameter takes it."""
+    found = _bound(spec, name, bound, low=low)
+    kind = _kind(spec, name)
+    if found is None:
+        # Counts and sizes are never negative.
+        least = 0 if kind in (int, str) else -UNBOUNDED
+        found = least if low else UNBOUNDED
+    return str(int(found)) if kind is str else int(found) if kind is int else found
+
+
+def _bound(spec: OperatorSpec, name: str | None, bound: float | None, *, low: bool) -> float | None:
+    """Return the bound that will be applied; None for none."""
+    kind = _kind(spec, str(name))
+    if kind in (int, str) and bound is not None:
+        return float(math.ceil(bound) if low else math.floor(bound))
+    if kind is float or kind in (int, str):
+        return bound
+    # Data-Juicer's type for numbers from 0 to 1, which takes no others.
+    if bound is None:
+        return 0.0 if low else 1.0
+    return min(max(bound, 0.0), 1.0)
+
+
+def _kind(spec: OperatorSpec, name: str) -> Any:
+    cls = spec.filter_class
+    owner = next(k for k in inspection.lineage(cls) if name in inspection.own_parameters(k))
+    init: Any = vars(owner)["__init__"]
+    return get_type_hints(init).get(name, inspect.Parameter.empty)

@@ -1,0 +1,94 @@
+"""Proposals as pools, and their trials as scores on the scale of the first study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.analysis.grid import completed_metrics, describe
+from djsandbox_ray.analysis.yardstick import Yardstick
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.pools.arms import Arm, pool_hash
+from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT
+from djsandbox_ray.recipes.search import Proposal
+from djsandbox_ray.recipes.search_space import SearchSpace
+from djsandbox_ray.records import Pool, PoolKind, Pools, TrialRecord
+
+
+def proposed_arm(
+    proposal: Proposal,
+    space: SearchSpace,
+    row_ids: NDArray[np.int64],
+    eligible: NDArray[np.bool_],
+) -> Arm:
+    """Return the pool of a proposal, and its column of codes of all rows.
+
+    Args:
+        proposal: a feasible one.
+        space: over the eligible rows.
+        row_ids: (n,), of all rows.
+        eligible: (n,), the rows that pools are made of, ``space.size`` of them.
+    """
+    inside = space.inside(proposal.ranges)
+    codes = np.full(len(row_ids), EXCLUDED, dtype=np.int8)
+    codes[eligible] = np.where(inside, 0, LEFT_OUT)
+    pool = Pool(
+        id=proposal.pool,
+        kind=PoolKind.BUCKET,
+        column=proposal.pool,
+        code=0,
+        size=proposal.rows,
+        hash=pool_hash(row_ids[eligible][inside]),
+    )
+    return pool, codes
+
+
+def own_pools(first: Pools, pools: Sequence[Pool], path: str, size: int | None = None) -> Pools:
+    """Return the pools of a study, drawn from as those of the first one are.
+
+    Args:
+        first: pools of the first study.
+        pools: of this one, of whatever sizes: their draws are all equal.
+        path: of their assignments.
+        size: of the pools, where they have one size.
+    """
+    return Pools(
+        id=content_id("pools", first.id, [[pool.id, pool.hash] for pool in pools]),
+        assignments=path,
+        pools=tuple(pools),
+        size=size or min(pool.size for pool in pools),
+        draw_size=first.draw_size,
+        eligible=first.eligible,
+        seed=first.seed,
+    )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Scores of trials as changes against the controls of the first study."""
+
+    yardstick: Yardstick
+    """Of that study."""
+    baseline: Mapping[int, float]
+    """By seed: mean score of its control arms. Trials are compared within seeds."""
+
+    def score(self, trials: Iterable[TrialRecord]) -> float | None:
+        """Return the mean change of the completed trials of a pool; None where there is none.
+
+        Raises:
+            BadInput: a trial lacks a metric of the score, or has one that is not finite.
+        """
+        grid = {(trial.spec.pool, trial.spec.seed): trial for trial in trials}
+        changes = []
+        for key, metrics in completed_metrics(grid).items():
+            if lacking := [name for name in self.yardstick.metrics if name not in metrics]:
+                raise BadInput(
+                    f"{describe(grid[key])} lacks the metric {lacking[0]!r} of the first study"
+                )
+            changes.append(self.yardstick.change(metrics) - self.baseline[key[1]])
+        return math.fsum(changes) / len(changes) if changes else None

@@ -1,0 +1,116 @@
+"""What a run has left in its folder: pools, recipes, and the dataset that they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.records import Dataset, Pool, PoolKind, Pools
+from djsandbox_ray.storage import Storage
+
+R = TypeVar("R")
+
+
+class FinishedRun:
+    """A run, or one round of a repeated one, read from its completion markers.
+
+    Args:
+        storage: where it lies.
+        name: of the run; ``<run>/round-1`` for a later round.
+
+    Raises:
+        BadInput: there is no such run.
+    """
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self._storage, self.name, self.folder = storage, name, f"runs/{name}"
+        if not name or name.startswith("/") or {".", ".."} & set(name.split("/")):
+            raise BadInput(f"{name!r} is not the name of a run")
+        if not storage.exists(f"{self.folder}/config.yaml"):
+            known = ", ".join(storage.names("runs")) or "none"
+            raise BadInput(f"no run {name!r} in {storage.shown} (there are: {known})")
+
+    def dataset(self) -> Dataset:
+        """Return the data in question.
+
+        Raises:
+            BadInput: the run has not read it yet.
+        """
+        path = f"{self.folder}/costs.json"
+        costs = self._storage.read_json(path) if self._storage.exists(path) else {}
+        for job, found in self._outputs(Dataset):
+            # The trusted split is a dataset, too.
+            if costs.get(job, {}).get("hook") == "ingest":
+                return found
+        raise BadInput(f"the run {self.name!r} has not finished reading its dataset")
+
+    def pool_rows(self, name: str) -> NDArray[np.int64]:
+        """Return the row ids of a pool.
+
+        Args:
+            name: a pool's id; ``<job>:<id>`` where several jobs made different ones of that id.
+
+        Raises:
+            BadInput: there is no such pool, or several, or one that is no set of rows.
+        """
+        made = [
+            (job, pools, pool)
+            for job, pools in self._outputs(Pools)
+            for pool in pools.pools
+            if name in (pool.id, f"{job}:{pool.id}")
+        ]
+        if not made:
+            raise BadInput(f"the run {self.name!r} has no pool {name!r} ({self._known_pools()})")
+        if len({pool.hash for _, _, pool in made}) > 1:
+            names = ", ".join(f"{job}:{pool.id}" for job, _, pool in made)
+            raise BadInput(f"several pools are called {name!r}: name one of {names}")
+        _, pools, pool = made[0]
+        if pool.shuffle_captions:
+            raise BadInput(
+                f"pool {name!r}: every trial shuffles the captions of its draw; its rows alone are "
+                "not what was trained on"
+            )
+        return self._members(pools, pool)
+
+    def evidence(self) -> list[dict[str, Any]]:
+        """Return what speaks for every recipe of the run, with ``folder``, in order of names."""
+        found = []
+        rounds = [name for name in self._storage.names(self.folder) if name.startswith("round-")]
+        for folder in [f"{self.folder}/recipes", *(f"{self.folder}/{r}/recipes" for r in rounds)]:
+            for name in self._storage.names(folder):
+                if name.endswith(".evidence.json"):
+                    path = f"{folder}/{name}"
+                    found.append({**self._storage.read_json(path), "evidence": path})
+        return found
+
+    def _members(self, pools: Pools, pool: Pool) -> NDArray[np.int64]:
+        table = self._storage.read_table(pools.assignments, ["row_id", pool.column])
+        members = table[pool.column].to_numpy() == pool.code
+        return np.asarray(table["row_id"].to_numpy()[members], dtype=np.int64)
+
+    def _known_pools(self) -> str:
+        known = {
+            pool.id: None
+            for _, pools in self._outputs(Pools)
+            for pool in pools.pools
+            if pool.kind is PoolKind.BUCKET
+        }
+        return f"there are {', '.join(known)}" if known else "it has no pools yet"
+
+    def _outputs(self, kind: type[R]) -> Iterator[tuple[str, R]]:
+        """Yield the outputs of one type, with their jobs, in the order of the jobs' names."""
+        adapter, keys = TypeAdapter(kind), {field.name for field in fields(kind)}  # type: ignore[arg-type]
+        for name in self._storage.names(f"{self.folder}/jobs"):
+            output = self._storage.read_json(f"{self.folder}/jobs/{name}")["output"]
+            if not isinstance(output, dict) or output.keys() != keys:
+                continue
+            try:
+                yield name.removesuffix(".json"), adapter.validate_python(output)
+            except ValidationError as error:
+                raise BadInput(f"{self.folder}/jobs/{name} cannot be read: {error}") from error

@@ -1,0 +1,244 @@
+"""The commands around a recipe: show it, have Data-Juicer run it, write its rows out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.text import Text
+
+from djsandbox_ray.cluster import connect
+from djsandbox_ray.dataset.config import IngestConfig
+from djsandbox_ray.dataset.files import find_files
+from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.recipes.acceptance import accept, explain
+from djsandbox_ray.recipes.materialise import Materialised, materialise
+from djsandbox_ray.recipes.promise import Promise, promised_ranges
+from djsandbox_ray.recipes.recipe_file import RecipeFile, read_recipe
+from djsandbox_ray.records import Acceptance, Dataset
+from djsandbox_ray.reporting import Progress
+from djsandbox_ray.stats.compute import compute_statistics
+from djsandbox_ray.stats.operators import operator_id, resolve_paths
+from djsandbox_ray.stats.parts import marker
+from djsandbox_ray.stats.table import StatisticColumns
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.workflows.finished import FinishedRun
+
+_SUFFIXES = {
+    "jsonl": (".jsonl",),
+    "parquet": (".parquet",),
+    "webdataset": (".tar", ".tar.gz", ".tgz"),
+}
+
+
+def show_recipes(name: str, url: str, output: str | None, console: Console) -> None:
+    """Say where the recipes of a run are and what speaks for them.
+
+    Args:
+        name: of the run.
+        url: the storage.
+        output: also copy the one recipe to this file, and its evidence beside it.
+        console: to print on.
+
+    Raises:
+        BadInput: there is no such run, or not exactly one recipe to be copied.
+        SandboxError: the run has no recipe.
+    """
+    storage = Storage(url)
+    found = FinishedRun(storage, name).evidence()
+    if not found:
+        raise SandboxError(
+            f"the run {name!r} has no recipe: no pool was better than the controls, its workflow "
+            "has no job 'recipe' (workflow: probe_analyze_refine has one), or it is not finished "
+            "(the same `djsandbox run` goes on)"
+        )
+    for item in found:
+        for line in _summary(storage, item):
+            console.print(Text(line), soft_wrap=True)
+    if not any(item["recipe"] for item in found):
+        raise SandboxError(f"the run {name!r} has no recipe that may be used: see above")
+    if output is not None:
+        _copy(storage, found, Path(output))
+        console.print(Text(f"written  {output}"), soft_wrap=True)
+
+
+def accept_recipe(recipe_path: str, source: str, url: str, console: Console) -> Acceptance:
+    """Have Data-Juicer run a recipe on a dataset, and compare with the statistics.
+
+    Args:
+        recipe_path: the YAML file.
+        source: a dataset id of the storage, or the path or URL of JSON Lines in Data-Juicer's
+            layout, Parquet files or WebDataset tars, which are ingested.
+        url: the storage.
+        console: to print on.
+
+    Raises:
+        BadInput: the recipe or the data cannot be used.
+        SandboxError: Data-Juicer failed, or kept other rows.
+    """
+    storage, recipe = Storage(url), read_recipe(Path(recipe_path))
+    ranges = promised_ranges(recipe)  # what is wrong with it shows before anything is computed
+    with Progress(console) as progress:
+        dataset = _dataset(storage, source, progress)
+        columns = _statistics(storage, dataset, recipe, progress)
+        promise = Promise(ranges, columns)
+        progress.stage("accept")
+        folder = f"acceptances/{content_id('acceptance', recipe.path.read_text(), dataset.id)}"
+        done = accept(recipe.path, storage, dataset, promise.mask(), folder, promise=promise)
+    lines = explain(storage.read_json(done.path))
+    if done.differing:
+        raise SandboxError("\n".join([*lines, f"all of it: {storage.shown}/{done.path}"]))
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+    return done
+
+
+def materialise_rows(
+    name: str,
+    pool: str | None,
+    recipe_path: str | None,
+    url: str,
+    console: Console,
+    *,
+    output: str,
+    form: str,
+    rows_per_shard: int,
+) -> Materialised:
+    """Write the rows of a pool, or those that a recipe keeps of a run's dataset, to files.
+
+    Raises:
+        BadInput: not exactly one of pool and recipe; no such run, pool or recipe; see
+            :func:`~djsandbox_ray.recipes.materialise.materialise`.
+    """
+    if (pool is None) == (recipe_path is None):
+        raise BadInput("a pool or --recipe is needed, and not both")
+    storage = Storage(url)
+    run = FinishedRun(storage, name)
+    dataset = run.dataset()
+    with Progress(console) as progress:
+        rows = run.pool_rows(pool) if pool else _kept(storage, dataset, str(recipe_path), progress)
+        progress.stage("materialise")
+        done = materialise(
+            storage,
+            dataset,
+            rows,
+            output,
+            form=form,
+            rows_per_shard=rows_per_shard,
+            progress=lambda count, total: progress.update(done=count, total=total),
+        )
+    places = f"{done.rows} rows in {done.shards} shards: {Storage(output).shown}"
+    console.print(Text(places), soft_wrap=True)
+    return done
+
+
+def _kept(
+    storage: Storage, dataset: Dataset, recipe_path: str, progress: Progress
+) -> NDArray[np.int64]:
+    recipe = read_recipe(Path(recipe_path))
+    ranges = promised_ranges(recipe)
+    columns = _statistics(storage, dataset, recipe, progress)
+    return np.flatnonzero(Promise(ranges, columns).mask())
+
+
+def _dataset(storage: Storage, source: str, progress: Progress) -> Dataset:
+    path = f"datasets/{source}/dataset.json"
+    if "/" not in source and storage.exists(path):
+        found = storage.read_json(path)
+        return Dataset(found["id"], found["table"], found["rows"], found["rejected"])
+    form = _form(source)
+    kind = SOURCES.get(form)
+    opened = kind(kind.Config.model_validate({"type": form, "path": source}))
+    opened.shards()
+    progress.stage("ingest")
+    connect()
+    dataset = ingest(
+        opened,
+        storage,
+        max_rejected=IngestConfig().max_rejected,
+        progress=lambda done, total: progress.update(done=done, total=total),
+    )
+    progress.note(f"ingest: {dataset.id}: {dataset.rows} samples, {dataset.rejected} rejected")
+    return dataset
+
+
+def _form(source: str) -> str:
+    """Say by their names which form files have.
+
+    Raises:
+        BadInput: there are none, or of several forms.
+    """
+    names = [file.path for file in find_files(source, sum(_SUFFIXES.values(), ()))]
+    forms = {
+        next((form for form, ends in _SUFFIXES.items() if name.endswith(ends)), None)
+        for name in names
+    }
+    form = forms.pop() if len(forms) == 1 else None
+    if form is None:
+        endings = ", ".join(end for ends in _SUFFIXES.values() for end in ends)
+        raise BadInput(
+            f"{source!r}: files of one form are needed, whose names end in one of {endings}; or "
+            "the id of a dataset of the storage"
+        )
+    return form
+
+
+def _statistics(
+    storage: Storage, dataset: Dataset, recipe: RecipeFile, progress: Progress
+) -> StatisticColumns:
+    progress.stage("statistics")
+    ids = [operator_id(resolve_paths(spec)) for spec in recipe.operators]
+    if not all(storage.exists(marker(dataset.id, identity)) for identity in ids):
+        connect()
+    statistics = compute_statistics(
+        storage,
+        dataset,
+        recipe.operators,
+        progress=lambda done, total: progress.update(done=done, total=total),
+    )
+    return StatisticColumns(storage, statistics.statistics, dataset.rows)
+
+
+def _summary(storage: Storage, evidence: Mapping[str, Any]) -> list[str]:
+    """Put the evidence for a recipe into lines: effect, interval, retention, caveats."""
+    recipe, effect, retention = evidence["recipe"], evidence["effect"], evidence["retention"]
+    lines = [
+        f"recipe    {storage.shown}/{recipe}" if recipe else "recipe    none: a policy forbids it",
+        f"evidence  {storage.shown}/{evidence['evidence']}",
+        f"keeps     {retention['share']:.2%} of {evidence['dataset']['id']} "
+        f"({retention['rows']} of {evidence['dataset']['rows']} rows)",
+    ]
+    measured = [name for name in ("first", "combination", "confirmed") if effect.get(name)]
+    for name in measured:
+        found = effect[name]
+        low, high = found["interval"]
+        lines.append(
+            f"effect    {found['change']:+.4g} [{low:.4g}, {high:.4g}] ({effect['unit']}, "
+            f"{found['verdict']}, {found['seeds']} seeds): {name}"
+            if None not in (found["change"], low, high)
+            else f"effect    not known ({found['verdict']}): {name}"
+        )
+    if not measured:
+        lines.append("effect    not measured: no model was trained on what it keeps")
+    lines += [f"forbidden {line}" for line in evidence["broken_policies"]]
+    return lines + [f"caveat    {line}" for line in evidence["caveats"]]
+
+
+def _copy(storage: Storage, found: Sequence[Mapping[str, Any]], output: Path) -> None:
+    usable = [item for item in found if item["recipe"]]
+    if len(usable) != 1:
+        names = ", ".join(item["recipe"] for item in usable) or "none"
+        raise BadInput(f"--output is for one recipe; those that may be used: {names}")
+    (item,) = usable
+    if not output.suffix:
+        raise BadInput(f"--output {output}: a file is needed, such as {output}/recipe.yaml")
+    target = Storage(str(output.parent))
+    target.write_bytes(f"{output.stem}.evidence.json", storage.read_bytes(item["evidence"]))
+    target.write_bytes(output.name, storage.read_bytes(item["recipe"]))

@@ -1,0 +1,98 @@
+"""A first study of three statistics whose samples are worth what is planted, and its hooks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from djsandbox_ray.config import RunConfig
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
+from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.pools.build import construct
+from djsandbox_ray.records import Dataset, Pools, RungReport, Statistics
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.sections import Component
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.tracking.null import NullTracker
+from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
+
+ROWS = 2700
+TRAIN = Dataset("dataset-train", "datasets/train.lance", ROWS, 0)
+EVALUATION = Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0)
+STATISTICS = Statistics("statistics-planted", ())
+
+
+def values() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(5)
+    return {name: rng.normal(size=ROWS) for name in ("a", "b", "c")}
+
+
+def worth() -> np.ndarray:
+    """High a is good, and high b among high a; c is worth nothing."""
+    a, b = values()["a"] > 0.43, values()["b"] > 0.43
+    return 0.3 * a + 0.3 * (a & b)
+
+
+class Planted(ModelFamily):
+    """Its metric is what the samples of the draw are worth."""
+
+    def train(self, task: TrialTask, shared: Any) -> Iterator[RungReport]:
+        noise = np.random.default_rng([task.seed, int(task.rows[0])]).normal(0, 0.01)
+        metrics = {"worth": 1 + float(worth()[task.rows].mean() + noise)}
+        for rung in task.rungs:
+            yield RungReport(rung, 1.0, metrics, 0.1, 0.0, 1_700_000_000_000)
+
+
+class Hopeless(Planted):
+    """Diverges whatever it trains on."""
+
+    def train(self, task: TrialTask, shared: Any) -> Iterator[RungReport]:
+        yield from ()
+        raise Diverged("the training loss is nan")
+
+
+class Measure(Evaluator):
+    """The family reports its metric itself."""
+
+    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+        raise AssertionError("nothing is encoded here")
+
+
+def context_of(storage: Storage, **changes: Any) -> tuple[Context, StringIO]:
+    """Return what hooks use, and what they say."""
+    shapes = {"type": "shapes", "samples": 10}
+    document = {
+        "name": "planted",
+        "storage": storage.url,
+        "dataset": shapes,
+        "operators": ["text_length_filter"],
+        "trials": {"model": {"type": "planted_world:Planted"}, "budget": 20, "seeds": 2},
+        "evaluation": {"dataset": shapes, "metrics": [{"type": "planted_world:Measure"}]},
+        **changes,
+    }
+    config, said = RunConfig.model_validate(document), StringIO()
+    tracker = NullTracker(Component(type="none"), storage)
+    progress = Progress(Console(file=said, width=300))
+    return Context(config, storage, "runs/planted", tracker, progress), said
+
+
+def first_pools(context: Context) -> Pools:
+    """Write the assignments of the first study, and the evaluation split."""
+    config, storage = context.config.pools, context.storage
+    built = construct(np.arange(ROWS), values(), config)
+    path = f"{context.folder}/assignments.parquet"
+    storage.write_table(path, pa.table({"row_id": np.arange(ROWS), **built.assignments}))
+    storage.write_json("datasets/marker.json", {})
+    split = pa.table({"text": ["a", "b", "c"], "meta": [json.dumps({})] * 3})
+    lance.write_dataset(split, storage.uri(EVALUATION.table), mode="overwrite")
+    pools = Pools("pools-first", path, built.pools, built.size, built.draw_size, built.eligible, 0)
+    return replace(pools, contrast=built.contrast)

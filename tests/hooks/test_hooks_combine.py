@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from planted_world import EVALUATION, STATISTICS, TRAIN, context_of, first_pools
+
+from djsandbox_ray.analysis.ranking_csv import read_csv
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.hooks.combine import CombinationTrials, CombinePools, RankCombinations
+from djsandbox_ray.hooks.hook import HOOKS
+from djsandbox_ray.hooks.trials import RunTrials
+from djsandbox_ray.pools import from_json, members
+from djsandbox_ray.records import Choice, PoolKind, Pools
+from djsandbox_ray.storage import Storage
+
+CHOICE = Choice("choice", ("a/high", "b/high", "c/low"), "choice.json")
+
+
+def combine(storage: Storage, minimum: int = 250, **parameters: Any) -> tuple[Pools, Pools, str]:
+    context, said = context_of(storage)
+    pools = first_pools(context)
+    made = CombinePools(context).run(pools, CHOICE, minimum=minimum, **parameters)
+    assert made is not None
+    return pools, made, said.getvalue()
+
+
+def test_they_are_registered() -> None:
+    assert HOOKS.get("combine") is CombinePools
+    assert HOOKS.get("combination_trials") is CombinationTrials
+    assert HOOKS.get("combination_ranking") is RankCombinations
+
+
+def test_combinations_are_written_with_what_was_dropped(storage: Storage) -> None:
+    pools, made, said = combine(storage)
+    folder = "runs/planted"
+    assert from_json(storage.read_json(f"{folder}/combination_pools.json")) == made
+    assert made.assignments == f"{folder}/combination_assignments.parquet"
+    table = storage.read_table(made.assignments)
+    for pool in made.pools:
+        rows = members(table["row_id"].to_numpy(), table[pool.column].to_numpy(), pool)
+        assert len(rows) == made.size >= 250
+    triple = "a/high&b/high&c/low"
+    assert [item.statistic for item in made.not_testable] == [triple]
+    assert f"combination: {triple} is dropped: " in said
+    assert "6 combinations and 5 controls" in said
+    assert made.draw_size == round(made.size / 2)
+    # 6 controls stand beside the nine pools of the first study, and 5 in its second look.
+    assert sum(pool.kind is PoolKind.CONTROL for pool in pools.pools) == 6
+    assert [pool.id for pool in made.pools[6:]] == [f"control/{n}" for n in range(11, 16)]
+
+
+def test_a_workflow_can_combine_more_than_once(storage: Storage) -> None:
+    _, one, _ = combine(storage)
+    _, two, said = combine(storage, minimum=50, controls=6, name="clustered")
+    assert one.id != two.id
+    assert storage.exists(one.assignments)
+    assert two.assignments == "runs/planted/clustered_assignments.parquet"
+    assert "clustered: 7 combinations and 6 controls" in said
+
+
+def test_nothing_chosen_is_nothing_combined(storage: Storage) -> None:
+    context, said = context_of(storage)
+    pools = first_pools(context)
+    assert CombinePools(context).run(pools, None) is None
+    assert "combination: no pools were chosen" in said.getvalue()
+    assert CombinationTrials(context).run(TRAIN, EVALUATION, STATISTICS, None) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"controls": 4}, "4 controls of combinations; at least 5 are needed"),
+        ({"minimum": 1000}, "minimum is 1000 rows per combination; 1 to 900 are possible"),
+        ({"name": "../up"}, r"name is '\.\./up'; lower-case letters"),
+        ({"name": "confirmation"}, "name is 'confirmation'"),
+    ],
+)
+def test_what_cannot_be_is_an_error(
+    storage: Storage, parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        combine(storage, **parameters)
+
+
+def test_whole_buckets_need_more_controls(storage: Storage) -> None:
+    context, _ = context_of(storage, pools={"draw_share": 1.0}, confirm={"top": 0})
+    pools = first_pools(context)
+    with pytest.raises(BadInput, match="at least 8 are needed with whole buckets"):
+        CombinePools(context).run(pools, CHOICE, minimum=50, controls=7)
+    made = CombinePools(context).run(pools, CHOICE, minimum=50)
+    assert made is not None
+    assert made.draw_size == made.size
+    assert len(made.pools) == 7 + 8
+
+
+@pytest.mark.integration
+def test_what_was_planted_is_found_in_the_ranking(storage: Storage, ray_cluster: None) -> None:
+    context, _ = context_of(storage)
+    pools = first_pools(context)
+    first = RunTrials(context).run(TRAIN, EVALUATION, STATISTICS, pools)
+    made = CombinePools(context).run(pools, CHOICE, minimum=50)
+    hook = CombinationTrials(context)
+    trials = hook.run(TRAIN, EVALUATION, STATISTICS, made)
+    assert made is not None
+    assert trials is not None
+    assert trials.trials == "runs/planted/combinations_trials.parquet"
+    assert (trials.completed, trials.failed, trials.stopped) == (2 * len(made.pools), 0, 0)
+    assert hook.spent.stage == "combinations"
+    assert hook.spent.cpu_seconds > 0
+    ranking = RankCombinations(context).run(made, trials, first)
+    assert ranking is not None
+    assert ranking.path == "runs/planted/combination_ranking.csv"
+    rows = {row.pool: row for row in read_csv(storage.read_bytes(ranking.path).decode())}
+    assert set(rows) == {pool.id for pool in made.pools if pool.kind is PoolKind.BUCKET}
+    # On average a row is worth 1 + 0.3 / 3 + 0.3 / 9, in a/high 1.4, and in both highs 1.6.
+    control = 1 + 0.3 / 3 + 0.3 / 9
+    for name, worth in (("a/high", 1.4), ("b/high", 1.2), ("a/high&b/high", 1.6)):
+        assert rows[name].verdict == "better"
+        assert rows[name].change == pytest.approx((worth - control) / control, abs=0.04)
+    assert rows["c/low"].verdict == "undecided"
+    pair = rows["a/high&b/high"]
+    assert (pair.statistic, pair.bucket) == (None, None)
+    assert not np.isnan(pair.shrunken)
+
+
+@pytest.mark.integration
+def test_without_controls_nothing_is_judged_and_the_run_goes_on(
+    storage: Storage, ray_cluster: None
+) -> None:
+    model = {"type": "planted_world:Hopeless"}
+    trials = {"model": model, "budget": 20, "seeds": 2}
+    context, said = context_of(storage, trials=trials)
+    choice = replace(CHOICE, pools=("a/high",))
+    made = CombinePools(context).run(first_pools(context), choice)
+    hook = CombinationTrials(context)
+    found = hook.run(TRAIN, EVALUATION, STATISTICS, made, stage="clustered")
+    assert found is not None
+    assert (found.completed, found.failed, found.crashed) == (0, 2 * 6, 0)
+    assert hook.keep(found)  # it would come to the same again
+    assert RankCombinations(context).run(made, found, found, name="clustered") is None
+    assert "clustered: cannot be judged: only 0 of 5 control arms" in said.getvalue()

@@ -1,0 +1,121 @@
+"""Small sample tables, and statistics of them, for the tests of acceptance and materialisation."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from djsandbox_ray.records import Dataset
+from djsandbox_ray.stats.names import statistic_names
+from djsandbox_ray.stats.operators import OperatorSpec
+from djsandbox_ray.storage import Storage
+
+
+def picture(width: int, height: int, seed: int, kind: str = "JPEG") -> bytes:
+    from PIL import Image
+
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_table(
+    storage: Storage,
+    texts: Sequence[str],
+    images: Sequence[bytes],
+    metas: Sequence[dict[str, Any]] | None = None,
+) -> Dataset:
+    """Write a sample table as ingest does, without a cluster."""
+    table = pa.table(
+        {
+            "row_id": np.arange(len(texts)),
+            "image": pa.array(images, pa.large_binary()),
+            "text": list(texts),
+            "meta": [json.dumps(meta) for meta in metas or [{}] * len(texts)],
+        }
+    )
+    dataset = Dataset("dataset-test", "datasets/dataset-test/samples.lance", len(texts), 0)
+    lance.write_dataset(table, storage.uri(dataset.table), max_rows_per_file=333)
+    return dataset
+
+
+def shapes(samples: int, **options: Any) -> tuple[list[str], list[bytes], list[dict[str, Any]]]:
+    """Return texts, images and meta data of the generated world."""
+    from djsandbox_ray.dataset import SOURCES, Sample
+
+    kind = SOURCES.get("shapes")
+    config = kind.Config.model_validate({"type": "shapes", "samples": samples, **options})
+    found = [item for shard in kind(config).shards() for item in shard.read()]
+    made = [item for item in found if isinstance(item, Sample)]
+    return [s.text for s in made], [s.image for s in made], [s.meta for s in made]
+
+
+def tiny_clip(folder: Path, texts: Sequence[str]) -> Path:
+    """Save an untrained CLIP, small enough for a test, as a Hugging Face folder."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        CLIPProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    marks = ["<unk>", "<bos>", "<eos>"]
+    trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=marks)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<unk>",
+        model_max_length=16,
+    )
+    torch.manual_seed(0)
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32}
+    layers |= {"intermediate_size": 64}
+    words = {"vocab_size": 120, "max_position_embeddings": 16}
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = CLIPConfig(
+        text_config={**layers, **words, **ends},
+        vision_config={**layers, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPModel(config).eval().save_pretrained(folder)
+    CLIPProcessor(images, fast).save_pretrained(folder)
+    return folder
+
+
+def compute(
+    specs: Sequence[OperatorSpec], texts: Sequence[str], images: Sequence[bytes] | None
+) -> dict[str, NDArray[np.float64]]:
+    """Compute statistics as a worker does, in this process, in batches of 32 rows."""
+    from djsandbox_ray.stats.fused import FusedOperators
+
+    fused, indices = FusedOperators(specs), range(len(specs))
+    parts = [
+        fused(texts[i : i + 32], images and images[i : i + 32], indices)
+        for i in range(0, len(texts), 32)
+    ]
+    return {
+        name: np.concatenate([part[index].columns[key] for part in parts])
+        for index, (spec, names) in enumerate(zip(specs, statistic_names(specs), strict=True))
+        for key, name in zip(spec.keys, names, strict=True)
+    }

@@ -1,0 +1,267 @@
+"""Data-Juicer's own executor against the statistics: the same rows, or which ones differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from acceptance_world import compute, picture, shapes, tiny_clip, write_table
+from numpy.typing import NDArray
+
+from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.recipes.acceptance import accept, explain
+from djsandbox_ray.recipes.bounds import settle
+from djsandbox_ray.recipes.export import recipe_document
+from djsandbox_ray.recipes.promise import Promise, promised_ranges
+from djsandbox_ray.recipes.recipe_file import RecipeFile, read_recipe
+from djsandbox_ray.records import Acceptance, Dataset, Range
+from djsandbox_ray.stats.operators import OperatorSpec
+from djsandbox_ray.storage import Storage
+
+ABOVE_3 = float(np.nextafter(3, 4))
+DEFECTS = {"boilerplate": 0.2, "repeated_words": 0.15, "special_characters": 0.15, "odd_size": 0.1}
+TEXT = [
+    OperatorSpec("text_length_filter"),
+    OperatorSpec("words_num_filter"),
+    OperatorSpec("special_characters_filter"),
+    OperatorSpec("word_repetition_filter", {"rep_len": 2}),
+    OperatorSpec("alphanumeric_filter"),
+    OperatorSpec("character_repetition_filter", {"rep_len": 3}),
+]
+
+
+def middle(columns: dict[str, NDArray[np.float64]], share: float) -> list[Range]:
+    """Return a range per statistic that cuts something off at both ends."""
+    ends = {name: np.quantile(values, [share, 1 - share]) for name, values in columns.items()}
+    return [
+        Range(name, *settle(columns[name], float(low), float(high)))
+        for name, (low, high) in ends.items()
+    ]
+
+
+def write_recipe(
+    path: Path, specs: Sequence[OperatorSpec], ranges: Sequence[Range], **changes: Any
+) -> Path:
+    document = {**recipe_document("test", specs, ranges), **changes}
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+class World:
+    """A sample table with its statistics and a recipe for it."""
+
+    def __init__(self, storage: Storage, dataset: Dataset, promise: Promise, recipe: Path) -> None:
+        self.storage, self.dataset, self.promise = storage, dataset, promise
+        self.recipe = recipe
+
+    def accept(self, promised: NDArray[Any] | None = None, **options: Any) -> Acceptance:
+        given = self.promise.mask() if promised is None else promised
+        options = {"promise": self.promise, **options}
+        return accept(self.recipe, self.storage, self.dataset, given, "accepted", **options)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.storage.read_json("accepted/acceptance.json")
+        return found
+
+
+def build(
+    storage: Storage,
+    folder: Path,
+    specs: Sequence[OperatorSpec],
+    texts: list[str],
+    images: list[bytes],
+    share: float,
+) -> World:
+    columns = compute(specs, texts, images)
+    ranges = middle(columns, share)
+    recipe = write_recipe(folder / "recipe.yaml", specs, ranges)
+    return World(
+        storage, write_table(storage, texts, images), Promise(tuple(ranges), columns), recipe
+    )
+
+
+@pytest.fixture
+def small(storage: Storage, tmp_path: Path) -> World:
+    texts, images, _ = shapes(200, defects=DEFECTS)
+    return build(storage, tmp_path, TEXT[:4], texts, images, 0.1)
+
+
+def test_nine_operators_keep_what_the_statistics_promise(storage: Storage, tmp_path: Path) -> None:
+    texts, images, _ = shapes(400, defects=DEFECTS)
+    texts[5] = "  blanks at both ends  "
+    texts[6] = "漢字 und Ümläute — “quoted” \n two lines"
+    model = tiny_clip(tmp_path / "clip", texts)
+    specs = [
+        *TEXT,
+        OperatorSpec("image_size_filter"),
+        OperatorSpec("image_aspect_ratio_filter"),
+        OperatorSpec("image_text_similarity_filter", {"hf_clip": str(model)}),
+    ]
+    world = build(storage, tmp_path, specs, texts, images, 0.02)
+    done = world.accept()
+    assert world.result["differences"] == []
+    assert (done.rows, done.differing) == (400, 0)
+    assert 0.3 * 400 < done.kept == world.promise.mask().sum() < 0.95 * 400
+    assert explain(world.result) == [
+        f"Data-Juicer kept {done.kept} of 400 rows, the statistics promised {done.kept}: "
+        "the same rows"
+    ]
+    # What is read back from the YAML is what was written into it.
+    found = Promise(promised_ranges(read_recipe(world.recipe)), world.promise.columns)
+    np.testing.assert_array_equal(found.mask(), world.promise.mask())
+
+
+def test_a_tampered_promise_names_the_rows(small: World) -> None:
+    mask = small.promise.mask()
+    kept, dropped = np.flatnonzero(mask)[:3], np.flatnonzero(~mask)[:2]
+    tampered = mask.copy()
+    tampered[kept] = False
+    tampered[dropped] = True
+    done = small.accept(tampered)
+    assert (done.differing, done.kept) == (5, mask.sum())
+    result = small.result
+    assert (result["only_data_juicer"], result["only_statistics"]) == (3, 2)
+    by_row = {item["row_id"]: item for item in result["differences"]}
+    assert sorted(by_row) == sorted([*kept.tolist(), *dropped.tolist()])
+    for row in kept.tolist():
+        assert by_row[row]["kept_by"] == "data_juicer"
+        values = {item["statistic"]: item["value"] for item in by_row[row]["statistics"]}
+        assert values == pytest.approx(by_row[row]["data_juicer"])
+    for row in dropped.tolist():
+        assert by_row[row]["kept_by"] == "statistics"
+        assert not any(item["inside"] for item in by_row[row]["statistics"])
+    lines = explain(result)
+    assert "5 rows differ" in lines[0]
+    assert len(lines) == 6
+    assert any("not in [" in line for line in lines)
+
+
+def test_a_tampered_recipe_is_found_too(small: World, tmp_path: Path) -> None:
+    document = yaml.safe_load(small.recipe.read_text())
+    lengths = document["process"][0]["text_length_filter"]
+    lengths["min_len"] += 5
+    small.recipe.write_text(yaml.safe_dump(document))
+    done = small.accept()
+    lost = small.promise.mask() & (small.promise.columns["text_len"] < lengths["min_len"])
+    assert done.differing == lost.sum() > 0
+    assert [item["row_id"] for item in small.result["differences"]] == np.flatnonzero(lost)[
+        :20
+    ].tolist()
+
+
+def test_some_rows_only(small: World) -> None:
+    rows = np.arange(200)[1::4]
+    done = small.accept(np.flatnonzero(small.promise.mask()), rows=rows)
+    assert (done.rows, done.differing) == (50, 0)
+    assert done.kept == small.promise.mask()[rows].sum()
+
+
+def test_nothing_kept_is_a_result(small: World) -> None:
+    document = yaml.safe_load(small.recipe.read_text())
+    document["process"][0]["text_length_filter"]["min_len"] = 10_000
+    small.recipe.write_text(yaml.safe_dump(document))
+    done = small.accept(np.zeros(200, bool))
+    assert (done.kept, done.differing) == (0, 0)
+
+
+def test_a_failure_of_data_juicer_is_an_error_with_its_words(small: World) -> None:
+    document = yaml.safe_load(small.recipe.read_text())
+    document["process"][0]["text_length_filter"]["nosuch"] = 1
+    small.recipe.write_text(yaml.safe_dump(document))
+    with pytest.raises(SandboxError, match=r"(?s)Data-Juicer failed on .*nosuch"):
+        small.accept()
+    assert not small.storage.exists("accepted")
+
+
+def test_masks_and_rows_must_fit(small: World) -> None:
+    with pytest.raises(BadInput, match=r"promised: a mask of shape \(200,\)"):
+        small.accept(np.ones(3, bool))
+    with pytest.raises(BadInput, match="rows: row ids from 0 to 200"):
+        small.accept(rows=np.array([0, 200]))
+    with pytest.raises(BadInput, match="no rows to try"):
+        small.accept(rows=np.array([], np.int64))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("process: []", "at least one Data-Juicer filter"),
+        ("process: [text_length_filter]", r"process\[0\]: one 'name: "),
+        ("process: [{nosuch_filter: {}}]", "'nosuch_filter' is not a filter"),
+        ("process: [{text_length_filter: 3}]", "parameters must be a mapping"),
+    ],
+)
+def test_a_recipe_that_is_none_is_refused(small: World, text: str, why: str) -> None:
+    small.recipe.write_text(text)
+    with pytest.raises(BadInput, match=why):
+        small.accept()
+    small.recipe.unlink()
+    with pytest.raises(BadInput, match="cannot be read"):
+        small.accept()
+
+
+def test_one_text_column_cannot_serve_both_kinds_of_operators(small: World) -> None:
+    entries = [{"text_length_filter": {}}, {"image_text_similarity_filter": {"hf_clip": "x"}}]
+    small.recipe.write_text(yaml.safe_dump({"process": entries}))
+    with pytest.raises(BadInput, match="column 'text', where text_length_filter would count"):
+        small.accept()
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "bounds"),
+    [
+        ("text_length_filter", {}, (10, None)),
+        ("text_length_filter", {"min_len": 3, "max_len": 7}, (3, 7)),
+        (
+            "words_num_filter",
+            {"min_num": 3, "min_closed_interval": False},
+            (np.nextafter(3, 4), None),
+        ),
+        ("image_size_filter", {"min_size": "2 KB", "max_size": "5000"}, (2048, 5000)),
+    ],
+)
+def test_thresholds_are_read_back(
+    name: str, params: dict[str, Any], bounds: tuple[float | None, float | None]
+) -> None:
+    (found,) = promised_ranges(RecipeFile(Path("here"), {}, (OperatorSpec(name, params),)))
+    assert (found.low, found.high) == bounds
+
+
+def test_two_ranges_are_no_promise() -> None:
+    spec = OperatorSpec("text_length_filter", {"min_len": 3, "max_len": 7, "reversed_range": True})
+    with pytest.raises(BadInput, match="here: text_length_filter with reversed_range"):
+        promised_ranges(RecipeFile(Path("here"), {}, (spec,)))
+
+
+@pytest.mark.shared_data
+def test_coco_captions(storage: Storage, tmp_path: Path, shared_data: Path) -> None:
+    """Real captions, 5,000 of them; no operator reads the image that every row must have."""
+    path = shared_data / "coco_captions" / "coco_val2017_captions.parquet"
+    texts = pq.read_table(path, columns=["text"])["text"].to_pylist()[:5000]
+    world = build(storage, tmp_path, TEXT, texts, [picture(8, 8, 0)] * len(texts), 0.05)
+    done = world.accept()
+    assert world.result["differences"] == []
+    assert 0.5 * 5000 < done.kept < 0.95 * 5000
+
+
+@pytest.mark.shared_data
+def test_coco_photos(storage: Storage, tmp_path: Path, shared_data: Path) -> None:
+    table = pq.read_table(shared_data / "coco_open_photos" / "coco_open_photos_256.parquet")
+    specs = [
+        *TEXT[:4],
+        OperatorSpec("image_shape_filter"),
+        OperatorSpec("image_size_filter"),
+        OperatorSpec("image_aspect_ratio_filter"),
+    ]
+    texts, images = table["text"].to_pylist(), table["image"].to_pylist()
+    world = build(storage, tmp_path, specs, texts, images, 0.03)
+    done = world.accept()
+    assert world.result["differences"] == []
+    assert (done.rows, done.differing) == (111, 0)
+    assert 30 < done.kept < 105

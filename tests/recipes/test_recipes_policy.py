@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.recipes.config import PolicyConfig
+from djsandbox_ray.recipes.policy import broken
+
+COLUMNS = {"nsfw": np.array([0.0, 0.1, 0.2, 0.9, np.nan]), "length": np.array([5.0, 6, 7, 8, 9])}
+ALL, SAFE = np.ones(5, bool), np.array([True, True, True, False, False])
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        ({"above": 0.5}, "2 of 5 rows (40.00%) are above 0.5 (1 of them without a value); 0.00%"),
+        ({"above": 0.5, "share": 0.3}, "2 of 5 rows"),
+        ({"above": 0.5, "share": 0.4}, None),
+        ({"below": 0.05, "share": 0.1}, "are below 0.05"),
+        ({"mean_at_most": 0.2}, "the mean of 4 rows is 0.3; it must be at most 0.2"),
+        ({"mean_at_most": 0.31}, None),
+        ({"mean_at_least": 0.4}, "it must be at least 0.4"),
+        ({"mean_at_least": 0.2}, None),
+    ],
+)
+def test_limits(policy: dict[str, float], sentence: str | None) -> None:
+    found = broken([PolicyConfig(statistic="nsfw", **policy)], COLUMNS, ALL)
+    if sentence is None:
+        assert found == []
+    else:
+        assert len(found) == 1
+        assert sentence in found[0]
+
+
+def test_only_the_kept_rows_count() -> None:
+    policies = [PolicyConfig(statistic="nsfw", above=0.5)]
+    assert broken(policies, COLUMNS, ALL)
+    assert broken(policies, COLUMNS, SAFE) == []
+    assert broken(policies, COLUMNS, np.zeros(5, bool)) == []
+    unknown = np.array([False, False, False, False, True])
+    mean = [PolicyConfig(statistic="nsfw", mean_at_most=0.5)]
+    assert "no row has a value" in broken(mean, COLUMNS, unknown)[0]
+
+
+def test_every_broken_policy_is_said() -> None:
+    policies = [
+        PolicyConfig(statistic="nsfw", above=0.5),
+        PolicyConfig(statistic="length", mean_at_most=6.0),
+    ]
+    assert [line.split(":")[0] for line in broken(policies, COLUMNS, ALL)] == ["nsfw", "length"]
+
+
+def test_bad_policies() -> None:
+    with pytest.raises(BadInput, match=r"policies\[0\].statistic: unknown .*did you mean 'nsfw'"):
+        broken([PolicyConfig(statistic="nsfv", above=0.5)], COLUMNS, ALL)
+    with pytest.raises(ValidationError, match="exactly one of above, below"):
+        PolicyConfig(statistic="nsfw")
+    with pytest.raises(ValidationError, match="exactly one of above, below"):
+        PolicyConfig(statistic="nsfw", above=0.5, mean_at_most=0.1)
+    with pytest.raises(ValidationError, match="share goes with above or below"):
+        PolicyConfig(statistic="nsfw", mean_at_most=0.1, share=0.1)
+    with pytest.raises(ValidationError):
+        PolicyConfig(statistic="nsfw", above=0.5, share=1.0)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import refined_world as world
+
+from djsandbox_ray.recipes.winner import winner
+from djsandbox_ray.records import Pool, PoolKind
+
+A, B, AB = "special_char_ratio/low", "text_len/high", "special_char_ratio/low&text_len/high"
+POOLS = [
+    Pool(A, PoolKind.BUCKET, "a", 0, 10, "a", parts=(A,)),
+    Pool(B, PoolKind.BUCKET, "b", 0, 10, "b", parts=(B,)),
+    Pool(AB, PoolKind.BUCKET, "ab", 0, 10, "ab", parts=(A, B)),
+]
+
+
+def test_a_combination_that_pays_for_itself() -> None:
+    rows = [world.row(AB, 0.30, "better"), world.row(A, 0.2, "better"), world.row(B, 0.4, "worse")]
+    found = winner(world.RANKING, [], rows, POOLS)
+    assert found is not None
+    assert (found.pool, found.parts) == (AB, (A, B))
+
+
+def test_the_simplest_within_one_standard_error() -> None:
+    rows = [world.row(AB, 0.30, "better"), world.row(A, 0.295, "better")]  # error: 0.02 / 2
+    found = winner(world.RANKING, [], rows, POOLS)
+    assert found is not None
+    assert (found.pool, found.parts) == (A, (A,))
+    assert "within one standard error (0.01) of special_char_ratio/low&text_len/high" in found.why
+    one_seed = [world.row(AB, 0.30, "better", seeds=1), world.row(A, 0.295, "better", seeds=1)]
+    found = winner(world.RANKING, [], one_seed, POOLS)
+    assert found is not None
+    assert found.pool == AB
+
+
+def test_without_a_good_combination_the_best_confirmed_pool() -> None:
+    rows = [world.row(AB, 0.30, "undecided")]
+    looks = [world.again(A, 0.1, "better"), world.again(B, 0.2, "better")]
+    found = winner(world.RANKING, looks, rows, POOLS)
+    assert found is not None
+    assert found.pool == B
+    looks[1] = world.again(B, 0.2, "undecided")
+    found = winner(world.RANKING, looks)
+    assert found is not None
+    assert found.pool == A
+
+
+def test_nothing_to_stand_on() -> None:
+    assert winner(world.RANKING, [world.again(A, 0.1, "undecided")]) is None
+    assert winner(world.RANKING[3:], None) is None  # a self-test is no candidate
+    assert winner([], None) is None
+
+
+def test_unconfirmed_where_nothing_was_confirmed() -> None:
+    found = winner(world.RANKING, None)
+    assert found is not None
+    assert found.pool == A
+    assert "nothing was confirmed" in found.why
+
+
+def test_refused_pools_are_passed_over() -> None:
+    rows = [world.row(AB, 0.30, "better")]
+    looks = [world.again(A, 0.1, "better"), world.again(B, 0.2, "better")]
+    found = winner(world.RANKING, looks, rows, POOLS, refused={AB, B})
+    assert found is not None
+    assert found.pool == A
+    assert winner(world.RANKING, looks, rows, POOLS, refused={AB, A, B}) is None
