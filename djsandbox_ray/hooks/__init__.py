@@ -1,34 +1,34 @@
 """Tier 2, the behaviour of a run: one small hook per kind of job, typed in and out.
 
-A hook takes records, puts capabilities to work as the configuration says, and returns a record.
-In the order of a run: ``ingest``, ``leaks``, ``scorer``, ``statistics``, ``pools``, ``noise``,
-``trials``, ``ranking``, ``confirmation``, ``learning_rate``, ``ledger``, ``report``. Those that
-train share ``conduct.py`` and ``study.py``, which ``watch.py`` shows while it runs and
-``results.py`` reads back; ``model.py`` says which model it is.
+A hook takes records, puts capabilities to work as the configuration says, and returns a record. A
+folder per phase: ``probe``, ``execute``, ``evaluate``, ``refine``, ``report``. Beside them is what
+hooks share: those that train use ``conduct.py`` and ``study.py``, which ``watch.py`` shows and
+``results.py`` reads back; ``model.py`` says which model it is, ``seeds.py`` which seeds. Hooks know
+nothing of each other: a workflow brings them together.
 """
 
 # Importing a module registers its hook.
-import djsandbox_ray.hooks.acceptance
-import djsandbox_ray.hooks.choice
-import djsandbox_ray.hooks.clusters
-import djsandbox_ray.hooks.combine
-import djsandbox_ray.hooks.confirmation
-import djsandbox_ray.hooks.diversity
-import djsandbox_ray.hooks.ingest
-import djsandbox_ray.hooks.insights
-import djsandbox_ray.hooks.interactions
-import djsandbox_ray.hooks.leaks
-import djsandbox_ray.hooks.learning_rate
-import djsandbox_ray.hooks.ledger
-import djsandbox_ray.hooks.noise
-import djsandbox_ray.hooks.pools
-import djsandbox_ray.hooks.ranking
-import djsandbox_ray.hooks.recipe
-import djsandbox_ray.hooks.refine
-import djsandbox_ray.hooks.repetition
-import djsandbox_ray.hooks.report
-import djsandbox_ray.hooks.scaling
-import djsandbox_ray.hooks.scorer
-import djsandbox_ray.hooks.search
-import djsandbox_ray.hooks.statistics
-import djsandbox_ray.hooks.trials  # noqa: F401
+import djsandbox_ray.hooks.evaluate.choice
+import djsandbox_ray.hooks.evaluate.clusters
+import djsandbox_ray.hooks.evaluate.interactions
+import djsandbox_ray.hooks.evaluate.ranking
+import djsandbox_ray.hooks.execute.combine
+import djsandbox_ray.hooks.execute.confirmation
+import djsandbox_ray.hooks.execute.learning_rate
+import djsandbox_ray.hooks.execute.noise
+import djsandbox_ray.hooks.execute.repetition
+import djsandbox_ray.hooks.execute.scaling
+import djsandbox_ray.hooks.execute.search
+import djsandbox_ray.hooks.execute.trials
+import djsandbox_ray.hooks.probe.diversity
+import djsandbox_ray.hooks.probe.ingest
+import djsandbox_ray.hooks.probe.leaks
+import djsandbox_ray.hooks.probe.pools
+import djsandbox_ray.hooks.probe.scorer
+import djsandbox_ray.hooks.probe.statistics
+import djsandbox_ray.hooks.refine.acceptance
+import djsandbox_ray.hooks.refine.recipe
+import djsandbox_ray.hooks.refine.thresholds
+import djsandbox_ray.hooks.report.insights
+import djsandbox_ray.hooks.report.ledger
+import djsandbox_ray.hooks.report.report  # noqa: F401

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.hooks.execute.trials import RunTrials, study
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.hooks.model import configured_family
 from djsandbox_ray.hooks.study import Inputs
-from djsandbox_ray.hooks.trials import RunTrials, study
 from djsandbox_ray.ledger import CostPlan, check, plan_cost
 from djsandbox_ray.records import Dataset, Pools, Statistics
 from djsandbox_ray.reporting import Progress

@@ -14,7 +14,7 @@ from djsandbox_ray.analysis.noise import NoiseFloor
 from djsandbox_ray.analysis.power import MOST_CONTROLS, MOST_SEEDS, cheapest_designs, rescale
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.noise import MeasureNoise
+from djsandbox_ray.hooks.execute.noise import MeasureNoise
 from djsandbox_ray.reporting import Progress, Unit, noise_lines
 from djsandbox_ray.stats.operators import parse_process
 from djsandbox_ray.storage import Storage

@@ -9,7 +9,7 @@ from planted_world import context_of, first_pools
 from djsandbox_ray.analysis.confirmation import write_confirmation
 from djsandbox_ray.analysis.ranking_csv import write_csv
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.choice import ChooseTop
+from djsandbox_ray.hooks.evaluate.choice import ChooseTop
 from djsandbox_ray.hooks.hook import HOOKS
 from djsandbox_ray.records import Choice, Confirmation, ConfirmationRow, PoolKind, RankingRow
 from djsandbox_ray.records import Ranking as RankingRecord

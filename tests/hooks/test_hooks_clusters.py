@@ -13,7 +13,7 @@ from planted_world import ROWS, TRAIN, context_of, first_pools, values
 from djsandbox_ray.analysis.confirmation import write_confirmation
 from djsandbox_ray.analysis.ranking_csv import write_csv
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.clusters import ClusterMetrics, ClusterStatistics
+from djsandbox_ray.hooks.evaluate.clusters import ClusterMetrics, ClusterStatistics
 from djsandbox_ray.hooks.hook import HOOKS
 from djsandbox_ray.records import (
     Choice,

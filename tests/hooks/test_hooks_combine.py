@@ -9,9 +9,9 @@ from planted_world import EVALUATION, STATISTICS, TRAIN, context_of, first_pools
 
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.combine import CombinationTrials, CombinePools, RankCombinations
+from djsandbox_ray.hooks.execute.combine import CombinationTrials, CombinePools, RankCombinations
+from djsandbox_ray.hooks.execute.trials import RunTrials
 from djsandbox_ray.hooks.hook import HOOKS
-from djsandbox_ray.hooks.trials import RunTrials
 from djsandbox_ray.pools import from_json, members
 from djsandbox_ray.records import Choice, PoolKind, Pools
 from djsandbox_ray.storage import Storage

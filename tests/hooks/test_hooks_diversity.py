@@ -18,8 +18,8 @@ from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.shapes import ShapesConfig, ShapesSource
 from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.diversity import MeasureDiversity
 from djsandbox_ray.hooks.hook import HOOKS
+from djsandbox_ray.hooks.probe.diversity import MeasureDiversity
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import (
     Dataset,

@@ -14,8 +14,8 @@ from djsandbox_ray.analysis.ranking import rank
 from djsandbox_ray.analysis.surrogate import read_surrogate
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.hooks.evaluate.interactions import FindInteractions
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.hooks.interactions import FindInteractions
 from djsandbox_ray.records import (
     Pool,
     PoolKind,

@@ -6,7 +6,7 @@ import pytest
 from planted_world import ROWS, TRAIN, context_of, values
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.pools import BuildPools
+from djsandbox_ray.hooks.probe.pools import BuildPools
 from djsandbox_ray.pools import EXCLUDED
 from djsandbox_ray.records import Leak, Pools, Statistic, Statistics
 from djsandbox_ray.storage import Storage

@@ -10,11 +10,11 @@ from scaling_world import FLOPS, HALF_LIFE
 
 from djsandbox_ray.analysis.rows_csv import read_rows
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.combine import CombinePools
+from djsandbox_ray.hooks.execute.combine import CombinePools
+from djsandbox_ray.hooks.execute.repetition import RepeatOrExpand
+from djsandbox_ray.hooks.execute.scaling import ScaleCompute
+from djsandbox_ray.hooks.execute.trials import RunTrials
 from djsandbox_ray.hooks.hook import HOOKS, Context
-from djsandbox_ray.hooks.repetition import RepeatOrExpand
-from djsandbox_ray.hooks.scaling import ScaleCompute
-from djsandbox_ray.hooks.trials import RunTrials
 from djsandbox_ray.records import Choice, Pools, RepetitionRow, ScalingRow, Trials
 from djsandbox_ray.storage import Storage
 

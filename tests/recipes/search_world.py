@@ -16,10 +16,10 @@ from rich.console import Console
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.hooks.evaluate.ranking import RankPools
+from djsandbox_ray.hooks.execute.trials import RunTrials
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.hooks.ranking import RankPools
 from djsandbox_ray.hooks.study import Inputs
-from djsandbox_ray.hooks.trials import RunTrials
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import (

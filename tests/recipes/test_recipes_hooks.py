@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import refined_world as world
 import yaml
+from djsandbox_ray.hooks.refine.thresholds import Refine
 from rich.console import Console
 
 from djsandbox_ray.analysis.confirmation import write_confirmation
@@ -16,8 +17,7 @@ from djsandbox_ray.analysis.ranking_csv import write_csv
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.hooks.recipe import WriteRecipe
-from djsandbox_ray.hooks.refine import Refine
+from djsandbox_ray.hooks.refine.recipe import WriteRecipe
 from djsandbox_ray.recipes import kept
 from djsandbox_ray.records import Confirmation, Ledger, Range, Ranking, Thresholds
 from djsandbox_ray.reporting import Progress

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from djsandbox_ray.analysis.confirmation import read_confirmation
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.search import SearchThresholds
+from djsandbox_ray.hooks.execute.search import SearchThresholds
 from djsandbox_ray.hooks.study import Inputs
 from djsandbox_ray.recipes.search import (
     Proposal,

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.hooks.execute.trials import RunTrials
 from djsandbox_ray.hooks.hook import Hook
-from djsandbox_ray.hooks.trials import RunTrials
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import Dataset, Pools, Statistics

@@ -23,7 +23,6 @@ from djsandbox_ray.workflows.finished import FinishedRun
 from djsandbox_ray.workflows.recipe import accept_recipe, materialise_rows, show_recipes
 from djsandbox_ray.workflows.run import run_sandbox
 
-HOOKS = "djsandbox_ray.hooks"
 DEFECTS = {"repeated_words": 0.2, "special_characters": 0.2, "odd_size": 0.1}
 RANGES = {
     name: {"low": 5, "high": 90}
@@ -46,14 +45,14 @@ JOBS = [
     job("pools", "pools", **DATA, leak="${leaks.output}"),
     job(
         "refine",
-        f"{HOOKS}.refine:Refine",
+        "refine",
         **DATA,
         method={"type": "percentile", "statistics": RANGES},
     ),
-    job("recipe", f"{HOOKS}.recipe:WriteRecipe", **DATA, thresholds="${refine.output}"),
+    job("recipe", "recipe", **DATA, thresholds="${refine.output}"),
     job(
         "accept",
-        f"{HOOKS}.acceptance:Accept",
+        "accept",
         **DATA,
         recipe="${recipe.output}",
         thresholds="${refine.output}",

@@ -1,0 +1,1 @@
+"""Evaluate: judge what was trained - verdicts, choices among them, clusters, interactions."""

@@ -1,0 +1,1 @@
+"""Execute: train studies - controls, all pools, the second look, combinations, scales."""

@@ -1,0 +1,1 @@
+"""Report: what it cost, what was observed, the page."""
