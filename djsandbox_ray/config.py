@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SerializeAsAny, ValidationError
+from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError
 
 from djsandbox_ray.analysis.config import ConfirmConfig, LearningRateConfig
 from djsandbox_ray.dataset.config import IngestConfig
@@ -15,13 +15,16 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.ledger.config import CostConfig
 from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.pools.builder import BUILDERS, known_statistic
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS, PoolConfig
 from djsandbox_ray.recipes.config import PolicyConfig
+from djsandbox_ray.recipes.policy import unknown_statistics
 from djsandbox_ray.reporting.config import ReportConfig
 from djsandbox_ray.sections import Component, Section, component
 from djsandbox_ray.stats.compute import StatisticsConfig
+from djsandbox_ray.stats.names import statistic_names
 from djsandbox_ray.stats.needs import needs
-from djsandbox_ray.stats.operators import BadProcess, parse_process
+from djsandbox_ray.stats.operators import BadProcess, parse_process, resolve_paths
 from djsandbox_ray.tracking.tracker import TRACKERS
 from djsandbox_ray.trials.config import TrialsConfig
 from djsandbox_ray.trials.scorer import REFERENCE, ScorerConfig
@@ -124,6 +127,7 @@ def checked(document: dict[str, Any], name: str) -> RunConfig:
             if not problem.where.startswith("operators[")
         ]
     found += _operator_problems(document)
+    found += _statistic_problems(document)
     if config is not None:
         found += _trial_problems(config)
     if config is None or found:
@@ -231,3 +235,49 @@ def _operator_problems(document: dict[str, Any]) -> list[str]:
     if REFERENCE in str(process) and document.get("scorer") is None:
         found.append(f"operators: {REFERENCE} is used, but there is no section 'scorer'")
     return found
+
+
+def _statistic_problems(document: dict[str, Any]) -> list[str]:
+    """Find names of statistics that none of the operators gives.
+
+    Each section is read by itself, so that errors in others do not hide these.
+    """
+    known = _statistics(document)
+    if known is None:
+        return []
+    found = []
+    pools = _section(PoolConfig, document.get("pools", {})) or PoolConfig()
+    for index, item in enumerate(pools.within):
+        try:
+            known_statistic(item.statistic, known)
+        except BadInput as error:
+            found.append(f"pools.within[{index}].statistic: {error}")
+    for index, settings in enumerate(pools.extra):
+        where = f"pools.extra[{index}]"
+        if settings.name in known:
+            found.append(f"{where}.name: {settings.name!r} is the name of a statistic")
+        try:
+            BUILDERS.get(settings.type)(settings).check(known)
+        except BadInput as error:
+            found.append(f"{where}: {error}")
+    policies = _section(tuple[PolicyConfig, ...], document.get("policies", ()))
+    return found + unknown_statistics(policies or (), known)
+
+
+def _statistics(document: dict[str, Any]) -> list[str] | None:
+    """Return the statistics that the operators give; None where that cannot be said yet."""
+    try:
+        specs = parse_process(document.get("operators"))
+    except BadProcess:
+        return None  # reported with the operators
+    names = [name for some in statistic_names(list(map(resolve_paths, specs))) for name in some]
+    # What tells two operators apart may be the folder of a scorer that is not trained yet.
+    return None if any(REFERENCE in name for name in names) else names
+
+
+def _section(kind: Any, value: Any) -> Any:
+    """Read a part of the configuration; None if it has errors, which are reported elsewhere."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return None

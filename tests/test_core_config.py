@@ -360,6 +360,84 @@ def test_metrics_of_a_users_evaluator_are_checked_where_it_names_them(write: Wri
     assert "no evaluator gives 'yours' (known: mine)" in line
 
 
+# Names of statistics
+
+
+def test_names_of_statistics_are_checked_all_at_once(write: Writer) -> None:
+    ask = {"type": "range", "name": "text_len", "statistic": "text_lenn", "low": 1}
+    problems = write.problems(
+        pools={"within": [{"statistic": "text_len"}, {"statistic": "text"}], "extra": [ask]},
+        policies=[{"statistic": "txt_len", "above": 3}],
+        trials__seeds="five",  # an error elsewhere hides nothing
+    )
+    known = "(known: text_len)"
+    assert problems[0].startswith("trials.seeds: ")
+    assert problems[1:] == [
+        f"pools.within[1].statistic: unknown statistic 'text'; did you mean 'text_len'? {known}",
+        "pools.extra[0].name: 'text_len' is the name of a statistic",
+        f"pools.extra[0]: unknown statistic 'text_lenn'; did you mean 'text_len'? {known}",
+        f"policies[0].statistic: unknown statistic 'txt_len'; did you mean 'text_len'? {known}",
+    ]
+
+
+def test_names_are_those_that_the_run_gives(write: Writer) -> None:
+    operators = ["image_shape_filter", *({"stopwords_filter": {"lang": x}} for x in ("en", "zh"))]
+    names = ["image_width", "image_height", "stopwords_ratio[lang=en]"]
+    path = write(
+        operators=operators[:1], policies=[{"statistic": x, "above": 1} for x in names[:2]]
+    )
+    assert len(load_config(path).policies) == 2
+    problems = write.problems(
+        operators=operators,
+        pools={"within": [{"statistic": x} for x in [*names, "stopwords_ratio"]]},
+    )
+    assert [line for line in problems if "statistic" in line] == [
+        "pools.within[3].statistic: unknown statistic 'stopwords_ratio'; did you mean "
+        "'stopwords_ratio[lang=zh]'? (known: image_height, image_width, "
+        "stopwords_ratio[lang=en], stopwords_ratio[lang=zh])"
+    ]
+
+
+def test_names_that_a_scorer_is_a_part_of_are_not_known_yet(write: Writer, tmp_path: Path) -> None:
+    operator = "image_text_similarity_filter"
+    similar = [{operator: {"hf_clip": folder}} for folder in ("${scorer}", str(tmp_path))]
+    scorer = {"dataset": {"type": "shapes", "samples": 10}, "budget": 10}
+    policies = [{"statistic": "similarity", "above": 0.5}]
+    (line,) = write.problems(operators=similar[:1], scorer=scorer, policies=policies)
+    assert line == (
+        "policies[0].statistic: unknown statistic 'similarity'; did you mean "
+        "'image_text_similarity'? (known: image_text_similarity)"
+    )
+    assert load_config(write(operators=similar, scorer=scorer, policies=policies)).policies
+
+
+def test_without_known_operators_no_statistic_is_unknown(write: Writer) -> None:
+    (line,) = write.problems(operators=["nosuch"], policies=[{"statistic": "x", "above": 1}])
+    assert line.startswith("operators[0]: unknown operator 'nosuch'")
+
+
+@pytest.mark.parametrize(
+    ("ask", "line"),
+    [
+        ({"name": "x"}, "pools.extra[0].type: a name is needed, one of: range; or package.module"),
+        ({"type": "rnage", "name": "x"}, "pools.extra[0].type: unknown pool builder 'rnage'; did"),
+        (
+            {"type": "range", "name": "x", "statistic": "text_len", "lwo": 1},
+            "pools.extra[0].lwo: unknown key; did you mean 'low'?",
+        ),
+        ({"type": "range", "name": "x", "low": 1}, "pools.extra[0].statistic: Field required"),
+        (
+            {"type": "range", "name": "x", "statistic": "text_len"},
+            "pools.extra[0]: low or high is needed",
+        ),
+    ],
+)
+def test_builders_are_read_with_their_own_section(
+    write: Writer, ask: dict[str, Any], line: str
+) -> None:
+    assert write.problems(pools={"extra": [ask]})[0].startswith(line)
+
+
 # --set and --storage
 
 

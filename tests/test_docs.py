@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import lance
 import numpy as np
 import pytest
 import yaml
+from ray import cloudpickle
+from rich.console import Console
 from typer.testing import CliRunner
 
 from djsandbox_ray.cli import app
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.storage import Storage
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,6 +42,13 @@ def _blocks(language: str) -> list[Any]:
 def _commands(program: str) -> list[str]:
     lines = [line for block in _blocks("bash") for line in block.values[0].splitlines()]
     return [line.split("#")[0].strip() for line in lines if line.startswith(program)]
+
+
+def _shown(key: str) -> Any:
+    """Return what ``docs/extending.md`` shows under a key of a configuration."""
+    text = (ROOT / "docs" / "extending.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.S)]
+    return next(block[key] for block in blocks if key in block)
 
 
 @pytest.fixture
@@ -63,9 +77,10 @@ def test_djsandbox_commands_are_understood(
     arguments = shlex.split(command)[1:]
     # Running the demo is another test; here its arguments are checked by planning it.
     arguments = ["plan" if word == "run" else word for word in arguments]
-    if arguments[0] in ("plan", "sync") and "--storage" not in arguments:
+    of_a_run = ("sync", "recipe", "materialise")
+    if arguments[0] in ("plan", *of_a_run) and "--storage" not in arguments:
         arguments += ["--storage", str(tmp_path)]
-    if "--power" in arguments or arguments[0] == "sync":  # these need a run: there is none
+    if "--power" in arguments or arguments[0] in of_a_run:  # these need a run: there is none
         with pytest.raises(BadInput, match="no run"):
             CliRunner().invoke(app, arguments, catch_exceptions=False)
         return
@@ -83,11 +98,20 @@ def test_configurations_are_valid(text: str, my_module: Path, tmp_path: Path) ->
         path.write_text(text)
         assert load_workflow(str(path)).jobs
         return
+    if "process" in document:  # a recipe
+        from djsandbox_ray.recipes.recipe_file import read_recipe
+
+        path.write_text(text)
+        assert read_recipe(path)
+        return
     if "name" not in document:  # a part of one: it takes the place of the demo's
         demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
         document = {
             **demo,
-            **{key: {**demo.get(key, {}), **value} for key, value in document.items()},
+            **{
+                key: {**demo.get(key, {}), **value} if isinstance(value, dict) else value
+                for key, value in document.items()
+            },
         }
         document["evaluation"]["score"] = None
     path.write_text(yaml.safe_dump(document))
@@ -140,6 +164,111 @@ def test_the_model_family_reports_its_rungs(my_module: Path, tmp_path: Path) -> 
         (5, {"rows": 3.0}),
         (10, {"rows": 3.0}),
     ]
+
+
+def test_the_pool_builder_makes_pools(my_module: Path) -> None:
+    from djsandbox_ray.pools.build import construct
+    from djsandbox_ray.pools.config import PoolConfig
+
+    rows = np.arange(7000, 9000)
+    columns = {"text_len": np.random.default_rng(0).integers(20, 90, len(rows)).astype(float)}
+    extra = _shown("pools")["extra"]
+    built = construct(rows, columns, PoolConfig.model_validate({"extra": extra}))
+    held = {
+        pool.id: rows[built.assignments[pool.column] == pool.code]
+        for pool in built.pools
+        if pool.kind == "bucket" and pool.statistic is None
+    }
+    assert list(held) == ["recent/all", "recent/long", "readable/inside"]
+    assert {len(some) for some in held.values()} == {built.size}
+    assert min(held["recent/all"]) >= 8000
+    assert min(columns["text_len"][held["recent/long"] - 7000]) > 40
+    assert max(columns["text_len"][held["readable/inside"] - 7000]) <= 60
+
+
+def test_the_refiner_proposes_ranges(my_module: Path) -> None:
+    from djsandbox_ray.pools.build import construct
+    from djsandbox_ray.pools.config import PoolConfig
+    from djsandbox_ray.recipes.refiner import REFINERS, Evidence
+    from djsandbox_ray.records import Pools, Range
+
+    columns = {"text_len": np.arange(101.0), "num_words": np.arange(101.0) / 2}
+    columns["num_words"][0] = np.nan
+    built = construct(np.arange(101), columns, PoolConfig())
+    pools = Pools("id", "path", built.pools, built.size, built.draw_size, built.eligible, 0)
+    kind = REFINERS.get("my_module:Median")
+    refiner = kind(kind.Config(type="my_module:Median"))
+    found = refiner.propose(Evidence(columns, pools, chosen=("text_len/high", "num_words/high")))
+    assert [Range(r.statistic, r.low, r.high) for r in found] == [
+        Range("text_len", 50.0, None),
+        Range("num_words", 25.25, None),
+    ]
+
+
+def test_the_hook_runs_and_the_format_is_written(
+    ray_cluster: None, my_module: Path, storage: Storage, tmp_path: Path
+) -> None:
+    from djsandbox_ray.config import RunConfig
+    from djsandbox_ray.hooks.hook import Context
+    from djsandbox_ray.recipes.materialise import materialise
+    from djsandbox_ray.reporting import Progress
+    from djsandbox_ray.sections import Component
+    from djsandbox_ray.tracking import NullTracker
+    from djsandbox_ray.workflows.runner import run_workflow
+    from djsandbox_ray.workflows.workflow import load_workflow
+
+    demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    demo["dataset"]["samples"] = 30
+    config, said = RunConfig.model_validate(demo), StringIO()
+    tracker = NullTracker(Component(type="none"), storage)
+    context = Context(config, storage, "runs/docs", tracker, Progress(Console(file=said)))
+    workflow = load_workflow({"jobs": _shown("jobs")})
+    outputs = run_workflow(workflow, context, lambda output: None)
+    assert "30 captions" in said.getvalue()
+
+    dataset, rows, folder = outputs["ingest"], np.array([2, 29, 7]), tmp_path / "written"
+    done = materialise(
+        storage, dataset, rows, str(folder), form="my_module:Captions", rows_per_shard=2
+    )
+    assert (done.rows, done.shards) == (3, 2)
+    lines = [(folder / f"00000{shard}.txt").read_text().splitlines() for shard in (0, 1)]
+    texts = lance.dataset(storage.uri(dataset.table)).take([2, 7, 29])["text"].to_pylist()
+    assert lines == [[f"2 {texts[0]}", f"7 {texts[1]}"], [f"29 {texts[2]}"]]
+
+
+def test_the_family_trains_and_the_hopeless_are_stopped(
+    ray_cluster: None, my_module: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from djsandbox_ray.records import TrialState
+    from djsandbox_ray.sections import Component
+    from djsandbox_ray.trials.family import FAMILIES
+
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "trials"))
+    arena = importlib.import_module("trial_world").Arena(storage, buckets=3, controls=1)
+    module = importlib.import_module("my_module")
+    # Workers that run already do not find it in their path.
+    cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+    counter = FAMILIES.get("my_module:Counter")
+
+    class Learns(counter):  # type: ignore[misc, valid-type]
+        """Learns nothing from the rows of the first pools and of the control."""
+
+        def train(self, task: Any, shared: Any) -> Any:
+            for report in super().train(task, shared):
+                lost = task.rows.min() < 600
+                yield replace(report, metrics={"m": 0.001 if lost else 0.5})
+
+    try:
+        _, plain = arena.run(counter(Component(type="my_module:Counter")), None)
+        stopping = _shown("trials")["early_stopping"]
+        _, last = arena.run(Learns(Component(type="learns")), None, stopping)
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)  # type: ignore[no-untyped-call]
+    assert {record.state for record in plain.values()} == {TrialState.COMPLETED}
+    assert {record.reports[-1].metrics["rows"] for record in plain.values()} == {200.0}
+    states = {record.spec.pool: record.state for record in last.values()}
+    done, stopped = TrialState.COMPLETED, TrialState.STOPPED
+    assert states == {"control/0": done, "s/0": stopped, "s/1": stopped, "s/2": done}
 
 
 def test_the_source_is_read(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,11 +9,9 @@ import numpy as np
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
+from djsandbox_ray.analysis.candidates import Candidate
 from djsandbox_ray.analysis.correlation import Correlation, Floats
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import ConfirmationRow, PoolKind, RankingRow
-
-_BETTER = "better"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,25 +83,6 @@ def ward(correlation: Correlation, clusters: int, *, absolute: bool) -> Clusteri
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """What speaks for a pool of a statistic, and against it."""
-
-    pool: str
-    statistic: str
-    effect: float
-    """In the unit of the ranking: the confirmed effect, else the first one, shrunken."""
-    confirmed: bool
-    """Whether it is better in the second study, too."""
-    unfit: str = ""
-    """Why it cannot be picked; empty where it can."""
-
-    @property
-    def order(self) -> tuple[bool, float, str]:
-        """Confirmed ones, whose effect the choice has not biased, then by effect."""
-        return not self.confirmed, -self.effect, self.pool
-
-
-@dataclass(frozen=True)
 class Pick:
     """A cluster and the pool that stands for it."""
 
@@ -113,34 +91,6 @@ class Pick:
     """None where no pool of the cluster can be picked."""
     effect: float | None
     why: str
-
-
-def candidates(
-    ranking: Sequence[RankingRow],
-    confirmation: Sequence[ConfirmationRow],
-    *,
-    only_confirmed: bool,
-) -> list[Candidate]:
-    """Return what is known of every single-operator pool.
-
-    Args:
-        ranking: of the first study.
-        confirmation: the second look; empty where there was none.
-        only_confirmed: whether a pool must be better in the second look, too; if not, it must only
-            not be worse there.
-    """
-    again = {row.pool: row for row in confirmation}
-    found = []
-    for row in ranking:
-        if row.kind is not PoolKind.BUCKET or row.statistic is None:
-            continue
-        second = again.get(row.pool)
-        confirmed = second is not None and second.verdict == _BETTER
-        first = row.change if math.isnan(row.shrunken) else row.shrunken
-        effect = second.confirmed if second is not None and confirmed else first
-        unfit = _unfit(row, second, only_confirmed)
-        found.append(Candidate(row.pool, row.statistic, effect, confirmed, unfit))
-    return found
 
 
 def best_of_each(
@@ -171,13 +121,3 @@ def _pick(members: tuple[str, ...], known: Sequence[Candidate]) -> Pick:
     return Pick(
         members, best.pool, best.effect, f"{ranks} called better; {effect} is {best.effect:.4g}"
     )
-
-
-def _unfit(row: RankingRow, second: ConfirmationRow | None, only_confirmed: bool) -> str:
-    if row.verdict != _BETTER:
-        return f"was not called better, but {row.verdict}"
-    if second is None:
-        return "has had no second look" if only_confirmed else ""
-    if second.verdict == "worse" or (only_confirmed and second.verdict != _BETTER):
-        return f"is {second.verdict} in the second look"
-    return ""

@@ -38,6 +38,26 @@ class Context:
     """What was prepared in this process, by what decides it: studies share it."""
 
 
+@dataclass(frozen=True)
+class Planned:
+    """What a job trains at most, and what later jobs may count on of its output."""
+
+    trials: int = 0
+    """Those that are known already among them."""
+    samples: int = 0
+    """That all of these are trained on together."""
+    flops: float | None = None
+    """Operations of that, where another model than the run's is trained; else None."""
+    part_of_first: bool = False
+    """Whether its trials are some of those that the study of all pools (``trials``) has anyway."""
+    unknown: str = ""
+    """Why not all of it can be counted yet; empty where the numbers are bounds."""
+    pools: int | None = None
+    """Pools in the output, controls included, or pools that it chooses; None: it does not say."""
+    draw_size: int | None = None
+    """Rows that a trial of these pools draws; None: it does not say."""
+
+
 class Hook(ABC):
     """One kind of job: ``run`` takes outputs of earlier jobs and returns a record.
 
@@ -61,6 +81,18 @@ class Hook(ABC):
     def account(self, cost: Cost) -> None:
         """Take down what ``run`` cost."""
         self.spent = cost
+
+    def ahead(self, *args: Any, **kwargs: Any) -> Planned:
+        """Say what ``run`` would train at most: the plan counts it, and may refuse it.
+
+        It is called with what ``run`` is called with, by name. In place of a record that an earlier
+        job has yet to make stands what that job says here. A job that trains nothing need not
+        answer.
+
+        Raises:
+            BadInput: a parameter that ``run`` would refuse, too.
+        """
+        return Planned()
 
     @abstractmethod
     def run(self, *args: Any, **kwargs: Any) -> Any:

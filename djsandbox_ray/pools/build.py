@@ -1,4 +1,4 @@
-"""The pools of a run: every testable statistic cut into buckets, controls and self-tests."""
+"""The pools of a run: buckets of testable statistics, builders' pools, controls, self-tests."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.arms import Arm, control_arms, pool_hash, self_test_arms
+from djsandbox_ray.pools.builder import BUILDERS, built_masks
 from djsandbox_ray.pools.config import PoolConfig
-from djsandbox_ray.pools.contrast import Probe, probe
-from djsandbox_ray.pools.cuts import Cut, trim
-from djsandbox_ray.pools.hashing import hash_key
+from djsandbox_ray.pools.contrast import probe
+from djsandbox_ray.pools.cuts import LEFT_OUT, NO_VALUE, Cut, trim
+from djsandbox_ray.pools.hashing import hash_key, least
 from djsandbox_ray.pools.table import EligibleRows
 from djsandbox_ray.records import NotTestable, Pool, PoolKind
 
@@ -25,10 +26,12 @@ class Construction:
     """Pools of one size, and the codes that say which rows they hold."""
 
     assignments: dict[str, NDArray[np.int8]]
-    """Per testable statistic, control and self-test: (n,), ``Pool.code`` for the rows of a pool,
-    or ``NO_VALUE``, ``LEFT_OUT`` or ``EXCLUDED``."""
+    """Per testable statistic, pool of a builder, control and self-test: (n,), ``Pool.code`` for the
+    rows of a pool, or ``NO_VALUE`` (in a builder's column: not picked), ``LEFT_OUT`` or
+    ``EXCLUDED``."""
     pools: tuple[Pool, ...]
-    """The buckets of the statistics in their order, then controls, then self-tests."""
+    """The buckets of the statistics in their order, then the pools of builders, which have no
+    statistic, then controls, then self-tests."""
     size: int
     """Rows of every pool."""
     draw_size: int
@@ -36,6 +39,7 @@ class Construction:
     eligible: int
     """Rows that are not excluded."""
     not_testable: tuple[NotTestable, ...]
+    """Statistics, and pools of builders by their ids."""
     contrast: dict[str, float]
     """Per statistic with enough values, the untestable ones included: see
     :func:`djsandbox_ray.pools.contrast.contrast`; of the whole buckets, before they are trimmed."""
@@ -52,18 +56,18 @@ def construct(
     """Build all pools of a run.
 
     Which rows a statistic's buckets hold depends on its own values, the row ids and the seed;
-    other statistics matter only through the common size.
+    other statistics matter only through the common size. So it is with the pools of builders.
 
     Args:
         row_ids: (n,), all different, in any order.
         columns: statistics by name, each (n,), NaN for no value. One column at a time is held,
-            so that a mapping that loads lazily keeps memory small; a column may be read twice.
+            so that a mapping that loads lazily keeps memory small; a column may be read again.
         config: the ``pools`` section.
         excluded: row ids to keep out of every pool.
 
     Raises:
-        BadInput: duplicate row ids, unequal lengths, too few rows, no testable statistic, a size
-            larger than the smallest bucket, or draws that would be empty.
+        BadInput: duplicate row ids, unequal lengths, too few rows, nothing testable, a size larger
+            than the smallest bucket, draws that would be empty, or what a builder did wrong.
     """
     rows = EligibleRows(row_ids, columns, excluded)
     if len(rows) < config.buckets:
@@ -77,10 +81,16 @@ def construct(
         for name, found in probes.items()
         if found.reason is None and found.cut is not None
     }
-    size = _pool_size(cuts, probes, config)
+    picked, refused = _extra(rows, tuple(columns), config)
+    not_testable = [
+        *(NotTestable(name, item.reason) for name, item in probes.items() if item.reason),
+        *refused,
+    ]
+    size = _pool_size(cuts, picked, not_testable, config)
     draw_size = _draw_size(size, config)
-    controls = config.control_count(config.buckets * len(cuts))
+    controls = config.control_count(config.buckets * len(cuts) + len(picked))
     arms = list(_bucket_arms(rows, cuts, size, config))
+    arms += _extra_arms(rows, picked, size, config)
     arms += control_arms(rows.row_ids, size, controls, config.seed)
     if config.self_tests:
         arms += self_test_arms(rows.row_ids, size, config.seed)
@@ -91,11 +101,7 @@ def construct(
         size=size,
         draw_size=draw_size,
         eligible=len(rows),
-        not_testable=tuple(
-            NotTestable(name, found.reason)
-            for name, found in probes.items()
-            if found.reason is not None
-        ),
+        not_testable=tuple(not_testable),
         contrast={
             name: found.contrast for name, found in probes.items() if found.contrast is not None
         },
@@ -103,18 +109,56 @@ def construct(
     )
 
 
-def _pool_size(cuts: dict[str, Cut], probes: dict[str, Probe], config: PoolConfig) -> int:
-    if not cuts:
-        reasons = "; ".join(f"{name}: {found.reason}" for name, found in probes.items())
+def _extra(
+    rows: EligibleRows, statistics: tuple[str, ...], config: PoolConfig
+) -> tuple[dict[str, NDArray[np.bool_]], list[NotTestable]]:
+    """Return the rows of the pools of builders by id, and which of these pools cannot be tested."""
+    picked, refused = {}, []
+    needed = config.least_rows(len(rows))
+    for settings in config.extra:
+        if settings.name in statistics:
+            raise BadInput(f"pools.extra: {settings.name!r} is the name of a statistic")
+        for name, mask in built_masks(
+            BUILDERS.get(settings.type)(settings), rows, statistics
+        ).items():
+            count = int(np.count_nonzero(mask))
+            if count < needed:
+                refused.append(NotTestable(name, _too_few(count, needed, len(rows), config)))
+            elif count == len(rows):
+                reason = f"it holds all {count} rows, so that it is no other than a control"
+                refused.append(NotTestable(name, reason))
+            else:
+                picked[name] = mask
+    return picked, refused
+
+
+def _too_few(count: int, needed: int, eligible: int, config: PoolConfig) -> str:
+    why = (
+        f"size is {config.size}"
+        if config.size != "auto"
+        else f"min_coverage is {config.min_coverage:.1%} of one of {config.buckets} buckets"
+    )
+    return f"only {count} of {eligible} rows; at least {needed} are needed ({why})"
+
+
+def _pool_size(
+    cuts: dict[str, Cut],
+    picked: dict[str, NDArray[np.bool_]],
+    not_testable: list[NotTestable],
+    config: PoolConfig,
+) -> int:
+    if not cuts and not picked:
+        reasons = "; ".join(f"{item.statistic}: {item.reason}" for item in not_testable)
         raise BadInput(f"no statistic is testable: {reasons or 'there is none'}")
     smallest = {
         name: int(np.bincount(cut.codes[cut.codes >= 0], minlength=config.buckets).min())
         for name, cut in cuts.items()
     }
+    smallest |= {name: int(np.count_nonzero(mask)) for name, mask in picked.items()}
     limiting = min(smallest, key=smallest.__getitem__)
     if config.size == "auto":
         return smallest[limiting]
-    if config.size > smallest[limiting]:
+    if config.size > smallest[limiting]:  # of builders' pools, these are refused already
         raise BadInput(
             f"pools.size is {config.size}, but the smallest bucket of {limiting!r} has "
             f"{smallest[limiting]} rows: at most that, or auto"
@@ -156,3 +200,24 @@ def _bucket_arms(
                 ties=cut.ties[code],
             )
             yield pool, codes
+
+
+def _extra_arms(
+    rows: EligibleRows, picked: dict[str, NDArray[np.bool_]], size: int, config: PoolConfig
+) -> Iterator[Arm]:
+    for name, mask in picked.items():
+        inside = np.flatnonzero(mask)
+        chosen = inside[least(rows.row_ids[inside], size, hash_key(config.seed, "extra", name))]
+        codes = np.full(len(rows), NO_VALUE, dtype=np.int8)
+        codes[inside] = LEFT_OUT
+        codes[chosen] = 0
+        pool = Pool(
+            id=name,
+            kind=PoolKind.BUCKET,
+            column=name,
+            code=0,
+            size=size,
+            hash=pool_hash(rows.row_ids[chosen]),
+            bucket=name.partition("/")[2],
+        )
+        yield pool, codes

@@ -79,6 +79,7 @@ def _pool_to_json(pool: Pool, pools: Pools) -> dict[str, Any]:
         "expected": pool.expected,
         "parts": list(pool.parts),
         "draw_size": pool.draw_size,
+        "breaks": list(pool.breaks),
     }
 
 
@@ -94,6 +95,7 @@ def _pool_from_json(value: dict[str, Any]) -> Pool:
         expected=value["expected"],
         parts=tuple(value["parts"]),
         draw_size=value["draw_size"],
+        breaks=tuple(value["breaks"]),
         **{name: value["provenance"][name] for name in _PROVENANCE},
     )
 

@@ -39,6 +39,8 @@ def start(choice: Choice | None, rows: Sequence[RankingRow], pools: Pools) -> St
         BadInput: a chosen pool that is no bucket of a statistic.
     """
     buckets = {pool.id: pool for pool in pools.pools if pool.kind is PoolKind.BUCKET}
+    # Pools of builders have no statistic, hence no window to search.
+    rows = [row for row in rows if row.statistic is not None or row.pool not in buckets]
     chosen = choice.pools if choice else selected(rows, len(rows))
     if unknown := [name for name in chosen if name not in buckets]:
         raise BadInput(f"search: no pool {unknown[0]!r} among {', '.join(buckets)}")

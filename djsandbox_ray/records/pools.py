@@ -47,6 +47,8 @@ class Pool:
     """Combinations: the pools whose rows it has in common; it has no statistic of its own."""
     draw_size: int | None = None
     """Rows that one trial trains on, where it is not :attr:`Pools.draw_size`."""
+    breaks: tuple[str, ...] = ()
+    """Policies that its rows break, a sentence each: such a pool is trained, but never exported."""
 
 
 @dataclass(frozen=True)

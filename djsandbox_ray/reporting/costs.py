@@ -10,8 +10,8 @@ from rich.text import Text
 
 from djsandbox_ray.ledger.cost import Total, total
 from djsandbox_ray.records import Cost
+from djsandbox_ray.reporting.blocks import ReportTable
 from djsandbox_ray.reporting.ranking import NOTHING
-from djsandbox_ray.reporting.report import ReportTable
 
 _LEAST_SECONDS = 0.5
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")

@@ -24,6 +24,7 @@ from djsandbox_ray.records import (
     RepetitionRow,
     SurrogateRow,
 )
+from djsandbox_ray.reporting.blocks import Chapter, Sentences
 from djsandbox_ray.reporting.ranking import Unit
 
 _VERDICTS = ("better", "worse", "undecided", "stopped", "failed")
@@ -60,8 +61,11 @@ def insights_markdown(name: str, found: Findings) -> str:
         "Do combinations help": _combinations(found),
         "Are the operators orthogonal": _orthogonality(found),
         "Quality against diversity": _diversity(found),
-        "Repetition against fresh data": [*_repetition(found), *found.repetition_lines],
-        "What holds at a larger scale": found.scaling_lines
+        "Repetition against fresh data": [
+            *_repetition(found),
+            *map(_sentence, found.repetition_lines),
+        ],
+        "What holds at a larger scale": [*map(_sentence, found.scaling_lines)]
         or ["No training at other scales was made."],
         "Not testable, not decided": _open(found),
     }
@@ -71,14 +75,32 @@ def insights_markdown(name: str, found: Findings) -> str:
     return "\n".join(lines)
 
 
+def insights_chapter(markdown: str) -> Chapter:
+    """Return the page of :func:`insights_markdown` as a chapter of the report.
+
+    A line that is no item of a list, as of a page that somebody has edited, stays as it is.
+    """
+    lines: list[str] = []
+    parts: list[tuple[str, list[str]]] = []
+    for line in filter(str.strip, markdown.splitlines()):
+        if line.startswith("## "):
+            parts.append((line.removeprefix("## "), []))
+        elif not line.startswith("# "):
+            section = parts[-1][1] if parts else lines
+            section.append(line.removeprefix("- "))
+    return Chapter("Insights", lines, [Sentences(*part) for part in parts])
+
+
+def _sentence(line: str) -> str:
+    return f"{line[0].upper()}{line[1:].rstrip('.')}."
+
+
 def _operators(found: Findings) -> list[str]:
     pools = _pools(found.ranking)
     counts = Counter(row.verdict for row in pools)
     said = ", ".join(f"{counts[v]} {v}" for v in _VERDICTS if counts[v])
-    lines = [
-        f"Of {len(pools)} pools of {len({row.statistic for row in pools})} statistics: {said} "
-        "(ranking.csv)."
-    ]
+    statistics = len({row.statistic for row in pools} - {None})
+    lines = [f"Of {len(pools)} pools of {statistics} statistics: {said} (ranking.csv)."]
     for verdict, pick in (("better", max), ("worse", min)):
         decided = [row for row in pools if row.verdict == verdict]
         if decided:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from djsandbox_ray.analysis.interactions import INTERACTION, strongest
 from djsandbox_ray.records import InteractionRow, SurrogateRow
+from djsandbox_ray.reporting.blocks import ReportTable
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.report import ReportTable
 
 
 def interactions_section(rows: Sequence[InteractionRow], unit: Unit) -> ReportTable:
@@ -19,7 +18,7 @@ def interactions_section(rows: Sequence[InteractionRow], unit: Unit) -> ReportTa
             row.kind,
             row.parts,
             unit.text(row.effect),
-            _interval(row.low, row.high, unit),
+            unit.between(row.low, row.high),
             row.verdict,
         ]
         for row in rows
@@ -34,7 +33,7 @@ def surrogate_section(rows: Sequence[SurrogateRow], unit: Unit) -> ReportTable:
         [
             row.pool,
             unit.text(row.predicted),
-            _interval(row.low, row.high, unit),
+            unit.between(row.low, row.high),
             unit.text(row.measured),
             _fate(row),
         ]
@@ -91,10 +90,4 @@ def _fate(row: SurrogateRow) -> str:
 
 
 def _effect(row: InteractionRow, unit: Unit) -> str:
-    return f"{unit.text(row.effect)} {unit} [{_interval(row.low, row.high, unit)}]"
-
-
-def _interval(low: float, high: float, unit: Unit) -> str:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "-"
-    return f"{unit.text(low)} .. {unit.text(high)}"
+    return f"{unit.text(row.effect)} {unit} [{unit.between(row.low, row.high)}]"

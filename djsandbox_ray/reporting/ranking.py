@@ -34,6 +34,12 @@ class Unit(StrEnum):
         """Return the number that is shown as text with its sign, without the unit."""
         return f"{self.scaled(change):+.2f}" if math.isfinite(change) else NOTHING
 
+    def between(self, low: float, high: float) -> str:
+        """Return an interval as text, or a dash where there is none."""
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return NOTHING
+        return f"{self.text(low)} .. {self.text(high)}"
+
     def size(self, change: float) -> str:
         """Return how large a change is, without a sign and with the unit."""
         return f"{self.scaled(abs(change)):.2f} {self}"
@@ -86,9 +92,7 @@ class Column:
 
 def interval(row: RankingRow, unit: Unit) -> str:
     """Return the interval, or a dash where there is none."""
-    if not (math.isfinite(row.low) and math.isfinite(row.high)):
-        return NOTHING
-    return f"{unit.text(row.low)} .. {unit.text(row.high)}"
+    return unit.between(row.low, row.high)
 
 
 def q_value(q: float) -> str:

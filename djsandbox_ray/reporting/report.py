@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 
 from djsandbox_ray.records import NotTestable, RankingRow
+from djsandbox_ray.reporting.blocks import (
+    Chapter,
+    Picture,
+    ReportTable,
+    cell_html,
+    chapter_html,
+    grid_html,
+    picture_html,
+    table_html,
+)
 from djsandbox_ray.reporting.ranking import (
     GIVEN_UP,
     PAGE_COLUMNS,
@@ -26,25 +34,18 @@ h3 { font-size: 1rem; margin: 1.6rem 0 .3rem; } h3::first-letter { text-transfor
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #e5e5e5;
          vertical-align: top; overflow-wrap: anywhere; }
-td:first-child { white-space: nowrap; }
+td:first-child, .short { white-space: nowrap; }
 th { font-weight: 600; color: #555; } .number { text-align: right; white-space: nowrap; }
 img { max-width: 100%; height: auto; margin-top: 1.6rem; }
-.wide { overflow-x: auto; }
-.better { color: #005a8f; font-weight: 600; } .worse { color: #b04a00; font-weight: 600; }
+.wide, pre { overflow-x: auto; }
+pre { background: #f6f6f6; padding: .8rem 1rem; font: 13px/1.45 ui-monospace, monospace; }
+nav { margin: 1.2rem 0; } nav a { margin-right: 1.2rem; color: #005a8f; }
+.better, .helps { color: #005a8f; font-weight: 600; }
+.worse, .hurts { color: #b04a00; font-weight: 600; }
 .undecided, .stopped { color: #666; } .failed { color: #a0457a; font-weight: 600; }
 .alarm { background: #fdecea; border-left: .3rem solid #c62828; padding: .6rem 1rem; }
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_VERDICTS = ("better", "worse", "undecided", "stopped", "failed")
-
-
-@dataclass(frozen=True)
-class ReportTable:
-    """A further table of the page."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def report_html(
@@ -55,6 +56,7 @@ def report_html(
     lines: Sequence[str] = (),
     before: Sequence[ReportTable] = (),
     figures: Mapping[str, bytes] | None = None,
+    chapters: Sequence[Chapter] = (),
     facts: Mapping[str, str] | None = None,
     not_testable: Sequence[NotTestable] = (),
     tables: Sequence[ReportTable] = (),
@@ -65,9 +67,11 @@ def report_html(
         title: name of the run.
         rows: the ranking, in any order.
         unit: what its changes are measured in.
-        lines: what else a reader must know, after the notes on the ranking.
+        lines: what else a reader must know, after the notes on the ranking and the headlines of
+            chapters.
         before: tables that come before the ranking, such as the confirmed effects.
         figures: PNG files by what they show.
+        chapters: what followed the ranking, in order; the page links to them at its beginning.
         facts: what the run was: dataset, model, budget, versions.
         not_testable: statistics that got no pools.
         tables: further tables.
@@ -75,20 +79,22 @@ def report_html(
     Raises:
         ValueError: a row of a table is not as long as its header.
     """
-    parts = [f"<h1>{escape(title)}</h1>", _notes(rows, lines)]
-    parts += [_table(table) for table in before]
+    linked = {f"chapter-{number}": chapter for number, chapter in enumerate(chapters, start=1)}
+    said = [*(chapter.headline for chapter in chapters if chapter.headline), *lines]
+    parts = [f"<h1>{escape(title)}</h1>", _notes(rows, said), *_contents(linked)]
+    parts += [table_html(table) for table in before]
     parts += [_section(section, unit) for section in sections(rows)]
     for caption, png in (figures or {}).items():
-        data = base64.b64encode(png).decode()
-        parts.append(f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">')
+        parts.append(picture_html(Picture(caption, png)))
+    parts += [chapter_html(chapter, anchor) for anchor, chapter in linked.items()]
     if not_testable:
         skipped = [(item.statistic, item.reason) for item in not_testable]
-        parts.append(_table(ReportTable("Not testable", ("statistic", "reason"), skipped)))
+        parts.append(table_html(ReportTable("Not testable", ("statistic", "reason"), skipped)))
     if any(row.metrics for row in rows):
-        parts.append(_table(_metrics(rows)))
-    parts += [_table(table) for table in tables]
+        parts.append(table_html(_metrics(rows)))
+    parts += [table_html(table) for table in tables]
     if facts:
-        parts.append(_table(ReportTable("This run", ("", ""), list(facts.items()))))
+        parts.append(table_html(ReportTable("This run", ("", ""), list(facts.items()))))
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -107,43 +113,31 @@ def _notes(rows: Sequence[RankingRow], lines: Sequence[str]) -> str:
     return "\n".join(paragraphs)
 
 
+def _contents(linked: Mapping[str, Chapter]) -> list[str]:
+    """Return links to the chapters; nothing where there are none."""
+    links = [f'<a href="#{escape(a)}">{escape(c.title)}</a>' for a, c in linked.items()]
+    return [f"<nav>{' '.join(links)}</nav>"] if links else []
+
+
 def _section(section: Section, unit: Unit) -> str:
     if section.title == GIVEN_UP:
-        head = _cell("pool", tag="th") + _cell("samples seen", "number", "th")
-        lines = [_cell(row.pool) + _cell(f"{row.stopped_at:,}", "number") for row in section.rows]
+        head = cell_html("pool", tag="th") + cell_html("samples seen", "number", "th")
+        lines = [
+            cell_html(row.pool) + cell_html(f"{row.stopped_at:,}", "number") for row in section.rows
+        ]
     else:
-        head = "".join(_cell(c.title(unit), _align(c), "th") for c in PAGE_COLUMNS)
+        head = "".join(cell_html(c.title(unit), _align(c), "th") for c in PAGE_COLUMNS)
         lines = ["".join(_ranking_cell(row, c, unit) for c in PAGE_COLUMNS) for row in section.rows]
-    return f"<h3>{escape(section.title)}</h3>\n{_grid(head, lines)}"
+    return f"<h3>{escape(section.title)}</h3>\n{grid_html(head, lines)}"
 
 
 def _ranking_cell(row: RankingRow, column: Column, unit: Unit) -> str:
     css = row.verdict if column.name == "verdict" else _align(column)
-    return _cell(column.text(row, unit), css)
+    return cell_html(column.text(row, unit), css)
 
 
 def _align(column: Column) -> str:
     return "number" if column.number else ""
-
-
-def _table(table: ReportTable) -> str:
-    lines = []
-    for row in table.rows:
-        if len(row) != len(table.header):
-            raise ValueError(f"table {table.title!r}: {row!r} is not as long as {table.header!r}")
-        lines.append("".join(_cell(cell, cell if cell in _VERDICTS else "") for cell in row))
-    head = "".join(_cell(name, tag="th") for name in table.header) if any(table.header) else ""
-    return f"<h2>{escape(table.title)}</h2>\n{_grid(head, lines)}"
-
-
-def _cell(text: str, css: str = "", tag: str = "td") -> str:
-    name = f' class="{escape(css)}"' if css else ""
-    return f"<{tag}{name}>{escape(text)}</{tag}>"
-
-
-def _grid(head: str, lines: Sequence[str]) -> str:
-    rows = "\n".join(f"<tr>{line}</tr>" for line in (head, *lines))
-    return f'<div class="wide"><table>{rows}</table></div>'
 
 
 def _metrics(rows: Sequence[RankingRow]) -> ReportTable:

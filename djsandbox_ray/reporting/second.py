@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from djsandbox_ray.records import ConfirmationRow, FlipRow
+from djsandbox_ray.reporting.blocks import ReportTable
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.report import ReportTable
 
 
 def confirmation_section(rows: Sequence[ConfirmationRow], unit: Unit) -> ReportTable:

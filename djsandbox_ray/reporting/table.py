@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from djsandbox_ray.records import RankingRow
+from djsandbox_ray.reporting.blocks import ReportTable
 from djsandbox_ray.reporting.ranking import COLUMNS, Unit, sections
-from djsandbox_ray.reporting.report import ReportTable
 
 _STYLES = {
     "better": "green",
@@ -21,14 +21,23 @@ _STYLES = {
 }
 
 
-def ranking_table(rows: Sequence[RankingRow], unit: Unit = Unit.PERCENT) -> Table:
+def ranking_table(
+    rows: Sequence[RankingRow], unit: Unit = Unit.PERCENT, title: str | None = None
+) -> Table:
     """Return the ranking as a table with a section each for pools and self-tests.
 
     Args:
         rows: the ranking, in any order.
         unit: what its changes are measured in.
+        title: shown above, as plain text.
     """
-    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table = Table(
+        title=None if title is None else Text(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
     for column in COLUMNS:
         table.add_column(
             column.title(unit),

@@ -6,7 +6,8 @@ sets itself, and has it checked as a whole (``checks.py``): names and references
 and targets (``targets.py``). ``runner.py`` runs it, job by job, each called with its
 ``arguments.py``, skipping what is done. ``run.py`` does so round by round: ``rounds.py`` says
 whether there is another, ``updates.py`` makes its configuration, ``state.py`` keeps ``run.json``.
-``plan.py`` says beforehand what will happen, and ``graph.py`` draws it.
+``publish.py`` sends what every job gave to the tracker, ``results.py`` prints what the run has come
+to. ``plan.py`` says beforehand what will happen, and ``graph.py`` draws it.
 
 The built-in workflows lie in ``builtin/``; ``docs/workflow_language.md`` describes the language.
 """

@@ -57,7 +57,8 @@ class FinishedRun:
             name: a pool's id; ``<job>:<id>`` where several jobs made different ones of that id.
 
         Raises:
-            BadInput: there is no such pool, or several, or one that is no set of rows.
+            BadInput: there is no such pool, or several, or one that is no set of rows or breaks a
+                policy.
         """
         made = [
             (job, pools, pool)
@@ -75,6 +76,10 @@ class FinishedRun:
             raise BadInput(
                 f"pool {name!r}: every trial shuffles the captions of its draw; its rows alone are "
                 "not what was trained on"
+            )
+        if pool.breaks:
+            raise BadInput(
+                f"pool {name!r} breaks a policy and is never exported: {'; '.join(pool.breaks)}"
             )
         return self._members(pools, pool)
 

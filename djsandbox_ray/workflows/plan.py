@@ -2,124 +2,89 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.hooks.execute.confirmation import ConfirmTrials
+from djsandbox_ray.hooks.execute.learning_rate import LearningRateTrials
 from djsandbox_ray.hooks.execute.trials import RunTrials, study
-from djsandbox_ray.hooks.hook import HOOKS, Context
+from djsandbox_ray.hooks.hook import HOOKS, Context, Hook
 from djsandbox_ray.hooks.model import configured_family
 from djsandbox_ray.hooks.study import Inputs
-from djsandbox_ray.ledger import CostPlan, check, plan_cost
 from djsandbox_ray.records import Dataset, Pools, Statistics
 from djsandbox_ray.reporting import Progress
-from djsandbox_ray.stats.operators import parse_process
 from djsandbox_ray.workflows.arguments import setting
+from djsandbox_ray.workflows.budget import whole_cost
 from djsandbox_ray.workflows.graph import draw
 from djsandbox_ray.workflows.jobs import Job, Workflow
 from djsandbox_ray.workflows.parameters import parameters, plain
 from djsandbox_ray.workflows.rounds import Round, conclude
 from djsandbox_ray.workflows.run import check_sources, open_round
 from djsandbox_ray.workflows.runner import finished_jobs
+from djsandbox_ray.workflows.stages import Stage, main_job, stages, total
 from djsandbox_ray.workflows.workflow import configured_workflow
-
-
-@dataclass(frozen=True)
-class _Trials:
-    """The trials of the main study."""
-
-    arms: int
-    listed: list[dict[str, Any]]
-    """One by one, where the pools are built already."""
 
 
 def make_plan(config: RunConfig) -> dict[str, Any]:
     """Return the plan as plain data.
 
-    While the pools are not built, every statistic is taken to be testable: an upper bound. Once
-    they are, the trials are listed one by one and those in the cache are known. Early stopping
-    only ever makes it less.
+    While the pools are not built, every statistic is taken to be testable, and every choice to take
+    as much as it may: upper bounds. Once they are, the trials of the main study are listed one by
+    one and those in the cache are known. Early stopping only ever makes it less.
+
+    Raises:
+        BadInput: a parameter that a job cannot use.
     """
     configured_workflow(config)
     check_sources(config)
     this, workflow, context, done = _current(config)
-    config, rounds = this.config, workflow.repeat.most if workflow.repeat else 1
-    trials = _trials(workflow, context, done)
-    arms = trials.arms if trials else 0
-    listed = trials.listed if trials else []
-    total = arms * config.trials.seeds
-    todo = total - sum(trial["cached"] for trial in listed)
-    confirmation = _confirmation(config) if trials else 0
-    second_rate = total if config.learning_rate_check else 0
-    flops = configured_family(config).flops_per_sample()
-    ahead = {"confirmation_trials": confirmation, "learning_rate_trials": second_rate}
-    finished = {job.hook for job in workflow.jobs if job.id in done}
-    more = sum(count for hook, count in ahead.items() if hook not in finished)
-    samples = (todo + more) * config.trials.budget
-    cost = cost_plan(config, rounds * (total + confirmation + second_rate), flops)
+    found = stages(workflow, context, done)
+    main = next((stage for stage in found if issubclass(stage.hook, RunTrials)), None)
+    listed = _listed(workflow, context, done)
+    cached = sum(trial["cached"] for trial in listed)
+    budget = this.config.trials.budget
+    left = [s.less(cached, budget) if s is main else s for s in found if not s.done]
+    ahead = total(left, configured_family(this.config).flops_per_sample())
+    trials = main.planned.trials if main else 0
+    cost = whole_cost(workflow, context, done)
     return {
         "name": this.run,
         "storage": context.storage.shown,
         "round": this.number,
-        "rounds": rounds,
+        "rounds": workflow.repeat.most if workflow.repeat else 1,
         "until": workflow.repeat.until if workflow.repeat else [],
         "jobs": [_job(job, job.id in done) for job in workflow.jobs],
-        "exact": bool(listed) or trials is None,
-        "pools": arms,
-        "trials": total,
-        "trials_to_run": todo,
-        "confirmation_trials": confirmation,
-        "learning_rate_trials": second_rate,
-        "samples_to_train": samples,
-        "flops_to_train": None if flops is None else samples * flops,
-        "cost": cost
-        and {
-            "m": cost.trials,
-            "r": cost.ratio,
-            "spent": cost.spent,
-            "full_trainings": cost.full_trainings,
-            "allowed": cost.allowed,
-            "explanation": cost.explanation(),
-        },
+        "exact": bool(listed) or main is None,
+        "pools": trials // this.config.trials.seeds,
+        "trials": trials,
+        "trials_to_run": 0 if main is None or main.done else trials - cached,
+        "confirmation_trials": _trials(found, ConfirmTrials),
+        "learning_rate_trials": _trials(found, LearningRateTrials),
+        "stages": [stage.to_json() for stage in found],
+        "samples_to_train": ahead.samples,
+        "flops_to_train": ahead.flops,
+        "cost": cost.to_json() if cost else None,
         "trial_list": listed,
     }
-
-
-def cost_plan(config: RunConfig, trials: int, flops: float | None) -> CostPlan | None:
-    """Return what trials would cost in full trainings, if the configuration says what one costs.
-
-    Args:
-        config: its section ``cost`` is the full training.
-        trials: how many.
-        flops: operations of training on one sample.
-    """
-    if config.cost is None:
-        return None
-    return plan_cost(
-        config.cost,
-        trials=trials,
-        trial_samples=config.trials.budget,
-        flops_per_sample=flops,
-    )
 
 
 def check_budget(config: RunConfig, over_budget: bool) -> None:
     """Refuse a run that costs more than the configuration allows.
 
     Raises:
-        PlanRefused: 1 + m r > M, and nobody said that it may.
+        PlanRefused: 1 + m r > M, or it cannot be bounded, and nobody said that it may.
     """
     if config.cost is None:
         return
-    made = make_plan(config)
-    flops = configured_family(config).flops_per_sample()
-    kinds = ("trials", "confirmation_trials", "learning_rate_trials")
-    cost = cost_plan(config, made["rounds"] * sum(made[kind] for kind in kinds), flops)
+    check_sources(config)
+    _, workflow, context, done = _current(config)
+    cost = whole_cost(workflow, context, done)
     if cost is not None:
-        check(cost, over_budget)
+        cost.check(over_budget)
 
 
 def _current(config: RunConfig) -> tuple[Round, Workflow, Context, dict[str, Any]]:
@@ -164,47 +129,37 @@ def _job(job: Job, done: bool) -> dict[str, Any]:
     }
 
 
-def _trials(workflow: Workflow, context: Context, done: dict[str, Any]) -> _Trials | None:
-    """Return the trials of the main study, if the workflow has one."""
-    config = context.config
-    job = next((job for job in workflow.jobs if issubclass(HOOKS.get(job.hook), RunTrials)), None)
+def _listed(workflow: Workflow, context: Context, done: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the trials of the main study one by one, once its pools are built."""
+    job = main_job(workflow)
     if job is None:
-        return None
+        return []
     inputs = {name: done.get(reference.job) for name, reference in job.references.items()}
     dataset, evaluation, statistics, pools = map(
         inputs.get, ("dataset", "evaluation", "statistics", "pools")
     )
-    if (
+    if not (
         isinstance(dataset, Dataset)
         and isinstance(evaluation, Dataset)
         and isinstance(statistics, Statistics)
         and isinstance(pools, Pools)
     ):
-        found = study(RunTrials(context), Inputs(dataset, evaluation, statistics, pools))
-        given_up = found.given_up
-        return _Trials(
-            len(pools.pools),
-            [
-                {
-                    "trial": spec.id,
-                    "pool": spec.pool,
-                    "seed": spec.seed,
-                    "cached": spec.id in found.settled or spec.pool in given_up,
-                }
-                for spec in found.specs
-            ],
-        )
-    keys = sum(len(spec.keys) for spec in parse_process(config.operators))
-    buckets = keys * config.pools.buckets
-    controls = config.pools.control_count(buckets)
-    return _Trials(buckets + controls + 2 * config.pools.self_tests, [])
+        return []
+    found = study(RunTrials(context), Inputs(dataset, evaluation, statistics, pools))
+    given_up = found.given_up
+    return [
+        {
+            "trial": spec.id,
+            "pool": spec.pool,
+            "seed": spec.seed,
+            "cached": spec.id in found.settled or spec.pool in given_up,
+        }
+        for spec in found.specs
+    ]
 
 
-def _confirmation(config: RunConfig) -> int:
-    """Return the most trials that the second look can take."""
-    settings = config.confirm
-    seeds = settings.seeds or config.trials.seeds
-    return (settings.top + settings.controls) * seeds if settings.top else 0
+def _trials(found: Sequence[Stage], hook: type[Hook]) -> int:
+    return sum(stage.planned.trials for stage in found if issubclass(stage.hook, hook))
 
 
 def plan_table(made: dict[str, Any]) -> Text:
@@ -212,19 +167,34 @@ def plan_table(made: dict[str, Any]) -> Text:
     bound = "" if made["exact"] else " at most (not all statistics need be testable)"
     flops = made["flops_to_train"]
     hits = made["trials"] - made["trials_to_run"]
+    unknown = any(stage["samples"] is None for stage in made["stages"])
+    more = ", and what is not known yet" if unknown else ""
     lines = [
         f"{made['name']} in {made['storage']}",
         f"pools   {made['pools']}{bound}, controls and self-tests included",
         f"trials  {made['trials']}: {hits} found in the cache or given up, "
-        f"{made['trials_to_run']} to run, "
-        f"at most {made['confirmation_trials']} to confirm and "
-        f"{made['learning_rate_trials']} at a second learning rate",
-        f"samples {made['samples_to_train']:,} to train on, less what early stopping saves",
+        f"{made['trials_to_run']} to run",
+        f"samples {made['samples_to_train']:,} to train on, less what early stopping saves{more}",
         f"compute {'not counted' if flops is None else f'{flops:.3g} floating-point operations'}",
     ]
     if made["rounds"] > 1:
         until = ", ".join(made["until"])
         lines.insert(1, f"round   {made['round'] + 1} of at most {made['rounds']}, until {until}")
+    if made["stages"]:
+        lines += ["", "jobs that train, with what each takes at most:", *_stage_lines(made)]
     if made["cost"] is not None:
         lines += ["", *made["cost"]["explanation"].split("\n")]
     return Text("\n".join([*lines, "", *draw(made["jobs"])]))
+
+
+def _stage_lines(made: dict[str, Any]) -> list[str]:
+    done = {job["job"] for job in made["jobs"] if job["done"]}
+    named = max(len(stage["job"]) for stage in made["stages"])
+    counts = [f"{stage['trials']:,}" for stage in made["stages"]]
+    wide = max(map(len, counts))
+    lines = []
+    for stage, count in zip(made["stages"], counts, strict=True):
+        samples = stage["unknown"] or f"{stage['samples']:,} samples"
+        state = "done" if stage["job"] in done else "to do"
+        lines.append(f"  {stage['job']:<{named}}  {state:<5}  {count:>{wide}} trials  {samples}")
+    return lines

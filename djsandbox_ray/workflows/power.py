@@ -104,7 +104,7 @@ def _find(storage: Storage, name: str, comparable: Any) -> tuple[str, NoiseFloor
 
 def _design(config: RunConfig) -> Design:
     keys = sum(len(spec.keys) for spec in parse_process(config.operators))
-    buckets = keys * config.pools.buckets
+    buckets = keys * config.pools.buckets + len(config.pools.extra)
     return Design(
         pools=buckets + 2 * config.pools.self_tests,
         controls=config.pools.control_count(buckets),

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import shlex
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from djsandbox_ray import hooks  # noqa: F401 - the hooks register themselves
-from djsandbox_ray.analysis.confirmation import read_confirmation
-from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.cluster import check_placeable, connect
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.ledger import from_json, total
-from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.records import Confirmation, Dataset, Ledger, Ranking, Report
-from djsandbox_ray.reporting import (
-    Progress,
-    Unit,
-    confirmation_section,
-    costs_table,
-    notes,
-    ranking_table,
-    section_table,
-)
+from djsandbox_ray.reporting import Progress
 from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import TRACKERS, DatasetInput, Recorded, RunInfo
+from djsandbox_ray.tracking import TRACKERS, Recorded, RunInfo
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.strategies.share import check_settings
 from djsandbox_ray.workflows.jobs import Workflow
+from djsandbox_ray.workflows.publish import publish
+from djsandbox_ray.workflows.results import print_results
 from djsandbox_ray.workflows.rounds import Round, conclude
 from djsandbox_ray.workflows.runner import run_workflow
 from djsandbox_ray.workflows.state import RunState
@@ -92,7 +77,7 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
             ok = True
         finally:
             state.end(ok)
-    _print_results(console, config, done)
+    print_results(console, config, done.context, done.outputs, done.unsent)
     return done.outputs
 
 
@@ -125,7 +110,7 @@ def _run_round(workflow: Workflow, context: Context) -> tuple[dict[str, Any], in
     ok = False
     try:
         context.tracker.start(_run_info(context))
-        outputs = run_workflow(workflow, context, partial(_publish, context))
+        outputs = run_workflow(workflow, context, partial(publish, context))
         ok = True
     finally:
         unsent = context.tracker.finish(ok)
@@ -185,73 +170,3 @@ def _run_info(context: Context) -> RunInfo:
         },
         tags={"stage": "run", "dataset": config.dataset.type},
     )
-
-
-def _publish(context: Context, output: Any) -> None:
-    """Send what a job gave to the tracker; what was sent before changes nothing."""
-    tracker, storage = context.tracker, context.storage
-    if isinstance(output, Dataset):
-        tracker.dataset(DatasetInput(output.id, output.id, output.table, output.rows))
-    if isinstance(output, Ranking):
-        data = storage.read_bytes(output.path)
-        tracker.artifact("ranking.csv", data)
-        verdicts = Counter(row.verdict for row in read_csv(data.decode()))
-        shown = ("better", "worse", "undecided", "stopped", "failed")
-        tracker.metrics({f"pools_{verdict}": float(verdicts[verdict]) for verdict in shown})
-    if isinstance(output, Confirmation):
-        tracker.artifact("confirmation.csv", storage.read_bytes(output.path))
-    if isinstance(output, Ledger):
-        tracker.artifact("ledger.json", storage.read_bytes(output.path))
-        spent = total(from_json(storage.read_json(output.path)))
-        costs = {
-            "cost_samples": float(spent.samples),
-            "cost_flops": spent.flops,
-            "cost_cpu_seconds": spent.cpu_seconds,
-            "cost_gpu_seconds": spent.gpu_seconds,
-            "cost_wall_seconds": spent.wall_seconds,
-        }
-        tracker.metrics({name: value for name, value in costs.items() if value is not None})
-    if isinstance(output, Report):
-        tracker.artifact("report.html", storage.read_bytes(output.path))
-        tracker.artifact("figures/ranking.png", storage.read_bytes(output.figure))
-
-
-def _print_results(console: Console, config: RunConfig, done: Done) -> None:
-    """Print the verdicts, what to know of them, what they cost, and where all of it is."""
-    storage, tracker = done.context.storage, done.context.tracker
-    unit = Unit.of(config.evaluation.aggregate)
-    found = {type(output): output for output in done.outputs.values()}
-    if isinstance(ranking := found.get(Ranking), Ranking):
-        rows = read_csv(storage.read_bytes(ranking.path).decode())
-        console.print()
-        console.print(ranking_table(rows, unit))
-        _print_lines(console, notes(rows))
-    if isinstance(report := found.get(Report), Report):
-        _print_lines(console, report.summary)
-    if isinstance(confirmation := found.get(Confirmation), Confirmation):
-        confirmed = read_confirmation(storage.read_bytes(confirmation.path).decode())
-        console.print()
-        console.print(section_table(confirmation_section(confirmed, unit)))
-    if isinstance(ledger := found.get(Ledger), Ledger):
-        console.print()
-        console.print(costs_table(from_json(storage.read_json(ledger.path))))
-    if isinstance(report, Report):
-        places = {"report ": report.path, "picture": report.figure}
-        shown = [f"{name} {storage.uri(path)}" for name, path in places.items()]
-        _print_lines(console, map(without_secrets, shown))
-    if tracker.ui_command:
-        _print_lines(console, [f"runs    {tracker.ui_command}"])
-    if done.unsent:
-        again = f"djsandbox sync {config.name} --storage {shlex.quote(storage.shown)}"
-        _print_lines(
-            console,
-            [
-                f"{done.unsent} records could not be sent to the tracker; the same command sends "
-                f"them, and so does: {again}"
-            ],
-        )
-
-
-def _print_lines(console: Console, lines: Iterable[str]) -> None:
-    for line in lines:
-        console.print(Text(line), soft_wrap=True)

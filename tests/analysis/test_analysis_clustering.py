@@ -1,26 +1,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from djsandbox_ray.analysis.clustering import (
-    Candidate,
-    best_of_each,
-    candidates,
-    distances,
-    ward,
-)
+from djsandbox_ray.analysis.candidates import Candidate
+from djsandbox_ray.analysis.clustering import best_of_each, distances, ward
 from djsandbox_ray.analysis.correlation import correlate
 from djsandbox_ray.analysis.profiles import metric_profiles
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import (
-    ConfirmationRow,
     Pool,
     PoolKind,
-    RankingRow,
     RungReport,
     TrialRecord,
     TrialSpec,
@@ -96,63 +88,6 @@ def test_what_cannot_be_clustered_is_refused() -> None:
         ward(correlate(["a", "flat"], [values * [1, 0]]), 2, absolute=True)
     with pytest.raises(BadInput, match="nothing to cluster"):
         ward(one.of([]), 2, absolute=True)
-
-
-def ranked(pool: str, change: float, verdict: str, shrunken: float = math.nan) -> RankingRow:
-    statistic, bucket = pool.split("/")
-    return RankingRow(
-        rank=1,
-        pool=pool,
-        kind=PoolKind.BUCKET,
-        statistic=statistic,
-        bucket=bucket,
-        change=change,
-        std=0.01,
-        low=change - 0.1,
-        high=change + 0.1,
-        p=0.01,
-        q=0.02,
-        verdict=verdict,
-        seeds=3,
-        failed=0,
-        shrunken=shrunken,
-    )
-
-
-def again(pool: str, confirmed: float, verdict: str) -> ConfirmationRow:
-    return ConfirmationRow(pool, 0.2, 0.1, 0.3, 0.15, confirmed, 0.0, 0.2, verdict, 3)
-
-
-def test_the_second_study_has_the_last_word() -> None:
-    test = replace(ranked("a/low", 1.0, "better"), kind=PoolKind.SELF_TEST)
-    rows = [
-        ranked("a/high", 0.3, "better", 0.2),
-        ranked("b/low", 0.25, "better", 0.2),
-        ranked("c/low", 0.5, "better", 0.4),
-        ranked("d/low", 0.1, "undecided"),
-        ranked("e/low", 0.1, "better"),
-        test,
-    ]
-    seconds = [
-        again("a/high", 0.1, "better"),
-        again("b/low", 0.01, "undecided"),
-        again("e/low", -0.3, "worse"),
-    ]
-    found = candidates(rows, seconds, only_confirmed=True)
-    assert [(item.pool, item.effect, item.confirmed, item.unfit) for item in found] == [
-        ("a/high", 0.1, True, ""),
-        ("b/low", 0.2, False, "is undecided in the second look"),
-        ("c/low", 0.4, False, "has had no second look"),
-        ("d/low", 0.1, False, "was not called better, but undecided"),
-        ("e/low", 0.1, False, "is worse in the second look"),
-    ]
-    assert min(found, key=lambda item: item.order).pool == "a/high"
-    lenient = candidates(rows, seconds, only_confirmed=False)
-    assert [item.pool for item in lenient if not item.unfit] == ["a/high", "b/low", "c/low"]
-    assert {item.unfit for item in candidates(rows, [], only_confirmed=True)} == {
-        "has had no second look",
-        "was not called better, but undecided",
-    }
 
 
 def test_best_of_each_cluster_or_why_not() -> None:

@@ -16,9 +16,10 @@ from rich.console import Console
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.hooks.execute.trials import RunTrials
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.pools.build import construct
-from djsandbox_ray.records import Dataset, Pools, RungReport, Statistics
+from djsandbox_ray.records import Dataset, PoolKind, Pools, RungReport, Statistics, Trials
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.sections import Component
 from djsandbox_ray.storage import Storage
@@ -96,3 +97,10 @@ def first_pools(context: Context) -> Pools:
     lance.write_dataset(split, storage.uri(EVALUATION.table), mode="overwrite")
     pools = Pools("pools-first", path, built.pools, built.size, built.draw_size, built.eligible, 0)
     return replace(pools, contrast=built.contrast)
+
+
+def train_controls(context: Context, pools: Pools) -> Trials:
+    """Train as much of the first study as makes the unit of what follows: its controls."""
+    controls = tuple(pool for pool in pools.pools if pool.kind is PoolKind.CONTROL)
+    study = replace(pools, pools=controls)
+    return RunTrials(context).run(TRAIN, EVALUATION, STATISTICS, study)

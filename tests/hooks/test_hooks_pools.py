@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,15 +9,15 @@ from planted_world import ROWS, TRAIN, context_of, values
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.probe.pools import BuildPools
-from djsandbox_ray.pools import EXCLUDED
+from djsandbox_ray.pools import EXCLUDED, from_json, to_json
 from djsandbox_ray.records import Leak, Pools, Statistic, Statistics
 from djsandbox_ray.storage import Storage
 
 LEAKED = np.array([3, 8], dtype=np.int64)
 
 
-def build(storage: Storage, *within: dict[str, object]) -> tuple[Pools, str]:
-    context, said = context_of(storage, pools={"within": list(within)})
+def build(storage: Storage, *within: dict[str, object], **sections: Any) -> tuple[Pools, str]:
+    context, said = context_of(storage, pools={"within": list(within)}, **sections)
     rows = np.arange(ROWS)
     storage.write_table("stats.parquet", pa.table({"row_id": rows, **values()}))
     storage.write_table("leaks.parquet", pa.table({"row_id": LEAKED}))
@@ -46,3 +48,13 @@ def test_without_ranges_only_leaks_are_kept_out(storage: Storage) -> None:
 def test_an_unknown_statistic_is_an_error(storage: Storage) -> None:
     with pytest.raises(BadInput, match=r"unknown statistic 'aa'; did you mean 'a'\?"):
         build(storage, {"statistic": "aa", "low": 0})
+
+
+def test_pools_that_break_a_policy_are_marked(storage: Storage) -> None:
+    policy = {"statistic": "a", "above": float(np.quantile(values()["a"], 0.9)), "share": 0.05}
+    pools, said = build(storage, policies=[policy])
+    marked = {pool.id for pool in pools.pools if pool.breaks}
+    assert "a/high" in marked
+    assert not {"a/low", "a/middle"} & marked
+    assert "pools: a/high breaks a policy: a: " in said
+    assert from_json(to_json(pools)) == pools

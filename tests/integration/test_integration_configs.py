@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from djsandbox_ray.dataset.table import SampleTable
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +60,73 @@ def test_demo_finds_the_planted_defects(tmp_path: Path) -> None:
         assert shares.loc[f"{statistic}/low", defect] == 0
     assert shares.loc["image_text_similarity/high", "mismatched"] < 5
     assert shares.loc["image_text_similarity/low", "mismatched"] > 50
+
+
+def test_probe_analyze_refine_finds_the_planted_truth(tmp_path: Path) -> None:
+    ranking, run = _run("configs/probe_analyze_refine.yaml", tmp_path)
+    verdict = ranking["verdict"]
+    assert set(ranking.index[verdict == "better"]) == {
+        "image_text_similarity/high",
+        "image_sizes/high",
+    }
+    both = "image_text_similarity/high&image_sizes/high"
+    combined = pd.read_csv(run / "combination_ranking.csv", index_col="pool")
+    assert combined.index[0] == both
+    assert combined.loc[both, "verdict"] == "better"
+    # Wrong captions mask what good images are worth: together they do more than apart.
+    effects = pd.read_csv(run / "interactions.csv").query("kind == 'interaction'")
+    assert effects["verdict"].tolist() == ["helps"]
+    accepted = json.loads((run / "acceptance.json").read_text())
+    assert accepted["differing"] == 0
+    kept = _kept_by_recipe(tmp_path, run)
+    assert accepted["kept"] == kept["kept"].sum()
+    clean = kept["defect"] == "clean"
+    assert kept[clean]["kept"].mean() >= 0.9
+    assert kept[~clean]["kept"].mean() <= 0.2
+    assert "## Do combinations help" in (run / "insights.md").read_text()
+    repetition = pd.read_csv(run / "repetition.csv")
+    assert set(repetition["strategy"]) == {"repeat", "expand", "random"}
+    assert (repetition.groupby("factor")["samples"].nunique() == 1).all()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for words in _commands_of_the_docs(tmp_path):
+        command = [sys.executable, "-m", "djsandbox_ray", *words]
+        done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
+    assert (elsewhere / "recipe.yaml").read_bytes() == next(
+        (run / "recipes").glob("*.yaml")
+    ).read_bytes()
+    assert list((elsewhere / "kept").glob("*.tar"))
+
+
+def _commands_of_the_docs(storage: Path) -> list[list[str]]:
+    """Return what docs/workflow.md shows for the finished run, in that storage."""
+    text = (ROOT / "docs" / "workflow.md").read_text()
+    lines = [line.split("#")[0] for line in text.splitlines() if line.startswith("djsandbox ")]
+    shown = [shlex.split(line)[1:] for line in lines if " run " not in line]
+    return [
+        [word.replace("sandbox/", f"{storage}/") for word in words] + ["--storage", str(storage)]
+        for words in shown
+    ]
+
+
+def _kept_by_recipe(storage: Path, run: Path) -> pd.DataFrame:
+    """Return what the generator says of every row, and whether the recipe's ranges keep it."""
+    (recipe,) = (run / "recipes").glob("*.evidence.json")
+    evidence = json.loads(recipe.read_text())
+    home = storage / "datasets" / evidence["dataset"]["id"]
+    table = SampleTable(str(home / "samples.lance"))
+    metas = table.scan(0, table.rows, ["meta"])["meta"].to_pylist()
+    rows = pd.DataFrame({"defect": [json.loads(meta)["defect"] for meta in metas], "kept": True})
+    tables = [pd.read_parquet(p).set_index("row_id") for p in (home / "stats").glob("*.parquet")]
+    statistics = pd.concat(tables, axis=1)
+    for limits in evidence["retention"]["ranges"]:
+        values = statistics[limits["statistic"]]
+        low, high = limits["low"], limits["high"]
+        rows["kept"] &= (values >= low if low is not None else True) & (
+            values <= high if high is not None else True
+        )
+    return rows
 
 
 def test_several_workers_train_every_trial_under_deepspeed(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from djsandbox_ray.records import (
     RepetitionRow,
     SurrogateRow,
 )
-from djsandbox_ray.reporting.insights import Findings, insights_markdown
+from djsandbox_ray.reporting.blocks import Sentences
+from djsandbox_ray.reporting.insights import Findings, insights_chapter, insights_markdown
 from djsandbox_ray.reporting.ranking import Unit
 
 
@@ -146,3 +147,22 @@ def test_strategies_are_compared_at_equal_samples() -> None:
     told = section(insights_markdown("run", found), "Repetition against fresh data")
     assert "At 4000 samples seen (x4): repeat +40.00 % [+30.00, +50.00], expand +60.00 %" in told
     assert "It pays up to x4." in told
+
+
+def test_the_page_becomes_a_chapter_with_every_sentence() -> None:
+    text = insights_markdown("run", FOUND)
+    chapter = insights_chapter(text)
+    assert not chapter.lines
+    told = [(block.title, list(block.lines)) for block in chapter.blocks]  # type: ignore[union-attr]
+    assert [title for title, _ in told] == [
+        line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")
+    ]
+    sentences = [line[2:] for line in text.splitlines() if line.startswith("- ")]
+    assert [line for _, lines in told for line in lines] == sentences
+
+
+def test_a_page_that_somebody_has_edited_loses_nothing() -> None:
+    chapter = insights_chapter("# Title\nread this\n\n## Twice\n- one\n\n## Twice\nplain - two\n")
+    assert chapter.lines == ["read this"]
+    assert chapter.blocks == [Sentences("Twice", ["one"]), Sentences("Twice", ["plain - two"])]
+    assert insights_chapter("").blocks == []

@@ -43,6 +43,12 @@ def test_a_failed_self_test_comes_first(broken):
     assert second.startswith("1 similarity/high")
 
 
+def test_a_title_is_only_text(rows):
+    table = ranking_table(rows, Unit.PERCENT, "Pools [bold]of a & b[/bold]")
+    assert "Pools [bold]of a & b[/bold]" in show(table)
+    assert "None" not in render(rows)
+
+
 def test_units():
     assert Unit.of("standardized") is Unit.SD
     assert Unit.of("pooled") is Unit.of("mean_relative") is Unit.PERCENT

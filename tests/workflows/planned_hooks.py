@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import lance
@@ -15,7 +16,7 @@ from djsandbox_ray.hooks.execute.trials import RunTrials
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
-from djsandbox_ray.records import Dataset, Pools, Statistics
+from djsandbox_ray.records import Choice, Dataset, Pools, Statistics
 from djsandbox_ray.trials.family import ModelFamily
 
 ROWS = 400
@@ -66,6 +67,24 @@ class SomePools(Hook):
             seed=self.config.pools.seed,
             not_testable=built.not_testable,
         )
+
+
+class Chosen(Hook):
+    """A user's own way to choose, which does not say how much it takes."""
+
+    def run(self, pools: Pools, names: list[str]) -> Choice | None:
+        return Choice(content_id("choice", names), tuple(names), "") if names else None
+
+
+@dataclass(frozen=True)
+class Size:
+    id: str
+    rows: int
+
+
+class Measured(Hook):
+    def run(self) -> Size:
+        return Size("size", 7)
 
 
 class MyTrials(RunTrials):

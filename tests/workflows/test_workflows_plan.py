@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import PlanRefused
+from djsandbox_ray.errors import BadInput, PlanRefused
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.reporting import Progress
 from djsandbox_ray.storage import Storage
@@ -68,9 +68,63 @@ def trials(hook: str = "trials") -> list[dict[str, Any]]:
     return [*BEFORE, {"id": "train", "hook": hook, "with": INPUTS}]
 
 
-def do_before(config: MakeConfig) -> None:
+SECOND_LOOK = [
+    {
+        "id": "ranks",
+        "hook": "ranking",
+        "with": {"pools": "${cut.output}", "trials": "${train.output}"},
+    },
+    {
+        "id": "again",
+        "hook": "confirmation_pools",
+        "with": {"pools": "${cut.output}", "ranking": "${ranks.output}"},
+    },
+    {
+        "id": "look",
+        "hook": "confirmation_trials",
+        "with": {**INPUTS, "pools": "${again.output}"},
+    },
+]
+PYRAMID = {**INPUTS, "pools": "${pyramid.output}"}
+SECOND = {**PYRAMID, "ranking": None, "first": "${train.output}"}
+
+
+def longer(choice: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a workflow that trains in every way; a job chooses what is combined."""
+    both = {"pools": "${cut.output}", "choice": "${choice.output}"}
+    scaling = {**PYRAMID, "ranking": None, "budgets": [0.5, 2.0], "arms": 4}
+    search = {**INPUTS, "choice": "${choice.output}", "ranking": "${ranks.output}"}
+    search |= {"first": "${train.output}", "proposals": 3, "seeds": 2}
+    lookup = {"pools": "${cut.output}", "trials": "${train.output}"}
+    return [
+        *BEFORE,
+        {"id": "choice", **choice},
+        {"id": "pyramid", "hook": "combine", "with": {**both, "minimum": 10}},
+        {"id": "train", "hook": "trials", "with": INPUTS},
+        {"id": "ranks", "hook": "ranking", "with": lookup},
+        {"id": "combined", "hook": "combination_trials", "with": PYRAMID},
+        {"id": "repeated", "hook": "repetition", "with": {**SECOND, "factors": [3, 1, 3]}},
+        {"id": "scaled", "hook": "scaling", "with": scaling},
+        {"id": "searched", "hook": "search", "with": search},
+    ]
+
+
+def chosen(*names: str) -> dict[str, Any]:
+    given = {"pools": "${cut.output}", "names": list(names)}
+    return {"hook": "planned_hooks:Chosen", "with": given}
+
+
+def changed(config: RunConfig, **sections: Any) -> RunConfig:
+    return RunConfig.model_validate({**config.model_dump(mode="json", by_alias=True), **sections})
+
+
+def counts(made: dict[str, Any]) -> dict[str, tuple[int, int | None]]:
+    return {stage["job"]: (stage["trials"], stage["samples"]) for stage in made["stages"]}
+
+
+def do_before(config: MakeConfig, jobs: list[dict[str, Any]] = BEFORE) -> None:
     """Run all jobs up to the trials."""
-    made = config(BEFORE)
+    made = config(jobs)
     context = open_context(made, Progress(Console(file=StringIO())))
     run_workflow(configured_workflow(made), context, lambda output: None)
 
@@ -119,6 +173,7 @@ def test_once_there_are_pools_the_plan_is_exact_whatever_the_jobs_are_called(
         "parameters": {},
         "changed": [],
     }
+    assert made["stages"] == [{"job": "train", "trials": 20, "samples": 2000, "unknown": ""}]
     json.dumps(made, allow_nan=False)
 
 
@@ -153,6 +208,7 @@ def test_a_workflow_without_trials_trains_nothing(config: MakeConfig) -> None:
     made = make_plan(config(BEFORE))
     assert made["exact"] is True
     assert (made["pools"], made["trials"], made["samples_to_train"]) == (0, 0, 0)
+    assert made["stages"] == []
 
 
 def test_a_family_that_cannot_count_says_so(config: MakeConfig) -> None:
@@ -176,10 +232,11 @@ def test_the_table_says_what_is_done(config: MakeConfig) -> None:
 def test_a_plan_counts_the_second_look_and_what_it_costs_in_full_trainings(
     config: MakeConfig, storage: Storage
 ) -> None:
-    made_of = config(trials()).model_dump(mode="json", by_alias=True)
-    made_of |= {"confirm": {"top": 2, "controls": 5, "seeds": 3}}
-    made_of |= {"cost": {"full_trainings": 5, "full_samples": 1000}}
-    planned = RunConfig.model_validate(made_of)
+    planned = changed(
+        config([*trials(), *SECOND_LOOK]),
+        confirm={"top": 2, "controls": 5, "seeds": 3},
+        cost={"full_trainings": 5, "full_samples": 1000},
+    )
     made = make_plan(planned)
     assert made["confirmation_trials"] == (2 + 5) * 3
     assert made["cost"]["m"] == 26 + 21
@@ -189,3 +246,140 @@ def test_a_plan_counts_the_second_look_and_what_it_costs_in_full_trainings(
     with pytest.raises(PlanRefused, match="m = 47 trials"):
         check_budget(planned, over_budget=False)
     check_budget(planned, over_budget=True)
+
+
+def test_before_anything_is_done_every_statistic_may_be_combined(config: MakeConfig) -> None:
+    made = make_plan(config(longer(chosen("length/low"))))
+    assert counts(made) == {
+        "train": (26, 2600),
+        # Two statistics: 3 combinations and 5 controls, with two seeds each.
+        "combined": (16, 1600),
+        # Three strategies, two factors, two seeds; of 10 rows a third is in a pool, 2 in a draw.
+        "repeated": (12, 3 * 2 * (1 + 3) * 2),
+        "scaled": (20, 5 * 2 * (50 + 200)),
+        # Three proposals of two seeds; the best and at most 8 controls with two seeds.
+        "searched": (6 + 18, 2400),
+    }
+    assert made["samples_to_train"] == 2600 + 1600 + 48 + 2500 + 2400
+    assert made["flops_to_train"] == 2.5 * made["samples_to_train"]
+    assert (made["trials"], made["confirmation_trials"]) == (26, 0)
+
+
+def test_what_is_there_already_makes_the_bounds_smaller(config: MakeConfig) -> None:
+    jobs = longer(chosen("length/low"))
+    do_before(config, jobs[:6])
+    made = make_plan(config(jobs))
+    # One combination, 5 controls; draws of half a bucket of 133 rows, and of the combination.
+    assert counts(made) == {
+        "train": (20, 2000),
+        "combined": (12, 1200),
+        "repeated": (12, 3 * 2 * (1 + 3) * 66),
+        "scaled": (20, 2500),
+        "searched": (24, 2400),
+    }
+
+
+def test_where_nothing_was_chosen_nothing_is_combined(config: MakeConfig) -> None:
+    jobs = longer(chosen())
+    do_before(config, jobs[:6])
+    assert counts(make_plan(config(jobs))).keys() == {"train", "searched"}
+
+
+def test_a_choice_of_the_best_takes_no_more_than_it_is_told(config: MakeConfig) -> None:
+    best = {"pools": "${cut.output}", "ranking": "${ranks.output}", "confirmation": None, "top": 1}
+    *before, choice, pyramid, train, ranks = longer({"hook": "top_k", "with": best})[:8]
+    jobs = [*before, train, ranks, choice, pyramid, *longer({})[8:9]]
+    assert counts(make_plan(config(jobs)))["combined"] == (2 * (1 + 5), 1200)
+
+
+def test_the_cost_is_that_of_all_samples_however_long_the_trials_are(config: MakeConfig) -> None:
+    jobs = longer(chosen("length/low"))
+    dear = changed(config(jobs), cost={"full_trainings": 10, "full_samples": 1000})
+    made = make_plan(dear)
+    samples = sum(stage["samples"] for stage in made["stages"])
+    assert made["cost"]["m"] == sum(stage["trials"] for stage in made["stages"]) == 98
+    assert 1 + samples / 1000 <= made["cost"]["spent"] <= 1 + samples / 1000 + 0.1
+    with pytest.raises(PlanRefused, match="m = 98 trials"):
+        check_budget(dear, over_budget=False)
+    check_budget(changed(dear, cost={"full_trainings": 11, "full_samples": 1000}), False)
+
+
+def test_controls_that_are_trained_first_are_counted_once(config: MakeConfig) -> None:
+    noise = {"id": "noise", "hook": "noise", "with": INPUTS}
+    assert counts(make_plan(config([*BEFORE, noise]))) == {"noise": (10, 1000)}
+    assert counts(make_plan(config([*trials(), noise]))) == {"train": (26, 2600)}
+
+
+def test_what_cannot_be_counted_yet_is_said_and_refused(config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text("{}")
+    jobs = longer(chosen("length/low"))
+    data = {"type": "jsonl", "path": str(tmp_path / "data.jsonl")}
+    cost = {"full_trainings": 1000, "full_samples": 1000}
+    planned = changed(config(jobs), dataset=data, cost=cost)
+    made = make_plan(planned)
+    assert counts(made)["repeated"] == (12, None)
+    assert made["cost"]["allowed"] is False
+    json.dumps(made, allow_nan=False)
+    console = Console(file=StringIO(), width=200)
+    console.print(plan_table(made))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "to train on, less what early stopping saves, and what is not known yet" in shown
+    assert "  repeated  to do  12 trials  how many rows a trial draws is not known" in shown
+    with pytest.raises(PlanRefused, match="cannot be bounded: repeated: how many rows a trial"):
+        check_budget(planned, over_budget=False)
+    check_budget(planned, over_budget=True)
+    check_budget(changed(planned, pools={"size": 100}), over_budget=False)
+
+
+def test_a_number_that_a_job_has_yet_to_find_is_not_known(config: MakeConfig) -> None:
+    jobs = longer(chosen("length/low"))
+    jobs[7:7] = [{"id": "measure", "hook": "planned_hooks:Measured"}]
+    (repeated,) = [job for job in jobs if job["id"] == "repeated"]
+    repeated["with"] |= {"unit": "${measure.output.rows}"}
+    (stage,) = [s for s in make_plan(config(jobs))["stages"] if s["job"] == "repeated"]
+    assert stage["unknown"] == "its unit is not known before 'measure' has run"
+    assert stage["samples"] is None
+    do_before(config, jobs[:8][-1:])
+    assert counts(make_plan(config(jobs)))["repeated"] == (12, 3 * 2 * (1 + 3) * 7)
+
+
+def test_parameters_that_no_training_could_use_are_found_by_the_plan(config: MakeConfig) -> None:
+    jobs = longer(chosen("length/low"))
+    (scaled,) = [job for job in jobs if job["id"] == "scaled"]
+    scaled["with"] |= {"budgets": [0.0]}
+    with pytest.raises(BadInput, match="scaling: budgets are"):
+        make_plan(config(jobs))
+
+
+def test_pools_of_builders_are_counted_where_their_number_is_known(config: MakeConfig) -> None:
+    extra = [{"type": "range", "name": "short", "statistic": "text_len", "high": 5}]
+    made = make_plan(changed(config(trials()), pools={"extra": extra}))
+    assert made["pools"] == 2 * 3 + 1 + 5 + 2
+    assert made["stages"][0]["unknown"] == ""
+
+
+def test_rounds_may_cost_as_much_as_the_first_each(config: MakeConfig) -> None:
+    made_of = config(trials()).model_dump(mode="json", by_alias=True)
+    repeat = {
+        "until": ["cut.size > 1e9"],
+        "most": 3,
+        "update": {"pools.seed": "${cut.output.seed}"},
+    }
+    workflow = {"jobs": trials(), "repeat": repeat}
+    cost = {"full_trainings": 100, "full_samples": 1000}
+    planned = RunConfig.model_validate({**made_of, "workflow": workflow, "cost": cost})
+    assert make_plan(planned)["cost"]["m"] == 3 * 26
+    do_before(lambda jobs: changed(planned, workflow={"jobs": jobs}))
+    made = make_plan(planned)
+    assert made["trials"] == 20
+    assert made["cost"]["m"] == 20 + 2 * 26, "of further rounds nothing is known"
+
+
+def test_the_table_has_a_line_for_every_job_that_trains(config: MakeConfig) -> None:
+    do_before(config)
+    console = Console(file=StringIO(), width=100)
+    console.print(plan_table(make_plan(config(longer(chosen("length/low"))))))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    start = lines.index("jobs that train, with what each takes at most:")
+    assert lines[start + 1] == "  train     to do  20 trials  2,000 samples"
+    assert lines[start + 4] == "  scaled    to do  20 trials  2,500 samples"

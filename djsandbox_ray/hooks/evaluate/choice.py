@@ -4,54 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from djsandbox_ray.analysis.candidates import Candidate, candidates
 from djsandbox_ray.analysis.confirmation import read_confirmation
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     Choice,
     Confirmation,
     ConfirmationRow,
-    PoolKind,
     Pools,
     Ranking,
     RankingRow,
 )
 
-_BETTER = "better"
-
 
 @dataclass(frozen=True)
-class Candidate:
+class Decision:
     """A bucket of the first study, and whether it is taken."""
 
-    row: RankingRow
-    second: ConfirmationRow | None
-    """Of the second study, where it was there."""
-    taken: bool = False
-    reason: str = ""
+    candidate: Candidate
+    taken: bool
+    reason: str
     """Why it is taken or not."""
 
-    @property
-    def confirmed(self) -> bool:
-        """Whether it is better in the second study, too."""
-        return self.second is not None and self.second.verdict == _BETTER
+    def to_json(self, row: RankingRow, second: ConfirmationRow | None) -> dict[str, Any]:
+        """Return plain data; None for a number that is not there.
 
-    @property
-    def order(self) -> tuple[int, float, str]:
-        """Confirmed ones by the effect that the choice has not biased; then by the shrunken one."""
-        if self.second is not None and self.confirmed:
-            return 0, -self.second.confirmed, self.row.pool
-        effect = self.row.change if math.isnan(self.row.shrunken) else self.row.shrunken
-        return (2, 0.0, self.row.pool) if math.isnan(effect) else (1, -effect, self.row.pool)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data; None for a number that is not there."""
-        row, second = self.row, self.second
+        Args:
+            row: of the first study.
+            second: of the second look, where it was there.
+        """
         return {
             "pool": row.pool,
             "taken": self.taken,
@@ -68,6 +55,10 @@ class Candidate:
 @HOOKS.register("top_k")
 class ChooseTop(Hook):
     """Writes ``choice.json``: every bucket, and why it was taken or not."""
+
+    def ahead(self, top: int = 3, **_: Any) -> Planned:
+        """``top`` pools at most; nothing is trained."""
+        return Planned(pools=top)
 
     def run(
         self,
@@ -101,65 +92,51 @@ class ChooseTop(Hook):
         seconds = []
         if confirmation is not None:
             seconds = read_confirmation(storage.read_bytes(confirmation.path).decode())
-        candidates = choose(rows, seconds, top, only_confirmed)
-        chosen = tuple(item.row.pool for item in candidates if item.taken)
+        decided = choose(candidates(rows, seconds, only_confirmed=only_confirmed), top)
+        chosen = tuple(item.candidate.pool for item in decided if item.taken)
+        first, again = {row.pool: row for row in rows}, {row.pool: row for row in seconds}
         document = {
             "top": top,
             "only_confirmed": only_confirmed,
             "chosen": list(chosen),
-            "candidates": [item.to_json() for item in candidates],
+            "candidates": [
+                item.to_json(first[name], again.get(name))
+                for name, item in ((item.candidate.pool, item) for item in decided)
+            ],
         }
         path = f"{self.context.folder}/choice.json"
         storage.write_json(path, document)
         if not chosen:
-            better = [item for item in candidates if item.row.verdict == _BETTER]
-            why = f"{better[0].row.pool} {better[0].reason}" if better else "none was called better"
+            better = [item for item in decided if first[item.candidate.pool].verdict == "better"]
+            why = "none was called better"
+            if better:
+                why = f"{better[0].candidate.pool} {better[0].reason}"
             note(f"choice: no pool is taken: {why}")
             return None
         note(f"choice: {', '.join(chosen)}")
         return Choice(content_id("choice", pools.id, document), chosen, path)
 
 
-def choose(
-    first: Sequence[RankingRow], second: Sequence[ConfirmationRow], top: int, only_confirmed: bool
-) -> list[Candidate]:
-    """Say of every bucket of the first study whether it is taken, the best first.
+def choose(known: Sequence[Candidate], top: int) -> list[Decision]:
+    """Say of every candidate whether it is taken.
 
     Args:
-        first: the ranking of the first study.
-        second: its second look; empty where there was none.
-        top: how many to take at most.
-        only_confirmed: see :meth:`ChooseTop.run`.
+        known: the best first.
+        top: how many to take at most, one per statistic.
     """
-    again = {row.pool: row for row in second}
-    buckets = [row for row in first if row.kind is PoolKind.BUCKET]
-    candidates = sorted(
-        (Candidate(row, again.get(row.pool)) for row in buckets), key=lambda item: item.order
-    )
     taken: dict[str | None, str] = {}
-    judged = []
-    for item in candidates:
-        reason = _unfit(item, only_confirmed)
-        if not reason and item.row.statistic in taken:
-            reason = f"is of the statistic of {taken[item.row.statistic]}, which is better"
+    decided = []
+    for item in known:
+        reason = item.unfit
+        if not reason and item.statistic in taken:
+            reason = f"is of the statistic of {taken[item.statistic]}, which is better"
         if not reason and len(taken) == top:
             reason = f"is not among the best {top}"
         if not reason:
-            taken[item.row.statistic] = item.row.pool
+            taken[item.statistic] = item.pool
         outcome = "is confirmed" if item.confirmed else "was called better"
-        judged.append(replace(item, taken=not reason, reason=reason or outcome))
-    return judged
-
-
-def _unfit(item: Candidate, only_confirmed: bool) -> str:
-    """Say why a pool cannot be taken whatever the others are; nothing if it can."""
-    if item.row.verdict != _BETTER:
-        return f"was not called better, but {item.row.verdict}"
-    if item.second is None:
-        return "has had no second look" if only_confirmed else ""
-    if item.second.verdict == "worse" or (only_confirmed and not item.confirmed):
-        return f"is {item.second.verdict} in the second look"
-    return ""
+        decided.append(Decision(item, not reason, reason or outcome))
+    return decided
 
 
 def _number(value: float) -> float | None:

@@ -14,20 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.analysis.clustering import (
-    Candidate,
-    Clustering,
-    Pick,
-    best_of_each,
-    candidates,
-    ward,
-)
+from djsandbox_ray.analysis.candidates import Candidate, candidates
+from djsandbox_ray.analysis.clustering import Clustering, Pick, best_of_each, ward
 from djsandbox_ray.analysis.confirmation import read_confirmation
 from djsandbox_ray.analysis.correlation import Correlation, correlate
 from djsandbox_ray.analysis.profiles import metric_profiles
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
 from djsandbox_ray.hooks.results import finished
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
@@ -66,6 +60,10 @@ class _Question:
 class ClusterHook(Hook):
     """What both ways of clustering do alike."""
 
+    def ahead(self, clusters: int = 3, **_: Any) -> Planned:
+        """One pool of each cluster at most; nothing is trained."""
+        return Planned(pools=clusters)
+
     def choose(
         self,
         question: _Question,
@@ -98,8 +96,8 @@ class ClusterHook(Hook):
             members = ", ".join(pick.members)
             note(f"{question.job}: cluster {number} ({members}): {pick.pool or ''} {pick.why}")
         picked = {pick.pool for pick in picks}
-        best = sorted((item for item in known if item.pool in picked), key=lambda item: item.order)
-        return self._written(question, correlation, tree, picks, tuple(item.pool for item in best))
+        best = tuple(item.pool for item in known if item.pool in picked)
+        return self._written(question, correlation, tree, picks, best)
 
     def _candidates(
         self, ranking: Ranking, confirmation: Confirmation | None, only_confirmed: bool

@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from djsandbox_ray.analysis.ranking_csv import write_csv
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.hooks.bounds import combined_pools, pools_in
 from djsandbox_ray.hooks.conduct import StudyHook
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked, seeds_of
 from djsandbox_ray.hooks.seeds import combination_seeds
@@ -39,6 +40,18 @@ class CombinePools(Hook):
         """How many controls there are, here and in the second look, whose numbers are taken."""
         pools = self.config.pools.model_dump(mode="json", include={"controls", "draw_share"})
         return [pools, self.config.confirm.controls]
+
+    def ahead(
+        self,
+        pools: Pools | Planned,
+        choice: Choice | Planned | None,
+        controls: int | Literal["auto"] = "auto",
+        **_: Any,
+    ) -> Planned:
+        """All 2^k - 1 ways, none of them dropped, and their controls."""
+        self._check_controls(controls)
+        draw_size = pools.draw_size  # of a combination, at most that of a single pool
+        return Planned(pools=combined_pools(choice, self.config, controls), draw_size=draw_size)
 
     def run(
         self,
@@ -135,6 +148,11 @@ class CombinationTrials(StudyHook):
     def identity(self) -> Any:
         """Model, budget, seeds, rungs and evaluators."""
         return [study_identity(self.config), list(combination_seeds(self.config))]
+
+    def ahead(self, pools: Pools | Planned | None, **_: Any) -> Planned:
+        """Every combination and control with every seed."""
+        arms = pools_in(pools, combined_pools(Planned(), self.config))
+        return self.planned(arms * len(combination_seeds(self.config)))
 
     def run(
         self,

@@ -15,8 +15,9 @@ import pyarrow as pa
 from djsandbox_ray.analysis.confirmation import confirm, selected, write_confirmation
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.hooks.bounds import pools_in
 from djsandbox_ray.hooks.conduct import StudyHook
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked
 from djsandbox_ray.hooks.seeds import confirmation_seeds
@@ -64,7 +65,11 @@ class ChooseForConfirmation(Hook):
             seed=pools.seed,
         )
         second = replace(second, id=content_id("pools", pools.id, to_json(second)))
-        kept = {pool.column: table[pool.column] for pool in look.pools if pool.statistic}
+        kept = {
+            pool.column: table[pool.column]
+            for pool in look.pools
+            if pool.column not in look.assignments
+        }
         columns = {"row_id": table["row_id"], **kept, **look.assignments}
         storage.write_table(second.assignments, pa.table(columns))
         storage.write_json(f"{folder}/confirmation_pools.json", to_json(second))
@@ -78,6 +83,12 @@ class ConfirmTrials(StudyHook):
     def identity(self) -> Any:
         """The trials and their seeds."""
         return [study_identity(self.config), self.config.confirm.seeds]
+
+    def ahead(self, pools: Pools | Planned | None, **_: Any) -> Planned:
+        """As many pools as may be chosen, and the fresh controls."""
+        seeds = len(confirmation_seeds(self.config))
+        most = self.config.confirm.top + self.config.confirm.controls
+        return self.planned(pools_in(pools, most if self.config.confirm.top else 0) * seeds)
 
     def run(
         self, dataset: Dataset, evaluation: Dataset, statistics: Statistics, pools: Pools | None

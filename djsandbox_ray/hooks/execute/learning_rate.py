@@ -9,8 +9,9 @@ from typing import Any
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.analysis.robustness import flips, write_flips
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.hooks.bounds import first_pools, unbuilt
 from djsandbox_ray.hooks.conduct import StudyHook
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked
 from djsandbox_ray.hooks.study import Inputs, Study
@@ -37,6 +38,16 @@ class LearningRateTrials(StudyHook):
         check = self.config.learning_rate_check
         return [study_identity(self.config), check and check.learning_rate]
 
+    def ahead(self, pools: Pools | Planned, ranking: Ranking | Planned, **_: Any) -> Planned:
+        """All pools, as long as nobody knows which of them are decided."""
+        if self.config.learning_rate_check is None:
+            return Planned()
+        arms = first_pools(pools, self.config)
+        if isinstance(pools, Pools) and isinstance(ranking, Ranking):
+            decided = self._decided(ranking)
+            arms = len(_only(pools, decided).pools) if decided else 0
+        return self.planned(arms * self.config.trials.seeds, unbuilt(pools, self.config))
+
     def run(
         self,
         dataset: Dataset,
@@ -47,7 +58,7 @@ class LearningRateTrials(StudyHook):
     ) -> Trials | None:
         """Train to the full budget; nothing to do without a section ``learning_rate_check``."""
         check = self.config.learning_rate_check
-        decided = _decided(read_csv(self.context.storage.read_bytes(ranking.path).decode()))
+        decided = self._decided(ranking)
         if check is None or not decided:
             return None
         config = self.config.trials
@@ -61,6 +72,9 @@ class LearningRateTrials(StudyHook):
             optional=True,
         )
         return self.conduct(study)
+
+    def _decided(self, ranking: Ranking) -> list[str]:
+        return _decided(read_csv(self.context.storage.read_bytes(ranking.path).decode()))
 
 
 @HOOKS.register("learning_rate")

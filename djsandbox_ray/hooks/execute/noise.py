@@ -8,7 +8,8 @@ from djsandbox_ray.analysis.design import Design
 from djsandbox_ray.analysis.noise import NoiseFloor
 from djsandbox_ray.analysis.ranking import control_scores
 from djsandbox_ray.dataset.source import SOURCES
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.bounds import first_controls
+from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
 from djsandbox_ray.hooks.model import configured_family, study_identity
 from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.identity import content_id
@@ -39,6 +40,12 @@ class MeasureNoise(Hook):
         sources = (config.dataset, config.evaluation.dataset)
         stamps = [SOURCES.get(source.type)(source).stamp() for source in sources]
         return content_id("noise", family.identity(), config.trials.budget, evaluation, stamps)
+
+    def ahead(self, pools: Pools | Planned, **_: Any) -> Planned:
+        """The controls of the study of all pools, with every seed."""
+        config = self.config
+        trials = first_controls(pools, config) * config.trials.seeds
+        return Planned(trials, trials * config.trials.budget, part_of_first=True)
 
     def run(
         self, dataset: Dataset, evaluation: Dataset, statistics: Statistics, pools: Pools

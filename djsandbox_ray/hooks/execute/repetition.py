@@ -18,7 +18,8 @@ from djsandbox_ray.analysis.rows_csv import write_rows
 from djsandbox_ray.analysis.strategies import STRATEGIES, Strategies
 from djsandbox_ray.analysis.top_pool import top_pool
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.bounds import UNREAD, largest_draw
+from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import yardstick
 from djsandbox_ray.hooks.seeds import combination_seeds
@@ -55,6 +56,26 @@ class RepeatOrExpand(Hook):
     def identity(self) -> Any:
         """The trials, and how scores are made."""
         return [study_identity(self.config), combination_seeds(self.config).start]
+
+    def ahead(
+        self,
+        dataset: Dataset | Planned,
+        pools: Pools | Planned | None,
+        factors: list[int] = _FACTORS,
+        unit: int = 0,
+        seeds: int = 0,
+        **_: Any,
+    ) -> Planned:
+        """All strategies at all factors with every seed."""
+        if pools is None:
+            return Planned()
+        self._check(factors, unit, seeds)
+        each = len(STRATEGIES) * len(combination_seeds(self.config, seeds))
+        trials = each * len(set(factors))
+        rows = unit or pools.draw_size or largest_draw(self.config, dataset)
+        if rows is None:
+            return Planned(trials, unknown=UNREAD)
+        return Planned(trials, each * sum(set(factors)) * rows)
 
     def run(
         self,

@@ -25,8 +25,8 @@ from djsandbox_ray.analysis.rows_csv import write_rows
 from djsandbox_ray.analysis.seed_bootstrap import error_of, seed_interval
 from djsandbox_ray.analysis.top_pool import top_pool
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.hook import HOOKS, Hook
-from djsandbox_ray.hooks.model import study_identity
+from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
+from djsandbox_ray.hooks.model import configured_family, study_identity
 from djsandbox_ray.hooks.seeds import combination_seeds
 from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.identity import content_id
@@ -66,6 +66,24 @@ class ScaleCompute(Hook):
         cost = self.config.cost
         seeds = list(combination_seeds(self.config))
         return [study_identity(self.config), seeds, cost and cost.full_samples]
+
+    def ahead(
+        self,
+        pools: Pools | Planned | None,
+        budgets: list[float] = _BUDGETS,
+        models: list[str] = _ALL_MODELS,
+        arms: int = 3,
+        **_: Any,
+    ) -> Planned:
+        """The top pool and some controls with every seed, at all budgets, of all models."""
+        if pools is None:
+            return Planned()
+        named, budget, config = self._models(models).values(), self._budgets(budgets), self.config
+        each = (1 + arms) * len(combination_seeds(config))
+        trials, samples = each * len(budget), each * sum(budget)
+        counted = [configured_family(config, model).flops_per_sample() for model in named]
+        flops = None if None in counted else samples * sum(one or 0.0 for one in counted)
+        return Planned(trials * len(named), samples * len(named), flops)
 
     def run(
         self,

@@ -15,12 +15,13 @@ from djsandbox_ray.analysis.confirmation import write_confirmation
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.cluster import slots
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.hook import HOOKS, Context, Hook
+from djsandbox_ray.hooks.hook import HOOKS, Context, Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked, scored, yardstick
+from djsandbox_ray.hooks.seeds import confirmation_seeds
 from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.ledger import total
+from djsandbox_ray.ledger.together import together
 from djsandbox_ray.pools.arms import Arm
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS
 from djsandbox_ray.pools.confirm import second_look
@@ -89,6 +90,14 @@ class SearchThresholds(Hook):
         """Keep the outcome unless trials crashed: the same command tries those again."""
         return self._crashed == 0
 
+    def ahead(self, proposals: int = 16, seeds: int = 1, **_: Any) -> Planned:
+        """All proposals, and the second look at the best of them beside its controls."""
+        self._check_seeds(seeds)
+        again = 1 + max(self.config.confirm.controls, WHOLE_BUCKET_CONTROLS)
+        second = again * len(confirmation_seeds(self.config))
+        trials = SearchPlan(proposals).proposals * seeds + second
+        return Planned(trials, trials * self.config.trials.budget)
+
     def run(
         self,
         dataset: Dataset,
@@ -124,11 +133,7 @@ class SearchThresholds(Hook):
             BadInput: a number that cannot be used.
             SandboxError: every trial failed.
         """
-        if not 1 <= seeds <= self.config.trials.seeds:
-            raise BadInput(
-                f"search: seeds is {seeds}; 1 to {self.config.trials.seeds} (trials.seeds) are "
-                "possible: proposals are compared with the controls of these seeds"
-            )
+        self._check_seeds(seeds)
         plan = SearchPlan(proposals, seed=seed)
         found = read_csv(self.context.storage.read_bytes(ranking.path).decode())
         begin = start(choice, found, pools)
@@ -155,8 +160,15 @@ class SearchThresholds(Hook):
         confirmed = None
         if winner.is_gain:
             confirmed, again = self._confirm(state, winner)
-            self.account(_sum(cost, again))
+            self.account(together([cost, again]))
         return self._write(state, tried, winner, confirmed)
+
+    def _check_seeds(self, seeds: int) -> None:
+        if not 1 <= seeds <= self.config.trials.seeds:
+            raise BadInput(
+                f"search: seeds is {seeds}; 1 to {self.config.trials.seeds} (trials.seeds) are "
+                "possible: proposals are compared with the controls of these seeds"
+            )
 
     def _open(
         self, inputs: Inputs, first: Trials, begin: Start, plan: SearchPlan, seeds: range
@@ -222,8 +234,7 @@ class SearchThresholds(Hook):
 
     def _study(self, stage: str, inputs: Inputs, seeds: Sequence[int]) -> Study:
         """Return a study that trains to the full budget: nothing is given up early here."""
-        rungs = self.config.trials.early_stopping.rungs
-        stopping = StoppingConfig(type="none", rungs=rungs)
+        stopping = StoppingConfig(type="none", rungs=self.config.trials.early_stopping.rungs)
         return Study(self.context, stage, inputs, seeds, stopping, optional=True)
 
     def _write_trials(self, state: _Search) -> Cost:
@@ -235,10 +246,7 @@ class SearchThresholds(Hook):
 
     def _confirm(self, state: _Search, winner: Proposal) -> tuple[ConfirmationRow | None, Cost]:
         """Train the best again with fresh seeds, beside fresh controls, and judge it by these."""
-        config = self.config
-        inputs = self._second_look(state, winner)
-        used = config.trials.seeds
-        seeds = range(used, used + (config.confirm.seeds or used))
+        inputs, seeds = self._second_look(state, winner), confirmation_seeds(self.config)
         study = self._study(CONFIRMATION, inputs, seeds)
         records = study.run()
         trials, cost = study.write(records), study.cost(records)
@@ -283,17 +291,10 @@ class SearchThresholds(Hook):
         if not winner.is_gain:
             return None
         path = f"{folder}/search_thresholds.json"
-        chosen = report.thresholds_json()
-        storage.write_json(path, chosen)
+        storage.write_json(path, chosen := report.thresholds_json())
         identity = content_id("thresholds", state.inputs.pools.id, chosen)
         return Thresholds(identity, winner.ranges, report.summary, winner.pool, path)
 
 
 def _inputs(state: _Search, pools: Sequence[Pool], path: str) -> Inputs:
     return replace(state.inputs, pools=own_pools(state.inputs.pools, pools, path))
-
-
-def _sum(first: Cost, second: Cost) -> Cost:
-    """Add up two costs of trials of one model: counted in both, or in neither."""
-    both = total([first, second])
-    return Cost("", both.samples, both.flops, both.cpu_seconds, both.gpu_seconds, 0)

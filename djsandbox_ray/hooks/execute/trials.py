@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from djsandbox_ray.hooks.bounds import first_pools, unbuilt
 from djsandbox_ray.hooks.conduct import StudyHook
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.records import Dataset, Pools, Statistics, Trials
@@ -24,6 +25,11 @@ class RunTrials(StudyHook):
     def identity(self) -> Any:
         """Model, budget, seeds, rungs and evaluators; not where they run."""
         return study_identity(self.config)
+
+    def ahead(self, pools: Pools | Planned, **_: Any) -> Planned:
+        """Every pool with every seed; early stopping only ever makes it less."""
+        trials = first_pools(pools, self.config) * self.config.trials.seeds
+        return self.planned(trials, unbuilt(pools, self.config))
 
     def run(
         self, dataset: Dataset, evaluation: Dataset, statistics: Statistics, pools: Pools

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.pools.build import construct
+from djsandbox_ray.pools.build import Construction, construct
 from djsandbox_ray.pools.serialise import to_json
 from djsandbox_ray.pools.within import outside
-from djsandbox_ray.records import Dataset, Leak, Pools, Statistics
+from djsandbox_ray.recipes.policy import broken
+from djsandbox_ray.records import Dataset, Leak, Pool, PoolKind, Pools, Statistics
 from djsandbox_ray.stats.table import StatisticColumns
 
 
@@ -23,8 +24,9 @@ class BuildPools(Hook):
     """Writes ``assignments.parquet`` and ``pools.json``."""
 
     def identity(self) -> Any:
-        """The section ``pools``."""
-        return self.config.pools.model_dump(mode="json")
+        """The sections ``pools`` and ``policies``."""
+        policies = [policy.model_dump(mode="json") for policy in self.config.policies]
+        return [self.config.pools.model_dump(mode="json"), policies]
 
     def run(self, dataset: Dataset, statistics: Statistics, leak: Leak) -> Pools:
         """Build pools of one size from all statistics that are testable."""
@@ -37,7 +39,7 @@ class BuildPools(Hook):
         pools = Pools(
             id="",
             assignments=f"{folder}/assignments.parquet",
-            pools=built.pools,
+            pools=self._marked(built, columns),
             size=built.size,
             draw_size=built.draw_size,
             eligible=built.eligible,
@@ -58,6 +60,18 @@ class BuildPools(Hook):
             f"pools: {len(pools.pools)} of {pools.size} rows; a trial draws {pools.draw_size}"
         )
         return pools
+
+    def _marked(self, built: Construction, columns: StatisticColumns) -> tuple[Pool, ...]:
+        """Say of every bucket which policies its rows break."""
+        policies, marked = self.config.policies, []
+        for pool in built.pools:
+            if policies and pool.kind is PoolKind.BUCKET:
+                held = built.assignments[pool.column] == pool.code
+                pool = replace(pool, breaks=tuple(broken(policies, columns, held)))
+                for sentence in pool.breaks:
+                    self.context.progress.note(f"pools: {pool.id} breaks a policy: {sentence}")
+            marked.append(pool)
+        return tuple(marked)
 
     def _leaked(self, leak: Leak) -> NDArray[np.int64]:
         """Return the ids of the rows that are evaluation samples, too."""

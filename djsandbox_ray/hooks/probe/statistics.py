@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.recipes.export import with_scorer
 from djsandbox_ray.records import Dataset, Scorer, Statistics
 from djsandbox_ray.stats.compute import compute_statistics
 from djsandbox_ray.stats.operators import operator_id, parse_process
-from djsandbox_ray.trials.scorer import REFERENCE
 
 
 @HOOKS.register("statistics")
@@ -22,12 +21,13 @@ class ComputeStatistics(Hook):
 
     def run(self, dataset: Dataset, scorer: Scorer | None) -> Statistics:
         """Run what is missing of ``operators`` over the sample table."""
-        progress = self.context.progress
+        progress, storage = self.context.progress, self.context.storage
+        folder = storage.uri(scorer.path) if scorer else None
         progress.stage("statistics")
         statistics = compute_statistics(
-            self.context.storage,
+            storage,
             dataset,
-            parse_process(self._resolved(scorer)),
+            parse_process(with_scorer(self.config.operators, folder)),
             settings=self.config.statistics,
             progress=lambda done, total: progress.update(done=done, total=total),
             spent=self.account,
@@ -47,17 +47,3 @@ class ComputeStatistics(Hook):
                     f"statistics: {marker['operator']} failed on {marker['failed']} of "
                     f"{marker['rows']} samples, which have no value{reasons}"
                 )
-
-    def _resolved(self, scorer: Scorer | None) -> list[str | dict[str, Any]]:
-        if scorer is None:
-            return self.config.operators
-        folder = str(Path(self.context.storage.uri(scorer.path)))
-        return [
-            item
-            if isinstance(item, str)
-            else {
-                name: {k: folder if v == REFERENCE else v for k, v in (params or {}).items()}
-                for name, params in item.items()
-            }
-            for item in self.config.operators
-        ]

@@ -131,6 +131,11 @@ class Refine(Hook):
                 return None, refused
             pool, group = known[found.pool]
             mask = _members(self.context.storage, group, pool)
+            if any(known[part][0].statistic is None for part in found.parts):
+                # A builder's pool: no thresholds stand for its rows.
+                refused[found.pool] = ["it is no part of a statistic: there are no thresholds"]
+                self.context.progress.note(f"refine: {found.pool}: {refused[found.pool][0]}")
+                continue
             if not (lines := broken(self.config.policies, columns, mask)):
                 return found, refused
             refused[found.pool] = lines

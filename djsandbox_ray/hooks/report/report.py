@@ -19,8 +19,13 @@ from djsandbox_ray.hooks.results import decisions, finished
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger import from_json
 from djsandbox_ray.records import (
+    Acceptance,
+    Choice,
     Confirmation,
     Dataset,
+    Diversity,
+    Insights,
+    Interactions,
     Leak,
     LearningRateCheck,
     Ledger,
@@ -29,7 +34,10 @@ from djsandbox_ray.records import (
     Pools,
     Ranking,
     RankingRow,
+    Recipe,
+    Repetition,
     Report,
+    Scaling,
     Trials,
 )
 from djsandbox_ray.reporting import (
@@ -46,6 +54,7 @@ from djsandbox_ray.reporting import (
     report_html,
     stopping_lines,
 )
+from djsandbox_ray.reporting.chapters import Chapters, Later
 from djsandbox_ray.reporting.composition import label_shares, read_labels
 
 _CHUNK_ROWS = 65536
@@ -73,9 +82,31 @@ class WriteReport(Hook):
         confirmation: Confirmation | None,
         learning_rate: LearningRateCheck | None,
         ledger: Ledger,
+        combination_ranking: Ranking | None = None,
+        interactions: Interactions | None = None,
+        statistic_clusters: Choice | None = None,
+        metric_clusters: Choice | None = None,
+        repetition: Repetition | None = None,
+        scaling: Scaling | None = None,
+        diversity: Diversity | None = None,
+        recipe: Recipe | None = None,
+        acceptance: Acceptance | None = None,
+        insights: Insights | None = None,
     ) -> Report:
-        """Draw the picture and write the page."""
-        storage, folder = self.context.storage, self.context.folder
+        """Draw the picture and write the page; what was found after the ranking gets chapters."""
+        later = Later(
+            combination_ranking,
+            interactions,
+            statistic_clusters,
+            metric_clusters,
+            repetition,
+            scaling,
+            diversity,
+            recipe,
+            acceptance,
+            insights,
+        )
+        storage = self.context.storage
         rows = read_csv(self._text(ranking.path))
         unit = Unit.of(self.config.evaluation.aggregate)
         confirmed = read_confirmation(self._text(confirmation.path)) if confirmation else []
@@ -95,9 +126,6 @@ class WriteReport(Hook):
             unit=unit,
             confirmed=confirmed,
         )
-        tables = [flips_section(flipped, unit)] if flipped else []
-        tables += [self._composition(key, dataset, pools) for key in self.config.report.labels]
-        tables += [_statistics(pools), costs_section(from_json(storage.read_json(ledger.path)))]
         page = report_html(
             self.config.name,
             rows,
@@ -105,14 +133,20 @@ class WriteReport(Hook):
             lines=[*lines, *(f"Before the study: {line}." for line in before)],
             before=[confirmation_section(confirmed, unit)] if confirmed else [],
             figures={"Change against the controls": figure},
+            chapters=Chapters(storage, unit).of(later),
             facts=self._facts(dataset, leak, pools, trials),
             not_testable=pools.not_testable,
-            tables=tables,
+            tables=[
+                *([flips_section(flipped, unit)] if flipped else []),
+                *(self._composition(key, dataset, pools) for key in self.config.report.labels),
+                _statistics(pools),
+                costs_section(from_json(storage.read_json(ledger.path))),
+            ],
         )
         report = Report(
-            id=content_id("report", ranking.id, self.identity()),
-            path=f"{folder}/report.html",
-            figure=f"{folder}/figures/ranking.png",
+            id=content_id("report", ranking.id, *later.ids, self.identity()),
+            path=f"{self.context.folder}/report.html",
+            figure=f"{self.context.folder}/figures/ranking.png",
             summary=tuple(lines),
         )
         storage.write_bytes(report.figure, figure)
