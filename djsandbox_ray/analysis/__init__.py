@@ -21,6 +21,17 @@ How data flows through the modules:
 Before a study: ``noise`` (what control arms say about the effects it can find; ``posterior``: how
 sure that is) and ``power`` (the cheapest study that finds an effect). While it runs: ``racing``
 (which pools are given up).
+
+After it, what pools do together: ``candidates`` (which are fit to be combined), ``contrasts``
+(linear contrasts of arms, with the intervals of the verdicts), from which ``interactions`` makes
+the factorial of a pyramid, with ``shapley`` values, and ``surrogate`` predicts what was not
+trained. ``correlation`` of statistics, or of ``profiles`` of metrics, and ``clustering`` of these.
+``diversity`` of captions and images, and its ``rank_correlation`` with the effects.
+
+At scale: ``top_pool`` is the best of a pyramid; ``strategies`` tabulates repetition against new
+rows, ``repetition`` says where it stops paying and ``effective_data`` fits the law;
+``compute_scaling`` predicts effects from a ``power_law`` per arm. Both fit with ``curve_fit`` over
+replicates of ``seed_bootstrap``.
 """
 
 from djsandbox_ray.analysis.aggregate import Aggregate, relative_change

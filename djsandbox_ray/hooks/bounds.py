@@ -47,7 +47,7 @@ def combined_pools(
 
     Of a choice that does not say how much it takes, every statistic may be a part.
     """
-    if choice is None:
+    if choice is None or choice.pools == ():
         return 0
     most = min(MOST_PARTS, _statistics(config))  # a pyramid has no more parts, one per statistic
     parts = len(choice.pools) if isinstance(choice, Choice) else choice.pools

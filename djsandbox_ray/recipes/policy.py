@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.recipes.config import PolicyConfig
 from djsandbox_ray.recipes.refiner import known_statistics
+from djsandbox_ray.records import Pool, PoolKind
 
 
 def broken(
@@ -34,6 +36,34 @@ def broken(
         raise BadInput("\n".join(lines))
     sentences = (_broken(policy, columns[policy.statistic][kept]) for policy in policies)
     return [sentence for sentence in sentences if sentence]
+
+
+def marked(
+    pools: Iterable[Pool],
+    assignments: Mapping[str, NDArray[np.int8]],
+    policies: Sequence[PolicyConfig],
+    columns: Mapping[str, NDArray[np.float64]],
+) -> tuple[Pool, ...]:
+    """Return pools, with what each breaks; controls and self-tests are never exported anyway.
+
+    Args:
+        pools: in any order.
+        assignments: their columns of codes, each (rows,).
+        policies: the section ``policies``.
+        columns: as in :func:`broken`.
+
+    Raises:
+        BadInput: see :func:`broken`.
+    """
+    return tuple(
+        replace(
+            pool,
+            breaks=tuple(broken(policies, columns, assignments[pool.column] == pool.code)),
+        )
+        if pool.kind is PoolKind.BUCKET
+        else pool
+        for pool in pools
+    )
 
 
 def unknown_statistics(policies: Sequence[PolicyConfig], known: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Choice:
-    """Pools of the single-operator stage that are worth combining, best first."""
+    """Pools of the single-operator stage that are worth combining, best first; maybe none."""
 
     id: str
     pools: tuple[str, ...]

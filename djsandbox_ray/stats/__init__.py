@@ -6,6 +6,7 @@ them through Ray Data to actors (``worker``), each of which runs all operators t
 computed in one pass over its range (``fused``) and writes one Parquet part per operator
 (``parts``); ``table`` reads finished columns back, one at a time. What it cost comes along:
 ``actors`` says how long resources were held, ``flops`` what a model calculates per sample.
+``embeddings`` has images embedded by the model of an operator, for measures of diversity.
 
 Beside it: ``catalogue`` lists every filter of the installed Data-Juicer, ``needs`` says what an
 operator lacks here, ``inspection`` reads what a filter's source tells (its statistics, which

@@ -7,7 +7,9 @@ and targets (``targets.py``). ``runner.py`` runs it, job by job, each called wit
 ``arguments.py``, skipping what is done. ``run.py`` does so round by round: ``rounds.py`` says
 whether there is another, ``updates.py`` makes its configuration, ``state.py`` keeps ``run.json``.
 ``publish.py`` sends what every job gave to the tracker, ``results.py`` prints what the run has come
-to. ``plan.py`` says beforehand what will happen, and ``graph.py`` draws it.
+to. ``plan.py`` says beforehand what will happen (``stages.py``: what every job trains at most,
+``budget.py``: what that costs), and ``graph.py`` draws it. ``finished.py`` reads what a run has
+left, for ``recipe.py``: showing, accepting and materialising.
 
 The built-in workflows lie in ``builtin/``; ``docs/workflow_language.md`` describes the language.
 """

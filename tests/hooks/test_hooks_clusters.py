@@ -119,7 +119,11 @@ def test_without_a_second_look_only_if_asked_for(storage: Storage) -> None:
     context, said = context_of(storage)
     pools, ranking, made = first_pools(context), judged(storage, *RANKED), statistics(storage)
     hook = ClusterStatistics(context)
-    assert hook.run(TRAIN, made, pools, ranking, None) is None
+    choice = hook.run(TRAIN, made, pools, ranking, None)
+    assert choice is not None
+    assert choice.pools == ()
+    assert choice.figure is not None
+    assert storage.exists(choice.figure)
     assert "a/high has had no second look" in said.getvalue()
     assert storage.exists("runs/planted/cluster_statistics.json")
     choice = hook.run(TRAIN, made, pools, ranking, None, clusters=2, only_confirmed=False)

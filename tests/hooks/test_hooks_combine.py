@@ -28,7 +28,7 @@ CHOICE = Choice("choice", ("a/high", "b/high", "c/low"), "choice.json")
 def combine(storage: Storage, minimum: int = 250, **parameters: Any) -> tuple[Pools, Pools, str]:
     context, said = context_of(storage)
     pools = first_pools(context)
-    made = CombinePools(context).run(pools, CHOICE, minimum=minimum, **parameters)
+    made = CombinePools(context).run(pools, CHOICE, STATISTICS, minimum=minimum, **parameters)
     assert made is not None
     return pools, made, said.getvalue()
 
@@ -70,7 +70,7 @@ def test_a_workflow_can_combine_more_than_once(storage: Storage) -> None:
 def test_nothing_chosen_is_nothing_combined(storage: Storage) -> None:
     context, said = context_of(storage)
     pools = first_pools(context)
-    assert CombinePools(context).run(pools, None) is None
+    assert CombinePools(context).run(pools, None, STATISTICS) is None
     assert "combination: no pools were chosen" in said.getvalue()
     assert CombinationTrials(context).run(TRAIN, EVALUATION, STATISTICS, None) is None
 
@@ -95,8 +95,8 @@ def test_whole_buckets_need_more_controls(storage: Storage) -> None:
     context, _ = context_of(storage, pools={"draw_share": 1.0}, confirm={"top": 0})
     pools = first_pools(context)
     with pytest.raises(BadInput, match="at least 8 are needed with whole buckets"):
-        CombinePools(context).run(pools, CHOICE, minimum=50, controls=7)
-    made = CombinePools(context).run(pools, CHOICE, minimum=50)
+        CombinePools(context).run(pools, CHOICE, STATISTICS, minimum=50, controls=7)
+    made = CombinePools(context).run(pools, CHOICE, STATISTICS, minimum=50)
     assert made is not None
     assert made.draw_size == made.size
     assert len(made.pools) == 7 + 8
@@ -110,7 +110,7 @@ def test_what_was_planted_is_found_in_the_ranking(storage: Storage, ray_cluster:
     context, _ = context_of(storage, trials={"model": model, "budget": 20, "seeds": 4})
     pools = first_pools(context)
     first = train_controls(context, pools)
-    made = CombinePools(context).run(pools, CHOICE, minimum=250, controls=8)
+    made = CombinePools(context).run(pools, CHOICE, STATISTICS, minimum=250, controls=8)
     hook = CombinationTrials(context)
     trials = hook.run(TRAIN, EVALUATION, STATISTICS, made)
     assert made is not None
@@ -145,7 +145,7 @@ def test_without_controls_nothing_is_judged_and_the_run_goes_on(
     trials = {"model": model, "budget": 20, "seeds": 2}
     context, said = context_of(storage, trials=trials)
     choice = replace(CHOICE, pools=("a/high",))
-    made = CombinePools(context).run(first_pools(context), choice)
+    made = CombinePools(context).run(first_pools(context), choice, STATISTICS)
     hook = CombinationTrials(context)
     found = hook.run(TRAIN, EVALUATION, STATISTICS, made, stage="clustered")
     assert found is not None

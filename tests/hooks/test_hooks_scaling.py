@@ -47,7 +47,7 @@ def made(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> World:
     context, said = context_with(Storage(str(tmp_path_factory.mktemp("scaling"))))
     pools = first_pools(context)
     first = train_controls(context, pools)
-    pyramid = CombinePools(context).run(pools, CHOICE, minimum=250)
+    pyramid = CombinePools(context).run(pools, CHOICE, STATISTICS, minimum=250)
     assert pyramid is not None
     return World(context, said, pyramid, first)
 
@@ -165,7 +165,7 @@ def test_nothing_combined_is_nothing_scaled(storage: Storage) -> None:
 
 def pyramid_of(storage: Storage) -> tuple[Context, Pools]:
     context, _ = context_of(storage, trials={"model": MODEL, "budget": 300, "seeds": 2})
-    pyramid = CombinePools(context).run(first_pools(context), CHOICE, minimum=250)
+    pyramid = CombinePools(context).run(first_pools(context), CHOICE, STATISTICS, minimum=250)
     assert pyramid is not None
     return context, pyramid
 

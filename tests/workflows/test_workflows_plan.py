@@ -92,6 +92,7 @@ SECOND = {**PYRAMID, "ranking": None, "first": "${train.output}"}
 def longer(choice: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a workflow that trains in every way; a job chooses what is combined."""
     both = {"pools": "${cut.output}", "choice": "${choice.output}"}
+    both["statistics"] = INPUTS["statistics"]
     scaling = {**PYRAMID, "ranking": None, "budgets": [0.5, 2.0], "arms": 4}
     search = {**INPUTS, "choice": "${choice.output}", "ranking": "${ranks.output}"}
     search |= {"first": "${train.output}", "proposals": 3, "seeds": 2}

@@ -73,7 +73,7 @@ class ClusterHook(Hook):
         clusters: int,
         only_confirmed: bool,
     ) -> Choice | None:
-        """Cluster, pick the best of each, and write it all down; None if nothing is picked.
+        """Cluster, pick the best of each, and write it all down; None if nothing can be clustered.
 
         Raises:
             BadInput: fewer than one cluster.
@@ -116,7 +116,7 @@ class ClusterHook(Hook):
         tree: Clustering,
         picks: Sequence[Pick],
         chosen: tuple[str, ...],
-    ) -> Choice | None:
+    ) -> Choice:
         """Write the JSON and the figure, also where nothing was chosen."""
         storage, folder = self.context.storage, self.context.folder
         found = {
@@ -139,7 +139,6 @@ class ClusterHook(Hook):
         storage.write_bytes(figure, heat_map(correlation, tree, title=question.title, note=caption))
         if not chosen:
             self.context.progress.note(f"{question.job}: no pool is chosen")
-            return None
         return Choice(content_id("choice", found), chosen, path, figure)
 
 

@@ -25,7 +25,9 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.combine import Pyramid, pyramid
 from djsandbox_ray.pools.config import MIN_CONTROLS, WHOLE_BUCKET_CONTROLS
 from djsandbox_ray.pools.serialise import to_json
+from djsandbox_ray.recipes.policy import marked
 from djsandbox_ray.records import Choice, Dataset, PoolKind, Pools, Ranking, Statistics, Trials
+from djsandbox_ray.stats.table import StatisticColumns
 from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
 _TAKEN = ("trials", "noise", "confirmation", "learning_rate")
@@ -37,9 +39,10 @@ class CombinePools(Hook):
     """Writes ``combination_assignments.parquet`` and ``combination_pools.json``."""
 
     def identity(self) -> Any:
-        """How many controls there are, here and in the second look, whose numbers are taken."""
+        """Policies, and controls, here and in the second look, whose numbers are taken."""
         pools = self.config.pools.model_dump(mode="json", include={"controls", "draw_share"})
-        return [pools, self.config.confirm.controls]
+        policies = [policy.model_dump(mode="json") for policy in self.config.policies]
+        return [pools, self.config.confirm.controls, policies]
 
     def ahead(
         self,
@@ -57,6 +60,7 @@ class CombinePools(Hook):
         self,
         pools: Pools,
         choice: Choice | None,
+        statistics: Statistics,
         minimum: int = 500,
         controls: int | Literal["auto"] = "auto",
         name: str = "combination",
@@ -66,6 +70,7 @@ class CombinePools(Hook):
         Args:
             pools: of the first study.
             choice: which of them.
+            statistics: that the policies are about.
             minimum: least number of rows; smaller combinations are dropped.
             controls: control arms, at least 5 (8 with whole buckets); ``auto``: as many as
                 ``pools.controls`` says for so many pools.
@@ -79,16 +84,18 @@ class CombinePools(Hook):
                 :func:`djsandbox_ray.pools.combine.pyramid`.
         """
         _check(name, "name")
-        if choice is None:
+        if choice is None or not choice.pools:
             self.context.progress.note(f"{name}: no pools were chosen")
             return None
         self._check_controls(controls)
         made = self._combined(pools, choice, minimum, controls)
         storage, folder = self.context.storage, self.context.folder
+        row_ids = storage.read_table(pools.assignments, ["row_id"])["row_id"]
+        columns = StatisticColumns(storage, statistics.statistics, len(row_ids))
         combined = Pools(
             id="",
             assignments=f"{folder}/{name}_assignments.parquet",
-            pools=made.pools,
+            pools=marked(made.pools, made.assignments, self.config.policies, columns),
             size=made.size,
             draw_size=made.draw_size,
             eligible=pools.eligible,
@@ -96,7 +103,6 @@ class CombinePools(Hook):
             not_testable=made.dropped,
         )
         combined = replace(combined, id=content_id("pools", pools.id, to_json(combined)))
-        row_ids = storage.read_table(pools.assignments, ["row_id"])["row_id"]
         storage.write_table(combined.assignments, pa.table({"row_id": row_ids, **made.assignments}))
         storage.write_json(f"{folder}/{name}_pools.json", to_json(combined))
         self._say(combined, name)
@@ -132,6 +138,9 @@ class CombinePools(Hook):
 
     def _say(self, combined: Pools, name: str) -> None:
         note = self.context.progress.note
+        for pool in combined.pools:
+            for sentence in pool.breaks:
+                note(f"{name}: {pool.id} breaks a policy: {sentence}")
         for dropped in combined.not_testable:
             note(f"{name}: {dropped.statistic} is dropped: {dropped.reason}")
         controls = sum(pool.kind is PoolKind.CONTROL for pool in combined.pools)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.pools.build import Construction, construct
+from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.serialise import to_json
 from djsandbox_ray.pools.within import outside
-from djsandbox_ray.recipes.policy import broken
-from djsandbox_ray.records import Dataset, Leak, Pool, PoolKind, Pools, Statistics
+from djsandbox_ray.recipes.policy import marked
+from djsandbox_ray.records import Dataset, Leak, Pools, Statistics
 from djsandbox_ray.stats.table import StatisticColumns
 
 
@@ -39,7 +39,7 @@ class BuildPools(Hook):
         pools = Pools(
             id="",
             assignments=f"{folder}/assignments.parquet",
-            pools=self._marked(built, columns),
+            pools=marked(built.pools, built.assignments, self.config.policies, columns),
             size=built.size,
             draw_size=built.draw_size,
             eligible=built.eligible,
@@ -52,6 +52,9 @@ class BuildPools(Hook):
         table = pa.table({"row_id": row_ids, **built.assignments})
         storage.write_table(pools.assignments, table)
         storage.write_json(f"{folder}/pools.json", to_json(pools))
+        for pool in pools.pools:
+            for sentence in pool.breaks:
+                self.context.progress.note(f"pools: {pool.id} breaks a policy: {sentence}")
         for statistic in pools.not_testable:
             self.context.progress.note(
                 f"pools: {statistic.statistic} is not testable: {statistic.reason}"
@@ -60,18 +63,6 @@ class BuildPools(Hook):
             f"pools: {len(pools.pools)} of {pools.size} rows; a trial draws {pools.draw_size}"
         )
         return pools
-
-    def _marked(self, built: Construction, columns: StatisticColumns) -> tuple[Pool, ...]:
-        """Say of every bucket which policies its rows break."""
-        policies, marked = self.config.policies, []
-        for pool in built.pools:
-            if policies and pool.kind is PoolKind.BUCKET:
-                held = built.assignments[pool.column] == pool.code
-                pool = replace(pool, breaks=tuple(broken(policies, columns, held)))
-                for sentence in pool.breaks:
-                    self.context.progress.note(f"pools: {pool.id} breaks a policy: {sentence}")
-            marked.append(pool)
-        return tuple(marked)
 
     def _leaked(self, leak: Leak) -> NDArray[np.int64]:
         """Return the ids of the rows that are evaluation samples, too."""
