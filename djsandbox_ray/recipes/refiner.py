@@ -57,7 +57,9 @@ class Evidence:
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """The statistics of the chosen pools, each once."""
+        """The statistics of the chosen pools, each once; where no pools were made, all of them."""
+        if self.pools is None:
+            return tuple(self.columns)
         return tuple(dict.fromkeys(str(pool.statistic) for pool in self.chosen_pools))
 
     def column(self, statistic: str) -> NDArray[np.float64]:

@@ -92,9 +92,18 @@ def test_k_sigma_ignores_missing_values() -> None:
 
 
 @pytest.mark.parametrize("type", ["percentile", "k_sigma", "model_feedback"])
-def test_nothing_chosen(type: str) -> None:
+def test_nothing_chosen(type: str, evidence: Any) -> None:
     with pytest.raises(BadInput, match=f"{type}: "):
-        propose(Evidence(world.columns()), type)
+        propose(evidence(), type)
+
+
+def test_without_any_trial_every_statistic_is_bounded() -> None:
+    without = Evidence(world.columns())
+    for type, settings in (("percentile", {"low": 10, "high": 90}), ("k_sigma", {"k": 1})):
+        found = propose(without, type, **settings)
+        assert [item.statistic for item in found] == list(world.columns())
+    with pytest.raises(BadInput, match="model_feedback: "):
+        propose(without, "model_feedback")
 
 
 def test_bad_input(evidence: Any) -> None:

@@ -69,9 +69,11 @@ def printed(where: Console) -> str:
     return where.file.getvalue()
 
 
-def run(folder: Path) -> dict[str, Any]:
+def run(
+    folder: Path, name: str = "found", workflow: str | dict[str, Any] | None = None
+) -> dict[str, Any]:
     document = {
-        "name": "found",
+        "name": name,
         "storage": str(folder / "storage"),
         "dataset": {"type": "shapes", "samples": 600, "defects": DEFECTS},
         "operators": [
@@ -87,9 +89,9 @@ def run(folder: Path) -> dict[str, Any]:
             "metrics": [{"type": "retrieval", "k": [1]}],
         },
         "tracking": {"type": "none"},
-        "workflow": {"jobs": JOBS},
+        "workflow": workflow or {"jobs": JOBS},
     }
-    path = folder / "config.yaml"
+    path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(document))
     return run_sandbox(load_config(str(path)), console())
 
@@ -106,6 +108,15 @@ def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
     assert accepted.kept == round(600 * recipe.retention)
     assert 200 < accepted.kept < 560
     return folder
+
+
+def test_recipe_only_bounds_every_statistic_without_a_trial(finished: Path) -> None:
+    outputs = run(finished, "only", "recipe_only")
+    thresholds, accepted = outputs["thresholds"], outputs["acceptance"]
+    assert {item.statistic for item in thresholds.ranges} == set(RANGES)
+    assert outputs["recipe"].retention < 1
+    assert accepted.differing == 0
+    assert not (finished / "storage" / "trials").exists()
 
 
 @pytest.fixture
