@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import refined_world as world
 import yaml
-from djsandbox_ray.hooks.refine.thresholds import Refine
 from rich.console import Console
 
 from djsandbox_ray.analysis.confirmation import write_confirmation
@@ -18,6 +17,7 @@ from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.refine.recipe import WriteRecipe
+from djsandbox_ray.hooks.refine.thresholds import Refine
 from djsandbox_ray.recipes import kept
 from djsandbox_ray.records import Confirmation, Ledger, Range, Ranking, Thresholds
 from djsandbox_ray.reporting import Progress
