@@ -7,6 +7,7 @@ carry most of the signal, so that a model of a few thousand steps can learn to n
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,7 +74,14 @@ class Scene:
 
 def random_scene(rng: np.random.Generator) -> Scene:
     """Choose every attribute at random, each value equally likely."""
-    names = (SHAPES, COLOURS, BACKGROUNDS, TEXTURES, SIZES, POSITIONS)
+    names: tuple[Iterable[str], ...] = (
+        SHAPES,
+        COLOURS,
+        BACKGROUNDS,
+        TEXTURES,
+        SIZES,
+        POSITIONS,
+    )
     picks = rng.integers(0, _CHOICES).tolist()
     return Scene(*(list(values)[pick] for values, pick in zip(names, picks, strict=True)))
 
