@@ -48,6 +48,8 @@ class Recipe:
     """Share of the dataset's rows that it keeps, by the statistics table."""
     effect: float
     """The measured change of the pool behind it; NaN where none was measured."""
+    confirmed: bool = False
+    """Whether the effect is that of a second look, which had no part in the choice."""
     broken_policies: tuple[str, ...] = ()
     """Limits that it breaks: such a recipe is not exported."""
 

@@ -21,7 +21,9 @@ def recipe_line(recipe: Recipe, acceptance: Acceptance | None, unit: Unit) -> st
     """Say what a recipe keeps, what it is expected to do, and whether Data-Juicer agrees."""
     effect = "its effect was not measured"
     if math.isfinite(recipe.effect):
-        effect = f"the effect of the pool behind it: {unit.text(recipe.effect)} {unit}"
+        looked = "confirmed" if recipe.confirmed else "not confirmed by a second look"
+        size = f"{unit.text(recipe.effect)} {unit}"
+        effect = f"the effect of the pool behind it, {looked}: {size}"
     outcome = _outcome(recipe, acceptance)
     return f"The recipe keeps {100 * recipe.retention:.1f} % of the rows; {effect}; {outcome}."
 

@@ -12,7 +12,9 @@ from djsandbox_ray.reporting import Unit
 from djsandbox_ray.reporting.blocks import Listing, Sentences, chapter_html
 from djsandbox_ray.reporting.recipe import recipe_chapter, recipe_line
 
-RECIPE = Recipe("recipe-1", "recipes/demo.yaml", "recipes/demo.evidence.json", 0.25, 0.5)
+RECIPE = Recipe(
+    "recipe-1", "recipes/demo.yaml", "recipes/demo.evidence.json", 0.25, 0.5, confirmed=True
+)
 ACCEPTED = Acceptance("acceptance-1", "acceptance.json", 4000, 1000, 0)
 
 
@@ -38,9 +40,12 @@ def evidence() -> dict[str, Any]:
 def test_a_line_says_what_became_of_it():
     line = recipe_line(RECIPE, ACCEPTED, Unit.PERCENT)
     assert line == (
-        "The recipe keeps 25.0 % of the rows; the effect of the pool behind it: +50.00 %; "
+        "The recipe keeps 25.0 % of the rows; the effect of the pool behind it, confirmed: "
+        "+50.00 %; "
         "accepted: Data-Juicer keeps the same 1,000 of 4,000 rows that it was tried on."
     )
+    once = replace(RECIPE, confirmed=False)
+    assert "behind it, not confirmed by a second look: +50" in recipe_line(once, None, Unit.PERCENT)
     assert "not yet accepted" in recipe_line(RECIPE, None, Unit.PERCENT)
     differing = recipe_line(RECIPE, replace(ACCEPTED, differing=7), Unit.PERCENT)
     assert "NOT accepted: Data-Juicer decides otherwise on 7 rows" in differing

@@ -103,7 +103,8 @@ class WriteRecipe(Hook):
         path = self._write(name, document, evidence, findings.effect)
         evidence_path = f"{self.context.folder}/recipes/{name}.evidence.json"
         effect, share = findings.effect, keeps.share
-        return Recipe(id, path, evidence_path, share, effect, tuple(forbidden))
+        confirmed = findings.confirmed is not None and effect == findings.confirmed.confirmed
+        return Recipe(id, path, evidence_path, share, effect, confirmed, tuple(forbidden))
 
     def _operators(self, scorer: Scorer | None) -> list[OperatorSpec]:
         folder = self.context.storage.uri(scorer.path) if scorer else None
