@@ -55,7 +55,7 @@ def _job_problems(
     listed = ", ".join(known) or "nothing"
     found = []
     for name, value in job.given.items():
-        own = f"job {job.id!r}, jobs.{job.id} of the configuration"
+        own = f"job {job.id!r}, configuration jobs.{job.id}"
         place = f"{own if name in replaced else f'{where}.with'}.{name}"
         if name in known:
             found += _lines(_check, known[name], value, outputs, place)

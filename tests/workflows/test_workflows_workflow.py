@@ -373,13 +373,13 @@ def test_the_configuration_replaces_parameters() -> None:
         ),
         (
             {"b": {"facto": 1}},
-            "job 'b', jobs.b of the configuration.facto: hook 'small_hooks:Scale' "
+            "job 'b', configuration jobs.b.facto: hook 'small_hooks:Scale' "
             "takes no 'facto'; did you mean 'factor'?",
         ),
-        ({"b": {"factor": "x"}}, "job 'b', jobs.b of the configuration.factor: Input should be a"),
+        ({"b": {"factor": "x"}}, "job 'b', configuration jobs.b.factor: Input should be a"),
         (
             {"b": {"left": out("c")}},
-            "job 'b', jobs.b of the configuration.left: no earlier job 'c'",
+            "job 'b', configuration jobs.b.left: no earlier job 'c'",
         ),
     ],
 )
