@@ -22,7 +22,7 @@ from djsandbox_ray.hooks.execute.scaling import ScaleCompute
 from djsandbox_ray.hooks.execute.search import SearchThresholds
 from djsandbox_ray.hooks.execute.trials import RunTrials
 from djsandbox_ray.hooks.hook import HOOKS, Planned
-from djsandbox_ray.pools.builder import BUILDERS, PoolBuilder, RangePool
+from djsandbox_ray.pools.builder import PoolBuilder, RangePool
 from djsandbox_ray.records import Choice, PoolKind, Ranking, RankingRow
 from djsandbox_ray.storage import Storage
 
@@ -30,12 +30,10 @@ OPERATORS = ["text_length_filter", "words_num_filter", "alphanumeric_filter"]
 NOTHING = Planned()
 
 
-@BUILDERS.register("planned_twice")
 class Twice(RangePool):
     """A user's range is a range, too."""
 
 
-@BUILDERS.register("planned_own")
 class Own(PoolBuilder):
     """Nobody knows how many pools it makes."""
 
@@ -61,7 +59,9 @@ def test_all_pools_and_the_controls_among_them(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "unknown"), [("planned_twice", ""), ("planned_own", UNBUILT)], ids=["range", "own"]
+    ("kind", "unknown"),
+    [(f"{__name__}:Twice", ""), (f"{__name__}:Own", UNBUILT)],
+    ids=["range", "own"],
 )
 def test_nobody_knows_how_many_pools_a_builder_makes(
     storage: Storage, kind: str, unknown: str
