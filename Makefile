@@ -4,18 +4,24 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test test-cluster services lint bench clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make .venv with the pinned requirements and the package; done once
 
 demo: setup  ## Run the main job end to end on generated data, about 5 minutes on 2 cores
 	$(BIN)/djsandbox run configs/demo.yaml
 
-test: setup  ## Run all tests
+test: setup  ## Run all tests; those of a whole cluster only where `make services` was run
 	$(BIN)/python -m pytest
+
+test-cluster: setup services  ## Run the demo on several nodes, S3, MLflow on PostgreSQL, Prometheus
+	$(BIN)/python -m pytest tests/cluster
+
+services:  ## Install PostgreSQL and Prometheus for the cluster tests (Debian, as root)
+	sh tests/cluster/install_services.sh
 
 lint: setup  ## Check style and types
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,10 @@ from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray.cluster import prepare_environment
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError, Stopped
+from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.options import AsJson, ConfigPath, OverBudget, Overrides, StorageUrl
+from djsandbox_ray.service.commands import logs, status, stop, submit
 
 app = typer.Typer(
     name="djsandbox",
@@ -22,19 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-ConfigPath = Annotated[str, typer.Argument(help="The YAML configuration of the run.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Replace one value, e.g. trials.seeds=5."),
-]
-StorageUrl = Annotated[
-    str | None, typer.Option("--storage", help="Folder or URL for artifacts, over the config's.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-OverBudget = Annotated[
-    bool, typer.Option("--over-budget", help="Allow more than the section `cost` does.")
-]
 
 
 @app.command()
@@ -174,6 +165,10 @@ def materialise(
     )
 
 
+for command in (submit, status, stop, logs):
+    app.command()(command)
+
+
 def _console() -> Console:
     """Tables get the width they need where nobody's window limits it."""
     return Console(width=None if sys.stdout.isatty() else 120)
@@ -187,9 +182,13 @@ def main() -> None:
     try:
         app(prog_name="djsandbox")
     except SandboxError as error:
-        message = Text.assemble(("error: ", "bold red"), str(error))
+        label = ("stopped: ", "bold") if isinstance(error, Stopped) else ("error: ", "bold red")
+        message = Text.assemble(label, without_secrets(str(error)))
         Console(stderr=True).print(message, soft_wrap=True)
         sys.exit(error.exit_code)
+    except Exception:
+        sys.stderr.write(without_secrets(traceback.format_exc()))
+        sys.exit(SandboxError.exit_code)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.placement import groups_that_fit, in_words
+from djsandbox_ray.sections import Section
 
 # Read by Ray, Hugging Face and Data-Juicer when they are imported, in every process of the cluster.
 ENVIRONMENT = {
@@ -22,6 +25,18 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+
+class ClusterConfig(Section):
+    """Where the run finds Ray."""
+
+    address: str | None = None
+    """Address of a running cluster; by default ``RAY_ADDRESS``, or else a new local cluster."""
+    cpus: int | None = Field(default=None, ge=1)
+    """CPUs of a new local cluster; by default all of this machine."""
+    wait: float | None = Field(default=None, ge=0)
+    """Seconds to wait for nodes where no living one could hold what a stage needs; by default 600
+    where an autoscaler runs, else 0: that is an error at once."""
 
 
 def prepare_environment() -> None:
@@ -132,10 +147,17 @@ def free_resources() -> dict[str, float]:
 
 def waited_for(bundles: Sequence[Mapping[str, float]]) -> str:
     """Say what a group waits for, for the progress: ``4 CPUs (1.5 free)``."""
-    free = free_resources()
-    wanted = {name: sum(bundle.get(name, 0) for bundle in bundles) for name in free}
+    import ray
+
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    wanted: dict[str, float] = {}
+    for bundle in bundles:
+        for name, amount in bundle.items():
+            wanted[name] = wanted.get(name, 0) + amount
     return " and ".join(
-        f"{wanted[name]:g} {name}s ({free[name]:g} free)" for name in free if wanted[name]
+        f"{wanted[name]:g} {name}{'s' * (name in ('CPU', 'GPU'))} ({free.get(name, 0):g} free)"
+        for name in sorted(wanted)
+        if wanted[name]
     )
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError
 
 from djsandbox_ray.analysis.config import ConfirmConfig, LearningRateConfig
+from djsandbox_ray.cluster import ClusterConfig
 from djsandbox_ray.dataset.config import IngestConfig
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.config import EvaluationConfig
+from djsandbox_ray.filesystems import read_text
 from djsandbox_ray.ledger.config import CostConfig
-from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.masking import masked, without_secrets
 from djsandbox_ray.pools.builder import BUILDERS, known_statistic
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS, PoolConfig
 from djsandbox_ray.recipes.config import PolicyConfig
@@ -24,20 +25,12 @@ from djsandbox_ray.sections import Component, Section, component
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.stats.names import statistic_names
 from djsandbox_ray.stats.needs import needs
-from djsandbox_ray.stats.operators import BadProcess, parse_process, resolve_paths
+from djsandbox_ray.stats.operators import REFERENCE, BadProcess, parse_process, resolve_paths
 from djsandbox_ray.tracking.tracker import TRACKERS
 from djsandbox_ray.trials.config import TrialsConfig
-from djsandbox_ray.trials.scorer import REFERENCE, ScorerConfig
+from djsandbox_ray.trials.fitting import misfits
+from djsandbox_ray.trials.scorer import ScorerConfig
 from djsandbox_ray.yaml_input import problems, read_mapping, read_value
-
-
-class ClusterConfig(Section):
-    """Where the run finds Ray."""
-
-    address: str | None = None
-    """Address of a running cluster; by default ``RAY_ADDRESS``, or else a new local cluster."""
-    cpus: int | None = Field(default=None, ge=1)
-    """CPUs of a new local cluster; by default all of this machine."""
 
 
 class RunConfig(Section):
@@ -97,20 +90,37 @@ def load_config(path: str, overrides: Sequence[str] = (), storage: str | None = 
     Raises:
         BadInput: with one line per error: the YAML path, what is wrong and what is allowed.
     """
+    return checked(read_document(path, overrides, storage), path)
+
+
+def read_document(
+    path: str, overrides: Sequence[str] = (), storage: str | None = None
+) -> dict[str, Any]:
+    """Read a configuration as plain data, unchecked, with some values replaced.
+
+    Args:
+        path: as for :func:`load_config`, like the others.
+        overrides: the same.
+        storage: the same.
+
+    Raises:
+        BadInput: the file cannot be read, or an override finds no place.
+    """
     document = _read(path)
     for override in overrides:
         document = _overridden(document, override)
     if storage is not None:
         document["storage"] = storage
-    return checked(document, path)
+    return document
 
 
-def checked(document: dict[str, Any], name: str) -> RunConfig:
+def checked(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> RunConfig:
     """Check a configuration.
 
     Args:
         document: as YAML gives it.
         name: what it is called in messages.
+        elsewhere: it runs on other machines: models and packages are not looked for on this one.
 
     Raises:
         BadInput: with one line per error: the YAML path, what is wrong and what is allowed.
@@ -126,7 +136,7 @@ def checked(document: dict[str, Any], name: str) -> RunConfig:
             for problem in problems(error, RunConfig, document)
             if not problem.where.startswith("operators[")
         ]
-    found += _operator_problems(document)
+    found += _operator_problems(document, elsewhere)
     found += _statistic_problems(document)
     if config is not None:
         found += _trial_problems(config)
@@ -153,7 +163,7 @@ def replaced(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read: {error}") from error
     return read_mapping(text, path)
@@ -187,8 +197,8 @@ def _with(place: Any, keys: list[str], value: Any) -> Any:
 
 def _trial_problems(config: RunConfig) -> list[str]:
     """Find what single sections cannot: they contradict each other."""
-    found = []
     model = config.trials.model
+    found = misfits(config.trials, config.evaluation.metrics)
     if config.learning_rate_check and "learning_rate" not in type(model).model_fields:
         found.append(
             f"learning_rate_check: the model {model.type!r} has no setting 'learning_rate'"
@@ -215,7 +225,7 @@ def _trial_problems(config: RunConfig) -> list[str]:
     return found
 
 
-def _operator_problems(document: dict[str, Any]) -> list[str]:
+def _operator_problems(document: dict[str, Any], elsewhere: bool) -> list[str]:
     process = document.get("operators")
     if not isinstance(process, list) or not process:
         return []  # reported with the other errors of shape
@@ -228,7 +238,13 @@ def _operator_problems(document: dict[str, Any]) -> list[str]:
                 for name, value in spec.params.items()
                 if REFERENCE in str(value) and value != REFERENCE
             ]
-            if REFERENCE not in str(spec.params):
+            found += [
+                f"{where}.{name}: holds a secret, which the recipe and other files would repeat; "
+                "credentials come from the environment"
+                for name, value in spec.params.items()
+                if masked({name: value}) != {name: value}
+            ]
+            if REFERENCE not in str(spec.params) and not elsewhere:
                 found += [f"{where}: needs {n.what}" for n in needs(spec) if not n.there]
     except BadProcess as error:
         found = [f"{where}: {what}" for where, what in error.problems]

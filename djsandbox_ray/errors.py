@@ -12,6 +12,10 @@ class SandboxError(Exception):
     exit_code = 1
 
 
+class Stopped(SandboxError):
+    """The user has stopped the run; what is finished is kept and the same command resumes."""
+
+
 class BadInput(SandboxError):
     """What the user gave cannot be used: says where, what is wrong and what is allowed."""
 

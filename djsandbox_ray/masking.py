@@ -1,8 +1,19 @@
-"""No secret is shown: what is printed, logged or kept for reading holds addresses without them."""
+"""No secret is shown: what is printed, logged or kept for reading holds none.
+
+A secret is known by where it stands (in an address, after ``password=``, under a key such as
+``api_key``) and, wherever it stands, by being the value of an environment variable whose name says
+so (``AWS_SECRET_ACCESS_KEY``): credentials come from the environment only.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+MASK = "***"
 
 _USER = re.compile(r"://[^/\s]*@")
 _ANYWHERE = re.compile(r"((?:password|token)=)[^&\s]*", re.IGNORECASE)
@@ -10,11 +21,59 @@ _ANYWHERE = re.compile(r"((?:password|token)=)[^&\s]*", re.IGNORECASE)
 _QUERY = re.compile(
     r"([?&][\w.-]*(?:key|secret|sig|signature|credential|passwd|pwd)=)[^&\s]*", re.IGNORECASE
 )
+_HEADER = re.compile(r"((?:bearer|basic)\s+)[\w.~+/-]{16,}=*", re.IGNORECASE)
+# Ends of names. In a configuration a token may be a piece of text (``image_token``), and the number
+# of them a statistic: there only those that grant access are secrets.
+_NAME = (
+    r"password|passwd|passphrase|pwd|{token}|(?:^|[_.-])(?:secret|credentials?|connection_?string|"
+    r"(?:api|access|account|private|secret)_?key)"
+)
+_TOKEN = r"^token|(?:^|[_.-])(?:auth|access|api|hf|session|security|sas)_?token"
+_KEY = re.compile(rf"(?:{_NAME.format(token=_TOKEN)})$", re.IGNORECASE)
+_VARIABLE = re.compile(rf"(?:{_NAME.format(token='(?:^|[_.-])token')})$", re.IGNORECASE)
+# Names of files and folders say nothing.
+_NOT_SECRET = {"GOOGLE_APPLICATION_CREDENTIALS", "PWD", "OLDPWD"}
+# A shorter value ("1", "none") would mask what it is not.
+_SHORTEST = 8
 
 
-def without_secrets(text: str) -> str:
-    """Mask user names, passwords, tokens, keys and signatures of the addresses in a text."""
-    masked = _USER.sub("://***@", text)
-    for secret in (_ANYWHERE, _QUERY):
-        masked = secret.sub(r"\1***", masked)
-    return masked
+def without_secrets(text: str, *, environment: bool = True) -> str:
+    """Mask user names, passwords, tokens, keys and signatures of the addresses in a text.
+
+    Args:
+        text: any.
+        environment: whether to mask the values of secret environment variables, too, wherever they
+            stand. Not for what must be the same on every machine.
+    """
+    for secret in _from_environment() if environment else ():
+        text = text.replace(secret, MASK)
+    text = _USER.sub(f"://{MASK}@", text)
+    for pattern in (_ANYWHERE, _QUERY, _HEADER):
+        text = pattern.sub(rf"\1{MASK}", text)
+    return text
+
+
+def masked(value: Any) -> Any:
+    """Return plain data (mappings, lists, scalars) with the secrets in its texts masked.
+
+    A text under a key whose name says secret (``password``, ``api_key``) is masked whole.
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: MASK if isinstance(item, str) and item and _KEY.search(str(key)) else masked(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [masked(item) for item in value]
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+def _from_environment() -> list[str]:
+    """Return the secret values, as they are and as addresses quote them; long ones first."""
+    values = {
+        value
+        for name, value in os.environ.items()
+        if len(value) >= _SHORTEST and _VARIABLE.search(name) and name not in _NOT_SECRET
+    }
+    forms = {form for value in values for form in (value, quote(value, ""), quote_plus(value))}
+    return sorted(forms, key=len, reverse=True)

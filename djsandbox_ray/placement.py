@@ -91,6 +91,14 @@ def _size(bundle: Mapping[str, int]) -> tuple[int, int, int]:
 def _named(bundle: Resources) -> list[str]:
     return [
         f"{amount:g} {name}" + "s" * (name in ("CPU", "GPU") and amount != 1)
-        for name, amount in sorted(bundle.items())
-        if amount and name in ("CPU", "GPU")
+        for name, amount in sorted(bundle.items(), key=lambda item: _order(item[0]))
+        if amount and not _of_every_node(name)
     ]
+
+
+def _order(name: str) -> tuple[bool, str]:
+    return name not in ("CPU", "GPU"), name
+
+
+def _of_every_node(name: str) -> bool:
+    return name in ("memory", "object_store_memory") or name.startswith("node:")

@@ -2,6 +2,8 @@
 
 Paths inside a storage are relative, with ``/``; records hold only such paths, so that a storage
 can be moved. A JSON or Parquet file appears whole or not at all, also when the writer is killed.
+
+An object store has no folders: a folder is there as long as something lies below it.
 """
 
 from __future__ import annotations
@@ -11,19 +13,21 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.filesystems import filesystem, has_buckets, reaching
 from djsandbox_ray.masking import without_secrets
 
 _PART = ".part"
+_STAMPS = ("size", "mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag")
+"""What filesystems call the size, time and hash of a file."""
 
 
 class Storage:
@@ -35,12 +39,11 @@ class Storage:
 
     def __init__(self, url: str) -> None:
         try:
-            self._fs, root = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            # The error would show the address as it is.
-            raise BadInput(without_secrets(f"storage {url!r} cannot be opened: {error}")) from None
+            self._fs, root = filesystem(url)
+        except BadInput as error:
+            raise BadInput(f"storage {error}") from None
         self.is_local = isinstance(self._fs, LocalFileSystem)
-        self._root = str(root).rstrip("/")
+        self._root = root.rstrip("/")
         self.url = self._root if self.is_local else url.rstrip("/")
 
     @property
@@ -55,48 +58,99 @@ class Storage:
 
     def exists(self, path: str) -> bool:
         """Say whether a file or folder is there."""
-        self._fs.invalidate_cache(self._at(path))  # others write here too
-        return bool(self._fs.exists(self._at(path)))
+        with reaching(self.url):
+            return bool(self._fs.exists(self._at(path)))
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder, sorted; an empty list when it does not exist.
 
         What a killed writer has left behind is not there.
         """
-        if not self.exists(folder):
+        at = self._at(folder).rstrip("/")
+        try:
+            with reaching(self.url):
+                paths = [str(path).rstrip("/") for path in self._fs.ls(at, detail=False)]
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        self._fs.invalidate_cache(self._at(folder))
-        paths = self._fs.ls(self._at(folder), detail=False)
-        names = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
+        # Some programs mark folders of an object store by an empty object of the same name.
+        names = (path.rsplit("/", 1)[-1] for path in paths if path.lstrip("/") != at.lstrip("/"))
         return sorted(name for name in names if not name.endswith(_PART))
 
+    def stamps(self, folder: str) -> dict[str, dict[str, str]]:
+        """Return the files below a folder with what changes when their content does.
+
+        Returns:
+            By relative path, sorted: size (``size``), time and hash, as far as they are known.
+        """
+        at = self._at(folder)
+        with reaching(self.url):
+            found = self._fs.find(at, detail=True)
+        stamps = {
+            _below(path, at): {key: str(info[key]) for key in _STAMPS if key in info}
+            for path, info in found.items()
+            if not str(path).endswith(("/", _PART))
+        }
+        return dict(sorted(stamps.items()))
+
+    def download(self, folder: str, target: Path) -> None:
+        """Copy all files below a folder into a local one."""
+        for name in self.stamps(folder):
+            place = target / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with reaching(self.url):
+                self._fs.get_file(self._at(f"{folder}/{name}"), str(place))
+
+    def upload(self, source: Path, folder: str) -> None:
+        """Copy all files below a local folder into one of the storage; each appears whole."""
+        for file in sorted(path for path in source.rglob("*") if path.is_file()):
+            self._put(file, self._at(f"{folder}/{file.relative_to(source).as_posix()}"))
+
     def remove(self, path: str) -> None:
-        """Remove a file or a whole folder, if it is there; never the storage itself."""
+        """Remove a file or a whole folder, if it is there; never the storage itself.
+
+        A removal that is cut off has removed a part, in no certain order: what makes a folder
+        count is to be removed first, by itself.
+        """
         if not path:
             raise ValueError("the storage itself is never removed")
         if self.exists(path):
-            self._fs.rm(self._at(path), recursive=True)
+            with suppress(FileNotFoundError), reaching(self.url):  # somebody was faster
+                self._fs.rm(self._at(path), recursive=True)
 
     def move(self, source: str, target: str) -> None:
-        """Move a folder; on a local disk this is atomic."""
-        self._make_parent(self._at(target))
+        """Move a folder.
+
+        On a local disk this is atomic; elsewhere it goes file by file, so that a target may be
+        there in part until something written afterwards says that it is whole.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+        """
+        at, to = self._at(source), self._at(target)
         if self.is_local:
-            Path(self._at(source)).rename(self._at(target))
-        else:
-            self._fs.mv(self._at(source), self._at(target), recursive=True)
+            self._make_parent(to)
+            Path(at).rename(to)
+            return
+        names = list(self.stamps(source))
+        if not names:
+            raise FileNotFoundError(f"{self.shown}/{source}")
+        # By name: fsspec's own move would also look for the folders that are none.
+        with reaching(self.url):
+            self._fs.copy([f"{at}/{name}" for name in names], [f"{to}/{name}" for name in names])
+        self.remove(source)
 
     @contextmanager
     def open_write(self, path: str) -> Iterator[IO[bytes]]:
         """Open a file for writing; it appears under its name only when the block ends well."""
         target = self._at(path)
-        self._make_parent(target)
         if not self.is_local:
             # fsspec's transactions are shared by all who write; an upload of a whole file is not.
-            with tempfile.NamedTemporaryFile() as file:
+            with tempfile.NamedTemporaryFile(prefix="djsandbox-") as file:
                 yield file
                 file.flush()
-                self._fs.put_file(file.name, target)
+                self._put(Path(file.name), target)
             return
+        self._make_parent(target)
         part = f"{target}.{uuid.uuid4().hex}{_PART}"
         try:
             with Path(part).open("wb") as file:
@@ -114,7 +168,8 @@ class Storage:
 
     def read_bytes(self, path: str) -> bytes:
         """Read a whole file."""
-        return bytes(self._fs.cat_file(self._at(path)))
+        with reaching(self.url):
+            return bytes(self._fs.cat_file(self._at(path)))
 
     def write_json(self, path: str, value: Any) -> None:
         """Write plain data as indented JSON, atomically; NaN is refused, as in every JSON here."""
@@ -132,11 +187,30 @@ class Storage:
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """Read one Parquet file, or the Parquet files of a folder in the order of their names."""
-        if self._fs.isdir(self._at(path)):
-            parts = [name for name in self.names(path) if name.endswith(".parquet")]
-            return pa.concat_tables(self.read_table(f"{path}/{part}", columns) for part in parts)
-        with self._fs.open(self._at(path), "rb") as file:
+        with reaching(self.url):
+            is_file = self._fs.info(self._at(path))["type"] == "file"
+        if is_file:
+            return self._read_file(path, columns)
+        parts = [name for name in self.names(path) if name.endswith(".parquet")]
+        return pa.concat_tables(self._read_file(f"{path}/{part}", columns) for part in parts)
+
+    def _read_file(self, path: str, columns: list[str] | None) -> pa.Table:
+        # Arrow reads just the ranges that it needs; reading ahead would only add to them.
+        unbuffered = {} if self.is_local else {"cache_type": "none"}
+        with reaching(self.url), self._fs.open(self._at(path), "rb", **unbuffered) as file:
             return pq.read_table(file, columns=columns)
+
+    def _put(self, file: Path, target: str) -> None:
+        """Upload a whole file."""
+        if not has_buckets(self._fs):
+            self._make_parent(target)
+        try:
+            with reaching(self.url):
+                self._fs.put_file(str(file), target)
+        except FileNotFoundError as error:
+            raise BadInput(
+                f"storage {self.shown!r} cannot be written: is the bucket there? {error}"
+            ) from None
 
     def _make_parent(self, target: str) -> None:
         try:
@@ -149,6 +223,17 @@ class Storage:
     def _at(self, path: str) -> str:
         _check_inside(path)
         return f"{self._root}/{path}"
+
+
+def _below(path: str, folder: str) -> str:
+    """Return the relative path of a file below a folder.
+
+    Raises:
+        ValueError: an object store may hold names such as ``../a``, which lead out.
+    """
+    relative = str(path).lstrip("/").removeprefix(folder.strip("/")).lstrip("/")
+    _check_inside(relative)
+    return relative
 
 
 def _check_inside(path: str) -> None:

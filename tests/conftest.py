@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,3 +42,21 @@ def ray_cluster() -> Iterator[None]:
     connect(cpus=2)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage of the demo, run once per test session as the README says; takes minutes."""
+    folder = tmp_path_factory.mktemp("demo")
+    own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    command = [sys.executable, "-m", "djsandbox_ray", "run", "configs/demo.yaml"]
+    done = subprocess.run(
+        [*command, "--storage", str(folder)],
+        cwd=Path(__file__).resolve().parents[1],
+        env=own,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return folder

@@ -18,20 +18,24 @@ PACKAGE = "djsandbox_ray"
 
 BASE = {
     "__init__",
+    "cache",
     "cluster",
     "errors",
+    "filesystems",
     "identity",
     "masking",
     "placement",
     "records",
     "registry",
+    "resources",
+    "room",
     "sections",
     "storage",
     "yaml_input",
 }
 """Modules that every tier may import."""
 TRACKING_PROTOCOL = f"{PACKAGE}.tracking.tracker"
-TOP = {"__main__", "cli", "workflows"}
+TOP = {"__main__", "cli", "options", "service", "workflows"}
 """Above the hooks."""
 MIDDLE = {"config", "hooks"}
 """Above the capabilities: the config gathers their sections."""

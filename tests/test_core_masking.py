@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.masking import masked, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,51 @@ def test_secrets_are_masked(text: str, masked: str) -> None:
 )
 def test_the_rest_stays(text: str) -> None:
     assert without_secrets(text) == text
+
+
+def test_the_values_of_secret_variables_are_masked_wherever_they_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "abc/def+ghi=")
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "abc/def+ghi=and-more")
+    monkeypatch.setenv("SOME_PASSWORD", "none")  # too short to be looked for
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/home/me/key.json")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/home/me/token")
+    text = "key abc/def+ghi= and abc%2Fdef%2Bghi%3D and abc/def+ghi=and-more"
+    assert without_secrets(text) == "key *** and *** and ***"
+    rest = "none of eu-central-1 in /home/me/key.json or /home/me/token"
+    assert without_secrets(rest) == rest
+    assert without_secrets("abc/def+ghi=", environment=False) == "abc/def+ghi="
+
+
+def test_headers_are_masked() -> None:
+    assert without_secrets("Authorization: Bearer abcdefgh12345678") == "Authorization: Bearer ***"
+    assert without_secrets("the bearer of news, basic training") == (
+        "the bearer of news, basic training"
+    )
+
+
+def test_plain_data_is_masked_by_its_keys_and_texts() -> None:
+    given = {
+        "dataset": {"path": ("s3://id:key@bucket/a", "/data")},
+        "api_key": "k",
+        "nested": [{"hf_token": "t", "password": "p", "db_password": "p"}],
+        "connection_string": "c",
+        "text_key": "caption",
+        "image_token": "<image>",
+        "max_tokens": 5,
+        "token": 3,
+        "secret": None,
+    }
+    assert masked(given) == {
+        "dataset": {"path": ["s3://***@bucket/a", "/data"]},
+        "api_key": "***",
+        "nested": [{"hf_token": "***", "password": "***", "db_password": "***"}],
+        "connection_string": "***",
+        "text_key": "caption",
+        "image_token": "<image>",
+        "max_tokens": 5,
+        "token": 3,
+        "secret": None,
+    }

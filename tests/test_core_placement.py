@@ -69,4 +69,6 @@ def test_equal_bundles_with_a_small_one_are_counted_exactly(
 def test_in_words() -> None:
     group = [{"CPU": 0.01}, {"CPU": 2, "GPU": 1.0}, {"CPU": 2, "GPU": 1.0}]
     assert in_words(group) == "1 x (0.01 CPUs) and 2 x (2 CPUs, 1 GPU)"
-    assert in_words([{"memory": 1.0}]) == "1 x (no CPUs)"
+    assert in_words([{"memory": 1.0, "node:10.0.0.1": 1.0}]) == "1 x (no CPUs)"
+    node = {"accelerator_type:H100": 1.0, "CPU": 8.0, "GPU": 1.0, "memory": 1e9, "trial_node": 1.0}
+    assert in_words([node]) == "1 x (8 CPUs, 1 GPU, 1 accelerator_type:H100, 1 trial_node)"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,15 +13,26 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from s3_server import S3Server, s3_here
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray import filesystems
+from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError
 from djsandbox_ray.storage import Storage
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_here(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
 def any_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     if request.param == "local":
         yield Storage(str(tmp_path / "storage"))
+        return
+    if request.param == "s3":
+        yield Storage(f"{request.getfixturevalue('s3').url}/{uuid.uuid4().hex}/prefix/")
         return
     yield Storage("memory://bucket/prefix/")
     memory = fsspec.filesystem("memory")
@@ -254,3 +266,137 @@ def test_folders_are_moved_and_removed(any_storage: Storage) -> None:
     any_storage.remove("x/y")
     assert not any_storage.exists("x/y/d")
     assert any_storage.names("x") == []
+
+
+def test_a_folder_is_not_what_begins_like_it(any_storage: Storage) -> None:
+    for path in ("t/10/done.json", "t.json", "t2/a"):
+        any_storage.write_bytes(path, b"1")
+    assert any_storage.names("") == ["t", "t.json", "t2"]
+    assert not any_storage.exists("t/1")
+    any_storage.remove("t")
+    assert any_storage.names("") == ["t.json", "t2"]
+    any_storage.remove("t.json")
+    assert any_storage.names("") == ["t2"]
+
+
+def test_what_is_not_there_is_not_moved(any_storage: Storage) -> None:
+    with pytest.raises(FileNotFoundError):
+        any_storage.move("no", "where")
+    assert any_storage.names("") in ([], ["where"])
+
+
+def test_what_others_write_is_seen_at_once(s3: S3Server) -> None:
+    url = f"{s3.url}/{uuid.uuid4().hex}"
+    here = Storage(url)
+    assert here.names("folder") == []
+    assert not here.exists("folder/a")
+    code = (
+        "import sys\nfrom djsandbox_ray.storage import Storage\n"
+        "Storage(sys.argv[1]).write_bytes('folder/a', b'1')\n"
+    )
+    subprocess.run([sys.executable, "-c", code, url], check=True)
+    assert here.exists("folder/a")
+    assert here.names("folder") == ["a"]
+    code = code.replace("write_bytes('folder/a', b'1')", "remove('folder')")
+    subprocess.run([sys.executable, "-c", code, url], check=True)
+    assert not here.exists("folder/a")
+    assert here.names("folder") == []
+
+
+def test_folders_are_copied_in_and_out(any_storage: Storage, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "a").write_bytes(b"1")
+    (source / "b").write_bytes(b"22")
+    any_storage.upload(source, "models/m")
+    before = any_storage.stamps("models/m")
+    assert {name: stamp["size"] for name, stamp in before.items()} == {"b": "2", "deep/a": "1"}
+    any_storage.download("models/m", target)
+    assert (target / "deep" / "a").read_bytes() == b"1"
+    assert (target / "b").read_bytes() == b"22"
+    any_storage.write_bytes("models/m/b", b"333")
+    assert any_storage.stamps("models/m")["b"] != before["b"]
+    assert any_storage.stamps("models/m")["deep/a"] == before["deep/a"]
+    assert any_storage.stamps("models/none") == {}
+
+
+def test_the_mark_of_a_folder_is_no_name(s3: S3Server) -> None:
+    storage = Storage(f"{s3.url}/{uuid.uuid4().hex}")
+    storage.write_bytes("folder/a", b"1")
+    client = filesystems.filesystem(storage.url)[0]
+    client.call_s3("put_object", Bucket=s3.bucket, Key=f"{storage.url.split('/', 3)[3]}/folder/")
+    assert storage.names("folder") == ["a"]
+    assert list(storage.stamps("folder")) == ["a"]
+
+
+def test_an_object_named_to_lead_out_is_refused(s3: S3Server, tmp_path: Path) -> None:
+    storage = Storage(f"{s3.url}/{uuid.uuid4().hex}")
+    client = filesystems.filesystem(storage.url)[0]
+    key = f"{storage.url.split('/', 3)[3]}/models/../../../escaped"
+    client.call_s3("put_object", Bucket=s3.bucket, Key=key, Body=b"1")
+    with pytest.raises(ValueError, match="not a path inside"):
+        storage.download("models", tmp_path / "a" / "b" / "c")
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_a_bucket_is_never_made(s3: S3Server) -> None:
+    storage = Storage("s3://no-such-bucket/prefix")
+    assert not storage.exists("a")
+    assert storage.names("") == []
+    with pytest.raises(BadInput, match=r"'s3://no-such-bucket/prefix' cannot be written.*bucket"):
+        storage.write_json("a.json", 1)
+    assert not Storage("s3://no-such-bucket/prefix").exists("a.json")
+
+
+def test_no_credentials_and_no_server_are_said_so(s3: S3Server, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom djsandbox_ray.storage import Storage\n"
+        "try:\n    Storage('s3://sandbox/x').exists('a')\n"
+        "except Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+
+    def said(changes: dict[str, str]) -> str:
+        own = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+        own |= {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true", **changes}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=own, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    without = said({"AWS_ENDPOINT_URL": s3.endpoint})
+    assert without.startswith("BadInput 's3://sandbox/x' refuses access")
+    assert "AWS_ACCESS_KEY_ID" in without
+    away = said({**s3.environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    assert away.startswith("SandboxError 's3://sandbox/x' is out of reach")
+    assert s3.environment["AWS_SECRET_ACCESS_KEY"] not in away
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "extra"), [("s3://b/x", "s3fs", "s3"), ("gs://b/x", "gcsfs", "gcs")]
+)
+def test_a_missing_package_names_its_extra(
+    monkeypatch: pytest.MonkeyPatch, url: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(BadInput, match=rf"djsandbox-ray\[{extra}\]"):
+        Storage(url)
+    with pytest.raises(MissingExtra):
+        filesystems.filesystem(url)
+
+
+def test_text_is_read_from_anywhere(s3: S3Server, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("name: é")
+    assert filesystems.read_text(str(tmp_path / "a.yaml")) == "name: é"
+    Storage(s3.url).write_bytes("texts/a.yaml", "name: é".encode())
+    assert filesystems.read_text(f"{s3.url}/texts/a.yaml") == "name: é"
+    for missing in (str(tmp_path / "b.yaml"), f"{s3.url}/texts/b.yaml"):
+        with pytest.raises(FileNotFoundError):
+            filesystems.read_text(missing)
+
+
+def test_other_errors_are_passed_on() -> None:
+    with pytest.raises(KeyError), filesystems.reaching("s3://b"):
+        raise KeyError
+    with pytest.raises(BadInput, match=r"s3://\*\*\*@b"), filesystems.reaching("s3://me:secret@b"):
+        raise PermissionError("no")
+    assert issubclass(BadInput, SandboxError)

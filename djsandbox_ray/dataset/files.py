@@ -6,9 +6,12 @@ import posixpath
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-import fsspec
-
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.filesystems import filesystem, reaching
+from djsandbox_ray.masking import without_secrets
+
+_BLOCK = 8 << 20
+"""Bytes that are read ahead of an object store; ten times as many would mostly be thrown away."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class SourceFile:
 
     def open(self) -> IO[bytes]:
         """Open the file for reading."""
-        return cast("IO[bytes]", self.fs.open(self.path, "rb"))
+        return cast("IO[bytes]", self.fs.open(self.path, "rb", block_size=_BLOCK))
 
 
 def find_files(paths: str | tuple[str, ...], suffixes: tuple[str, ...]) -> list[SourceFile]:
@@ -49,31 +52,40 @@ def find_files(paths: str | tuple[str, ...], suffixes: tuple[str, ...]) -> list[
     except ValueError as error:
         raise BadInput(f"path: all of {paths!r} must lie on one filesystem") from error
     return [
-        SourceFile(fs, path, posixpath.relpath(path, root or "."), _stamp(info))
-        for path, (fs, info) in found.items()
+        SourceFile(fs, path, _name(path, root), _stamp(info)) for path, (fs, info) in found.items()
     ]
 
 
 def _match(path: str, suffixes: tuple[str, ...]) -> tuple[Any, dict[str, dict[str, Any]]]:
     try:
-        fs, inside = fsspec.core.url_to_fs(path)
-    except (ValueError, ImportError) as error:
-        raise BadInput(f"path {path!r} cannot be opened: {error}") from error
+        fs, inside = filesystem(path)
+    except BadInput as error:
+        raise BadInput(f"path {error}") from None
+    with reaching(path):
+        return fs, _found(fs, path, inside, suffixes)
+
+
+def _found(fs: Any, path: str, inside: str, suffixes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     if fs.exists(inside) and not fs.isdir(inside):
-        return fs, {inside: fs.info(inside)}
+        return {inside: fs.info(inside)}
     if fs.isdir(inside):
         below = fs.find(inside, detail=True)
         infos = {name: info for name, info in below.items() if name.endswith(suffixes)}
         if not infos:
             raise BadInput(f"the folder {path!r} holds no file that ends with {_either(suffixes)}")
-        return fs, infos
+        return infos
     if not any(sign in path for sign in "*?["):
         raise BadInput(f"path {path!r} does not exist")
     matched = fs.glob(inside, detail=True)
     infos = {name: info for name, info in matched.items() if info["type"] == "file"}
     if not infos:
         raise BadInput(f"no file matches {path!r}")
-    return fs, infos
+    return infos
+
+
+def _name(path: str, root: str) -> str:
+    # A signed address ends with its signature: a secret, and another one tomorrow.
+    return without_secrets(posixpath.relpath(path, root or "."), environment=False)
 
 
 def _stamp(info: dict[str, Any]) -> dict[str, Any]:

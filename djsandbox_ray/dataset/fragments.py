@@ -5,11 +5,13 @@ Only a small manifest of each shard travels to the driver; samples go straight t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import lance
@@ -18,7 +20,9 @@ import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 
 from djsandbox_ray.dataset.source import Rejection, Sample, Shard
+from djsandbox_ray.dataset.table import lance_options
 from djsandbox_ray.identity import canonical, chain, sample_digest
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage import Storage
 
 SCHEMA = pa.schema(
@@ -38,7 +42,7 @@ REJECTED_SCHEMA = pa.schema(
 
 _ROW_ID = pa.schema([("row_id", pa.int64())])
 _BATCH_ROWS = 512
-_BATCH_BYTES = 32 << 20
+_BATCH_BYTES = 8 << 20
 _ROW_ID_BATCH = 1 << 16
 
 
@@ -60,7 +64,9 @@ class Manifest:
 class _Tally:
     """What has come by while a shard was written."""
 
-    digests: list[bytes] = field(default_factory=list)
+    accepted: int = 0
+    digest: Any = field(default_factory=partial(hashlib.blake2b, digest_size=16))
+    """As :func:`~djsandbox_ray.identity.chain` makes it, without keeping what is chained."""
     rejections: list[Rejection] = field(default_factory=list)
     error: BaseException | None = None
 
@@ -87,7 +93,8 @@ class _Tally:
 
     def _row(self, sample: Sample) -> dict[str, Any]:
         digest, meta = sample_digest(sample.image, sample.text), canonical(sample.meta)
-        self.digests += (digest, chain([meta]))
+        self.digest.update(digest + chain([meta]))
+        self.accepted += 1
         return {
             "image": sample.image,
             "text": sample.text,
@@ -111,9 +118,10 @@ def write_shard(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[s
     shard: Shard = pickle.loads(row["shard"])
     tally = _Tally()
     reader = pa.RecordBatchReader.from_batches(SCHEMA, tally.batches(shard.read()))
+    uri = storage.uri(f"{folder}/samples.lance")
     try:
         written = write_fragments(
-            reader, storage.uri(f"{folder}/samples.lance"), schema=SCHEMA, mode="create"
+            reader, uri, schema=SCHEMA, mode="create", storage_options=lance_options(uri)
         )
     except OSError:
         if tally.error is not None:
@@ -121,15 +129,16 @@ def write_shard(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[s
         raise
     if tally.rejections:
         rejected = pa.Table.from_pylist(
-            [asdict(item) for item in tally.rejections], REJECTED_SCHEMA
+            [asdict(item) | {"detail": without_secrets(item.detail)} for item in tally.rejections],
+            REJECTED_SCHEMA,
         )
         storage.write_table(f"{folder}/rejected/{row['index']:08d}.parquet", rejected)
     manifest = Manifest(
         index=row["index"],
         fragments=[json.dumps(fragment.to_json()) for fragment in written],
-        accepted=len(tally.digests) // 2,
+        accepted=tally.accepted,
         reasons=dict(Counter(item.reason for item in tally.rejections)),
-        digest=chain(tally.digests).hex(),
+        digest=tally.digest.hexdigest(),
     )
     return {"manifest": json.dumps(asdict(manifest))}
 
@@ -143,7 +152,8 @@ def commit(uri: str, manifests: list[Manifest]) -> list[dict[str, int]]:
     fragments = [
         FragmentMetadata.from_json(text) for manifest in manifests for text in manifest.fragments
     ]
-    table = lance.LanceDataset.commit(uri, lance.LanceOperation.Overwrite(SCHEMA, fragments))
+    operation = lance.LanceOperation.Overwrite(SCHEMA, fragments)
+    table = lance.LanceDataset.commit(uri, operation, storage_options=lance_options(uri))
     places, start = [], 0
     for fragment in table.get_fragments():
         places.append({"fragment": fragment.fragment_id, "start": start})
@@ -157,7 +167,8 @@ def add_row_ids(row: dict[str, Any], *, uri: str) -> dict[str, Any]:
     Returns:
         ``fragment``, its new ``metadata`` (JSON) and the new ``schema`` of the table (pickled).
     """
-    fragment = lance.dataset(uri).get_fragment(row["fragment"])
+    options = lance_options(uri)
+    fragment = lance.dataset(uri, storage_options=options).get_fragment(row["fragment"])
     end = row["start"] + fragment.count_rows()
     batches = (
         pa.record_batch([np.arange(at, min(at + _ROW_ID_BATCH, end))], schema=_ROW_ID)
@@ -177,5 +188,6 @@ def commit_row_ids(uri: str, written: list[dict[str, Any]]) -> None:
     written = sorted(written, key=lambda row: int(row["fragment"]))
     fragments = [FragmentMetadata.from_json(row["metadata"]) for row in written]
     operation = lance.LanceOperation.Merge(fragments, pickle.loads(written[0]["schema"]))
-    table = lance.dataset(uri)
-    lance.LanceDataset.commit(uri, operation, read_version=table.version)
+    options = lance_options(uri)
+    version = lance.dataset(uri, storage_options=options).version
+    lance.LanceDataset.commit(uri, operation, read_version=version, storage_options=options)

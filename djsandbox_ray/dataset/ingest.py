@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from djsandbox_ray import records
+from djsandbox_ray.cluster import check_placeable
 from djsandbox_ray.dataset.fragments import (
     REJECTED_SCHEMA,
     Manifest,
@@ -27,13 +28,17 @@ from djsandbox_ray.dataset.fragments import (
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import Shard, Source
 from djsandbox_ray.dataset.staging import staging
+from djsandbox_ray.dataset.table import lance_options
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import chain, content_id
+from djsandbox_ray.resources import NodeKind, bundle
+from djsandbox_ray.room import AwaitRoom
 from djsandbox_ray.storage import Storage
 
 FOLDER = "datasets"
 _MAX_BLOCKS = 1024
 _CPUS_PER_TASK = 1
+_ANY = NodeKind()
 
 Progress = Callable[[int, int], None]
 
@@ -44,6 +49,8 @@ def ingest(
     *,
     max_rejected: float,
     workers: int | None = None,
+    resources: NodeKind = _ANY,
+    await_room: AwaitRoom = check_placeable,
     progress: Progress | None = None,
     spent: Callable[[records.Cost], None] | None = None,
 ) -> records.Dataset:
@@ -59,14 +66,17 @@ def ingest(
         storage: where to write.
         max_rejected: share of the samples read that may be rejected, from 0 to 1.
         workers: shards that are read at a time; None for as many as there are CPUs.
+        resources: which nodes read.
+        await_room: waits until there are such nodes.
         progress: called with the number of finished shards and of all shards.
         spent: called at the end with what it cost.
 
     Raises:
-        BadInput: no samples, or more than ``max_rejected`` of them are rejected.
+        BadInput: no samples, more than ``max_rejected`` of them are rejected, or no such nodes.
     """
+    await_room([bundle(_CPUS_PER_TASK, 0, resources)], "ingest.resources")
     start = time.perf_counter()
-    tasks = _Tasks(workers)
+    tasks = _Tasks(workers, resources)
     shards = prepared(source)
     with staging(storage, FOLDER) as folder:
         manifests = _write(shards, storage, folder, tasks, progress)
@@ -95,10 +105,12 @@ class _Tasks:
 
     Args:
         workers: tasks at a time; None for as many as there are CPUs.
+        resources: which nodes they run on.
     """
 
-    def __init__(self, workers: int | None) -> None:
+    def __init__(self, workers: int | None, resources: NodeKind) -> None:
         self._workers = workers
+        self._resources = resources
         self._seconds = 0.0
 
     def map(
@@ -113,7 +125,9 @@ class _Tasks:
             fn_kwargs={"function": function, **arguments},
             compute=ray.data.TaskPoolStrategy(size=self._workers),
             num_cpus=_CPUS_PER_TASK,
+            resources=self._resources.demand(),
         )
+        data.set_name(function.__name__)  # on the dashboard, where all of them are `_timed`
         for row in data.iter_rows():
             self._seconds += row["seconds"]
             yield row
@@ -158,7 +172,8 @@ def _build_table(uri: str, manifests: list[Manifest], tasks: _Tasks) -> None:
     places: list[dict[str, Any]] = [*commit(uri, manifests)]
     commit_row_ids(uri, list(tasks.map(add_row_ids, places, uri=uri)))
     # Also drops what retried tasks have written and nobody has committed.
-    lance.dataset(uri).cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+    table = lance.dataset(uri, storage_options=lance_options(uri))
+    table.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
 
 
 def _refuse_if_bad(

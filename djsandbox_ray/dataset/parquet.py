@@ -21,6 +21,8 @@ from djsandbox_ray.errors import BadInput
 
 _SHARD_ROWS = 2048
 _BATCH_ROWS = 256
+_BATCH_BYTES = 8 << 20
+_BUFFER_BYTES = 4 << 20
 
 
 class ParquetConfig(SourceConfig):
@@ -116,7 +118,9 @@ def _grouped(sizes: list[int]) -> Iterator[range]:
 def _read(
     file: SourceFile, config: ParquetConfig, groups: range, first_row: int
 ) -> Iterator[Sample | Rejection]:
-    with file.open() as handle, pq.ParquetFile(handle) as parquet:
+    # By default every column of a row group is first read as a whole; so, page by page.
+    paged = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
+    with file.open() as handle, pq.ParquetFile(handle, **paged) as parquet:
         for group in groups:
             yield from _read_group(parquet, group, file.name, first_row, config)
             first_row += parquet.metadata.row_group(group).num_rows
@@ -129,7 +133,7 @@ def _read_group(
     columns = list(dict.fromkeys([config.image, config.text, *config.meta_columns]))
     position, end = first_row, first_row + parquet.metadata.row_group(group).num_rows
     try:
-        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
+        for batch in parquet.iter_batches(_batch_rows(parquet, group), [group], columns):
             yield from _items(batch, f"{name}#", position, config)
             position += batch.num_rows
     except (pa.ArrowException, OSError) as error:
@@ -137,6 +141,13 @@ def _read_group(
             raise
         for lost in range(position, end):
             yield Rejection(f"{name}#{lost}", "broken_shard", str(error))
+
+
+def _batch_rows(parquet: pq.ParquetFile, group: int) -> int:
+    """Return how many rows of a row group are decoded at once, by their mean size."""
+    footer = parquet.metadata.row_group(group)
+    mean = int(footer.total_byte_size) // max(1, int(footer.num_rows))
+    return min(_BATCH_ROWS, max(1, _BATCH_BYTES // max(1, mean)))
 
 
 def _items(

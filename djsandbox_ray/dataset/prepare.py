@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from djsandbox_ray.dataset.aside import Aside
 from djsandbox_ray.dataset.defects import BLOCK, BOILERPLATE
 from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source
 from djsandbox_ray.dataset.validate import check
@@ -101,16 +102,20 @@ def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sam
         before, done = _rounded(fraction * done), done + len(block)
         return shuffle_block(block, _rounded(fraction * done) - before, rng)
 
-    for item in read():
-        if isinstance(item, Rejection):
-            yield item
-            continue
-        held.append(item)
-        # What follows is kept at hand, so that the last block is never too small to exchange.
-        if len(held) == 2 * SHUFFLE_BLOCK:
-            yield from shuffle(held[:SHUFFLE_BLOCK])
-            del held[:SHUFFLE_BLOCK]
-    yield from shuffle(held)
+    with Aside() as images:
+        for item in read():
+            if isinstance(item, Rejection):
+                yield item
+                continue
+            images.append(item.image)
+            held.append(replace(item, image=b""))
+            # What follows is kept at hand, so that the last block is never too small to exchange.
+            if len(held) == 2 * SHUFFLE_BLOCK:
+                for sample in shuffle(held[:SHUFFLE_BLOCK]):
+                    yield replace(sample, image=images.popleft())
+                del held[:SHUFFLE_BLOCK]
+        for sample in shuffle(held):
+            yield replace(sample, image=images.popleft())
 
 
 def _injected(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sample | Rejection]:

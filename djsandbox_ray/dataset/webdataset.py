@@ -69,6 +69,7 @@ def _members(file: SourceFile, wanted: set[str]) -> Iterator[_Member]:
     """Yield the regular files of a tar, with the bytes of the wanted ones only."""
     with file.open() as handle, tarfile.open(fileobj=handle, mode="r|*") as archive:
         for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # it would keep all it has passed
             if not member.isfile():
                 continue
             folder, name = posixpath.split(member.name)

@@ -1,10 +1,12 @@
-"""The extension point: an evaluator turns a trained image-text model into named numbers."""
+"""The extension point: an evaluator turns a trained model into named numbers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +26,47 @@ class Encoder(Protocol):
         """Embed texts; shape (len(texts), dimensions)."""
 
 
+@dataclass(frozen=True)
+class Artefact:
+    """A trained model as files, for programs that are given a folder."""
+
+    folder: Path
+    """What the training has left; to be read only."""
+    cpus: float
+    """That the trial has, for whoever runs the model."""
+    gpus: float
+    reported: Mapping[str, float] = field(default_factory=dict)
+    """What the training itself has measured, by name."""
+
+
+@runtime_checkable
+class Saved(Protocol):
+    """An encoder that can also be had as files."""
+
+    def save(self, folder: Path) -> Artefact:
+        """Write the model into an existing empty folder."""
+
+
+Reads = Literal["embeddings", "files", "reports"]
+"""What an evaluator looks at: an :class:`Encoder`, an :class:`Artefact`'s folder, or what the
+training itself has reported in one."""
+
+
 class Evaluator(ABC):
     """Measures a trained model on the trusted split; every metric is better when greater."""
 
     Config: ClassVar[type[Component]] = Component
     VERSION: ClassVar[int] = 1
     """Part of every trial's identity: to be raised when the same model would get other numbers."""
+    READS: ClassVar[Reads] = "embeddings"
+    """What :meth:`evaluate` is given."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def identity(self) -> Any:
+        """Return plain data that decides what is measured, beside the model and the split."""
+        return self.config.model_dump(mode="json")
 
     def check(self, split: Split) -> None:  # noqa: B027 - optional
         """Raise :class:`BadInput` if this cannot run on the split; called before training."""
@@ -45,8 +79,13 @@ class Evaluator(ABC):
         return None
 
     @abstractmethod
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
-        """Return the metrics, each under its full name such as ``retrieval/image_to_text_r5``."""
+    def evaluate(self, encoder: Any, split: Split) -> dict[str, float]:
+        """Return the metrics, each under its full name such as ``retrieval/image_to_text_r5``.
+
+        Args:
+            encoder: an :class:`Encoder`; an :class:`Artefact` where ``READS`` says so.
+            split: the trusted split.
+        """
 
 
 EVALUATORS: Registry[Evaluator] = Registry("evaluator", Evaluator)  # type: ignore[type-abstract]

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation import retrieval, zero_shot  # noqa: F401 - they register themselves
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Encoder
+from djsandbox_ray.evaluation import (  # noqa: F401 - they register themselves
+    command,
+    reported,
+    retrieval,
+    zero_shot,
+)
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.sections import Component
 
@@ -21,7 +29,7 @@ class NotFinite(SandboxError):
 
 
 class Suite:
-    """Runs the configured evaluators on one encoder.
+    """Runs the configured evaluators on one model.
 
     Args:
         configs: the evaluators' configurations, in order.
@@ -44,32 +52,59 @@ class Suite:
 
     def identity(self) -> list[Any]:
         """Return plain data that two suites share only if they give the same numbers."""
-        settings = [config.model_dump(mode="json") for config in self._configs]
+        settings = [evaluator.identity() for evaluator in self._evaluators]
         versions = [evaluator.VERSION for evaluator in self._evaluators]
         return [self.split.id, settings, versions]
 
-    def run(self, encoder: Encoder) -> dict[str, float]:
-        """Return all metrics of the encoder.
+    @property
+    def embeds_only(self) -> bool:
+        """Whether all that is done with a model is to embed images and texts."""
+        return all(evaluator.READS == "embeddings" for evaluator in self._evaluators)
+
+    def run(self, model: Encoder | Artefact) -> dict[str, float]:
+        """Return all metrics of the model; one that is needed as files is saved for that, once.
 
         Raises:
-            BadInput: two evaluators give a metric of the same name, or none gives one of the score.
+            BadInput: an evaluator reads what the model does not offer, two evaluators give a metric
+                of the same name, or none gives one of the score.
             NotFinite: an embedding or a metric is not.
         """
         metrics: dict[str, float] = {}
-        finite = _Finite(encoder)
-        for evaluator in self._evaluators:
-            for name, value in evaluator.evaluate(finite, self.split).items():
-                if name in metrics:
-                    raise BadInput(f"two evaluators give a metric named {name!r}")
-                if not math.isfinite(value):
-                    raise NotFinite(f"the metric {name!r} is {value}")
-                metrics[name] = float(value)
+        files: Artefact | None = None
+        with ExitStack() as stack:
+            for evaluator, config in zip(self._evaluators, self._configs, strict=True):
+                if evaluator.READS == "embeddings":
+                    seen: Any = _finite(model, config.type)
+                else:
+                    files = files or _as_files(model, config.type, stack)
+                    seen = files
+                for name, value in evaluator.evaluate(seen, self.split).items():
+                    if name in metrics:
+                        raise BadInput(f"two evaluators give a metric named {name!r}")
+                    if not math.isfinite(value):
+                        raise NotFinite(f"the metric {name!r} is {value}")
+                    metrics[name] = float(value)
         if lacking := [name for name in self._score if name not in metrics]:
             raise BadInput(
                 f"evaluation.score: no evaluator gives {', '.join(lacking)} "
                 f"(given: {', '.join(metrics)})"
             )
         return metrics
+
+
+def _finite(model: Encoder | Artefact, evaluator: str) -> _Finite:
+    if isinstance(model, Artefact):
+        raise BadInput(f"{evaluator}: it asks for embeddings, but this model is only had as files")
+    return _Finite(model)
+
+
+def _as_files(model: Encoder | Artefact, evaluator: str, stack: ExitStack) -> Artefact:
+    if isinstance(model, Artefact):
+        return model
+    if not isinstance(model, Saved):
+        raise BadInput(f"{evaluator}: it reads files, but this model has no way to be saved")
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="djsandbox-"))
+    return model.save(Path(folder))
 
 
 class _Finite:

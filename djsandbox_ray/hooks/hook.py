@@ -10,6 +10,7 @@ from djsandbox_ray.config import RunConfig
 from djsandbox_ray.records import Cost
 from djsandbox_ray.registry import Registry
 from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.room import Group, await_room
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.tracking.tracker import Tracker
 
@@ -36,6 +37,19 @@ class Context:
     progress: Progress
     prepared: dict[str, Prepared] = field(default_factory=dict)
     """What was prepared in this process, by what decides it: studies share it."""
+
+    def await_room(self, group: Group, where: str) -> None:
+        """Wait until the living nodes have room for a group, as long as ``cluster.wait`` allows.
+
+        Args:
+            group: what each worker needs of one node.
+            where: the section of the configuration that asks.
+
+        Raises:
+            BadInput: there is still no room.
+        """
+        wait = self.config.cluster.wait
+        await_room(group, where, wait, lambda text: self.progress.update(waiting=text))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def study_identity(config: RunConfig) -> Any:
         configured_family(config).identity(),
         trials.model_dump(mode="json", exclude={"model", "resources", "retries", "retry_diverged"}),
         [
-            [metric.model_dump(mode="json"), EVALUATORS.get(metric.type).VERSION]
+            [EVALUATORS.get(metric.type)(metric).identity(), EVALUATORS.get(metric.type).VERSION]
             for metric in config.evaluation.metrics
         ],
         # Pools are given up by their scores.

@@ -33,7 +33,9 @@ from djsandbox_ray.records import (
     TrialSpec,
     TrialState,
 )
+from djsandbox_ray.resources import tasks_on
 from djsandbox_ray.sections import Component
+from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.trials.engine import run_trials
 from djsandbox_ray.trials.family import ModelFamily
 from djsandbox_ray.trials.plan import plan_trials
@@ -146,9 +148,9 @@ class Study:
         todo = [spec for spec in self.specs if spec.id not in self.settled]
         records = dict(self.settled)
         progress.stage(self.stage, total=len(self.specs))
-        watch = Watch(
-            context, self.stage, self.pools, self.inputs.statistics, optional=self.optional
-        )
+        statistics = self.inputs.statistics
+        watch = Watch(context, self.stage, self.pools, statistics, optional=self.optional)
+        watch.begin(self.specs, self.known)
         for record in records.values():
             watch.track(record)
         if records:
@@ -169,10 +171,12 @@ class Study:
                 todo,
                 self._shared(todo),
                 stopping,
-                self._competition(),
+                self._competition(watch),
                 on_record,
                 folder=f"{context.folder}/tune",
                 on_waiting=watch.waiting,
+                await_room=context.await_room,
+                on_retry=watch.retried,
             )
         return [records[spec.id] for spec in self.specs]
 
@@ -245,18 +249,13 @@ class Study:
         race = content_id("race", [spec.id for spec in self.specs], rules, score)
         return f"{self.context.folder}/race/{race}"
 
-    def _competition(self) -> Competition:
+    def _competition(self, watch: Watch) -> Competition:
         config, storage = self.context.config, self.context.storage
-        progress = self.context.progress
 
         def keep(decision: Decision) -> None:
             path = f"{self._race}/{decision.samples:012}.json"
             storage.write_json(path, asdict(decision))
-            outcome = decision.reason or (
-                f"pools given up: {len(decision.stopped)}; those that run on as a check: "
-                f"{len(decision.audited)}"
-            )
-            progress.note(f"{self.stage}: at {decision.samples} samples: {outcome}")
+            watch.decided(decision)
 
         return Competition(
             pools=self.pools,
@@ -287,13 +286,15 @@ class Study:
             resources=config.resources,
             retries=config.retries,
             retry_diverged=config.retry_diverged,
+            study=self._owner,
+            logs=f"{self.context.folder}/{LOGS}",
         )
 
     def _prepared(self, train: str, evaluation: str) -> Any:
         """Return what the family prepares, once per run: studies share tables and architecture."""
         key = content_id("prepared", train, evaluation, self.family.prepared_by())
         if key not in self.context.prepared:
-            with held_cpu_seconds() as noted:
+            with tasks_on(self.context.config.ingest.resources), held_cpu_seconds() as noted:
                 value = self.family.prepare(train, evaluation)
             self.context.prepared[key] = Prepared(value, self.stage, sum(noted))
         return self.context.prepared[key].value

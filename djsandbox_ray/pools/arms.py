@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.identity import rows_hash
 from djsandbox_ray.pools.cuts import LEFT_OUT
-from djsandbox_ray.pools.hashing import hash_key, least
+from djsandbox_ray.pools.hashing import hash_key, least_of
 from djsandbox_ray.records import Pool, PoolKind
 
 Arm = tuple[Pool, NDArray[np.int8]]
@@ -67,7 +67,7 @@ def _random_bucket(
     expected: str | None = None,
     shuffle: bool = False,
 ) -> Arm:
-    chosen = least(row_ids, size, hash_key(seed, "random_bucket", name))
+    chosen = least_of(row_ids, size, hash_key(seed, "random_bucket", name))
     codes = np.full(len(row_ids), LEFT_OUT, dtype=np.int8)
     codes[chosen] = 0
     pool = Pool(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,9 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.arms import Arm, control_arms, pool_hash, self_test_arms
 from djsandbox_ray.pools.builder import BUILDERS, built_masks
 from djsandbox_ray.pools.config import PoolConfig
-from djsandbox_ray.pools.contrast import probe
+from djsandbox_ray.pools.contrast import Probe, probe
 from djsandbox_ray.pools.cuts import LEFT_OUT, NO_VALUE, Cut, trim
-from djsandbox_ray.pools.hashing import hash_key, least
+from djsandbox_ray.pools.hashing import hash_key, least_of
 from djsandbox_ray.pools.table import EligibleRows
 from djsandbox_ray.records import NotTestable, Pool, PoolKind
 
@@ -62,6 +63,8 @@ def construct(
         row_ids: (n,), all different, in any order.
         columns: statistics by name, each (n,), NaN for no value. One column at a time is held,
             so that a mapping that loads lazily keeps memory small; a column may be read again.
+            Beside it and the row ids, n bytes are held per column of codes, and for a moment about
+            four more.
         config: the ``pools`` section.
         excluded: row ids to keep out of every pool.
 
@@ -75,12 +78,7 @@ def construct(
             f"{len(rows)} rows ({len(excluded)} more are excluded) are too few for "
             f"{config.buckets} buckets"
         )
-    probes = {name: probe(name, rows.column(name), rows.row_ids, config) for name in columns}
-    cuts = {
-        name: found.cut
-        for name, found in probes.items()
-        if found.reason is None and found.cut is not None
-    }
+    probes, cuts = _probed(rows, columns, config)
     picked, refused = _extra(rows, tuple(columns), config)
     not_testable = [
         *(NotTestable(name, item.reason) for name, item in probes.items() if item.reason),
@@ -89,15 +87,20 @@ def construct(
     size = _pool_size(cuts, picked, not_testable, config)
     draw_size = _draw_size(size, config)
     controls = config.control_count(config.buckets * len(cuts) + len(picked))
-    arms = list(_bucket_arms(rows, cuts, size, config))
-    arms += _extra_arms(rows, picked, size, config)
-    arms += control_arms(rows.row_ids, size, controls, config.seed)
-    if config.self_tests:
-        arms += self_test_arms(rows.row_ids, size, config.seed)
+    arms = chain(
+        _bucket_arms(rows, cuts, size, config),
+        _extra_arms(rows, picked, size, config),
+        control_arms(rows.row_ids, size, controls, config.seed),
+        self_test_arms(rows.row_ids, size, config.seed) if config.self_tests else (),
+    )
+    pools, assignments = [], {}
+    for pool, codes in arms:
+        pools.append(pool)
+        if pool.code == 0:  # the buckets of a statistic share one column
+            assignments[pool.column] = rows.expand(codes)
     return Construction(
-        # The buckets of a statistic share one column: it is taken from the first of them.
-        assignments={pool.column: rows.expand(codes) for pool, codes in arms if pool.code == 0},
-        pools=tuple(pool for pool, _ in arms),
+        assignments=assignments,
+        pools=tuple(pools),
         size=size,
         draw_size=draw_size,
         eligible=len(rows),
@@ -107,6 +110,19 @@ def construct(
         },
         missing={name: found.missing for name, found in probes.items()},
     )
+
+
+def _probed(
+    rows: EligibleRows, columns: Mapping[str, NDArray[np.float64]], config: PoolConfig
+) -> tuple[dict[str, Probe], dict[str, Cut]]:
+    """Return what is found of every statistic, and apart from it the cuts of the testable ones."""
+    probes, cuts = {}, {}
+    for name in columns:
+        found = probe(name, rows.column(name), rows.row_ids, config)
+        if found.reason is None and found.cut is not None:
+            cuts[name] = found.cut
+        probes[name] = replace(found, cut=None)
+    return probes, cuts
 
 
 def _extra(
@@ -181,35 +197,52 @@ def _draw_size(size: int, config: PoolConfig) -> int:
 def _bucket_arms(
     rows: EligibleRows, cuts: dict[str, Cut], size: int, config: PoolConfig
 ) -> Iterator[Arm]:
-    for name, cut in cuts.items():
+    """Yield the buckets of every statistic; its cut is dropped, so that codes are held once."""
+    for name in list(cuts):
+        cut = cuts.pop(name)
         codes = trim(cut.codes, rows.row_ids, size, hash_key(config.seed, "trim", name))
-        values = rows.column(name)
+        bounds = _bounds(rows.column(name), codes, config.buckets)
         for code, bucket in enumerate(config.bucket_names):
-            inside = codes == code
+            low, high = bounds[code]
             pool = Pool(
                 id=f"{name}/{bucket}",
                 kind=PoolKind.BUCKET,
                 column=name,
                 code=code,
                 size=size,
-                hash=pool_hash(rows.row_ids[inside]),
+                hash=pool_hash(rows.row_ids[codes == code]),
                 statistic=name,
                 bucket=bucket,
-                low=float(values[inside].min()) + 0.0,  # which of -0.0 and 0.0 is least depends
-                high=float(values[inside].max()) + 0.0,  # on row order: 0.0 stands for both
+                low=low,
+                high=high,
                 ties=cut.ties[code],
             )
             yield pool, codes
+
+
+def _bounds(
+    values: NDArray[np.float64], codes: NDArray[np.int8], buckets: int
+) -> list[tuple[float, float]]:
+    """Return the least and the greatest value of every bucket.
+
+    Which of -0.0 and 0.0 is least depends on row order: 0.0 stands for both.
+    """
+    found = []
+    for code in range(buckets):
+        inside = codes == code
+        low = float(values.min(where=inside, initial=np.inf)) + 0.0
+        high = float(values.max(where=inside, initial=-np.inf)) + 0.0
+        found.append((low, high))
+    return found
 
 
 def _extra_arms(
     rows: EligibleRows, picked: dict[str, NDArray[np.bool_]], size: int, config: PoolConfig
 ) -> Iterator[Arm]:
     for name, mask in picked.items():
-        inside = np.flatnonzero(mask)
-        chosen = inside[least(rows.row_ids[inside], size, hash_key(config.seed, "extra", name))]
+        chosen = least_of(rows.row_ids, size, hash_key(config.seed, "extra", name), mask)
         codes = np.full(len(rows), NO_VALUE, dtype=np.int8)
-        codes[inside] = LEFT_OUT
+        codes[mask] = LEFT_OUT
         codes[chosen] = 0
         pool = Pool(
             id=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.pools.cuts import Cut, cut_column
 from djsandbox_ray.pools.hashing import hash_key
+from djsandbox_ray.pools.selection import slices
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +37,15 @@ def contrast(low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
         low: (m,), m >= 1.
         high: (k,), k >= 1.
     """
-    exceeded = np.searchsorted(np.sort(low), high, side="left")
-    return float(exceeded.sum(dtype=np.int64)) / (len(low) * len(high))
+    return _superiority(np.sort(low), [high])
+
+
+def _superiority(ordered: NDArray[np.float64], high: Iterable[NDArray[np.float64]]) -> float:
+    exceeded, count = 0, 0
+    for some in high:
+        exceeded += int(np.searchsorted(ordered, some, side="left").sum(dtype=np.int64))
+        count += len(some)
+    return float(exceeded) / (len(ordered) * count)
 
 
 def probe(
@@ -58,7 +67,12 @@ def probe(
         reason = f"constant: every value is {float(np.nanmin(values)):g}"
         return Probe(missing, None, 0.0, reason)
     cut = cut_column(values, row_ids, config.buckets, hash_key(config.seed, "ties", name))
-    found = contrast(values[cut.codes == 0], values[cut.codes == config.buckets - 1])
+    low = values[cut.codes == 0]
+    low.sort()
+    last = config.buckets - 1
+    found = _superiority(
+        low, (values[part][cut.codes[part] == last] for part in slices(len(values)))
+    )
     if found < config.min_contrast:
         lowest, highest = config.bucket_names[0], config.bucket_names[-1]
         reason = (

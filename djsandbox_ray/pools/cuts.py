@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.pools.hashing import hash_rows, least
+from djsandbox_ray.pools.hashing import hash_bounds, hash_rows, least_of
+from djsandbox_ray.pools.selection import Keys, number_of, ordered_keys, select, slices
 
 NO_VALUE = -1
 """Code of a row without a value."""
@@ -41,8 +43,8 @@ def cut_column(
     """Cut a column at its exact quantiles into buckets whose sizes differ by at most one.
 
     Rows are ranked by (value, hash of row id); only the values at the cuts are searched for,
-    nothing is sorted. NaN means that a row has no value. Infinities are ordinary values: they
-    have an order, which is all that a cut needs.
+    nothing is sorted, and beside the column a few bytes per row are held. NaN means that a row has
+    no value. Infinities are ordinary values: they have an order, which is all that a cut needs.
 
     Args:
         values: (n,), at least ``buckets`` of them not NaN.
@@ -50,27 +52,50 @@ def cut_column(
         buckets: number of buckets.
         key: key of the hash that splits ties.
     """
-    present = np.flatnonzero(~np.isnan(values))
-    found = values[present]
-    ranks = cut_ranks(len(found), buckets)
-    bounds = np.partition(found, ranks)[ranks]
-    inner = np.searchsorted(bounds, found, side="right").astype(np.int8)
+    ranks = cut_ranks(len(values) - int(np.count_nonzero(np.isnan(values))), buckets)
+    bounds = _values_at(values, ranks)
+    codes = np.empty(len(values), dtype=np.int8)
+    for part in slices(len(values)):
+        inner = np.searchsorted(bounds, values[part], side="right")
+        codes[part] = np.where(np.isnan(values[part]), NO_VALUE, inner)
     ties = np.zeros(buckets, dtype=np.int64)
     for bound in np.unique(bounds):
-        tied = np.flatnonzero(found == bound)
-        below = int(np.count_nonzero(found < bound))
+        below = int(np.count_nonzero(values < bound))
         splits = ranks[bounds == bound] - below
         splits = splits[splits > 0]
         if len(splits) == 0:
             continue  # the cut lies between two values: nothing is tied across it
-        order = np.argpartition(hash_rows(row_ids[present[tied]], key), splits)
-        places = below + np.arange(len(tied))
-        placed = np.searchsorted(ranks, places, side="right").astype(np.int8)
-        inner[tied[order]] = placed
-        ties[placed[0] : placed[-1] + 1] += len(tied)
-    codes = np.full(len(values), NO_VALUE, dtype=np.int8)
-    codes[present] = inner
+        tied = values == bound
+        first = int(np.searchsorted(ranks, below, side="right"))
+        _place(codes, tied, row_ids, first, hash_bounds(row_ids, splits, key, tied), key)
+        ties[first : first + len(splits) + 1] += np.count_nonzero(tied)
     return Cut(codes, tuple(ties.tolist()))
+
+
+def _values_at(values: NDArray[np.float64], ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the values of the given ranks, 0 being the least, NaN apart."""
+
+    def keys() -> Iterator[Keys]:
+        for part in slices(len(values)):
+            some = values[part]
+            yield ordered_keys(some[~np.isnan(some)])
+
+    return number_of(select(keys, ranks.tolist()))
+
+
+def _place(
+    codes: NDArray[np.int8],
+    tied: NDArray[np.bool_],
+    row_ids: NDArray[np.int64],
+    first: int,
+    limits: NDArray[np.uint64],
+    key: np.uint64,
+) -> None:
+    """Spread tied rows over the buckets from ``first`` on: hashes from a limit on go one up."""
+    for part in slices(len(codes)):
+        here = tied[part]
+        hashes = hash_rows(row_ids[part][here], key)
+        codes[part][here] = first + np.searchsorted(limits, hashes, side="right")
 
 
 def trim(
@@ -86,8 +111,8 @@ def trim(
     """
     trimmed = codes.copy()
     for code in range(int(codes.max()) + 1):
-        rows = np.flatnonzero(codes == code)
-        if len(rows) > size:
-            trimmed[rows] = LEFT_OUT
-            trimmed[rows[least(row_ids[rows], size, key)]] = code
+        bucket = codes == code
+        if np.count_nonzero(bucket) > size:
+            bucket &= ~least_of(row_ids, size, key, bucket)
+            trimmed[bucket] = LEFT_OUT
     return trimmed

@@ -7,11 +7,13 @@ decided by it (ties, random buckets, draws) does not depend on row order.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.identity import canonical
+from djsandbox_ray.pools.selection import Keys, select, slices
 
 
 def hash_key(seed: int, *purpose: str) -> np.uint64:
@@ -34,10 +36,49 @@ def hash_rows(row_ids: NDArray[np.int64], key: np.uint64) -> NDArray[np.uint64]:
 
 
 def least(row_ids: NDArray[np.int64], count: int, key: np.uint64) -> NDArray[np.intp]:
-    """Return the positions of the ``count`` rows of least hash, in no particular order."""
-    if count >= len(row_ids):
-        return np.arange(len(row_ids))
-    return np.argpartition(hash_rows(row_ids, key), count)[:count]
+    """Return the positions of the ``count`` rows of least hash, ascending."""
+    return np.flatnonzero(least_of(row_ids, count, key))
+
+
+def least_of(
+    row_ids: NDArray[np.int64],
+    count: int,
+    key: np.uint64,
+    among: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
+    """Return which rows are the ``count`` of least hash; the hashes are never held all at once.
+
+    Args:
+        row_ids: (n,), all different.
+        count: rows to choose; all of them, if there are not more.
+        key: key of the hash.
+        among: (n,), the rows to choose from; None for all.
+
+    Returns:
+        (n,).
+    """
+    chosen = np.ones(len(row_ids), dtype=np.bool_) if among is None else among.copy()
+    if count >= np.count_nonzero(chosen):
+        return chosen
+    (bound,) = hash_bounds(row_ids, np.array([count]), key, chosen)
+    for part in slices(len(row_ids)):
+        chosen[part] &= hash_rows(row_ids[part], key) < bound
+    return chosen
+
+
+def hash_bounds(
+    row_ids: NDArray[np.int64],
+    ranks: NDArray[np.int64],
+    key: np.uint64,
+    among: NDArray[np.bool_],
+) -> NDArray[np.uint64]:
+    """Return the hashes of the given ranks, 0 being the least, of the rows ``among`` marks."""
+
+    def hashes() -> Iterator[Keys]:
+        for part in slices(len(row_ids)):
+            yield hash_rows(row_ids[part][among[part]], key)
+
+    return select(hashes, ranks.tolist())
 
 
 def _mix(words: NDArray[np.uint64]) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.cuts import EXCLUDED
+from djsandbox_ray.pools.selection import slices
 
 _RESERVED = ("control/", "self_test/")
 
@@ -92,7 +93,12 @@ def _kept(row_ids: NDArray[np.int64], excluded: NDArray[np.int64]) -> NDArray[np
     """Return the mask of the eligible rows, shape (n,), or None where all rows are."""
     if len(excluded) == 0:
         return None
-    unknown = np.setdiff1d(excluded, row_ids)
-    if len(unknown):
+    wanted = np.unique(excluded)
+    kept = np.ones(len(row_ids), dtype=np.bool_)
+    for part in slices(len(row_ids)):
+        nearest = np.minimum(np.searchsorted(wanted, row_ids[part]), len(wanted) - 1)
+        kept[part] = wanted[nearest] != row_ids[part]
+    if np.count_nonzero(~kept) < len(wanted):
+        unknown = np.setdiff1d(wanted, row_ids)
         raise BadInput(f"{len(unknown)} excluded rows are not in the dataset, such as {unknown[0]}")
-    return ~np.isin(row_ids, excluded)
+    return kept

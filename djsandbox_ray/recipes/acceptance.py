@@ -22,7 +22,7 @@ from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.recipes.executor import execute
 from djsandbox_ray.recipes.materialise import read_rows
 from djsandbox_ray.recipes.promise import Promise
-from djsandbox_ray.recipes.recipe_file import RecipeFile, read_recipe
+from djsandbox_ray.recipes.recipe_file import RecipeFile, read_recipe, runnable
 from djsandbox_ray.recipes.tokens import tagged
 from djsandbox_ray.records import Acceptance, Dataset
 from djsandbox_ray.storage import Storage
@@ -74,7 +74,8 @@ def accept(
         work.mkdir()
         table = SampleTable(storage.uri(dataset.table))
         file = write_input(recipe, table, np.flatnonzero(tried), data)
-        done = execute(recipe.path, file, work, processes=processes)
+        with runnable(recipe, Path(name)) as local:
+            done = execute(local, file, work, processes=processes)
         kept, surprises = _read_kept(done.kept, tried, wanted)
     differing = np.flatnonzero((kept != wanted) & tried)
     result: dict[str, Any] = {

@@ -11,8 +11,8 @@ import yaml
 from djsandbox_ray.recipes.ranges import to_process
 from djsandbox_ray.records import Range
 from djsandbox_ray.stats import inspection
-from djsandbox_ray.stats.operators import OperatorSpec
-from djsandbox_ray.trials.scorer import REFERENCE
+from djsandbox_ray.stats.models import is_url
+from djsandbox_ray.stats.operators import REFERENCE, OperatorSpec
 
 TEXT_KEY = "text"
 """Field of the plain caption."""
@@ -40,7 +40,8 @@ _IMAGES = """\
   images: a list with the path of the one image"""
 _MODELS = """\
 Paths of models are those of the machine that wrote this file; on another one, copy the folder and
-change the path. The same model gives the same statistics, another one does not."""
+change the path. So too for a URL: 'djsandbox recipe --accept' follows it, Data-Juicer does not. The
+same model gives the same statistics, another one does not."""
 
 
 def with_scorer(
@@ -113,7 +114,11 @@ def recipe_yaml(
     tagged = any(given.get("text_key") == TAGGED_KEY for given in params)
     fields = [_PLAIN, *([_TAGGED] if tagged else []), _IMAGES]
     # A model of the hub is named, not pointed at.
-    local = any(isinstance(v, str) and Path(v).is_absolute() for p in params for v in p.values())
+    local = any(
+        isinstance(value, str) and (Path(value).is_absolute() or is_url(name, value))
+        for given in params
+        for name, value in given.items()
+    )
     blocks = [
         "\n".join(facts),
         _ABOUT,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
+from djsandbox_ray.stats.models import is_url, on_this_node
 from djsandbox_ray.stats.operators import OperatorSpec, parse_process
 from djsandbox_ray.yaml_input import read_mapping
 
@@ -94,6 +99,26 @@ def read_recipe(path: Path) -> RecipeFile:
         raise BadInput(f"{path}: process: a list of at least one Data-Juicer filter is needed")
     specs = tuple(_operator(item, f"{path}: process[{i}]") for i, item in enumerate(process))
     return RecipeFile(path, settings, specs)
+
+
+@contextmanager
+def runnable(recipe: RecipeFile, folder: Path) -> Iterator[Path]:
+    """Give the recipe as Data-Juicer can run it on this node, which knows no URLs of models.
+
+    Args:
+        recipe: the recipe; without such URLs it is given as it is.
+        folder: an existing folder for the changed one.
+    """
+    if not any(is_url(*item) for spec in recipe.process for item in spec.params.items()):
+        yield recipe.path
+        return
+    with ExitStack() as held:
+        process = [
+            {spec.name: held.enter_context(on_this_node(spec.params))} for spec in recipe.process
+        ]
+        path = folder / recipe.path.name
+        path.write_text(yaml.safe_dump({**recipe.settings, "process": process}, sort_keys=False))
+        yield path
 
 
 def _operator(item: Any, where: str) -> OperatorSpec:

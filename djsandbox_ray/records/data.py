@@ -16,6 +16,8 @@ class Dataset:
     rows: int
     rejected: int
     """Samples that were set aside; ``rejected.parquet`` beside the table says why."""
+    use: str = "training"
+    """What the run reads it for: ``training`` or ``evaluation``."""
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ class TrialRecord:
     """It failed because its loss or a metric was not finite: it would again, so it is final."""
     traceback: str | None = field(default=None, compare=False)
     """Where it failed; kept in the trial's own file only."""
+    place: str | None = field(default=None, compare=False)
+    """Rank, node and process in which it failed."""
     attempts: int = 0
     """How often it was begun: 1, and one more for every crash or interruption it went on from."""
     held_seconds: float = 0.0

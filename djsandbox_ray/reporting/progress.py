@@ -13,6 +13,10 @@ from rich.progress import Progress as Live
 from rich.text import Text
 
 PLAIN_SECONDS = 5.0
+"""Between two lines of a log, at first."""
+PLAIN_SHARE = 0.05
+"""The longer a stage lasts, the rarer its lines: a night's stage is some hundred of them."""
+LONGEST_PLAIN_SECONDS = 300.0
 
 
 @dataclass
@@ -29,6 +33,8 @@ class _Stage:
     begun: float = 0.0
     """Work in those that run, in units of a whole one."""
     stopped: int = 0
+    since: float = 0.0
+    """When."""
     first: tuple[float, float] | None = None
     """What was done at the first update, and when: found done already, perhaps."""
 
@@ -69,7 +75,7 @@ class Progress:
 
     Args:
         console: where to; a live line if it is a terminal, else one line of text at the begin and
-            end of each stage and every few seconds in between.
+            end of each stage and now and then in between.
         clock: seconds, for the pace.
     """
 
@@ -113,7 +119,7 @@ class Progress:
             total: how many things there are to do, if that is known.
         """
         self.close()
-        self._stage = _Stage(name, total)
+        self._stage = _Stage(name, total, since=self._clock())
         if self._live:
             self._task = self._live.add_task(name, total=total, status="")
         self._show(always=True)
@@ -173,7 +179,9 @@ class Progress:
             self._live.update(self._task, completed=stage.done, total=stage.total, status=status)
             return
         line = f"{stage.name}: {status}" if status else stage.name
-        if line != self._shown and (always or now - self._shown_at >= PLAIN_SECONDS):
+        pause = max(PLAIN_SECONDS, PLAIN_SHARE * (now - stage.since))
+        due = now - self._shown_at >= min(pause, LONGEST_PLAIN_SECONDS)
+        if line != self._shown and (always or due):
             self._shown, self._shown_at = line, now
             self.note(line)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from djsandbox_ray.cluster import connect
+from djsandbox_ray.cluster import connect, slots
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.room import AwaitRoom
 from djsandbox_ray.stats.worker import Job, StatisticsWorker
+from djsandbox_ray.telemetry import metrics
 
 Progress = Callable[[int, int], None]
 
@@ -19,9 +21,9 @@ def run_pass(
     tasks: Sequence[dict[str, Any]],
     job: Job,
     *,
-    actors: int | Literal["auto"],
-    cpus: float,
-    gpus: float,
+    group: Sequence[Mapping[str, float]],
+    fill: bool,
+    await_room: AwaitRoom,
     progress: Progress | None,
 ) -> float:
     """Have actors compute ranges of rows.
@@ -29,9 +31,9 @@ def run_pass(
     Args:
         tasks: per range its start, stop and the indices of the operators that lack it.
         job: what every actor needs to know.
-        actors: their number; ``auto`` is one per CPU, or per share of a GPU.
-        cpus: CPUs that Ray reserves per actor.
-        gpus: GPUs, or a share of one.
+        group: what Ray reserves, a bundle per actor, all alike.
+        fill: whether there are as many actors as have room: one per CPU, or per share of a GPU.
+        await_room: waits until there are nodes for the group.
         progress: called with (rows done, rows to do) after every range.
 
     Returns:
@@ -41,9 +43,11 @@ def run_pass(
         BadInput: an operator cannot be used, or the cluster is too small for the actors.
     """
     connect()
-    pool = min(_pool_size(actors, cpus, gpus), len(tasks))
-    pipeline = _stream(tasks, job, pool, cpus, gpus)
-    lives = _Lives(at_once=_has_free(pool * cpus, pool * gpus))
+    await_room(group, "statistics")
+    actor = group[0]
+    pool = min(_room_for(actor) if fill else len(group), len(tasks))
+    pipeline = _stream(tasks, job, pool, actor)
+    lives = _Lives(at_once=_has_free(pool, actor))
     done, total = 0, sum(task["stop"] - task["start"] for task in tasks)
     for row in pipeline.iter_rows():
         report = json.loads(row["report"])
@@ -51,6 +55,8 @@ def run_pass(
         if "error" in report:
             raise BadInput(report["error"])
         done += report["rows"]
+        for index in report["operators"]:
+            metrics.OPERATOR_ROWS.add(report["rows"], operator=job.operators[index][0])
         if progress is not None:
             progress(done, total)
     return lives.total(pool)
@@ -91,46 +97,36 @@ class _Lives:
         return math.fsum(lives) + unseen
 
 
-def _stream(tasks: Sequence[dict[str, Any]], job: Job, pool: int, cpus: float, gpus: float) -> Any:
+def _stream(
+    tasks: Sequence[dict[str, Any]], job: Job, pool: int, actor: Mapping[str, float]
+) -> Any:
     """Return the pipeline: one block per range, and actors that read the table themselves."""
     import ray.data
 
     items = [{"task": json.dumps(task)} for task in tasks]
-    return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+    stream = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         StatisticsWorker,
         fn_constructor_args=(job,),
         batch_size=1,
-        num_cpus=cpus,
-        num_gpus=gpus or None,
+        num_cpus=actor["CPU"],
+        num_gpus=actor.get("GPU"),
+        resources={name: actor[name] for name in actor if name not in ("CPU", "GPU")},
         compute=ray.data.ActorPoolStrategy(size=pool),
     )
+    stream.set_name("statistics")  # on the dashboard
+    return stream
 
 
-def _has_free(cpus: float, gpus: float) -> bool:
+def _has_free(pool: int, actor: Mapping[str, float]) -> bool:
     import ray
 
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    return free.get("CPU", 0) >= cpus and free.get("GPU", 0) >= gpus
+    return all(free.get(name, 0) >= pool * amount for name, amount in actor.items())
 
 
-def _pool_size(actors: int | Literal["auto"], cpus: float, gpus: float) -> int:
-    """Return the number of actors.
+def _room_for(actor: Mapping[str, float]) -> int:
+    """Return how many actors the cluster can work for at once.
 
-    Raises:
-        BadInput: the cluster is too small for them, in which case Ray would wait forever.
+    One per CPU, not one per reserved share of it: an actor keeps a whole CPU busy.
     """
-    import ray
-
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    fits = math.floor(resources.get("CPU", 0) / cpus)
-    if gpus:
-        fits = min(fits, math.floor(resources.get("GPU", 0) / gpus))
-    # One per CPU, not one per reserved share of it: an actor keeps a whole CPU busy.
-    auto = math.floor(resources.get("CPU", 0) / max(1.0, cpus))
-    wanted = max(1, min(fits, auto)) if actors == "auto" else actors
-    if wanted > fits:
-        raise BadInput(
-            f"statistics: {wanted} actors of {cpus} CPUs and {gpus} GPUs do not fit into the "
-            f"cluster ({resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs)"
-        )
-    return wanted
+    return max(1, slots([{**actor, "CPU": max(1.0, actor["CPU"])}]))

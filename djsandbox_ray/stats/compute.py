@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import reduce
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, reduce
 from operator import add
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from djsandbox_ray.cluster import check_placeable
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Dataset, Statistic, Statistics
+from djsandbox_ray.resources import NodeKind, bundle
+from djsandbox_ray.room import AwaitRoom
 from djsandbox_ray.sections import Section
 from djsandbox_ray.stats import parts
 from djsandbox_ray.stats.actors import Progress, run_pass
@@ -35,8 +39,15 @@ class StatisticsConfig(Section):
     number of threads if it is greater."""
     gpus_per_actor: float = Field(0.0, ge=0)
     """GPUs (or a share of one) per actor; with 0 every model runs on the CPU."""
+    resources: NodeKind = NodeKind()
+    """Which nodes operators run on, those of diversity and of the acceptance test too."""
     batch_size: int = Field(32, ge=1)
     """Rows that are computed together, and whose decoded images are in memory at once."""
+
+    def group(self) -> list[dict[str, float]]:
+        """Return what must have room at once, a bundle per actor; ``auto`` may come to one."""
+        actor = bundle(self.cpus_per_actor, self.gpus_per_actor, self.resources)
+        return [actor] * (1 if self.actors == "auto" else self.actors)
 
 
 def compute_statistics(
@@ -45,6 +56,7 @@ def compute_statistics(
     operators: Sequence[OperatorSpec],
     *,
     settings: StatisticsConfig | None = None,
+    await_room: AwaitRoom = check_placeable,
     progress: Progress | None = None,
     spent: Callable[[Cost], None] | None = None,
 ) -> Statistics:
@@ -58,6 +70,7 @@ def compute_statistics(
         dataset: the sample table.
         operators: from :func:`~djsandbox_ray.stats.operators.parse_process`.
         settings: actors and batches.
+        await_room: waits until there are nodes for the actors; not called without work for them.
         progress: called with (rows done, rows to do) after every range that is computed.
         spent: called with the cost of the operators that this call has completed; parts that a
             killed run has left are among it. Not called when all were complete.
@@ -76,7 +89,7 @@ def compute_statistics(
     ]
     if pending:
         check_needs([spec for spec, _ in pending])
-        cost, problems = _complete(storage, dataset, pending, settings, progress)
+        cost, problems = _complete(storage, dataset, pending, settings, await_room, progress)
         if spent is not None:
             spent(cost)
         if problems:
@@ -95,6 +108,7 @@ def _complete(
     dataset: Dataset,
     pending: Sequence[tuple[OperatorSpec, str]],
     settings: StatisticsConfig,
+    await_room: AwaitRoom,
     progress: Progress | None,
 ) -> tuple[Cost, list[str]]:
     """Compute what is lacking and mark the operators as complete.
@@ -118,9 +132,9 @@ def _complete(
                 threads=max(1, int(settings.cpus_per_actor)),
                 gpu=settings.gpus_per_actor > 0,
             ),
-            actors=settings.actors,
-            cpus=settings.cpus_per_actor,
-            gpus=settings.gpus_per_actor,
+            group=settings.group(),
+            fill=settings.actors == "auto",
+            await_room=await_room,
             progress=progress,
         )
     wholes = [_whole(storage, dataset, spec, identity) for spec, identity in pending]
@@ -164,10 +178,12 @@ def _whole(
     Raises:
         SandboxError: a part is missing.
     """
-    folder = parts.folder(dataset.id, identity)
+    folder, ranges = parts.folder(dataset.id, identity), [*parts.ranges(dataset.rows)]
+    paths = [parts.part(folder, start) for start, _ in ranges]
+    with ThreadPoolExecutor(parts.THREADS) as threads:
+        found = [*threads.map(partial(parts.read_report, storage), paths)]
     reports = []
-    for start, stop in parts.ranges(dataset.rows):
-        report = parts.read_report(storage, parts.part(folder, start))
+    for (start, stop), report in zip(ranges, found, strict=True):
         if report is None or report.rows != stop - start:
             raise SandboxError(f"{spec.name}: rows {start} to {stop} of {folder} are not there")
         reports.append(report)

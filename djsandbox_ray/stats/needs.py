@@ -16,6 +16,7 @@ from typing import Any
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import EXTRAS, load
+from djsandbox_ray.stats.models import is_url, names_at
 from djsandbox_ray.stats.operators import OperatorSpec
 
 # Packages and files behind Data-Juicer's kinds of model (its model_utils.py).
@@ -136,6 +137,8 @@ def _model(parameter: str, value: Any) -> Need:
     what = f"{parameter}: a local model folder"
     if not value:
         return Need(what, False)
+    if is_url(parameter, value):
+        return Need(f"{what}, or one at a URL ({value!r} is not there)", bool(names_at(value)))
     if Path(value).is_dir() or os.environ.get("HF_HUB_OFFLINE", "1") in ("0", "false", "False"):
         return Need(what, True)
     try:
@@ -152,5 +155,7 @@ def _model(parameter: str, value: Any) -> Need:
 
 
 def _word_list(parameter: str, folder: str, words: str) -> Need:
-    there = any(Path(folder).glob(f"*{words}*.json"))
+    remote = is_url(parameter, folder)
+    names = names_at(folder) if remote else [path.name for path in Path(folder).glob("*.json")]
+    there = any(words in name and name.endswith(".json") for name in names)
     return Need(f"{parameter}: a folder with {words}.json, {{'en': [...]}}", there)

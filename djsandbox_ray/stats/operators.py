@@ -6,7 +6,6 @@ model is loaded, and all of them are reported at once, each with its position in
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +20,12 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import canonical, content_id
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
+from djsandbox_ray.stats.models import content_digest, folder_at, is_url, may_be_folder
 
 READABLE = frozenset({"text", "image"})
 """What a sample table holds."""
+REFERENCE = "${scorer}"
+"""What stands in an operator's parameters for the folder of the trained scorer."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ def parse_process(process: Any, *, where: str = "operators") -> tuple[OperatorSp
 def operator_id(spec: OperatorSpec) -> str:
     """Return the id of what an operator computes, the same wherever its models lie.
 
-    It covers the name, the parameters that influence the statistics (a local file or folder by its
-    content) and Data-Juicer's version.
+    It covers the name, the parameters that influence the statistics (a file or folder, local or at
+    a URL, by its content) and Data-Juicer's version.
     """
     params = {name: _by_content(name, value) for name, value in spec.influences.items()}
     return content_id("op", spec.name, params, load().version)
@@ -129,24 +131,14 @@ def _is_local(name: str, value: Any) -> bool:
     """
     if not isinstance(value, str) or not 0 < len(value) < 4096:
         return False
-    may_be = "/" in value or name.startswith("hf_") or name.endswith("_dir")
-    return may_be and Path(value).exists()
+    return ("/" in value or may_be_folder(name)) and Path(value).exists()
 
 
 def _by_content(name: str, value: Any) -> Any:
-    if not _is_local(name, value):
-        return value
-    root = Path(value)
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
-    digest = hashlib.blake2b(digest_size=16)
-    for path in files:
-        relative = path.relative_to(root)
-        if any(part.startswith(".") for part in relative.parts):
-            continue  # download records and the like, which hold times
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, hashlib.blake2b).digest()
-        digest.update(canonical([relative.as_posix()]) + content)
-    return {"content": digest.hexdigest()}
+    if is_url(name, value):
+        with folder_at(value) as folder:
+            return {"content": content_digest(folder)}
+    return {"content": content_digest(Path(value))} if _is_local(name, value) else value
 
 
 def _parse_item(item: Any, here: str) -> tuple[OperatorSpec | None, list[tuple[str, str]]]:

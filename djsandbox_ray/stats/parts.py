@@ -19,6 +19,8 @@ from djsandbox_ray.storage import Storage
 
 EXAMPLES = 5
 """Failures that are kept with their reason, per operator."""
+THREADS = 8
+"""Parts that are read at a time."""
 _LEAST_ROWS = 512
 _MOST_PARTS = 2048
 _FOOTER = b"djsandbox_ray"
@@ -78,6 +80,12 @@ def part(parts: str, start: int) -> str:
     return f"{parts}/part-{start:012d}.parquet"
 
 
+def files(storage: Storage, parts: str) -> list[str]:
+    """Return the paths of the parts in a folder, by row; of a single file, that file."""
+    names = [name for name in storage.names(parts) if name.startswith("part-")]
+    return [f"{parts}/{name}" for name in names] or [parts]
+
+
 def write_part(
     storage: Storage,
     path: str,
@@ -95,7 +103,7 @@ def read_report(storage: Storage, path: str) -> PartReport | None:
     """Return how a part came about, or None if there is no such part."""
     if not storage.exists(path):
         return None
-    metadata = storage.read_table(path, columns=["row_id"]).schema.metadata or {}
+    metadata = storage.read_table(path, columns=[]).schema.metadata or {}
     if _FOOTER not in metadata:
         return None
     found = json.loads(metadata[_FOOTER])

@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,14 @@ from numpy.typing import NDArray
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.stats import parts
 from djsandbox_ray.stats.fused import Computed, FusedOperators
+from djsandbox_ray.stats.models import on_this_node
 from djsandbox_ray.stats.operators import OperatorSpec
 from djsandbox_ray.storage import Storage
 
-READ_ROWS = 256
-"""Rows whose encoded images are in memory at once."""
+READ_BYTES = 32 << 20
+"""Samples that are read at once, unless a batch is larger."""
+READ_ROWS = 4096
+"""Most rows that are read at once: text is small."""
 COUNTED_ROWS = 16
 """Rows on which the floating-point operations of an operator are counted, once per dataset."""
 
@@ -56,6 +60,7 @@ class StatisticsWorker:
         self._job = job
         self._storage = Storage(job.storage)
         self._fused: FusedOperators | None = None
+        self._models = ExitStack()  # what the operators read stays until the actor ends
         self._name = uuid.uuid4().hex
         # Ray reserves an actor's resources before it starts the process for it.
         self._born = time.perf_counter() - (time.time() - psutil.Process().create_time())
@@ -76,7 +81,8 @@ class StatisticsWorker:
             task = json.loads(str(text))
             try:
                 self._compute(task["start"], task["stop"], task["operators"])
-                report: dict[str, Any] = {"rows": task["stop"] - task["start"]}
+                rows = task["stop"] - task["start"]
+                report: dict[str, Any] = {"rows": rows, "operators": task["operators"]}
             except (BadInput, ImportError) as error:
                 report = {"error": str(error)}
             age = time.perf_counter() - self._born
@@ -107,7 +113,10 @@ class StatisticsWorker:
 
     def _build(self) -> FusedOperators:
         if self._fused is None:
-            specs = [OperatorSpec(name, params) for name, params in self._job.operators]
+            specs = [
+                OperatorSpec(name, self._models.enter_context(on_this_node(params)))
+                for name, params in self._job.operators
+            ]
             self._fused = FusedOperators(specs, gpu=self._job.gpu)
             if (torch := sys.modules.get("torch")) is not None:
                 torch.set_num_threads(self._job.threads)
@@ -120,11 +129,15 @@ class StatisticsWorker:
 
         table = SampleTable(self._storage.uri(self._job.table))
         columns = ["row_id", "text", *(["image"] if with_images else [])]
-        step = READ_ROWS if with_images else stop - start
-        for first in range(start, stop, step):
+        size = self._job.batch_size
+        first, step = start, size  # how large samples are, the first batch tells
+        while first < stop:
             read = table.scan(first, min(first + step, stop), columns)
-            for offset in range(0, read.num_rows, self._job.batch_size):
-                rows = read.slice(offset, self._job.batch_size)
+            first += read.num_rows
+            fitting = min(READ_ROWS, READ_BYTES * read.num_rows // max(1, read.nbytes))
+            step = size * max(1, fitting // size)
+            for offset in range(0, read.num_rows, size):
+                rows = read.slice(offset, size)
                 # Python objects: Data-Juicer fails on numpy cells.
                 images = rows["image"].to_pylist() if with_images else None
                 yield rows["row_id"].to_numpy(), rows["text"].to_pylist(), images

@@ -2,11 +2,12 @@
 
 ``<run folder>/tracking/<journal id>/`` holds ``run.json``, ``trials/<trial id>.json`` and
 ``artifacts/``. One run folder may hold several journals: to a tracker, a changed configuration is
-another run.
+another run. So it is in another storage: the same configuration, run by two people, is two runs.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -32,6 +33,8 @@ class RunEntry(_Entry):
 
     name: str
     key: str
+    origin: str = ""
+    """Random, drawn when the journal was begun; none in journals of older versions."""
     params: Mapping[str, str]
     tags: Mapping[str, str]
     datasets: tuple[DatasetInput, ...] = ()
@@ -45,7 +48,8 @@ class RunEntry(_Entry):
     @property
     def info(self) -> RunInfo:
         """The run as a tracker is told of it, with all of its datasets."""
-        return RunInfo(self.name, self.key, self.params, self.tags, self.datasets)
+        key = f"{self.key}-{self.origin}" if self.origin else self.key
+        return RunInfo(self.name, key, self.params, self.tags, self.datasets)
 
 
 class TrialEntry(_Entry):
@@ -54,6 +58,7 @@ class TrialEntry(_Entry):
     record: TrialRecord
     tags: Mapping[str, str]
     params: Mapping[str, str]
+    inputs: tuple[DatasetInput, ...] = ()
 
 
 class Journal:
@@ -68,11 +73,17 @@ class Journal:
     def begin(cls, storage: Storage, run_folder: str, info: RunInfo) -> Journal:
         """Begin the journal of a run, or go on with the one that is there."""
         folder = f"{run_folder}/tracking/{content_id('journal', info.key)}"
-        run = RunEntry(name=info.name, key=info.key, params=info.params, tags=info.tags)
+        run = RunEntry(
+            name=info.name,
+            key=info.key,
+            origin=uuid.uuid4().hex[:12],
+            params=info.params,
+            tags=info.tags,
+        )
         if storage.exists(f"{folder}/run.json"):
             # What the run said before it was cut off stays until it says something else.
             before = _read(storage, f"{folder}/run.json", RunEntry)
-            told = before.model_dump(include={"metrics", "artifacts"})
+            told = before.model_dump(include={"origin", "metrics", "artifacts"})
             run = run.model_copy(update={**told, "datasets": before.datasets})
         journal = cls(storage, folder, run)
         journal.keep(datasets=tuple(dict.fromkeys((*info.datasets, *run.datasets))))
@@ -89,6 +100,11 @@ class Journal:
             for folder in folders
             if storage.exists(f"{folder}/run.json")
         ]
+
+    @property
+    def key(self) -> str:
+        """The identity of the run among those of all storages."""
+        return self.run.info.key
 
     def keep(self, **changes: Any) -> None:
         """Replace some fields of :attr:`run`."""

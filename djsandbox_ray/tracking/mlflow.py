@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 
 from pydantic import Field, field_validator
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import TrialRecord
 from djsandbox_ray.sections import Component
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _SERVERS = ("http", "https", "databricks", "databricks-uc")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_URI = "MLFLOW_TRACKING_URI"
 
 
 class MlflowConfig(Component):
@@ -33,8 +35,9 @@ class MlflowConfig(Component):
 
     type: str = "mlflow"
     uri: str | None = None
-    """A server (``http://host:5000``) or a database (``sqlite:////data/mlflow.db``); without it, a
-    sqlite file in the storage."""
+    """A server (``http://host:5000``) or a database (``sqlite:////data/mlflow.db``); without it,
+    what the environment variable MLFLOW_TRACKING_URI names, or else a sqlite file in the
+    storage."""
     experiment: str = Field("djsandbox", min_length=1, max_length=500)
     """The experiment that the runs belong to."""
     patience: float = Field(30.0, ge=0)
@@ -43,16 +46,7 @@ class MlflowConfig(Component):
     @field_validator("uri")
     @classmethod
     def _known_scheme(cls, uri: str | None) -> str | None:
-        if uri is None or uri in ("databricks", "databricks-uc"):
-            return uri
-        scheme, found, _ = uri.partition("://")
-        if not found or scheme.split("+")[0] not in _SERVERS + _DATABASES:
-            allowed = ", ".join(f"{name}://..." for name in ("http", "https", *_DATABASES))
-            raise ValueError(
-                f"{without_secrets(uri)!r} is no address of an MLflow server or database; "
-                f"allowed: {allowed}, databricks"
-            )
-        return uri
+        return uri and _checked(uri)
 
 
 @TRACKERS.register("mlflow")
@@ -63,7 +57,9 @@ class MlflowTracker(Tracker):
     kept from being sent is sent by telling everything again.
 
     Raises:
-        BadInput: the storage is not on a local disk and no ``uri`` is given.
+        BadInput: the storage is not on a local disk and no server or database is named, or
+            MLFLOW_TRACKING_URI names none.
+        MissingExtra: the package that talks to PostgreSQL is not installed.
     """
 
     Config = MlflowConfig
@@ -71,12 +67,18 @@ class MlflowTracker(Tracker):
 
     def __init__(self, config: MlflowConfig, storage: Storage) -> None:
         super().__init__(config, storage)
-        if config.uri is None and not storage.is_local:
+        named = config.uri or _from_environment()
+        if named is None and not storage.is_local:
             raise BadInput(
                 f"tracking.uri: the storage {storage.shown!r} cannot hold MLflow's sqlite file; "
-                "name a server (http://host:5000) or a database, or choose tracking.type none"
+                f"name a server (http://host:5000) or a database here or by {_URI}, or track "
+                "nothing: tracking: {type: none}"
             )
-        self._uri = config.uri or f"sqlite:///{storage.uri('mlflow.db')}"
+        self._uri = named or f"sqlite:///{storage.uri('mlflow.db')}"
+        if self._uri.startswith("postgresql://"):  # SQLAlchemy 2.1 would take it for psycopg 3's
+            self._uri = self._uri.replace("postgresql:", "postgresql+psycopg2:", 1)
+        if self._uri.startswith("postgresql+psycopg2:"):
+            require("psycopg2", "postgres")
         self._runs: MlflowRuns | None = None
         self._outbox: Outbox | None = None
         self._count = itertools.count()
@@ -107,10 +109,14 @@ class MlflowTracker(Tracker):
         self._send(f"dataset {dataset.digest}", partial(self._started.dataset, dataset))
 
     def trial(
-        self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]
+        self,
+        record: TrialRecord,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        inputs: Sequence[DatasetInput] = (),
     ) -> None:
         """Queue the newest record of a trial; an older one that still waits is replaced."""
-        send = partial(self._started.trial, record, dict(tags), dict(params))
+        send = partial(self._started.trial, record, dict(tags), dict(params), tuple(inputs))
         self._send(f"trial {record.spec.id}", send)
 
     def metrics(self, values: Mapping[str, float], time_ms: int | None = None) -> None:
@@ -130,8 +136,12 @@ class MlflowTracker(Tracker):
             raise ValueError(f"not a relative path of an artifact: {name!r}")
         self._send(f"artifact {path}", partial(self._started.artifact, str(path), data))
 
-    def finish(self, ok: bool) -> int:
+    def finish(self, ok: bool, within: float | None = None) -> int:
         """End the parent run; give up after ``patience`` seconds in which nothing was sent.
+
+        Args:
+            ok: whether the run came to its end.
+            within: give up after so many seconds, whatever was sent.
 
         Returns:
             How many things were not sent; a warning says so too.
@@ -139,7 +149,7 @@ class MlflowTracker(Tracker):
         if self._outbox is None:
             return 0
         self._send("the run", partial(self._started.end, ok))
-        unsent = self._outbox.close(self.config.patience)
+        unsent = self._outbox.close(self.config.patience, within)
         if unsent:
             logger.warning(
                 "MLflow at %s: %d things were not sent; they are safe in the storage, and "
@@ -167,3 +177,24 @@ class MlflowTracker(Tracker):
     def _artifact_root(self) -> str:
         root = self.storage.uri("mlartifacts")
         return PurePosixPath(root).as_uri() if self.storage.is_local else root
+
+
+def _from_environment() -> str | None:
+    """Return the address that MLflow's own variable names, if it is set."""
+    uri = os.environ.get(_URI)
+    try:
+        return _checked(uri) if uri else None
+    except ValueError as error:
+        raise BadInput(f"{_URI}: {error}") from None
+
+
+def _checked(uri: str) -> str:
+    scheme, found, _ = uri.partition("://")
+    known = found and scheme.split("+")[0] in _SERVERS + _DATABASES
+    if known or uri in ("databricks", "databricks-uc"):
+        return uri
+    allowed = ", ".join(f"{name}://..." for name in ("http", "https", *_DATABASES))
+    raise ValueError(
+        f"{without_secrets(uri)!r} is no address of an MLflow server or database; "
+        f"allowed: {allowed}, databricks"
+    )

@@ -1,14 +1,19 @@
-"""How records look in MLflow: names, metrics of a rung, and the mark of what was sent. Pure."""
+"""How records look in MLflow: names, metrics of a rung, inputs, and the mark of what was sent."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import RungReport, TrialState
 from djsandbox_ray.tracking.outbox import Refused
+from djsandbox_ray.tracking.tracker import DatasetInput
+
+if TYPE_CHECKING:
+    from mlflow import entities
 
 T = TypeVar("T")
 
@@ -20,6 +25,9 @@ STATUS = {
     TrialState.STOPPED: "KILLED",
     TrialState.FAILED: "FAILED",
 }
+
+
+_LONGEST_DIGEST = 36
 
 
 def named(given: Mapping[str, T]) -> dict[str, T]:
@@ -70,6 +78,33 @@ def _fingerprint(report: RungReport) -> str:
     numbers = [repr(value) for _, value in sorted(report.metrics.items())]
     parts = (report.samples, repr(report.loss), sorted(report.metrics), numbers)
     return content_id("report", *parts)[-8:]
+
+
+def mlflow_inputs(
+    datasets: Sequence[DatasetInput], there: Collection[tuple[str, str]]
+) -> list[entities.DatasetInput]:
+    """Return the datasets as MLflow takes them, but for those with a name and digest of ``there``.
+
+    MLflow shows the context beside each, and finds runs by it: ``dataset.context = 'evaluation'``.
+    """
+    from mlflow.entities import Dataset, InputTag
+    from mlflow.entities import DatasetInput as MlflowInput
+
+    new = {(item.name, item.digest[:_LONGEST_DIGEST]): item for item in datasets}
+    return [
+        MlflowInput(
+            Dataset(
+                name=name,
+                digest=digest,
+                source_type=item.source.partition("://")[0] if "://" in item.source else "local",
+                source=json.dumps({"uri": item.source}),
+                profile=json.dumps({"num_rows": item.rows}),
+            ),
+            [InputTag("mlflow.data.context", item.context)],
+        )
+        for (name, digest), item in new.items()
+        if (name, digest) not in there
+    ]
 
 
 def started_ms(reports: Sequence[RungReport]) -> int | None:

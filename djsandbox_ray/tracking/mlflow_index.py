@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import getpass
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from djsandbox_ray.tracking.tracker import RunInfo
+from djsandbox_ray.tracking.mlflow_format import mlflow_inputs
+from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Run
+    from mlflow.entities import Run
 
 # Read by MLflow at every call; what the user has set stays. Retrying is the outbox's work: MLflow's
-# own blocks for minutes, and could create a run twice.
+# own blocks for minutes, and could create a run twice. It would print the address of every run that
+# ends, with the password in it.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 RUN_KEY = "djsandbox.run_key"
 TRIAL_KEY = "djsandbox.trial_key"
 REPORTS = "djsandbox.reports"
 PARENT = "mlflow.parentRunId"
-
-_LONGEST_DIGEST = 36
+USER = "mlflow.user"
 
 
 @dataclass
@@ -112,22 +115,40 @@ class MlflowIndex:
         self.client.delete_run(self.runs()[key].run_id)
         del self.runs()[key]
 
+    def files_beside_server(self) -> str | None:
+        """Return where a server on another machine has files put, if that is a path of this one.
+
+        MLflow's client writes there without a word; with a server that proxies files, it does not.
+        """
+        host = urlsplit(self._uri).hostname if self._uri.startswith("http") else None
+        if host in (None, "localhost", "127.0.0.1", "::1"):
+            return None
+        place = self.client.get_experiment(self._experiment_id).artifact_location
+        return place if urlsplit(place).scheme in ("", "file") else None
+
     def parent(self) -> Known:
         """Return the parent run, created if need be."""
         return self.ensure("", self.run.name, self.run.tags, None)
 
-    def ensure(self, key: str, name: str, tags: Mapping[str, str], start_ms: int | None) -> Known:
-        """Return the run with this key, created if need be, with all dataset inputs."""
+    def ensure(
+        self,
+        key: str,
+        name: str,
+        tags: Mapping[str, str],
+        start_ms: int | None,
+        inputs: Sequence[DatasetInput] = (),
+    ) -> Known:
+        """Return the run with this key, created if need be, with its own and all common inputs."""
         known = self.runs().get(key)
         if known is None:
-            keys = {RUN_KEY: self.run.key} | ({TRIAL_KEY: key} if key else {})
+            keys = {RUN_KEY: self.run.key, USER: user()} | ({TRIAL_KEY: key} if key else {})
             start_ms = start_ms or time.time_ns() // 1_000_000
             run = self.client.create_run(self._experiment_id, start_ms, {**tags, **keys}, name)
             known = self.runs()[key] = Known.of(run)
-        inputs = self._inputs(known)
-        if inputs:
-            self.client.log_inputs(known.run_id, inputs)
-            known.inputs |= {(item.dataset.name, item.dataset.digest) for item in inputs}
+        new = mlflow_inputs([*self.datasets, *inputs], known.inputs)
+        if new:
+            self.client.log_inputs(known.run_id, new)
+            known.inputs |= {(item.dataset.name, item.dataset.digest) for item in new}
         return known
 
     @cached_property
@@ -156,21 +177,10 @@ class MlflowIndex:
             if not token:
                 return
 
-    def _inputs(self, known: Known) -> list[DatasetInput]:
-        from mlflow.entities import Dataset, DatasetInput
 
-        datasets = [
-            Dataset(
-                name=name,
-                digest=digest[:_LONGEST_DIGEST],
-                source_type="local",
-                source=json.dumps({"uri": source}),
-                profile=json.dumps({"num_rows": rows}),
-            )
-            for name, digest, source, rows in self.datasets
-        ]
-        return [
-            DatasetInput(dataset)
-            for dataset in datasets
-            if (dataset.name, dataset.digest) not in known.inputs
-        ]
+def user() -> str:
+    """Name who runs this, as MLflow does: by its own variable, or else as the system does."""
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user often has no name
+        return "unknown"

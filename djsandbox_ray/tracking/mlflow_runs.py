@@ -42,6 +42,7 @@ class MlflowRuns:
     def __init__(self, index: MlflowIndex) -> None:
         self._index = index
         self._ended = False
+        self._warned = False
 
     def attempt(self, send: Callable[[], None]) -> None:
         """Call ``send``, a method of this object.
@@ -75,7 +76,11 @@ class MlflowRuns:
         self._index.parent()
 
     def trial(
-        self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]
+        self,
+        record: TrialRecord,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        inputs: Sequence[DatasetInput] = (),
     ) -> None:
         """Bring the nested run of a trial up to date with its record."""
         spec, reports = record.spec, record.reports
@@ -92,7 +97,7 @@ class MlflowRuns:
             PARENT: parent.run_id,
         }
         name = f"{spec.pool} seed {spec.seed}"
-        known = self._index.ensure(spec.id, name, own, started_ms(reports))
+        known = self._index.ensure(spec.id, name, own, started_ms(reports), inputs)
         new = unsent(reports, known.tags.get(REPORTS, "")) or ()
         if new:
             own[REPORTS] = mark(reports)
@@ -117,10 +122,25 @@ class MlflowRuns:
         """Store a file of the parent run, in the place of an older one of that name."""
         path = PurePosixPath(name)
         folder = None if path.parent == PurePosixPath() else str(path.parent)
+        self._warn_of_local_files()
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / path.name
             file.write_bytes(data)
             self._index.client.log_artifact(self._index.parent().run_id, str(file), folder)
+
+    def _warn_of_local_files(self) -> None:
+        """Say once when files go to a path of this machine which the server may not see."""
+        if self._warned:
+            return
+        place = self._index.files_beside_server()
+        if place is not None:
+            logger.warning(
+                "the MLflow server keeps files in %s, a path that it has to share with this "
+                "machine: started with --artifacts-destination, it takes them over the network; "
+                "an experiment that exists keeps its place, so name a new one",
+                place,
+            )
+        self._warned = True
 
     def end(self, ok: bool) -> None:
         """End the parent run, and trials that were cut off with it."""

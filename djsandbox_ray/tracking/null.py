@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from djsandbox_ray.records import TrialRecord
-from djsandbox_ray.tracking.tracker import TRACKERS, Tracker
+from djsandbox_ray.tracking.tracker import TRACKERS, DatasetInput, Tracker
 
 
 @TRACKERS.register("none")
@@ -13,6 +13,10 @@ class NullTracker(Tracker):
     """For runs that nobody watches; everything is in the storage all the same."""
 
     def trial(
-        self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]
+        self,
+        record: TrialRecord,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        inputs: Sequence[DatasetInput] = (),
     ) -> None:
         """Take a record and do nothing with it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -50,8 +51,12 @@ class Outbox:
             self._waiting[key] = send
             self._changed.notify()
 
-    def close(self, patience: float) -> int:
+    def close(self, patience: float, within: float | None = None) -> int:
         """Send what waits; stop when nothing could be sent for ``patience`` seconds.
+
+        Args:
+            patience: seconds without anything sent.
+            within: seconds in all, whatever is sent.
 
         Returns:
             How many sendings were refused or still wait. Waiting time is bounded, as nothing can be
@@ -59,11 +64,12 @@ class Outbox:
         """
         with self._changed:
             self._closing = True
-            self._sent_at = time.monotonic()
+            self._sent_at = now = time.monotonic()
+            latest = math.inf if within is None else now + within
             self._delay = self._retry_at = 0.0
             self._changed.notify()
             while self._waiting:
-                left = self._sent_at + patience - time.monotonic()
+                left = min(self._sent_at + patience, latest) - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
@@ -77,7 +83,8 @@ class Outbox:
             try:
                 send()
             except Refused as error:
-                logger.warning("%s refused %s: %s", self._receiver, key, error)
+                told = {"event": "tracker_refused"}
+                logger.warning("%s refused %s: %s", self._receiver, key, error, extra=told)
                 self._done(key, send, refused=True)
             except Exception as error:
                 self._failed(key, send, error)
@@ -103,7 +110,8 @@ class Outbox:
             self._sent_at = time.monotonic()
             self._delay = 0.0
             if self._down and not refused:
-                logger.warning("%s answers again", self._receiver)
+                told = {"event": "tracker_back"}
+                logger.warning("%s answers again", self._receiver, extra=told)
                 self._down = False
             self._changed.notify_all()
 
@@ -115,6 +123,7 @@ class Outbox:
                     self._receiver,
                     key,
                     error,
+                    extra={"event": "tracker_away"},
                 )
             self._down = True
             if self._waiting.get(key) is send:

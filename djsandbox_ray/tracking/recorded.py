@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from djsandbox_ray.masking import masked
 from djsandbox_ray.records import TrialRecord
 from djsandbox_ray.tracking.journal import Journal, TrialEntry
 from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo, Tracker
@@ -32,8 +33,9 @@ class Recorded(Tracker):
 
     def start(self, run: RunInfo) -> None:
         """Begin the journal of a run, or go on with it."""
-        self._kept = Journal.begin(self.storage, self._folder, run)
-        self._tracker.start(run)
+        shown = replace(run, params=masked(run.params), tags=masked(run.tags))
+        self._kept = Journal.begin(self.storage, self._folder, shown)
+        self._tracker.start(replace(shown, key=self._kept.key))
 
     def dataset(self, dataset: DatasetInput) -> None:
         """Keep an input of the run."""
@@ -42,12 +44,18 @@ class Recorded(Tracker):
         self._tracker.dataset(dataset)
 
     def trial(
-        self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]
+        self,
+        record: TrialRecord,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        inputs: Sequence[DatasetInput] = (),
     ) -> None:
         """Keep the newest record of a trial; its traceback is in the trial's own file."""
+        tags, params = masked(tags), masked(params)
         shown = replace(record, traceback=None)
-        self._journal.keep_trial(TrialEntry(record=shown, tags=tags, params=params))
-        self._tracker.trial(record, tags, params)
+        entry = TrialEntry(record=shown, tags=tags, params=params, inputs=tuple(inputs))
+        self._journal.keep_trial(entry)
+        self._tracker.trial(record, tags, params, inputs)
 
     def metrics(self, values: Mapping[str, float], time_ms: int | None = None) -> None:
         """Keep numbers of the run, each with the time at which it was first told."""
@@ -66,11 +74,11 @@ class Recorded(Tracker):
         self._tracker.artifact(name, data)  # first, as it refuses what is no relative path
         self._journal.keep_artifact(name, data)
 
-    def finish(self, ok: bool) -> int:
+    def finish(self, ok: bool, within: float | None = None) -> int:
         """Keep how the run ended, if it began."""
         if self._kept is not None:
             self._kept.keep(ok=ok)
-        return self._tracker.finish(ok)
+        return self._tracker.finish(ok, within)
 
     @property
     def _journal(self) -> Journal:

@@ -52,7 +52,7 @@ def _tell(journal: Journal, tracker: Tracker) -> tuple[int, int]:
     tracker.start(run.info)
     trials = 0
     for entry in journal.trials():
-        tracker.trial(entry.record, entry.tags, entry.params)
+        tracker.trial(entry.record, entry.tags, entry.params, entry.inputs)
         trials += 1
     by_time: dict[int, dict[str, float]] = defaultdict(dict)
     for name, (value, time_ms) in run.metrics.items():

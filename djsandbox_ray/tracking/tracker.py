@@ -14,7 +14,7 @@ from djsandbox_ray.storage import Storage
 
 
 class DatasetInput(NamedTuple):
-    """A dataset that a run learns from."""
+    """Samples that a run or a trial works with."""
 
     name: str
     digest: str
@@ -22,6 +22,8 @@ class DatasetInput(NamedTuple):
     source: str
     """Where it came from: a path, a URL, or the name of a generator."""
     rows: int
+    context: str = "training"
+    """What they are for: ``training`` or ``evaluation``."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,16 @@ class Tracker(ABC):
 
     @abstractmethod
     def trial(
-        self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]
+        self,
+        record: TrialRecord,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        inputs: Sequence[DatasetInput] = (),
     ) -> None:
-        """Take the newest record of a trial; called after every report and change of state."""
+        """Take the newest record of a trial; called after every report and change of state.
+
+        ``inputs`` is what it alone learns from: its pool.
+        """
 
     def metrics(  # noqa: B027 - optional
         self, values: Mapping[str, float], time_ms: int | None = None
@@ -78,8 +87,13 @@ class Tracker(ABC):
     def artifact(self, name: str, data: bytes) -> None:  # noqa: B027 - optional
         """Take a file of the run; ``name`` is a relative path such as ``figures/ranking.png``."""
 
-    def finish(self, ok: bool) -> int:
-        """End the run after a bounded wait; return how many things could not be sent."""
+    def finish(self, ok: bool, within: float | None = None) -> int:
+        """End the run after a bounded wait; return how many things could not be sent.
+
+        Args:
+            ok: whether the run came to its end.
+            within: wait at most so many seconds in all.
+        """
         return 0
 
 

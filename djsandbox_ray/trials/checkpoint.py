@@ -15,7 +15,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from pydantic import TypeAdapter
 
 from djsandbox_ray.records import RungReport
@@ -71,12 +70,12 @@ class Checkpoint:
             yield None
             return
         samples, _ = newest
-        uri = self._storage.uri(f"{self._folder}/{samples}")
+        kept = f"{self._folder}/{samples}"
         if self._storage.is_local:
-            yield samples, Path(uri)
+            yield samples, Path(self._storage.uri(kept))
             return
         with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
-            _download(uri, Path(folder))
+            self._storage.download(kept, Path(folder))
             yield samples, Path(folder)
 
     def reports(self) -> tuple[RungReport, ...]:
@@ -114,28 +113,11 @@ class Checkpoint:
         return {"workers": self._group.size, "strategy": strategy}
 
     def _write(self, folder: str, write: Callable[[Path], None]) -> None:
-        uri = self._storage.uri(folder)
         if self._storage.is_local:
-            Path(uri).mkdir(parents=True, exist_ok=True)
-            write(Path(uri))
+            place = Path(self._storage.uri(folder))
+            place.mkdir(parents=True, exist_ok=True)
+            write(place)
             return
         with tempfile.TemporaryDirectory(prefix="djsandbox-") as local:
             write(Path(local))
-            _upload(Path(local), uri)
-
-
-def _upload(folder: Path, uri: str) -> None:
-    fs, root = fsspec.core.url_to_fs(uri)
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        target = f"{root}/{file.relative_to(folder).as_posix()}"
-        fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-        fs.put_file(str(file), target)
-
-
-def _download(uri: str, folder: Path) -> None:
-    fs, root = fsspec.core.url_to_fs(uri)
-    fs.invalidate_cache()
-    for path in fs.find(root):
-        target = folder / path.removeprefix(root).lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fs.get_file(path, str(target))
+            self._storage.upload(Path(local), folder)

@@ -6,13 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from djsandbox_ray.resources import NodeKind, bundle
 from djsandbox_ray.sections import Component, Section, component
+from djsandbox_ray.trials.command import family as command  # noqa: F401 - it registers itself
 from djsandbox_ray.trials.family import FAMILIES
 from djsandbox_ray.trials.stopping.stopping import STOPPING, StoppingConfig
 
 
-class WorkerResources(Section):
-    """What one process that trains occupies."""
+class WorkerResources(NodeKind):
+    """What one process that trains occupies, and on which nodes."""
 
     cpus_per_worker: float = Field(default=1, gt=0, strict=True)
     """CPUs; a fraction lets several trials share one core. Also sets torch's threads."""
@@ -25,6 +27,9 @@ class Resources(WorkerResources):
 
     workers: int = Field(default=1, ge=1, strict=True)
     """Processes that train one model together."""
+    gpus_per_worker: float = Field(default=0, ge=0, strict=True)
+    """At most one GPU, or a fraction (0.25) of one; more, in whole numbers, only for a model that
+    starts its processes itself (``command``)."""
     strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
     """How several workers share a model: copies, sharded by FSDP2, or by DeepSpeed's ZeRO."""
     deepspeed: dict[str, Any] = Field(default={})
@@ -37,12 +42,19 @@ class Resources(WorkerResources):
             raise ValueError("settings of 'deepspeed' need strategy: deepspeed")
         if self.workers == 1 and self.strategy != "ddp":
             raise ValueError(f"strategy: {self.strategy} shares a model among several workers")
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise ValueError("gpus_per_worker: a fraction, or whole GPUs")
         if self.workers > 1 and 0 < self.gpus_per_worker < 1:
             raise ValueError(
                 "workers of one trial cannot share a GPU (nccl refuses it): gpus_per_worker must "
                 "be 0 or 1 with more than one worker"
             )
         return self
+
+
+def worker_bundle(resources: WorkerResources) -> dict[str, float]:
+    """Return all that one process that trains needs of its node."""
+    return bundle(resources.cpus_per_worker, resources.gpus_per_worker, resources)
 
 
 class TrialsConfig(Section):

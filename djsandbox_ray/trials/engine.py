@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import fsspec
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
 from ray.tune.error import TuneError
 
 from djsandbox_ray.cluster import check_placeable
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.filesystems import filesystem
 from djsandbox_ray.records import PoolKind, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.room import AwaitRoom
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.gang import bundles
@@ -33,6 +34,8 @@ def run_trials(
     on_record: Callable[[TrialRecord], None],
     folder: str,
     on_waiting: Callable[[Sequence[Mapping[str, float]] | None], None] = lambda group: None,
+    await_room: AwaitRoom = check_placeable,
+    on_retry: Callable[[TrialRecord], None] = lambda record: None,
 ) -> None:
     """Run every trial to its end, or until it is stopped, and hand over its record as it changes.
 
@@ -47,7 +50,10 @@ def run_trials(
         on_record: called in this process after every start, report and end of a trial.
         folder: a folder of the storage for Tune's own files, removed at the end.
         on_waiting: called again and again with the bundles that a trial needs while nothing can
-            run for want of them, and with None when that is over.
+            run for want of them, and with None when that is over; what it raises ends the study.
+        await_room: waits until there are nodes for one trial; Tune asks for those of the others.
+        on_retry: called with the record of a trial that crashed and will be tried again; error,
+            traceback and place are those of the crash.
 
     Raises:
         BadInput: the cluster can never place a trial.
@@ -55,7 +61,7 @@ def run_trials(
     """
     _check_complete(specs, competition)
     group = bundles(shared.resources)
-    check_placeable(group, "trials.resources")
+    await_room(group, "trials.resources")
     storage = Storage(shared.storage)
     _remove_settled_checkpoints(storage, competition.known)
 
@@ -79,7 +85,11 @@ def run_trials(
     if not racing:
         return
     reporter = Reporter(
-        racing, competition.known, keep, lambda waits: on_waiting(group if waits else None)
+        racing,
+        competition.known,
+        keep,
+        lambda waits: on_waiting(group if waits else None),
+        on_retry,
     )
     try:
         _tuner(racing, shared, group, stopping.scheduler(competition), reporter, folder).fit()
@@ -104,6 +114,8 @@ def _tuner(
     folder: str,
 ) -> tune.Tuner:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    # Ctrl-C ends the run at once, as SIGTERM does; what Tune would save first is not needed.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # Tune's own snapshots lag behind and are not needed: trial records are the truth.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)
     # Failures are recorded with their traceback and reported; Tune would print them three times.
@@ -136,7 +148,7 @@ def _place(storage: Storage, folder: str) -> dict[str, Any]:
     """Say where Tune keeps its files: a paused trial may go on in another node."""
     if storage.is_local:
         return {"storage_path": storage.uri(folder)}
-    files, path = fsspec.core.url_to_fs(storage.uri(folder))
+    files, path = filesystem(storage.uri(folder))
     return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(files))}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.evaluation.evaluator import Encoder
+from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.registry import Registry
@@ -45,7 +45,7 @@ class TrialTask:
     the work since the last rung when it is cut off; one that does not begins anew."""
     group: Group
     """The workers that train the model together; a family is called on every one of them."""
-    evaluate: Callable[[Encoder], dict[str, float]]
+    evaluate: Callable[[Encoder | Artefact], dict[str, float]]
     """The evaluation suite."""
 
 
@@ -56,6 +56,10 @@ class ModelFamily(ABC):
     """
 
     Config: ClassVar[type[Component]] = Component
+    OFFERS: ClassVar[tuple[Reads, ...]] = ("embeddings",)
+    """What evaluators can read of its models."""
+    LAUNCHES: ClassVar[bool] = False
+    """Whether one worker starts all processes that a training needs, on all of its GPUs."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

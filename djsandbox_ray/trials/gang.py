@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.trials.config import Resources
+from djsandbox_ray.trials.config import Resources, worker_bundle
 from djsandbox_ray.trials.group import Group
 from djsandbox_ray.trials.rank import LOOPBACK, Rank
 from djsandbox_ray.trials.worker import Shared
@@ -32,10 +32,7 @@ _UNSTICK = 20.0
 
 def bundles(resources: Resources) -> list[dict[str, float]]:
     """Return what a trial's placement group holds: one bundle per worker."""
-    bundle = {"CPU": resources.cpus_per_worker}
-    if resources.gpus_per_worker:
-        bundle["GPU"] = resources.gpus_per_worker
-    return [dict(bundle) for _ in range(resources.workers)]
+    return [worker_bundle(resources) for _ in range(resources.workers)]
 
 
 class Gang:
@@ -55,6 +52,7 @@ class Gang:
         self._own: Rank | None = None
         self._others: list[Any] = []
         self._running: Future[Any] = Future()
+        self._doing = shared.study
 
     def begin(self, trial: Mapping[str, Any], reported: int) -> None:
         """Make ready for a trial on all ranks; forms the group if there is none.
@@ -64,6 +62,7 @@ class Gang:
         """
         if self._own is None:
             self._form()
+        self._doing = f"{trial['pool']} seed {trial['seed']}"
         self._on_all("begin", dict(trial), reported)
 
     def step(self) -> dict[str, Any]:
@@ -142,7 +141,9 @@ class Gang:
         try:
             self._running = _in_thread(getattr(self._own, method), *arguments)
             calls = {
-                getattr(other, method).remote(*arguments): rank
+                getattr(other, method)
+                .options(name=f"{self._doing}: {method}")
+                .remote(*arguments): rank
                 for rank, other in enumerate(self._others, start=1)
             }
             return self._watch(calls)

@@ -33,8 +33,12 @@ class Rank:
     def __init__(self, shared: Shared, member: Group, resources: Resources) -> None:
         self._member = member
         self._resources = resources
+        self._study = shared.study
         self._worker = TrialWorker(shared, member)
         self._listener: socket.socket | None = None
+
+    def __repr__(self) -> str:
+        return f"Rank({self._study}, {self._member.rank} of {self._member.size})"
 
     def address(self) -> str:
         """Return the address of this node in the cluster."""

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from ray import cloudpickle, tune
 
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.trials.trainable import Crashed
 
@@ -27,6 +28,8 @@ class Reporter(tune.Callback):
         known: what earlier work has left of some of them, by trial id.
         on_record: called after every start, report and end of a trial.
         on_waiting: called with True when nothing has run for a while, with False when that is over.
+        on_retry: called with the record of a trial that crashed and will be tried again; error,
+            traceback and place are those of the crash.
     """
 
     def __init__(
@@ -35,8 +38,10 @@ class Reporter(tune.Callback):
         known: Mapping[str, TrialRecord],
         on_record: Callable[[TrialRecord], None],
         on_waiting: Callable[[bool], None],
+        on_retry: Callable[[TrialRecord], None] = lambda record: None,
     ) -> None:
         self._on_waiting = on_waiting
+        self._on_retry = on_retry
         self._ran_at = time.monotonic()
         self._waiting = False
         self._records = {spec.id: _begun_anew(spec, known.get(spec.id)) for spec in specs}
@@ -68,7 +73,9 @@ class Reporter(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial crashed and will be tried again."""
-        self._attempted.discard(self._record(trial).spec.id)
+        record = self._record(trial)
+        self._attempted.discard(record.spec.id)
+        self._on_retry(replace(record, **self._failure(trial)))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -94,9 +101,7 @@ class Reporter(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial crashed for the last time."""
-        error, traceback, diverged = _why(trial)
-        failure = {"error": error, "traceback": traceback, "diverged": diverged}
-        self._update(trial, state=TrialState.FAILED, **failure)
+        self._update(trial, state=TrialState.FAILED, **self._failure(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Close the accounts of trials that no longer run: Tune does not tell of pauses."""
@@ -112,6 +117,13 @@ class Reporter(tune.Callback):
                 released = self._held_since.pop(key)
                 if process := self._process.pop(key, None):
                     self._released[process] = released
+
+    @staticmethod
+    def _failure(trial: Any) -> dict[str, Any]:
+        """Return why and where a trial crashed, as fields of its record."""
+        error, traceback, diverged, place = _why(trial)
+        shown = {"error": without_secrets(error), "traceback": without_secrets(traceback)}
+        return {**shown, "diverged": diverged, "place": place}
 
     def _before(self, started: float, process: dict[str, Any]) -> float:
         """Return for how long a process had held its place when Tune called its trial started.
@@ -129,7 +141,11 @@ class Reporter(tune.Callback):
             self._ran_at = now
         waiting = now - self._ran_at > _PATIENCE
         if waiting or self._waiting:
-            self._on_waiting(waiting)
+            try:
+                self._on_waiting(waiting)
+            except Exception as error:
+                self.raised = error
+                raise
         self._waiting = waiting
 
     def _record(self, trial: Any) -> TrialRecord:
@@ -178,16 +194,18 @@ def _begun_anew(spec: TrialSpec, known: TrialRecord | None) -> TrialRecord:
     )
 
 
-def _why(trial: Any) -> tuple[str, str, bool]:
-    """Return why Tune gave a trial up, in one line and in full, and whether it had diverged."""
+def _why(trial: Any) -> tuple[str, str, bool, str | None]:
+    """Return why a trial crashed, in one line and in full, whether it had diverged, and where."""
+    at = trial.temporary_state.location
+    place = f"node {at.hostname} (pid {at.pid})" if at.pid else None
     if path := trial.pickled_error_file:
         error = cloudpickle.loads(Path(path).read_bytes())
         cause = getattr(error, "cause", None)
         if isinstance(cause, Crashed):
-            return cause.reason, cause.traceback, cause.diverged
+            return cause.reason, cause.traceback, cause.diverged, cause.place
         if cause is None:  # the process died
-            return str(error).splitlines()[0], str(error), False
-        return f"{type(cause).__name__}: {cause}".splitlines()[0], str(error), False
+            return str(error).splitlines()[0], str(error), False, place
+        return f"{type(cause).__name__}: {cause}".splitlines()[0], str(error), False, place
     text = Path(trial.error_file).read_text().strip() if trial.error_file else ""
     text = text or "the trial ended without a reason"
-    return text.splitlines()[-1], text, False
+    return text.splitlines()[-1], text, False, place

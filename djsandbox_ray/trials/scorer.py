@@ -7,22 +7,19 @@ little clean data separates matched from mismatched pairs in the rest.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, SerializeAsAny
 
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.sections import Component, Section, component
-from djsandbox_ray.trials.clip.arch import build_model, load_arch
+from djsandbox_ray.trials.clip.arch import build_model
 from djsandbox_ray.trials.clip.export import export_hugging_face
 from djsandbox_ray.trials.clip.family import ClipConfig, device_for
 from djsandbox_ray.trials.clip.samples import Streamed
 from djsandbox_ray.trials.clip.training import DeviceArrays, train
 from djsandbox_ray.trials.config import WorkerResources
-
-REFERENCE = "${scorer}"
-"""What stands in an operator's parameters for the folder of the trained scorer."""
 
 
 class ScorerConfig(Section):
@@ -40,19 +37,21 @@ class ScorerConfig(Section):
     """What the training occupies."""
 
 
-def train_scorer(uri: str, rows: int, config: ScorerConfig, folder: Path) -> float:
+def train_scorer(
+    uri: str, rows: int, config: ScorerConfig, arch: dict[str, Any], folder: Path
+) -> float:
     """Train the scorer and save it as a Hugging Face folder.
 
     Args:
         uri: the Lance table of the trusted samples.
         rows: how many there are.
         config: model and budget.
+        arch: of the model, read where the command was given: it may be a file there.
         folder: an existing empty folder.
 
     Returns:
         The mean training loss.
     """
-    arch = load_arch(config.model.arch)
     device = device_for(config.resources.cpus_per_worker, config.resources.gpus_per_worker)
     model = build_model(arch, config.seed).to(device)
     samples = Streamed(uri, arch, threads=2)

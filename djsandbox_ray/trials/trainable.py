@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import psutil
+import ray
 from ray import tune
 
 from djsandbox_ray.errors import SandboxError
@@ -22,9 +23,10 @@ _REPORTED = "reported.json"
 class Crashed(SandboxError):
     """A trial raised an error; Tune tries it again in a new process."""
 
-    def __init__(self, error: str, traceback: str, diverged: bool) -> None:
-        super().__init__(error, traceback, diverged)
+    def __init__(self, error: str, traceback: str, diverged: bool, place: str) -> None:
+        super().__init__(error, traceback, diverged, place)
         self.reason, self.traceback, self.diverged = error, traceback, diverged
+        self.place = place
 
 
 class Trial(tune.Trainable):
@@ -34,9 +36,14 @@ class Trial(tune.Trainable):
     small trial itself.
     """
 
+    def __repr__(self) -> str:
+        # Ray asks once, when the process is made: it will run one trial after the other.
+        return f"Trial({getattr(self, '_study', '')})"
+
     # ``shared`` is what tune.with_parameters passes.
     def setup(self, config: dict[str, Any], *, shared: Shared) -> None:  # type: ignore[override]
         """Start the workers and take up the first trial."""
+        self._study = shared.study
         alone = shared.resources.workers == 1
         self._worker = TrialWorker(shared) if alone else Gang(shared, shared.resources)
         self._retry_diverged = shared.retry_diverged
@@ -61,6 +68,7 @@ class Trial(tune.Trainable):
         if not self._begun:
             self._worker.begin(self._trial, self._reported)
             self._begun = True
+        _entitle(f"ray::{self._trial['pool']} seed {self._trial['seed']}")
         result = self._worker.step()
         failure = result.get("failure")
         if failure and (self._retry_diverged or not failure["diverged"]):
@@ -80,3 +88,10 @@ class Trial(tune.Trainable):
     def cleanup(self) -> None:
         """Let go of the trial and end its other workers."""
         self._worker.close()
+
+
+def _entitle(text: str) -> None:
+    """Give this process a title, for ``ps`` and the dashboard; Ray takes it back after the task."""
+    # Ray has no public way to say what a task is about that others call.
+    if (entitle := getattr(ray._raylet, "setproctitle", None)) is not None:
+        entitle(text)

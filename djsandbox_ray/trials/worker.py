@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -13,8 +14,11 @@ import ray
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import Pool, RungReport
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.telemetry.output import FAILED, TrialLog, log_path
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
@@ -42,6 +46,10 @@ class Shared:
     """How often a trial that crashed is tried again."""
     retry_diverged: bool = False
     """Whether one that diverged is tried again, too."""
+    study: str = "trials"
+    """Run and stage, by which processes are named."""
+    logs: str | None = None
+    """Folder of the storage for what trials print; None keeps nothing."""
 
 
 class TrialWorker:
@@ -55,6 +63,14 @@ class TrialWorker:
         self._shared = shared
         self._group = group or Group()
         self._training: Iterator[RungReport] | None = None
+        self._log: TrialLog | None = None
+
+    @property
+    def place(self) -> str:
+        """The rank, node and process of this worker."""
+        rank = f"rank {self._group.rank} on " if self._group.size > 1 else ""
+        address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        return f"{rank}node {address} (pid {os.getpid()})"
 
     def begin(self, trial: Mapping[str, Any], reported: int) -> None:
         """Make ready for a trial, new or cut off; training begins with the first step.
@@ -67,6 +83,10 @@ class TrialWorker:
         self.close()
         shared = self._shared
         pool, seed = shared.pools[trial["pool"]], int(trial["seed"])
+        if shared.logs is not None:
+            path = log_path(shared.logs, trial["id"], self._group.rank)
+            title = f"{shared.study}: {pool.id} seed {seed} behind {reported} samples, {self.place}"
+            self._log = TrialLog(Storage(shared.storage), path, title)
         rows = ray.get(shared.members[pool.id])
         size = pool.draw_size or shared.draw_size
         drawn = draw(pool, rows, seed, size, shared.base_seed)
@@ -92,7 +112,7 @@ class TrialWorker:
         What the family raises is a result too, so that a group can tell it from a dead process.
 
         Returns:
-            ``{"report": ..., "done": ...}`` or ``{"failure": {error, diverged, traceback},
+            ``{"report": ..., "done": ...}`` or ``{"failure": {error, diverged, traceback, place},
             "done": True}``.
         """
         budget = self._shared.rungs[-1]
@@ -100,14 +120,17 @@ class TrialWorker:
             report = self._next()
             _check(report, budget)
         except Exception as error:
-            self.close()
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             failure = {
-                "error": reason,
+                "error": without_secrets(reason),
                 "diverged": isinstance(error, Diverged | NotFinite),
-                "traceback": format_exc(),
+                "traceback": without_secrets(format_exc()),
+                "place": self.place,
             }
+            self._note(f"{FAILED}{failure['error']}\n{failure['traceback']}")
+            self.close()
             return {"failure": failure, "done": True}
+        self._note(f"{report.samples} samples: loss {report.loss:.6g}, {report.metrics}")
         return {"report": asdict(report), "done": report.samples == budget}
 
     def close(self) -> None:
@@ -115,6 +138,13 @@ class TrialWorker:
         training, self._training = self._training, None
         if training is not None and hasattr(training, "close"):
             training.close()
+        log, self._log = self._log, None
+        if log is not None:
+            log.close()
+
+    def _note(self, text: str) -> None:
+        if self._log is not None:
+            self._log.note(text)
 
     def _next(self) -> RungReport:
         """Return the next report behind what has been handed on."""

@@ -10,6 +10,7 @@ from typing import Any
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.ledger import from_json, total
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import (
     Acceptance,
     Choice,
@@ -52,7 +53,9 @@ def publish(context: Context, output: Any) -> None:
     """Send what a job gave to the tracker; what was sent before changes nothing."""
     tracker, storage = context.tracker, context.storage
     if isinstance(output, Dataset):
-        tracker.dataset(DatasetInput(output.id, output.id, output.table, output.rows))
+        source = without_secrets(storage.uri(output.table))
+        name = "evaluation" if output.use == "evaluation" else "dataset"
+        tracker.dataset(DatasetInput(name, output.id, source, output.rows, output.use))
     for field in _FILES.get(type(output), ()):
         if path := getattr(output, field):  # a recipe that breaks a policy has no YAML
             tracker.artifact(_name(context, path), storage.read_bytes(path))

@@ -9,23 +9,28 @@ from typing import Any
 from rich.console import Console
 
 from djsandbox_ray import hooks  # noqa: F401 - the hooks register themselves
-from djsandbox_ray.cluster import check_placeable, connect
+from djsandbox_ray.cluster import connect
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.dataset.source import SOURCES
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Stopped
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.reporting import Progress
+from djsandbox_ray.room import foreseen
 from djsandbox_ray.storage import Storage
+from djsandbox_ray.telemetry.observed import observed
 from djsandbox_ray.tracking import TRACKERS, Recorded, RunInfo
+from djsandbox_ray.trials.config import worker_bundle
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.strategies.share import check_settings
+from djsandbox_ray.workflows.guard import refuse_if_running
 from djsandbox_ray.workflows.jobs import Workflow
 from djsandbox_ray.workflows.publish import publish
 from djsandbox_ray.workflows.results import print_results
 from djsandbox_ray.workflows.rounds import Round, conclude
 from djsandbox_ray.workflows.runner import run_workflow
-from djsandbox_ray.workflows.state import RunState
+from djsandbox_ray.workflows.state import Ending, RunState
+from djsandbox_ray.workflows.stop import FLUSH_SECONDS, stoppable
 from djsandbox_ray.workflows.workflow import configured_workflow
 
 
@@ -63,22 +68,35 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
 
     Raises:
         BadInput: something is wrong that only shows with the data at hand.
+        Stopped: by SIGTERM or Ctrl-C; what is finished is kept.
         SandboxError: a job failed; what is finished is kept.
     """
     configured_workflow(config)
     check_sources(config)
+    first = Round.first(config)
     with Progress(console) as progress:
-        state = RunState(open_context(config, progress).storage, Round.first(config))
-        ok = False
-        try:
-            connect(config.cluster.address, config.cluster.cpus)
-            _check_resources(config)
-            done = run_rounds(config, progress, state)
-            ok = True
-        finally:
-            state.end(ok)
+        storage = open_context(config, progress).storage
+        refuse_if_running(storage, first.run)  # before a cluster is started for nothing
+        connect(config.cluster.address, config.cluster.cpus)
+        with stoppable(), observed(storage, first.run):
+            done = _run_noted(config, progress, RunState(storage, first))
     print_results(console, config, done.context, done.outputs, done.unsent)
     return done.outputs
+
+
+def _run_noted(config: RunConfig, progress: Progress, state: RunState) -> Done:
+    """Run all rounds and note how that ended, whatever happens."""
+    ending: Ending = "FAILED"
+    try:
+        _check_resources(config, progress)
+        done = run_rounds(config, progress, state)
+        ending = "COMPLETED"
+    except KeyboardInterrupt:
+        ending = "STOPPED"
+        raise Stopped("what is finished is kept; the same command resumes the run") from None
+    finally:
+        state.end(ending)
+    return done
 
 
 def run_rounds(config: RunConfig, progress: Progress, state: RunState) -> Done:
@@ -93,7 +111,7 @@ def run_rounds(config: RunConfig, progress: Progress, state: RunState) -> Done:
         state.begin(this)
         workflow = configured_workflow(this.config)
         context = open_round(this, progress)
-        outputs, kept_back = _run_round(workflow, context)
+        outputs, kept_back = _run_round(workflow, context, state)
         unsent += kept_back
         outcome = conclude(workflow.repeat, this, outputs)
         state.conclude(outcome)
@@ -105,15 +123,19 @@ def run_rounds(config: RunConfig, progress: Progress, state: RunState) -> Done:
         this = outcome.following
 
 
-def _run_round(workflow: Workflow, context: Context) -> tuple[dict[str, Any], int]:
+def _run_round(workflow: Workflow, context: Context, state: RunState) -> tuple[dict[str, Any], int]:
     """Return the outputs, and how many things could not be sent to the tracker."""
-    ok = False
+    ok, within = False, None
     try:
         context.tracker.start(_run_info(context))
         outputs = run_workflow(workflow, context, partial(publish, context))
         ok = True
+    except KeyboardInterrupt:
+        state.end("STOPPED")  # first of all: this process may be killed in a moment
+        within = FLUSH_SECONDS
+        raise
     finally:
-        unsent = context.tracker.finish(ok)
+        unsent = context.tracker.finish(ok, within)
     return outputs, unsent
 
 
@@ -136,14 +158,15 @@ def check_sources(config: RunConfig) -> None:
         raise BadInput("\n".join(problems))
 
 
-def _check_resources(config: RunConfig) -> None:
-    resources = config.trials.resources
+def _check_resources(config: RunConfig, progress: Progress) -> None:
+    resources, statistics = config.trials.resources, config.statistics
     check_settings(resources.strategy, resources.deepspeed, resources.gpus_per_worker)
-    check_placeable(bundles(resources), "trials.resources")
+    groups = {"statistics": statistics.group(), "trials.resources": bundles(resources)}
     if config.scorer is not None:
-        needed = config.scorer.resources
-        bundle = {"CPU": needed.cpus_per_worker, "GPU": needed.gpus_per_worker}
-        check_placeable([bundle], "scorer.resources")
+        groups["scorer.resources"] = [worker_bundle(config.scorer.resources)]
+    for where, group in groups.items():
+        if awaited := foreseen(group, where, config.cluster.wait):
+            progress.note(awaited)
 
 
 def _run_info(context: Context) -> RunInfo:
@@ -154,6 +177,8 @@ def _run_info(context: Context) -> RunInfo:
     )
     for key in ("resources", "retries", "retry_diverged"):
         resolved["trials"].pop(key)
+    for section in ("ingest", "scorer"):
+        (resolved[section] or {}).pop("resources", None)
     trials, evaluation = config.trials, config.evaluation
     return RunInfo(
         name=config.name,

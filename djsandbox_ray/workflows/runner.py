@@ -9,8 +9,11 @@ output; it is written last, so that a killed job is run again. What every job co
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,9 +22,14 @@ from pydantic import TypeAdapter
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.telemetry import metrics
+from djsandbox_ray.telemetry.events import event
 from djsandbox_ray.workflows.arguments import Arguments, resolve
 from djsandbox_ray.workflows.jobs import Job, Workflow
 from djsandbox_ray.workflows.parameters import output_type, plain
+
+_TRACEBACK = 8000
+"""Characters of a traceback in an event, the last ones."""
 
 
 def run_workflow(
@@ -59,13 +67,16 @@ def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, 
     found, output = _load(job, context, artifact)
     if found:
         context.progress.note(f"{job.id}: done before ({artifact})")
+        event("job_skipped", stage=job.id, artifact=artifact)
         return output
     # From here on the files of this job change: an old marker would speak of what is gone.
     context.storage.remove(_marker(job, context))
     start = time.monotonic()
     kind = HOOKS.get(job.hook)
     hook = kind(context)
-    output = hook.run(**arguments.values)
+    event("job_begun", stage=job.id, hook=job.hook, artifact=artifact)
+    with _failures_told(job):
+        output = hook.run(**arguments.values)
     if not isinstance(output, output_type(kind)):
         raise SandboxError(
             f"{job.id}: hook {job.hook!r} returned a {type(output).__name__}, "
@@ -80,11 +91,25 @@ def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, 
         "seconds": seconds,
         "output": plain(output),
     }
-    if hook.keep(output):
+    kept = hook.keep(output)
+    if kept:
         context.storage.write_json(_marker(job, context), record)
+    event("job_done", stage=job.id, seconds=seconds, kept=kept)
+    metrics.JOB_SECONDS.set(seconds, job=job.id)
     context.progress.close()
     context.progress.note(f"{job.id}: done in {seconds:g} s")
     return output
+
+
+@contextmanager
+def _failures_told(job: Job) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        trace = traceback.format_exc()[-_TRACEBACK:]
+        event("job_failed", level=logging.ERROR, stage=job.id, error=reason, traceback=trace)
+        raise
 
 
 def _keep_cost(workflow: Workflow, job: Job, context: Context, cost: dict[str, Any]) -> None:

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from djsandbox_ray import __version__
-from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.masking import masked
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.workflows.guard import refuse_if_running, this_process
 from djsandbox_ray.workflows.parameters import plain
@@ -30,6 +30,10 @@ _PACKAGES = (
     "pylance",
     "mlflow",
 )
+
+
+Ending = Literal["COMPLETED", "FAILED", "STOPPED"]
+"""``STOPPED``: by its user. The same command resumes it, as it does a run that has failed."""
 
 
 class RunState:
@@ -54,7 +58,7 @@ class RunState:
             "started": _now(),
             "finished": None,
             "versions": {"djsandbox-ray": __version__, **_versions()},
-            "git_commit": _git_commit(),
+            "git_commit": git_commit(),
             "seeds": list(range(first.config.trials.seeds)),
             "pool_seed": first.config.pools.seed,
         }
@@ -63,7 +67,7 @@ class RunState:
     def begin(self, this: Round) -> None:
         """Note that a round begins, and keep its resolved configuration."""
         resolved = this.config.model_dump(mode="json", by_alias=True)
-        text = without_secrets(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(masked(resolved), sort_keys=False, allow_unicode=True)
         self._storage.write_bytes(f"{this.folder}/config.yaml", text.encode())
         del self._rounds[this.number :]
         self._rounds.append({"round": this.number, "folder": this.folder, "state": "RUNNING"})
@@ -75,10 +79,11 @@ class RunState:
         self._rounds[-1] |= {"state": "COMPLETED", "targets": judged, "then": outcome.reason}
         self._write()
 
-    def end(self, ok: bool) -> None:
-        """Note how the run ended."""
-        state = "COMPLETED" if ok else "FAILED"
-        if not ok:
+    def end(self, state: Ending) -> None:
+        """Note how the run ended; of several words on it, the first counts."""
+        if self._content["state"] != "RUNNING":
+            return
+        if state != "COMPLETED":
             self._rounds[-1]["state"] = state
         self._content |= {"state": state, "finished": _now()}
         self._write()
@@ -95,7 +100,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """Return the commit of the package's own checkout, if it runs from one."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():

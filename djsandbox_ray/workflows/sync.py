@@ -9,6 +9,7 @@ import yaml
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.tracking import TRACKERS, Replayed, replay
+from djsandbox_ray.workflows.finished import FinishedRun
 from djsandbox_ray.workflows.guard import refuse_if_running
 
 
@@ -24,10 +25,8 @@ def sync_run(name: str, url: str, uri: str | None) -> Replayed:
         BadInput: there is no such run, it is still running, or its tracker cannot be reached
             without the password that its kept configuration does not hold.
     """
-    storage, folder = Storage(url), f"runs/{name}"
-    if not storage.exists(f"{folder}/config.yaml"):
-        known = ", ".join(storage.names("runs")) or "none"
-        raise BadInput(f"no run {name!r} in {storage.shown} (there are: {known})")
+    storage = Storage(url)
+    folder = FinishedRun(storage, name).folder
     refuse_if_running(storage, name)
     settings: dict[str, Any] = yaml.safe_load(storage.read_bytes(f"{folder}/config.yaml"))
     tracking = settings["tracking"] if uri is None else {"type": "mlflow", "uri": uri}

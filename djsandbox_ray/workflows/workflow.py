@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.filesystems import read_text
 from djsandbox_ray.workflows.checks import Replaced, workflow_problems
 from djsandbox_ray.workflows.jobs import Workflow
 from djsandbox_ray.workflows.references import nearest
@@ -77,7 +77,7 @@ def _replaced(workflow: Workflow, replaced: Replaced) -> tuple[Workflow, list[st
 def _text(name: str) -> str:
     if name.endswith((".yaml", ".yml")):
         try:
-            return Path(name).read_text(encoding="utf-8")
+            return read_text(name)
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"workflow {name}: cannot be read: {error}") from error
     built_in = sorted(

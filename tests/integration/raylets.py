@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,21 @@ def environment(cluster: dict[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def two_raylets(folder: Path) -> Iterator[dict[str, Any]]:
-    """Start a cluster; gives its address, and the process and node of the second raylet."""
+def two_raylets(
+    folder: Path, variables: Mapping[str, str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Start a cluster; gives its address, and the process and node of the second raylet.
+
+    Each raylet has a working folder of its own, ``head`` and ``second`` in ``folder``, and the
+    environment variables of this process and ``variables``.
+    """
     place = folder / "raylets.json"
     place.unlink(missing_ok=True)
     own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     with (folder / "raylets.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, __file__, str(place)],
-            env={**own, "RAY_AUTH_MODE": "disabled"},
+            env={**own, "RAY_AUTH_MODE": "disabled", **(variables or {})},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -56,9 +62,14 @@ def two_raylets(folder: Path) -> Iterator[dict[str, Any]]:
 def main(place: Path) -> None:
     from ray.cluster_utils import Cluster
 
+    place = place.resolve()
+    for name in ("head", "second"):
+        (place.parent / name).mkdir(exist_ok=True)
+    os.chdir(place.parent / "head")
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
     )
+    os.chdir(place.parent / "second")
     second = cluster.add_node(num_cpus=1)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     found = {

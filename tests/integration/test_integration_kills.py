@@ -23,6 +23,9 @@ import pytest
 from raylets import environment, two_raylets
 from small_run import mlflow_runs, write
 
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.telemetry.events import read_events
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 COMMAND = [sys.executable, "-m", "djsandbox_ray", "run"]
@@ -190,3 +193,9 @@ def test_a_kill_changes_nothing(
     if victim is not _raylet:  # a node may be lost while its next trial is short of its first rung
         starts = _notes(outcome.folder, "start")
         assert any(note["from"] for note in starts), "it goes on from its last rung"
+    events = read_events(Storage(str(outcome.folder / "storage")), "small")
+    begun = [one["details"]["resumed"] for one in events if one["event"] == "run_begun"]
+    assert begun[-1] is True, "the template was made by a driver of its own"
+    assert len(begun) == (3 if victim is _driver else 2)
+    if victim is not _driver:
+        assert any(one["event"] == "trial_retried" for one in events)

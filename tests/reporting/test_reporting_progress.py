@@ -43,6 +43,16 @@ def test_a_log_gets_few_lines_and_the_last_state():
     assert lines[-1] == "trials: 92/92 done, 2 running, 1 failed, best similarity/high +5.2 %"
 
 
+def test_the_log_of_a_night_has_some_hundred_lines():
+    console, clock = plain(), Clock()
+    with Progress(console, clock) as progress:
+        progress.stage("trials", total=28_800)
+        for done in range(28_800):
+            progress.update(done=done)
+            clock.now += 1
+    assert 100 < len(written(console)) < 250
+
+
 def test_what_was_found_done_does_not_count_for_the_pace():
     console, clock = plain(), Clock()
     with Progress(console, clock) as progress:

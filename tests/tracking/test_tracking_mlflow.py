@@ -4,21 +4,23 @@ import logging
 from dataclasses import replace
 
 import pytest
-from mlflow_server import check, client, free_port, server, stored
+from mlflow_server import client, free_port, mlflow_server
 from pydantic import ValidationError
-from tracked_records import COMPLETED, FAILED, PARAMS, RUN, STOPPED, TAGS, record, report
+from tracked_records import COMPLETED, FAILED, PARAMS, POOL, RUN, STOPPED, TAGS, record, report
+from tracked_runs import check, inputs, stored
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import TrialRecord, TrialState
 from djsandbox_ray.storage import Storage
 from djsandbox_ray.tracking import TRACKERS, DatasetInput, MlflowConfig, MlflowTracker
+from djsandbox_ray.tracking.mlflow_index import MlflowIndex, user
 
 
 def track(storage: Storage, *records: TrialRecord, ok: bool = True, uri: str | None = None) -> int:
     tracker = MlflowTracker(MlflowConfig(uri=uri, patience=60), storage)
     tracker.start(RUN)
     for item in records:
-        tracker.trial(item, TAGS, PARAMS)
+        tracker.trial(item, TAGS, PARAMS, [POOL])
     tracker.metrics({"trials/completed": 1.0, "trials/failed": 1.0})
     tracker.artifact("ranking.csv", b"rank,pool\n")
     tracker.artifact("figures/ranking.png", b"\x89PNG")
@@ -150,7 +152,7 @@ def test_what_is_there_already_is_not_sent_again(storage, monkeypatch):
 
 
 def test_a_dataset_that_becomes_known_later_is_an_input_of_the_run_and_its_trials(storage):
-    evaluation = DatasetInput("evaluation", "dataset-fe", "shapes", 100)
+    evaluation = DatasetInput("evaluation", "dataset-fe", "s3://b/table", 100, "evaluation")
     for _ in range(2):
         tracker = MlflowTracker(MlflowConfig(), storage)
         tracker.start(RUN)
@@ -160,8 +162,10 @@ def test_a_dataset_that_becomes_known_later_is_an_input_of_the_run_and_its_trial
         assert tracker.finish(True) == 0
     _, parent, children = stored(f"sqlite:///{storage.uri('mlflow.db')}")
     for run in (parent, children["0"]):
-        names = [item.dataset.name for item in run.inputs.dataset_inputs]
-        assert sorted(names) == ["evaluation", "shapes"]
+        assert inputs(run) == {RUN.datasets[0], evaluation}
+    mlflow = client(f"sqlite:///{storage.uri('mlflow.db')}")
+    wanted = "dataset.digest = 'dataset-fe' AND dataset.context = 'evaluation'"
+    assert len(mlflow.search_runs([parent.info.experiment_id], wanted)) == 2
 
 
 def test_two_runs_in_one_storage_stay_apart(storage):
@@ -243,9 +247,9 @@ def test_a_server_that_comes_up_late_gets_everything_once(storage, tmp_path, cap
         late.trial(
             replace(COMPLETED, state=state, reports=COMPLETED.reports[:number]), TAGS, PARAMS
         )
-    with server(port, tmp_path):
+    with mlflow_server(tmp_path, port=port, wait=False):
         for item in (COMPLETED, FAILED, STOPPED):
-            late.trial(item, TAGS, PARAMS)
+            late.trial(item, TAGS, PARAMS, [POOL])
         late.metrics({"trials/completed": 1.0, "trials/failed": 1.0})
         late.artifact("ranking.csv", b"rank,pool\n")
         late.artifact("figures/ranking.png", b"\x89PNG")
@@ -266,10 +270,34 @@ def test_config():
         MlflowConfig.model_validate({"type": "mlflow", "url": "http://h"})
 
 
-def test_a_storage_that_is_not_local_needs_a_uri():
-    with pytest.raises(BadInput, match=r"tracking\.uri.*memory://bucket"):
-        MlflowTracker(MlflowConfig(), Storage("memory://bucket"))
-    MlflowTracker(MlflowConfig(uri="http://127.0.0.1:1"), Storage("memory://bucket"))
+def test_a_storage_that_is_not_local_needs_a_server(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    there = Storage("memory://bucket")
+    with pytest.raises(BadInput, match=r"tracking\.uri.*memory://bucket.*\{type: none\}"):
+        MlflowTracker(MlflowConfig(), there)
+    MlflowTracker(MlflowConfig(uri="http://127.0.0.1:1"), there)
+    assert "none" in TRACKERS
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@there:5000")
+    assert MlflowTracker(MlflowConfig(), there).ui_command == "http://***@there:5000"
+    here = MlflowConfig(uri="http://here:5000")
+    assert MlflowTracker(here, there).ui_command == "http://here:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://me:secret@there/runs")
+    with pytest.raises(BadInput, match=r"MLFLOW_TRACKING_URI: 'ftp://\*\*\*@there/runs' is no"):
+        MlflowTracker(MlflowConfig(), there)
+
+
+def test_who_runs_it_is_said_as_mlflow_does(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    assert user() == "ada"
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    monkeypatch.setenv("LOGNAME", "grace")
+    assert user() == "grace"
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert user() == "unknown"
 
 
 def test_the_command_that_opens_the_ui_holds_no_password():
@@ -281,7 +309,24 @@ def test_the_command_that_opens_the_ui_holds_no_password():
     server = MlflowConfig(uri="https://me:secret@tracking.example:5000")
     assert MlflowTracker(server, local).ui_command == "https://***@tracking.example:5000"
     database = MlflowConfig(uri="postgresql://me:secret@db/mlflow")
-    assert "secret" not in MlflowTracker(database, local).ui_command
+    assert (
+        MlflowTracker(database, local).ui_command
+        == "mlflow ui --backend-store-uri 'postgresql+psycopg2://***@db/mlflow'"
+    )
+
+
+def test_files_that_a_server_elsewhere_would_miss_are_named(storage, monkeypatch, caplog):
+    uri = f"sqlite:///{storage.uri('mlflow.db')}"
+    assert track(storage, COMPLETED) == 0
+    for address, place in {
+        "http://127.0.0.1:5000": None,
+        "http://tracking.example:5000": storage.uri("mlartifacts"),
+    }.items():
+        index = MlflowIndex(address, "djsandbox", None, RUN)
+        # The store is the local one: what its experiment says is what such a server would.
+        monkeypatch.setitem(index.__dict__, "client", client(uri))
+        found = index.files_beside_server()
+        assert found == place or found == f"file://{place}"
 
 
 def test_misuse_is_an_error(storage):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import pytest
 
@@ -17,6 +18,13 @@ def test_sends_everything_in_order():
         outbox.put(str(number), lambda number=number: seen.append(number))
     assert outbox.close(PATIENCE) == 0
     assert seen == list(range(50))
+
+
+def test_a_bound_in_all_holds_though_things_are_sent():
+    outbox = Outbox("receiver")
+    for number in range(1000):
+        outbox.put(str(number), lambda: time.sleep(0.01))
+    assert 0 < outbox.close(PATIENCE, within=0.1) < 1000
 
 
 def test_put_returns_while_a_sending_blocks_and_only_the_newest_of_a_key_is_sent():

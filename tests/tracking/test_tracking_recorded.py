@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from mlflow_server import check, free_port, server, stored
-from tracked_records import COMPLETED, FAILED, PARAMS, RUN, STOPPED, TAGS, record
+from mlflow_server import free_port, mlflow_server
+from tracked_records import COMPLETED, FAILED, PARAMS, POOL, RUN, STOPPED, TAGS, record
+from tracked_runs import check, stored
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import TrialRecord, TrialState
+from djsandbox_ray.storage import Storage
 from djsandbox_ray.tracking import (
     DatasetInput,
     MlflowConfig,
@@ -42,9 +44,13 @@ class Listener(Tracker):
         self.calls.append(("dataset", dataset))
 
     def trial(
-        self, record: TrialRecord, tags: Mapping[str, str], params: Mapping[str, str]
+        self,
+        record: TrialRecord,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        inputs: Sequence[DatasetInput] = (),
     ) -> None:
-        self.calls.append(("trial", record, dict(tags), dict(params)))
+        self.calls.append(("trial", record, dict(tags), dict(params), tuple(inputs)))
 
     def metrics(self, values: Mapping[str, float], time_ms: int | None = None) -> None:
         self.calls.append(("metrics", dict(values), time_ms))
@@ -52,7 +58,7 @@ class Listener(Tracker):
     def artifact(self, name: str, data: bytes) -> None:
         self.calls.append(("artifact", name, data))
 
-    def finish(self, ok: bool) -> int:
+    def finish(self, ok: bool, within: float | None = None) -> int:
         self.calls.append(("finish", ok))
         return self.unsent
 
@@ -64,7 +70,7 @@ def run(tracker: Tracker, *records: TrialRecord, ok: bool | None = True) -> int:
     """Tell what a run tells; it is cut off where ``ok`` is None."""
     tracker.start(RUN)
     for item in records:
-        tracker.trial(item, TAGS, PARAMS)
+        tracker.trial(item, TAGS, PARAMS, [POOL])
     tracker.metrics({"trials/completed": 1.0, "trials/failed": 1.0})
     tracker.artifact("ranking.csv", b"rank,pool\n")
     tracker.artifact("figures/ranking.png", b"\x89PNG")
@@ -88,7 +94,7 @@ def test_a_server_that_was_away_during_the_run_gets_everything_once(storage, tmp
     def tracker() -> Tracker:
         return MlflowTracker(MlflowConfig(uri=uri, patience=240), storage)
 
-    with server(port, tmp_path):
+    with mlflow_server(tmp_path, port=port, wait=False):
         for _ in range(2):  # the second time it changes nothing
             assert replay(storage, FOLDER, tracker) == Replayed(runs=1, trials=3, unsent=0)
             check(uri)
@@ -108,7 +114,9 @@ def test_a_tracker_hears_from_the_journal_what_it_hears_from_the_run(storage):
     tracker.dataset(extra)
     tracker.finish(True)
     later = heard(storage)
-    assert later.of("start") == [(replace(RUN, datasets=(*RUN.datasets, extra)),)]
+    ((told,),) = live.of("start")
+    assert replace(told, key=RUN.key) == RUN
+    assert later.of("start") == [(replace(told, datasets=(*RUN.datasets, extra)),)]
     for kind in ("trial", "metrics", "artifact", "finish"):
         assert later.of(kind) == live.of(kind)
     assert tracker.ui_command == live.ui_command
@@ -120,7 +128,8 @@ def test_a_journal_holds_nan_and_no_traceback(storage):
     run(tracker, failed, ok=None)
     tracker.metrics({"lost": float("nan")})
     later = heard(storage)
-    ((told, _, _),) = later.of("trial")
+    ((told, _, _, pool),) = later.of("trial")
+    assert pool == (POOL,)
     assert repr(told) == repr(FAILED)
     assert [repr(values["lost"]) for values, _ in later.of("metrics") if "lost" in values] == [
         "nan"
@@ -137,7 +146,7 @@ def test_a_run_that_was_cut_off_ends_as_failed_and_its_newest_records_count(stor
     running = [record(0, TrialState.RUNNING, *COMPLETED.reports[:n]) for n in (0, 1)]
     run(tracker, *running, STOPPED, ok=None)
     later = heard(storage)
-    assert [told for told, _, _ in later.of("trial")] == [running[-1], STOPPED]
+    assert [told for told, *_ in later.of("trial")] == [running[-1], STOPPED]
     assert later.of("finish") == [(False,)]
 
 
@@ -175,10 +184,44 @@ def test_another_configuration_of_the_same_name_is_another_run(storage):
         return listeners[-1]
 
     assert replay(storage, FOLDER, listener) == Replayed(runs=2, trials=2, unsent=4)
-    seen = {each.of("start")[0][0].key: each for each in listeners}
-    assert [told for told, _, _ in seen["changed"].of("trial")] == [STOPPED]
+    seen = {each.of("start")[0][0].key.rpartition("-")[0]: each for each in listeners}
+    assert [told for told, *_ in seen["changed"].of("trial")] == [STOPPED]
     assert seen["changed"].of("artifact") == [("ranking.csv", b"changed")]
     assert ("ranking.csv", b"rank,pool\n") in seen[RUN.key].of("artifact")
+
+
+def test_the_same_run_in_another_storage_is_another_run(storage, tmp_path):
+    there = Storage(str(tmp_path / "there"))
+    keys = []
+    for place in (storage, there, storage):
+        listener = Listener(place)
+        run(Recorded(listener, FOLDER), COMPLETED)
+        keys.append(listener.of("start")[0][0].key)
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_a_journal_of_an_older_version_stays_the_run_that_it_was(storage):
+    run(Recorded(Listener(storage), FOLDER), COMPLETED)
+    (name,) = storage.names(f"{FOLDER}/tracking")
+    path = f"{FOLDER}/tracking/{name}/run.json"
+    told = storage.read_json(path)
+    del told["origin"]
+    told["datasets"] = [given[:4] for given in told["datasets"]]
+    storage.write_json(path, told)
+    again = Listener(storage)
+    run(Recorded(again, FOLDER), COMPLETED)
+    assert again.of("start")[0][0].key == RUN.key
+    assert heard(storage).of("start")[0][0] == replace(RUN, datasets=tuple(RUN.datasets))
+
+
+def test_a_journal_and_its_tracker_hear_no_secret(storage, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "planted-password")
+    listener = Listener(storage)
+    tracker = Recorded(listener, FOLDER)
+    tracker.start(replace(RUN, params={"model": "http://me:planted@host/arch.json"}))
+    tracker.trial(COMPLETED, {"api_key": "planted"}, {"x": "is planted-password"})
+    assert "planted" not in str(listener.calls)
+    assert "planted" not in str(heard(storage).calls)
 
 
 def test_a_run_that_nobody_watched_can_be_sent_later(storage):

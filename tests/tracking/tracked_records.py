@@ -16,6 +16,7 @@ RUN = RunInfo(
 )
 TAGS = {"stage": "trials", "operator": "text_length_filter", "statistic": "text_len"}
 PARAMS = {"model": "tiny"}
+POOL = DatasetInput("text_len/high", "0123456789abcdef0123456789abcdef", "text_len", 400)
 
 
 def report(samples: int, accuracy: float, attempt: int = 0) -> RungReport:

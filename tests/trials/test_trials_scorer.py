@@ -12,6 +12,7 @@ from trial_world import World
 
 from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.trials.clip.arch import load_arch
 from djsandbox_ray.trials.clip.family import ClipConfig
 from djsandbox_ray.trials.scorer import ScorerConfig, train_scorer
 
@@ -23,7 +24,8 @@ def test_scorer_prefers_the_true_caption(world: World, tmp_path: Path) -> None:
         budget=12000,
     )
     train = ray.remote(num_cpus=1)(train_scorer)
-    loss = ray.get(train.remote(world.uri(world.train), world.train.rows, config, tmp_path))
+    table, arch = world.uri(world.train), load_arch("tiny")
+    loss = ray.get(train.remote(table, world.train.rows, config, arch, tmp_path))
     assert loss < 3
 
     table = SampleTable(world.uri(world.evaluation)).scan(0, 100, ["image", "text"])

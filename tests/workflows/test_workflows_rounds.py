@@ -80,7 +80,7 @@ def run(config: RunConfig) -> tuple[Done, list[str], str]:
             done = run_rounds(config, progress, state)
         ok = True
     finally:
-        state.end(ok)
+        state.end("COMPLETED" if ok else "FAILED")
     return done, list(RAN), said.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from logging import WARNING
 from typing import Any
 
 from djsandbox_ray.analysis.ranking_csv import write_csv
@@ -9,6 +10,7 @@ from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.hooks.results import ranked
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Pools, Ranking, Trials
+from djsandbox_ray.telemetry.events import event
 
 
 @HOOKS.register("ranking")
@@ -22,7 +24,18 @@ class RankPools(Hook):
 
     def run(self, pools: Pools, trials: Trials) -> Ranking:
         """Score every completed trial and judge every pool."""
-        text = write_csv(ranked(self.context, pools, trials, range(self.config.trials.seeds)))
+        rows = ranked(self.context, pools, trials, range(self.config.trials.seeds))
+        for row in rows:
+            if row.self_test_failed:
+                event(
+                    "self_test_failed",
+                    level=WARNING,
+                    stage="ranking",
+                    pool=row.pool,
+                    verdict=row.verdict,
+                    expected=row.expected,
+                )
+        text = write_csv(rows)
         path = f"{self.context.folder}/ranking.csv"
         self.context.storage.write_bytes(path, text.encode())
         return Ranking(content_id("ranking", text), path)

@@ -201,7 +201,9 @@ class SearchThresholds(Hook):
         key = content_id("search", what, len(seeds), plan.seed)
         if storage.exists(path) and (kept := storage.read_json(path))["search"] == key:
             return int(kept["batch"])
-        room = slots(bundles(self.config.trials.resources))
+        group = bundles(self.config.trials.resources)
+        self.context.await_room(group, "trials.resources")
+        room = slots(group)
         batch = max(1, math.ceil(room / len(seeds)))
         storage.write_json(path, {"search": key, "batch": batch})
         return batch

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from djsandbox_ray.analysis.diversity import Captions, Measure, embedding_diversity
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.analysis.rows_csv import write_rows
+from djsandbox_ray.cache import cached
 from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS, Hook
@@ -21,7 +22,9 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.draws import members
 from djsandbox_ray.pools.hashing import hash_key, least
 from djsandbox_ray.records import Cost, Dataset, Diversity, DiversityRow, Pools, Ranking, Scorer
+from djsandbox_ray.resources import bundle
 from djsandbox_ray.stats.embeddings import ImageEmbedder
+from djsandbox_ray.storage import Storage
 from djsandbox_ray.trials.clip.family import device_for
 
 FEWEST_ROWS, MOST_ROWS = 10, 20_000
@@ -110,18 +113,24 @@ class MeasureDiversity(Hook):
         """Read every row once and measure every pool, in Ray tasks."""
         start, storage = time.perf_counter(), self.context.storage
         table = SampleTable(storage.uri(dataset.table))
-        model = storage.uri(scorer.path) if scorer else None
+        model = scorer.path if scorer else None
         gpus = self.config.statistics.gpus_per_actor if scorer else 0.0
         every = np.unique(np.concatenate(list(samples.values())))
-        read = ray.remote(num_cpus=_CPUS, num_gpus=gpus)(_read)
+        nodes = self.config.statistics.resources
+        self.context.await_room([bundle(_CPUS, gpus, nodes)], "statistics.resources")
+        read = ray.remote(num_cpus=_CPUS, num_gpus=gpus)(_read).options(
+            name="read captions", resources=nodes.demand()
+        )
         parts = [
-            read.remote(table, every[at : at + _TASK_ROWS], model, gpus)
+            read.remote(table, every[at : at + _TASK_ROWS], storage.url, model, gpus)
             for at in range(0, len(every), _TASK_ROWS)
         ]
         known: list[_Read] = ray.get(parts)
         captions = ray.put([text for part in known for text in part.captions])
         vectors = ray.put(_stacked(known))
-        measure = ray.remote(num_cpus=_CPUS)(_measure)
+        measure = ray.remote(num_cpus=_CPUS)(_measure).options(
+            name="measure diversity", resources=nodes.demand()
+        )
         tasks = [
             measure.remote(captions, vectors, np.searchsorted(every, rows))
             for rows in samples.values()
@@ -152,13 +161,16 @@ def _stacked(parts: list[_Read]) -> Vectors | None:
     return np.concatenate(found) if found else None
 
 
-def _read(table: SampleTable, rows: Ints, model: str | None, gpus: float) -> _Read:
+def _read(table: SampleTable, rows: Ints, url: str, model: str | None, gpus: float) -> _Read:
     """Read the captions of some rows, and embed their images if there is a model."""
     start = time.perf_counter()
+    embed = None
+    if model is not None:
+        with cached(Storage(url), model) as folder:
+            embed = ImageEmbedder(str(folder), device_for(_CPUS, gpus))
     columns = ["text"] if model is None else ["text", "image"]
     captions: list[str] = []
     vectors = []
-    embed = ImageEmbedder(model, device_for(_CPUS, gpus)) if model else None
     for at in range(0, len(rows), _CHUNK_ROWS):
         ids = rows[at : at + _CHUNK_ROWS]
         found = table.take(ids, columns)

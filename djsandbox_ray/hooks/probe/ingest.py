@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from logging import WARNING
 from typing import Any
 
 from djsandbox_ray.dataset.ingest import ingest
@@ -14,6 +16,8 @@ from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.sections import Component
+from djsandbox_ray.telemetry import metrics
+from djsandbox_ray.telemetry.events import event
 
 # A label is looked for among so many of the first samples.
 _LABEL_ROWS = 10_000
@@ -25,6 +29,9 @@ class _Ingest(Hook):
     def _source(self, config: Component) -> Source:
         return SOURCES.get(config.type)(config)
 
+    def _tolerated(self) -> Any:
+        return self.config.ingest.model_dump(exclude={"resources"})  # where it runs does not count
+
     def _ingest(self, config: Component, stage: str) -> Dataset:
         progress = self.context.progress
         progress.stage(stage)
@@ -32,11 +39,23 @@ class _Ingest(Hook):
             self._source(config),
             self.context.storage,
             max_rejected=self.config.ingest.max_rejected,
+            resources=self.config.ingest.resources,
+            await_room=self.context.await_room,
             progress=lambda done, total: progress.update(done=done, total=total),
             spent=self.account,
         )
         progress.note(f"{stage}: {dataset.rows} samples, {dataset.rejected} rejected")
+        if dataset.rejected:
+            self._tell_rejected(dataset, stage)
         return dataset
+
+    def _tell_rejected(self, dataset: Dataset, stage: str) -> None:
+        home = dataset.table.rpartition("/")[0]
+        reasons = self.context.storage.read_json(f"{home}/dataset.json")["reasons"]
+        path = f"{home}/rejected.parquet"
+        event("samples_rejected", level=WARNING, stage=stage, reasons=reasons, path=path)
+        for reason, count in reasons.items():
+            metrics.REJECTED_SAMPLES.set(count, stage=stage, reason=reason)
 
 
 @HOOKS.register("ingest")
@@ -46,7 +65,7 @@ class Ingest(_Ingest):
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and which labels are wanted."""
         stamp = self._source(self.config.dataset).stamp()
-        return [stamp, self.config.ingest.model_dump(), self.config.report.labels]
+        return [stamp, self._tolerated(), self.config.report.labels]
 
     def run(self) -> Dataset:
         """Read the section ``dataset`` and look for the labels that the report is to show."""
@@ -71,7 +90,7 @@ class IngestEvaluation(_Ingest):
         evaluation = self.config.evaluation
         metrics = [metric.model_dump(mode="json") for metric in evaluation.metrics]
         stamp = self._source(evaluation.dataset).stamp()
-        return [stamp, self.config.ingest.model_dump(), metrics]
+        return [stamp, self._tolerated(), metrics]
 
     def run(self) -> Dataset:
         """Read ``evaluation.dataset`` and check that every evaluator can run on it."""
@@ -81,4 +100,4 @@ class IngestEvaluation(_Ingest):
             evaluation.metrics,
             Split.read(dataset.id, self.context.storage.uri(dataset.table)),
         )
-        return dataset
+        return replace(dataset, use="evaluation")

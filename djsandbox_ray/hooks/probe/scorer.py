@@ -11,7 +11,6 @@ import ray
 
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.source import SOURCES
-from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Scorer
@@ -19,6 +18,7 @@ from djsandbox_ray.storage import Storage
 from djsandbox_ray.trials.clip.arch import load_arch
 from djsandbox_ray.trials.clip.family import VERSION
 from djsandbox_ray.trials.clip.flops import training_flops
+from djsandbox_ray.trials.config import worker_bundle
 from djsandbox_ray.trials.scorer import ScorerConfig, train_scorer
 
 
@@ -40,23 +40,30 @@ class TrainScorer(Hook):
         if config is None:
             return None
         storage = self.context.storage
-        if not storage.is_local:
-            raise BadInput(
-                "scorer: needs a storage that is a folder which every node sees, "
-                f"not {storage.shown}"
-            )
         self.context.progress.stage("scorer")
         source = SOURCES.get(config.dataset.type)(config.dataset)
-        dataset = ingest(source, storage, max_rejected=self.config.ingest.max_rejected)
+        dataset = ingest(
+            source,
+            storage,
+            max_rejected=self.config.ingest.max_rejected,
+            resources=self.config.ingest.resources,
+            await_room=self.context.await_room,
+        )
         scorer_id = content_id("scorer", dataset.id, _training(config))
         path = f"models/{scorer_id}"
         if not storage.exists(f"{path}/scorer.json"):
             resources = config.resources
+            self.context.await_room([worker_bundle(resources)], "scorer.resources")
             train = ray.remote(
-                num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker
+                num_cpus=resources.cpus_per_worker,
+                num_gpus=resources.gpus_per_worker,
+                resources=resources.demand(),
             )(_train)
             uri = storage.uri(dataset.table)
-            loss, seconds = ray.get(train.remote(storage.url, path, uri, dataset.rows, config))
+            task = train.options(name="train the scorer")
+            arch = load_arch(config.model.arch)
+            done = task.remote(storage.url, path, uri, dataset.rows, config, arch)
+            loss, seconds = ray.get(done)
             self.account(_cost(config, seconds))
             self.context.progress.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
         return Scorer(scorer_id, path)
@@ -83,13 +90,14 @@ def _cost(config: ScorerConfig, seconds: float) -> Cost:
     )
 
 
-def _train(url: str, path: str, uri: str, rows: int, config: ScorerConfig) -> tuple[float, float]:
+def _train(
+    url: str, path: str, uri: str, rows: int, config: ScorerConfig, arch: dict[str, Any]
+) -> tuple[float, float]:
     """Return the training loss and the seconds it took."""
     start = time.perf_counter()
     storage = Storage(url)
-    with tempfile.TemporaryDirectory() as folder:
-        loss = train_scorer(uri, rows, config, Path(folder))
-        for file in sorted(Path(folder).iterdir()):
-            storage.write_bytes(f"{path}/{file.name}", file.read_bytes())
+    with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
+        loss = train_scorer(uri, rows, config, arch, Path(folder))
+        storage.upload(Path(folder), path)
     storage.write_json(f"{path}/scorer.json", {"loss": loss, "rows": rows})  # the marker, last
     return loss, time.perf_counter() - start

@@ -29,6 +29,7 @@ class ComputeStatistics(Hook):
             dataset,
             parse_process(with_scorer(self.config.operators, folder)),
             settings=self.config.statistics,
+            await_room=self.context.await_room,
             progress=lambda done, total: progress.update(done=done, total=total),
             spent=self.account,
         )

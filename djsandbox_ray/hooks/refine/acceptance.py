@@ -5,10 +5,12 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
+from ray.exceptions import RayTaskError
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Hook
@@ -25,8 +27,10 @@ from djsandbox_ray.records import (
     Statistics,
     Thresholds,
 )
+from djsandbox_ray.resources import bundle
 from djsandbox_ray.stats.operators import parse_process, resolve_paths
 from djsandbox_ray.stats.table import StatisticColumns
+from djsandbox_ray.storage import Storage
 
 
 @HOOKS.register("accept")
@@ -75,20 +79,15 @@ class Accept(Hook):
         columns = StatisticColumns(storage, statistics.statistics, dataset.rows)
         promise = Promise(applied(operators, thresholds.ranges), columns)
         start = time.monotonic()
-        with tempfile.TemporaryDirectory() as name:
-            # The storage may be anywhere; Data-Juicer reads a local file.
-            path = Path(name) / Path(recipe.path).name
-            path.write_bytes(storage.read_bytes(recipe.path))
-            accepted = accept(
-                path,
-                storage,
-                dataset,
-                promise.mask(),
-                folder,
-                promise=promise,
-                rows=_sample(rows, dataset.rows),
-                processes=processes,
-            )
+        accepted = self._elsewhere(
+            storage,
+            recipe,
+            dataset,
+            promise,
+            folder,
+            rows=_sample(rows, dataset.rows),
+            processes=processes,
+        )
         self.account(_cost(accepted.rows, time.monotonic() - start, processes))
         lines = explain(storage.read_json(accepted.path))
         if accepted.differing:
@@ -96,6 +95,46 @@ class Accept(Hook):
             raise SandboxError(f"accept: {storage.shown}/{recipe.path}: {found}")
         self.context.progress.note(f"accept: {lines[0]}")
         return accepted
+
+    def _elsewhere(self, *arguments: Any, processes: int, **options: Any) -> Acceptance:
+        """Run :func:`_accept` on a node for operators: the driver's may be none for work."""
+        if processes < 1:
+            raise BadInput(f"accept: processes: 1 or more are needed, not {processes}")
+        nodes, function = self.config.statistics.resources, cast(Any, _accept)
+        self.context.await_room([bundle(processes, 0, nodes)], "accept: processes")
+        task = ray.remote(num_cpus=processes, resources=nodes.demand())(function)
+        call = task.options(name="accept").remote(*arguments, processes=processes, **options)
+        try:
+            accepted: Acceptance = ray.get(call)
+        except RayTaskError as error:
+            raise error.cause from None  # what it says is for the user, without Ray's traceback
+        return accepted
+
+
+def _accept(
+    storage: Storage,
+    recipe: Recipe,
+    dataset: Dataset,
+    promise: Promise,
+    folder: str,
+    *,
+    rows: NDArray[np.int64] | None,
+    processes: int,
+) -> Acceptance:
+    """Run the recipe; the storage may be anywhere, Data-Juicer reads a local file."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / Path(recipe.path).name
+        path.write_bytes(storage.read_bytes(recipe.path))
+        return accept(
+            path,
+            storage,
+            dataset,
+            promise.mask(),
+            folder,
+            promise=promise,
+            rows=rows,
+            processes=processes,
+        )
 
 
 def _sample(size: int, rows: int) -> NDArray[np.int64] | None:

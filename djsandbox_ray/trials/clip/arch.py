@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.filesystems import read_text
 
 # OpenAI's byte-pair vocabulary: 256 bytes, 256 bytes that end a word, the merges, 2 special tokens.
 _BASE_TOKENS = 514
@@ -26,7 +27,7 @@ def load_arch(name: str) -> dict[str, Any]:
 
     Args:
         name: ``tiny`` or ``small`` (shipped here), any model of open_clip such as ``ViT-B-32``, or
-            the path of a JSON file in open_clip's format.
+            the path or URL of a JSON file in open_clip's format.
 
     Raises:
         BadInput: there is no such architecture, or the file is not one.
@@ -39,7 +40,7 @@ def load_arch(name: str) -> dict[str, Any]:
     if name in shipped:
         return dict(json.loads((_SHIPPED / f"{name}.json").read_text()))
     if name.endswith(".json"):
-        return _read(Path(name))
+        return _read(name)
     open_clip = require("open_clip", "clip")
     if (found := open_clip.get_model_config(name)) is not None:
         return dict(found)
@@ -51,9 +52,9 @@ def load_arch(name: str) -> dict[str, Any]:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: str) -> dict[str, Any]:
     try:
-        arch = json.loads(path.read_text())
+        arch = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise BadInput(f"architecture file {path}: {error}") from error
     needed = {"embed_dim", "vision_cfg", "text_cfg"}

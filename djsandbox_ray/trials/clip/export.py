@@ -23,7 +23,7 @@ def export_hugging_face(model: Any, arch: dict[str, Any], folder: Path) -> None:
     statistic is the cosine between image and text.
 
     Args:
-        model: an open_clip model that was built from ``arch``, on the CPU.
+        model: an open_clip model that was built from ``arch``, on any device; it stays as it is.
         arch: its open_clip configuration.
         folder: an existing empty folder.
 
@@ -34,7 +34,7 @@ def export_hugging_face(model: Any, arch: dict[str, Any], folder: Path) -> None:
     tokenizer = Tokenizer(arch)
     target = transformers.CLIPModel(_config(transformers, arch, tokenizer))
     state = _rename(model.state_dict())
-    state["logit_scale"].fill_(math.log(100))
+    state["logit_scale"] = state["logit_scale"].reshape(()).fill_(math.log(100))
     missing, unexpected = target.load_state_dict(state, strict=False)
     lacking = [name for name in missing if not name.endswith("position_ids")]
     if lacking or unexpected:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
 from djsandbox_ray.errors import BadInput, SandboxError, require
+from djsandbox_ray.evaluation.evaluator import Artefact, Reads
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.sections import Component
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.arch import Tokenizer, build_model, load_arch
+from djsandbox_ray.trials.clip.export import export_hugging_face
 from djsandbox_ray.trials.clip.flops import CountingEncoder, encoding_flops, training_flops
 from djsandbox_ray.trials.clip.samples import Samples, share
 from djsandbox_ray.trials.clip.training import (
@@ -54,6 +57,7 @@ class Clip(ModelFamily):
     """Contrastive image-text training from scratch."""
 
     Config = ClipConfig
+    OFFERS: ClassVar[tuple[Reads, ...]] = ("embeddings", "files")
     config: ClipConfig
 
     def __init__(self, config: ClipConfig) -> None:
@@ -73,8 +77,10 @@ class Clip(ModelFamily):
         """Count a forward and a backward pass."""
         return training_flops(self.arch)
 
-    def evaluation_flops(self, suite: Suite) -> float:
+    def evaluation_flops(self, suite: Suite) -> float | None:
         """Count forward passes of the images and texts that the evaluators ask for."""
+        if not suite.embeds_only:
+            return None  # nobody counts what programs do
         counter = CountingEncoder(int(self.arch["embed_dim"]))
         suite.run(counter)
         image, text = encoding_flops(self.arch)
@@ -145,10 +151,17 @@ class ClipEncoder:
 
     def __init__(self, model: Any, arch: dict[str, Any], samples: Samples, device: str) -> None:
         self._model = model
+        self._arch = arch
         self._samples = samples
         self._tokenizer = Tokenizer(arch)
         self._device = device
         self._images: dict[str, NDArray[np.float32]] = {}
+
+    def save(self, folder: Path) -> Artefact:
+        """Write a Hugging Face CLIP folder: weights, tokenizer and image processor."""
+        export_hugging_face(self._model, self._arch, folder)
+        threads = require("torch", "clip").get_num_threads()
+        return Artefact(folder, cpus=threads, gpus=float(self._device != "cpu"))
 
     def images(self, split: Split) -> NDArray[np.float32]:
         """Embed every image of the split; shape (rows, dimensions)."""

@@ -22,6 +22,7 @@ from djsandbox_ray.cluster import node_resources
 from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.ledger import note_held
+from djsandbox_ray.resources import task_demand
 from djsandbox_ray.trials.clip.arch import Tokenizer, image_size
 
 Images = NDArray[np.uint8]
@@ -93,10 +94,14 @@ def share(uri: str, arch: dict[str, Any]) -> Samples:
     """
     rows = SampleTable(uri).rows
     row_bytes = image_size(arch) ** 2 * 3 + 4 * int(arch["text_cfg"].get("context_length", 77))
-    store = min(node.get("object_store_memory", 0.0) for node in node_resources())
+    # A head that works for nobody holds no samples.
+    stores = [node.get("object_store_memory", 0.0) for node in node_resources() if "CPU" in node]
+    store = min(stores, default=0.0)
     if rows * row_bytes > _STORE_SHARE * store:
         return Streamed(uri, arch, threads=4)
-    task: Any = ray.remote(num_cpus=_CPUS_PER_TASK, num_returns=3)(_pack)
+    task: Any = ray.remote(num_cpus=_CPUS_PER_TASK, num_returns=3)(_pack).options(
+        name="decode samples", resources=task_demand()
+    )
     start = time.perf_counter()
     blocks = [
         task.remote(uri, arch, first, min(first + _BLOCK_ROWS, rows))

@@ -1,48 +1,16 @@
-"""A real MLflow server, and what it must hold of ``tracked_records``."""
+"""What an MLflow store or server must hold of ``tracked_records``."""
 
 from __future__ import annotations
 
+import json
 import math
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tracked_records import COMPLETED, PARAMS, RUN, TAGS
+from mlflow_server import client
+from tracked_records import COMPLETED, PARAMS, POOL, RUN, TAGS
 
-from djsandbox_ray.tracking.mlflow_index import ENVIRONMENT
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def server(port: int, folder: Path) -> Iterator[None]:
-    """Run a server; it answers some seconds after the block has begun."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/server.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, 15)
-            process.wait(30)
-
-
-def client(uri: str):
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
+from djsandbox_ray.tracking import DatasetInput
+from djsandbox_ray.tracking.mlflow_index import user
 
 
 def stored(uri: str):
@@ -61,6 +29,22 @@ def stored(uri: str):
     return mlflow, parent, children
 
 
+def inputs(run) -> set[DatasetInput]:
+    """Return the datasets of a run, each once."""
+    found = [
+        DatasetInput(
+            item.dataset.name,
+            item.dataset.digest,
+            json.loads(item.dataset.source)["uri"],
+            json.loads(item.dataset.profile)["num_rows"],
+            {tag.key: tag.value for tag in item.tags}["mlflow.data.context"],
+        )
+        for item in run.inputs.dataset_inputs
+    ]
+    assert len(set(found)) == len(found)
+    return set(found)
+
+
 def check(uri: str) -> None:
     """Check that what ``track`` was given is there, each thing once."""
     mlflow, parent, children = stored(uri)
@@ -68,15 +52,15 @@ def check(uri: str) -> None:
     assert parent.info.status == "FINISHED"
     assert parent.data.params == {"budget": "200", "operators_0_": "text_length_filter"}
     assert parent.data.tags["djsandbox.version"] == "0.1.0"
-    assert parent.data.tags["djsandbox.run_key"] == RUN.key
+    assert parent.data.tags["djsandbox.run_key"].startswith(RUN.key)
+    assert parent.data.tags["mlflow.user"] == user()
     assert parent.data.metrics == {"trials/completed": 1.0, "trials/failed": 1.0}
     assert len(mlflow.get_metric_history(parent.info.run_id, "trials/completed")) == 1
 
     assert set(children) == {"0", "1", "2"}
-    for run in [parent, *children.values()]:
-        (item,) = run.inputs.dataset_inputs
-        assert (item.dataset.name, item.dataset.digest) == RUN.datasets[0][:2]
-        assert "1200" in item.dataset.profile
+    assert inputs(parent) == {RUN.datasets[0]}
+    for run in children.values():
+        assert inputs(run) == {RUN.datasets[0], POOL}
     done = children["0"]
     assert done.info.run_name == "text_len/high seed 0"
     assert done.info.status == "FINISHED"

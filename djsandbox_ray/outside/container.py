@@ -1,0 +1,77 @@
+"""A program in a container, by the engine of the node: Podman or Docker."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from djsandbox_ray.errors import BadInput
+
+ENGINES = ("podman", "docker")
+# They speak of the node, not of what is in the image.
+_OF_THE_NODE = {"PATH", "HOME", "USER", "LOGNAME", "LD_LIBRARY_PATH", "TMPDIR"}
+_CERTIFICATES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container, to be run once."""
+
+    engine: str
+    image: str
+    name: str
+
+    @classmethod
+    def of(cls, image: str) -> Container:
+        """Return a container by the first engine of this node that answers.
+
+        Raises:
+            BadInput: there is none.
+        """
+        said = []
+        for engine in ENGINES:
+            if (program := shutil.which(engine)) is None:
+                said.append(f"{engine} is not installed")
+                continue
+            asked = subprocess.run([program, "info"], capture_output=True, text=True, check=False)
+            if asked.returncode == 0:
+                return cls(program, image, f"djsandbox-{uuid4().hex}")
+            lines = [line for line in asked.stderr.splitlines() if line.strip()]
+            said.append(f"{engine} does not answer: {lines[-1] if lines else asked.returncode}")
+        raise BadInput(
+            f"image: {image!r} needs Podman or Docker on the nodes of the trials: {'; '.join(said)}"
+        )
+
+    def command(
+        self, words: Sequence[str], folder: Path, reads: Sequence[Path], env: Mapping[str, str]
+    ) -> list[str]:
+        """Return the engine's command, which begins in ``work`` of ``folder``.
+
+        The container sees ``folder`` and, to be read only, ``reads``, under their own paths. Values
+        of variables stay out of the command, which every user of the node can read: the engine
+        takes them from its own.
+        """
+        seen = sorted(set(env) - _OF_THE_NODE - _CERTIFICATES)
+        options = ["--rm", f"--name={self.name}", f"--volume={folder}:{folder}"]
+        options += [f"--volume={one}:{one}:ro" for one in reads]
+        options += [f"--workdir={folder / 'work'}"]
+        options += [word for name in seen for word in ("--env", name)]
+        options += [f"--env=TMPDIR={env['TMPDIR']}"] if "TMPDIR" in env else []
+        return [self.engine, "run", *options, *self._devices(env), self.image, *words]
+
+    @property
+    def removal(self) -> list[str]:
+        """The command that ends the container: it does not die with the engine's client."""
+        return [self.engine, "rm", "--force", self.name]
+
+    def _devices(self, env: Mapping[str, str]) -> list[str]:
+        devices = [one for one in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+        if not devices:
+            return []
+        if Path(self.engine).name == "docker":
+            return ["--gpus", f'"device={",".join(devices)}"']
+        return [f"--device=nvidia.com/gpu={one}" for one in devices]

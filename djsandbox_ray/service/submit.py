@@ -1,0 +1,153 @@
+"""Submits a run: checks it here, ships it, and gives it to the cluster as a Ray job."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from djsandbox_ray.config import RunConfig, checked, read_document
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.service.jobs import Job, Jobs
+from djsandbox_ray.service.named import named_files
+from djsandbox_ray.service.shipment import Shipment, pack
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.tracking import TRACKERS
+from djsandbox_ray.workflows.state import git_commit
+from djsandbox_ray.workflows.workflow import configured_workflow
+
+STOP_SECONDS = 30
+"""How long Ray waits between SIGTERM and SIGKILL: 3 seconds, where nobody asks for more."""
+_NAME_LENGTH = 80
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A run that is fit to be submitted."""
+
+    path: str
+    """Of the configuration."""
+    document: dict[str, Any]
+    """The configuration, with all replacements in place."""
+    config: RunConfig
+    """The same, checked."""
+    named: tuple[str, ...]
+    """Files and folders of the working folder that it names."""
+    tracking: str
+    """Where or how its tracker is seen; without passwords."""
+
+    @property
+    def storage(self) -> str:
+        """The storage as jobs are told apart by it, whoever submits them; without secrets."""
+        return without_secrets(Storage(self.config.storage).url, environment=False)
+
+
+def prepare(path: str, overrides: Sequence[str] = (), storage: str | None = None) -> Submission:
+    """Check a configuration as far as that can be done without the nodes.
+
+    Args:
+        path: as for :func:`djsandbox_ray.config.load_config`, like the others.
+        overrides: the same.
+        storage: the same.
+
+    Raises:
+        BadInput: with one line per error.
+    """
+    document = read_document(path, overrides, storage)
+    config = checked(document, path, elsewhere=True)
+    named, wrong = named_files(document, config)
+    tracking = ""
+    for check in (lambda: configured_workflow(config), lambda: Storage(config.storage)):
+        wrong += _lines(check)
+    if not wrong:
+        try:
+            kind = TRACKERS.get(config.tracking.type)
+            tracking = kind(config.tracking, Storage(config.storage)).ui_command or ""
+        except BadInput as error:
+            wrong.append(str(error))
+    if wrong:
+        listed = "\n".join(f"  {without_secrets(line)}" for line in wrong)
+        raise BadInput(f"{path}: cannot run on a cluster\n{listed}")
+    return Submission(path, document, config, tuple(named), tracking)
+
+
+def submit_run(
+    jobs: Jobs,
+    submission: Submission,
+    command: Sequence[str],
+    say: Callable[[str], None],
+    *,
+    over_budget: bool = False,
+) -> Job:
+    """Give a run to the cluster.
+
+    Args:
+        jobs: of the cluster.
+        submission: the run.
+        command: what the user typed, kept to say what resumes the run.
+        say: takes lines for the user.
+        over_budget: allow more than the section ``cost`` does.
+
+    Raises:
+        BadInput: a job that runs it is not over, or there is too much to ship.
+        SandboxError: the cluster did not take it.
+    """
+    name, storage = submission.config.name, submission.storage
+    if (other := jobs.running(name, storage)) is not None:
+        raise BadInput(
+            f"the run {name!r} in {storage} is {other.state} as the job {other.id}; see it with\n"
+            f"  djsandbox logs {other.id} --follow --address {jobs.shown}"
+        )
+    with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
+        shipment = pack(Path(folder), submission.document, submission.path, submission.named)
+        say(f"shipping {shipment}")
+        key = jobs.client.submit_job(
+            entrypoint=_entrypoint(shipment, over_budget),
+            submission_id=_new_id(name),
+            runtime_env={"working_dir": folder, "env_vars": _variables()},
+            metadata={
+                "run": name,
+                "config": content_id("config", submission.document),
+                "user": getpass.getuser(),
+                "storage": storage,
+                "tracking": submission.tracking,
+                "command": without_secrets(shlex.join(command)),
+            },
+        )
+    return jobs.get(key)
+
+
+def _entrypoint(shipment: Shipment, over_budget: bool) -> str:
+    # The shell that Ray starts it with is replaced: signals reach the program itself.
+    words = ["python", "-m", "djsandbox_ray", "run", shipment.config]
+    return "exec " + shlex.join([*words, *(["--over-budget"] if over_budget else [])])
+
+
+def _variables() -> dict[str, str]:
+    commit = git_commit()
+    return {
+        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
+        **({"DJSANDBOX_GIT_COMMIT": commit} if commit else {}),
+    }
+
+
+def _new_id(run: str) -> str:
+    """Return a submission id that says which run it is of, and from when."""
+    when = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    return f"{run[:_NAME_LENGTH]}-{when}-{secrets.token_hex(2)}"
+
+
+def _lines(check: Callable[[], object]) -> list[str]:
+    try:
+        check()
+    except BadInput as error:
+        return str(error).split("\n")
+    return []

@@ -1,0 +1,186 @@
+"""Every event of a run: one line of JSON each, in the storage and, if wished, on stderr.
+
+``event`` hands an event to Python's own logging, whoever calls it and wherever; an ``EventLog``,
+which a run holds open, writes it down. Warnings of the package's other loggers are written too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from djsandbox_ray.errors import BadInput, Stopped
+from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.telemetry.segments import Segments
+
+EVENTS: Mapping[str, str] = {
+    "run_begun": "a driver takes up the run; `resumed` says whether there was one before",
+    "run_done": "the driver came to the end",
+    "run_stopped": "the user has stopped the driver",
+    "run_failed": "the driver ends with an error",
+    "job_begun": "a job of the workflow is run",
+    "job_skipped": "its artifact is there already",
+    "job_done": "with its seconds; `kept` says whether the same command does it again",
+    "job_failed": "with the error and where it was raised",
+    "study_begun": "trials to do, and those that are known already",
+    "trial_started": "a trial was given its place; `after` counts the samples it has behind it",
+    "trial_rung": "a report: samples, loss, metrics",
+    "trial_finished": "it reached its budget",
+    "trial_stopped": "it was given up early",
+    "trial_retried": "it crashed and will be tried again; the details are those of a failure",
+    "trial_failed": "error, place (rank, node, process), traceback, last lines of its output, log",
+    "race_decided": "which pools are given up at a rung, and which of these run on as a check",
+    "self_test_failed": "a verdict that was known beforehand came out otherwise",
+    "samples_rejected": "samples set aside when a source was read, by reason",
+    "node_joined": "a node of the cluster is new",
+    "node_lost": "a node of the cluster is gone",
+    "waiting": "nothing can run for want of resources",
+    "waiting_over": "something runs again",
+    "tracker_away": "the tracking server does not answer; what it misses is sent later",
+    "tracker_back": "it answers again",
+    "tracker_refused": "it will never take something",
+    "warning": "a warning of another part of the package",
+}
+
+VARIABLE = "DJSANDBOX_LOG"
+"""Environment variable; with the value ``json`` every event is a line on stderr, too."""
+
+_logger = logging.getLogger(__name__)
+_logger.propagate = False
+_logger.addHandler(logging.NullHandler())
+_PACKAGE = logging.getLogger("djsandbox_ray")
+_FIELDS = "event_fields"
+
+
+def event(
+    name: str,
+    *,
+    level: int = logging.INFO,
+    stage: str | None = None,
+    pool: str | None = None,
+    seed: int | None = None,
+    **details: Any,
+) -> None:
+    """Tell of an event; without a run that listens, nothing happens.
+
+    Args:
+        name: one of :data:`EVENTS`.
+        level: of Python's logging.
+        stage: the job or study.
+        pool: the pool, where it is about one.
+        seed: of the trial, where it is about one.
+        details: plain data.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in EVENTS:
+        raise ValueError(f"unknown event {name!r} (known: {', '.join(EVENTS)})")
+    fields = {"stage": stage, "pool": pool, "seed": seed, "event": name, "details": details}
+    _logger.log(level, name, extra={_FIELDS: fields})
+
+
+class EventLog(logging.Handler):
+    """Writes the events of a run to ``runs/<name>/logs/events-*.jsonl`` while its block lasts.
+
+    The first event is ``run_begun``, the last ``run_done``, ``run_stopped`` or ``run_failed``.
+
+    Args:
+        storage: of the run.
+        run: its name.
+
+    Raises:
+        BadInput: ``DJSANDBOX_LOG`` has a value that means nothing.
+    """
+
+    def __init__(self, storage: Storage, run: str) -> None:
+        super().__init__(logging.INFO)
+        wish = os.environ.get(VARIABLE, "")
+        if wish not in ("", "json"):
+            raise BadInput(f"{VARIABLE}={wish!r}: only 'json' is known, or leave it out")
+        self._aloud = wish == "json"
+        self._run = run
+        self._resumed = bool(_segments(storage, run))
+        self._segments = Segments(storage, _folder(run), "events")
+
+    def __enter__(self) -> EventLog:
+        self._level = _logger.level
+        _logger.setLevel(logging.INFO)
+        _logger.addHandler(self)
+        _PACKAGE.addHandler(self)
+        event("run_begun", stage="run", resumed=self._resumed, process=os.getpid())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        if kind is None:
+            event("run_done", stage="run")
+        elif issubclass(kind, Stopped | KeyboardInterrupt):
+            event("run_stopped", level=logging.WARNING, stage="run")
+        else:
+            reason = f"{kind.__name__}: {error}"
+            event("run_failed", level=logging.ERROR, stage="run", error=reason)
+        _PACKAGE.removeHandler(self)
+        _logger.removeHandler(self)
+        _logger.setLevel(self._level)
+        if lost := self._segments.close():
+            print(f"{lost} lines of the event log could not be written", file=sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record as one line; a foreign one as the event that it names, or a warning."""
+        fields = getattr(record, _FIELDS, None)
+        if fields is None:
+            if record.levelno < logging.WARNING:
+                return
+            if not logging.root.handlers and logging.lastResort is not None:
+                # It would have been printed, had nobody listened.
+                logging.lastResort.handle(record)
+            fields = {
+                **dict.fromkeys(("stage", "pool", "seed")),
+                "event": getattr(record, "event", "warning"),
+                "details": {"logger": record.name, "message": record.getMessage()},
+            }
+        line = self._line(record, fields)
+        self._segments.add(line, urgent=record.levelno >= logging.WARNING)
+        if self._aloud:
+            print(line, file=sys.stderr, flush=True)
+
+    def _line(self, record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        head = {"time": when, "level": record.levelname.lower(), "run": self._run}
+        return json.dumps(_plain({**head, **fields}), ensure_ascii=False, allow_nan=False)
+
+
+def read_events(storage: Storage, run: str) -> list[dict[str, Any]]:
+    """Return the events of a run, of all its drivers, in order."""
+    lines: list[bytes] = []
+    for name in _segments(storage, run):
+        lines += storage.read_bytes(f"{_folder(run)}/{name}").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _segments(storage: Storage, run: str) -> list[str]:
+    return [name for name in storage.names(_folder(run)) if name.endswith(".jsonl")]
+
+
+def _folder(run: str) -> str:
+    return f"runs/{run}/logs"
+
+
+def _plain(value: Any) -> Any:
+    """Return plain data without secrets, to which JSON has no objection."""
+    if isinstance(value, Mapping):
+        return {without_secrets(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return without_secrets(str(value))

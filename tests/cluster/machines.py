@@ -1,0 +1,162 @@
+"""A cluster as several machines would make it, on one: every node is a ``ray start`` of its own.
+
+Each has its own working folder, home and temporary folder, so that nothing passes between nodes but
+what Ray and the shared storage carry; what a node leaves anywhere can be looked at afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@dataclass
+class Machine:
+    """One node: a raylet with its workers, and the head's servers on the head."""
+
+    name: str
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def temporary(self) -> Path:
+        return self.folder / "tmp"
+
+    def log(self) -> str:
+        return (self.folder / "node.log").read_text(errors="replace")
+
+    def kill(self) -> None:
+        """End it as a power cut would: every process of it, at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=30)
+
+
+@dataclass
+class Machines:
+    """A head without CPUs of its own, so that all work is done by the nodes that join it."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    nodes: dict[str, Machine] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    dashboard_port: int = field(default_factory=free_port)
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    @property
+    def sessions(self) -> Path:
+        """Ray's own folder: logs, sockets, and the list of what Prometheus can scrape."""
+        return self.folder / "ray"
+
+    def head(self) -> Machine:
+        started = self._start(
+            "head",
+            "--head",
+            f"--port={self.port}",
+            f"--dashboard-port={self.dashboard_port}",
+            f"--temp-dir={self.sessions}",
+            "--num-cpus=0",
+        )
+        self._wait(started, self._has_dashboard)
+        return started
+
+    def join(self, name: str, cpus: int = 1) -> Machine:
+        """Start a node and wait until it is in the cluster: two at once disturb each other."""
+        # Nodes that share Ray's folder unpack the files of a job over each other.
+        own = f"--temp-dir={self.folder / name / 'ray'}"
+        node = self._start(name, f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}", own)
+        self._wait(node, lambda: "Ray runtime started" in node.log())
+        return node
+
+    def _start(self, name: str, *options: str) -> Machine:
+        folder = self.folder / name
+        for part in ("work", "home", "tmp"):
+            (folder / part).mkdir(parents=True)
+        ports = [
+            f"--{what}={free_port()}"
+            for what in (
+                "dashboard-agent-listen-port",
+                "dashboard-agent-grpc-port",
+                "runtime-env-agent-port",
+                "metrics-export-port",
+            )
+        ]
+        common = ["--node-ip-address=127.0.0.1", "--object-store-memory=400000000", "--block"]
+        with (folder / "node.log").open("wb") as log:
+            process = subprocess.Popen(
+                [str(BIN / "ray"), "start", *options, *ports, *common],
+                cwd=folder / "work",
+                env={
+                    **self.environment,
+                    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+                    "HOME": str(folder / "home"),
+                    "TMPDIR": str(folder / "tmp"),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.nodes[name] = Machine(name, folder, process)
+        return self.nodes[name]
+
+    def _has_dashboard(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.dashboard}/api/version", timeout=10):
+                return True
+        except OSError:
+            return False
+
+    def _wait(self, node: Machine, ready: Callable[[], bool]) -> None:
+        end = time.monotonic() + 120
+        while not ready():
+            assert node.process.poll() is None, node.log()
+            assert time.monotonic() < end, node.log()
+            time.sleep(0.2)
+
+
+@contextmanager
+def machines(environment: Mapping[str, str]) -> Iterator[Machines]:
+    """Start a head; further nodes join by :meth:`Machines.join`. Ends all that was started.
+
+    Args:
+        environment: of every node, beside PATH, HOME and TMPDIR.
+    """
+    # Not under pytest's folder: the paths of sockets have at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="djs-", ignore_cleanup_errors=True) as folder:
+        started = Machines(Path(folder), environment)
+        try:
+            started.head()
+            yield started
+        finally:
+            for node in reversed(started.nodes.values()):
+                node.kill()

@@ -1,0 +1,75 @@
+"""Sources in an object store give what the same files give on a disk."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from s3_server import S3Server, s3_here
+
+from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.source import Source
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.storage import Storage
+
+_ABSENT = r"does not exist|no file matches"
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_here(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+def _samples(source: Source) -> list[Any]:
+    """Read every shard as another process would."""
+    shards = pickle.loads(pickle.dumps(prepared(source)))
+    return [(shard.name, item) for shard in shards for item in shard.read()]
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "webdataset"])
+@pytest.mark.parametrize("place", ["data", "data/*"], ids=["folder", "glob"])
+def test_the_same_samples_come_from_a_bucket(
+    s3: S3Server,
+    tmp_path: Path,
+    pairs: list[Any],
+    open_source: Callable[..., Source],
+    request: pytest.FixtureRequest,
+    form: str,
+    place: str,
+) -> None:
+    if form == "parquet":
+        request.getfixturevalue("write_parquet")(pairs, row_group_size=3)
+    elif form == "webdataset":
+        members = [
+            (f"{number}.{end}", data)
+            for number, (image, text) in enumerate(pairs)
+            for end, data in (("jpg", image), ("txt", text.encode()))
+        ]
+        request.getfixturevalue("write_tar")(members)
+    else:
+        lines = [{"text": text, "images": [f"{i}.jpg"]} for i, (_, text) in enumerate(pairs)]
+        images = {f"{i}.jpg": image for i, (image, _) in enumerate(pairs)}
+        request.getfixturevalue("write_jsonl")([*lines, {"text": "x", "images": ["no"]}], images)
+    storage = Storage(f"{s3.url}/{form}-{len(place)}")
+    storage.upload(tmp_path / "data", "data")
+    there = place.replace("*", "a.*")
+    here = open_source(form, path=f"{tmp_path}/{there}")
+    remote = open_source(form, path=f"{storage.url}/{there}")
+    found = _samples(remote)
+    assert found == _samples(here)
+    assert len(found) == len(pairs) + (form == "jsonl")
+    storage.remove("data")
+    with pytest.raises(BadInput, match=_ABSENT):  # no listing is remembered
+        remote.shards()
+
+
+def test_what_is_not_in_a_bucket_is_bad_input(
+    s3: S3Server, open_source: Callable[..., Source]
+) -> None:
+    for path in (f"{s3.url}/none", f"{s3.url}/none/*.parquet", "s3://no-such-bucket/a.parquet"):
+        with pytest.raises(BadInput, match=_ABSENT):
+            open_source("parquet", path=path).shards()

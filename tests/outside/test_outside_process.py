@@ -1,0 +1,103 @@
+"""Programs run to their end, fail, hang and are orphaned: nothing of them is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from djsandbox_ray.outside.process import Call, ProgramFailed, run
+
+ENV = {"PATH": os.environ["PATH"]}
+# A grandchild in a session of its own, which no signal to a group reaches.
+GRANDCHILD = "import subprocess as s; s.Popen(['sleep', '{}'], start_new_session=True)\n"
+_NUMBERS = iter(range(4_000_000 + os.getpid() * 16, 10**9))
+
+
+def call(tmp_path: Path, code: str, timeout: float = 60) -> list[str]:
+    lines: list[str] = []
+
+    def on_line(line: str) -> str:
+        lines.append(line)
+        return line
+
+    run(Call([sys.executable, "-c", code], tmp_path, ENV, timeout), on_line)
+    return lines
+
+
+def sleeping(number: int) -> bool:
+    wanted = ["sleep", str(number)]
+    return any(p.info["cmdline"] == wanted for p in psutil.process_iter(["cmdline"]))
+
+
+def soon(holds: Callable[[], bool]) -> bool:
+    for _ in range(600):
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_output_comes_line_by_line(tmp_path: Path) -> None:
+    code = "import sys; e = sys.stderr; print('a', flush=True); print('1%\\r2%\\r', file=e)"
+    lines = call(tmp_path, f"{code}; e.flush(); print('x' * 5000); print('\\u00e9')")
+    assert lines[:3] == ["a", "1%", "2%"]
+    assert {len(line) for line in lines[3:-1]} == {2000}
+    assert lines[-1] == "\u00e9"
+
+
+def test_an_error_quotes_the_last_lines(tmp_path: Path) -> None:
+    with pytest.raises(ProgramFailed) as error:
+        call(tmp_path, "print(*range(50), sep='\\n', flush=True); raise SystemExit(3)")
+    first, *rest = str(error.value).splitlines()
+    assert "ended with exit code 3" in first
+    assert first.endswith("it said last: 49")
+    assert rest == [str(n) for n in range(30, 50)]
+
+
+def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ProgramFailed, match=r"cannot be started: No such file.*nonesuch"):
+        run(Call(["nonesuch"], tmp_path, ENV, 60), str)
+
+
+def test_a_signal_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ProgramFailed, match="was ended by signal 9; it said nothing"):
+        call(tmp_path, "import os; os.kill(os.getpid(), 9)")
+
+
+def test_a_timeout_ends_all_that_was_started(tmp_path: Path) -> None:
+    number = next(_NUMBERS)
+    with pytest.raises(ProgramFailed, match="ran longer than 3 s"):
+        call(tmp_path, f"{GRANDCHILD.format(number)}import time; time.sleep(600)", timeout=3)
+    assert not sleeping(number)
+
+
+def test_nothing_is_left_behind_a_good_end(tmp_path: Path) -> None:
+    number = next(_NUMBERS)
+    call(tmp_path, GRANDCHILD.format(number))
+    assert not sleeping(number)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_program_ends_with_whoever_runs_it(tmp_path: Path, how: signal.Signals) -> None:
+    number = next(_NUMBERS)
+    inner = f"{GRANDCHILD.format(number)}import time; time.sleep(600)"
+    outer = (
+        "import sys; from pathlib import Path\n"
+        "from djsandbox_ray.outside.process import Call, run\n"
+        f"run(Call([sys.executable, '-c', {inner!r}], Path('.'), {{}}, 900), str)"
+    )
+    runner = subprocess.Popen([sys.executable, "-c", outer], cwd=tmp_path)
+    try:
+        assert soon(lambda: sleeping(number))
+    finally:
+        runner.send_signal(how)
+        runner.wait()
+    assert soon(lambda: not sleeping(number))

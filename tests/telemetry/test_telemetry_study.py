@@ -1,0 +1,156 @@
+"""What a study tells, read off the records of its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from djsandbox_ray.records import Pool, PoolKind, RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.telemetry import metrics, nodes
+from djsandbox_ray.telemetry.events import EventLog, read_events
+from djsandbox_ray.telemetry.nodes import tell_changes
+from djsandbox_ray.telemetry.study import StudyTelemetry, best_change
+
+POOLS = {
+    name: Pool(name, kind, "s", 0, 100, "hash")
+    for name, kind in (
+        ("control/0", PoolKind.CONTROL),
+        ("control/1", PoolKind.CONTROL),
+        ("s/low", PoolKind.BUCKET),
+        ("s/high", PoolKind.BUCKET),
+        ("self_test/x", PoolKind.SELF_TEST),
+    )
+}
+
+
+def _report(samples: int, score: float = 0.5) -> RungReport:
+    return RungReport(samples, 1.0, {"a": score, "b": 9.0}, samples / 10, samples / 100, 0)
+
+
+def _record(pool: str, *reports: RungReport, state: TrialState = TrialState.RUNNING) -> TrialRecord:
+    return TrialRecord(TrialSpec(f"t-{pool}", pool, 0, "draw", 100), state, reports, attempts=1)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[str, ...], float]]:
+    """The metrics as they would be exported, by name and tags."""
+    values: dict[tuple[str, ...], float] = {}
+
+    def record(self: metrics.Metric, method: str, value: float, tags: dict[str, str]) -> None:
+        key = (self.name, *(tags[name] for name in self.tags))
+        values[key] = value + (values.get(key, 0) if method == "inc" else 0)
+
+    monkeypatch.setattr(metrics.Metric, "_record", record)
+    yield values
+    metrics.label("")
+
+
+def test_the_life_of_a_trial(storage: Storage, counted: dict[tuple[str, ...], float]) -> None:
+    done = replace(_record("control/0", _report(100)), state=TrialState.COMPLETED)
+    first = _record("s/low")
+    specs = [done.spec, first.spec, TrialSpec("t-later", "s/high", 0, "draw", 100)]
+    with EventLog(storage, "demo"):
+        study = StudyTelemetry(
+            "trials", specs, POOLS, {done.spec.id: done}, ["a"], storage, "runs/demo/logs/trials"
+        )
+        half, full = _record("s/low", _report(50)), _record("s/low", _report(50), _report(100, 0.6))
+        ended = replace(full, state=TrialState.COMPLETED)
+        for record in (first, half, half, full, ended):
+            study.take(record, [done, record])
+    found = read_events(storage, "demo")[1:-1]
+    assert [(one["event"], one["pool"], one["seed"]) for one in found] == [
+        ("study_begun", None, None),
+        ("trial_started", "s/low", 0),
+        ("trial_rung", "s/low", 0),
+        ("trial_rung", "s/low", 0),
+        ("trial_finished", "s/low", 0),
+    ]
+    assert found[0]["details"] == {"trials": 3, "known": 1}
+    assert found[3]["details"]["metrics"] == {"a": 0.6, "b": 9.0}
+    assert counted["djsandbox_trained_samples", "trials"] == 100, "not those known before"
+    assert counted["djsandbox_trial_seconds", "trials", "training"] == pytest.approx(10)
+    assert counted["djsandbox_trial_seconds", "trials", "evaluation"] == pytest.approx(1)
+    states = {key[2]: value for key, value in counted.items() if key[0] == "djsandbox_trials"}
+    assert states == {"WAITING": 1, "RUNNING": 0, "COMPLETED": 2, "STOPPED": 0, "FAILED": 0}
+    assert counted["djsandbox_budget_used_ratio", "trials"] == pytest.approx(200 / 300)
+    assert counted["djsandbox_best_change_ratio", "trials"] == pytest.approx(0.2)
+
+
+def test_a_retried_trial_counts_what_it_trains_twice(
+    storage: Storage, counted: dict[tuple[str, ...], float]
+) -> None:
+    first = _record("s/low", _report(50))
+    with EventLog(storage, "demo"):
+        study = StudyTelemetry("trials", [first.spec], POOLS, {}, None, storage, "logs")
+        study.take(first, [first])
+        crash = replace(first, error="KeyError: 'x'", traceback="Trace\n" * 9000, place="node n")
+        study.retried(crash)
+        again = replace(_record("s/low", _report(20)), attempts=2)
+        study.take(again, [again])
+        failed = replace(crash, reports=again.reports, state=TrialState.FAILED, attempts=2)
+        study.take(failed, [failed])
+    found = read_events(storage, "demo")[1:-1]
+    assert [(one["event"], one["level"]) for one in found] == [
+        ("study_begun", "info"),
+        ("trial_started", "info"),
+        ("trial_rung", "info"),
+        ("trial_retried", "warning"),
+        ("trial_started", "info"),
+        ("trial_rung", "info"),
+        ("trial_failed", "error"),
+    ]
+    details = found[-1]["details"]
+    assert (details["error"], details["place"]) == ("KeyError: 'x'", "node n")
+    assert len(details["traceback"]) == 8000
+    assert counted["djsandbox_trained_samples", "trials"] == 50, "a lesser rung adds nothing"
+
+
+def test_the_best_change_needs_both_sides() -> None:
+    def ended(pool: str, score: float) -> TrialRecord:
+        return replace(_record(pool, _report(100, score)), state=TrialState.COMPLETED)
+
+    controls = [ended("control/0", 0.4), ended("control/1", 0.6)]
+    best = [ended("s/low", 0.45), ended("s/high", 0.75), ended("self_test/x", 5.0)]
+    assert best_change([*controls, *best], POOLS, ["a"]) == pytest.approx(0.5)
+    assert best_change(controls, POOLS, ["a"]) is None
+    assert best_change(best, POOLS, ["a"]) is None
+    assert best_change([_record("s/low", _report(50)), *controls], POOLS, ["a"]) is None
+    zero = [ended("control/0", 0.0)]
+    assert best_change([*zero, *best], POOLS, ["a"]) is None
+
+
+def test_nodes_that_come_and_go(storage: Storage) -> None:
+    def node(address: str) -> dict[str, object]:
+        return {"NodeManagerAddress": address, "Resources": {"CPU": 2.0, "memory": 1e9}}
+
+    with EventLog(storage, "demo"):
+        tell_changes({"a": node("10.0.0.1"), "b": node("10.0.0.2")}, {"a": node("10.0.0.1")})
+        tell_changes({"a": node("10.0.0.1")}, {"a": node("10.0.0.1"), "c": node("10.0.0.3")})
+    lost, joined = read_events(storage, "demo")[1:-1]
+    assert (lost["event"], lost["level"]) == ("node_lost", "warning")
+    assert lost["details"] == {"node": "b", "address": "10.0.0.2", "resources": {"CPU": 2.0}}
+    assert (joined["event"], joined["details"]["address"]) == ("node_joined", "10.0.0.3")
+
+
+def test_looks_at_the_cluster_remember_the_last_one(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = {"NodeManagerAddress": "10.0.0.1", "Resources": {}}
+    looks = iter([None, {"a": node, "b": node}, OSError("the head is away"), None, {"a": node}])
+
+    def living() -> dict[str, dict[str, object]] | None:
+        found = next(looks)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(nodes, "_living", living)
+    watch = nodes.NodeWatch()
+    with EventLog(storage, "demo"):
+        for _ in range(5):
+            watch.look()
+    (lost,) = read_events(storage, "demo")[1:-1]
+    assert (lost["event"], lost["details"]["node"]) == ("node_lost", "b")
