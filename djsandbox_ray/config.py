@@ -238,13 +238,14 @@ def _operator_problems(document: dict[str, Any], elsewhere: bool) -> list[str]:
                 for name, value in spec.params.items()
                 if REFERENCE in str(value) and value != REFERENCE
             ]
-            found += [
+            secrets = [
                 f"{where}.{name}: holds a secret, which the recipe and other files would repeat; "
                 "credentials come from the environment"
                 for name, value in spec.params.items()
                 if masked({name: value}) != {name: value}
             ]
-            if REFERENCE not in str(spec.params) and not elsewhere:
+            found += secrets
+            if REFERENCE not in str(spec.params) and not elsewhere and not secrets:
                 found += [f"{where}: needs {n.what}" for n in needs(spec) if not n.there]
     except BadProcess as error:
         found = [f"{where}: {what}" for where, what in error.problems]

@@ -11,6 +11,7 @@ from typing import Any
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
 from ray.tune.error import TuneError
+from ray.tune.execution import class_cache
 
 from djsandbox_ray.cluster import check_placeable
 from djsandbox_ray.errors import SandboxError
@@ -125,6 +126,11 @@ def _tuner(
         tune.PlacementGroupFactory([dict(bundle) for bundle in group]),
     )
     configs = [{"id": spec.id, "pool": spec.pool, "seed": spec.seed} for spec in specs]
+    # Tune would copy AWS keys into the runtime environment of its actors, which Ray logs and shows;
+    # nodes have their own.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
+        [name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]
+    )
     return tune.Tuner(
         trainable,
         param_space={"trial": tune.grid_search(configs)},

@@ -87,7 +87,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with ExitStack() as stack:
         s3 = stack.enter_context(s3_server(folder))
         database = stack.enter_context(postgres_server())
-        mlflow = stack.enter_context(mlflow_server(folder, store=database.uri))
+        mlflow = stack.enter_context(mlflow_server(folder, store=database.store))
         environment = {**s3.environment, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
         nodes = stack.enter_context(machines(environment))
         scraping = stack.enter_context(prometheus(_scrape_config(nodes, folder), folder))

@@ -201,10 +201,8 @@ class SearchThresholds(Hook):
         key = content_id("search", what, len(seeds), plan.seed)
         if storage.exists(path) and (kept := storage.read_json(path))["search"] == key:
             return int(kept["batch"])
-        group = bundles(self.config.trials.resources)
-        self.context.await_room(group, "trials.resources")
-        room = slots(group)
-        batch = max(1, math.ceil(room / len(seeds)))
+        self.context.await_room(group := bundles(self.config.trials.resources), "trials.resources")
+        batch = max(1, math.ceil(slots(group) / len(seeds)))
         storage.write_json(path, {"search": key, "batch": batch})
         return batch
 
@@ -292,8 +290,8 @@ class SearchThresholds(Hook):
         self.context.progress.note(report.summary)
         if not winner.is_gain:
             return None
-        path = f"{folder}/search_thresholds.json"
-        storage.write_json(path, chosen := report.thresholds_json())
+        path, chosen = f"{folder}/search_thresholds.json", report.thresholds_json()
+        storage.write_json(path, chosen)
         identity = content_id("thresholds", state.inputs.pools.id, chosen)
         return Thresholds(identity, winner.ranges, report.summary, winner.pool, path)
 
