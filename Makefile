@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cluster services lint bench clean
+.PHONY: help setup demo test test-cluster services lint bench image check-image clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,11 +38,17 @@ bench: setup  ## Print every benchmark's table beside its peer
 	  @echo "pools.py compares with a file of Data-Juicer: make bench SANDBOX_SOURCE=PATH"; \
 	  echo "(python benchmarks/pools.py says where to get it)")
 
+image:  ## Build the image of every node of a cluster, with Docker
+	docker build --tag djsandbox-ray:0.1.0 --build-arg GIT_COMMIT=$$(git rev-parse HEAD) .
+
+check-image: setup  ## Check the Dockerfile by its rules; needs no Docker
+	$(BIN)/python cluster/check_dockerfile.py
+
 clean:  ## Remove .venv and caches; results in ./sandbox stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "Python 3.11.5 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -r requirements.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --no-deps -e .

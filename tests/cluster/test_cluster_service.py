@@ -196,7 +196,7 @@ def test_prometheus_has_the_metrics(service: Service) -> None:
     asked = 'max_over_time(ray_djsandbox_trials{stage="trials",state="COMPLETED"}[1h])'
     values = [value for _, value in service.prometheus.query(asked)]
     assert max(values) == (trials["state"] == "COMPLETED").sum()
-    for name in ("samples_trained_total", "best_effect", "budget_used"):
+    for name in ("trained_samples_total", "best_change_ratio", "budget_used_ratio"):
         assert service.prometheus.query(f"max_over_time(ray_djsandbox_{name}[1h])"), name
 
 
@@ -237,7 +237,7 @@ def test_pages_can_be_looked_at(service: Service, tmp_path: Path) -> None:
     graph = "&".join(
         f"g{index}.expr={quote(expression)}&g{index}.tab=0&g{index}.range_input=15m"
         for index, expression in enumerate(
-            ("ray_djsandbox_trials", "rate(ray_djsandbox_samples_trained_total[1m])")
+            ("ray_djsandbox_trials", "rate(ray_djsandbox_trained_samples_total[1m])")
         )
     )
     pages = {
