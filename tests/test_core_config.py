@@ -184,7 +184,8 @@ def test_all_errors_are_told_at_once_with_their_places(write: Writer) -> None:
         "operators[1].text_length_filter.min_lenn": "min_len",
     }.items():
         assert f"did you mean {near!r}?" in by_place[place]
-    assert "cpus_per_worker, custom, deepspeed, gpus_per_worker" in by_place["trials.resources.gpus"]
+    known = "cpus_per_worker, custom, deepspeed, gpus_per_worker"
+    assert known in by_place["trials.resources.gpus"]
 
 
 @pytest.mark.parametrize("section", ["name", "dataset", "operators", "trials", "evaluation"])

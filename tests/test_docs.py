@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -75,6 +76,9 @@ def test_djsandbox_commands_are_understood(
 ) -> None:
     monkeypatch.chdir(ROOT)
     arguments = shlex.split(command)[1:]
+    if arguments[0] in ("submit", "status", "logs", "stop"):
+        _at_no_cluster(arguments, monkeypatch)
+        return
     # Running the demo is another test; here its arguments are checked by planning it.
     arguments = ["plan" if word == "run" else word for word in arguments]
     of_a_run = ("sync", "recipe", "materialise")
@@ -86,6 +90,21 @@ def test_djsandbox_commands_are_understood(
         return
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
+
+
+def _at_no_cluster(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is understood but that there is no cluster, whatever runs on this machine."""
+    with socket.socket() as silent:  # bound, but nobody listens
+        silent.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", nowhere)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", nowhere)
+        words = [nowhere if word.endswith(":8265") else word for word in arguments]
+        words = [word.replace("my.yaml", "configs/demo.yaml") for word in words]
+        if words[0] == "submit" and "--storage" not in words:
+            words += ["--storage", "s3://bucket/team"]
+        with pytest.raises(BadInput, match="no Ray dashboard answers"):
+            CliRunner().invoke(app, words, catch_exceptions=False)
 
 
 @pytest.mark.parametrize("text", _blocks("yaml"))
