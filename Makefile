@@ -34,6 +34,7 @@ bench: setup  ## Print every benchmark's table beside its peer
 	$(BIN)/python benchmarks/orchestration.py
 	$(BIN)/python benchmarks/early_stopping.py
 	$(BIN)/python benchmarks/threshold_search.py
+	$(BIN)/python benchmarks/streaming.py
 	$(if $(SANDBOX_SOURCE),$(BIN)/python benchmarks/pools.py --sandbox-source $(SANDBOX_SOURCE),\
 	  @echo "pools.py compares with a file of Data-Juicer: make bench SANDBOX_SOURCE=PATH"; \
 	  echo "(python benchmarks/pools.py says where to get it)")

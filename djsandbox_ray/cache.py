@@ -9,22 +9,22 @@ at the latest, and an entry that is read is never removed.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.node_folder import locked, own_folder
 from djsandbox_ray.storage import Storage
 
 FOLDER, BYTES = "DJSANDBOX_CACHE", "DJSANDBOX_CACHE_BYTES"
 """Environment variables: the folder, and how many bytes it may hold."""
 DEFAULT_BYTES = 20 * 10**9
 _PART, _LOCK = ".part", ".lock"
+# Lock files are never removed: who waits for a file that is gone would hold nothing.
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def cached(storage: Storage, path: str) -> Iterator[Path]:
     key = content_id("folder", storage.uri(path), stamps)
     root = _root()
     while True:
-        with _locked(root / f"{key}{_LOCK}", fcntl.LOCK_SH) as file:
+        with locked(root / f"{key}{_LOCK}", shared=True) as file:
             if (root / key).is_dir():
                 os.utime(file)  # the time of its last use
                 yield root / key
@@ -57,13 +57,7 @@ def cached(storage: Storage, path: str) -> Iterator[Path]:
 
 
 def _root() -> Path:
-    """Return the folder of the cache, made if need be."""
-    given = os.environ.get(FOLDER)
-    root = Path(given) if given else Path(tempfile.gettempdir(), f"djsandbox-cache-{os.getuid()}")
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if root.stat().st_uid != os.getuid():  # else another user could choose what is loaded here
-        raise BadInput(f"the cache {root} belongs to another user; set {FOLDER} to another folder")
-    return root
+    return own_folder(FOLDER, "cache")
 
 
 def _most() -> int:
@@ -73,26 +67,9 @@ def _most() -> int:
     return int(text)
 
 
-@contextmanager
-def _locked(path: Path, kind: int) -> Iterator[int]:
-    """Hold a lock on a file, which is made if need be; gives its descriptor.
-
-    Lock files are never removed: who waits for a file that is gone would hold nothing.
-
-    Raises:
-        BlockingIOError: somebody else holds it, where ``kind`` says not to wait.
-    """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, kind)
-        yield file
-    finally:
-        os.close(file)
-
-
 def _bring(storage: Storage, path: str, root: Path, key: str, size: int) -> None:
     """Download a folder, unless another process has just done so."""
-    with _locked(root / _LOCK, fcntl.LOCK_EX):
+    with locked(root / _LOCK):
         if (root / key).is_dir():
             return
         _make_room(root, size, f"{storage.shown}/{path}")
@@ -132,7 +109,7 @@ def _make_room(root: Path, size: int, what: str) -> None:
 def _evicted(entry: Path) -> bool:
     """Remove an entry, unless somebody reads it."""
     try:
-        with _locked(entry.with_name(f"{entry.name}{_LOCK}"), fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with locked(entry.with_name(f"{entry.name}{_LOCK}"), wait=False):
             gone = entry.rename(entry.with_name(f"{entry.name}{_PART}"))
     except BlockingIOError:
         return False

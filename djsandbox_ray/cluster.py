@@ -137,16 +137,8 @@ def slots(bundles: Sequence[Mapping[str, float]]) -> int:
     return groups_that_fit(bundles, capacities())
 
 
-def free_resources() -> dict[str, float]:
-    """Return the CPUs and GPUs of the whole cluster that nobody uses; may lag by a second."""
-    import ray
-
-    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    return {name: free.get(name, 0.0) for name in ("CPU", "GPU")}
-
-
 def waited_for(bundles: Sequence[Mapping[str, float]]) -> str:
-    """Say what a group waits for, for the progress: ``4 CPUs (1.5 free)``."""
+    """Say what a group waits for, for the progress: ``4 CPUs (1.5 free)``; may lag by a second."""
     import ray
 
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]

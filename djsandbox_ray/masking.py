@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -30,7 +31,7 @@ _NAME = (
 )
 _TOKEN = r"^token|(?:^|[_.-])(?:auth|access|api|hf|session|security|sas)_?token"
 _KEY = re.compile(rf"(?:{_NAME.format(token=_TOKEN)})$", re.IGNORECASE)
-_VARIABLE = re.compile(rf"(?:{_NAME.format(token='(?:^|[_.-])token')})$", re.IGNORECASE)
+_VARIABLE = re.compile(rf"(?:{_NAME.format(token='token')})$", re.IGNORECASE)
 # Names of files and folders say nothing.
 _NOT_SECRET = {"GOOGLE_APPLICATION_CREDENTIALS", "PWD", "OLDPWD"}
 # A shorter value ("1", "none") would mask what it is not.
@@ -68,12 +69,19 @@ def masked(value: Any) -> Any:
     return without_secrets(value) if isinstance(value, str) else value
 
 
-def _from_environment() -> list[str]:
+@cache  # every line that is printed asks for all variables
+def names_secret(name: str) -> bool:
+    """Tell whether the name of an environment variable says that its value is a secret."""
+    return bool(_VARIABLE.search(name)) and name not in _NOT_SECRET
+
+
+def _from_environment() -> tuple[str, ...]:
     """Return the secret values, as they are and as addresses quote them; long ones first."""
-    values = {
-        value
-        for name, value in os.environ.items()
-        if len(value) >= _SHORTEST and _VARIABLE.search(name) and name not in _NOT_SECRET
-    }
-    forms = {form for value in values for form in (value, quote(value, ""), quote_plus(value))}
-    return sorted(forms, key=len, reverse=True)
+    return _forms(frozenset(os.environ.get(name, "") for name in os.environ if names_secret(name)))
+
+
+@lru_cache(maxsize=4)
+def _forms(values: frozenset[str]) -> tuple[str, ...]:
+    long = [value for value in values if len(value) >= _SHORTEST]
+    forms = {form for value in long for form in (value, quote(value, ""), quote_plus(value))}
+    return tuple(sorted(forms, key=len, reverse=True))

@@ -72,8 +72,8 @@ def found_outputs(storage: Storage, folder: str) -> dict[str, Any]:
     first = [ranked(1, "a/high", 0.2, "better"), ranked(2, "b/low", 0.1, "undecided")]
     joined = [ranked(1, JOINED, 0.5, "better"), ranked(2, "a/high", 0.25, "better")]
     factors = [
-        InteractionRow("main", "a/high", 0.2, 0.1, 0.3, "helps"),
-        InteractionRow("interaction", "a/high & b/low", 0.1, 0.05, 0.15, "helps"),
+        InteractionRow("main", "a/high", 1, 0.2, 0.1, 0.3, "helps", 2, 2),
+        InteractionRow("interaction", "a/high & b/low", 2, 0.1, 0.05, 0.15, "helps", 1, 1),
     ]
     repeated = [RepetitionRow("repeat", 2, 2000, 1000, 0.3, 0.2, 0.4, 3)]
     scaled = [ScalingRow(JOINED, "tiny", 2000, 1e9, 0.4, 0.35, 0.45, 3)]

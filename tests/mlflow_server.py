@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.request import urlopen
+
+from ports import free_port
 
 from djsandbox_ray.tracking.mlflow_index import ENVIRONMENT
 
@@ -38,13 +39,6 @@ class MlflowServer:
     def kill(self) -> None:
         """End it at once, with all of its processes."""
         os.killpg(self.pid, signal.SIGKILL)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 _PLACE = Path("/usr/lib/postgresql")
 _PATIENCE = 60.0
@@ -55,9 +55,7 @@ def postgres_server(database: str = "mlflow") -> Iterator[PostgresServer]:
             for path in (folder, folder / "password"):
                 os.chown(path, user.pw_uid, user.pw_gid)
         _initialised(programs / "initdb", folder, user)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         with _running(programs / "postgres", folder, port, user) as process:
             uri = f"postgresql://sandbox:{password}@127.0.0.1:{port}"
             _make_database(uri, database, process, folder / "log")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 PATIENCE = 60.0
 """Seconds after which something hangs."""
@@ -63,9 +63,7 @@ def prometheus(config: Path, folder: Path) -> Iterator[Prometheus]:
         folder: for its data and its log.
     """
     program = binary("prometheus")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]
     command.append(f"--web.listen-address=127.0.0.1:{port}")
     log = folder / "prometheus.log"

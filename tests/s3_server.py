@@ -7,7 +7,6 @@ processes that use it, so what it holds is what a bucket would.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
+
+from ports import free_port
 
 BUCKET = "sandbox"
 SECRET = "planted-s3-secret-9f31"
@@ -53,9 +54,7 @@ class S3Server:
 @contextmanager
 def s3_server(folder: Path, bucket: str = BUCKET) -> Iterator[S3Server]:
     """Start a server and make a bucket; ``folder`` gets its log."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     code = "import sys; from moto.server import main; main(sys.argv[1:])"
     log_path = folder / "s3.log"

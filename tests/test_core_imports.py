@@ -24,6 +24,7 @@ BASE = {
     "filesystems",
     "identity",
     "masking",
+    "node_folder",
     "placement",
     "records",
     "registry",

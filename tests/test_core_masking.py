@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from djsandbox_ray.masking import masked, without_secrets
+from djsandbox_ray.masking import masked, names_secret, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,20 @@ def test_the_values_of_secret_variables_are_masked_wherever_they_stand(
     rest = "none of eu-central-1 in /home/me/key.json or /home/me/token"
     assert without_secrets(rest) == rest
     assert without_secrets("abc/def+ghi=", environment=False) == "abc/def+ghi="
+
+
+def test_the_environment_is_read_anew_and_its_names_are_judged_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(50):
+        monkeypatch.setenv(f"PLAIN_{number}", "some value")
+    for secret in ("the first one", "the second one"):
+        monkeypatch.setenv("SOME_APITOKEN", secret)
+        assert without_secrets(f"it is {secret}") == "it is ***"
+    judged = names_secret.cache_info().misses
+    monkeypatch.delenv("SOME_APITOKEN")
+    assert without_secrets("it is the second one") == "it is the second one"
+    assert names_secret.cache_info().misses == judged
 
 
 def test_headers_are_masked() -> None:

@@ -28,10 +28,10 @@ the factorial of a pyramid, with ``shapley`` values, and ``surrogate`` predicts 
 trained. ``correlation`` of statistics, or of ``profiles`` of metrics, and ``clustering`` of these.
 ``diversity`` of captions and images, and its ``rank_correlation`` with the effects.
 
-At scale: ``top_pool`` is the best of a pyramid; ``strategies`` tabulates repetition against new
-rows, ``repetition`` says where it stops paying and ``effective_data`` fits the law;
-``compute_scaling`` predicts effects from a ``power_law`` per arm. Both fit with ``curve_fit`` over
-replicates of ``seed_bootstrap``.
+At scale: ``top_pool`` is the simplest of the best of a pyramid; ``strategies`` tabulates
+repetition against new rows, ``repetition`` says where it stops paying and ``effective_data`` fits
+the law; ``compute_scaling`` predicts effects from a ``power_law`` per arm. Both fit with
+``curve_fit`` over replicates of ``seed_bootstrap``.
 """
 
 from djsandbox_ray.analysis.aggregate import Aggregate, relative_change

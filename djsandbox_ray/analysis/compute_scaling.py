@@ -6,7 +6,7 @@ way has a learning rate that has not come down yet, and is worse than a training
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from djsandbox_ray.analysis.power_law import (
     fit_power_law,
     predict,
 )
-from djsandbox_ray.analysis.seed_bootstrap import SeedMeans
+from djsandbox_ray.analysis.seed_bootstrap import Estimate, SeedMeans
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +33,16 @@ _NOTHING = (
     "no budget has errors of both arms: their trials failed, or a metric of the score lies outside "
     "[0, 1]"
 )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What every training, however long, is made of."""
+
+    rows: int
+    """Different rows of a draw."""
+    full: int
+    """Samples of the full run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +65,13 @@ class ComputeScaling:
         """The target over the largest compute measured."""
         return self.target / self.largest
 
+    @property
+    def pool(self) -> str:
+        """The arm that is no control."""
+        return next(arm for arm in self.laws if arm != CONTROLS)
+
     def sentences(self) -> list[str]:
-        """Say what came out, in plain words."""
+        """Say what came out, in plain words, without the caveats."""
         missing = [
             f"no law for {arm}: {law.reason}"
             for arm, law in self.laws.items()
@@ -64,13 +79,38 @@ class ComputeScaling:
         ]
         if self.prediction is None:
             return missing
-        found, words = self.prediction.difference, "no interval"
-        if found.low is not None and found.high is not None:
-            words = f"95 % interval {found.low:+.4f} to {found.high:+.4f}"
-        return [
-            f"at the full run, {self.extrapolation:.3g} times the largest training, the error is "
-            f"predicted to be {found.value:+.4f} less than that of the controls ({words})"
-        ]
+        found = self.prediction.difference
+        predicted = (
+            f"{self.pool}: at the full run, {self.extrapolation:.3g} times the largest training, "
+            f"its error is predicted to be {abs(found.value):.4f} {_word(found.value > 0)} than "
+            f"that of the controls ({self._interval(found)})"
+        )
+        return [predicted, *map(self._crossing, self.crossings)]
+
+    def _interval(self, found: Estimate) -> str:
+        if found.low is None or found.high is None:
+            fixed = any(isinstance(law, PowerLaw) and law.fixed_floor for law in self.laws.values())
+            why = "three budgets do not tell how far errors fall" if fixed else "one seed"
+            return f"no interval: {why}"
+        words = (f"{abs(end):.4f} {_word(end > 0)}" for end in (found.high, found.low))
+        undecided = ": undecided" if found.low <= 0 <= found.high else ""
+        return f"95 % interval from {' to '.join(words)}{undecided}"
+
+    def _crossing(self, found: Crossing) -> str:
+        where = "among the trainings" if found.measured else "extrapolated"
+        return (
+            f"{self.pool}: the laws cross at {found.compute / self.largest:.3g} times the largest "
+            f"training ({where}): beyond it, its error is the {_word(found.better)} one"
+        )
+
+    def drawn(self, points: int = 100) -> dict[str, tuple[Floats, Floats]]:
+        """Return compute and error along every law, from the least measured to the full run."""
+        found = {}
+        for arm, law in self.laws.items():
+            if isinstance(law, PowerLaw):
+                x = np.geomspace(law.compute[0], max(self.target, law.compute[-1]), points)
+                found[arm] = (x, law.errors(x))
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, without the replicates."""
@@ -86,7 +126,12 @@ class ComputeScaling:
 
 
 def compute_scaling(
-    name: str, compute: Floats, top: Floats, controls: Floats, target: float
+    name: str,
+    compute: Floats,
+    top: Floats,
+    controls: Floats,
+    target: float,
+    draws: Draws | None = None,
 ) -> ComputeScaling:
     """Fit both arms, and extrapolate them to the full run.
 
@@ -96,6 +141,7 @@ def compute_scaling(
         top: errors of the pool, (budgets, seeds), NaN where a trial has no result.
         controls: errors of the controls, the mean of their arms seed by seed; the same shape.
         target: compute of the full run, in the same unit.
+        draws: what the trainings were made of; without, no caveat is about it.
     """
     there = np.isfinite(top).any(axis=1) & np.isfinite(controls).any(axis=1)
     laws: dict[str, PowerLaw | NoLaw] = {}
@@ -117,11 +163,27 @@ def compute_scaling(
         largest=largest,
         prediction=predict(*both, target) if both else None,
         crossings=tuple(crossings(*both, target)) if both else (),
-        caveats=tuple(_caveats(found, target / largest, int((~there).sum()))),
+        caveats=tuple(_caveats(found, target / largest, int((~there).sum()), draws)),
     )
 
 
-def _caveats(laws: Sequence[PowerLaw], factor: float, lost: int) -> list[str]:
+def _word(better: bool) -> str:
+    return "smaller" if better else "larger"
+
+
+def scaling_sentences(found: Mapping[str, ComputeScaling]) -> list[str]:
+    """Return what is said of every model, by its name, then the caveats; shared ones once."""
+    told = [f"{name}: {line}" for name, scaling in found.items() for line in scaling.sentences()]
+    shared = set.intersection(*(set(scaling.caveats) for scaling in found.values()))
+    caveats = [
+        f"caveat: {line}" if line in shared else f"{name}: caveat: {line}"
+        for name, scaling in found.items()
+        for line in scaling.caveats
+    ]
+    return [*told, *dict.fromkeys(caveats)]
+
+
+def _caveats(laws: Sequence[PowerLaw], factor: float, lost: int, draws: Draws | None) -> list[str]:
     found = []
     if lost:
         found.append(f"{lost} budgets are left out: an arm has no result there")
@@ -130,7 +192,8 @@ def _caveats(laws: Sequence[PowerLaw], factor: float, lost: int) -> list[str]:
     if any(law.fixed_floor for law in laws):
         found.append(
             "three budgets: the irreducible error is taken for 0, so that the errors predicted "
-            "are too small if there is one"
+            "are too small if there is one, and intervals would be too narrow by far: there is "
+            "none; a fourth budget tells it and gives one"
         )
     if any(not len(law.replicates.height) for law in laws):
         found.append("an arm has one seed at some budget: there are no intervals")
@@ -139,9 +202,17 @@ def _caveats(laws: Sequence[PowerLaw], factor: float, lost: int) -> list[str]:
             f"the full run is {factor:.3g} times the largest training: a power law of small runs "
             f"is rarely known to hold beyond a factor of {FAR:g}"
         )
+    if draws is not None and draws.full > draws.rows:
+        passes = draws.full / draws.rows
+        found.append(
+            f"every training is on the same {draws.rows:,} rows of a draw, which the longest sees "
+            f"{passes / factor:.3g} times and the full run {passes:.3g} times; a run on more rows "
+            "follows another law"
+        )
     found.append(
-        "intervals are over seeds; they do not hold what other rows of the same kind would change, "
-        "nor whether the law is the right one"
+        "intervals are over seeds, none of which chose the pool; they do not hold what other rows "
+        "of the same kind would change (these were chosen for their effect), nor whether the law "
+        "is the right one"
     )
     found.append("the laws are of this model; a larger one has others")
     return found

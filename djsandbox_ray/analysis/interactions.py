@@ -5,8 +5,11 @@ nothing that of the controls. Effects are in reference coding (0 or 1, not -1 or
 are in the unit of the changes (Box, Hunter & Hunter 2005, Statistics for Experimenters, chapter 5):
 
 - main effect of A: y(T + A) - y(T), averaged over the contexts T, the subsets of the other factors;
-- interaction of A and B: y(T + AB) - y(T + A) - y(T + B) + y(T), averaged likewise; of more
-  factors, the difference of such differences;
+- interaction of A and B: y(T + AB) - y(T + A) - y(T + B) + y(T), averaged likewise: two that have
+  a positive one help each other;
+- interaction of more factors: the difference of such differences, that is, what they do beyond
+  what the effects of fewer of them add up to. Its sign does not say whether they help each other:
+  three of which any two help each other much, and all three a little more, have a negative one;
 - Shapley value: see :mod:`djsandbox_ray.analysis.shapley`. Of two factors it is the main effect.
 
 A combination may not have been trained. An effect is then averaged over the contexts in which all
@@ -100,32 +103,45 @@ def factorial(arms: Arms, factors: Sequence[str], alpha: float = 0.05) -> Factor
     wanted = [group for group in subsets(factors) if group]
     untrained = tuple(label(group, factors) for group in wanted if group not in trained)
     contrasts: dict[tuple[str, str], Mapping[Combination, float]] = {}
+    orders = {label(group, factors): len(group) for group in wanted}
+    contexts: dict[tuple[str, str], int] = {}
     left_out: list[str] = []
     partial: list[str] = []
     for group in wanted:
         key = (MAIN if len(group) == 1 else INTERACTION, label(group, factors))
-        weights, complete = effect_weights(group, factors, trained)
+        weights, contexts[key] = effect_weights(group, factors, trained)
         if weights:
             contrasts[key] = weights
-        if not complete:
+        if contexts[key] < 2 ** (len(factors) - len(group)):
             (partial if weights else left_out).append(" ".join(key))
     for factor in factors:
         if untrained:
             left_out.append(f"{SHAPLEY} {factor}")
         else:
             contrasts[SHAPLEY, factor] = shapley_weights(factor, factors)
+            contexts[SHAPLEY, factor] = 2 ** (len(factors) - 1)
     table = arms.matrix(list(contrasts.values()))
     numbers = zip(arms.effects(table), arms.half_widths(table, alpha), strict=True)
     rows = tuple(
-        _row(kind, parts, float(effect), float(half))
-        for (kind, parts), (effect, half) in zip(contrasts, numbers, strict=True)
+        InteractionRow(
+            kind=key[0],
+            parts=key[1],
+            order=orders[key[1]],
+            effect=float(effect),
+            low=float(effect - half),
+            high=float(effect + half),
+            verdict=_verdict(orders[key[1]], effect - half, effect + half),
+            contexts=contexts[key],
+            all_contexts=2 ** (len(factors) - orders[key[1]]),
+        )
+        for key, (effect, half) in zip(contrasts, numbers, strict=True)
     )
     return Factorial(rows, untrained, tuple(left_out), tuple(partial))
 
 
 def effect_weights(
     group: Combination, factors: Sequence[str], trained: Collection[Combination]
-) -> tuple[dict[Combination, float], bool]:
+) -> tuple[dict[Combination, float], int]:
     """Return an effect as weights of the non-empty combinations.
 
     Args:
@@ -134,10 +150,10 @@ def effect_weights(
         trained: the non-empty combinations that may be used.
 
     Returns:
-        The weights, empty where there is no context to estimate the effect in; and whether all
-        contexts were there.
+        The weights, empty where there is no context to estimate the effect in; and over how many
+        contexts they average, of the 2^k of the k other factors.
     """
-    contexts = list(subsets([name for name in factors if name not in group]))
+    contexts = subsets([name for name in factors if name not in group])
     parts = list(subsets(sorted(group)))
     usable = [
         context
@@ -150,12 +166,16 @@ def effect_weights(
         for part in parts
         if context | part
     }
-    return weights, len(usable) == len(contexts)
+    return weights, len(usable)
 
 
 def strongest(rows: Sequence[InteractionRow]) -> InteractionRow | None:
-    """Return the interaction beyond noise with the greatest effect, if there is one."""
-    found = [row for row in rows if row.kind == INTERACTION and row.verdict != "undecided"]
+    """Return the interaction of two beyond noise with the greatest effect, if there is one.
+
+    Those of more are on another scale: one of three is a difference between those of two.
+    """
+    pairs = [row for row in rows if row.kind == INTERACTION and row.order == 2]
+    found = [row for row in pairs if row.verdict != "undecided"]
     return max(found, key=lambda row: abs(row.effect), default=None)
 
 
@@ -173,7 +193,7 @@ def read_interactions(text: str) -> list[InteractionRow]:
     return read_rows(InteractionRow, text, "table of interactions")
 
 
-def _row(kind: str, parts: str, effect: float, half: float) -> InteractionRow:
-    low, high = effect - half, effect + half
-    verdict = "helps" if low > 0 else "hurts" if high < 0 else "undecided"
-    return InteractionRow(kind, parts, effect, low, high, verdict)
+def _verdict(order: int, low: float, high: float) -> str:
+    """Return the word for an interval; see :attr:`InteractionRow.verdict`."""
+    above, below = ("helps", "hurts") if order <= 2 else ("more", "less")
+    return above if low > 0 else below if high < 0 else "undecided"

@@ -43,7 +43,9 @@ class PowerLaw:
 
     @property
     def floor(self) -> Estimate:
-        """The error that no compute removes."""
+        """The error that no compute removes; taken for 0, it has no interval."""
+        if self.fixed_floor:
+            return Estimate(0.0, None, None)
         return estimate(float(self.central.floor[0]), self.replicates.floor)
 
     @property
@@ -76,7 +78,7 @@ def fit_power_law(compute: Floats, errors: SeedMeans) -> PowerLaw | NoLaw:
     """Fit the law to the errors of one arm.
 
     With three points the floor is taken for 0: three parameters would go through any three points
-    and say nothing. That makes the prediction an optimistic one.
+    and say nothing. That makes the predicted errors too small where there is one.
 
     Args:
         compute: (n,), positive and rising: FLOPs, or samples of one model.
@@ -134,11 +136,19 @@ class Crossing:
     compute: float
     measured: bool
     """Whether it lies where trainings were made."""
+    better: bool
+    """Whether the pool is the better one beyond it."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What two laws say about a training that nobody has made."""
+    """What two laws say about a training that nobody has made.
+
+    Three budgets cannot tell the floor. Taken for 0 it moves the prediction by more than seeds do:
+    for laws with floors of 0.30 and 0.35, intervals over seeds held the true difference in 1 of 120
+    simulated studies. So there are none then. With four budgets and more, where the floor is
+    fitted, they hold: the tests say so.
+    """
 
     compute: float
     extrapolation: float
@@ -160,6 +170,8 @@ def predict(top: PowerLaw, controls: PowerLaw, compute: float) -> Prediction:
     """
     at = np.array([compute])
     mine, theirs = top.replicated(at)[:, 0], controls.replicated(at)[:, 0]
+    if top.fixed_floor or controls.fixed_floor:
+        mine = theirs = np.empty(0)
     top_error, control_error = float(top.errors(at)[0]), float(controls.errors(at)[0])
     gain = control_error - top_error
     return Prediction(
@@ -187,4 +199,8 @@ def crossings(top: PowerLaw, controls: PowerLaw, most: float) -> list[Crossing]:
     gaps = np.array([gap(log) for log in logs])
     turns = np.flatnonzero(gaps[:-1] * gaps[1:] < 0)
     found = [float(np.exp(brentq(gap, logs[turn], logs[turn + 1]))) for turn in turns]
-    return [Crossing(compute, compute <= largest) for compute in found]
+    better = gaps[turns + 1] > 0
+    return [
+        Crossing(compute, compute <= largest, bool(after))
+        for compute, after in zip(found, better, strict=True)
+    ]

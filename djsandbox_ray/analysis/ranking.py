@@ -242,13 +242,16 @@ def _q_by_kind(rows: Sequence[RankingRow]) -> list[RankingRow]:
 
 
 def _shrunken(rows: Sequence[RankingRow], error: float) -> list[RankingRow]:
-    """Add the shrunken change of every judged pool; self-tests are not of their population."""
+    """Add error and shrunken change of judged pools; self-tests are not of their population."""
     judged = [row for row in rows if row.kind is PoolKind.BUCKET and not math.isnan(row.change)]
     # As for the intervals: a mean over k of S seeds has at most S / k times the variance.
     errors = [error * math.sqrt((row.seeds + row.failed) / row.seeds) for row in judged]
     pulled = shrink([row.change for row in judged], errors)
-    by_pool = {row.pool: float(value) for row, value in zip(judged, pulled, strict=True)}
-    return [replace(row, shrunken=by_pool.get(row.pool, math.nan)) for row in rows]
+    found = {
+        row.pool: replace(row, shrunken=float(value), error=own)
+        for row, value, own in zip(judged, pulled, errors, strict=True)
+    }
+    return [found.get(row.pool, row) for row in rows]
 
 
 def _order(row: RankingRow) -> tuple[int, float, str]:

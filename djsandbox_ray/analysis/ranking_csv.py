@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from djsandbox_ray.analysis.rows_csv import read_rows, write_rows
 from djsandbox_ray.records import RankingRow
+
+COLUMNS = tuple(field.name for field in fields(RankingRow))
+"""What a table holds, beside the numbers per metric: one of other columns cannot be read."""
 
 
 def write_csv(rows: Sequence[RankingRow]) -> str:

@@ -16,11 +16,13 @@ from djsandbox_ray.analysis.grid import Key
 from djsandbox_ray.analysis.repetition import Difference, against_new_rows, paying
 from djsandbox_ray.analysis.seed_bootstrap import error_of, seed_interval
 from djsandbox_ray.analysis.yardstick import Yardstick
-from djsandbox_ray.records import RepetitionRow
+from djsandbox_ray.records import Pools, RepetitionRow
 
 Floats = NDArray[np.float64]
 
 STRATEGIES = ("repeat", "expand", "random")
+BASELINE = "random"
+"""What the others are compared with: as many samples of rows that nothing has chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +31,18 @@ class Strategies:
 
     unit: int
     """Rows of a draw from the top pool."""
+    draw_share: float
+    """These over the rows of the top pool."""
+    bucket_share: float
+    """Rows of the top pool over those that pools are made of."""
     factors: tuple[int, ...]
     """Rising."""
     rows: Mapping[str, Sequence[int]]
     """Per strategy, different rows seen at every factor."""
     scores: Mapping[str, Floats]
-    """Per strategy, changes against the controls, (factors, seeds); NaN without a result."""
+    """Per strategy, changes against the controls of the single-operator stage, (factors, seeds);
+    NaN without a result. These controls were trained for longer or shorter: only differences of
+    scores mean anything."""
     errors: Mapping[str, Floats]
     """The same as errors, 1 - mean of the metrics; NaN also where a metric is outside [0, 1]."""
 
@@ -42,6 +50,7 @@ class Strategies:
     def of(
         cls,
         unit: int,
+        pools: Pools,
         rows: Mapping[str, Mapping[int, int]],
         measured: Mapping[Key, Mapping[str, float]],
         seeds: Sequence[int],
@@ -51,6 +60,7 @@ class Strategies:
 
         Args:
             unit: rows of a draw from the top pool.
+            pools: of the study, as large as the top pool.
             rows: per strategy and factor, different rows seen.
             measured: metrics by pool (``<strategy>/x<factor>``) and seed.
             seeds: of the trials.
@@ -74,6 +84,8 @@ class Strategies:
 
         return cls(
             unit,
+            unit / pools.size,
+            pools.size / pools.eligible,
             factors,
             {name: [rows[name][factor] for factor in factors] for name in STRATEGIES},
             table(yardstick.change),
@@ -81,21 +93,29 @@ class Strategies:
         )
 
     def table(self) -> list[RepetitionRow]:
-        """Return one row per strategy and factor."""
-        return [
-            RepetitionRow(
-                name,
-                factor,
-                factor * self.unit,
-                rows,
-                *seed_interval(scores),
-                seeds=int(np.isfinite(scores).sum()),
-            )
-            for name in STRATEGIES
-            for factor, rows, scores in zip(
-                self.factors, self.rows[name], self.scores[name], strict=True
-            )
-        ]
+        """Return one row per strategy and factor, each against random rows of the same seeds."""
+        found = []
+        for name in STRATEGIES:
+            changes = self.scores[name] - self.scores[BASELINE]
+            table = zip(self.factors, self.rows[name], changes, self.scores[name], strict=True)
+            for factor, rows, change, scores in table:
+                effect, low, high = seed_interval(change)
+                if name == BASELINE:  # against itself: nothing that an interval could be about
+                    low = high = math.nan
+                found.append(
+                    RepetitionRow(
+                        name,
+                        factor,
+                        factor * self.unit,
+                        rows,
+                        effect,
+                        low,
+                        high,
+                        seeds=int(np.isfinite(change).sum()),
+                        score=seed_interval(scores)[0],
+                    )
+                )
+        return found
 
     def law(self) -> DataLaw | NoLaw:
         """Fit the law of effective data to "repeat" and "expand"."""
@@ -111,10 +131,16 @@ class Strategies:
     def findings(self) -> dict[str, Any]:
         """Return plain data: where repetition stops paying, what it costs, and the law."""
         law, pays = self.law(), paying(self.factors, self.scores["repeat"])
-        new = against_new_rows(self.factors, self.scores["expand"], self.scores["repeat"])
+        new = against_new_rows(
+            self.factors,
+            self.scores["expand"],
+            self.scores["repeat"],
+            self.draw_share,
+            self.bucket_share,
+        )
         return {
             "unit": self.unit,
-            "sentences": [pays.statement, *_sentences(new, law)],
+            "sentences": [pays.statement, *_sentences(new, law), *self._caveats(law)],
             "paying": asdict(pays),
             "against_new_rows": [asdict(difference) for difference in new],
             "formula": "error = E + B / D'^beta, D' = U + U R* (1 - exp(-R / R*)), R = D / U - 1",
@@ -122,6 +148,24 @@ class Strategies:
             "law": None if isinstance(law, NoLaw) else asdict(law),
             "reason": law.reason if isinstance(law, NoLaw) else None,
         }
+
+    def _caveats(self, law: DataLaw | NoLaw) -> list[str]:
+        """Say what the intervals hold for."""
+        own = "steps and effects against random rows hold"
+        if not isinstance(law, NoLaw):
+            own = f"the law, {own}"
+        if self.draw_share == 1:
+            new = (
+                "every seed repeats the whole pool, and says nothing of other rows: new rows "
+                "cannot be compared with repeated ones"
+            )
+        else:
+            new = "new rows against repeated ones: that holds for other rows of the same kind, too"
+        return [
+            f"intervals are over seeds, none of which chose the pool: {own} for its rows, which "
+            "were chosen for their effect",
+            new,
+        ]
 
 
 def _sentences(new: Sequence[Difference], law: DataLaw | NoLaw) -> list[str]:

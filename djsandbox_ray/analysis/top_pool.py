@@ -1,16 +1,68 @@
-"""The pool that is scaled: one combination of a pyramid stands for all that was found."""
+"""The pool that stands for all that was found: the simplest of the combinations that did best."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import Pool, PoolKind, Pools, RankingRow
 
 
-def top_pool(pools: Pools, ranking: Sequence[RankingRow] = ()) -> Pool:
-    """Return the best combination by its ranking, or without one that of the most parts.
+@dataclass(frozen=True)
+class TopPool:
+    """The combination that is scaled."""
+
+    pool: Pool
+    why: str
+    """In one line, as :attr:`sentence` says it."""
+
+    @property
+    def sentence(self) -> str:
+        """Which pool it is, and why."""
+        return f"the pool studied is {self.pool.id}: {self.why}"
+
+
+def simplest_of_best(
+    rows: Sequence[RankingRow], parts: Mapping[str, Sequence[str]]
+) -> tuple[RankingRow, str] | None:
+    """Return the simplest of the pools that did best, and why; None where none was better.
+
+    Among those that were called better, it is the one with the fewest parts whose change is within
+    one standard error of the greatest: the one-standard-error rule (Breiman et al. 1984; Hastie,
+    Tibshirani & Friedman, The Elements of Statistical Learning, section 7.10). More operators must
+    pay for themselves. The error is that of the greatest change, which rows are in its bucket
+    included; seeds alone would leave the rule next to nothing to forgive.
+
+    Args:
+        rows: a ranking; rows of pools that ``parts`` lacks are passed over.
+        parts: of every pool that may be chosen, the pools that it is made of.
+    """
+    better = [
+        row
+        for row in rows
+        if row.kind is PoolKind.BUCKET and row.verdict == "better" and row.pool in parts
+    ]
+    if not better:
+        return None
+    best = max(better, key=lambda row: row.change)
+    # Where nothing is known of the noise, the greatest change decides.
+    error = best.error if math.isfinite(best.error) else 0.0
+    near = [row for row in better if row.change >= best.change - error]
+    chosen = min(near, key=lambda row: (len(parts[row.pool]), -row.change))
+    if chosen is not best:
+        return chosen, f"simplest within one standard error ({error:.3g}) of {best.pool}"
+    return best, f"greatest change of {len(better)} combinations called better"
+
+
+def top_pool(pools: Pools, ranking: Sequence[RankingRow] = ()) -> TopPool:
+    """Return the combination that a recipe would stand on, or the next best thing.
+
+    It is chosen as :func:`djsandbox_ray.recipes.winner.winner` does among combinations: by
+    :func:`simplest_of_best`, without those that break a policy. Where that leaves none, it is the
+    one with the greatest change, whatever its verdict, and ``why`` says so; without a ranking, the
+    one of the most parts.
 
     Args:
         pools: a pyramid: pools with ``parts``, single ones included.
@@ -25,8 +77,18 @@ def top_pool(pools: Pools, ranking: Sequence[RankingRow] = ()) -> Pool:
     if not combined:
         raise BadInput(f"no pool of {pools.id!r} has parts: a pyramid of combinations is needed")
     if not ranking:
-        return max(combined.values(), key=lambda pool: len(pool.parts))
+        most = max(combined.values(), key=lambda pool: len(pool.parts))
+        return TopPool(most, "without a ranking, the one of the most parts")
     judged = [row for row in ranking if row.pool in combined and math.isfinite(row.change)]
     if not judged:
         raise BadInput(f"the ranking has a result for none of {', '.join(combined)}")
-    return combined[max(judged, key=lambda row: row.change).pool]
+    allowed = {name: pool.parts for name, pool in combined.items() if not pool.breaks}
+    found = simplest_of_best(judged, allowed)
+    if found is not None:
+        return TopPool(combined[found[0].pool], found[1])
+    best = max(judged, key=lambda row: row.change)
+    kept = " that keeps to the policies" if len(allowed) < len(combined) else ""
+    return TopPool(
+        combined[best.pool],
+        f"no combination{kept} was called better; the greatest change ({best.verdict}) is studied",
+    )

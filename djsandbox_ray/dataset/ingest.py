@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import lance
 import pyarrow.parquet as pq
@@ -36,6 +37,7 @@ from djsandbox_ray.room import AwaitRoom
 from djsandbox_ray.storage import Storage
 
 FOLDER = "datasets"
+_MARKER = "dataset.json"
 _MAX_BLOCKS = 1024
 _CPUS_PER_TASK = 1
 _ANY = NodeKind()
@@ -54,12 +56,12 @@ def ingest(
     progress: Progress | None = None,
     spent: Callable[[records.Cost], None] | None = None,
 ) -> records.Dataset:
-    """Read a source into ``datasets/<dataset id>/samples.lance``; Ray must be connected.
+    """Read a source into a table in ``datasets/<dataset id>``; Ray must be connected.
 
     A sample's ``row_id`` is its position among the accepted samples of the source, in its order,
     whatever the number of workers. A dataset that is there already is kept. ``rejected.parquet``
-    (source, reason, detail) and ``dataset.json``, which marks the dataset as complete, lie beside
-    the table.
+    (source, reason, detail) and ``dataset.json``, which marks the dataset as complete and names its
+    table, lie beside the table.
 
     Args:
         source: what to read.
@@ -86,16 +88,53 @@ def ingest(
         digests = [bytes.fromhex(manifest.digest) for manifest in manifests if manifest.accepted]
         dataset_id = content_id("dataset", chain(digests).hex())
         home = f"{FOLDER}/{dataset_id}"
-        if not storage.exists(f"{home}/dataset.json"):
-            _build_table(storage.uri(f"{folder}/samples.lance"), manifests, tasks)
-            storage.remove(home)
-            storage.move(f"{folder}/samples.lance", f"{home}/samples.lance")
+        table = placed(
+            storage,
+            f"{folder}/samples.lance",
+            home,
+            lambda uri: _build_table(uri, manifests, tasks),
+        )
         _collect_rejections(storage, folder, f"{home}/rejected.parquet")
-    dataset = records.Dataset(dataset_id, f"{home}/samples.lance", rows, reasons.total())
-    storage.write_json(f"{home}/dataset.json", {**asdict(dataset), "reasons": dict(reasons)})
+    dataset = records.Dataset(dataset_id, table, rows, reasons.total())
+    storage.write_json(f"{home}/{_MARKER}", {**asdict(dataset), "reasons": dict(reasons)})
     if spent is not None:
         spent(tasks.cost(rows + reasons.total(), time.perf_counter() - start))
     return dataset
+
+
+def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None]) -> str:
+    """Return the path of a dataset's table, built and put there unless it is there already.
+
+    Several runs may do so at once. Whose table is named by ``dataset.json`` first, has it read by
+    all. Where a folder is not moved at once, each has a path of its own: none disturbs another.
+
+    Args:
+        storage: where the dataset lies.
+        staged: path at which the table is built.
+        home: folder of the dataset.
+        build: writes the table to a URI.
+    """
+    if (found := _named_table(storage, home)) is None:
+        build(storage.uri(staged))
+        found = _named_table(storage, home)  # somebody may have been faster
+    if found is not None:
+        return found
+    if storage.is_local:
+        own = f"{home}/samples.lance"
+        storage.remove(home)
+    else:
+        own = f"{home}/samples-{uuid4().hex[:8]}.lance"
+    storage.move(staged, own)
+    found = _named_table(storage, home) or own
+    if found != own:
+        storage.remove(own)
+    return found
+
+
+def _named_table(storage: Storage, home: str) -> str | None:
+    """Return the path of the table of a complete dataset."""
+    marker = f"{home}/{_MARKER}"
+    return str(storage.read_json(marker)["table"]) if storage.exists(marker) else None
 
 
 class _Tasks:

@@ -22,3 +22,17 @@ def combination_seeds(config: RunConfig, count: int = 0) -> range:
     """
     start = confirmation_seeds(config).stop
     return range(start, start + (count or config.trials.seeds))
+
+
+def scaling_seeds(config: RunConfig, count: int = 0) -> range:
+    """Return the seeds of studies of the best combination: scaling and repetition.
+
+    It was chosen by its effect in the trials of combinations. The two studies choose nothing of
+    each other: they have these seeds in common, so that what both train is trained once.
+
+    Args:
+        config: of the run.
+        count: how many; 0 for as many as the run has.
+    """
+    start = combination_seeds(config).stop
+    return range(start, start + (count or config.trials.seeds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from djsandbox_ray.errors import BadInput
 ENGINES = ("podman", "docker")
 # They speak of the node, not of what is in the image.
 _OF_THE_NODE = {"PATH", "HOME", "USER", "LOGNAME", "LD_LIBRARY_PATH", "TMPDIR"}
+_ROOTLESS = {"rootless", "rootless: true"}
+"""Lines of ``docker info`` and ``podman info``."""
 _CERTIFICATES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
 
 
@@ -24,6 +27,8 @@ class Container:
     engine: str
     image: str
     name: str
+    rootless: bool = False
+    """Whether the engine runs as the user of this process: root in its containers is that user."""
 
     @classmethod
     def of(cls, image: str) -> Container:
@@ -39,7 +44,9 @@ class Container:
                 continue
             asked = subprocess.run([program, "info"], capture_output=True, text=True, check=False)
             if asked.returncode == 0:
-                return cls(program, image, f"djsandbox-{uuid4().hex}")
+                said_of_itself = {line.strip() for line in asked.stdout.splitlines()}
+                rootless = bool(said_of_itself & _ROOTLESS)
+                return cls(program, image, f"djsandbox-{uuid4().hex}", rootless)
             lines = [line for line in asked.stderr.splitlines() if line.strip()]
             said.append(f"{engine} does not answer: {lines[-1] if lines else asked.returncode}")
         raise BadInput(
@@ -51,7 +58,8 @@ class Container:
     ) -> list[str]:
         """Return the engine's command, which begins in ``work`` of ``folder``.
 
-        The container sees ``folder`` and, to be read only, ``reads``, under their own paths. Values
+        The container sees ``folder`` and, to be read only, ``reads``, under their own paths, and
+        works as our user, so that we can read and remove what it writes there. Values
         of variables stay out of the command, which every user of the node can read: the engine
         takes them from its own.
         """
@@ -60,7 +68,10 @@ class Container:
         options += [f"--volume={one}:{one}:ro" for one in reads]
         options += [f"--workdir={folder / 'work'}"]
         options += [word for name in seen for word in ("--env", name)]
-        options += [f"--env=TMPDIR={env['TMPDIR']}"] if "TMPDIR" in env else []
+        options += self._user()
+        # Our user may have no name and no home in the image.
+        given = {"HOME": folder / "tmp", "TMPDIR": folder / "tmp", "USER": "djsandbox"}
+        options += [f"--env={name}={value}" for name, value in given.items()]
         return [self.engine, "run", *options, *self._devices(env), self.image, *words]
 
     @property
@@ -68,10 +79,21 @@ class Container:
         """The command that ends the container: it does not die with the engine's client."""
         return [self.engine, "rm", "--force", self.name]
 
+    def _user(self) -> list[str]:
+        """Return what makes the user of this process that of the container."""
+        own = f"--user={os.getuid()}:{os.getgid()}"
+        if not self.rootless:
+            return [own]
+        return ["--user=0:0"] if self._is_docker else ["--userns=keep-id", own]
+
+    @property
+    def _is_docker(self) -> bool:
+        return Path(self.engine).name == "docker"
+
     def _devices(self, env: Mapping[str, str]) -> list[str]:
         devices = [one for one in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
         if not devices:
             return []
-        if Path(self.engine).name == "docker":
+        if self._is_docker:
             return ["--gpus", f'"device={",".join(devices)}"']
         return [f"--device=nvidia.com/gpu={one}" for one in devices]

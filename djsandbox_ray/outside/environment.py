@@ -18,7 +18,8 @@ from pathlib import Path
 from djsandbox_ray.errors import BadInput, SandboxError, require
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.outside.node import locked, node_folder
+from djsandbox_ray.node_folder import locked
+from djsandbox_ray.outside.node import node_folder
 from djsandbox_ray.outside.settings import EnvironmentConfig, requirement_lines
 
 _MARKER = "made.json"

@@ -1,21 +1,21 @@
 """The folder of this node for what outside code needs: environments, and files while it runs.
 
-``$DJSANDBOX_OUTSIDE``, or one of this user's own under the temporary directory. Locks are the
-system's own, so that they end with the process that holds them, however it ends.
+``$DJSANDBOX_OUTSIDE``, or one of this user's own under the temporary directory.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
+import logging
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.node_folder import locked, own_folder
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "DJSANDBOX_OUTSIDE"
 """Environment variable of a node: the folder."""
@@ -28,29 +28,23 @@ def node_folder(name: str) -> Path:
     Raises:
         BadInput: it belongs to another user, who could choose what is run here.
     """
-    given = os.environ.get(FOLDER)
-    root = Path(given) if given else Path(tempfile.gettempdir(), f"djsandbox-outside-{os.getuid()}")
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if root.stat().st_uid != os.getuid():
-        raise BadInput(f"the folder {root} belongs to another user; set {FOLDER} to another one")
-    folder = root.absolute() / name
+    folder = own_folder(FOLDER, "outside") / name
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
-@contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock ``path``, a file that is made if need be and stays.
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it is there.
 
     Raises:
-        BlockingIOError: somebody else holds it, and ``wait`` is false.
+        SandboxError: it cannot be, as when a program has written there as another user.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(file)
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise SandboxError(f"what a program left in {folder} cannot be removed: {error}") from error
 
 
 @contextmanager
@@ -65,8 +59,7 @@ def scratch() -> Iterator[Path]:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
+            _clear(folder, lock)
 
 
 def _remove_left(root: Path) -> None:
@@ -74,5 +67,13 @@ def _remove_left(root: Path) -> None:
     for folder in [path for path in root.iterdir() if path.is_dir()]:
         lock = folder.with_name(f"{folder.name}{_LOCK}")
         with suppress(BlockingIOError), locked(lock, wait=False):
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
+            _clear(folder, lock)
+
+
+def _clear(folder: Path, lock: Path) -> None:
+    """Remove a folder and its lock; one that cannot be removed is told, and tried again later."""
+    try:
+        remove(folder)
+    except SandboxError as error:
+        logger.warning("%s", error)
+    lock.unlink(missing_ok=True)

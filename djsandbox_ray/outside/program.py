@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.outside.container import Container
 from djsandbox_ray.outside.environment import Environment
+from djsandbox_ray.outside.node import remove
 from djsandbox_ray.outside.placeholders import filled
 from djsandbox_ray.outside.process import Call, run
 from djsandbox_ray.outside.settings import ProgramConfig
 from djsandbox_ray.outside.snapshot import Snapshot
-from djsandbox_ray.outside.variables import masked, variables
+from djsandbox_ray.outside.variables import variables, without_values
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class Program:
 
         Raises:
             ProgramFailed: it ended with an error; quotes its last lines.
-            SandboxError: its environment cannot be made.
+            SandboxError: its environment cannot be made, or what the last call left not be removed.
         """
         config, work, tmp = self.config, folder / "work", folder / "tmp"
         for place in (work, tmp):
-            shutil.rmtree(place, ignore_errors=True)
+            remove(place)
         self.code.unpack(work)
         tmp.mkdir()
         given = {name: filled(text, values) for name, text in config.env.items()}
@@ -103,6 +103,6 @@ class Program:
         run(Call(words, work, env, config.timeout, afterwards), self._show)
 
     def _show(self, line: str) -> str:
-        shown = without_secrets(masked(line, self.config.pass_env))
+        shown = without_secrets(without_values(line, self.config.pass_env))
         print(shown, flush=True)
         return shown

@@ -17,12 +17,14 @@ from pydantic import (
     model_validator,
 )
 
+from djsandbox_ray.masking import names_secret
 from djsandbox_ray.outside.placeholders import placeholders
 from djsandbox_ray.sections import Component, Section
 
 OURS = frozenset({"CUDA_VISIBLE_DEVICES", "TMPDIR", "VIRTUAL_ENV"})
 """Environment variables that this package sets itself."""
-_SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS|KEY)$", re.IGNORECASE)
+_KEY = re.compile(r"(^|_)KEY$", re.IGNORECASE)
+"""Any key, as a variable of the node serves as well; masking must know better which are secret."""
 _HASHES = re.compile(r"(\s+--hash=\S+)+\s*$")
 
 
@@ -148,7 +150,7 @@ class ProgramConfig(Component):
         for name in env:
             if name in OURS:
                 raise ValueError(f"{name} is set for every program, by what it was given")
-            if _SECRET.search(name):
+            if names_secret(name) or _KEY.search(name):
                 raise ValueError(
                     f"{name} sounds like a secret, which a configuration would show: set it on the "
                     "nodes and name it in 'pass_env'"

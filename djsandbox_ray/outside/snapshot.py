@@ -14,7 +14,7 @@ from djsandbox_ray.errors import BadInput
 
 LARGEST = 64 * 2**20
 """Bytes of all files together: code, not data or weights."""
-_LEFT_OUT = {".git", "__pycache__", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+_NEVER = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Snapshot:
     def of(cls, paths: Sequence[str]) -> Snapshot:
         """Read files, each of which gets its name, and folders, of which the contents are taken.
 
-        Caches and ``.git`` are left out.
+        What :func:`is_left_out` says is not among the contents of a folder.
 
         Raises:
             BadInput: a path twice, a link to a folder, something that is no file, or too much.
@@ -62,16 +62,24 @@ class Snapshot:
             archive.extractall(folder, filter="data")
 
 
+def is_left_out(name: str) -> bool:
+    """Tell whether something in a folder stays where it is: hidden, or what tools have put there.
+
+    The same holds for what is shipped with a job, so that the nodes have what a run here has.
+    """
+    return name in _NEVER or name.startswith(".")
+
+
 def _found(path: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files of a path, each with the name that it gets."""
     if path.is_file():
         yield path.name, path
         return
     for root, folders, names in os.walk(path):
-        folders[:] = sorted(set(folders) - _LEFT_OUT)
+        folders[:] = sorted(name for name in folders if not is_left_out(name))
         if links := [name for name in folders if Path(root, name).is_symlink()]:
             raise BadInput(f"files: {Path(root, links[0])} is a link to a folder: name that folder")
-        for name in names:
+        for name in [name for name in names if not is_left_out(name)]:
             file = Path(root, name)
             if not file.is_file():
                 raise BadInput(f"files: {file} is no file that could be copied")

@@ -57,7 +57,7 @@ def variables(
     return found
 
 
-def masked(line: str, pass_env: Sequence[str]) -> str:
+def without_values(line: str, pass_env: Sequence[str]) -> str:
     """Return a line of output without the values of the variables that were passed on."""
     for name in pass_env:
         value = os.environ.get(name, "")

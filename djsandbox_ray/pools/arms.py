@@ -23,14 +23,20 @@ Arm = tuple[Pool, NDArray[np.int8]]
 
 
 def control_arms(
-    row_ids: NDArray[np.int64], size: int, count: int, seed: int, first: int = 0
+    row_ids: NDArray[np.int64],
+    size: int,
+    count: int,
+    seed: int,
+    first: int = 0,
+    prefix: str = "control/",
 ) -> Iterator[Arm]:
     """Yield ``count`` random buckets of ``size`` rows of ``row_ids``, shape (n,).
 
-    They are numbered from ``first``: those of another number are other buckets.
+    They are called ``prefix`` and a number from ``first`` on. Those of another name are other
+    buckets; of one name, a smaller bucket is a part of the larger one.
     """
     for index in range(first, first + count):
-        name = f"control/{index}"
+        name = f"{prefix}{index}"
         yield _random_bucket(name, PoolKind.CONTROL, row_ids, size, seed)
 
 

@@ -24,7 +24,7 @@ class SecondLook:
 
 
 def second_look(
-    pools: Pools, chosen: Sequence[str], codes: NDArray[np.int8], controls: int
+    pools: Pools, chosen: Sequence[str], codes: NDArray[np.int8], controls: int, study: str = ""
 ) -> SecondLook:
     """Set chosen pools beside control arms that the first study did not have.
 
@@ -34,6 +34,8 @@ def second_look(
         codes: (n,), any column of the first study's assignments, by row id: it says which rows are
             kept out of every pool.
         controls: how many control arms to make.
+        study: whose own the control arms are: those of another study are other buckets, of whatever
+            size. By default they are the next after those of the first study.
 
     Raises:
         BadInput: an id that is not one of the first study's.
@@ -41,9 +43,10 @@ def second_look(
     by_id = {pool.id: pool for pool in pools.pools}
     if unknown := [name for name in chosen if name not in by_id]:
         raise BadInput(f"no pool {unknown[0]!r} among {', '.join(by_id)}")
-    used = sum(pool.kind is PoolKind.CONTROL for pool in pools.pools)
+    used = 0 if study else sum(pool.kind is PoolKind.CONTROL for pool in pools.pools)
+    prefix = f"control/{study}/" if study else "control/"
     eligible = np.flatnonzero(codes != EXCLUDED).astype(np.int64)
-    arms = list(control_arms(eligible, pools.size, controls, pools.seed, first=used))
+    arms = list(control_arms(eligible, pools.size, controls, pools.seed, used, prefix))
     assignments = {}
     for pool, own in arms:
         column = np.full(len(codes), EXCLUDED, dtype=np.int8)

@@ -43,6 +43,14 @@ class SearchReport:
     """The trained proposal of the greatest score."""
     confirmed: ConfirmationRow | None
     """Its second look; None where there was none, or it could not be judged."""
+    only_confirmed: bool = True
+    """Whether thresholds are handed on only if the second look calls the winner better."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether there are thresholds to hand on."""
+        better = self.confirmed is not None and self.confirmed.verdict == "better"
+        return self.winner.is_gain and (better or not self.only_confirmed)
 
     @property
     def summary(self) -> str:
@@ -54,11 +62,15 @@ class SearchReport:
             return f"{chosen}: not above keeping every row, so there are no thresholds"
         row = self.confirmed
         if row is None or math.isnan(row.confirmed):
-            return f"{chosen}; not confirmed: the trials of the second look failed"
-        return (
-            f"{chosen}; confirmed with fresh seeds and controls: {row.confirmed:+.3g} "
-            f"[{row.low:+.3g}, {row.high:+.3g}], {row.verdict}"
-        )
+            second = "not confirmed: the trials of the second look failed"
+        else:
+            word = "confirmed" if row.verdict == "better" else "not confirmed"
+            second = (
+                f"{word} with fresh seeds and controls: {row.confirmed:+.3g} "
+                f"[{row.low:+.3g}, {row.high:+.3g}], {row.verdict}"
+            )
+        refused = "" if self.accepted else ": there are no thresholds (only_confirmed)"
+        return f"{chosen}; {second}{refused}"
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as plain data."""
@@ -68,6 +80,8 @@ class SearchReport:
             "states": {str(state): states.count(state) for state in ProposalState},
             "best": self.winner.number,
             "confirmed": self._effect(),
+            "only_confirmed": self.only_confirmed,
+            "accepted": self.accepted,
             "proposals": [_to_json(item) for item in self.proposals],
         }
 

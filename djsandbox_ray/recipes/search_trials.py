@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from djsandbox_ray.analysis.yardstick import Yardstick
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.arms import Arm, pool_hash
+from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS
+from djsandbox_ray.pools.confirm import SecondLook, second_look
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT
 from djsandbox_ray.recipes.search import Proposal
 from djsandbox_ray.recipes.search_space import SearchSpace
@@ -66,6 +68,23 @@ def own_pools(first: Pools, pools: Sequence[Pool], path: str, size: int | None =
         eligible=first.eligible,
         seed=first.seed,
     )
+
+
+def confirmation_arms(first: Pools, arm: Arm, controls: int) -> SecondLook:
+    """Set the best proposal beside control arms of its size that no other study has.
+
+    What was searched was chosen by the controls of the first study and those of the confirmation.
+
+    Args:
+        first: pools of the first study.
+        arm: of the best proposal.
+        controls: how many; at least 8 where draws take the whole pool.
+    """
+    pool, codes = arm
+    if pool.size == first.draw_size:
+        controls = max(controls, WHOLE_BUCKET_CONTROLS)
+    same_size = replace(first, size=pool.size, pools=(pool, *first.pools))
+    return second_look(same_size, [pool.id], codes, controls, study="search")
 
 
 @dataclass(frozen=True)

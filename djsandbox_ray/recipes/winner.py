@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from djsandbox_ray.analysis.top_pool import simplest_of_best
 from djsandbox_ray.records import ConfirmationRow, Pool, PoolKind, RankingRow
 
 
@@ -30,9 +30,8 @@ def winner(
     """Return the pool to stand behind, or None where nothing is better than the controls.
 
     Among the combinations that were called better, and the single pools that were trained at their
-    size, it is the one with the fewest parts whose change is within one standard error of the
-    greatest: the one-standard-error rule (Breiman et al. 1984; Hastie, Tibshirani & Friedman, The
-    Elements of Statistical Learning, section 7.10). More operators must pay for themselves.
+    size, it is the simplest of the best; see
+    :func:`djsandbox_ray.analysis.top_pool.simplest_of_best`.
     If none was called better, it is the single pool with the greatest confirmed change among those
     confirmed to be better; without a confirmation, the best of those called better.
 
@@ -72,16 +71,9 @@ def _better(rows: Sequence[RankingRow], refused: Collection[str]) -> list[Rankin
 def _combined(
     rows: Sequence[RankingRow], pools: Collection[Pool], refused: Collection[str]
 ) -> Winner | None:
-    parts = {pool.id: pool.parts or (pool.id,) for pool in pools}
-    better = _better(rows, refused)
-    if not better:
+    parts = {pool.id: pool.parts or (pool.id,) for pool in pools if pool.id not in refused}
+    found = simplest_of_best(rows, parts)
+    if found is None:
         return None
-    best = max(better, key=lambda row: row.change)
-    # With one seed nothing is known of the noise: then the greatest change decides.
-    error = best.std / math.sqrt(best.seeds) if best.seeds > 1 else 0.0
-    near = [row for row in better if row.change >= best.change - error]
-    chosen = min(near, key=lambda row: (len(parts[row.pool]), -row.change))
-    why = f"greatest change of {len(better)} combinations called better"
-    if chosen is not best:
-        why = f"simplest within one standard error ({error:.3g}) of {best.pool}"
-    return Winner(chosen.pool, parts[chosen.pool], why)
+    row, why = found
+    return Winner(row.pool, parts[row.pool], why)

@@ -26,15 +26,22 @@ class InteractionRow:
     """main, interaction or shapley."""
     parts: str
     """The pools concerned, joined by " & "."""
+    order: int
+    """How many pools are concerned."""
     effect: float
     """In the unit of the ranking. main: mean over the other factors of adding this one;
-    interaction: what the parts do together beyond what they do apart; shapley: a pool's fair share
-    of the effect of all of them."""
+    interaction of two: what they do together beyond what they do apart; of more: beyond what the
+    effects of fewer of them add up to; shapley: a pool's fair share of the effect of all."""
     low: float
     high: float
     """Simultaneous interval over all rows."""
     verdict: str
-    """helps, hurts or undecided: whether the interval excludes 0."""
+    """undecided where the interval holds 0; else helps or hurts. Of three and more pools: more or
+    less, for they may help each other and still do less than their pairs let expect."""
+    contexts: int
+    """Sets of the other pools that the effect is averaged over: those that were trained."""
+    all_contexts: int
+    """All sets of the other pools, none of them included."""
 
 
 @dataclass(frozen=True)

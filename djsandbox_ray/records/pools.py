@@ -22,7 +22,8 @@ class Pool:
     """A set of rows, all pools of a run of one size. Its rows: ``assignments[column] == code``."""
 
     id: str
-    """``<statistic>/<bucket>``, ``control/<n>`` or ``self_test/<name>``."""
+    """``<statistic>/<bucket>``, ``control/<n>`` (of some studies ``control/<study>/<n>``) or
+    ``self_test/<name>``."""
     kind: PoolKind
     column: str
     """Column of ``assignments.parquet``."""

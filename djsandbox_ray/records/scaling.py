@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -18,12 +19,17 @@ class RepetitionRow:
     rows: int
     """Different rows among them."""
     effect: float
-    """Mean over seeds of the change against the controls of the single-operator stage, in the unit
-    of the ranking."""
+    """Mean over seeds of the score less that of ``random`` at the same factor and seed, in the unit
+    of the ranking: 0 for ``random`` itself, the baseline."""
     low: float
     high: float
-    """95 % interval over seeds."""
+    """95 % interval of the effect over seeds: of these rows, not of others of the same kind. NaN
+    for ``random``."""
     seeds: int
+    """Those in which both have a result."""
+    score: float = math.nan
+    """Mean over seeds of the change against the controls of the single-operator stage. These saw
+    another number of samples: it says nothing by itself, only beside the scores of other rows."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class DiversityRow:
     value: float
     low: float
     high: float
-    """95 % bootstrap interval over rows."""
+    """95 % jackknife interval over rows."""
     change: float
     """The pool's effect; NaN where it has none."""
 

@@ -54,6 +54,9 @@ class RankingRow:
     """The metric without which the verdict, better or worse, would not be the same."""
     stopped_at: int | None = None
     """Samples seen when the pool was given up early; such a pool has no verdict."""
+    error: float = math.nan
+    """Standard error of the change: which rows are in a bucket and the noise of the controls are in
+    it, unlike in ``std`` over seeds; NaN for self-tests and pools that were not judged."""
 
     @property
     def self_test_failed(self) -> bool:

@@ -42,7 +42,7 @@ class Curve:
 
 
 def repetition_chart(rows: Sequence[RepetitionRow], *, title: str, unit: Unit) -> bytes:
-    """Return the effect of every strategy against the samples seen, as a PNG.
+    """Return the effect of every strategy beside random rows, over the samples seen, as a PNG.
 
     Args:
         rows: in any order; those without an effect are left out and named below.
@@ -74,7 +74,7 @@ def repetition_figure(rows: Sequence[RepetitionRow], *, title: str, unit: Unit) 
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: ticks.get(round(x), f"{x:,.0f}")))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("samples seen, and how often the top pool's draw fits into them")
-    axes.set_ylabel(f"change against the controls ({unit})")
+    axes.set_ylabel(f"change against random rows ({unit})")
     _legend(axes)
     short = [row for row in rows if row.rows < row.samples and row.strategy != "repeat"]
     lost = [row for row in rows if not math.isfinite(row.effect)]

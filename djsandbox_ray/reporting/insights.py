@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from djsandbox_ray.analysis.rank_correlation import Association, rank_correlation
+from djsandbox_ray.analysis.rank_correlation import MIN_POINTS, rank_correlation
+from djsandbox_ray.analysis.strategies import BASELINE
 from djsandbox_ray.records import (
     ConfirmationRow,
     DiversityRow,
@@ -25,6 +26,7 @@ from djsandbox_ray.records import (
     SurrogateRow,
 )
 from djsandbox_ray.reporting.blocks import Chapter, Sentences
+from djsandbox_ray.reporting.interactions import beyond
 from djsandbox_ray.reporting.ranking import Unit
 
 _VERDICTS = ("better", "worse", "undecided", "stopped", "failed")
@@ -156,8 +158,7 @@ def _combinations(found: Findings) -> list[str]:
     for row in interactions:
         lines.append(
             f"Together, {row.parts} give {unit.text(row.effect)} {unit} "
-            f"{_bounds(row.low, row.high, unit)} beyond what they give apart: {row.verdict} "
-            "(interactions.csv)."
+            f"{_bounds(row.low, row.high, unit)} {beyond(row)}: {row.verdict} (interactions.csv)."
         )
     held = [row for row in found.surrogate if row.held_out and math.isfinite(row.measured)]
     if held:
@@ -183,17 +184,34 @@ def _orthogonality(found: Findings) -> list[str]:
 
 
 def _diversity(found: Findings) -> list[str]:
+    # Self-tests are no pools of anybody's, and the parts of one statistic depend on each other.
+    groups = {row.pool: row.statistic or row.pool for row in _pools(found.ranking)}
     lines = []
     for measure in dict.fromkeys(row.measure for row in found.diversity):
-        rows = [r for r in found.diversity if r.measure == measure and math.isfinite(r.change)]
-        result = rank_correlation([r.value for r in rows], [r.change for r in rows])
-        lines.append(_association(measure, result, len(rows)))
+        rows = [r for r in found.diversity if r.measure == measure and r.pool in groups]
+        judged = [r for r in rows if math.isfinite(r.change)]
+        known = [r for r in judged if math.isfinite(r.value)]
+        left_out = [
+            f"{count} without {what}"
+            for count, what in (
+                (len(rows) - len(judged), "an effect"),
+                (len(judged) - len(known), "a value"),
+            )
+            if count
+        ]
+        missing = f" Pools left out: {', '.join(left_out)}." if left_out else ""
+        lines.append(f"{measure}: {_association(known, groups)} (diversity.csv).{missing}")
     return lines or ["The diversity of pools was not measured."]
 
 
-def _association(measure: str, result: Association | None, pools: int) -> str:
+def _association(rows: Sequence[DiversityRow], groups: Mapping[str, str]) -> str:
+    own = [groups[row.pool] for row in rows]
+    over = f"{len(rows)} pools ({len(set(own))} independent: the parts of a statistic count once)"
+    if len(set(own)) < MIN_POINTS:
+        return f"{over} are too few to relate it to the effect; {MIN_POINTS} independent are needed"
+    result = rank_correlation([row.value for row in rows], [row.change for row in rows], own)
     if result is None:
-        return f"{measure}: {pools} pools with an effect are too few to relate the two."
+        return f"it, or the effect, is the same in all of {over}"
     if result.low > 0:
         word = "more varied pools did better"
     elif result.high < 0:
@@ -201,8 +219,8 @@ def _association(measure: str, result: Association | None, pools: int) -> str:
     else:
         word = "no relation to the effect beyond chance"
     return (
-        f"{measure}: Spearman's rho with the effect over {pools} pools is {result.rho:+.2f} "
-        f"[{result.low:+.2f}, {result.high:+.2f}]: {word} (diversity.csv)."
+        f"Spearman's rho with the effect over {over} is {result.rho:+.2f} "
+        f"[{result.low:+.2f}, {result.high:+.2f}]: {word}"
     )
 
 
@@ -215,9 +233,14 @@ def _repetition(found: Findings) -> list[str]:
         said = ", ".join(
             f"{name} {unit.text(row.effect)} {unit} {_bounds(row.low, row.high, unit)}"
             for name, row in at.items()
+            if name != BASELINE
         )
         samples = next(iter(at.values())).samples
-        lines.append(f"At {samples} samples seen (x{factor}): {said} (repetition.csv).")
+        if said:
+            lines.append(
+                f"At {samples} samples seen (x{factor}), against as many of random rows: {said} "
+                "(repetition.csv)."
+            )
     return lines
 
 
@@ -234,8 +257,8 @@ def _open(found: Findings) -> list[str]:
     widths = [row.high - row.change for row in _pools(found.ranking) if math.isfinite(row.high)]
     if widths:
         lines.append(
-            f"Effects below about {found.unit.size(float(np.median(widths)))} could not be seen: "
-            "that is how wide the intervals are to each side."
+            f"Intervals reach about {found.unit.size(float(np.median(widths)))} to each side: a "
+            "pool with just that effect is called better in half of all studies."
         )
     return lines or ["Everything was decided."]
 

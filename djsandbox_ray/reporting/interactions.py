@@ -43,29 +43,25 @@ def surrogate_section(rows: Sequence[SurrogateRow], unit: Unit) -> ReportTable:
 
 
 def interactions_notes(rows: Sequence[InteractionRow], unit: Unit) -> list[str]:
-    """Say which interactions are beyond noise, the strongest first, or that there is none."""
+    """Say which interactions are beyond noise, or that there is none: of two pools, then of more.
+
+    Only two pools are said to help or hurt each other, the strongest first. What more of them do is
+    set against what the effects of fewer add up to, which is another question.
+    """
     found = [row for row in rows if row.kind == INTERACTION]
-    if not found:
-        return []
-    best = strongest(found)
-    if best is None:
-        top = max(found, key=lambda row: abs(row.effect))
-        count = "The one interaction is" if len(found) == 1 else f"All {len(found)} are"
-        return [
-            f"No interaction is beyond noise. {count} undecided; the largest, {top.parts}: "
-            f"{_effect(top, unit)}."
-        ]
-    more, verb = ("more", "help") if best.verdict == "helps" else ("less", "hurt")
-    lines = [
-        f"The strongest interaction: {best.parts} {verb} each other. Together they do "
-        f"{unit.size(best.effect)} {more} than their effects apart add up to "
-        f"({_effect(best, unit)})."
-    ]
-    others = [row for row in found if row.verdict != "undecided" and row != best]
-    if others:
-        named = "; ".join(f"{row.parts} {_effect(row, unit)}" for row in others)
-        lines.append(f"Further interactions beyond noise: {named}.")
-    return lines
+    pairs = [row for row in found if row.order == 2]
+    return [*_of_pairs(pairs, unit), *_of_more([row for row in found if row.order > 2], unit)]
+
+
+def beyond(row: InteractionRow) -> str:
+    """Say what an interaction is measured against, and over which sets of the other pools."""
+    if row.order == 2:
+        than = "what they give apart"
+    elif row.order == 3:
+        than = "what their single and pairwise effects add up to"
+    else:
+        than = "what the effects of fewer of them add up to"
+    return f"beyond {than}{_averaged(row)}"
 
 
 def surrogate_notes(rows: Sequence[SurrogateRow]) -> list[str]:
@@ -81,6 +77,50 @@ def surrogate_notes(rows: Sequence[SurrogateRow]) -> list[str]:
     if missed:
         lines.append(f"Not as predicted: {', '.join(missed)}.")
     return lines
+
+
+def _of_pairs(pairs: Sequence[InteractionRow], unit: Unit) -> list[str]:
+    if not pairs:
+        return []
+    best = strongest(pairs)
+    if best is None:
+        top = max(pairs, key=lambda row: abs(row.effect))
+        count = "The one that was tested is" if len(pairs) == 1 else f"All {len(pairs)} are"
+        return [
+            f"No interaction of two pools is beyond noise. {count} undecided; the largest, "
+            f"{top.parts}: {_effect(top, unit)}."
+        ]
+    more, verb = ("more", "help") if best.verdict == "helps" else ("less", "hurt")
+    lines = [
+        f"The strongest interaction of two pools: {best.parts} {verb} each other. Together they do "
+        f"{unit.size(best.effect)} {more} than their effects apart add up to{_averaged(best)} "
+        f"({_effect(best, unit)})."
+    ]
+    others = [row for row in pairs if row.verdict != "undecided" and row != best]
+    if others:
+        named = "; ".join(f"{row.parts} {_effect(row, unit)}" for row in others)
+        lines.append(f"Further interactions of two pools beyond noise: {named}.")
+    return lines
+
+
+def _of_more(rows: Sequence[InteractionRow], unit: Unit) -> list[str]:
+    decided = [row for row in rows if row.verdict != "undecided"]
+    if rows and not decided:
+        return ["No interaction of three or more pools is beyond noise."]
+    return [f"Together, {row.parts}: {_effect(row, unit)} {beyond(row)}." for row in decided]
+
+
+def _averaged(row: InteractionRow) -> str:
+    """Say over which sets of the other pools an effect is averaged; nothing without others."""
+    if row.all_contexts == 1:
+        return ""
+    others = "pool" if row.all_contexts == 2 else "pools"
+    if row.contexts == row.all_contexts:
+        return f", averaged over the other {others} being in or not"
+    return (
+        f", over {row.contexts} of the {row.all_contexts} ways in which the other {others} can be "
+        "in or not"
+    )
 
 
 def _fate(row: SurrogateRow) -> str:

@@ -20,7 +20,7 @@ def repetition_chapter(
         "factor",
         "samples seen",
         "different rows",
-        f"effect {unit}",
+        f"against random rows {unit}",
         "interval",
         "seeds",
     ]

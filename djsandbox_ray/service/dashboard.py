@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from http.client import HTTPException
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
 from ray.job_submission import JobSubmissionClient
@@ -45,12 +46,27 @@ def find_address(given: str | None) -> str:
         return DEFAULT_ADDRESS
     if "://" not in address and where != "RAY_ADDRESS":
         address = f"http://{address}"
-    if not address.startswith(("http://", "https://")) or not urlsplit(address).hostname:
+    parts = _split(address)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(
             f"{where}: {without_secrets(address)!r} is not the address of a Ray dashboard, which "
             "takes the jobs: give --address http://HEAD:8265"
         )
+    if parts.username is not None:
+        raise BadInput(
+            f"{where}: {without_secrets(address)!r}: Ray knows no users and passwords; its token "
+            "comes from the environment: RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..."
+        )
     return address.rstrip("/")
+
+
+def _split(address: str) -> SplitResult | None:
+    """Return the parts of an address, its port a number; None if it has no such parts."""
+    try:
+        parts = urlsplit(address)
+        return parts if parts.port != 0 else None
+    except ValueError:
+        return None
 
 
 def connect_dashboard(address: str) -> JobSubmissionClient:
@@ -65,9 +81,11 @@ def connect_dashboard(address: str) -> JobSubmissionClient:
             pass
     except HTTPError:
         pass  # it answers; Ray's own client, which brings the token, says what is wrong
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
+        # What no HTTP server says may be anything: nothing for a terminal.
+        why = repr(error) if isinstance(error, HTTPException) else str(error)
         raise BadInput(
-            f"no Ray dashboard answers at {shown}: {error}; is the cluster up, and is this the "
+            f"no Ray dashboard answers at {shown}: {why}; is the cluster up, and is this the "
             "address of its head, port 8265 unless it says otherwise?"
         ) from None
     for name in _TALKATIVE:

@@ -9,13 +9,10 @@ from collections.abc import Callable
 from aiohttp import ClientError
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.service.jobs import Job, Jobs
+from djsandbox_ray.service.jobs import ATTEMPTS, PAUSE, Job, Jobs
 
-_PAUSE = 1.0
 _WAITING = 60.0
 """Seconds between two lines on a job that has not started."""
-_ATTEMPTS = 30
-"""How often in a row a connection that broke is tried again."""
 
 
 def follow(jobs: Jobs, job: Job, write: Callable[[str], None]) -> Job:
@@ -54,12 +51,12 @@ def follow(jobs: Jobs, job: Job, write: Callable[[str], None]) -> Job:
                 write(f"the rest of the log cannot be read: {error}\n")
                 return job
             failed += 1
-            if failed >= _ATTEMPTS:
+            if failed >= ATTEMPTS:
                 raise SandboxError(
                     f"the log of {job.id} cannot be read from {jobs.shown} any more: {error}; the "
                     "job itself may go on"
                 ) from error
-        time.sleep(_PAUSE)
+        time.sleep(PAUSE)
 
 
 def read_log(jobs: Jobs, job: Job) -> str:
@@ -81,6 +78,6 @@ def _started(jobs: Jobs, job: Job, write: Callable[[str], None]) -> Job:
         if time.monotonic() - said >= _WAITING:
             said = time.monotonic()
             write(f"{job.id} waits to be started: {job.reason}\n")
-        time.sleep(_PAUSE)
+        time.sleep(PAUSE)
         job = jobs.look(job)
     return job

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -15,7 +16,13 @@ from djsandbox_ray.service.dashboard import connect_dashboard
 
 FAILED = 1
 """The exit code of a job that did not come to its end and does not say why."""
+PAUSE = 1.0
+"""Seconds between two looks."""
+ATTEMPTS = 30
+"""How often in a row a connection that broke is tried again."""
 _LISTED = 20
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,13 @@ class Jobs:
         self.client: JobSubmissionClient = connect_dashboard(address)
 
     def all(self) -> list[Job]:
-        """Return all, the newest first."""
-        ours = [Job.of(item) for item in self.client.list_jobs() if _is_ours(item)]
+        """Return all, the newest first.
+
+        Raises:
+            SandboxError: the dashboard went away and did not come back; as for all methods here.
+        """
+        known = self._asked(self.client.list_jobs)
+        ours = [Job.of(item) for item in known if _is_ours(item)]
         return sorted(ours, key=lambda job: job.started or 0, reverse=True)
 
     def get(self, key: str) -> Job:
@@ -126,7 +138,7 @@ class Jobs:
 
     def look(self, job: Job) -> Job:
         """Return how a job stands now."""
-        return Job.of(self.client.get_job_info(job.id))
+        return Job.of(self._asked(lambda: self.client.get_job_info(job.id)))
 
     def running(self, run: str, storage: str) -> Job | None:
         """Return the job that runs, or is about to run, a run of that name in that storage."""
@@ -143,7 +155,7 @@ class Jobs:
         Raises:
             SandboxError: it is not over after that time.
         """
-        self.client.stop_job(job.id)
+        self._asked(lambda: self.client.stop_job(job.id))
         deadline = time.monotonic() + patience
         while not (job := self.look(job)).over:
             if time.monotonic() > deadline:
@@ -155,6 +167,21 @@ class Jobs:
     def shown(self) -> str:
         """The address as it may be printed."""
         return without_secrets(self.address)
+
+    def _asked(self, call: Callable[[], T]) -> T:
+        """Return the dashboard's answer to what may be asked twice."""
+        failed = 0
+        while True:
+            try:
+                return call()
+            except (OSError, RuntimeError) as error:
+                failed += 1
+                if failed >= ATTEMPTS:
+                    raise SandboxError(
+                        f"the dashboard at {self.shown} does not answer any more: {error}; its "
+                        "jobs may go on"
+                    ) from error
+            time.sleep(PAUSE)
 
 
 def _is_ours(details: JobDetails) -> bool:

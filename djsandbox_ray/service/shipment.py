@@ -19,12 +19,12 @@ import yaml
 
 import djsandbox_ray
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.outside.snapshot import is_left_out
 
 LIMIT = 50 * 2**20
 """Bytes. Every node that works for the job gets all of it; data belong into the storage."""
 
 _PACKAGE = Path(djsandbox_ray.__file__).resolve().parent
-_NEVER = frozenset({"__pycache__", "node_modules", "site-packages"})
 _LARGEST = 3
 
 
@@ -73,7 +73,7 @@ def pack(
     for name, source in sources.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        shutil.copy(source, target)  # what can be executed here can be there
     kept = _place(config)
     (folder / kept).parent.mkdir(parents=True, exist_ok=True)
     (folder / kept).write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
@@ -95,7 +95,7 @@ def _modules() -> list[str]:
         if not (path := Path(file).resolve()).is_relative_to(here):
             continue
         parts = path.relative_to(here).parts
-        if not _is_left_out(parts) and not path.is_relative_to(_PACKAGE):
+        if not any(map(is_left_out, parts)) and not path.is_relative_to(_PACKAGE):
             found.add(parts[0])
     return sorted(found)
 
@@ -103,14 +103,10 @@ def _modules() -> list[str]:
 def _files(folder: Path) -> Iterator[Path]:
     """Yield the files of a folder that may be shipped: nothing hidden, nothing compiled."""
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_left_out([name]))
+        folders[:] = sorted(name for name in folders if not is_left_out(name))
         for name in sorted(names):
-            if not name.endswith((".pyc", ".part")) and not _is_left_out([name]):
+            if not is_left_out(name):
                 yield Path(root) / name
-
-
-def _is_left_out(parts: Sequence[str]) -> bool:
-    return any(part in _NEVER or part.startswith(".") for part in parts)
 
 
 def _check_size(sources: dict[str, Path], limit: int) -> None:

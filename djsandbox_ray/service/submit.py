@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import secrets
 import shlex
 import tempfile
@@ -13,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.config import RunConfig, checked, read_document
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.service.jobs import Job, Jobs
 from djsandbox_ray.service.named import named_files
 from djsandbox_ray.service.shipment import Shipment, pack
+from djsandbox_ray.service.typed import shown
 from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import TRACKERS
+from djsandbox_ray.tracking import TRACKERS, MlflowConfig
+from djsandbox_ray.tracking.mlflow_index import user
 from djsandbox_ray.workflows.state import git_commit
 from djsandbox_ray.workflows.workflow import configured_workflow
 
@@ -69,8 +70,7 @@ def prepare(path: str, overrides: Sequence[str] = (), storage: str | None = None
         wrong += _lines(check)
     if not wrong:
         try:
-            kind = TRACKERS.get(config.tracking.type)
-            tracking = kind(config.tracking, Storage(config.storage)).ui_command or ""
+            tracking = _tracking(config)
         except BadInput as error:
             wrong.append(str(error))
     if wrong:
@@ -109,20 +109,37 @@ def submit_run(
     with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
         shipment = pack(Path(folder), submission.document, submission.path, submission.named)
         say(f"shipping {shipment}")
-        key = jobs.client.submit_job(
-            entrypoint=_entrypoint(shipment, over_budget),
-            submission_id=_new_id(name),
-            runtime_env={"working_dir": folder, "env_vars": _variables()},
-            metadata={
-                "run": name,
-                "config": content_id("config", submission.document),
-                "user": getpass.getuser(),
-                "storage": storage,
-                "tracking": submission.tracking,
-                "command": without_secrets(shlex.join(command)),
-            },
-        )
+        metadata = {
+            "run": name,
+            "config": content_id("config", submission.document),
+            "user": user(),
+            "storage": storage,
+            "tracking": submission.tracking,
+            "command": shown(command),
+        }
+        try:
+            key = jobs.client.submit_job(
+                entrypoint=_entrypoint(shipment, over_budget),
+                submission_id=_new_id(name),
+                runtime_env={"working_dir": folder, "env_vars": _variables()},
+                metadata=metadata,
+            )
+        except (OSError, RuntimeError) as error:
+            raise SandboxError(f"{jobs.shown} did not take the run: {error}") from error
     return jobs.get(key)
+
+
+def _tracking(config: RunConfig) -> str:
+    """Say where or how the tracker is seen; without an address the nodes know it, not this desk.
+
+    Raises:
+        BadInput: the tracker cannot be.
+    """
+    settings, storage = config.tracking, Storage(config.storage)
+    if isinstance(settings, MlflowConfig) and settings.uri is None:
+        otherwise = ", or else mlflow.db in the storage" if storage.is_local else ""
+        return f"as MLFLOW_TRACKING_URI of the nodes says{otherwise}"
+    return TRACKERS.get(settings.type)(settings, storage).ui_command or ""
 
 
 def _entrypoint(shipment: Shipment, over_budget: bool) -> str:
@@ -135,6 +152,7 @@ def _variables() -> dict[str, str]:
     commit = git_commit()
     return {
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
+        "DJSANDBOX_USER": user(),
         **({"DJSANDBOX_GIT_COMMIT": commit} if commit else {}),
     }
 

@@ -35,6 +35,8 @@ class RunEntry(_Entry):
     key: str
     origin: str = ""
     """Random, drawn when the journal was begun; none in journals of older versions."""
+    address: str = ""
+    """Where its tracker was when it was last started; empty in journals of older versions."""
     params: Mapping[str, str]
     tags: Mapping[str, str]
     datasets: tuple[DatasetInput, ...] = ()
@@ -70,13 +72,14 @@ class Journal:
         self.run = run
 
     @classmethod
-    def begin(cls, storage: Storage, run_folder: str, info: RunInfo) -> Journal:
+    def begin(cls, storage: Storage, run_folder: str, info: RunInfo, address: str = "") -> Journal:
         """Begin the journal of a run, or go on with the one that is there."""
         folder = f"{run_folder}/tracking/{content_id('journal', info.key)}"
         run = RunEntry(
             name=info.name,
             key=info.key,
             origin=uuid.uuid4().hex[:12],
+            address=address,
             params=info.params,
             tags=info.tags,
         )

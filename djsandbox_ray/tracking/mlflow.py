@@ -74,6 +74,7 @@ class MlflowTracker(Tracker):
                 f"name a server (http://host:5000) or a database here or by {_URI}, or track "
                 "nothing: tracking: {type: none}"
             )
+        self._named = named
         self._uri = named or f"sqlite:///{storage.uri('mlflow.db')}"
         if self._uri.startswith("postgresql://"):  # SQLAlchemy 2.1 would take it for psycopg 3's
             self._uri = self._uri.replace("postgresql:", "postgresql+psycopg2:", 1)
@@ -90,6 +91,11 @@ class MlflowTracker(Tracker):
         if self._has_server:
             return uri
         return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+
+    @property
+    def address(self) -> str:
+        """The server or database that is named, or the file in the storage, wherever that lies."""
+        return without_secrets(self._named) if self._named else "mlflow.db in the storage"
 
     def start(self, run: RunInfo) -> None:
         """Begin, or take up again, the parent run with the key ``run.key``.

@@ -179,8 +179,9 @@ class MlflowIndex:
 
 
 def user() -> str:
-    """Name who runs this, as MLflow does: by its own variable, or else as the system does."""
+    """Name who runs this: by MLflow's own variable, as who submitted it, or as the system does."""
+    named = os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("DJSANDBOX_USER")
     try:
-        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+        return named or getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container's user often has no name
         return "unknown"

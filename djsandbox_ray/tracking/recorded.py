@@ -31,10 +31,15 @@ class Recorded(Tracker):
         """That of the tracker."""
         return self._tracker.ui_command
 
+    @property
+    def address(self) -> str:
+        """That of the tracker."""
+        return self._tracker.address
+
     def start(self, run: RunInfo) -> None:
         """Begin the journal of a run, or go on with it."""
         shown = replace(run, params=masked(run.params), tags=masked(run.tags))
-        self._kept = Journal.begin(self.storage, self._folder, shown)
+        self._kept = Journal.begin(self.storage, self._folder, shown, self.address)
         self._tracker.start(replace(shown, key=self._kept.key))
 
     def dataset(self, dataset: DatasetInput) -> None:

@@ -60,6 +60,11 @@ class Tracker(ABC):
         """What a user types, or the address to open, to see what was tracked."""
         return None
 
+    @property
+    def address(self) -> str:
+        """Where it sends things, without secrets; empty where that does not matter."""
+        return ""
+
     def start(self, run: RunInfo) -> None:  # noqa: B027 - optional
         """Begin, or take up again, the run with the key ``run.key``."""
 

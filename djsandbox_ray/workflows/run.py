@@ -78,6 +78,8 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
         storage = open_context(config, progress).storage
         refuse_if_running(storage, first.run)  # before a cluster is started for nothing
         connect(config.cluster.address, config.cluster.cpus)
+        # Again, as now the cluster's drivers are known, and before the run's log is written to.
+        refuse_if_running(storage, first.run)
         with stoppable(), observed(storage, first.run):
             done = _run_noted(config, progress, RunState(storage, first))
     print_results(console, config, done.context, done.outputs, done.unsent)

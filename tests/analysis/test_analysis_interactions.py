@@ -127,6 +127,34 @@ def test_an_interaction_that_hurts():
     assert strongest([row for row in rows if row.kind == "main"]) is None
 
 
+def test_pools_that_help_each_other_less_and_less_are_not_said_to_hurt_each_other():
+    by_order = {1: 1.0, 2: 4.0, 3: 6.0}
+    rows = factorial(exact({group: by_order[len(group)] for group in groups()}), FACTORS).rows
+    (all_three,) = [row for row in rows if row.order == 3]
+    assert all_three.effect == pytest.approx(6 - 3 * 4 + 3 * 1)
+    assert all_three.verdict == "less"
+    best = strongest(rows)
+    assert best is not None
+    assert (best.order, best.verdict, best.effect) == (2, "helps", pytest.approx(0.5))
+    assert strongest([all_three]) is None
+
+
+def test_rows_say_how_many_pools_they_are_about_and_over_what_they_average():
+    rows = by_name(factorial(exact(MASKED), FACTORS))
+    assert {(r.order, r.contexts, r.all_contexts) for r in rows.values() if r.kind == "main"} == {
+        (1, 4, 4)
+    }
+    pair, all_three = rows["interaction a & b"], rows["interaction a & b & c"]
+    assert (pair.order, pair.contexts, pair.all_contexts) == (2, 2, 2)
+    assert (all_three.order, all_three.contexts, all_three.all_contexts) == (3, 1, 1)
+    rest = {group: value for group, value in MASKED.items() if len(group) < 3}
+    pair = by_name(factorial(exact(rest), FACTORS))["interaction a & b"]
+    assert (pair.contexts, pair.all_contexts) == (1, 2)
+    # A pool may have the separator in its name.
+    odd = factorial(exact({frozenset(["a & b"]): 1.0}), ["a & b"])
+    assert [row.order for row in odd.rows] == [1, 1]
+
+
 def test_two_pools():
     truth = {combination("a"): 1.0, combination("b"): 2.0, combination("ab"): 7.0}
     found = factorial(exact(truth), "ab")
@@ -257,7 +285,8 @@ def test_csv_round_trip():
     rows = list(factorial(exact(MASKED), FACTORS).rows)
     rows[0] = replace(rows[0], low=-math.inf)
     text = write_interactions(rows)
-    assert text.splitlines()[0] == "kind,parts,effect,low,high,verdict"
+    header = "kind,parts,order,effect,low,high,verdict,contexts,all_contexts"
+    assert text.splitlines()[0] == header
     assert read_interactions(text) == rows
     with pytest.raises(BadInput, match="table of interactions, line 2, column 'effect'"):
-        read_interactions("kind,parts,effect,low,high,verdict\nmain,a,x,0,0,helps\n")
+        read_interactions(f"{header}\nmain,a,1,x,0,0,helps,1,1\n")

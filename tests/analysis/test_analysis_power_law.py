@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from djsandbox_ray.analysis.compute_scaling import CONTROLS, compute_scaling
+from djsandbox_ray.analysis.compute_scaling import (
+    CONTROLS,
+    Draws,
+    compute_scaling,
+    scaling_sentences,
+)
 from djsandbox_ray.analysis.curve_fit import NoLaw
 from djsandbox_ray.analysis.power_law import PowerLaw, crossings, fit_power_law, predict
 from djsandbox_ray.analysis.seed_bootstrap import SeedMeans, estimate
@@ -87,6 +92,7 @@ def test_one_seed_gives_a_law_without_intervals():
     assert any("one seed" in caveat for caveat in found.caveats)
     assert found.prediction.difference.value == pytest.approx(0.1, abs=2e-3)
     assert found.prediction.difference.low is None
+    assert "no interval: one seed" in found.sentences()[0]
 
 
 @pytest.mark.parametrize("compute", [FIVE[::-1], FIVE * 0, FIVE[:3]])
@@ -135,6 +141,8 @@ def test_laws_that_cross():
     (found,) = crossings(first, second, FIVE[-1] * 100)
     assert found.compute == pytest.approx(FIVE[0] * 9, rel=0.05)
     assert found.measured
+    assert not found.better
+    assert crossings(second, first, FIVE[-1] * 100)[0].better
     assert not crossings(first, second, FIVE[0] * 2)
     assert not crossings(first, first, FIVE[-1])
     assert predict(first, second, FIVE[0] * 9).difference.value == pytest.approx(0, abs=5e-3)
@@ -142,14 +150,79 @@ def test_laws_that_cross():
 
 def test_caveats_and_json():
     cells = noisy(curve(THREE, 0), 1e-4), noisy(curve(THREE, 0, 0.5), 1e-4)
-    found = compute_scaling("a", THREE, *cells, 50 * THREE[-1])
+    draws = Draws(rows=742, full=160_000)
+    found = compute_scaling("a", THREE, *cells, 50 * THREE[-1], draws)
     text = " ".join(found.caveats)
+    assert "the same 742 rows of a draw, which the longest sees 4.31 times" in text
+    assert "the full run 216 times" in text
+    assert "none of which chose the pool" in text
     assert "taken for 0" in text
     assert "50 times the largest training" in text
     plain = found.to_json()
     assert plain["laws"]["a"]["law"]["floor_fixed_at_0"]
+    assert plain["laws"]["a"]["law"]["floor"] == {"value": 0.0, "low": None, "high": None}
     assert plain["extrapolation"] == pytest.approx(50)
+    fresh = compute_scaling("a", THREE, *cells, 50 * THREE[-1], Draws(200_000, 160_000))
+    assert "rows of a draw" not in " ".join(fresh.caveats)
     assert "50 times" in found.sentences()[0]
+
+
+def test_three_budgets_predict_without_an_interval():
+    """With the floor taken for 0, intervals over seeds held the truth in 1 of 120 such studies."""
+    cells = noisy(curve(THREE, 0.30, 0.35, 0.7), 0.001), noisy(curve(THREE, 0.35, 0.4, 0.5), 0.001)
+    found = compute_scaling("a/high", THREE, *cells, 10 * THREE[-1])
+    for known in (found.prediction.top, found.prediction.difference, found.prediction.relative):
+        assert known.value > 0
+        assert (known.low, known.high) == (None, None)
+    (said,) = found.sentences()
+    assert said.startswith("a/high: at the full run, 10 times the largest training, its error is")
+    assert "smaller than that of the controls (no interval: three budgets" in said
+
+
+@pytest.mark.parametrize("sd", [0.001, 0.004])
+def test_four_budgets_hold_the_difference_of_laws_with_floors(sd):
+    four = 1e12 * np.array([0.125, 0.25, 0.5, 1.0])
+    target, studies, hits = 10 * four[-1], 40, 0
+    laws = [(0.30, 0.35, 0.7), (0.35, 0.4, 0.5)]
+    at = np.append(four, target)
+    truth = curve(at, *laws[1])[-1] - curve(at, *laws[0])[-1]
+    for study in range(studies):
+        rng = np.random.default_rng(study)
+        cells = [curve(four, *law)[:, None] + rng.normal(0, sd, (4, 3)) for law in laws]
+        found = compute_scaling("a", four, *cells, target).prediction.difference
+        hits += found.low <= truth <= found.high
+    # Three standard deviations below 95 %.
+    assert hits >= 0.846 * studies
+
+
+def test_a_loss_and_a_crossing_are_said_in_words():
+    rng = np.random.default_rng(0)
+    top = curve(FIVE, 0.3, 0.2)[:, None] + rng.normal(0, 1e-4, (5, 3))
+    controls = curve(FIVE, 0.2, 0.5)[:, None] + rng.normal(0, 1e-4, (5, 3))
+    found = compute_scaling("a/high", FIVE, top, controls, 4 * FIVE[-1])
+    predicted, crossing = found.sentences()
+    assert "larger than that of the controls (95 % interval from 0.0" in predicted
+    assert "smaller" not in predicted
+    assert crossing.startswith("a/high: the laws cross at 0.5")
+    assert "(among the trainings): beyond it, its error is the larger one" in crossing
+    # Seen from the other side, and where it is extrapolated to.
+    other = compute_scaling("b", FIVE[:4] / 4, controls[:4], top[:4], 40 * FIVE[-1])
+    assert other.crossings[0].measured == ("among" in other.sentences()[1])
+    assert "the smaller one" in other.sentences()[1]
+    same = compute_scaling("a", FIVE, top, top + rng.normal(0, 1e-4, (5, 3)), 4 * FIVE[-1])
+    assert ": undecided)" in same.sentences()[0]
+
+
+def test_caveats_are_among_the_sentences_and_shared_ones_once():
+    cells = noisy(curve(THREE, 0), 1e-4), noisy(curve(THREE, 0, 0.5), 1e-4)
+    far = compute_scaling("a", THREE, *cells, 50 * THREE[-1])
+    near = compute_scaling("a", THREE, *cells, 2 * THREE[-1])
+    told = scaling_sentences({"small": far, "large": near})
+    assert sum("taken for 0" in line for line in told) == 1
+    assert any(line.startswith("caveat: three budgets") for line in told)
+    assert any(line.startswith("small: caveat: the full run is 50 times") for line in told)
+    assert not any(line.startswith("large: caveat") for line in told)
+    assert [line.split(":")[0] for line in told[:2]] == ["small", "large"]
 
 
 def test_a_lost_budget_is_said_and_two_are_too_few():

@@ -8,6 +8,7 @@ import pytest
 
 from djsandbox_ray.analysis import rank, read_csv, verdicts, write_csv
 from djsandbox_ray.analysis.ranking import control_scores
+from djsandbox_ray.analysis.shrinkage import standard_error
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.records import Pool, PoolKind, RungReport, TrialRecord, TrialSpec, TrialState
 
@@ -400,6 +401,18 @@ def test_controls_that_the_aggregate_cannot_divide_by(trials, aggregate, value):
         assert ranked(trials, aggregate, metrics=["accuracy"])
 
 
+def test_every_judged_pool_has_the_standard_error_of_its_arm(trials):
+    fail(trials, "length/low", [7])
+    rows = {row.pool: row for row in ranked(trials, draw_share=0.5, bucket_share=0.25)}
+    controls = control_scores(
+        POOLS, trials.values(), seeds=SEEDS, metrics=None, aggregate="mean_relative"
+    )
+    error = standard_error(controls, 0.5, 0.25)
+    assert rows["length/high"].error == pytest.approx(error)
+    # One seed less of three.
+    assert rows["length/low"].error == pytest.approx(error * math.sqrt(3 / 2))
+
+
 def as_text(rows):
     """Rows with NaN in them, comparable."""
     return [repr(dataclasses.asdict(row)) for row in rows]
@@ -415,7 +428,7 @@ def test_csv_round_trip(trials):
     text = write_csv(rows)
     assert text.splitlines()[0] == (
         "rank,pool,kind,statistic,bucket,change,std,low,high,p,q,verdict,seeds,failed,expected,"
-        "shrunken,carried_by,stopped_at,metric:accuracy,metric:recall"
+        "shrunken,carried_by,stopped_at,error,metric:accuracy,metric:recall"
     )
     assert as_text(read_csv(text)) == as_text(rows)
     assert write_csv(read_csv(text)) == text
@@ -428,14 +441,14 @@ def test_csv_round_trip(trials):
         ("", "not a ranking"),
         ("a,b\n1,2\n", "not a ranking"),
         ("{header},recall\n", "not a ranking"),
-        ("{header}\n1,x\n", "line 2: 2 cells; 18 are needed"),
+        ("{header}\n1,x\n", "line 2: 2 cells; 19 are needed"),
         ("{header}\nfirst,{rest}\n", "line 2, column 'rank'"),
-        ("{header}\n1,{rest}half\n", "line 2, column 'stopped_at'"),
-        ("{header},metric:m\n1,{rest},high\n", "line 2, column 'metric:m'"),
+        ("{header}\n1,{rest}half\n", "line 2, column 'error'"),
+        ("{header},metric:m\n1,{rest}nan,high\n", "line 2, column 'metric:m'"),
     ],
 )
 def test_csv_that_cannot_be_read(text, message):
     header = write_csv([]).strip()
-    rest = "a/low,bucket,a,low,0.1,0.1,0.0,0.2,0.01,0.02,better,3,0,,0.08,,"
+    rest = "a/low,bucket,a,low,0.1,0.1,0.0,0.2,0.01,0.02,better,3,0,,0.08,,,"
     with pytest.raises(BadInput, match=message):
         read_csv(text.format(header=header, rest=rest))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from s3_server import S3Server, s3_here
 
+from djsandbox_ray.dataset.ingest import placed
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.errors import BadInput
@@ -73,3 +74,67 @@ def test_what_is_not_in_a_bucket_is_bad_input(
     for path in (f"{s3.url}/none", f"{s3.url}/none/*.parquet", "s3://no-such-bucket/a.parquet"):
         with pytest.raises(BadInput, match=_ABSENT):
             open_source("parquet", path=path).shards()
+
+
+def _writer(storage: Storage, staged: str, meanwhile: Callable[[], Any]) -> Callable[[str], None]:
+    """Return what builds a table of two files while something else happens."""
+
+    def build(uri: str) -> None:
+        assert uri == storage.uri(staged)
+        for name in ("data/one", "data/two"):
+            storage.write_bytes(f"{staged}/{name}", staged.encode())
+        meanwhile()
+
+    return build
+
+
+def _put(storage: Storage, run: str, meanwhile: Callable[[], Any] = lambda: None) -> str:
+    """Ingest as one run does: the table, then the marker that names it."""
+    table = placed(storage, run, "datasets/one", _writer(storage, run, meanwhile))
+    storage.write_json("datasets/one/dataset.json", {"table": table})
+    return table
+
+
+def test_runs_that_ingest_the_same_at_once_leave_each_other_whole(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(f"{s3.url}/at-once")
+    # The first is through while the second still builds its own.
+    tables: list[str] = []
+    tables.append(_put(storage, "slow", lambda: tables.append(_put(storage, "fast"))))
+    assert tables[0] == tables[1]
+    assert storage.read_bytes(f"{tables[0]}/data/two") == b"fast"
+    assert storage.read_json("datasets/one/dataset.json") == {"table": tables[0]}
+    # The first is through when the second begins to copy.
+    storage.remove("datasets")
+    tables.clear()
+    move, moved = Storage.move, []
+
+    def interrupted(self: Storage, source: str, target: str) -> None:
+        if source == "slow":
+            tables.append(_put(storage, "fast"))
+        move(self, source, target)
+        moved.append(target)
+
+    monkeypatch.setattr(Storage, "move", interrupted)
+    tables.append(_put(storage, "slow"))
+    assert tables == [moved[0]] * 2
+    assert {one.split("/")[0] for one in storage.stamps("datasets/one")} == {
+        "dataset.json",
+        tables[0].rsplit("/", 1)[1],
+    }
+    assert storage.read_bytes(f"{tables[0]}/data/one") == b"fast"
+
+
+def test_a_dataset_of_a_former_version_is_read_where_it_lies(s3: S3Server) -> None:
+    storage = Storage(f"{s3.url}/former")
+    table = "datasets/one/samples.lance"
+    storage.write_json("datasets/one/dataset.json", {"table": table})
+    assert placed(storage, "staged", "datasets/one", lambda uri: pytest.fail("built")) == table
+
+
+def test_what_killed_runs_left_on_a_disk_gives_way(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write_bytes("datasets/one/samples.lance/data/old", b"")
+    assert _put(storage, "staged") == "datasets/one/samples.lance"
+    assert sorted(storage.stamps("datasets/one/samples.lance")) == ["data/one", "data/two"]

@@ -76,6 +76,27 @@ def test_images_have_versions_and_mounts_are_there() -> None:
             assert source in volumes if there is None else there, mount
 
 
+def _bytes(size: str) -> int:
+    return int(size.removesuffix("g")) * 2**30
+
+
+@pytest.mark.parametrize("left_out", ["nothing", "WORKER_"])
+def test_the_object_store_fits_into_shared_memory(left_out: str) -> None:
+    given = {name: value for name, value in GIVEN.items() if not name.startswith(left_out)}
+    services = compose(given)["services"].values()
+    nodes = [item for item in services if item.get("command", [])[:2] == ["ray", "start"]]
+    assert len(nodes) == 3
+    for item in nodes:
+        (store,) = re.findall(r"--object-store-memory=(\d+)", " ".join(item["command"]))
+        assert 0.8 < int(store) / _bytes(item["shm_size"]) < 0.95
+
+
+def test_what_nodes_keep_lies_in_rays_folder() -> None:
+    kept = re.findall(r"DJSANDBOX_\w+: (\S+)", PATH.read_text())
+    assert len(kept) == 2
+    assert all(folder.startswith("/tmp/ray/") for folder in kept)
+
+
 def test_variables_are_filled_in_as_compose_does() -> None:
     text = "${A}/${B:-b}/${C:?must be}"
     assert filled_in(text, {"A": "1", "B": "", "C": "3"}) == "1/b/3"

@@ -21,8 +21,9 @@ import psycopg2
 import pytest
 import s3fs
 from compose_file import PATH, Service
-from compose_host import PATIENCE, Host, free_port
+from compose_host import PATIENCE, Host
 from mlflow_server import client
+from ports import free_port
 from postgres_server import postgres_server
 from psycopg2 import sql
 from s3_server import S3Server, s3_server

@@ -14,8 +14,10 @@ from kuberay_schema import RayCluster, RayJob
 from pydantic import BaseModel, ValidationError
 from typer.testing import CliRunner
 
+from djsandbox_ray import cache
 from djsandbox_ray.cli import app
 from djsandbox_ray.config import load_config
+from djsandbox_ray.outside import node
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "cluster" / "kuberay"
@@ -102,6 +104,24 @@ def test_mistakes_are_found() -> None:
 
 def test_the_job_has_the_cluster_that_is_shown_by_itself() -> None:
     assert _one("RayJob")["spec"]["rayClusterSpec"] == _one("RayCluster")["spec"]
+
+
+@pytest.mark.parametrize("name", ["head", "cpu", "gpu"])
+def test_a_node_keeps_its_files_where_they_are_meant_to_be(name: str) -> None:
+    spec = _one("RayCluster")["spec"]
+    groups = {"head": spec["headGroupSpec"]}
+    groups |= {group["groupName"]: group for group in spec["workerGroupSpecs"]}
+    pod = groups[name]["template"]["spec"]
+    (container,) = pod["containers"]
+    volumes = {volume["name"]: volume.get("emptyDir", {}) for volume in pod["volumes"]}
+    places = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    # Else Ray puts its objects on disk.
+    shared = int(places["/dev/shm"]["sizeLimit"].removesuffix("Gi")) * 2**30
+    store = int(groups[name]["rayStartParams"]["object-store-memory"])
+    assert 0.8 < store / shared < 0.95
+    environment = {one["name"]: one["value"] for one in container["env"]}
+    for variable in (cache.FOLDER, node.FOLDER):
+        assert places[environment[variable].rpartition("/")[0]]["sizeLimit"], variable
 
 
 def test_gpu_nodes_come_only_when_asked_for() -> None:

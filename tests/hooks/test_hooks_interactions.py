@@ -121,7 +121,7 @@ def test_the_planted_interaction_is_found_and_said(context, console):
     assert held_out.pool == "a&b&c"
     assert held_out.low < held_out.measured < held_out.high
     said = console.getvalue()
-    assert "interactions: The strongest interaction: a & b help each other." in said
+    assert "interactions: The strongest interaction of two pools: a & b help each other." in said
     assert "foresee 1 of 1 held-out combinations" in said
 
 

@@ -89,9 +89,10 @@ def autoscaling_cluster(kinds: dict[str, dict[str, float]]) -> Iterator[str]:
     Ray's own provider of pretended nodes starts them as raylets of this machine. (Its
     ``AutoscalingCluster`` would end all other clusters of the machine.)
     """
+    from ports import free_ports  # which is not in reach where this file is the program
     from ray.util import get_node_ip_address
 
-    ports = [_free_port() for _ in range(3)]
+    ports = free_ports(3)
     names = ("port", "dashboard-agent-listen-port", "ray-client-server-port")
     address = f"{get_node_ip_address()}:{ports[0]}"
     with TemporaryDirectory(prefix="ray") as short:  # the path of a socket is limited
@@ -147,12 +148,6 @@ def _autoscaler(address: str, kinds: dict[str, dict[str, float]]) -> dict[str, A
         "cluster_synced_files": [],
         **{f"{name}_commands": [] for name in (*lists, "worker_start_ray")},
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _when_open(port: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 import pytest
+from ports import free_port
 from resource_meter import ResourceMeter
 from rich.console import Console
 from small_run import SMALL, load, mlflow_runs
@@ -234,9 +234,7 @@ def test_whole_buckets_train_one_draw_per_arm(whole: tuple[Path, str]) -> None:
 def test_what_an_outage_of_mlflow_kept_away_is_sent_by_sync(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    with socket.socket() as probe:  # a port where nobody listens
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     changes = {
         "scorer": None,
         "operators": ["special_characters_filter"],

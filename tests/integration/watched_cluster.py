@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from typing import Any
 @contextmanager
 def watched_cluster() -> Iterator[dict[str, Any]]:
     """Start a cluster; gives its address, its dashboard and the file that Prometheus reads."""
+    from ports import free_ports  # which is not in reach where this file is the program
+
     # Paths of sockets below it must stay below 108 characters.
     folder = Path(tempfile.mkdtemp(prefix="dj-", dir="/tmp"))
     own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -30,7 +31,7 @@ def watched_cluster() -> Iterator[dict[str, Any]]:
     own |= {"RAY_USAGE_STATS_ENABLED": "0"}
     place = folder / "cluster.json"
     with (folder / "cluster.log").open("w") as log:
-        command = [sys.executable, __file__, str(folder)]
+        command = [sys.executable, __file__, str(folder), *map(str, free_ports(2))]
         process = subprocess.Popen(command, env=own, stdout=log, stderr=subprocess.STDOUT)
         try:
             while not place.exists():
@@ -43,20 +44,13 @@ def watched_cluster() -> Iterator[dict[str, Any]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def main(folder: Path) -> None:
+def main(folder: Path, port: int, metrics_port: int) -> None:
     from ray.cluster_utils import Cluster
 
-    port = _free_port()
     head = {"num_cpus": 2, "include_dashboard": True, "dashboard_port": port}
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={**head, "temp_dir": str(folder), "metrics_export_port": _free_port()},
+        head_node_args={**head, "temp_dir": str(folder), "metrics_export_port": metrics_port},
     )
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     found = {
@@ -74,4 +68,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

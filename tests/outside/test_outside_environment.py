@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.node_folder import locked
 from djsandbox_ray.outside.environment import Environment
-from djsandbox_ray.outside.node import FOLDER, locked, node_folder, scratch
+from djsandbox_ray.outside.node import FOLDER, node_folder, remove, scratch
 from djsandbox_ray.outside.settings import EnvironmentConfig
 from djsandbox_ray.outside.snapshot import Snapshot
-from djsandbox_ray.outside.variables import masked, variables
+from djsandbox_ray.outside.variables import variables, without_values
 
 SMALL = Environment("3.11", ("packaging==21.3",))
 
@@ -82,6 +83,16 @@ def test_a_scratch_folder_of_a_killed_process_is_removed(folder: Path) -> None:
     assert not list((folder / "scratch").iterdir())
 
 
+def test_what_cannot_be_removed_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    remove(tmp_path / "not there")
+    with scratch() as own:
+        own.rmdir()
+        own.symlink_to(tmp_path)  # followed by nothing that removes
+        with pytest.raises(SandboxError, match=r"cannot be removed: .*symbolic link"):
+            remove(own)
+    assert f"{own} cannot be removed" in caplog.text
+
+
 def test_a_lock_is_held_by_one(folder: Path) -> None:
     path = node_folder("locks") / "one"
     with locked(path), pytest.raises(BlockingIOError), locked(path, wait=False):
@@ -106,7 +117,7 @@ def test_a_program_sees_few_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["A"], found["OMP_NUM_THREADS"]) == ("b", "2")
     assert found["CUDA_VISIBLE_DEVICES"] == "3,5"
     assert found["PATH"] == "/usr/bin"
-    assert masked("token planted-2!", ["HF_TOKEN"]) == "token ***!"
+    assert without_values("token planted-2!", ["HF_TOKEN"]) == "token ***!"
     assert variables(env={}, pass_env=[], cpus=0.5, gpus=0)["CUDA_VISIBLE_DEVICES"] == ""
     with pytest.raises(BadInput, match="NOT_THERE: not set on this node"):
         variables(env={}, pass_env=["NOT_THERE"], cpus=1, gpus=0)

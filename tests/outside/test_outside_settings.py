@@ -32,6 +32,12 @@ def config(**changes: Any) -> CommandConfig:
         ({"command": WORDS[:-1]}, r"lacks \{metrics\}"),
         ({"command": ["{pool}", *WORDS[2:]]}, "cannot be a placeholder"),
         ({"env": {"HF_TOKEN": "abc"}}, "pass_env"),
+        ({"env": {"PGPASSWORD": "abc"}}, "sounds like a secret"),
+        ({"env": {"DB_PWD": "abc"}}, "sounds like a secret"),
+        ({"env": {"SSH_PASSPHRASE": "abc"}}, "sounds like a secret"),
+        ({"env": {"DB_CONNECTION_STRING": "abc"}}, "sounds like a secret"),
+        ({"env": {"APITOKEN": "abc"}}, "sounds like a secret"),
+        ({"env": {"SIGNING_KEY": "abc"}}, "sounds like a secret"),
         ({"env": {"CUDA_VISIBLE_DEVICES": "0"}}, "is set for every program"),
         ({"env": {"A B": "x"}}, "pattern"),
         ({"env": {"PLACE": "{nowhere}"}}, "unknown placeholder"),
@@ -61,6 +67,11 @@ def test_numbers_are_words_too() -> None:
 def test_a_placeholder_may_stand_in_a_variable() -> None:
     known = config(command=[word for word in WORDS if word != "{seed}"], env={"SEED": "{seed}"})
     assert known.used() == {"pool", "samples", "seed", "metrics"}
+
+
+def test_a_variable_that_only_sounds_a_bit_like_a_secret_is_taken() -> None:
+    env = {"TOKENIZERS_PARALLELISM": "false", "TEXT_KEYS": "caption", "PASSES": "3"}
+    assert config(env=env).env == env
 
 
 def test_values_are_filled_in_once() -> None:

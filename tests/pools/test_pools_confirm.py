@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,21 @@ def test_chosen_pools_stand_beside_controls_that_were_not_there(first) -> None:
         rows = members(np.arange(N), codes, pool)  # checks size and hash
         assert not set(rows) & set(OUT)
         assert (codes[OUT] == EXCLUDED).all()
+
+
+def test_a_study_may_have_controls_that_are_no_other_studys(first) -> None:
+    pools, assignments = first
+    codes = assignments["length"]
+    second = second_look(pools, ["length/high"], codes, controls=3)
+    own = second_look(replace(pools, size=120), ["length/high"], codes, controls=3, study="search")
+    assert [pool.id for pool in own.pools[1:]] == [f"control/search/{i}" for i in range(3)]
+    for pool in own.pools[1:]:
+        rows = set(members(np.arange(N), own.assignments[pool.column], pool))
+        assert len(rows) == 120
+        # Of one hash, all rows of the smaller bucket would be in the larger one.
+        for other in second.pools[1:]:
+            shared = rows & set(members(np.arange(N), second.assignments[other.column], other))
+            assert len(shared) < 0.7 * other.size
 
 
 def test_a_pool_that_is_not_there_is_an_error(first) -> None:

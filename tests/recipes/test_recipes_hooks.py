@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import StringIO
 from typing import Any
 
@@ -107,6 +107,22 @@ def test_a_confirmed_pool_becomes_a_recipe(storage: Storage) -> None:
     assert any("keep values that this dataset did not have" in c for c in evidence["caveats"])
     comments = storage.read_bytes(recipe.path).decode()
     assert "Expected effect: +0.12 [+0.09, +0.15] (pooled, better)" in comments
+
+
+def test_the_effect_and_its_interval_are_of_one_study(storage: Storage) -> None:
+    run = Run(storage)
+    # All trials of the second look failed: what is known is the first study's.
+    failed = replace(
+        world.again(LOW, 0.12, "failed"), confirmed=math.nan, low=math.nan, high=math.nan
+    )
+    thresholds = run.refine()
+    assert thresholds is not None
+    recipe = run.recipe(thresholds, confirmation=run.confirmed(failed))
+    first = run.evidence(recipe)["effect"]["first"]
+    low, high = first["interval"]
+    said = f"Expected effect: {first['change']:+.4g} [{low:+.4g}, {high:+.4g}] (pooled, better)"
+    assert said in storage.read_bytes(recipe.path).decode()
+    assert (recipe.effect, recipe.confirmed) == (first["change"], False)
 
 
 def test_the_same_again_gives_the_same_ids(storage: Storage) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from hypothesis import strategies as st
 from djsandbox_ray.analysis.confirmation import read_confirmation
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.execute.search import SearchThresholds
+from djsandbox_ray.hooks.seeds import combination_seeds
 from djsandbox_ray.hooks.study import Inputs
+from djsandbox_ray.pools.confirm import second_look
 from djsandbox_ray.recipes.search import (
     Proposal,
     ProposalState,
@@ -24,10 +28,11 @@ from djsandbox_ray.recipes.search import (
     best,
     search,
 )
+from djsandbox_ray.recipes.search_report import SearchReport
 from djsandbox_ray.recipes.search_space import EDGE, SearchSpace, Window
 from djsandbox_ray.recipes.search_start import start
-from djsandbox_ray.recipes.search_trials import proposed_arm
-from djsandbox_ray.records import Choice, Pool, PoolKind, Pools, Range, RankingRow
+from djsandbox_ray.recipes.search_trials import confirmation_arms, proposed_arm
+from djsandbox_ray.records import Choice, ConfirmationRow, Pool, PoolKind, Pools, Range, RankingRow
 from djsandbox_ray.storage import Storage
 
 TEN = np.arange(10) / 10 + 0.05
@@ -365,6 +370,74 @@ def test_the_pool_of_a_proposal_has_its_rows_and_no_excluded_ones() -> None:
     assert (codes[2:7] == -2).all()
 
 
+# What is handed on.
+
+
+def second(verdict: str, effect: float) -> ConfirmationRow:
+    nothing = (math.nan,) * 3
+    return ConfirmationRow(
+        "search/x", 0.4, *nothing, effect, effect - 0.1, effect + 0.1, verdict, 2
+    )
+
+
+CONFIRMED = second("better", 0.3)
+REFUSED = [second("worse", -0.3), second("undecided", 0.05), second("failed", math.nan), None]
+
+
+def report(confirmed: ConfirmationRow | None, score: float = 0.4, **more: Any) -> SearchReport:
+    ranges = (Range("a", 0.5, None),)
+    found = Proposal(0, {}, ranges, 5, "search/x", ProposalState.TRAINED, score)
+    return SearchReport(SearchPlan(1), (found,), found, confirmed, **more)
+
+
+def test_what_is_not_confirmed_is_not_handed_on() -> None:
+    assert report(CONFIRMED).accepted
+    assert report(CONFIRMED).summary.endswith("+0.3 [+0.2, +0.4], better")
+    for look in REFUSED:
+        assert not report(look).accepted
+        assert "; not confirmed" in report(look).summary
+        assert report(look).summary.endswith(": there are no thresholds (only_confirmed)")
+        asked = report(look, only_confirmed=False)
+        assert asked.accepted
+        assert "no thresholds" not in asked.summary
+    assert not report(None, score=-0.1, only_confirmed=False).accepted
+
+
+@pytest.mark.parametrize("look", REFUSED)
+def test_the_search_writes_no_thresholds_that_its_second_look_refused(
+    look: ConfirmationRow | None, storage: Storage
+) -> None:
+    made, out = search_world.context(storage)
+    hook, path = SearchThresholds(made), f"{made.folder}/search_thresholds.json"
+    found = hook._write(POOLS, report(CONFIRMED))
+    assert found is not None
+    assert (found.path, found.pool) == (path, "search/x")
+    assert hook._write(POOLS, report(look)) is None
+    assert not storage.exists(path), "those of the search before"
+    assert storage.read_json(f"{made.folder}/search.json")["accepted"] is False
+    assert "there are no thresholds (only_confirmed)" in out.getvalue()
+    assert hook._write(POOLS, report(look, only_confirmed=False)) is not None
+
+
+def test_the_second_look_shares_nothing_with_the_studies_that_chose(storage: Storage) -> None:
+    made, _ = search_world.context(storage)
+    seeds = SearchThresholds(made)._fresh_seeds
+    assert len(seeds) == 2
+    assert seeds.start > 1000 + combination_seeds(made.config, 1000).stop
+    codes = np.zeros(400, np.int8)
+    pool = Pool("search/x", PoolKind.BUCKET, "search/x", 0, 150, "")
+    first = replace(POOLS, draw_size=100)
+    look = confirmation_arms(first, (pool, codes), 3)
+    before = second_look(first, ["a/low"], codes, 20).pools[1:]
+    assert len(look.pools) == 4
+    assert not {p.id for p in look.pools[1:]} & {p.id for p in before}
+    assert {p.size for p in look.pools} == {150}
+    assert all((codes == 0).sum() == 150 for codes in look.assignments.values())
+    # Draws that take all of the pool: the controls alone measure the noise.
+    whole = replace(pool, size=100)
+    assert len(confirmation_arms(first, (whole, codes), 3).pools) == 9
+
+
 # The whole of it on Ray.
 
 
@@ -435,7 +508,10 @@ def test_everything_that_was_tried_is_written(searched: tuple[Any, ...]) -> None
     assert set(trials["pool"]) == set(trained["pool"])
     assert set(trials["seed"]) == {0}
     second = made.storage.read_table(f"{made.folder}/search_confirmation_trials.parquet")
-    assert set(second["seed"].to_pylist()) == {2, 3}, "the first study had the seeds 0 and 1"
+    assert set(second["seed"].to_pylist()) == {2**20, 2**20 + 1}, "no other study has these"
+    own = {name for name in second["pool"].to_pylist() if name.startswith("control/")}
+    assert own == {f"control/search/{i}" for i in range(5)}
+    assert report["accepted"]
 
 
 @pytest.mark.integration

@@ -13,8 +13,8 @@ from djsandbox_ray.reporting.combinations import (
 )
 
 INTERACTIONS = [
-    InteractionRow("main", "a/high", 0.09, 0.05, 0.13, "helps"),
-    InteractionRow("interaction", "a/high & b/low", -0.08, -0.12, -0.04, "hurts"),
+    InteractionRow("main", "a/high", 1, 0.09, 0.05, 0.13, "helps", 2, 2),
+    InteractionRow("interaction", "a/high & b/low", 2, -0.08, -0.12, -0.04, "hurts", 1, 1),
 ]
 PREDICTED = [SurrogateRow("a&b&c", 0.1, 0.05, 0.15, 0.12, held_out=True)]
 

@@ -66,7 +66,7 @@ def test_every_strategy_has_its_curve_and_intervals(repeated):
     assert figure.axes[0].get_xscale() == "log"
     assert len(figure.axes[0].get_legend().get_texts()) == 3
     assert figure.get_supxlabel() == ""
-    assert "(%)" in figure.axes[0].get_ylabel()
+    assert figure.axes[0].get_ylabel() == "change against random rows (%)"
 
 
 def test_rows_that_ran_out_and_results_that_lack_are_named(repeated):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from djsandbox_ray.records import InteractionRow, SurrogateRow
 from djsandbox_ray.reporting.interactions import (
+    beyond,
     interactions_notes,
     interactions_section,
     surrogate_notes,
@@ -12,12 +14,13 @@ from djsandbox_ray.reporting.interactions import (
 from djsandbox_ray.reporting.ranking import Unit
 
 ROWS = [
-    InteractionRow("main", "a", 0.09, 0.05, 0.13, "helps"),
-    InteractionRow("interaction", "a & b", 0.02, -0.02, 0.06, "undecided"),
-    InteractionRow("interaction", "a & c", -0.08, -0.12, -0.04, "hurts"),
-    InteractionRow("interaction", "b & c", 0.06, 0.02, 0.1, "helps"),
-    InteractionRow("shapley", "a", 0.05, -math.inf, math.inf, "undecided"),
+    InteractionRow("main", "a", 1, 0.09, 0.05, 0.13, "helps", 4, 4),
+    InteractionRow("interaction", "a & b", 2, 0.02, -0.02, 0.06, "undecided", 2, 2),
+    InteractionRow("interaction", "a & c", 2, -0.08, -0.12, -0.04, "hurts", 2, 2),
+    InteractionRow("interaction", "b & c", 2, 0.06, 0.02, 0.1, "helps", 2, 2),
+    InteractionRow("shapley", "a", 1, 0.05, -math.inf, math.inf, "undecided", 4, 4),
 ]
+ALL = InteractionRow("interaction", "a & b & c", 3, -0.3, -0.35, -0.25, "less", 1, 1)
 PREDICTED = [
     SurrogateRow("a&b&c", 0.1, 0.05, 0.15, 0.12, held_out=True),
     SurrogateRow("a&b&d", 0.1, 0.05, 0.15, 0.2, held_out=True),
@@ -35,9 +38,10 @@ def test_effects_with_their_intervals():
 
 def test_the_strongest_interaction_in_words():
     assert interactions_notes(ROWS, Unit.PERCENT) == [
-        "The strongest interaction: a & c hurt each other. Together they do 8.00 % less than their "
-        "effects apart add up to (-8.00 % [-12.00 .. -4.00]).",
-        "Further interactions beyond noise: b & c +6.00 % [+2.00 .. +10.00].",
+        "The strongest interaction of two pools: a & c hurt each other. Together they do 8.00 % "
+        "less than their effects apart add up to, averaged over the other pool being in or not "
+        "(-8.00 % [-12.00 .. -4.00]).",
+        "Further interactions of two pools beyond noise: b & c +6.00 % [+2.00 .. +10.00].",
     ]
     assert (
         "b & c help each other. Together they do 6.00 % more"
@@ -47,11 +51,40 @@ def test_the_strongest_interaction_in_words():
 
 def test_no_interaction_beyond_noise_in_words():
     assert interactions_notes(ROWS[:2], Unit.SD) == [
-        "No interaction is beyond noise. The one interaction is undecided; the largest, a & b: "
-        "+0.02 sd [-0.02 .. +0.06]."
+        "No interaction of two pools is beyond noise. The one that was tested is undecided; the "
+        "largest, a & b: +0.02 sd [-0.02 .. +0.06]."
     ]
     assert "All 2 are undecided" in interactions_notes([ROWS[1], ROWS[1]], Unit.SD)[0]
     assert interactions_notes(ROWS[:1], Unit.SD) == []
+
+
+def test_three_pools_neither_help_nor_hurt_each_other():
+    # a, b and c do 10 % each, 40 % in pairs and 60 % together: they help each other, and their
+    # interaction of three is 60 - 3 x 40 + 3 x 10 = -30 %.
+    pairs, more = interactions_notes([*ROWS[:2], ALL], Unit.PERCENT)
+    assert pairs.startswith("No interaction of two pools is beyond noise.")
+    assert more == (
+        "Together, a & b & c: -30.00 % [-35.00 .. -25.00] beyond what their single and pairwise "
+        "effects add up to."
+    )
+    assert (
+        "The strongest interaction of two pools: a & c"
+        in (interactions_notes([*ROWS, ALL], Unit.PERCENT)[0])
+    )
+    assert interactions_notes([replace(ALL, verdict="undecided")], Unit.PERCENT) == [
+        "No interaction of three or more pools is beyond noise."
+    ]
+
+
+def test_what_an_interaction_is_averaged_over_is_said():
+    pair = ROWS[2]
+    assert beyond(replace(pair, contexts=1, all_contexts=1)) == "beyond what they give apart"
+    assert beyond(pair).endswith(", averaged over the other pool being in or not")
+    assert beyond(replace(pair, contexts=4, all_contexts=4)).endswith("other pools being in or not")
+    assert beyond(replace(pair, contexts=1, all_contexts=4)).endswith(
+        ", over 1 of the 4 ways in which the other pools can be in or not"
+    )
+    assert "the effects of fewer of them add up to" in beyond(replace(ALL, order=4))
 
 
 def test_predicted_beside_measured():

@@ -24,6 +24,7 @@ def test_strategies_stand_side_by_side_factor_by_factor():
         RepetitionRow("random", 1, 1000, 1000, NAN, NAN, NAN, 0),
     ]
     chapter = repetition_chapter(rows, ["repetition pays"], PNG, Unit.PERCENT)
+    assert "against random rows %" in table_of(chapter).header
     assert table_of(chapter).rows == [
         ["repeat", "x1", "1,000", "1,000", "+2.00", "-1.00 .. +5.00", "3"],
         ["random", "x1", "1,000", "1,000", "-", "-", "0"],

@@ -51,10 +51,38 @@ def test_the_address_for_drivers_is_not_taken_for_another(
         find_address(None)
 
 
-@pytest.mark.parametrize("address", ["http://", "ftp://h", "ray://h:1"])
+@pytest.mark.parametrize(
+    "address", ["http://", "ftp://h", "ray://h:1", "http://h:port", "http://[h", "h:0"]
+)
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(BadInput, match="--address"):
         find_address(address)
+
+
+@pytest.mark.parametrize("address", ["http://me:planted@h", "me:planted@h:8265"])
+def test_a_password_in_the_address_is_refused(address: str) -> None:
+    with pytest.raises(BadInput, match=r"--address.*RAY_AUTH_TOKEN") as caught:
+        find_address(address)
+    assert "planted" not in str(caught.value)
+
+
+def test_somebody_listens_who_does_not_speak_http() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def answer() -> None:
+            caller, _ = server.accept()
+            caller.recv(1024)
+            caller.sendall(b"\x00\x1b[2J\x04 no HTTP\r\n\r\n")
+            caller.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(BadInput, match=r"no Ray dashboard answers .*BadStatusLine") as caught:
+            connect_dashboard(f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    assert "\x1b" not in str(caught.value)
 
 
 def test_nobody_listens() -> None:

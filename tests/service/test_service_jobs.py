@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 from rich.console import Console
 
-from djsandbox_ray.service.jobs import Job, _is_ours
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.service import follow, jobs
+from djsandbox_ray.service.jobs import Job, Jobs, _is_ours
 from djsandbox_ray.service.show import ending, jobs_table
 
 
@@ -83,3 +90,76 @@ def test_a_job_that_others_made_has_gaps_in_the_table() -> None:
     console = Console(file=StringIO(), width=120)
     console.print(jobs_table([job]))
     assert console.file.getvalue().split()[-7:] == ["demo-1", "-", "PENDING", "-", "-", "-", "[x]"]
+
+
+class Shaky(BaseHTTPRequestHandler):
+    """A dashboard that breaks off as many calls as it is told to."""
+
+    record: ClassVar[dict[str, Any]] = {
+        **vars(details()),
+        "type": "SUBMISSION",
+        "status": "RUNNING",
+    }
+    broken = 0
+    refused = 0
+
+    def do_GET(self) -> None:
+        kind = type(self)
+        if self.path.startswith("/api/version"):
+            self._answer(200, {"version": "4", "ray_version": "2.55.1", "ray_commit": ""})
+        elif kind.broken:
+            kind.broken -= 1  # the connection is closed without an answer
+        elif kind.refused:
+            kind.refused -= 1
+            self._answer(500, "no agent")
+        else:
+            self._answer(200, [self.record] if self.path == "/api/jobs/" else self.record)
+
+    def do_POST(self) -> None:
+        type(self).record = {**self.record, "status": "STOPPED"}
+        self.do_GET() if self.broken or self.refused else self._answer(200, {"stopped": True})
+
+    def _answer(self, code: int, content: Any) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(content, default=str).encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def shaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[Shaky], Jobs]]:
+    for module in (jobs, follow):
+        monkeypatch.setattr(module, "PAUSE", 0.0)
+    handler = type("Handler", (Shaky,), {})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield handler, Jobs(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+
+
+ASKING: list[Callable[[Jobs, Job], object]] = [
+    lambda jobs, job: jobs.all(),
+    lambda jobs, job: jobs.look(job),
+    lambda jobs, job: jobs.stop(job, 5),
+    lambda jobs, job: follow._started(jobs, replace(job, state="PENDING"), lambda text: None),
+]
+
+
+@pytest.mark.parametrize("ask", ASKING, ids=["all", "look", "stop", "follow"])
+def test_a_connection_that_breaks_is_taken_up_again(
+    shaky: tuple[type[Shaky], Jobs], ask: Callable[[Jobs, Job], object]
+) -> None:
+    handler, known = shaky
+    (job,) = known.all()
+    assert job.id == "demo-1"
+    handler.broken, handler.refused = 2, 2
+    ask(known, job)
+    assert (handler.broken, handler.refused) == (0, 0)
+    handler.broken = 10 * jobs.ATTEMPTS
+    with pytest.raises(SandboxError, match=r"http://127\.0\.0\.1:.* does not answer any more"):
+        ask(known, job)

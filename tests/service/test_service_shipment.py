@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.outside.snapshot import Snapshot
 from djsandbox_ray.service.shipment import pack
 
 
@@ -77,6 +78,24 @@ def test_the_shipped_package_is_whole_and_goes_before_an_installed_one(
         [sys.executable, "-c", code], cwd=target, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(target / "djsandbox_ray/records/__init__.py"), "True"]
+
+
+def test_a_program_is_the_same_on_the_nodes_as_here(folder: Path, tmp_path: Path) -> None:
+    code = folder / "code"
+    names = ("train.sh", "parts/a.part", "old.pyc", ".env", ".github/ci.yml", "node_modules/a.js")
+    for name in names:
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        (code / name).write_text(name)
+    (code / "train.sh").chmod(0o755)
+    target = tmp_path / "staging"
+    target.mkdir()
+    pack(target, {}, "x.yaml", ["code", "flows/mine.yaml"])
+    shipped = target / "code"
+    found = {path.relative_to(shipped).as_posix() for path in shipped.rglob("*") if path.is_file()}
+    assert found == {"train.sh", "parts/a.part", "old.pyc"}
+    assert (shipped / "train.sh").stat().st_mode & 0o777 == 0o755
+    here = Snapshot.of(["code", "flows/mine.yaml"])
+    assert Snapshot.of([str(shipped), str(target / "flows/mine.yaml")]) == here
 
 
 def test_too_much_is_an_error_that_names_the_largest(folder: Path, tmp_path: Path) -> None:

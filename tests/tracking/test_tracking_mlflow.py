@@ -4,7 +4,8 @@ import logging
 from dataclasses import replace
 
 import pytest
-from mlflow_server import client, free_port, mlflow_server
+from mlflow_server import client, mlflow_server
+from ports import free_port
 from pydantic import ValidationError
 from tracked_records import COMPLETED, FAILED, PARAMS, POOL, RUN, STOPPED, TAGS, record, report
 from tracked_runs import check, inputs, stored
@@ -278,7 +279,8 @@ def test_a_storage_that_is_not_local_needs_a_server(monkeypatch):
     MlflowTracker(MlflowConfig(uri="http://127.0.0.1:1"), there)
     assert "none" in TRACKERS
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@there:5000")
-    assert MlflowTracker(MlflowConfig(), there).ui_command == "http://***@there:5000"
+    named = MlflowTracker(MlflowConfig(), there)
+    assert named.ui_command == named.address == "http://***@there:5000"
     here = MlflowConfig(uri="http://here:5000")
     assert MlflowTracker(here, there).ui_command == "http://here:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://me:secret@there/runs")
@@ -288,8 +290,11 @@ def test_a_storage_that_is_not_local_needs_a_server(monkeypatch):
 
 def test_who_runs_it_is_said_as_mlflow_does(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    monkeypatch.setenv("DJSANDBOX_USER", "emmy")
     assert user() == "ada"
     monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    assert user() == "emmy"  # submitted the job, whose driver every node calls "ray"
+    monkeypatch.delenv("DJSANDBOX_USER")
     monkeypatch.setenv("LOGNAME", "grace")
     assert user() == "grace"
 
@@ -302,6 +307,7 @@ def test_who_runs_it_is_said_as_mlflow_does(monkeypatch):
 
 def test_the_command_that_opens_the_ui_holds_no_password():
     local = Storage("/data/my runs")
+    assert MlflowTracker(MlflowConfig(), local).address == "mlflow.db in the storage"
     assert (
         MlflowTracker(MlflowConfig(), local).ui_command
         == "mlflow ui --backend-store-uri 'sqlite:////data/my runs/mlflow.db'"

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from mlflow_server import free_port, mlflow_server
+from mlflow_server import mlflow_server
+from ports import free_port
 from tracked_records import COMPLETED, FAILED, PARAMS, POOL, RUN, STOPPED, TAGS, record
 from tracked_runs import check, stored
 
@@ -36,6 +37,10 @@ class Listener(Tracker):
         super().__init__(NullTracker.Config(type="none"), storage)
         self.calls: list[tuple[Any, ...]] = []
         self.unsent = unsent
+
+    @property
+    def address(self) -> str:
+        return "http://listener"
 
     def start(self, run: RunInfo) -> None:
         self.calls.append(("start", run))
@@ -120,6 +125,9 @@ def test_a_tracker_hears_from_the_journal_what_it_hears_from_the_run(storage):
     for kind in ("trial", "metrics", "artifact", "finish"):
         assert later.of(kind) == live.of(kind)
     assert tracker.ui_command == live.ui_command
+    (name,) = storage.names(f"{FOLDER}/tracking")
+    told = storage.read_json(f"{FOLDER}/tracking/{name}/run.json")
+    assert told["address"] == tracker.address == "http://listener"
 
 
 def test_a_journal_holds_nan_and_no_traceback(storage):

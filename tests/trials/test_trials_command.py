@@ -137,6 +137,14 @@ def test_what_it_may_not_write(
         next(train(tmp_path, table, code))
 
 
+def test_what_it_left_and_cannot_be_removed_is_said(tmp_path: Path, table: str) -> None:
+    code = f"import os; os.rmdir(output); os.symlink({str(tmp_path)!r}, output); {GOOD}"
+    training = train(tmp_path, table, code)
+    next(training)
+    with pytest.raises(SandboxError, match=r"output cannot be removed: .*symbolic link"):
+        next(training)
+
+
 def test_what_was_passed_on_is_not_shown(
     tmp_path: Path, table: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,7 +59,7 @@ def test_the_main_table_is_that_of_single_operators(printed: Print, outputs) -> 
 
 def test_what_followed_is_said_with_its_numbers_and_places(printed: Print, outputs) -> None:
     text = printed(outputs)
-    assert "The strongest interaction: a/high & b/low help each other." in text
+    assert "The strongest interaction of two pools: a/high & b/low help each other." in text
     assert "The recipe keeps 25.0 % of the rows" in text
     assert "accepted: Data-Juicer keeps the same 1,000 of 4,000 rows" in text
     assert "/runs/found/recipes/found.yaml" in text

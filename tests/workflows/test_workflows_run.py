@@ -16,6 +16,8 @@ from rich.console import Console
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.reporting import Progress
+from djsandbox_ray.storage import Storage
+from djsandbox_ray.workflows import run as run_module
 from djsandbox_ray.workflows.guard import refuse_if_running
 from djsandbox_ray.workflows.run import open_context, run_sandbox
 
@@ -34,6 +36,25 @@ def test_missing_data_is_found_in_all_sources_at_once(tmp_path: Path) -> None:
     lines = str(caught.value).splitlines()
     assert [line.split(":")[0] for line in lines] == ["dataset", "scorer.dataset"]
     assert not (tmp_path / "storage").exists()
+
+
+def test_a_driver_that_shows_with_the_cluster_keeps_its_log_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(str(DEMO), ["tracking.type=none"], str(tmp_path))
+    storage = Storage(str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+
+        def connected(*arguments: Any) -> None:
+            started = psutil.Process(other.pid).create_time()
+            owner = {"host": gethostname(), "pid": other.pid, "started": started}
+            storage.write_json("runs/demo/run.json", {"state": "RUNNING", "process": owner})
+
+        monkeypatch.setattr(run_module, "connect", connected)
+        with pytest.raises(BadInput, match=f"is being run by process {other.pid}"):
+            run_sandbox(config, Console(quiet=True))
+        other.kill()
+    assert storage.names("runs/demo") == ["run.json"]
 
 
 def test_two_runs_of_one_name_do_not_write_over_each_other(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from djsandbox_ray.analysis.contrasts import Arms
@@ -11,7 +12,7 @@ from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.hooks.results import Scores, scored, seeds_of
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.records import Interactions, Pools, Trials
+from djsandbox_ray.records import InteractionRow, Interactions, Pools, Trials
 from djsandbox_ray.reporting.interactions import interactions_notes, surrogate_notes
 from djsandbox_ray.reporting.ranking import Unit
 
@@ -21,9 +22,10 @@ class FindInteractions(Hook):
     """Writes ``interactions.csv`` and ``surrogate.csv``."""
 
     def identity(self) -> Any:
-        """How scores are made, and the error rate."""
+        """How scores are made, the error rate, and the columns of the table."""
         evaluation = self.config.evaluation
-        return evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"})
+        scores = evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"})
+        return [scores, [field.name for field in fields(InteractionRow)]]
 
     def run(self, pools: Pools | None, trials: Trials | None, first: Trials) -> Interactions | None:
         """Analyse the pyramid as a factorial, in the unit of the first study."""

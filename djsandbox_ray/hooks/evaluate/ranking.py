@@ -5,7 +5,7 @@ from __future__ import annotations
 from logging import WARNING
 from typing import Any
 
-from djsandbox_ray.analysis.ranking_csv import write_csv
+from djsandbox_ray.analysis.ranking_csv import COLUMNS, write_csv
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.hooks.results import ranked
 from djsandbox_ray.identity import content_id
@@ -18,9 +18,10 @@ class RankPools(Hook):
     """Writes ``ranking.csv``."""
 
     def identity(self) -> Any:
-        """Which metrics make the score, how, and the error rate."""
+        """Which metrics make the score, how, the error rate, and what the table tells."""
         evaluation = self.config.evaluation
-        return evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"})
+        score = evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"})
+        return [score, COLUMNS]
 
     def run(self, pools: Pools, trials: Trials) -> Ranking:
         """Score every completed trial and judge every pool."""

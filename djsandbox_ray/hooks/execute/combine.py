@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from djsandbox_ray.analysis.ranking_csv import write_csv
+from djsandbox_ray.analysis.ranking_csv import COLUMNS, write_csv
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.bounds import combined_pools, pools_in
 from djsandbox_ray.hooks.conduct import StudyHook
@@ -208,9 +208,10 @@ class RankCombinations(Hook):
     """Writes ``combination_ranking.csv``."""
 
     def identity(self) -> Any:
-        """Which metrics make the score, how, and the error rate."""
+        """Which metrics make the score, how, the error rate, and what the table tells."""
         evaluation = self.config.evaluation
-        return evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"})
+        score = evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"})
+        return [score, COLUMNS]
 
     def run(
         self, pools: Pools | None, trials: Trials | None, first: Trials, name: str = "combination"

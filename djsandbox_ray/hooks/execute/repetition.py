@@ -16,13 +16,13 @@ from djsandbox_ray.analysis.grid import Key, completed_metrics
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.analysis.rows_csv import write_rows
 from djsandbox_ray.analysis.strategies import STRATEGIES, Strategies
-from djsandbox_ray.analysis.top_pool import top_pool
+from djsandbox_ray.analysis.top_pool import TopPool, top_pool
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.bounds import UNREAD, largest_draw
 from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import yardstick
-from djsandbox_ray.hooks.seeds import combination_seeds
+from djsandbox_ray.hooks.seeds import scaling_seeds
 from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger.together import together
@@ -55,7 +55,7 @@ class RepeatOrExpand(Hook):
 
     def identity(self) -> Any:
         """The trials, and how scores are made."""
-        return [study_identity(self.config), combination_seeds(self.config).start]
+        return [study_identity(self.config), scaling_seeds(self.config).start]
 
     def ahead(
         self,
@@ -70,7 +70,7 @@ class RepeatOrExpand(Hook):
         if pools is None:
             return Planned()
         self._check(factors, unit, seeds)
-        each = len(STRATEGIES) * len(combination_seeds(self.config, seeds))
+        each = len(STRATEGIES) * len(scaling_seeds(self.config, seeds))
         trials = each * len(set(factors))
         rows = unit or pools.draw_size or largest_draw(self.config, dataset)
         if rows is None:
@@ -96,11 +96,13 @@ class RepeatOrExpand(Hook):
             evaluation: the trusted split.
             statistics: that pools were made of.
             pools: the pyramid.
-            ranking: of the pyramid: its best is the top pool; without, the one of all parts is.
+            ranking: of the pyramid: the simplest of its best is the top pool, as for the recipe;
+                without, the one of all parts is.
             first: the study whose controls make the unit of the effects.
             factors: how many times the rows of a draw are seen, each 1 or more.
             unit: rows of a draw from the top pool; 0: those of the pyramid's draws.
-            seeds: trials of each; 0: as many as the run has.
+            seeds: trials of each, with seeds that had no part in choosing the top pool; 0: as many
+                as the run has.
 
         Returns:
             None where there is no pyramid.
@@ -114,16 +116,17 @@ class RepeatOrExpand(Hook):
         self._check(factors, unit, seeds)
         rows = read_csv(self._read(ranking.path)) if ranking else []
         top = top_pool(pools, rows)
-        arms = self._arms(pools, top, sorted(set(factors)), unit or pools.draw_size)
+        arms = self._arms(pools, top.pool, sorted(set(factors)), unit or pools.draw_size)
         inputs = Inputs(dataset, evaluation, statistics, arms)
-        chosen = combination_seeds(self.config, seeds)
+        chosen = scaling_seeds(self.config, seeds)
         measured = self._train(inputs, sorted(set(factors)), chosen)
         by_id = {pool.id: pool.draw_size or arms.draw_size for pool in arms.pools}
         different = {
             name: {factor: by_id[f"{name}/x{factor}"] for factor in factors} for name in STRATEGIES
         }
         ruler = yardstick(self.context, first)
-        return self._written(top, Strategies.of(arms.draw_size, different, measured, chosen, ruler))
+        found = Strategies.of(arms.draw_size, arms, different, measured, chosen, ruler)
+        return self._written(top, found, chosen)
 
     def keep(self, output: Repetition | None) -> bool:
         """Keep the outcome unless trials crashed: the same command tries those again."""
@@ -191,15 +194,17 @@ class RepeatOrExpand(Hook):
             measured |= completed_metrics({(r.spec.pool, r.spec.seed): r for r in records})
         return measured
 
-    def _written(self, top: Pool, found: Strategies) -> Repetition:
+    def _written(self, top: TopPool, found: Strategies, seeds: range) -> Repetition:
         """Write the table, what it says, and the figure."""
         storage, folder = self.context.storage, self.context.folder
-        rows, said = found.table(), {"top": top.id, **found.findings()}
+        rows, said = found.table(), {"top": top.pool.id, "seeds": [*seeds], **found.findings()}
+        said["sentences"] = [top.sentence, *said["sentences"]]
         for line in said["sentences"]:
             self._note(line)
         text = write_rows(RepetitionRow, rows)
         unit = Unit.of(self.config.evaluation.aggregate)
-        figure = repetition_chart(rows, title=f"Repetition against diversity: {top.id}", unit=unit)
+        title = f"Repetition against diversity: {top.pool.id}"
+        figure = repetition_chart(rows, title=title, unit=unit)
         paths = (
             f"{folder}/repetition.csv",
             f"{folder}/repetition.json",

@@ -17,17 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from djsandbox_ray.analysis.compute_scaling import CONTROLS, ComputeScaling, compute_scaling
+from djsandbox_ray.analysis.compute_scaling import (
+    CONTROLS,
+    ComputeScaling,
+    Draws,
+    compute_scaling,
+    scaling_sentences,
+)
 from djsandbox_ray.analysis.grid import Key, completed_metrics
-from djsandbox_ray.analysis.power_law import PowerLaw
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.analysis.rows_csv import write_rows
 from djsandbox_ray.analysis.seed_bootstrap import error_of, seed_interval
-from djsandbox_ray.analysis.top_pool import top_pool
+from djsandbox_ray.analysis.top_pool import TopPool, top_pool
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
 from djsandbox_ray.hooks.model import configured_family, study_identity
-from djsandbox_ray.hooks.seeds import combination_seeds
+from djsandbox_ray.hooks.seeds import scaling_seeds
 from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger.together import together
@@ -64,7 +69,7 @@ class ScaleCompute(Hook):
     def identity(self) -> Any:
         """The trials, how scores are made, and how long the full run is."""
         cost = self.config.cost
-        seeds = list(combination_seeds(self.config))
+        seeds = list(scaling_seeds(self.config))
         return [study_identity(self.config), seeds, cost and cost.full_samples]
 
     def ahead(
@@ -79,7 +84,7 @@ class ScaleCompute(Hook):
         if pools is None:
             return Planned()
         named, budget, config = self._models(models).values(), self._budgets(budgets), self.config
-        each = (1 + arms) * len(combination_seeds(config))
+        each = (1 + arms) * len(scaling_seeds(config))
         trials, samples = each * len(budget), each * sum(budget)
         counted = [configured_family(config, model).flops_per_sample() for model in named]
         flops = None if None in counted else samples * sum(one or 0.0 for one in counted)
@@ -104,7 +109,8 @@ class ScaleCompute(Hook):
             evaluation: the trusted split.
             statistics: that pools were made of.
             pools: the pyramid.
-            ranking: of the pyramid: its best is the top pool; without, the one of all parts is.
+            ranking: of the pyramid: the simplest of its best is the top pool, as for the recipe;
+                without, the one of all parts is.
             budgets: fractions of ``trials.budget``; above 1 trains longer.
             models: architectures in place of ``trials.model.arch``; none: the configured one.
             arms: control arms, the first ones of the pyramid.
@@ -122,9 +128,8 @@ class ScaleCompute(Hook):
             return None
         components = self._models(models)
         samples = self._budgets(budgets)
-        rows = read_csv(self._read(ranking.path)) if ranking else []
-        top = top_pool(pools, rows)
-        own = replace(pools, pools=(top, *_controls(pools, arms)))
+        top = top_pool(pools, read_csv(self._read(ranking.path)) if ranking else [])
+        own = replace(pools, pools=(top.pool, *_controls(pools, arms)))
         inputs = Inputs(dataset, evaluation, statistics, own)
         full = self._full_run(target, samples)
         self._costs: list[Cost] = []
@@ -134,7 +139,7 @@ class ScaleCompute(Hook):
         for name, model in components.items():
             lines, found[name] = self._scaled(name, model, inputs, samples, full)
             table += lines
-        return self._written(top.id, table, found, full)
+        return self._written(top, table, found, full)
 
     def keep(self, output: Scaling | None) -> bool:
         """Keep the outcome unless trials crashed: the same command tries those again."""
@@ -183,8 +188,8 @@ class ScaleCompute(Hook):
         self, name: str, model: Component, inputs: Inputs, samples: Sequence[int], full: int
     ) -> tuple[list[ScalingRow], ComputeScaling]:
         """Train one model at all budgets; return its rows and its laws."""
-        # Those of the pyramid's own trials: where a budget is the same, they are found trained.
-        seeds = combination_seeds(self.config)
+        # Those of the pyramid's own trials have chosen the pool: they would find it good again.
+        seeds = scaling_seeds(self.config)
         top, *controls = (pool.id for pool in inputs.pools.pools)
         errors: dict[str, list[list[float]]] = {top: [], CONTROLS: []}
         for budget in samples:
@@ -217,7 +222,8 @@ class ScaleCompute(Hook):
         ]
         compute = np.array(samples, dtype=np.float64) * (flops or 1.0)
         target = full * (flops or 1.0)
-        return rows, compute_scaling(top, compute, tables[top], tables[CONTROLS], target)
+        draws = Draws(inputs.pools.draw_size, full)
+        return rows, compute_scaling(top, compute, tables[top], tables[CONTROLS], target, draws)
 
     def _train(self, study: Study) -> dict[Key, Mapping[str, float]]:
         """Train a study; return the final metrics by pool and seed."""
@@ -239,16 +245,19 @@ class ScaleCompute(Hook):
         return sum(math.nan if m is None else error_of(m, score) for m in found) / len(found)
 
     def _written(
-        self, top: str, rows: Sequence[ScalingRow], found: Mapping[str, ComputeScaling], full: int
+        self,
+        top: TopPool,
+        rows: Sequence[ScalingRow],
+        found: Mapping[str, ComputeScaling],
+        full: int,
     ) -> Scaling:
         """Write the table, the laws and the figure."""
         storage, folder = self.context.storage, self.context.folder
         counted = all(math.isfinite(row.flops) for row in rows)
-        sentences = [
-            f"{name}: {line}" for name, scaling in found.items() for line in scaling.sentences()
-        ]
+        sentences = [top.sentence, *scaling_sentences(found)]
         said = {
-            "top": top,
+            "top": top.pool.id,
+            "seeds": list(scaling_seeds(self.config)),
             "full_samples": full,
             "compute": "FLOPs" if counted else "samples",
             "models": {name: scaling.to_json() for name, scaling in found.items()},
@@ -258,7 +267,7 @@ class ScaleCompute(Hook):
             self._note(line)
         text = write_rows(ScalingRow, rows)
         curves = [curve for name, scaling in found.items() for curve in _curves(name, scaling)]
-        title = f"Error against compute: {top}"
+        title = f"Error against compute: {top.pool.id}"
         figure = scaling_chart(rows, curves, title=title, target=full)
         paths = (f"{folder}/scaling.csv", f"{folder}/scaling.json", f"{folder}/figures/scaling.png")
         storage.write_bytes(paths[0], text.encode())
@@ -282,12 +291,8 @@ def _controls(pools: Pools, arms: int) -> tuple[Any, ...]:
 
 def _curves(model: str, scaling: ComputeScaling) -> list[Curve]:
     """Return the laws as points from the least compute measured to the full run."""
-    curves = []
-    for arm, law in scaling.laws.items():
-        if isinstance(law, PowerLaw):
-            x = np.geomspace(law.compute[0], max(scaling.target, law.compute[-1]), 100)
-            curves.append(Curve(arm, model, x.tolist(), law.errors(x).tolist()))
-    return curves
+    drawn = scaling.drawn()
+    return [Curve(arm, model, x.tolist(), errors.tolist()) for arm, (x, errors) in drawn.items()]
 
 
 def _slug(name: str) -> str:

@@ -18,19 +18,17 @@ from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Context, Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked, scored, yardstick
-from djsandbox_ray.hooks.seeds import confirmation_seeds
 from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger.together import together
 from djsandbox_ray.pools.arms import Arm
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS
-from djsandbox_ray.pools.confirm import second_look
 from djsandbox_ray.pools.cuts import EXCLUDED
 from djsandbox_ray.recipes.search import Proposal, SearchPlan, best, search
 from djsandbox_ray.recipes.search_report import SearchReport, confirmed_effect, to_csv
 from djsandbox_ray.recipes.search_space import SearchSpace
 from djsandbox_ray.recipes.search_start import Start, start
-from djsandbox_ray.recipes.search_trials import Scale, own_pools, proposed_arm
+from djsandbox_ray.recipes.search_trials import Scale, confirmation_arms, own_pools, proposed_arm
 from djsandbox_ray.records import (
     Choice,
     ConfirmationRow,
@@ -50,6 +48,8 @@ from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
 CONFIRMATION = "search_confirmation"
 """The study of the best proposal."""
+_FRESH = 1 << 20
+"""The first seed of that study: no other one counts so far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ class SearchThresholds(Hook):
     def identity(self) -> Any:
         """What decides a trial, how scores are made and judged, and the second look."""
         confirm = self.config.confirm.model_dump(mode="json", include={"seeds", "controls"})
-        return [study_identity(self.config), self.config.evaluation.alpha, confirm]
+        return [study_identity(self.config), self.config.evaluation.alpha, confirm, _FRESH]
 
     def keep(self, output: Thresholds | None) -> bool:
         """Keep the outcome unless trials crashed: the same command tries those again."""
@@ -94,7 +94,7 @@ class SearchThresholds(Hook):
         """All proposals, and the second look at the best of them beside its controls."""
         self._check_seeds(seeds)
         again = 1 + max(self.config.confirm.controls, WHOLE_BUCKET_CONTROLS)
-        second = again * len(confirmation_seeds(self.config))
+        second = again * len(self._fresh_seeds)
         trials = SearchPlan(proposals).proposals * seeds + second
         return Planned(trials, trials * self.config.trials.budget)
 
@@ -110,6 +110,7 @@ class SearchThresholds(Hook):
         proposals: int = 16,
         seeds: int = 1,
         seed: int = 0,
+        only_confirmed: bool = True,
     ) -> Thresholds | None:
         """Search for the ranges of the chosen statistics whose pool has the greatest score.
 
@@ -124,10 +125,11 @@ class SearchThresholds(Hook):
             proposals: pools that are trained, beside the second look at the best.
             seeds: trials per proposal, the first seeds of the run.
             seed: of the sampler.
+            only_confirmed: hand on thresholds only where the second look calls the best better.
 
         Returns:
-            The thresholds of the best proposal; None where there was no statistic to search, or no
-            proposal scored above what keeping everything does.
+            The thresholds of the best proposal; None where there was no statistic to search, no
+            proposal scored above what keeping everything does, or the best was not confirmed.
 
         Raises:
             BadInput: a number that cannot be used.
@@ -161,7 +163,13 @@ class SearchThresholds(Hook):
         if winner.is_gain:
             confirmed, again = self._confirm(state, winner)
             self.account(together([cost, again]))
-        return self._write(state, tried, winner, confirmed)
+        report = SearchReport(state.plan, tuple(tried), winner, confirmed, only_confirmed)
+        return self._write(inputs.pools, report)
+
+    @property
+    def _fresh_seeds(self) -> range:
+        """Seeds of the second look: every other study may have had a part in the choice."""
+        return range(_FRESH, _FRESH + (self.config.confirm.seeds or self.config.trials.seeds))
 
     def _check_seeds(self, seeds: int) -> None:
         if not 1 <= seeds <= self.config.trials.seeds:
@@ -246,7 +254,7 @@ class SearchThresholds(Hook):
 
     def _confirm(self, state: _Search, winner: Proposal) -> tuple[ConfirmationRow | None, Cost]:
         """Train the best again with fresh seeds, beside fresh controls, and judge it by these."""
-        inputs, seeds = self._second_look(state, winner), confirmation_seeds(self.config)
+        inputs, seeds = self._second_look(state, winner), self._fresh_seeds
         study = self._study(CONFIRMATION, inputs, seeds)
         records = study.run()
         trials, cost = study.write(records), study.cost(records)
@@ -264,35 +272,26 @@ class SearchThresholds(Hook):
         return row, cost
 
     def _second_look(self, state: _Search, winner: Proposal) -> Inputs:
-        """Set the best beside control arms of its own size that the first study did not have."""
+        """Set the best beside control arms of its own, and write which rows these have."""
         pools, (pool, codes) = state.inputs.pools, state.arms[winner.pool]
-        controls = self.config.confirm.controls
-        if pool.size == pools.draw_size:
-            controls = max(controls, WHOLE_BUCKET_CONTROLS)
-        same_size = replace(pools, size=pool.size, pools=(pool, *pools.pools))
-        look = second_look(same_size, [pool.id], codes, controls)
+        look = confirmation_arms(pools, (pool, codes), self.config.confirm.controls)
         path = f"{self.context.folder}/{CONFIRMATION}_assignments.parquet"
         columns = {"row_id": state.ids, pool.column: codes, **look.assignments}
         self.context.storage.write_table(path, pa.table(columns))
         return replace(state.inputs, pools=own_pools(pools, look.pools, path, size=pool.size))
 
-    def _write(
-        self,
-        state: _Search,
-        tried: Sequence[Proposal],
-        winner: Proposal,
-        confirmed: ConfirmationRow | None,
-    ) -> Thresholds | None:
-        storage, folder = self.context.storage, self.context.folder
-        report = SearchReport(state.plan, tuple(tried), winner, confirmed)
+    def _write(self, pools: Pools, report: SearchReport) -> Thresholds | None:
+        """Write what was found; return the thresholds if they are to be handed on."""
+        storage, folder, winner = self.context.storage, self.context.folder, report.winner
         storage.write_json(f"{folder}/search.json", report.to_json())
-        storage.write_bytes(f"{folder}/search.csv", to_csv(tried).encode())
+        storage.write_bytes(f"{folder}/search.csv", to_csv(report.proposals).encode())
         self.context.progress.note(report.summary)
-        if not winner.is_gain:
-            return None
         path, chosen = f"{folder}/search_thresholds.json", report.thresholds_json()
+        if not report.accepted:
+            storage.remove(path)  # those of an earlier search must not be taken for this one's
+            return None
         storage.write_json(path, chosen)
-        identity = content_id("thresholds", state.inputs.pools.id, chosen)
+        identity = content_id("thresholds", pools.id, chosen)
         return Thresholds(identity, winner.ranges, report.summary, winner.pool, path)
 
 

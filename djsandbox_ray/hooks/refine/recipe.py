@@ -100,7 +100,7 @@ class WriteRecipe(Hook):
         id = content_id("recipe", evidence)  # what the run cost is no part of what it found
         evidence["cost"] = self.context.storage.read_json(ledger.path)["total"] if ledger else None
         document = recipe_document(name, operators, thresholds.ranges)
-        path = self._write(name, document, evidence, findings.effect)
+        path = self._write(name, document, evidence)
         evidence_path = f"{self.context.folder}/recipes/{name}.evidence.json"
         effect, share = findings.effect, keeps.share
         confirmed = findings.confirmed is not None and effect == findings.confirmed.confirmed
@@ -185,9 +185,7 @@ class WriteRecipe(Hook):
             },
         }
 
-    def _write(
-        self, name: str, document: dict[str, Any], evidence: dict[str, Any], effect: float
-    ) -> str:
+    def _write(self, name: str, document: dict[str, Any], evidence: dict[str, Any]) -> str:
         """Write the evidence, and the YAML unless a policy forbids it; return the YAML's path."""
         storage, progress = self.context.storage, self.context.progress
         folder = f"{self.context.folder}/recipes"
@@ -200,7 +198,7 @@ class WriteRecipe(Hook):
                 progress.note(f"recipe: not exported: {line}")
             return ""
         storage.write_json(evidence_path, {"recipe": path, **evidence})
-        facts = _facts(name, evidence, effect)
+        facts = _facts(name, evidence)
         version = evidence["versions"]["data_juicer"]
         text = recipe_yaml(document, facts, file=f"{name}.yaml", version=version)
         storage.write_bytes(path, text.encode())
@@ -208,16 +206,17 @@ class WriteRecipe(Hook):
         return path
 
 
-def _facts(name: str, evidence: dict[str, Any], effect: float) -> list[str]:
-    """Return what the YAML says about itself."""
+def _facts(name: str, evidence: dict[str, Any]) -> list[str]:
+    """Return what the YAML says about itself; effect, interval and verdict are of one study."""
     keeps, measured = evidence["retention"], evidence["effect"]
-    known = measured["confirmed"] or measured["combination"] or measured["first"]
+    studies = [measured[study] for study in ("confirmed", "combination", "first")]
+    known = next((row for row in studies if row and row["change"] is not None), None)
     expected = "Expected effect: not known; see the caveats."
     if known is not None:
         # An interval may be missing: one seed has none.
         interval = ", ".join("?" if end is None else f"{end:+.4g}" for end in known["interval"])
         expected = (
-            f"Expected effect: {effect:+.4g} [{interval}] ({measured['unit']}, "
+            f"Expected effect: {known['change']:+.4g} [{interval}] ({measured['unit']}, "
             f"{known['verdict']}), that of the pool {evidence['pool']['id']}."
         )
     return [

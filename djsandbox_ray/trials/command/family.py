@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.evaluator import Artefact, Reads
 from djsandbox_ray.outside.measured import number, read_measured
-from djsandbox_ray.outside.node import scratch
+from djsandbox_ray.outside.node import remove, scratch
 from djsandbox_ray.outside.program import Program
 from djsandbox_ray.outside.samples import write_samples
 from djsandbox_ray.records import RungReport
@@ -99,7 +99,7 @@ def _call(
 ) -> tuple[float, dict[str, float]]:
     """Have the program train to a rung; return its loss and what else it measured."""
     output, target = folder / "output", folder / "metrics.json"
-    shutil.rmtree(output, ignore_errors=True)
+    remove(output)
     output.mkdir()
     target.unlink(missing_ok=True)
     values = {

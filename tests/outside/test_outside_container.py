@@ -1,0 +1,46 @@
+"""What a container may see, and as whom it works: files that it writes must be ours."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from djsandbox_ray.outside.container import Container
+
+OWN = f"--user={os.getuid()}:{os.getgid()}"
+DOCKER = "Server:\n Security Options:\n  seccomp\n   Profile: builtin\n"
+PODMAN = "host:\n  security:\n    rootless: {}\n"
+
+
+def engine(folder: Path, name: str, info: str) -> None:
+    """Write a program that answers as the engine does when it is asked what it is."""
+    (folder / "info").write_text(info)
+    program = folder / name
+    program.write_text(f'#!/bin/sh\n[ "$1" = info ] && /bin/cat {folder}/info\n')
+    program.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("name", "info", "users"),
+    [
+        ("docker", DOCKER, [OWN]),
+        ("docker", f"{DOCKER}  rootless\n", ["--user=0:0"]),
+        ("podman", PODMAN.format("false"), [OWN]),
+        ("podman", PODMAN.format("true"), ["--userns=keep-id", OWN]),
+    ],
+)
+def test_it_works_as_our_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, info: str, users: list[str]
+) -> None:
+    engine(tmp_path, name, info)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    container = Container.of("some/image:1")
+    command = container.command(["train", "--all"], tmp_path, [], {"SEED": "3", "HOME": "/ours"})
+    assert [word for word in command if word.startswith("--user")] == users
+    assert command[-3:] == ["some/image:1", "train", "--all"]
+    given = {word for word in command if word.startswith("--env=")}
+    assert {f"--env=HOME={tmp_path}/tmp", f"--env=TMPDIR={tmp_path}/tmp"} <= given
+    assert "SEED" in command
+    assert not [word for word in command if "/ours" in word or "SEED=" in word]
