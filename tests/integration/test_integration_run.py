@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def test_crashed_trials_are_tried_again_by_the_same_command(
     stone.touch()
     outputs, out = _run(tmp_path, changes)
     assert outputs["trials"].crashed > 0
-    assert "FAILED: RuntimeError: stumbled" in out
+    assert re.search(r"seed 1 FAILED on node .*: RuntimeError: stumbled", out)
     before = _files(tmp_path, "trials/*")
     stone.unlink()
     again, _ = _run(tmp_path, changes)
