@@ -29,7 +29,7 @@ class Metric:
     kind: Literal["counter", "gauge"]
     unit: str
     tags: tuple[str, ...]
-    """Beside ``run``; each takes few values."""
+    """Beside ``run``; each takes few values, and is no label that Prometheus sets itself."""
     help: str
     _made: list[Any] = field(default_factory=list, repr=False)
     _gauged: dict[tuple[tuple[str, str], ...], float] = field(default_factory=dict, repr=False)
@@ -138,7 +138,7 @@ JOB_SECONDS = Metric(
     "djsandbox_job_seconds",
     "gauge",
     "seconds",
-    ("job",),
+    ("stage",),
     "Wall time of a job of the workflow that this driver has run.",
 )
 RUN_START_TIME = Metric(

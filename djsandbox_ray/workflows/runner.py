@@ -95,7 +95,7 @@ def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, 
     if kept:
         context.storage.write_json(_marker(job, context), record)
     event("job_done", stage=job.id, seconds=seconds, kept=kept)
-    metrics.JOB_SECONDS.set(seconds, job=job.id)
+    metrics.JOB_SECONDS.set(seconds, stage=job.id)
     context.progress.close()
     context.progress.note(f"{job.id}: done in {seconds:g} s")
     return output

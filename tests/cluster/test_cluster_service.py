@@ -25,7 +25,7 @@ from mlflow_server import client, mlflow_server
 from postgres_server import postgres_server
 from prometheus_server import Prometheus, prometheus
 from s3_server import S3Server, s3_server, variables
-from screens import picture
+from screens import dashboard_picture, picture
 
 from djsandbox_ray.storage import Storage
 
@@ -254,3 +254,6 @@ def test_pages_can_be_looked_at(service: Service, tmp_path: Path) -> None:
     }
     for name, url in pages.items():
         picture(url, folder / f"{name}.png")
+    if "SCREENSHOTS" in os.environ:  # it fetches packages of npm
+        dashboard = json.loads((ROOT / "cluster" / "grafana" / "dashboard.json").read_text())
+        dashboard_picture(service.prometheus, dashboard, folder / "grafana.png", window="1m")

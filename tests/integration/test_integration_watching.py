@@ -188,13 +188,14 @@ def _targets() -> list[Any]:
     for panel in dashboard["panels"]:
         for target in panel.get("targets", ()):
             gpus = panel["description"].startswith("Only with GPUs")
-            found.append(pytest.param(target["expr"], gpus, id=panel["title"]))
+            legend = re.findall(r"{{(\w+)}}", target["legendFormat"])
+            found.append(pytest.param(target["expr"], legend, gpus, id=panel["title"]))
     return found
 
 
-@pytest.mark.parametrize(("expression", "needs_gpus"), _targets())
+@pytest.mark.parametrize(("expression", "legend", "needs_gpus"), _targets())
 def test_every_panel_of_the_dashboard_shows_something(
-    watched: Watched, expression: str, needs_gpus: bool
+    watched: Watched, expression: str, legend: list[str], needs_gpus: bool
 ) -> None:
     bare = expression.replace("$run", ".*").replace("$window", "10m")
     assert "$" not in bare
@@ -205,6 +206,9 @@ def test_every_panel_of_the_dashboard_shows_something(
             break
         time.sleep(0.5)
     assert bool(found) is not needs_gpus, expression
+    names = [tuple(labels.get(name, "") for name in legend) for labels, _ in found]
+    assert all(map(all, names)), f"{legend} are no labels of {found}"
+    assert len(set(names)) == len(names), "two series of one name"
 
 
 def test_the_dashboard_is_one_that_grafana_takes() -> None:

@@ -30,6 +30,7 @@ def test_names_say_what_they_are_and_end_in_their_unit() -> None:
         assert metric.help.endswith(".")
         assert "pool" not in metric.tags, "too many values"
         assert "trial" not in metric.tags, "too many values"
+        assert not {"job", "instance"} & {*metric.tags}, "Prometheus would rename it"
 
 
 def test_the_docs_list_all_of_them() -> None:

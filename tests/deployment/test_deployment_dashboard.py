@@ -1,0 +1,60 @@
+"""The dashboard of Grafana against the models that Grafana publishes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grafana_model import errors
+
+ROOT = Path(__file__).resolve().parents[2]
+DASHBOARD = json.loads((ROOT / "cluster" / "grafana" / "dashboard.json").read_text())
+
+
+def test_it_is_what_grafana_knows() -> None:
+    assert errors(DASHBOARD) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("dashboard.refesh", "10s", "dashboard.refesh is unknown"),
+        ("variable.labl", "Run", "labl is unknown"),
+        ("variable.type", "querry", "Input should be 'query'"),
+        ("row.colapsed", False, "colapsed is unknown"),
+        ("stat.type", "stats", "there is no panel stats"),
+        ("stat.gridPos.width", 4, "gridPos.width is unknown"),
+        ("stat.gridPos.w", "4", "w: Input should be a valid integer"),
+        ("stat.options.colourMode", "value", "options.colourMode is unknown"),
+        ("stat.options.colorMode", "values", "Input should be 'value'"),
+        ("bargauge.options.displayMode", "bars", "Input should be 'basic'"),
+        ("bargauge.fieldConfig.defaults.units", "s", "defaults.units is unknown"),
+        ("bargauge.fieldConfig.defaults.unit", "percentunits", "there is no unit percentunits"),
+        ("timeseries.fieldConfig.defaults.min", "0", "Input should be a valid number"),
+        ("timeseries.fieldConfig.defaults.custom.lineWdth", 1, "custom.lineWdth is unknown"),
+        ("timeseries.fieldConfig.defaults.custom.stacking.mode", "up", "Input should be 'none'"),
+        ("timeseries.options.legend.displayMode", "tabel", "Input should be 'list'"),
+        ("timeseries.target.legend", "{{run}}", "legend is unknown"),
+        ("timeseries.target.datasource.type", "promteus", "there is no data source promteus"),
+    ],
+)
+def test_what_is_wrong_is_found(path: str, value: Any, said: str) -> None:
+    wrong = copy.deepcopy(DASHBOARD)
+    start, *keys, last = path.split(".")
+    part = _part(wrong, start)
+    for key in keys:
+        part = part["targets"][0] if key == "target" else part[key]
+    part[last] = value
+    assert any(said in error for error in errors(wrong))
+
+
+def _part(dashboard: Any, name: str) -> Any:
+    """Return the dashboard, its first variable or its first panel of a type."""
+    if name == "dashboard":
+        return dashboard
+    if name == "variable":
+        return dashboard["templating"]["list"][0]
+    return next(panel for panel in dashboard["panels"] if panel["type"] == name)
