@@ -14,13 +14,13 @@ setup: $(STAMP)  ## Make .venv with the pinned requirements and the package; don
 demo: setup  ## Run the main job end to end on generated data, about 5 minutes on 2 cores
 	$(BIN)/djsandbox run configs/demo.yaml
 
-test: setup  ## Run all tests; those of a whole cluster only where `make services` was run
+test: setup  ## Run all tests; of a whole cluster and containers only where `make services` was run
 	$(BIN)/python -m pytest
 
 test-cluster: setup services  ## Run the demo on several nodes, S3, MLflow on PostgreSQL, Prometheus
 	$(BIN)/python -m pytest tests/cluster
 
-services:  ## Install PostgreSQL and Prometheus for the cluster tests (Debian, as root)
+services:  ## Install PostgreSQL, Prometheus and Podman for the tests (Debian, as root)
 	sh tests/cluster/install_services.sh
 
 lint: setup  ## Check style and types

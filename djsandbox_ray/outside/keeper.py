@@ -76,10 +76,11 @@ def _run(job: dict[str, Any], control: int) -> dict[str, Any]:
     timer.cancel()
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    _kill_orphans()
     if job["afterwards"]:
+        # First: killed, an engine's own processes could not clear away what they have set up.
         with suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(job["afterwards"], env=job["env"], capture_output=True, timeout=60)
+    _kill_orphans()
     return {"error": reason[0]} if reason else {"code": code}
 
 

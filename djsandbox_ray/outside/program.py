@@ -96,7 +96,9 @@ class Program:
         afterwards = None
         if config.image is not None:
             container = Container.of(config.image)
-            words, afterwards = container.command(words, folder, reads, env), container.removal
+            named = [*given, *config.pass_env]
+            words = container.command(words, folder, reads, env, named)
+            env, afterwards = container.environment(env), container.removal
         elif self.environment is not None:
             home = self.environment.made()
             env |= {"VIRTUAL_ENV": str(home), "PATH": f"{home / 'bin'}:{env['PATH']}"}

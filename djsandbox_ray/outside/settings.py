@@ -159,7 +159,8 @@ class ProgramConfig(Component):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.image is not None and "environment" in self.model_fields_set:
+        # Compared, since a resolved configuration, which is read again, holds the default too.
+        if self.image is not None and self.environment != EnvironmentConfig():
             raise ValueError("an 'image' brings its own packages: give no 'environment' with it")
         used = self.used()
         if lacking := [f"{{{name}}}" for name in self.NEEDED if name not in used]:

@@ -44,3 +44,19 @@ def test_it_works_as_our_user(
     assert {f"--env=HOME={tmp_path}/tmp", f"--env=TMPDIR={tmp_path}/tmp"} <= given
     assert "SEED" in command
     assert not [word for word in command if "/ours" in word or "SEED=" in word]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("docker", ['"device=5,2"']), ("podman", [f"--device=nvidia.com/gpu={n}" for n in (5, 2)])],
+)
+def test_its_devices_are_counted_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, wanted: list[str]
+) -> None:
+    engine(tmp_path, name, PODMAN.format("false"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    container = Container.of("some/image:1")
+    command = container.command(["train"], tmp_path, [], {"CUDA_VISIBLE_DEVICES": "5,2"})
+    assert [word for word in command if "device=" in word or "gpu=" in word] == wanted
+    # It has no others: within it the sixth device of the node is the first.
+    assert [word for word in command if "CUDA" in word] == ["--env=CUDA_VISIBLE_DEVICES=0,1"]

@@ -50,7 +50,7 @@ def config(**changes: Any) -> CommandConfig:
         ({"environment": {"packages": ["mine @ file:///mine"]}}, "not there on others"),
         ({"environment": {"requirements": "no/such/file"}}, "does not exist"),
         ({"image": "-v/:/host"}, "pattern"),
-        ({"image": "some:1", "environment": {}}, "brings its own packages"),
+        ({"image": "some:1", "environment": {"packages": ["a==1"]}}, "brings its own packages"),
         ({"timeout": 0}, "greater than 0"),
         ({"shell": True}, "Extra inputs"),
     ],
@@ -58,6 +58,12 @@ def config(**changes: Any) -> CommandConfig:
 def test_what_cannot_be_meant_is_an_error(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         config(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"image": "some:1"}, {"environment": {"python": "3.12"}}])
+def test_a_resolved_configuration_can_be_read_again(changes: dict[str, Any]) -> None:
+    known = config(**changes)
+    assert CommandConfig.model_validate(known.model_dump(mode="json")) == known
 
 
 def test_numbers_are_words_too() -> None:

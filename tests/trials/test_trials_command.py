@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from podman_engine import podman_engine
 
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput, SandboxError
@@ -161,6 +162,27 @@ def test_no_engine_for_an_image_is_said(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BadInput, match=r"needs Podman or Docker.*podman is not installed"):
         next(train(tmp_path, table, GOOD, image="some/image:1"))
+
+
+# As ``GIVEN`` counts them: $1 pool, $2 samples, $4 metrics, $5 checkpoint, $6 output, $7 seen.
+IN_SHELL = """
+set -e
+[ "$(grep -c 'caption [123]' "$1/000000.jsonl")" = 3 ]
+[ "$(cat "$5/left" || echo 0)" = "$7" ]
+echo "$2" > "$5/left"
+mkdir "$6/model"
+echo "{\\"samples\\": $2, \\"loss\\": 1, \\"metrics\\": {\\"a\\": 2}}" > "$4"
+"""
+
+
+def test_a_training_in_a_container_goes_on(tmp_path: Path, table: str) -> None:
+    with podman_engine() as podman:
+        command = ["sh", "-c", without_placeholders(IN_SHELL), "train", *WORDS]
+        first = next(train(tmp_path, table, "", command=command, image=podman.image))
+        (last,) = train(tmp_path, table, "", command=command, image=podman.image)
+        assert podman.containers() == []
+    assert [first.samples, last.samples] == [10, 20]
+    assert last.metrics == {"seen": 1, "a": 2}
 
 
 def evaluator(code: str, **metrics: str) -> Suite:
