@@ -14,6 +14,21 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
+LONGEST_FIRST = ("cluster", "integration", "deployment", "recipes", "trials", "hooks")
+"""Folders; all others come afterwards."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, and say what stays together where tests run in parallel.
+
+    Fixtures of a module are made once; so is the demo, which takes minutes.
+    """
+    for item in items:
+        demo = item.path.parent.name == "cluster" or "demo" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("demo" if demo else item.path.stem))
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
+
 
 @pytest.fixture
 def storage(tmp_path: Path):  # type: ignore[no-untyped-def]

@@ -80,7 +80,8 @@ def _wait_for(what: str, ready: Callable[[], bool]) -> None:
 def _checkout() -> str:
     command = ["git", "status", "--porcelain", "--ignored"]
     lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return "\n".join(line for line in lines.splitlines() if "__pycache__" not in line)
+    by_tests = ("__pycache__", ".hypothesis", ".pytest_cache")
+    return "\n".join(line for line in lines.splitlines() if not any(n in line for n in by_tests))
 
 
 @pytest.fixture(scope="module")
