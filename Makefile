@@ -2,8 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Much of a test that starts Ray is waiting: the other's time. Groups: tests/conftest.py.
-TWO_AT_A_TIME := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+# Much of a test that starts Ray is waiting: another's time.
+TWO_AT_A_TIME := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-cluster services lint bench image check-image clean

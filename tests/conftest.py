@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -19,13 +20,7 @@ LONGEST_FIRST = ("cluster", "integration", "deployment", "recipes", "trials", "h
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, and say what stays together where tests run in parallel.
-
-    Fixtures of a module are made once; so is the demo, which takes minutes.
-    """
-    for item in items:
-        demo = item.path.parent.name == "cluster" or "demo" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("demo" if demo else item.path.stem))
+    """Begin with what takes longest: of two processes none is to wait long for the other."""
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
 
@@ -61,8 +56,17 @@ def ray_cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The storage of the demo, run once per test session as the README says; takes minutes."""
-    folder = tmp_path_factory.mktemp("demo")
+    """The storage of the demo, run once for all tests as the README says; takes minutes."""
+    ours = tmp_path_factory.getbasetemp()
+    folder = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "demo"
+    with FileLock(f"{folder}.lock"):
+        if not (done := folder.with_suffix(".done")).exists():
+            _run_the_demo(folder)
+            done.touch()
+    return folder
+
+
+def _run_the_demo(folder: Path) -> None:
     own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     command = [sys.executable, "-m", "djsandbox_ray", "run", "configs/demo.yaml"]
     done = subprocess.run(
@@ -74,4 +78,3 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return folder
