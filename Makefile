@@ -2,8 +2,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Much of a test that starts Ray is waiting: another's time.
-TWO_AT_A_TIME := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-cluster services lint bench image check-image clean
@@ -17,7 +15,7 @@ demo: setup  ## Run the main job end to end on generated data, about 5 minutes o
 	$(BIN)/djsandbox run configs/demo.yaml
 
 test: setup  ## Run all tests; of a whole cluster and containers only where `make services` was run
-	$(BIN)/python -m pytest $(TWO_AT_A_TIME)
+	$(BIN)/python -m pytest
 
 test-cluster: setup services  ## Run the demo on several nodes, S3, MLflow on PostgreSQL, Prometheus
 	$(BIN)/python -m pytest tests/cluster

@@ -9,20 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-LONGEST_FIRST = ("cluster", "integration", "deployment", "recipes", "trials", "hooks")
-"""Folders; all others come afterwards."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest: of two processes none is to wait long for the other."""
-    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(ranks)))
 
 
 @pytest.fixture
@@ -56,17 +46,8 @@ def ray_cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The storage of the demo, run once for all tests as the README says; takes minutes."""
-    ours = tmp_path_factory.getbasetemp()
-    folder = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "demo"
-    with FileLock(f"{folder}.lock"):
-        if not (done := folder.with_suffix(".done")).exists():
-            _run_the_demo(folder)
-            done.touch()
-    return folder
-
-
-def _run_the_demo(folder: Path) -> None:
+    """The storage of the demo, run once per test session as the README says; takes minutes."""
+    folder = tmp_path_factory.mktemp("demo")
     own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     command = [sys.executable, "-m", "djsandbox_ray", "run", "configs/demo.yaml"]
     done = subprocess.run(
@@ -78,3 +59,4 @@ def _run_the_demo(folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return folder
