@@ -93,6 +93,8 @@ class Place:
         self._environment = {**kept, **self._ray}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
+        # What runs in the background of a shell ignores Ctrl-C, and so would the program.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             [sys.executable, "-m", "djsandbox_ray", *arguments],
             cwd=self.folder,
@@ -100,8 +102,6 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # Tests that run in the background of a shell hand on that it is ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def submit(self, *arguments: str, code: int = 0) -> str:
