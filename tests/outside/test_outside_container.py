@@ -40,6 +40,7 @@ def test_it_works_as_our_user(
     command = container.command(["train", "--all"], tmp_path, [], {"SEED": "3", "HOME": "/ours"})
     assert [word for word in command if word.startswith("--user")] == users
     assert command[-3:] == ["some/image:1", "train", "--all"]
+    assert "--stop-timeout=0" in command, "stopped, it would have ten seconds more"
     given = {word for word in command if word.startswith("--env=")}
     assert {f"--env=HOME={tmp_path}/tmp", f"--env=TMPDIR={tmp_path}/tmp"} <= given
     assert "SEED" in command
