@@ -20,7 +20,7 @@ test: setup  ## Run all tests; of a whole cluster and containers only where `mak
 test-cluster: setup services  ## Run the demo on several nodes, S3, MLflow on PostgreSQL, Prometheus
 	$(BIN)/python -m pytest tests/cluster
 
-services:  ## Install PostgreSQL, Prometheus and Podman for the tests (Debian, as root)
+services:  ## Install PostgreSQL, Prometheus, Chromium, Podman for the tests (Debian, as root)
 	sh tests/cluster/install_services.sh
 
 lint: setup  ## Check style and types

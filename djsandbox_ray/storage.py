@@ -163,8 +163,14 @@ class Storage:
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a whole file atomically."""
-        with self.open_write(path) as file:
-            file.write(data)
+        if self.is_local:
+            with self.open_write(path) as file:
+                file.write(data)
+        else:
+            # Without a file on this disk, which a killed process would leave there.
+            target = self._at(path)
+            with self._uploading(target):
+                self._fs.pipe_file(target, data)
 
     def read_bytes(self, path: str) -> bytes:
         """Read a whole file."""
@@ -202,11 +208,16 @@ class Storage:
 
     def _put(self, file: Path, target: str) -> None:
         """Upload a whole file."""
+        with self._uploading(target):
+            self._fs.put_file(str(file), target)
+
+    @contextmanager
+    def _uploading(self, target: str) -> Iterator[None]:
         if not has_buckets(self._fs):
             self._make_parent(target)
         try:
             with reaching(self.url):
-                self._fs.put_file(str(file), target)
+                yield
         except FileNotFoundError as error:
             raise BadInput(
                 f"storage {self.shown!r} cannot be written: is the bucket there? {error}"

@@ -14,7 +14,7 @@ from djsandbox_ray.outside.environment import Environment
 from djsandbox_ray.outside.node import remove
 from djsandbox_ray.outside.placeholders import filled
 from djsandbox_ray.outside.process import Call, run
-from djsandbox_ray.outside.settings import ProgramConfig
+from djsandbox_ray.outside.settings import EnvironmentConfig, ProgramConfig
 from djsandbox_ray.outside.snapshot import Snapshot
 from djsandbox_ray.outside.variables import variables, without_values
 
@@ -39,7 +39,8 @@ class Program:
         """
         try:
             if config._files is None:
-                environment = None if config.image else Environment.read(config.environment)
+                wanted = config.environment or EnvironmentConfig()
+                environment = None if config.image else Environment.read(wanted)
                 config._files = environment, Snapshot.of(config.files)
             return cls(config, *config._files)
         except (OSError, ValueError) as error:

@@ -128,8 +128,8 @@ class ProgramConfig(Component):
 
     command: Annotated[list[Word], BeforeValidator(_words)] = Field(min_length=1)
     """The program and its arguments, one word each; no shell reads them."""
-    environment: EnvironmentConfig = EnvironmentConfig()
-    """What is installed for it."""
+    environment: EnvironmentConfig | None = None
+    """What is installed for it; without it, and without an ``image``, Python alone."""
     image: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w./:@-]*$")
     """A container image in place of ``environment``; nodes need Podman or Docker for it."""
     files: tuple[Annotated[str, AfterValidator(_there)], ...] = ()
@@ -159,8 +159,7 @@ class ProgramConfig(Component):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        # Compared, since a resolved configuration, which is read again, holds the default too.
-        if self.image is not None and self.environment != EnvironmentConfig():
+        if self.image is not None and self.environment is not None:
             raise ValueError("an 'image' brings its own packages: give no 'environment' with it")
         used = self.used()
         if lacking := [f"{{{name}}}" for name in self.NEEDED if name not in used]:

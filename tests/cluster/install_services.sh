@@ -1,12 +1,12 @@
 #!/bin/sh
-# Install what tests start by themselves, as Debian has it: PostgreSQL, Prometheus, and Podman with
-# what it runs containers by, and with a program for them.
+# Install what tests start by themselves, as Debian has it: PostgreSQL, Prometheus, Chromium, and
+# Podman with what it runs containers by, and with a program for them.
 set -eu
 
 missing=""
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 command -v prometheus >/dev/null || missing="$missing prometheus"
-for program in podman runc; do
+for program in chromium podman runc; do
   command -v "$program" >/dev/null || missing="$missing $program"
 done
 # In an image with nothing else; Debian's other BusyBox needs libraries.

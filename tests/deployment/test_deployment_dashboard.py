@@ -8,14 +8,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from grafana_model import errors
 
 ROOT = Path(__file__).resolve().parents[2]
-DASHBOARD = json.loads((ROOT / "cluster" / "grafana" / "dashboard.json").read_text())
+GRAFANA = ROOT / "cluster" / "grafana"
+DASHBOARD = json.loads((GRAFANA / "dashboard.json").read_text())
 
 
 def test_it_is_what_grafana_knows() -> None:
     assert errors(DASHBOARD) == []
+
+
+def test_its_panels_and_its_source_fit_together() -> None:
+    assert DASHBOARD["schemaVersion"] >= 39
+    variables = {one["name"] for one in DASHBOARD["templating"]["list"]}
+    assert variables == {"datasource", "run", "window"}
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(ids) == len(set(ids))
+    for panel in DASHBOARD["panels"]:
+        assert {"type", "title", "gridPos"} <= panel.keys()
+        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
+        for target in panel.get("targets", ()):
+            assert target["datasource"]["uid"] == "${datasource}"
+    provisioning = GRAFANA / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text())[
+        "datasources"
+    ]
+    assert (source["type"], source["uid"]) == ("prometheus", "prometheus")
+    text = (provisioning / "dashboards/dashboards.yaml").read_text()
+    providers = yaml.safe_load(text)["providers"]
+    assert {provider["type"] for provider in providers} == {"file"}
 
 
 @pytest.mark.parametrize(

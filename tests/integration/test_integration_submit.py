@@ -70,6 +70,14 @@ class Wait(Hook):
 """
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """What runs in the background of a shell ignores Ctrl-C, and so would what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
     environment = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -93,8 +101,6 @@ class Place:
         self._environment = {**kept, **self._ray}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        # What runs in the background of a shell ignores Ctrl-C, and so would the program.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             [sys.executable, "-m", "djsandbox_ray", *arguments],
             cwd=self.folder,

@@ -211,28 +211,6 @@ def test_every_panel_of_the_dashboard_shows_something(
     assert len(set(names)) == len(names), "two series of one name"
 
 
-def test_the_dashboard_is_one_that_grafana_takes() -> None:
-    dashboard = json.loads((CLUSTER / "grafana" / "dashboard.json").read_text())
-    assert dashboard["schemaVersion"] >= 39
-    variables = {one["name"] for one in dashboard["templating"]["list"]}
-    assert variables == {"datasource", "run", "window"}
-    ids = [panel["id"] for panel in dashboard["panels"]]
-    assert len(ids) == len(set(ids))
-    for panel in dashboard["panels"]:
-        assert {"type", "title", "gridPos"} <= panel.keys()
-        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
-        for target in panel.get("targets", ()):
-            assert target["datasource"]["uid"] == "${datasource}"
-    provisioning = CLUSTER / "grafana" / "provisioning"
-    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text())[
-        "datasources"
-    ]
-    assert (source["type"], source["uid"]) == ("prometheus", "prometheus")
-    text = (provisioning / "dashboards/dashboards.yaml").read_text()
-    providers = yaml.safe_load(text)["providers"]
-    assert {provider["type"] for provider in providers} == {"file"}
-
-
 def test_the_config_of_prometheus_is_valid() -> None:
     command = [binary("promtool"), "check", "config", str(CLUSTER / "prometheus/prometheus.yml")]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from podman_engine import Podman, podman_engine
+from waiting import soon
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact
@@ -50,14 +50,6 @@ def program(podman: Podman, script: str, **settings: Any) -> Program:
 def call(program: Program, folder: Path, reads: tuple[Path, ...] = ()) -> None:
     folder.mkdir(exist_ok=True)
     program.call({}, folder, cpus=2, gpus=0, reads=reads)
-
-
-def soon(holds: Callable[[], bool]) -> bool:
-    for _ in range(600):
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def cgroups(container: str) -> list[Path]:

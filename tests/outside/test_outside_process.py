@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import soon
 
 from djsandbox_ray.outside.process import Call, ProgramFailed, run
 
@@ -35,14 +34,6 @@ def call(tmp_path: Path, code: str, timeout: float = 60) -> list[str]:
 def sleeping(number: int) -> bool:
     wanted = ["sleep", str(number)]
     return any(p.info["cmdline"] == wanted for p in psutil.process_iter(["cmdline"]))
-
-
-def soon(holds: Callable[[], bool]) -> bool:
-    for _ in range(600):
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_output_comes_line_by_line(tmp_path: Path) -> None:
