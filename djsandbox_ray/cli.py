@@ -186,7 +186,7 @@ def main() -> None:
         message = Text.assemble(label, without_secrets(str(error)))
         Console(stderr=True).print(message, soft_wrap=True)
         sys.exit(error.exit_code)
-    except Exception:
+    except Exception:  # a defect: said whole, but a traceback quotes what may hold a secret
         sys.stderr.write(without_secrets(traceback.format_exc()))
         sys.exit(SandboxError.exit_code)
 

@@ -213,6 +213,7 @@ class Storage:
 
     @contextmanager
     def _uploading(self, target: str) -> Iterator[None]:
+        """Make the folder, where there are any, and say in our words what the transfer lacks."""
         if not has_buckets(self._fs):
             self._make_parent(target)
         try:

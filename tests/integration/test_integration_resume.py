@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "djsandbox_ray", "run"]
 CHANGES = {
     "scorer": None,
     "operators": ["special_characters_filter"],
-    "trials": {**SMALL["trials"], "budget": 1600},
+    "trials": {**SMALL["trials"], "budget": 3200},
     "cluster": {"cpus": 2},
 }
 
