@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from types import ModuleType
 
 
@@ -41,6 +43,26 @@ class MissingExtra(BadInput):
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
         # An exception is pickled by its message; this one is made from two words.
         return type(self), (self.module, self.extra)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean ...?`` if a known name is like this one."""
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, otherwise: str = "") -> BadInput:
+    """Return the error about a name that is none of the known ones.
+
+    Args:
+        kind: what the name should stand for.
+        name: as it was given.
+        known: what may stand there; the nearest is suggested.
+        otherwise: what else may stand there.
+    """
+    listed = ", ".join(known := list(known)) or "none"
+    more = f"; or {otherwise}" if otherwise else ""
+    return BadInput(f"unknown {kind} {name!r}{nearest(name, known)} (known: {listed}{more})")
 
 
 def require(module: str, extra: str) -> ModuleType:

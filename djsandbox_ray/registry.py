@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, unknown
 
 T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Names for the subclasses of ``base``.
+    """Names for the subclasses of ``base``; a class is imported when it is asked for.
 
     Args:
         kind: what the entries are, for messages ("source", "evaluator").
         base: every entry, a user's own class too, must be a subclass of it.
+        built_in: per name, the class as ``package.module:Class``.
     """
 
-    def __init__(self, kind: str, base: type[T]) -> None:
+    def __init__(self, kind: str, base: type[T], built_in: Mapping[str, str]) -> None:
         self.kind = kind
         self.base = base
-        self._classes: dict[str, type[T]] = {}
-
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Class decorator: make ``name`` stand for the class.
-
-        Raises:
-            ValueError: the name is taken.
-        """
-
-        def add(cls: type[T]) -> type[T]:
-            if name in self._classes:
-                raise ValueError(f"the {self.kind} {name!r} is registered twice")
-            self._classes[name] = cls
-            return cls
-
-        return add
+        self._built_in = dict(sorted(built_in.items()))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._classes))
+        return iter(self._built_in)
 
     def get(self, name: str) -> type[T]:
         """Return the class that a built-in name or ``package.module:Class`` stands for.
@@ -49,19 +34,10 @@ class Registry(Generic[T]):
         Raises:
             BadInput: unknown name (lists the known ones), or no concrete subclass of ``base``.
         """
-        if name in self._classes:
-            return self._classes[name]
-        if ":" in name:
-            return self._load(name)
-        near = get_close_matches(name, self._classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        known = ", ".join(self)
-        raise BadInput(
-            f"unknown {self.kind} {name!r}{hint} (known: {known}; or package.module:Class)"
-        )
-
-    def _load(self, name: str) -> type[T]:
-        module, _, attribute = name.partition(":")
+        place = self._built_in.get(name, name)
+        if ":" not in place:
+            raise unknown(self.kind, name, self, otherwise="package.module:Class")
+        module, _, attribute = place.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
         except Exception as error:  # importing a module may raise anything

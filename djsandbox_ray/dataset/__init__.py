@@ -11,7 +11,6 @@ these in shard order. ``table`` reads the result by ``row_id``; ``leaks`` compar
 Only sources are exported here: reading a configuration must not import Ray and Lance.
 """
 
-from djsandbox_ray.dataset import jsonl, parquet, shapes, webdataset  # noqa: F401 (registered here)
 from djsandbox_ray.dataset.source import (
     SOURCES,
     Rejection,

@@ -12,7 +12,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.dataset.files import SourceFile, find_files
-from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
 
 SPECIAL_TOKENS = ("<__dj__image>", "<|__dj__eoc|>")
 _SHARD_ROWS = 1024
@@ -29,7 +29,6 @@ class JsonlConfig(SourceConfig):
     """Key of the list of image paths, relative to the file; exactly one path is needed."""
 
 
-@SOURCES.register("jsonl")
 class JsonlSource(Source):
     """A shard is 1024 lines of a file.
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import types
 
 from djsandbox_ray.dataset.files import SourceFile, find_files
-from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
 from djsandbox_ray.errors import BadInput
 
 _SHARD_ROWS = 2048
@@ -37,7 +37,6 @@ class ParquetConfig(SourceConfig):
     """Columns to keep as ``meta``."""
 
 
-@SOURCES.register("parquet")
 class ParquetSource(Source):
     """A shard is a few row groups of a file: at least one, at most 2048 rows if there are more."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from djsandbox_ray.dataset.defects import BLOCK, CLEAN, DEFECTS, IMAGE_DEFECTS, TEXT_DEFECTS, plan
-from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
 from djsandbox_ray.dataset.world import describe, draw, random_scene
 
 _SHARD_ROWS = 500
@@ -60,7 +60,6 @@ class ShapesConfig(SourceConfig):
         return self
 
 
-@SOURCES.register("shapes")
 class ShapesSource(Source):
     """A shard is 500 samples. ``meta`` holds the defect and what the image shows."""
 

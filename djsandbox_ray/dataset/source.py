@@ -124,4 +124,13 @@ class Source(ABC):
         }
 
 
-SOURCES: Registry[Source] = Registry("source", Source)  # type: ignore[type-abstract]
+SOURCES: Registry[Source] = Registry(
+    "source",
+    Source,  # type: ignore[type-abstract]
+    {
+        "jsonl": "djsandbox_ray.dataset.jsonl:JsonlSource",
+        "parquet": "djsandbox_ray.dataset.parquet:ParquetSource",
+        "shapes": "djsandbox_ray.dataset.shapes:ShapesSource",
+        "webdataset": "djsandbox_ray.dataset.webdataset:WebDatasetSource",
+    },
+)

@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from djsandbox_ray.dataset.files import SourceFile, find_files
-from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
@@ -31,7 +31,6 @@ class WebDatasetConfig(SourceConfig):
     """Extension of the caption. A member ``json`` (an object) becomes ``meta``; others are left."""
 
 
-@SOURCES.register("webdataset")
 class WebDatasetSource(Source):
     """A shard is a tar."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Evaluator, Reads
+from djsandbox_ray.evaluation.evaluator import Artefact, Evaluator, Reads
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.outside.measured import number_at, read_measured
 from djsandbox_ray.outside.node import scratch
@@ -40,7 +40,6 @@ class CommandConfig(ProgramConfig):
     rows_per_shard: int = Field(default=10_000, ge=1, strict=True)
 
 
-@EVALUATORS.register("command")
 class Command(Evaluator):
     """Runs the program once per model, in its own environment."""
 

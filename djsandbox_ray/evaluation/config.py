@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from djsandbox_ray.dataset.source import SOURCES
-from djsandbox_ray.evaluation import suite  # noqa: F401 - the evaluators register themselves
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.sections import Component, Section, component
 

@@ -88,4 +88,13 @@ class Evaluator(ABC):
         """
 
 
-EVALUATORS: Registry[Evaluator] = Registry("evaluator", Evaluator)  # type: ignore[type-abstract]
+EVALUATORS: Registry[Evaluator] = Registry(
+    "evaluator",
+    Evaluator,  # type: ignore[type-abstract]
+    {
+        "command": "djsandbox_ray.evaluation.command:Command",
+        "reported": "djsandbox_ray.evaluation.reported:Reported",
+        "retrieval": "djsandbox_ray.evaluation.retrieval:Retrieval",
+        "zero_shot": "djsandbox_ray.evaluation.zero_shot:ZeroShot",
+    },
+)

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Evaluator, Reads
+from djsandbox_ray.evaluation.evaluator import Artefact, Evaluator, Reads
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.sections import Component
 
@@ -26,7 +26,6 @@ class ReportedConfig(Component):
         return metrics
 
 
-@EVALUATORS.register("reported")
 class Reported(Evaluator):
     """The metrics that a program wrote beside its loss, under their own names."""
 

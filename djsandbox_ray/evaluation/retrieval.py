@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Encoder, Evaluator
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.sections import Component
 
@@ -30,7 +30,6 @@ class RetrievalConfig(Component):
         return k
 
 
-@EVALUATORS.register("retrieval")
 class Retrieval(Evaluator):
     """``retrieval/image_to_text_r<k>`` and ``retrieval/text_to_image_r<k>``, in 0..1.
 

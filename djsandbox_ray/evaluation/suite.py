@@ -13,12 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation import (  # noqa: F401 - they register themselves
-    command,
-    reported,
-    retrieval,
-    zero_shot,
-)
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.sections import Component

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Encoder, Evaluator
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.sections import Component
 
@@ -38,7 +38,6 @@ class ZeroShotConfig(Component):
         return templates
 
 
-@EVALUATORS.register("zero_shot")
 class ZeroShot(Evaluator):
     """``zero_shot_<label>/top1`` and ``zero_shot_<label>/mean_per_class``, in 0..1."""
 

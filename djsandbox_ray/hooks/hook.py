@@ -113,4 +113,40 @@ class Hook(ABC):
         """Do the job; a killed job is called again and may find its own leftovers."""
 
 
-HOOKS: Registry[Hook] = Registry("hook", Hook)  # type: ignore[type-abstract]
+HOOKS: Registry[Hook] = Registry(
+    "hook",
+    Hook,  # type: ignore[type-abstract]
+    {
+        "accept": "djsandbox_ray.hooks.refine.acceptance:Accept",
+        "cluster_metrics": "djsandbox_ray.hooks.evaluate.clusters:ClusterMetrics",
+        "cluster_statistics": "djsandbox_ray.hooks.evaluate.clusters:ClusterStatistics",
+        "combination_ranking": "djsandbox_ray.hooks.execute.combine:RankCombinations",
+        "combination_trials": "djsandbox_ray.hooks.execute.combine:CombinationTrials",
+        "combine": "djsandbox_ray.hooks.execute.combine:CombinePools",
+        "confirmation": "djsandbox_ray.hooks.execute.confirmation:Confirm",
+        "confirmation_pools": "djsandbox_ray.hooks.execute.confirmation:ChooseForConfirmation",
+        "confirmation_trials": "djsandbox_ray.hooks.execute.confirmation:ConfirmTrials",
+        "diversity": "djsandbox_ray.hooks.probe.diversity:MeasureDiversity",
+        "ingest": "djsandbox_ray.hooks.probe.ingest:Ingest",
+        "ingest_evaluation": "djsandbox_ray.hooks.probe.ingest:IngestEvaluation",
+        "insights": "djsandbox_ray.hooks.report.insights:WriteInsights",
+        "interactions": "djsandbox_ray.hooks.evaluate.interactions:FindInteractions",
+        "leaks": "djsandbox_ray.hooks.probe.leaks:Leaks",
+        "learning_rate": "djsandbox_ray.hooks.execute.learning_rate:CheckLearningRate",
+        "learning_rate_trials": "djsandbox_ray.hooks.execute.learning_rate:LearningRateTrials",
+        "ledger": "djsandbox_ray.hooks.report.ledger:AddUp",
+        "noise": "djsandbox_ray.hooks.execute.noise:MeasureNoise",
+        "pools": "djsandbox_ray.hooks.probe.pools:BuildPools",
+        "ranking": "djsandbox_ray.hooks.evaluate.ranking:RankPools",
+        "recipe": "djsandbox_ray.hooks.refine.recipe:WriteRecipe",
+        "refine": "djsandbox_ray.hooks.refine.thresholds:Refine",
+        "repetition": "djsandbox_ray.hooks.execute.repetition:RepeatOrExpand",
+        "report": "djsandbox_ray.hooks.report.report:WriteReport",
+        "scaling": "djsandbox_ray.hooks.execute.scaling:ScaleCompute",
+        "scorer": "djsandbox_ray.hooks.probe.scorer:TrainScorer",
+        "search": "djsandbox_ray.hooks.execute.search:SearchThresholds",
+        "statistics": "djsandbox_ray.hooks.probe.statistics:ComputeStatistics",
+        "top_k": "djsandbox_ray.hooks.evaluate.choice:ChooseTop",
+        "trials": "djsandbox_ray.hooks.execute.trials:RunTrials",
+    },
+)

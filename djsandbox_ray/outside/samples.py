@@ -12,7 +12,6 @@ from pydantic import AfterValidator
 
 from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes import jsonl, parquet, webdataset  # noqa: F401 (they register formats)
 from djsandbox_ray.recipes.shards import SHARD_FORMATS, Row
 from djsandbox_ray.storage import Storage
 

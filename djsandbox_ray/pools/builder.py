@@ -85,7 +85,13 @@ class PoolBuilder(ABC):
         """
 
 
-BUILDERS: Registry[PoolBuilder] = Registry("pool builder", PoolBuilder)  # type: ignore[type-abstract]
+BUILDERS: Registry[PoolBuilder] = Registry(
+    "pool builder",
+    PoolBuilder,  # type: ignore[type-abstract]
+    {
+        "range": "djsandbox_ray.pools.builder:RangePool",
+    },
+)
 
 
 class UnknownStatistic(BadInput, KeyError):
@@ -205,7 +211,6 @@ class RangeConfig(BuilderConfig, Bounds):
         return self
 
 
-@BUILDERS.register("range")
 class RangePool(PoolBuilder):
     """One pool, ``<name>/inside``: the rows whose statistic is within given thresholds."""
 

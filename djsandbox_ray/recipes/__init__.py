@@ -10,10 +10,6 @@ against it. ``acceptance`` has Data-Juicer itself run the recipe and compares th
 with what the statistics promised; ``materialise`` writes the rows out for trainers elsewhere.
 """
 
-# Importing a module registers its refiner.
-import djsandbox_ray.recipes.k_sigma
-import djsandbox_ray.recipes.model_feedback
-import djsandbox_ray.recipes.percentile  # noqa: F401
 from djsandbox_ray.recipes.config import PolicyConfig
 from djsandbox_ray.recipes.ranges import applied, kept, to_process
 from djsandbox_ray.recipes.refiner import REFINERS, Evidence, ProposedRange, Refiner

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from djsandbox_ray.recipes.shards import SHARD_FORMATS, Row, ShardFormat
+from djsandbox_ray.recipes.shards import Row, ShardFormat
 from djsandbox_ray.recipes.tokens import tagged
 from djsandbox_ray.storage import Storage
 
 
-@SHARD_FORMATS.register("jsonl")
 class Jsonl(ShardFormat):
     """A line has ``text``, ``images`` (one path, relative to the file) and ``meta``.
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.recipes.bounds import finite, settle
-from djsandbox_ray.recipes.refiner import REFINERS, Evidence, ProposedRange, Refiner
+from djsandbox_ray.recipes.refiner import Evidence, ProposedRange, Refiner
 from djsandbox_ray.sections import Component
 
 
@@ -19,7 +19,6 @@ class KSigmaConfig(Component):
     """Which statistics; by default those of the chosen pools."""
 
 
-@REFINERS.register("k_sigma")
 class KSigma(Refiner):
     """Takes away outliers on both sides; rows without a value have no part in the mean."""
 

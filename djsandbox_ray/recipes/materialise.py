@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import content_id, rows_hash
-from djsandbox_ray.recipes import jsonl, parquet, webdataset  # noqa: F401 (they register formats)
 from djsandbox_ray.recipes.shards import SHARD_FORMATS, Row
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.storage import Storage

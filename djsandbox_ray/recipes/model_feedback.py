@@ -6,7 +6,7 @@ from typing import Literal
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.recipes.bounds import bucket_bounds
-from djsandbox_ray.recipes.refiner import REFINERS, Evidence, ProposedRange, Refiner
+from djsandbox_ray.recipes.refiner import Evidence, ProposedRange, Refiner
 from djsandbox_ray.records import Pool, PoolKind
 from djsandbox_ray.sections import Component
 
@@ -21,7 +21,6 @@ class ModelFeedbackConfig(Component):
     that were undecided, for a recipe that drops only what was seen to hurt."""
 
 
-@REFINERS.register("model_feedback")
 class ModelFeedback(Refiner):
     """Per statistic of the chosen pools, the union of their buckets with good neighbours.
 

@@ -9,7 +9,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from djsandbox_ray.recipes.shards import SHARD_FORMATS, Row, ShardFormat
+from djsandbox_ray.recipes.shards import Row, ShardFormat
 from djsandbox_ray.storage import Storage
 
 SCHEMA = pa.schema(
@@ -23,7 +23,6 @@ SCHEMA = pa.schema(
 _GROUP_ROWS = 256
 
 
-@SHARD_FORMATS.register("parquet")
 class Parquet(ShardFormat):
     """Columns ``row_id``, ``image`` (an encoded file), ``text`` and ``meta`` (JSON text)."""
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.recipes.bounds import finite, settle
-from djsandbox_ray.recipes.refiner import REFINERS, Evidence, ProposedRange, Refiner
+from djsandbox_ray.recipes.refiner import Evidence, ProposedRange, Refiner
 from djsandbox_ray.sections import Component, Section
 
 
@@ -35,7 +35,6 @@ class PercentileConfig(Percentiles, Component):
     """Per statistic its own percentiles; these statistics alone are then bounded."""
 
 
-@REFINERS.register("percentile")
 class Percentile(Refiner):
     """A percentile is a value of the column (inverse of the empirical distribution function)."""
 

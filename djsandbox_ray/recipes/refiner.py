@@ -106,4 +106,12 @@ class Refiner(ABC):
         """Return at most one range per statistic; bounds are included in what is kept."""
 
 
-REFINERS: Registry[Refiner] = Registry("refiner", Refiner)  # type: ignore[type-abstract]
+REFINERS: Registry[Refiner] = Registry(
+    "refiner",
+    Refiner,  # type: ignore[type-abstract]
+    {
+        "k_sigma": "djsandbox_ray.recipes.k_sigma:KSigma",
+        "model_feedback": "djsandbox_ray.recipes.model_feedback:ModelFeedback",
+        "percentile": "djsandbox_ray.recipes.percentile:Percentile",
+    },
+)

@@ -68,4 +68,12 @@ class ShardFormat(ABC):
         """
 
 
-SHARD_FORMATS: Registry[ShardFormat] = Registry("format", ShardFormat)  # type: ignore[type-abstract]
+SHARD_FORMATS: Registry[ShardFormat] = Registry(
+    "format",
+    ShardFormat,  # type: ignore[type-abstract]
+    {
+        "jsonl": "djsandbox_ray.recipes.jsonl:Jsonl",
+        "parquet": "djsandbox_ray.recipes.parquet:Parquet",
+        "webdataset": "djsandbox_ray.recipes.webdataset:WebDataset",
+    },
+)

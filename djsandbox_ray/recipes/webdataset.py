@@ -8,11 +8,10 @@ from collections.abc import Iterator
 
 from djsandbox_ray.dataset.webdataset import IMAGE_EXTENSIONS
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes.shards import SHARD_FORMATS, Row, ShardFormat
+from djsandbox_ray.recipes.shards import Row, ShardFormat
 from djsandbox_ray.storage import Storage
 
 
-@SHARD_FORMATS.register("webdataset")
 class WebDataset(ShardFormat):
     """Members ``<row id>.jpg`` (or png, webp), ``.txt`` and ``.json``."""
 

@@ -21,7 +21,7 @@ from djsandbox_ray.storage import Storage
 from djsandbox_ray.tracking.mlflow_index import MlflowIndex
 from djsandbox_ray.tracking.mlflow_runs import MlflowRuns
 from djsandbox_ray.tracking.outbox import Outbox
-from djsandbox_ray.tracking.tracker import TRACKERS, DatasetInput, RunInfo, Tracker
+from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,6 @@ class MlflowConfig(Component):
         return uri and _checked(uri)
 
 
-@TRACKERS.register("mlflow")
 class MlflowTracker(Tracker):
     """Hands everything to an :class:`Outbox`; training never waits for MLflow.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from djsandbox_ray.records import TrialRecord
-from djsandbox_ray.tracking.tracker import TRACKERS, DatasetInput, Tracker
+from djsandbox_ray.tracking.tracker import DatasetInput, Tracker
 
 
-@TRACKERS.register("none")
 class NullTracker(Tracker):
     """For runs that nobody watches; everything is in the storage all the same."""
 

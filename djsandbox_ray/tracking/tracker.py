@@ -102,4 +102,11 @@ class Tracker(ABC):
         return 0
 
 
-TRACKERS: Registry[Tracker] = Registry("tracker", Tracker)  # type: ignore[type-abstract]
+TRACKERS: Registry[Tracker] = Registry(
+    "tracker",
+    Tracker,  # type: ignore[type-abstract]
+    {
+        "mlflow": "djsandbox_ray.tracking.mlflow:MlflowTracker",
+        "none": "djsandbox_ray.tracking.null:NullTracker",
+    },
+)

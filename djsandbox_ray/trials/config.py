@@ -8,7 +8,6 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from djsandbox_ray.resources import NodeKind, bundle
 from djsandbox_ray.sections import Component, Section, component
-from djsandbox_ray.trials.command import family as command  # noqa: F401 - it registers itself
 from djsandbox_ray.trials.family import FAMILIES
 from djsandbox_ray.trials.stopping.stopping import STOPPING, StoppingConfig
 

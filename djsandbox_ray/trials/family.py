@@ -112,4 +112,11 @@ class ModelFamily(ABC):
         """
 
 
-FAMILIES: Registry[ModelFamily] = Registry("model family", ModelFamily)  # type: ignore[type-abstract]
+FAMILIES: Registry[ModelFamily] = Registry(
+    "model family",
+    ModelFamily,  # type: ignore[type-abstract]
+    {
+        "clip": "djsandbox_ray.trials.clip.family:Clip",
+        "command": "djsandbox_ray.trials.command.family:Command",
+    },
+)

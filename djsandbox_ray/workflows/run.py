@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console
 
-from djsandbox_ray import hooks  # noqa: F401 - the hooks register themselves
 from djsandbox_ray.cluster import connect
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.dataset.source import SOURCES

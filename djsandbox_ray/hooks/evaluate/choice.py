@@ -11,7 +11,7 @@ from djsandbox_ray.analysis.candidates import Candidate, candidates
 from djsandbox_ray.analysis.confirmation import read_confirmation
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
+from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     Choice,
@@ -52,7 +52,6 @@ class Decision:
         }
 
 
-@HOOKS.register("top_k")
 class ChooseTop(Hook):
     """Writes ``choice.json``: every bucket, and why it was taken or not."""
 

@@ -21,7 +21,7 @@ from djsandbox_ray.analysis.correlation import Correlation, correlate
 from djsandbox_ray.analysis.profiles import metric_profiles
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
+from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.hooks.results import finished
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
@@ -142,7 +142,6 @@ class ClusterHook(Hook):
         return Choice(content_id("choice", found), chosen, path, figure)
 
 
-@HOOKS.register("cluster_statistics")
 class ClusterStatistics(ClusterHook):
     """Writes ``cluster_statistics.json`` and ``figures/cluster_statistics.png``."""
 
@@ -193,7 +192,6 @@ class ClusterStatistics(ClusterHook):
         return self.choose(question, correlation, ranking, confirmation, clusters, only_confirmed)
 
 
-@HOOKS.register("cluster_metrics")
 class ClusterMetrics(ClusterHook):
     """Writes ``cluster_metrics.json`` and ``figures/cluster_metrics.png``."""
 

@@ -9,7 +9,7 @@ from djsandbox_ray.analysis.contrasts import Arms
 from djsandbox_ray.analysis.interactions import combinations_of, factorial, write_interactions
 from djsandbox_ray.analysis.surrogate import surrogate, write_surrogate
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.results import Scores, scored, seeds_of
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import InteractionRow, Interactions, Pools, Trials
@@ -17,7 +17,6 @@ from djsandbox_ray.reporting.interactions import interactions_notes, surrogate_n
 from djsandbox_ray.reporting.ranking import Unit
 
 
-@HOOKS.register("interactions")
 class FindInteractions(Hook):
     """Writes ``interactions.csv`` and ``surrogate.csv``."""
 

@@ -6,14 +6,13 @@ from logging import WARNING
 from typing import Any
 
 from djsandbox_ray.analysis.ranking_csv import COLUMNS, write_csv
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.results import ranked
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Pools, Ranking, Trials
 from djsandbox_ray.telemetry.events import event
 
 
-@HOOKS.register("ranking")
 class RankPools(Hook):
     """Writes ``ranking.csv``."""
 

@@ -16,7 +16,7 @@ from djsandbox_ray.analysis.ranking_csv import COLUMNS, write_csv
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.bounds import combined_pools, pools_in
 from djsandbox_ray.hooks.conduct import StudyHook
-from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
+from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked, seeds_of
 from djsandbox_ray.hooks.seeds import combination_seeds
@@ -34,7 +34,6 @@ _TAKEN = ("trials", "noise", "confirmation", "learning_rate")
 """What other studies are called."""
 
 
-@HOOKS.register("combine")
 class CombinePools(Hook):
     """Writes ``combination_assignments.parquet`` and ``combination_pools.json``."""
 
@@ -150,7 +149,6 @@ class CombinePools(Hook):
         )
 
 
-@HOOKS.register("combination_trials")
 class CombinationTrials(StudyHook):
     """Writes ``<stage>_trials.parquet`` and ``<stage>_curves.parquet``."""
 
@@ -203,7 +201,6 @@ class CombinationTrials(StudyHook):
         return self.conduct(study)
 
 
-@HOOKS.register("combination_ranking")
 class RankCombinations(Hook):
     """Writes ``combination_ranking.csv``."""
 

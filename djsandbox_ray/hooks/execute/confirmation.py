@@ -17,7 +17,7 @@ from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.bounds import pools_in
 from djsandbox_ray.hooks.conduct import StudyHook
-from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
+from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked
 from djsandbox_ray.hooks.seeds import confirmation_seeds
@@ -36,7 +36,6 @@ from djsandbox_ray.records import (
 from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
 
-@HOOKS.register("confirmation_pools")
 class ChooseForConfirmation(Hook):
     """Writes ``confirmation_assignments.parquet`` and ``confirmation_pools.json``."""
 
@@ -76,7 +75,6 @@ class ChooseForConfirmation(Hook):
         return second
 
 
-@HOOKS.register("confirmation_trials")
 class ConfirmTrials(StudyHook):
     """Trains the chosen pools and the fresh controls with seeds that were not used before."""
 
@@ -107,7 +105,6 @@ class ConfirmTrials(StudyHook):
         return self.conduct(study)
 
 
-@HOOKS.register("confirmation")
 class Confirm(Hook):
     """Writes ``confirmation.csv``."""
 

@@ -11,7 +11,7 @@ from djsandbox_ray.analysis.robustness import flips, write_flips
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.bounds import first_pools, unbuilt
 from djsandbox_ray.hooks.conduct import StudyHook
-from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
+from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked
 from djsandbox_ray.hooks.study import Inputs, Study
@@ -29,7 +29,6 @@ from djsandbox_ray.records import (
 from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
 
-@HOOKS.register("learning_rate_trials")
 class LearningRateTrials(StudyHook):
     """Trains the controls and the decided pools once more, at the second learning rate."""
 
@@ -77,7 +76,6 @@ class LearningRateTrials(StudyHook):
         return _decided(read_csv(self.context.storage.read_bytes(ranking.path).decode()))
 
 
-@HOOKS.register("learning_rate")
 class CheckLearningRate(Hook):
     """Writes ``learning_rate.csv``."""
 

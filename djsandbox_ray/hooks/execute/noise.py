@@ -9,7 +9,7 @@ from djsandbox_ray.analysis.noise import NoiseFloor
 from djsandbox_ray.analysis.ranking import control_scores
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.hooks.bounds import first_controls
-from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
+from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.hooks.model import configured_family, study_identity
 from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.identity import content_id
@@ -18,7 +18,6 @@ from djsandbox_ray.reporting import Unit, noise_lines
 from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
 
-@HOOKS.register("noise")
 class MeasureNoise(Hook):
     """An A/A test: writes ``noise.json``. Its trials are the controls of the study that follows."""
 

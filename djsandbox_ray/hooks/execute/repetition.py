@@ -19,7 +19,7 @@ from djsandbox_ray.analysis.strategies import STRATEGIES, Strategies
 from djsandbox_ray.analysis.top_pool import TopPool, top_pool
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.bounds import UNREAD, largest_draw
-from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
+from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import yardstick
 from djsandbox_ray.hooks.seeds import scaling_seeds
@@ -45,7 +45,6 @@ from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 _FACTORS = [1, 2, 4, 6, 8, 10]
 
 
-@HOOKS.register("repetition")
 class RepeatOrExpand(Hook):
     """Writes ``repetition.csv``, ``repetition.json``, the figure, and what it trained on.
 

@@ -30,7 +30,7 @@ from djsandbox_ray.analysis.rows_csv import write_rows
 from djsandbox_ray.analysis.seed_bootstrap import error_of, seed_interval
 from djsandbox_ray.analysis.top_pool import TopPool, top_pool
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
+from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.hooks.model import configured_family, study_identity
 from djsandbox_ray.hooks.seeds import scaling_seeds
 from djsandbox_ray.hooks.study import Inputs, Study
@@ -58,7 +58,6 @@ _FAR = 10
 """Without a full run in the configuration, it is this many times the largest budget."""
 
 
-@HOOKS.register("scaling")
 class ScaleCompute(Hook):
     """Writes ``scaling.csv``, ``scaling.json`` and the figure.
 

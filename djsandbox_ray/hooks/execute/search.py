@@ -15,7 +15,7 @@ from djsandbox_ray.analysis.confirmation import write_confirmation
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.cluster import slots
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.hook import HOOKS, Context, Hook, Planned
+from djsandbox_ray.hooks.hook import Context, Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.results import ranked, scored, yardstick
 from djsandbox_ray.hooks.study import Inputs, Study
@@ -73,7 +73,6 @@ class _Search:
     records: list[TrialRecord] = field(default_factory=list)
 
 
-@HOOKS.register("search")
 class SearchThresholds(Hook):
     """Writes ``search.json``, ``search.csv``, ``search_thresholds.json`` and tables of trials."""
 

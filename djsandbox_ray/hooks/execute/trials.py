@@ -6,7 +6,7 @@ from typing import Any
 
 from djsandbox_ray.hooks.bounds import first_pools, unbuilt
 from djsandbox_ray.hooks.conduct import StudyHook
-from djsandbox_ray.hooks.hook import HOOKS, Hook, Planned
+from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.hooks.model import study_identity
 from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.records import Dataset, Pools, Statistics, Trials
@@ -18,7 +18,6 @@ def study(hook: Hook, inputs: Inputs) -> Study:
     return Study(hook.context, "trials", inputs, range(config.seeds), config.early_stopping)
 
 
-@HOOKS.register("trials")
 class RunTrials(StudyHook):
     """Writes ``trials.parquet`` and ``curves.parquet``."""
 

@@ -17,7 +17,7 @@ from djsandbox_ray.analysis.rows_csv import write_rows
 from djsandbox_ray.cache import cached
 from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.draws import members
 from djsandbox_ray.pools.hashing import hash_key, least
@@ -48,7 +48,6 @@ class _Read:
     seconds: float
 
 
-@HOOKS.register("diversity")
 class MeasureDiversity(Hook):
     """Writes ``diversity.csv``."""
 

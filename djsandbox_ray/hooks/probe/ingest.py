@@ -13,7 +13,7 @@ from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.sections import Component
 from djsandbox_ray.telemetry import metrics
@@ -58,7 +58,6 @@ class _Ingest(Hook):
             metrics.REJECTED_SAMPLES.set(count, stage=stage, reason=reason)
 
 
-@HOOKS.register("ingest")
 class Ingest(_Ingest):
     """The data in question."""
 
@@ -81,7 +80,6 @@ class Ingest(_Ingest):
         return dataset
 
 
-@HOOKS.register("ingest_evaluation")
 class IngestEvaluation(_Ingest):
     """The trusted split."""
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from djsandbox_ray.dataset.leaks import find_leaks
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.records import Dataset, Leak
 
 
-@HOOKS.register("leaks")
 class Leaks(Hook):
     """Compares the exact hashes of both tables and decides whether leaked rows are kept out."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.serialise import to_json
@@ -19,7 +19,6 @@ from djsandbox_ray.records import Dataset, Leak, Pools, Statistics
 from djsandbox_ray.stats.table import StatisticColumns
 
 
-@HOOKS.register("pools")
 class BuildPools(Hook):
     """Writes ``assignments.parquet`` and ``pools.json``."""
 

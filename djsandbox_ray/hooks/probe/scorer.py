@@ -11,7 +11,7 @@ import ray
 
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.source import SOURCES
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Scorer
 from djsandbox_ray.storage import Storage
@@ -22,7 +22,6 @@ from djsandbox_ray.trials.config import worker_bundle
 from djsandbox_ray.trials.scorer import ScorerConfig, train_scorer
 
 
-@HOOKS.register("scorer")
 class TrainScorer(Hook):
     """A CLIP on trusted data, saved as a Hugging Face folder under ``models/``."""
 

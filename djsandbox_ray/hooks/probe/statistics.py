@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.recipes.export import with_scorer
 from djsandbox_ray.records import Dataset, Scorer, Statistics
 from djsandbox_ray.stats.compute import compute_statistics
 from djsandbox_ray.stats.operators import operator_id, parse_process
 
 
-@HOOKS.register("statistics")
 class ComputeStatistics(Hook):
     """One number per sample and statistic, cached per dataset, operator and parameters."""
 

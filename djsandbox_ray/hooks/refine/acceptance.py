@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ray.exceptions import RayTaskError
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.recipes.acceptance import accept, explain
 from djsandbox_ray.recipes.export import with_scorer
 from djsandbox_ray.recipes.promise import Promise
@@ -33,7 +33,6 @@ from djsandbox_ray.stats.table import StatisticColumns
 from djsandbox_ray.storage import Storage
 
 
-@HOOKS.register("accept")
 class Accept(Hook):
     """Writes ``acceptance.json``; a difference ends the run."""
 

@@ -10,7 +10,7 @@ from djsandbox_ray import __version__
 from djsandbox_ray.analysis.confirmation import read_confirmation
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.recipes.evidence import Findings, caveats, retention
 from djsandbox_ray.recipes.export import recipe_document, recipe_yaml, with_scorer
@@ -38,7 +38,6 @@ from djsandbox_ray.stats.table import StatisticColumns
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@HOOKS.register("recipe")
 class WriteRecipe(Hook):
     """Writes ``recipes/<name>.yaml`` and ``recipes/<name>.evidence.json``."""
 

@@ -13,7 +13,7 @@ from pydantic import SerializeAsAny, ValidationError
 from djsandbox_ray.analysis.confirmation import read_confirmation
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.cuts import EXCLUDED
 from djsandbox_ray.recipes.policy import broken
@@ -55,7 +55,6 @@ class _Studies:
     combination_ranking: list[RankingRow]
 
 
-@HOOKS.register("refine")
 class Refine(Hook):
     """Writes ``thresholds/<id>.json``."""
 

@@ -11,7 +11,7 @@ from djsandbox_ray.analysis.confirmation import read_confirmation
 from djsandbox_ray.analysis.correlation import CoMoments
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.analysis.rows_csv import read_rows
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     Confirmation,
@@ -39,7 +39,6 @@ Row = TypeVar("Row")
 _CHUNK_ROWS = 65536
 
 
-@HOOKS.register("insights")
 class WriteInsights(Hook):
     """Writes ``insights.md``."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger import to_json
 from djsandbox_ray.records import Cost, Ledger
@@ -16,7 +16,6 @@ _COST = TypeAdapter(Cost)
 _NAME = "ledger"
 
 
-@HOOKS.register(_NAME)
 class AddUp(Hook):
     """Writes ``ledger.json``."""
 

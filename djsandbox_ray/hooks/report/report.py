@@ -14,7 +14,7 @@ from djsandbox_ray.analysis.racing import saved, wrong_stops
 from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.analysis.robustness import read_flips
 from djsandbox_ray.dataset.table import SampleTable
-from djsandbox_ray.hooks.hook import HOOKS, Hook
+from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.results import decisions, finished
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger import from_json
@@ -63,7 +63,6 @@ _CHUNK_ROWS = 65536
 _BEST = 3
 
 
-@HOOKS.register("report")
 class WriteReport(Hook):
     """Writes ``figures/ranking.png`` and ``report.html``."""
 

@@ -29,7 +29,7 @@ from djsandbox_ray.trials.clip.training import (
     normalise,
     resolved,
 )
-from djsandbox_ray.trials.family import FAMILIES, ModelFamily, TrialTask
+from djsandbox_ray.trials.family import ModelFamily, TrialTask
 from djsandbox_ray.trials.group import Group
 
 _ENCODE_ROWS = 512
@@ -52,7 +52,6 @@ class ClipConfig(TrainingConfig, Component):
     """``tiny`` or ``small`` (32 pixels), a model of open_clip (``ViT-B-32``), or a JSON file."""
 
 
-@FAMILIES.register("clip")
 class Clip(ModelFamily):
     """Contrastive image-text training from scratch."""
 

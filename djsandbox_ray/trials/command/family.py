@@ -17,14 +17,13 @@ from djsandbox_ray.outside.program import Program
 from djsandbox_ray.outside.samples import write_samples
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.command.config import CommandConfig
-from djsandbox_ray.trials.family import FAMILIES, Diverged, ModelFamily, TrialTask
+from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
 
 # Part of every trial's identity: to be raised when programs are given something else.
 VERSION = 1
 _CHECKPOINT = "checkpoint"
 
 
-@FAMILIES.register("command")
 class Command(ModelFamily):
     """Training by a program, in its own environment."""
 

@@ -15,7 +15,6 @@ from pydantic import Field, model_validator
 
 from djsandbox_ray.records import PoolKind
 from djsandbox_ray.trials.stopping.stopping import (
-    STOPPING,
     Competition,
     Stopping,
     StoppingConfig,
@@ -42,7 +41,6 @@ class AshaConfig(StoppingConfig):
         return self
 
 
-@STOPPING.register("asha")
 class Asha(Stopping):
     """Tune's AsyncHyperBand on the mean of the score's metrics, for bucket pools only."""
 

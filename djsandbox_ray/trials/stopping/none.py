@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Stopping
+from djsandbox_ray.trials.stopping.stopping import Competition, Stopping
 
 
-@STOPPING.register("none")
 class NoStopping(Stopping):
     """Every trial runs to its full budget; rungs are evaluated only."""
 

@@ -22,7 +22,6 @@ from djsandbox_ray.analysis.yardstick import Yardstick
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import PoolKind, TrialSpec
 from djsandbox_ray.trials.stopping.stopping import (
-    STOPPING,
     Competition,
     Decision,
     Stopping,
@@ -191,7 +190,6 @@ def _undecided(rung: int, reason: str) -> Decision:
     return Decision(rung, (), (), {}, None, reason)
 
 
-@STOPPING.register("race")
 class RaceStopping(Stopping):
     """Synchronous rungs: everyone waits for everyone, then pools far behind are given up."""
 

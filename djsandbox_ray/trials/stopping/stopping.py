@@ -110,4 +110,12 @@ class Stopping(ABC):
         """
 
 
-STOPPING: Registry[Stopping] = Registry("early stopping", Stopping)  # type: ignore[type-abstract]
+STOPPING: Registry[Stopping] = Registry(
+    "early stopping",
+    Stopping,  # type: ignore[type-abstract]
+    {
+        "asha": "djsandbox_ray.trials.stopping.asha:Asha",
+        "none": "djsandbox_ray.trials.stopping.none:NoStopping",
+        "race": "djsandbox_ray.trials.stopping.race:RaceStopping",
+    },
+)

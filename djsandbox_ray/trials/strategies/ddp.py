@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from djsandbox_ray.errors import require
-from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Strategy
+from djsandbox_ray.trials.strategies.strategy import Strategy
 
 
-@STRATEGIES.register("ddp")
 class Ddp(Strategy):
     """PyTorch's DistributedDataParallel; the copies stay bit for bit the same."""
 

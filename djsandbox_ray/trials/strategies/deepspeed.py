@@ -12,14 +12,13 @@ from typing import Any
 from djsandbox_ray.errors import require
 from djsandbox_ray.trials.group import Group
 from djsandbox_ray.trials.strategies.deepspeed_settings import complete, import_deepspeed
-from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Recipe, Strategy
+from djsandbox_ray.trials.strategies.strategy import Recipe, Strategy
 
 _TAG = "state"
 # torch.load obeys it whatever its caller asks for.
 _SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
-@STRATEGIES.register("deepspeed")
 class DeepSpeed(Strategy):
     """A DeepSpeed engine around the trial's own optimizer.
 

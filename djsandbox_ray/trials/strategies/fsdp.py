@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from djsandbox_ray.errors import require
-from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Strategy
+from djsandbox_ray.trials.strategies.strategy import Strategy
 
 
-@STRATEGIES.register("fsdp")
 class Fsdp(Strategy):
     """``fully_shard`` of every member of a ``ModuleList`` (a transformer's layers) and of the rest.
 

@@ -7,12 +7,6 @@ from typing import Any
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.group import Group
-from djsandbox_ray.trials.strategies import (  # noqa: F401 - they register themselves
-    ddp,
-    deepspeed,
-    fsdp,
-    single,
-)
 from djsandbox_ray.trials.strategies.deepspeed_settings import complete
 from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Recipe, Strategy
 

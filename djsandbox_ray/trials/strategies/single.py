@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Strategy
+from djsandbox_ray.trials.strategies.strategy import Strategy
 
 
-@STRATEGIES.register("single")
 class Single(Strategy):
     """The model as it is."""
 

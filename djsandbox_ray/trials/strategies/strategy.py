@@ -103,4 +103,13 @@ class Strategy(ABC):
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-STRATEGIES: Registry[Strategy] = Registry("strategy", Strategy)  # type: ignore[type-abstract]
+STRATEGIES: Registry[Strategy] = Registry(
+    "strategy",
+    Strategy,  # type: ignore[type-abstract]
+    {
+        "ddp": "djsandbox_ray.trials.strategies.ddp:Ddp",
+        "deepspeed": "djsandbox_ray.trials.strategies.deepspeed:DeepSpeed",
+        "fsdp": "djsandbox_ray.trials.strategies.fsdp:Fsdp",
+        "single": "djsandbox_ray.trials.strategies.single:Single",
+    },
+)
