@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from djsandbox_ray.analysis.racing import RaceRule, audited, compare, wrong_stops
+from djsandbox_ray.analysis.verdicts.racing import RaceRule, audited, compare, wrong_stops
 
 Floats = NDArray[np.float64]
 TOP = 3
@@ -192,7 +192,7 @@ def shapes(number: int, rungs: Sequence[float], config: str) -> list[Study]:
     from rich.console import Console
 
     from djsandbox_ray.config import load_config
-    from djsandbox_ray.storage import Storage
+    from djsandbox_ray.storage.store import Storage
     from djsandbox_ray.workflows.run import run_sandbox
 
     studies = []
@@ -219,10 +219,10 @@ def shapes(number: int, rungs: Sequence[float], config: str) -> list[Study]:
 
 def recorded(storage: object, folder: str, run: object, rungs: Sequence[float]) -> Study:
     """Read a finished run: its trials' scores at every rung, on the yardstick of that rung."""
-    from djsandbox_ray.analysis.yardstick import Yardstick
+    from djsandbox_ray.analysis.verdicts.scores import Yardstick
     from djsandbox_ray.pools.serialise import from_json
     from djsandbox_ray.records import PoolKind
-    from djsandbox_ray.trials.tables import read_records
+    from djsandbox_ray.trials.trial_records import read_records
 
     order = [PoolKind.CONTROL, PoolKind.SELF_TEST, PoolKind.BUCKET]
     pools = from_json(storage.read_json(f"{folder}/pools.json")).pools

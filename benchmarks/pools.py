@@ -206,9 +206,11 @@ def ours(
     import pyarrow as pa
     import pyarrow.dataset  # what read_table would import while it is timed
 
-    from djsandbox_ray.pools import PoolConfig, construct, to_json
+    from djsandbox_ray.pools.build import construct
+    from djsandbox_ray.pools.config import PoolConfig
+    from djsandbox_ray.pools.serialise import to_json
     from djsandbox_ray.records import Pools
-    from djsandbox_ray.storage import Storage
+    from djsandbox_ray.storage.store import Storage
 
     target = options.work / name
     storage = Storage(str(target))

@@ -109,15 +109,12 @@ def make_clip(folder: Path) -> str:
 
 
 def run_ours(folder: Path, process: list[Any], rows: int) -> tuple[float, dict[str, list[float]]]:
-    from djsandbox_ray.cluster import connect
+    from djsandbox_ray.nodes.connection import connect
     from djsandbox_ray.records import Dataset
-    from djsandbox_ray.stats import (
-        StatisticColumns,
-        StatisticsConfig,
-        compute_statistics,
-        parse_process,
-    )
-    from djsandbox_ray.storage import Storage
+    from djsandbox_ray.stats.compute import StatisticsConfig, compute_statistics
+    from djsandbox_ray.stats.operators import parse_process
+    from djsandbox_ray.stats.parts import StatisticColumns
+    from djsandbox_ray.storage.store import Storage
 
     connect(cpus=PROCESSES)
     storage = Storage(str(folder / "storage"))

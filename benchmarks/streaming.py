@@ -67,7 +67,7 @@ def make_tars(folder: Path, rows: int) -> None:
 
 def start_ray(object_store: int) -> None:
     """Start a cluster of two CPUs; what the sandbox connects to is then the cluster that is up."""
-    from djsandbox_ray.cluster import ENVIRONMENT, connect, prepare_environment
+    from djsandbox_ray.nodes.connection import ENVIRONMENT, connect, prepare_environment
 
     prepare_environment()
     import ray
@@ -105,7 +105,7 @@ def context_of(folder: Path) -> Any:
     from rich.console import Console
 
     from djsandbox_ray.config import checked
-    from djsandbox_ray.reporting import Progress
+    from djsandbox_ray.reporting.progress import Progress
     from djsandbox_ray.workflows.run import open_context
 
     document = {
@@ -126,11 +126,10 @@ def context_of(folder: Path) -> Any:
 
 def probe(context: Any, collect: bool) -> int:
     """Run the jobs from the source to the pools; return the number of samples."""
-    from djsandbox_ray.dataset.table import SampleTable
-    from djsandbox_ray.hooks.probe.ingest import Ingest, IngestEvaluation
-    from djsandbox_ray.hooks.probe.leaks import Leaks
-    from djsandbox_ray.hooks.probe.pools import BuildPools
-    from djsandbox_ray.hooks.probe.statistics import ComputeStatistics
+    from djsandbox_ray.dataset.sample_table import SampleTable
+    from djsandbox_ray.hooks.ingest import Ingest, IngestEvaluation, Leaks
+    from djsandbox_ray.hooks.pools import BuildPools
+    from djsandbox_ray.hooks.statistics import ComputeStatistics
 
     dataset = Ingest(context).run()
     evaluation = IngestEvaluation(context).run()

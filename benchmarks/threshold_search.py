@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.recipes.search import Proposal, SearchPlan, Windows, best, search
-from djsandbox_ray.recipes.search_space import SearchSpace, Window
+from djsandbox_ray.recipes.search.search import Proposal, SearchPlan, Windows, best, search
+from djsandbox_ray.recipes.search.space import SearchSpace, Window
 
 Floats = NDArray[np.float64]
 ROWS = 6000

@@ -19,10 +19,10 @@ import ray
 import torch
 from open_clip import ClipLoss
 
-from djsandbox_ray.analysis.aggregate import Aggregate
-from djsandbox_ray.cluster import connect
-from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.analysis.verdicts.scores import Aggregate
+from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.records import Pool, PoolKind, TrialRecord, TrialSpec
 from djsandbox_ray.trials.clip.arch import build_model, image_size, load_arch
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
@@ -30,8 +30,7 @@ from djsandbox_ray.trials.clip.samples import Packed
 from djsandbox_ray.trials.clip.training import normalise
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.engine import run_trials
-from djsandbox_ray.trials.stopping.none import NoStopping
-from djsandbox_ray.trials.stopping.stopping import Competition, StoppingConfig
+from djsandbox_ray.trials.stopping.stopping import Competition, NoStopping, StoppingConfig
 from djsandbox_ray.trials.worker import Shared
 
 

@@ -13,11 +13,20 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from djsandbox_ray.cluster import prepare_environment
 from djsandbox_ray.errors import BadInput, SandboxError, Stopped
 from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.options import AsJson, ConfigPath, OverBudget, Overrides, StorageUrl
-from djsandbox_ray.service.commands import logs, status, stop, submit
+from djsandbox_ray.nodes.connection import prepare_environment
+from djsandbox_ray.service.commands import (
+    AsJson,
+    ConfigPath,
+    OverBudget,
+    Overrides,
+    StorageUrl,
+    logs,
+    status,
+    stop,
+    submit,
+)
 
 app = typer.Typer(
     name="djsandbox",
@@ -37,7 +46,7 @@ def run(
 ) -> None:
     """Run a configuration, or resume it: what is done is not done again."""
     from djsandbox_ray.config import load_config
-    from djsandbox_ray.workflows.plan import check_budget
+    from djsandbox_ray.workflows.foresight.plan import check_budget
     from djsandbox_ray.workflows.run import run_sandbox
 
     loaded = load_config(config, overrides or (), storage)
@@ -62,8 +71,8 @@ def plan(
 ) -> None:
     """Say what a run would do, what of it is done, and what it would cost. Runs nothing."""
     from djsandbox_ray.config import load_config
-    from djsandbox_ray.workflows.plan import check_budget, make_plan, plan_table
-    from djsandbox_ray.workflows.power import make_power, power_table
+    from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
+    from djsandbox_ray.workflows.foresight.power import make_power, power_table
 
     loaded = load_config(config, overrides or (), storage)
     if effect is not None and not power:
@@ -87,7 +96,7 @@ def sync(
     ] = None,
 ) -> None:
     """Send to MLflow what an outage kept away, or to another server. Nothing gets there twice."""
-    from djsandbox_ray.workflows.sync import sync_run
+    from djsandbox_ray.workflows.finished import sync_run
 
     told = sync_run(run, storage, uri)
     if told.unsent:
@@ -98,7 +107,7 @@ def sync(
 @app.command()
 def operators(as_json: AsJson = False) -> None:
     """List the filters of the installed Data-Juicer: statistics, modality, what they need."""
-    from djsandbox_ray.reporting.operators import operators_table
+    from djsandbox_ray.reporting.terminal import operators_table
     from djsandbox_ray.stats.catalogue import catalogue
 
     found = catalogue()

@@ -7,30 +7,32 @@ from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError
 
-from djsandbox_ray.analysis.config import ConfirmConfig, LearningRateConfig
-from djsandbox_ray.cluster import ClusterConfig
-from djsandbox_ray.dataset.config import IngestConfig
-from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.analysis.verdicts.second_look import ConfirmConfig, LearningRateConfig
+from djsandbox_ray.dataset.source import SOURCES, IngestConfig
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.config import EvaluationConfig
-from djsandbox_ray.filesystems import read_text
-from djsandbox_ray.ledger.config import CostConfig
+from djsandbox_ray.ledger.planner import CostConfig
 from djsandbox_ray.masking import masked, without_secrets
+from djsandbox_ray.nodes.connection import ClusterConfig
 from djsandbox_ray.pools.builder import BUILDERS, known_statistic
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS, PoolConfig
-from djsandbox_ray.recipes.config import PolicyConfig
-from djsandbox_ray.recipes.policy import unknown_statistics
+from djsandbox_ray.recipes.policy import PolicyConfig, unknown_statistics
 from djsandbox_ray.reporting.config import ReportConfig
-from djsandbox_ray.sections import Component, Section, component
+from djsandbox_ray.settings.sections import Component, Section, component
+from djsandbox_ray.settings.yaml_input import problems, read_mapping, read_value
 from djsandbox_ray.stats.compute import StatisticsConfig
-from djsandbox_ray.stats.names import statistic_names
 from djsandbox_ray.stats.needs import needs
-from djsandbox_ray.stats.operators import REFERENCE, BadProcess, parse_process, resolve_paths
+from djsandbox_ray.stats.operators import (
+    REFERENCE,
+    BadProcess,
+    parse_process,
+    resolve_paths,
+    statistic_names,
+)
+from djsandbox_ray.storage.filesystems import read_text
 from djsandbox_ray.tracking.tracker import TRACKERS
-from djsandbox_ray.trials.config import TrialsConfig
-from djsandbox_ray.trials.fitting import misfits
-from djsandbox_ray.trials.scorer import ScorerConfig
-from djsandbox_ray.yaml_input import problems, read_mapping, read_value
+from djsandbox_ray.trials.clip.scorer import ScorerConfig
+from djsandbox_ray.trials.config import TrialsConfig, misfits
 
 
 class RunConfig(Section):

@@ -17,7 +17,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture
 def storage(tmp_path: Path):  # type: ignore[no-untyped-def]
-    from djsandbox_ray.storage import Storage
+    from djsandbox_ray.storage.store import Storage
 
     return Storage(str(tmp_path / "storage"))
 
@@ -34,7 +34,7 @@ def ray_cluster() -> Iterator[None]:
     """One local Ray cluster of 2 CPUs for the whole test session."""
     import ray
 
-    from djsandbox_ray.cluster import connect
+    from djsandbox_ray.nodes.connection import connect
 
     # Workers import classes of test modules by the names that pytest gives those.
     folders = [str(path) for path in Path(__file__).parent.iterdir() if path.is_dir()]

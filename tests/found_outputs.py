@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from djsandbox_ray.analysis.ranking_csv import write_csv
-from djsandbox_ray.analysis.rows_csv import write_rows
 from djsandbox_ray.records import (
     Acceptance,
     Choice,
@@ -25,7 +23,8 @@ from djsandbox_ray.records import (
     ScalingRow,
     SurrogateRow,
 )
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.rows import to_csv
+from djsandbox_ray.storage.store import Storage
 
 PNG = b"\x89PNG of a figure"
 YAML = "process:\n- text_length_filter:\n    min_len: 3  # <not> & markup\n"
@@ -103,14 +102,14 @@ def found_outputs(storage: Storage, folder: str) -> dict[str, Any]:
     recipe = Recipe("recipe-1", text("recipes/found.yaml", YAML), evidence, 0.25, 0.5)
     # The other ranking comes last: which one is that of single operators is no matter of order.
     return {
-        "ranking": Ranking("ranking-1", text("ranking.csv", write_csv(first))),
+        "ranking": Ranking("ranking-1", text("ranking.csv", to_csv(RankingRow, first))),
         "combination_ranking": Ranking(
-            "ranking-2", text("combination_ranking.csv", write_csv(joined))
+            "ranking-2", text("combination_ranking.csv", to_csv(RankingRow, joined))
         ),
         "interactions": Interactions(
             "interactions-1",
-            text("interactions.csv", write_rows(InteractionRow, factors)),
-            text("surrogate.csv", write_rows(SurrogateRow, [SurrogateRow("a&b&c", 0.1, 0, 0.2)])),
+            text("interactions.csv", to_csv(InteractionRow, factors)),
+            text("surrogate.csv", to_csv(SurrogateRow, [SurrogateRow("a&b&c", 0.1, 0, 0.2)])),
             ("One combination was left out.",),
         ),
         "statistic_clusters": Choice(
@@ -127,19 +126,17 @@ def found_outputs(storage: Storage, folder: str) -> dict[str, Any]:
         ),
         "repetition": Repetition(
             "repetition-1",
-            text("repetition.csv", write_rows(RepetitionRow, repeated)),
+            text("repetition.csv", to_csv(RepetitionRow, repeated)),
             said("repetition.json", sentences=["repetition pays at x2"]),
             figure("repetition"),
         ),
         "scaling": Scaling(
             "scaling-1",
-            text("scaling.csv", write_rows(ScalingRow, scaled)),
+            text("scaling.csv", to_csv(ScalingRow, scaled)),
             said("scaling.json", sentences=["tiny: one budget is too few"]),
             figure("scaling"),
         ),
-        "diversity": Diversity(
-            "diversity-1", text("diversity.csv", write_rows(DiversityRow, varied))
-        ),
+        "diversity": Diversity("diversity-1", text("diversity.csv", to_csv(DiversityRow, varied))),
         "recipe": recipe,
         "acceptance": Acceptance(
             "acceptance-1", said("acceptance.json", recipe="found.yaml"), 4000, 1000, 0

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from djsandbox_ray.cli import app
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -112,7 +112,7 @@ def test_configurations_are_valid(text: str, my_module: Path, tmp_path: Path) ->
     document = yaml.safe_load(text)
     path = tmp_path / "shown.yaml"
     if "jobs" in document:
-        from djsandbox_ray.workflows.workflow import load_workflow
+        from djsandbox_ray.workflows.language.workflow import load_workflow
 
         path.write_text(text)
         assert load_workflow(str(path)).jobs
@@ -143,8 +143,7 @@ def test_classes_are_short(text: str) -> None:
 
 
 def test_the_evaluator_measures(my_module: Path) -> None:
-    from djsandbox_ray.evaluation.evaluator import EVALUATORS
-    from djsandbox_ray.evaluation.split import Split
+    from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
     from djsandbox_ray.evaluation.suite import Suite
 
     class Same:
@@ -160,10 +159,10 @@ def test_the_evaluator_measures(my_module: Path) -> None:
 
 
 def test_the_model_family_reports_its_rungs(my_module: Path, tmp_path: Path) -> None:
-    from djsandbox_ray.sections import Component
+    from djsandbox_ray.settings.sections import Component
     from djsandbox_ray.trials.checkpoint import Checkpoint
     from djsandbox_ray.trials.family import FAMILIES, TrialTask
-    from djsandbox_ray.trials.group import Group
+    from djsandbox_ray.trials.strategies.strategy import Group
 
     rows = np.array([1, 2, 3])
     task = TrialTask(
@@ -228,13 +227,13 @@ def test_the_hook_runs_and_the_format_is_written(
     ray_cluster: None, my_module: Path, storage: Storage, tmp_path: Path
 ) -> None:
     from djsandbox_ray.config import RunConfig
+    from djsandbox_ray.dataset.writers.materialise import materialise
     from djsandbox_ray.hooks.hook import Context
-    from djsandbox_ray.recipes.materialise import materialise
-    from djsandbox_ray.reporting import Progress
-    from djsandbox_ray.sections import Component
-    from djsandbox_ray.tracking import NullTracker
+    from djsandbox_ray.reporting.progress import Progress
+    from djsandbox_ray.settings.sections import Component
+    from djsandbox_ray.tracking.tracker import NullTracker
+    from djsandbox_ray.workflows.language.workflow import load_workflow
     from djsandbox_ray.workflows.runner import run_workflow
-    from djsandbox_ray.workflows.workflow import load_workflow
 
     demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     demo["dataset"]["samples"] = 30
@@ -259,7 +258,7 @@ def test_the_family_trains_and_the_hopeless_are_stopped(
     ray_cluster: None, my_module: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from djsandbox_ray.records import TrialState
-    from djsandbox_ray.sections import Component
+    from djsandbox_ray.settings.sections import Component
     from djsandbox_ray.trials.family import FAMILIES
 
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "trials"))

@@ -32,28 +32,5 @@ At scale: ``top_pool`` is the simplest of the best of a pyramid; ``strategies`` 
 repetition against new rows, ``repetition`` says where it stops paying and ``effective_data`` fits
 the law; ``compute_scaling`` predicts effects from a ``power_law`` per arm. Both fit with
 ``curve_fit`` over replicates of ``seed_bootstrap``.
+
 """
-
-from djsandbox_ray.analysis.aggregate import Aggregate, relative_change
-from djsandbox_ray.analysis.design import Design
-from djsandbox_ray.analysis.dunnett import critical_value, max_t_cdf
-from djsandbox_ray.analysis.moderated import Moderation, between_variance, within_variance
-from djsandbox_ray.analysis.ranking import rank
-from djsandbox_ray.analysis.ranking_csv import read_csv, write_csv
-from djsandbox_ray.analysis.verdicts import Verdict, verdicts
-
-__all__ = [
-    "Aggregate",
-    "Design",
-    "Moderation",
-    "Verdict",
-    "between_variance",
-    "critical_value",
-    "max_t_cdf",
-    "rank",
-    "read_csv",
-    "relative_change",
-    "verdicts",
-    "within_variance",
-    "write_csv",
-]

@@ -9,22 +9,5 @@ Ray Data; workers write them as Lance ``fragments`` to a ``staging`` folder, the
 these in shard order. ``table`` reads the result by ``row_id``; ``leaks`` compares two tables.
 
 Only sources are exported here: reading a configuration must not import Ray and Lance.
+
 """
-
-from djsandbox_ray.dataset.source import (
-    SOURCES,
-    Rejection,
-    Sample,
-    Shard,
-    Source,
-    SourceConfig,
-)
-
-__all__ = [
-    "SOURCES",
-    "Rejection",
-    "Sample",
-    "Shard",
-    "Source",
-    "SourceConfig",
-]

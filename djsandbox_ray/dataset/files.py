@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.filesystems import filesystem, reaching
 from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.storage.filesystems import filesystem, reaching
 
 _BLOCK = 8 << 20
 """Bytes that are read ahead of an object store; ten times as many would mostly be thrown away."""

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 
+from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Rejection, Sample, Shard
-from djsandbox_ray.dataset.table import lance_options
 from djsandbox_ray.identity import canonical, chain, sample_digest
 from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 SCHEMA = pa.schema(
     [

@@ -1,12 +1,19 @@
-"""Source to sample table: shards are read in Ray Data tasks, the driver puts them in order."""
+"""Source to sample table: shards are read in Ray Data tasks, the driver puts them in order.
+
+Folders for work in progress, and the removal of what killed runs left behind.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import socket
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -17,7 +24,6 @@ import pyarrow.parquet as pq
 import ray.data
 
 from djsandbox_ray import records
-from djsandbox_ray.cluster import check_placeable
 from djsandbox_ray.dataset.fragments import (
     REJECTED_SCHEMA,
     Manifest,
@@ -27,14 +33,14 @@ from djsandbox_ray.dataset.fragments import (
     write_shard,
 )
 from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Shard, Source
-from djsandbox_ray.dataset.staging import staging
-from djsandbox_ray.dataset.table import lance_options
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import chain, content_id
-from djsandbox_ray.resources import NodeKind, bundle
-from djsandbox_ray.room import AwaitRoom
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.nodes.connection import check_placeable
+from djsandbox_ray.nodes.kinds import NodeKind, bundle
+from djsandbox_ray.nodes.waiting import AwaitRoom
+from djsandbox_ray.storage.store import Storage
 
 FOLDER = "datasets"
 _MARKER = "dataset.json"
@@ -42,7 +48,7 @@ _MAX_BLOCKS = 1024
 _CPUS_PER_TASK = 1
 _ANY = NodeKind()
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 def ingest(
@@ -53,7 +59,7 @@ def ingest(
     workers: int | None = None,
     resources: NodeKind = _ANY,
     await_room: AwaitRoom = check_placeable,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     spent: Callable[[records.Cost], None] | None = None,
 ) -> records.Dataset:
     """Read a source into a table in ``datasets/<dataset id>``; Ray must be connected.
@@ -196,7 +202,7 @@ def _write(
     storage: Storage,
     folder: str,
     tasks: _Tasks,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> list[Manifest]:
     rows = [{"index": index, "shard": pickle.dumps(shard)} for index, shard in enumerate(shards)]
     manifests = []
@@ -244,3 +250,38 @@ def _collect_rejections(storage: Storage, folder: str, path: str) -> None:
     with storage.open_write(path) as file, pq.ParquetWriter(file, REJECTED_SCHEMA) as writer:
         for name in storage.names(f"{folder}/rejected"):
             writer.write_table(storage.read_table(f"{folder}/rejected/{name}"))
+
+
+_PREFIX = ".staging-"
+_SECONDS_ELSEWHERE = 7 * 24 * 3600
+
+
+@contextmanager
+def staging(storage: Storage, parent: str) -> Iterator[str]:
+    """Give a new folder below ``parent``, removed when the block ends, however it ends."""
+    for name in storage.names(parent):
+        if name.startswith(_PREFIX) and _is_left_over(name.removeprefix(_PREFIX)):
+            storage.remove(f"{parent}/{name}")
+    owner = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}-{uuid.uuid4().hex[:8]}"
+    folder = f"{parent}/{_PREFIX}{owner}"
+    try:
+        yield folder
+    finally:
+        storage.remove(folder)
+
+
+def _is_left_over(owner: str) -> bool:
+    """Say whether the process is gone; of another machine, whether it began over a week ago."""
+    parts = owner.rsplit("-", 3)
+    if len(parts) != 4 or not (parts[1].isdigit() and parts[2].isdigit()):
+        return False
+    host, pid, started, _ = parts
+    if host != socket.gethostname():
+        return time.time() - int(started) > _SECONDS_ELSEWHERE
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False

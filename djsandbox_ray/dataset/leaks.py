@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from djsandbox_ray import records
-from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 _SCAN_ROWS = 1 << 20
 

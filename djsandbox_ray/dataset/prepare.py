@@ -2,25 +2,32 @@
 
 Everything happens inside a shard and is a function of the shard alone, so it is the same on any
 cluster. Samples are checked before captions are shuffled: a bad sample hands its caption to nobody.
+
+Whether a sample can be used: an image that decodes, a caption that says something.
+
+A queue of bytes on the local disk, for samples that have to wait for others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TypeAlias
+from types import TracebackType
+from typing import IO, TypeAlias
 
 import numpy as np
 
-from djsandbox_ray.dataset.aside import Aside
-from djsandbox_ray.dataset.defects import BLOCK, BOILERPLATE
+from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source
-from djsandbox_ray.dataset.validate import check
+from djsandbox_ray.dataset.world import BLOCK, BOILERPLATE
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.identity import canonical
 
 Read: TypeAlias = Callable[[], Iterator[Sample | Rejection]]
 
@@ -169,3 +176,87 @@ def shuffle_block(samples: list[Sample], count: int, rng: np.random.Generator) -
 
 def _recaptioned(sample: Sample, text: str) -> Sample:
     return replace(sample, text=text, meta={**sample.meta, "shuffled": text != sample.text})
+
+
+def check(sample: Sample) -> Rejection | None:
+    """Return why a sample is set aside, or None when it can be used.
+
+    Types are checked too, since sources may be a user's own.
+    """
+    found = _text_fault(sample.text) or _image_fault(sample.image) or _meta_fault(sample.meta)
+    return Rejection(sample.source, *found) if found else None
+
+
+def _text_fault(text: object) -> tuple[str, str] | None:
+    if not isinstance(text, str):
+        return "bad_text", f"the caption is of type {type(text).__name__}, not text"
+    if not text.strip():
+        return "empty_caption", "the caption is empty or blank"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return "bad_text", str(error)
+    return None
+
+
+def _image_fault(image: object) -> tuple[str, str] | None:
+    if not isinstance(image, bytes):
+        return "missing_image", f"the image is of type {type(image).__name__}, not bytes"
+    try:
+        decode(image)
+    except ValueError as error:
+        return "bad_image", str(error)
+    return None
+
+
+def _meta_fault(meta: object) -> tuple[str, str] | None:
+    if not isinstance(meta, dict):
+        return "bad_meta", f"the meta data is of type {type(meta).__name__}, not an object"
+    try:
+        canonical(meta)
+    except (TypeError, ValueError) as error:
+        return "bad_meta", str(error)
+    return None
+
+
+FILE_BYTES = 64 << 20
+"""A file is given up once so much was written to it and all of it was taken."""
+
+
+class Aside:
+    """First in, first out. Its files have no names: they are gone with the process."""
+
+    def __enter__(self) -> Aside:
+        self._files: deque[IO[bytes]] = deque()
+        self._places: deque[tuple[IO[bytes], int, int]] = deque()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files:
+            file.close()
+
+    def append(self, data: bytes) -> None:
+        """Add to the end."""
+        end = self._files[-1].seek(0, 2) if self._files else FILE_BYTES
+        if end >= FILE_BYTES:
+            self._files.append(tempfile.TemporaryFile())  # noqa: SIM115 - closed in __exit__
+            end = 0
+        self._files[-1].write(data)
+        self._places.append((self._files[-1], end, len(data)))
+
+    def popleft(self) -> bytes:
+        """Take the first one.
+
+        Raises:
+            IndexError: there is none.
+        """
+        file, start, size = self._places.popleft()
+        while self._files[0] is not file:
+            self._files.popleft().close()
+        file.seek(start)
+        return file.read(size)

@@ -11,9 +11,18 @@ from typing import Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from djsandbox_ray.dataset.defects import BLOCK, CLEAN, DEFECTS, IMAGE_DEFECTS, TEXT_DEFECTS, plan
 from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
-from djsandbox_ray.dataset.world import describe, draw, random_scene
+from djsandbox_ray.dataset.world import (
+    BLOCK,
+    CLEAN,
+    DEFECTS,
+    IMAGE_DEFECTS,
+    TEXT_DEFECTS,
+    describe,
+    draw_scene,
+    plan_defects,
+    random_scene,
+)
 
 _SHARD_ROWS = 500
 _WORLD = 1
@@ -84,7 +93,7 @@ def _generate(config: ShapesConfig, start: int, stop: int) -> Iterator[Sample | 
     planned: list[tuple[str, ...]] = []
     for index in range(start, stop):
         if not planned or index % BLOCK == 0:
-            planned = plan(config.defects, config.seed, index // BLOCK, config.independent)
+            planned = plan_defects(config.defects, config.seed, index // BLOCK, config.independent)
         yield generate(config.seed, index, planned[index % BLOCK], config.image_size)
 
 
@@ -99,7 +108,7 @@ def generate(seed: int, index: int, defects: Sequence[str], image_size: int) -> 
     """
     rng = np.random.default_rng([seed, index])
     scene = random_scene(rng)
-    caption, image = describe(scene, rng), draw(scene, rng, image_size)
+    caption, image = describe(scene, rng), draw_scene(scene, rng, image_size)
     for defect in defects:
         if defect in TEXT_DEFECTS:
             caption = TEXT_DEFECTS[defect](scene, caption, rng)

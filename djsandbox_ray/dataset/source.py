@@ -2,6 +2,8 @@
 
 A shard is a fixed part of the data (some row groups, one tar, some lines), whatever the cluster
 looks like; the order of shards, and of what each yields, is the order of the sample table.
+
+The section ``ingest`` of a configuration.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from djsandbox_ray.registry import Registry
-from djsandbox_ray.sections import Component, Section
+from djsandbox_ray.nodes.kinds import NodeKind
+from djsandbox_ray.settings.registry import Registry
+from djsandbox_ray.settings.sections import Component, Section
 
 
 @dataclass(frozen=True)
@@ -134,3 +137,12 @@ SOURCES: Registry[Source] = Registry(
         "webdataset": "djsandbox_ray.dataset.webdataset:WebDatasetSource",
     },
 )
+
+
+class IngestConfig(Section):
+    """What is tolerated when samples are read, and where that is done."""
+
+    max_rejected: float = Field(default=0.01, ge=0, le=1)
+    """Share of the samples that may be rejected; above it the run stops before training."""
+    resources: NodeKind = NodeKind()
+    """Which nodes read and decode samples."""

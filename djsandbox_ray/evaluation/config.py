@@ -9,7 +9,7 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
-from djsandbox_ray.sections import Component, Section, component
+from djsandbox_ray.settings.sections import Component, Section, component
 
 
 class EvaluationConfig(Section):

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
-from djsandbox_ray.evaluation.split import Split
-from djsandbox_ray.sections import Component
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.settings.sections import Component
 
 _WAYS = ("image_to_text", "text_to_image")
 

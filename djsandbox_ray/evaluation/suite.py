@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved
-from djsandbox_ray.evaluation.split import Split
-from djsandbox_ray.sections import Component
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved, Split
+from djsandbox_ray.settings.sections import Component
 
 
 class NotFinite(SandboxError):

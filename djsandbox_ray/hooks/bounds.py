@@ -7,7 +7,7 @@ from typing import Literal
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.pools.builder import BUILDERS, RangePool
-from djsandbox_ray.pools.membership import MOST_PARTS
+from djsandbox_ray.pools.combine import MOST_PARTS
 from djsandbox_ray.records import Choice, Dataset, PoolKind, Pools
 from djsandbox_ray.stats.operators import parse_process
 

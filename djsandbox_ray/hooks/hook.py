@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.nodes.waiting import Bundles, await_room
 from djsandbox_ray.records import Cost
-from djsandbox_ray.registry import Registry
 from djsandbox_ray.reporting.progress import Progress
-from djsandbox_ray.room import Group, await_room
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.settings.registry import Registry
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import Tracker
 
 
@@ -38,7 +38,7 @@ class Context:
     prepared: dict[str, Prepared] = field(default_factory=dict)
     """What was prepared in this process, by what decides it: studies share it."""
 
-    def await_room(self, group: Group, where: str) -> None:
+    def await_room(self, group: Bundles, where: str) -> None:
         """Wait until the living nodes have room for a group, as long as ``cluster.wait`` allows.
 
         Args:
@@ -117,36 +117,36 @@ HOOKS: Registry[Hook] = Registry(
     "hook",
     Hook,  # type: ignore[type-abstract]
     {
-        "accept": "djsandbox_ray.hooks.refine.acceptance:Accept",
-        "cluster_metrics": "djsandbox_ray.hooks.evaluate.clusters:ClusterMetrics",
-        "cluster_statistics": "djsandbox_ray.hooks.evaluate.clusters:ClusterStatistics",
-        "combination_ranking": "djsandbox_ray.hooks.execute.combine:RankCombinations",
-        "combination_trials": "djsandbox_ray.hooks.execute.combine:CombinationTrials",
-        "combine": "djsandbox_ray.hooks.execute.combine:CombinePools",
-        "confirmation": "djsandbox_ray.hooks.execute.confirmation:Confirm",
-        "confirmation_pools": "djsandbox_ray.hooks.execute.confirmation:ChooseForConfirmation",
-        "confirmation_trials": "djsandbox_ray.hooks.execute.confirmation:ConfirmTrials",
-        "diversity": "djsandbox_ray.hooks.probe.diversity:MeasureDiversity",
-        "ingest": "djsandbox_ray.hooks.probe.ingest:Ingest",
-        "ingest_evaluation": "djsandbox_ray.hooks.probe.ingest:IngestEvaluation",
-        "insights": "djsandbox_ray.hooks.report.insights:WriteInsights",
-        "interactions": "djsandbox_ray.hooks.evaluate.interactions:FindInteractions",
-        "leaks": "djsandbox_ray.hooks.probe.leaks:Leaks",
-        "learning_rate": "djsandbox_ray.hooks.execute.learning_rate:CheckLearningRate",
-        "learning_rate_trials": "djsandbox_ray.hooks.execute.learning_rate:LearningRateTrials",
-        "ledger": "djsandbox_ray.hooks.report.ledger:AddUp",
-        "noise": "djsandbox_ray.hooks.execute.noise:MeasureNoise",
-        "pools": "djsandbox_ray.hooks.probe.pools:BuildPools",
-        "ranking": "djsandbox_ray.hooks.evaluate.ranking:RankPools",
-        "recipe": "djsandbox_ray.hooks.refine.recipe:WriteRecipe",
-        "refine": "djsandbox_ray.hooks.refine.thresholds:Refine",
-        "repetition": "djsandbox_ray.hooks.execute.repetition:RepeatOrExpand",
-        "report": "djsandbox_ray.hooks.report.report:WriteReport",
-        "scaling": "djsandbox_ray.hooks.execute.scaling:ScaleCompute",
-        "scorer": "djsandbox_ray.hooks.probe.scorer:TrainScorer",
-        "search": "djsandbox_ray.hooks.execute.search:SearchThresholds",
-        "statistics": "djsandbox_ray.hooks.probe.statistics:ComputeStatistics",
-        "top_k": "djsandbox_ray.hooks.evaluate.choice:ChooseTop",
-        "trials": "djsandbox_ray.hooks.execute.trials:RunTrials",
+        "accept": "djsandbox_ray.hooks.acceptance:Accept",
+        "cluster_metrics": "djsandbox_ray.hooks.clusters:ClusterMetrics",
+        "cluster_statistics": "djsandbox_ray.hooks.clusters:ClusterStatistics",
+        "combination_ranking": "djsandbox_ray.hooks.combine:RankCombinations",
+        "combination_trials": "djsandbox_ray.hooks.combine:CombinationTrials",
+        "combine": "djsandbox_ray.hooks.combine:CombinePools",
+        "confirmation": "djsandbox_ray.hooks.confirmation:Confirm",
+        "confirmation_pools": "djsandbox_ray.hooks.confirmation:ChooseForConfirmation",
+        "confirmation_trials": "djsandbox_ray.hooks.confirmation:ConfirmTrials",
+        "diversity": "djsandbox_ray.hooks.diversity:MeasureDiversity",
+        "ingest": "djsandbox_ray.hooks.ingest:Ingest",
+        "ingest_evaluation": "djsandbox_ray.hooks.ingest:IngestEvaluation",
+        "insights": "djsandbox_ray.hooks.insights:WriteInsights",
+        "interactions": "djsandbox_ray.hooks.interactions:FindInteractions",
+        "leaks": "djsandbox_ray.hooks.ingest:Leaks",
+        "learning_rate": "djsandbox_ray.hooks.learning_rate:CheckLearningRate",
+        "learning_rate_trials": "djsandbox_ray.hooks.learning_rate:LearningRateTrials",
+        "ledger": "djsandbox_ray.hooks.report:AddUp",
+        "noise": "djsandbox_ray.hooks.noise:MeasureNoise",
+        "pools": "djsandbox_ray.hooks.pools:BuildPools",
+        "ranking": "djsandbox_ray.hooks.ranking:RankPools",
+        "recipe": "djsandbox_ray.hooks.recipe:WriteRecipe",
+        "refine": "djsandbox_ray.hooks.thresholds:Refine",
+        "repetition": "djsandbox_ray.hooks.repetition:RepeatOrExpand",
+        "report": "djsandbox_ray.hooks.report:WriteReport",
+        "scaling": "djsandbox_ray.hooks.scaling:ScaleCompute",
+        "scorer": "djsandbox_ray.hooks.scorer:TrainScorer",
+        "search": "djsandbox_ray.hooks.search:SearchThresholds",
+        "statistics": "djsandbox_ray.hooks.statistics:ComputeStatistics",
+        "top_k": "djsandbox_ray.hooks.choice:ChooseTop",
+        "trials": "djsandbox_ray.hooks.trials:RunTrials",
     },
 )

@@ -9,16 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from djsandbox_ray.analysis.grid import completed_metrics, given_up
-from djsandbox_ray.analysis.ranking import rank
-from djsandbox_ray.analysis.scores import Study
-from djsandbox_ray.analysis.yardstick import Yardstick
+from djsandbox_ray.analysis.verdicts.grid import completed_metrics, given_up
+from djsandbox_ray.analysis.verdicts.ranking import rank
+from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.records import PoolKind, Pools, RankingRow, TrialRecord, Trials
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.stopping.stopping import Decision
-from djsandbox_ray.trials.tables import read_records
+from djsandbox_ray.trials.trial_records import read_records
 
 _DECISION = TypeAdapter(Decision)
 
@@ -86,7 +85,7 @@ def scored(
         BadInput: trials that are no complete grid of pools and seeds; metrics that differ.
         SandboxError: fewer than 3 control arms are complete.
     """
-    study = Study.of(pools.pools, finished(context, trials), seeds)
+    study = StudyScores.of(pools.pools, finished(context, trials), seeds)
     ruler = yardstick(context, first)
     known = next(iter(study.measured.values()))
     if lacking := [name for name in ruler.metrics if name not in known]:

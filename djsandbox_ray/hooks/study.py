@@ -1,4 +1,11 @@
-"""What jobs of trials have in common: a study trains pools with seeds, or finds them trained."""
+"""What jobs of trials have in common: a study trains pools with seeds, or finds them trained.
+
+What jobs that train a study do alike: train it, put its cost on the bill, write its tables.
+
+The configured model, and what decides which trials a study consists of.
+
+Which seeds which study uses: what was chosen by its luck is never judged by the same luck.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +18,17 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from djsandbox_ray.analysis.aggregate import Aggregate
-from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.analysis.verdicts.scores import Aggregate
+from djsandbox_ray.config import RunConfig
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.hooks.hook import Context, Prepared
-from djsandbox_ray.hooks.model import configured_family
+from djsandbox_ray.hooks.hook import Context, Hook, Planned, Prepared
 from djsandbox_ray.hooks.results import decisions
 from djsandbox_ray.hooks.watch import Watch
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.ledger import held_cpu_seconds, trial_cost
+from djsandbox_ray.ledger.cost import trial_cost
+from djsandbox_ray.ledger.held import held_cpu_seconds
+from djsandbox_ray.nodes.kinds import tasks_on
 from djsandbox_ray.pools.draws import members
 from djsandbox_ray.records import (
     Cost,
@@ -33,15 +42,12 @@ from djsandbox_ray.records import (
     TrialSpec,
     TrialState,
 )
-from djsandbox_ray.resources import tasks_on
-from djsandbox_ray.sections import Component
+from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.trials.engine import run_trials
-from djsandbox_ray.trials.family import ModelFamily
-from djsandbox_ray.trials.plan import plan_trials
+from djsandbox_ray.trials.family import FAMILIES, ModelFamily
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
-from djsandbox_ray.trials.store import TrialStore
-from djsandbox_ray.trials.tables import curves_table, trials_table
+from djsandbox_ray.trials.trial_records import TrialStore, curves_table, plan_trials, trials_table
 from djsandbox_ray.trials.worker import Shared
 
 
@@ -298,3 +304,76 @@ class Study:
                 value = self.family.prepare(train, evaluation)
             self.context.prepared[key] = Prepared(value, self.stage, sum(noted))
         return self.context.prepared[key].value
+
+
+class StudyHook(Hook):
+    """A job that trains a study."""
+
+    def planned(self, trials: int, unknown: str = "") -> Planned:
+        """Return what so many trials of the run's model and budget are."""
+        return Planned(trials, trials * self.config.trials.budget, unknown=unknown)
+
+    def conduct(self, study: Study) -> Trials:
+        """Train what no run of this storage has settled."""
+        records = study.run()
+        self.account(study.cost(records))
+        return study.write(records)
+
+    def keep(self, output: Trials | None) -> bool:
+        """Keep the outcome unless trials crashed: the same command tries those again."""
+        return output is None or output.crashed == 0
+
+
+def configured_family(config: RunConfig, model: Component | None = None) -> ModelFamily:
+    """Return the family of the run's model, or of another, as it trains on the run's devices."""
+    model = model or config.trials.model
+    gpus = config.trials.resources.gpus_per_worker
+    return FAMILIES.get(model.type)(model).resolved(gpus)
+
+
+def study_identity(config: RunConfig) -> Any:
+    """Return plain data that decides which trials a study consists of; not where they run."""
+    trials = config.trials
+    return [
+        configured_family(config).identity(),
+        trials.model_dump(mode="json", exclude={"model", "resources", "retries", "retry_diverged"}),
+        [
+            [EVALUATORS.get(metric.type)(metric).identity(), EVALUATORS.get(metric.type).VERSION]
+            for metric in config.evaluation.metrics
+        ],
+        # Pools are given up by their scores.
+        config.evaluation.model_dump(mode="json", include={"score", "aggregate"}),
+    ]
+
+
+def confirmation_seeds(config: RunConfig) -> range:
+    """Return the seeds of the second look: none that the first study has used."""
+    first = config.trials.seeds
+    return range(first, first + (config.confirm.seeds or first))
+
+
+def combination_seeds(config: RunConfig, count: int = 0) -> range:
+    """Return the seeds of combinations: used by no study before.
+
+    The pools that are combined were chosen by their effects in those.
+
+    Args:
+        config: of the run.
+        count: how many; 0 for as many as the run has.
+    """
+    start = confirmation_seeds(config).stop
+    return range(start, start + (count or config.trials.seeds))
+
+
+def scaling_seeds(config: RunConfig, count: int = 0) -> range:
+    """Return the seeds of studies of the best combination: scaling and repetition.
+
+    It was chosen by its effect in the trials of combinations. The two studies choose nothing of
+    each other: they have these seeds in common, so that what both train is trained once.
+
+    Args:
+        config: of the run.
+        count: how many; 0 for as many as the run has.
+    """
+    start = combination_seeds(config).stop
+    return range(start, start + (count or config.trials.seeds))

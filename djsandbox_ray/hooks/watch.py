@@ -9,8 +9,8 @@ from statistics import fmean
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.nodes.waiting import Absence
 from djsandbox_ray.records import Pool, PoolKind, Statistics, TrialRecord, TrialSpec, TrialState
-from djsandbox_ray.room import Absence
 from djsandbox_ray.telemetry.events import event
 from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.telemetry.study import StudyTelemetry

@@ -1,4 +1,6 @@
-"""Whether a run pays: all its trials and one full training against M full trainings.
+"""The section ``cost`` of a configuration.
+
+Whether a run pays: all its trials and one full training against M full trainings.
 
 The rule 1 + m r <= M is that of Data-Juicer Sandbox (arXiv 2407.11784): m trials, each at the cost
 of r full trainings, and the one full training with what they have found, must not cost more than
@@ -10,8 +12,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from djsandbox_ray.errors import BadInput, PlanRefused
-from djsandbox_ray.ledger.config import CostConfig
+from djsandbox_ray.settings.sections import Section
+
+
+class CostConfig(Section):
+    """What a full training costs, and how many of them the whole run may cost."""
+
+    full_trainings: float = Field(gt=1)
+    """M: the full trainings that would be spent without the sandbox, trying one recipe each. The
+    final training is one of them, so that M - 1 are left for trials."""
+    full_samples: int = Field(gt=0, strict=True)
+    """Samples seen in one full training, over all its epochs."""
+    full_flops_per_sample: float | None = Field(default=None, gt=0)
+    """Floating-point operations of the full model per training sample, forward and backward; by
+    default those of the small model."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Runs one command to its end, with its output line by line."""
+"""Runs one command to its end, with its output line by line.
+
+Which environment variables a program sees: few, and none of ours that is not named.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.outside import keeper
 
 _TAIL_LINES = 20
@@ -120,3 +123,74 @@ def _problem(outcome: dict[str, Any], call: Call) -> str | None:
 def _said(call: Call, problem: str, tail: Sequence[str]) -> str:
     last = f"; it said last: {tail[-1].strip()}" if tail else "; it said nothing"
     return f"the program {' '.join(call.command[:2])!r}: {problem}{last}"
+
+
+INHERITED = (
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "LD_LIBRARY_PATH",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+)
+"""Who and where we are, the drivers of devices, and which certificates are good."""
+_SHORTEST_SECRET = 4
+
+
+def variables(
+    *, env: Mapping[str, str], pass_env: Sequence[str], cpus: float, gpus: float
+) -> dict[str, str]:
+    """Return all variables of a program but those that its environment adds.
+
+    Args:
+        env: what the configuration sets.
+        pass_env: the variables of this node that it passes on.
+        cpus: CPUs of the program: the threads of its libraries.
+        gpus: GPUs of the program: without any, it sees none.
+
+    Raises:
+        BadInput: a variable that is to be passed on is not set here.
+    """
+    if lacking := [name for name in pass_env if name not in os.environ]:
+        raise BadInput(f"pass_env: {', '.join(lacking)}: not set on this node")
+    found = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    found |= {
+        "PATH": os.pathsep.join(_search_path()),
+        "OMP_NUM_THREADS": str(max(1, int(cpus))),
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",  # nothing is downloaded unless the configuration says so
+        **env,
+        **{name: os.environ[name] for name in pass_env},
+    }
+    # Ray has chosen the devices.
+    found["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "") if gpus else ""
+    return found
+
+
+def without_values(line: str, pass_env: Sequence[str]) -> str:
+    """Return a line of output without the values of the variables that were passed on."""
+    for name in pass_env:
+        value = os.environ.get(name, "")
+        if len(value) >= _SHORTEST_SECRET:
+            line = line.replace(value, "***")
+    return line
+
+
+def _search_path() -> list[str]:
+    """Return where programs are looked for: not among those of our own virtual environment."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if sys.prefix == sys.base_prefix:
+        return folders
+    own = Path(sys.prefix).resolve()
+    return [folder for folder in folders if folder and own not in _resolved(folder)]
+
+
+def _resolved(folder: str) -> list[Path]:
+    path = Path(folder).resolve()
+    return [path, *path.parents]

@@ -11,31 +11,5 @@ form. A pool is row ids, never a copy of samples.
 What follows the first study is made of its pools: ``confirm`` sets some of them beside fresh
 controls; ``membership`` tells which of some pools hold a row, from which ``combine`` makes all of
 their intersections and ``layers`` the order in which the best of these takes in further rows.
+
 """
-
-from djsandbox_ray.pools.build import Construction, construct
-from djsandbox_ray.pools.combine import Pyramid, pyramid
-from djsandbox_ray.pools.config import PoolConfig
-from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT, NO_VALUE
-from djsandbox_ray.pools.draws import Draw, draw, members
-from djsandbox_ray.pools.layers import Layers
-from djsandbox_ray.pools.serialise import from_json, to_json
-from djsandbox_ray.pools.within import outside
-
-__all__ = [
-    "EXCLUDED",
-    "LEFT_OUT",
-    "NO_VALUE",
-    "Construction",
-    "Draw",
-    "Layers",
-    "PoolConfig",
-    "Pyramid",
-    "construct",
-    "draw",
-    "from_json",
-    "members",
-    "outside",
-    "pyramid",
-    "to_json",
-]

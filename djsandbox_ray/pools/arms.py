@@ -3,20 +3,24 @@
 A random bucket is what one bucket of a shuffled statistic would be: ``size`` rows of the dataset,
 those of least hash under a key of its own. Under the null hypothesis a pool is exchangeable with
 it, so that the control arms measure all of the noise of an arm, its make-up included.
+
+The pools of a second study: some pools of the first, beside control arms that are fresh.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import rows_hash
-from djsandbox_ray.pools.cuts import LEFT_OUT
-from djsandbox_ray.pools.hashing import hash_key, least_of
-from djsandbox_ray.records import Pool, PoolKind
+from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT
+from djsandbox_ray.pools.order import hash_key, least_of
+from djsandbox_ray.records import Pool, PoolKind, Pools
 
 Arm = tuple[Pool, NDArray[np.int8]]
 """A pool and its column of codes: 0 for its rows, ``LEFT_OUT`` for the others."""
@@ -87,3 +91,44 @@ def _random_bucket(
         expected=expected,
     )
     return pool, codes
+
+
+@dataclass(frozen=True, eq=False)
+class SecondLook:
+    """Chosen pools, fresh controls, and the columns of codes of the controls."""
+
+    pools: tuple[Pool, ...]
+    assignments: dict[str, NDArray[np.int8]]
+    """Per fresh control: (n,), as in :class:`djsandbox_ray.pools.build.Construction`."""
+
+
+def second_look(
+    pools: Pools, chosen: Sequence[str], codes: NDArray[np.int8], controls: int, study: str = ""
+) -> SecondLook:
+    """Set chosen pools beside control arms that the first study did not have.
+
+    Args:
+        pools: of the first study.
+        chosen: ids of pools of it.
+        codes: (n,), any column of the first study's assignments, by row id: it says which rows are
+            kept out of every pool.
+        controls: how many control arms to make.
+        study: whose own the control arms are: those of another study are other buckets, of whatever
+            size. By default they are the next after those of the first study.
+
+    Raises:
+        BadInput: an id that is not one of the first study's.
+    """
+    by_id = {pool.id: pool for pool in pools.pools}
+    if unknown := [name for name in chosen if name not in by_id]:
+        raise BadInput(f"no pool {unknown[0]!r} among {', '.join(by_id)}")
+    used = 0 if study else sum(pool.kind is PoolKind.CONTROL for pool in pools.pools)
+    prefix = f"control/{study}/" if study else "control/"
+    eligible = np.flatnonzero(codes != EXCLUDED).astype(np.int64)
+    arms = list(control_arms(eligible, pools.size, controls, pools.seed, used, prefix))
+    assignments = {}
+    for pool, own in arms:
+        column = np.full(len(codes), EXCLUDED, dtype=np.int8)
+        column[eligible] = own
+        assignments[pool.column] = column
+    return SecondLook((*(by_id[name] for name in chosen), *(pool for pool, _ in arms)), assignments)

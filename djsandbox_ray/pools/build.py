@@ -15,8 +15,8 @@ from djsandbox_ray.pools.builder import BUILDERS, built_masks
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.pools.contrast import Probe, probe
 from djsandbox_ray.pools.cuts import LEFT_OUT, NO_VALUE, Cut, trim
-from djsandbox_ray.pools.hashing import hash_key, least_of
-from djsandbox_ray.pools.table import EligibleRows
+from djsandbox_ray.pools.eligible import EligibleRows
+from djsandbox_ray.pools.order import hash_key, least_of
 from djsandbox_ray.records import NotTestable, Pool, PoolKind
 
 _NO_ROWS = np.empty(0, dtype=np.int64)

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, field_validator, model_validator
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.pools.table import EligibleRows
-from djsandbox_ray.registry import Registry
-from djsandbox_ray.sections import Component, Section
+from djsandbox_ray.pools.eligible import EligibleRows
+from djsandbox_ray.settings.registry import Registry
+from djsandbox_ray.settings.sections import Component, Section
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _RESERVED = ("control", "self_test")

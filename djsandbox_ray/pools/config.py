@@ -9,7 +9,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from djsandbox_ray.pools.builder import BUILDERS, Bounds, BuilderConfig
 from djsandbox_ray.records import Range
-from djsandbox_ray.sections import Section, component
+from djsandbox_ray.settings.sections import Section, component
 
 MIN_CONTROLS = 5
 WHOLE_BUCKET_CONTROLS = 8

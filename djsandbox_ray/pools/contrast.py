@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.pools.cuts import Cut, cut_column
-from djsandbox_ray.pools.hashing import hash_key
-from djsandbox_ray.pools.selection import slices
+from djsandbox_ray.pools.order import hash_key, slices
 
 
 @dataclass(frozen=True, eq=False)

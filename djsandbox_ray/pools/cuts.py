@@ -8,8 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.pools.hashing import hash_bounds, hash_rows, least_of
-from djsandbox_ray.pools.selection import Keys, number_of, ordered_keys, select, slices
+from djsandbox_ray.pools.order import (
+    Keys,
+    hash_bounds,
+    hash_rows,
+    least_of,
+    number_of,
+    ordered_keys,
+    select,
+    slices,
+)
 
 NO_VALUE = -1
 """Code of a row without a value."""

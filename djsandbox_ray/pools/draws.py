@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.arms import pool_hash
-from djsandbox_ray.pools.hashing import hash_key, hash_rows
+from djsandbox_ray.pools.order import hash_key, hash_rows
 from djsandbox_ray.records import Pool
 
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.arms import Arm, pool_hash
+from djsandbox_ray.pools.combine import Membership
 from djsandbox_ray.pools.cuts import LEFT_OUT
-from djsandbox_ray.pools.hashing import hash_key, least
-from djsandbox_ray.pools.membership import Membership
+from djsandbox_ray.pools.order import hash_key, least
 from djsandbox_ray.records import Pool, PoolKind, Pools
 
 

@@ -8,19 +8,5 @@ operators and says which rows they keep; ``policy`` finds the limits (``config``
 break; ``export`` writes the YAML for Data-Juicer and ``evidence`` what speaks for it and what
 against it. ``acceptance`` has Data-Juicer itself run the recipe and compares the rows that it keeps
 with what the statistics promised; ``materialise`` writes the rows out for trainers elsewhere.
+
 """
-
-from djsandbox_ray.recipes.config import PolicyConfig
-from djsandbox_ray.recipes.ranges import applied, kept, to_process
-from djsandbox_ray.recipes.refiner import REFINERS, Evidence, ProposedRange, Refiner
-
-__all__ = [
-    "REFINERS",
-    "Evidence",
-    "PolicyConfig",
-    "ProposedRange",
-    "Refiner",
-    "applied",
-    "kept",
-    "to_process",
-]

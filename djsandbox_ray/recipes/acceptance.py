@@ -16,16 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.dataset.writers.formats import tagged
+from djsandbox_ray.dataset.writers.materialise import rows_of
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.recipes.executor import execute
-from djsandbox_ray.recipes.materialise import read_rows
-from djsandbox_ray.recipes.promise import Promise
-from djsandbox_ray.recipes.recipe_file import RecipeFile, read_recipe, runnable
-from djsandbox_ray.recipes.tokens import tagged
+from djsandbox_ray.recipes.recipe_file import Promise, RecipeFile, read_recipe, runnable
 from djsandbox_ray.records import Acceptance, Dataset
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 ROW_ID = "row_id"
 SHOWN = 20
@@ -112,7 +111,7 @@ def write_input(
     texts, images = recipe.text_columns, recipe.image_columns
     path = folder / "data.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        for number, row in enumerate(read_rows(table, rows)):
+        for number, row in enumerate(rows_of(table, rows)):
             line: dict[str, Any] = {ROW_ID: row.row_id}
             line |= {key: tagged(row.text) if token else row.text for key, token in texts.items()}
             if images:

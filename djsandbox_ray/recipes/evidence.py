@@ -15,7 +15,7 @@ from djsandbox_ray.records import ConfirmationRow, Pool, Range, RankingRow
 
 
 @dataclass(frozen=True)
-class Findings:
+class PoolFindings:
     """What a run has found out about the pool behind a recipe."""
 
     pool: Pool | None = None
@@ -109,7 +109,7 @@ def retention(
 
 
 def caveats(
-    findings: Findings,
+    findings: PoolFindings,
     *,
     parts: Sequence[Pool],
     wanted: Sequence[Range],
@@ -156,7 +156,7 @@ def caveats(
     return found
 
 
-def _about_effect(findings: Findings) -> list[str]:
+def _about_effect(findings: PoolFindings) -> list[str]:
     first, again, combined = findings.first, findings.confirmed, findings.combined
     if findings.searched:
         if again is None:

@@ -23,8 +23,7 @@ from djsandbox_ray.recipes.bounds import inside
 from djsandbox_ray.recipes.refiner import known_statistics
 from djsandbox_ray.records import Range
 from djsandbox_ray.stats import inspection
-from djsandbox_ray.stats.names import statistic_names
-from djsandbox_ray.stats.operators import OperatorSpec
+from djsandbox_ray.stats.operators import OperatorSpec, statistic_names
 
 UNBOUNDED = sys.maxsize
 """What Data-Juicer itself writes for "no bound"; unlike an infinity, it still drops a row whose

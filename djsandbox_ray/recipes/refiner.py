@@ -1,4 +1,11 @@
-"""The extension point: a refiner proposes which values of which statistics to keep."""
+"""The extension point: a refiner proposes which values of which statistics to keep.
+
+Keeps what lies between two percentiles of a statistic; needs no trial.
+
+Keeps what lies within k standard deviations of the mean; needs no trial.
+
+Keeps the part of a statistic whose pools made the model better.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +13,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import ConfirmationRow, Pool, Pools, Range, RankingRow
-from djsandbox_ray.registry import Registry
-from djsandbox_ray.sections import Component
+from djsandbox_ray.recipes.bounds import bucket_bounds, finite, settle
+from djsandbox_ray.records import ConfirmationRow, Pool, PoolKind, Pools, Range, RankingRow
+from djsandbox_ray.settings.registry import Registry
+from djsandbox_ray.settings.sections import Component, Section
 
 
 @dataclass(frozen=True)
@@ -110,8 +119,179 @@ REFINERS: Registry[Refiner] = Registry(
     "refiner",
     Refiner,  # type: ignore[type-abstract]
     {
-        "k_sigma": "djsandbox_ray.recipes.k_sigma:KSigma",
-        "model_feedback": "djsandbox_ray.recipes.model_feedback:ModelFeedback",
-        "percentile": "djsandbox_ray.recipes.percentile:Percentile",
+        "k_sigma": "djsandbox_ray.recipes.refiner:KSigma",
+        "model_feedback": "djsandbox_ray.recipes.refiner:ModelFeedback",
+        "percentile": "djsandbox_ray.recipes.refiner:Percentile",
     },
 )
+
+
+class Percentiles(Section):
+    """Percentiles to keep, both included."""
+
+    low: float = Field(default=0.0, ge=0, le=100)
+    """In percent; 0 for no lower bound."""
+    high: float = Field(default=100.0, ge=0, le=100)
+    """In percent; 100 for no upper bound."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low:g}) must be less than high ({self.high:g})")
+        return self
+
+
+class PercentileConfig(Percentiles, Component):
+    """``low`` and ``high`` are for every chosen statistic, unless ``statistics`` names others."""
+
+    statistics: dict[str, Percentiles] = Field(default={})
+    """Per statistic its own percentiles; these statistics alone are then bounded."""
+
+
+class Percentile(Refiner):
+    """A percentile is a value of the column (inverse of the empirical distribution function)."""
+
+    Config = PercentileConfig
+    config: PercentileConfig
+
+    @property
+    def needs_choice(self) -> bool:
+        """Not where statistics are named."""
+        return not self.config.statistics
+
+    def propose(self, evidence: Evidence) -> tuple[ProposedRange, ...]:
+        """Return a range per statistic.
+
+        Raises:
+            BadInput: an unknown statistic, one without values, or none at all.
+        """
+        wanted = self.config.statistics or dict.fromkeys(evidence.statistics, self.config)
+        if not wanted:
+            raise BadInput(
+                "percentile: no pool was chosen, so statistics must be named: "
+                "statistics: {name: {low: 5, high: 95}}"
+            )
+        return tuple(_range(name, evidence, percent) for name, percent in wanted.items())
+
+
+def _range(name: str, evidence: Evidence, percent: Percentiles) -> ProposedRange:
+    values = finite(evidence.column(name))
+    ends = np.percentile(values, [percent.low, percent.high], method="inverted_cdf")
+    low, high = settle(
+        values,
+        None if percent.low == 0 else float(ends[0]),
+        None if percent.high == 100 else float(ends[1]),
+    )
+    origin = f"percentiles {percent.low:g} to {percent.high:g} of {len(values)} values"
+    return ProposedRange(name, low, high, origin)
+
+
+class KSigmaConfig(Component):
+    """How far from the mean a value may lie."""
+
+    k: float = Field(default=3.0, gt=0)
+    """Standard deviations (population) on either side of the mean."""
+    statistics: tuple[str, ...] = ()
+    """Which statistics; by default those of the chosen pools."""
+
+
+class KSigma(Refiner):
+    """Takes away outliers on both sides; rows without a value have no part in the mean."""
+
+    Config = KSigmaConfig
+    config: KSigmaConfig
+
+    @property
+    def needs_choice(self) -> bool:
+        """Not where statistics are named."""
+        return not self.config.statistics
+
+    def propose(self, evidence: Evidence) -> tuple[ProposedRange, ...]:
+        """Return a range per statistic.
+
+        Raises:
+            BadInput: an unknown statistic, one without values, or none at all.
+        """
+        names = self.config.statistics or evidence.statistics
+        if not names:
+            raise BadInput(
+                "k_sigma: no pool was chosen, so statistics must be named: statistics: [name]"
+            )
+        return tuple(self._range(name, evidence) for name in dict.fromkeys(names))
+
+    def _range(self, name: str, evidence: Evidence) -> ProposedRange:
+        values = finite(evidence.column(name))
+        mean, sd, k = float(values.mean()), float(values.std()), self.config.k
+        low, high = settle(values, mean - k * sd, mean + k * sd)
+        origin = f"mean {mean:g} +- {k:g} x standard deviation {sd:g} of {len(values)} values"
+        return ProposedRange(name, low, high, origin)
+
+
+_KEPT = {"better": {"better"}, "not_worse": {"better", "undecided"}}
+
+
+class ModelFeedbackConfig(Component):
+    """Which neighbours of a chosen bucket are kept with it."""
+
+    keep: Literal["better", "not_worse"] = "better"
+    """``better``: neighbouring buckets that were called better, too; ``not_worse``: also those
+    that were undecided, for a recipe that drops only what was seen to hurt."""
+
+
+class ModelFeedback(Refiner):
+    """Per statistic of the chosen pools, the union of their buckets with good neighbours.
+
+    A verdict of the confirmation replaces that of the first study. The outermost buckets are open:
+    what lies beyond them was not seen, but the nearest that was seen is good.
+    """
+
+    Config = ModelFeedbackConfig
+    trained = True
+    config: ModelFeedbackConfig
+
+    def propose(self, evidence: Evidence) -> tuple[ProposedRange, ...]:
+        """Return a range per statistic; none for a statistic of which every bucket is kept.
+
+        Raises:
+            BadInput: no pool was chosen, or two buckets of one statistic.
+        """
+        if not evidence.chosen:
+            raise BadInput("model_feedback: there is no chosen pool whose effect could guide it")
+        chosen = evidence.chosen_pools
+        if len(evidence.statistics) < len(chosen):
+            raise BadInput(f"two of the chosen pools {evidence.chosen} are of one statistic")
+        ranges = (self._range(pool, evidence) for pool in chosen)
+        return tuple(r for r in ranges if (r.low, r.high) != (None, None))
+
+    def _range(self, chosen: Pool, evidence: Evidence) -> ProposedRange:
+        buckets = _buckets(chosen, evidence)
+        verdicts = {row.pool: (row.verdict, "") for row in evidence.ranking}
+        verdicts |= {
+            row.pool: (row.verdict, " in the confirmation") for row in evidence.confirmation
+        }
+        found = [verdicts.get(pool.id, ("not trained", "")) for pool in buckets]
+        good = [verdict in _KEPT[self.config.keep] for verdict, _ in found]
+        first = last = chosen.code
+        while first > 0 and good[first - 1]:
+            first -= 1
+        while last < len(buckets) - 1 and good[last + 1]:
+            last += 1
+        name = str(chosen.statistic)
+        values = evidence.column(name)
+        if evidence.eligible is not None:
+            values = values[evidence.eligible]
+        low, high = bucket_bounds(values, len(buckets), first, last)
+        said = ", ".join(
+            f"{pool.id} ({verdict}{where})"
+            for pool, (verdict, where) in list(zip(buckets, found, strict=True))[first : last + 1]
+        )
+        return ProposedRange(name, low, high, f"buckets {said}")
+
+
+def _buckets(chosen: Pool, evidence: Evidence) -> list[Pool]:
+    """Return all buckets of a pool's statistic, lowest values first."""
+    pools = evidence.pools.pools if evidence.pools else ()
+    return sorted(
+        (p for p in pools if p.kind is PoolKind.BUCKET and p.statistic == chosen.statistic),
+        key=lambda pool: pool.code,
+    )

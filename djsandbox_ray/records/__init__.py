@@ -7,18 +7,38 @@ In the order of a run: ``data``, ``pools``, ``trials``, ``verdicts``, ``combinin
 ``recipes``, ``outcome``.
 """
 
-from djsandbox_ray.records.combining import Choice, InteractionRow, Interactions, SurrogateRow
-from djsandbox_ray.records.data import Dataset, Leak, Scorer, Statistic, Statistics
-from djsandbox_ray.records.outcome import Cost, Ledger, Report
-from djsandbox_ray.records.pools import NotTestable, Pool, PoolKind, Pools
-from djsandbox_ray.records.recipes import Acceptance, Insights, Range, Recipe, Thresholds
-from djsandbox_ray.records.scaling import (
+from djsandbox_ray.records.combinations import (
+    Choice,
     Diversity,
     DiversityRow,
+    InteractionRow,
+    Interactions,
     Repetition,
     RepetitionRow,
     Scaling,
     ScalingRow,
+    SurrogateRow,
+)
+from djsandbox_ray.records.data import (
+    Dataset,
+    Leak,
+    NotTestable,
+    Pool,
+    PoolKind,
+    Pools,
+    Scorer,
+    Statistic,
+    Statistics,
+)
+from djsandbox_ray.records.recipes import (
+    Acceptance,
+    Cost,
+    Insights,
+    Ledger,
+    Range,
+    Recipe,
+    Report,
+    Thresholds,
 )
 from djsandbox_ray.records.trials import RungReport, TrialRecord, Trials, TrialSpec, TrialState
 from djsandbox_ray.records.verdicts import (

@@ -1,8 +1,12 @@
-"""The samples and what is known of each."""
+"""The samples and what is known of each.
+
+Sets of rows, and how seeds draw from them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 
 @dataclass(frozen=True)
@@ -61,3 +65,79 @@ class Statistics:
 
     id: str
     statistics: tuple[Statistic, ...]
+
+
+class PoolKind(StrEnum):
+    """What a pool is for."""
+
+    BUCKET = "bucket"
+    """Low, middle or high part of a statistic, or a combination: what the run asks about."""
+    CONTROL = "control"
+    """A random bucket, built like a pool: what pools are compared with."""
+    SELF_TEST = "self_test"
+    """A pool whose verdict is known beforehand."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A set of rows, all pools of a run of one size. Its rows: ``assignments[column] == code``."""
+
+    id: str
+    """``<statistic>/<bucket>``, ``control/<n>`` (of some studies ``control/<study>/<n>``) or
+    ``self_test/<name>``."""
+    kind: PoolKind
+    column: str
+    """Column of ``assignments.parquet``."""
+    code: int
+    """The value of that column for the rows of this pool."""
+    size: int
+    hash: str
+    """Hash of the row ids (and of what is done to the samples, if anything)."""
+    statistic: str | None = None
+    bucket: str | None = None
+    low: float | None = None
+    """Least value of the statistic in the pool."""
+    high: float | None = None
+    """Greatest value of the statistic in the pool."""
+    ties: int = 0
+    """Rows of the dataset whose value equals a cut of this bucket: the hash placed them."""
+    shuffle_captions: bool = False
+    """Whether every caption of a draw is replaced by another one of it (self-test)."""
+    expected: str | None = None
+    """Self-tests: the verdict that must come out."""
+    parts: tuple[str, ...] = ()
+    """Combinations: the pools whose rows it has in common; it has no statistic of its own."""
+    draw_size: int | None = None
+    """Rows that one trial trains on, where it is not :attr:`Pools.draw_size`."""
+    breaks: tuple[str, ...] = ()
+    """Policies that its rows break, a sentence each: such a pool is trained, but never exported."""
+
+
+@dataclass(frozen=True)
+class NotTestable:
+    """A statistic that gets no pools and costs no trial."""
+
+    statistic: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pools:
+    """All pools of a run, of one size, and how seeds draw from them."""
+
+    id: str
+    assignments: str
+    """Parquet: ``row_id`` and one int8 column per statistic, control and self-test."""
+    pools: tuple[Pool, ...]
+    size: int
+    """Rows of every pool."""
+    draw_size: int
+    """Rows that one trial trains on."""
+    eligible: int
+    """Rows of the dataset that pools are made of; the others are kept out of every pool."""
+    seed: int
+    not_testable: tuple[NotTestable, ...] = ()
+    contrast: dict[str, float] = field(default_factory=dict)
+    """Per statistic: probability that a row of the high bucket exceeds a row of the low one."""
+    missing: dict[str, int] = field(default_factory=dict)
+    """Per statistic: rows without a value."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from djsandbox_ray.records.pools import PoolKind
+from djsandbox_ray.records.data import PoolKind
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Noise:
 
     id: str
     path: str
-    """JSON: see :class:`djsandbox_ray.analysis.noise.NoiseFloor`."""
+    """JSON: see :class:`djsandbox_ray.analysis.planning.noise.NoiseFloor`."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,19 @@
-"""What followed the ranking, read from the storage and put into the chapters of the page."""
+"""What followed the ranking, read from the storage and put into the chapters of the page.
+
+How pools are made up, by a label that the samples carry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from djsandbox_ray.analysis.ranking_csv import read_csv
-from djsandbox_ray.analysis.rows_csv import read_rows
+import numpy as np
+from numpy.typing import NDArray
+
 from djsandbox_ray.records import (
     Acceptance,
     Choice,
@@ -17,6 +23,7 @@ from djsandbox_ray.records import (
     InteractionRow,
     Interactions,
     Ranking,
+    RankingRow,
     Recipe,
     Repetition,
     RepetitionRow,
@@ -25,12 +32,12 @@ from djsandbox_ray.records import (
     SurrogateRow,
 )
 from djsandbox_ray.reporting.blocks import Block, Chapter, Picture
-from djsandbox_ray.reporting.combinations import clusters_section, combinations_chapter
 from djsandbox_ray.reporting.insights import insights_chapter
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.recipe import recipe_chapter
 from djsandbox_ray.reporting.scale import diversity_chapter, repetition_chapter, scaling_chapter
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.reporting.together import clusters_section, combinations_chapter
+from djsandbox_ray.storage.store import Storage
 
 Row = TypeVar("Row")
 
@@ -103,7 +110,7 @@ class Chapters:
 
     def _combinations(self, ranking: Ranking | None, interactions: Interactions | None) -> Chapter:
         return combinations_chapter(
-            read_csv(self._text(ranking.path)) if ranking else [],
+            self._storage.read_rows(RankingRow, ranking.path) if ranking else [],
             self._rows(InteractionRow, interactions.path) if interactions else [],
             self._rows(SurrogateRow, interactions.surrogate) if interactions else [],
             interactions.notes if interactions else (),
@@ -128,7 +135,39 @@ class Chapters:
         return said, self._storage.read_bytes(found.figure)
 
     def _rows(self, kind: type[Row], path: str) -> list[Row]:
-        return read_rows(kind, self._text(path), path)
+        return self._storage.read_rows(kind, path)
 
     def _text(self, path: str) -> str:
         return self._storage.read_bytes(path).decode()
+
+
+def label_shares(
+    labels: Iterable[list[str]], membership: Iterable[NDArray[np.bool_]]
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Return what share of every pool has which label.
+
+    Args:
+        labels: the label of every row, in chunks.
+        membership: per chunk, which rows are in which pool; shape (pools, rows of the chunk).
+
+    Returns:
+        The different labels, the most frequent first, and the shares, shape (pools, labels).
+    """
+    counts: Counter[str] = Counter()
+    in_pools: list[Counter[str]] = []
+    for chunk, mask in zip(labels, membership, strict=True):
+        in_pools = in_pools or [Counter() for _ in mask]
+        values = np.array(chunk, dtype=object)
+        counts.update(chunk)
+        for counter, members in zip(in_pools, mask, strict=True):
+            counter.update(values[members])
+    names = [name for name, _ in counts.most_common()]
+    table = np.array([[counter[name] for name in names] for counter in in_pools], dtype=np.float64)
+    totals = table.sum(axis=1, keepdims=True)
+    return names, np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
+
+
+def read_labels(meta: Iterable[list[str]], key: str) -> Iterator[list[str]]:
+    """Yield the label under ``key`` of every row from chunks of metadata in JSON."""
+    for chunk in meta:
+        yield [str(json.loads(text).get(key, "(none)")) for text in chunk]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from djsandbox_ray.sections import Section
+from djsandbox_ray.settings.sections import Section
 
 
 class ReportConfig(Section):

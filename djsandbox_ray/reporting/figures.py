@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from djsandbox_ray.records import ConfirmationRow, RankingRow
-from djsandbox_ray.reporting.ranking import GIVEN_UP, Section, Unit, sections, seeds
+from djsandbox_ray.reporting.ranking import GIVEN_UP, RankingSection, Unit, sections, seeds
 
 # Okabe and Ito (2008): told apart with every common colour blindness, and in grey.
 COLOURS = {"better": "#0072B2", "worse": "#D55E00", "undecided": "#B8B8B8", "failed": "#CC79A7"}
@@ -86,7 +86,11 @@ def bar_figure(
 
 
 def _draw_section(
-    axes: Axes, section: Section, top: float, unit: Unit, again: Mapping[str, ConfirmationRow]
+    axes: Axes,
+    section: RankingSection,
+    top: float,
+    unit: Unit,
+    again: Mapping[str, ConfirmationRow],
 ) -> dict[float, str]:
     """Draw the rows of a section from ``top`` down; return their labels by position."""
     labels = {}
@@ -115,7 +119,7 @@ def _draw_interval(axes: Axes, y: float, low: float, high: float, colour: str) -
         axes.plot([low, high], [y, y], "|", color=colour, markersize=5, zorder=4)
 
 
-def _name_section(axes: Axes, section: Section, top: float) -> None:
+def _name_section(axes: Axes, section: RankingSection, top: float) -> None:
     axes.text(
         0.0,
         top - 0.62,

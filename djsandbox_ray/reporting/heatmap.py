@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.cluster import hierarchy
 
-from djsandbox_ray.analysis.clustering import Clustering
-from djsandbox_ray.analysis.correlation import Correlation, Floats
+from djsandbox_ray.analysis.together.clusters import Clustering
+from djsandbox_ray.analysis.together.correlation import Correlation, Floats
 
 COLOURS = "RdBu_r"
 """Diverging, white at 0: told apart with every common colour blindness."""

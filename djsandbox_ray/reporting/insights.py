@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from djsandbox_ray.analysis.rank_correlation import MIN_POINTS, rank_correlation
-from djsandbox_ray.analysis.strategies import BASELINE
+from djsandbox_ray.analysis.scale.diversity import MIN_POINTS, rank_correlation
+from djsandbox_ray.analysis.scale.repetition import BASELINE
 from djsandbox_ray.records import (
     ConfirmationRow,
     DiversityRow,
@@ -26,8 +26,8 @@ from djsandbox_ray.records import (
     SurrogateRow,
 )
 from djsandbox_ray.reporting.blocks import Chapter, Sentences
-from djsandbox_ray.reporting.interactions import beyond
 from djsandbox_ray.reporting.ranking import Unit
+from djsandbox_ray.reporting.together import beyond
 
 _VERDICTS = ("better", "worse", "undecided", "stopped", "failed")
 _LOOSE = 0.3
@@ -35,7 +35,7 @@ _LOOSE = 0.3
 
 
 @dataclass(frozen=True)
-class Findings:
+class Observations:
     """The tables of a run, as far as it has them."""
 
     unit: Unit
@@ -55,7 +55,7 @@ class Findings:
     """Pearson's r per pair of statistics."""
 
 
-def insights_markdown(name: str, found: Findings) -> str:
+def insights_markdown(name: str, found: Observations) -> str:
     """Return the page: a section per question, each with sentences or with why there are none."""
     sections = {
         "Which operators matter": _operators(found),
@@ -97,7 +97,7 @@ def _sentence(line: str) -> str:
     return f"{line[0].upper()}{line[1:].rstrip('.')}."
 
 
-def _operators(found: Findings) -> list[str]:
+def _operators(found: Observations) -> list[str]:
     pools = _pools(found.ranking)
     counts = Counter(row.verdict for row in pools)
     said = ", ".join(f"{counts[v]} {v}" for v in _VERDICTS if counts[v])
@@ -122,7 +122,7 @@ def _operators(found: Findings) -> list[str]:
     return lines
 
 
-def _confirmation(found: Findings) -> list[str]:
+def _confirmation(found: Observations) -> list[str]:
     if not found.confirmed:
         return ["No pool was trained a second time."]
     unit = found.unit
@@ -133,7 +133,7 @@ def _confirmation(found: Findings) -> list[str]:
     ]
 
 
-def _combinations(found: Findings) -> list[str]:
+def _combinations(found: Observations) -> list[str]:
     if not found.combined:
         return ["No combination of pools was trained."]
     unit = found.unit
@@ -170,7 +170,7 @@ def _combinations(found: Findings) -> list[str]:
     return lines
 
 
-def _orthogonality(found: Findings) -> list[str]:
+def _orthogonality(found: Observations) -> list[str]:
     known = {pair: r for pair, r in found.correlations.items() if math.isfinite(r)}
     if not known:
         return ["The correlation of statistics was not computed, or there is only one."]
@@ -183,7 +183,7 @@ def _orthogonality(found: Findings) -> list[str]:
     return lines
 
 
-def _diversity(found: Findings) -> list[str]:
+def _diversity(found: Observations) -> list[str]:
     # Self-tests are no pools of anybody's, and the parts of one statistic depend on each other.
     groups = {row.pool: row.statistic or row.pool for row in _pools(found.ranking)}
     lines = []
@@ -224,7 +224,7 @@ def _association(rows: Sequence[DiversityRow], groups: Mapping[str, str]) -> str
     )
 
 
-def _repetition(found: Findings) -> list[str]:
+def _repetition(found: Observations) -> list[str]:
     if not found.repetition:
         return ["Repetition was not studied."]
     unit, lines = found.unit, []
@@ -244,7 +244,7 @@ def _repetition(found: Findings) -> list[str]:
     return lines
 
 
-def _open(found: Findings) -> list[str]:
+def _open(found: Observations) -> list[str]:
     lines = [f"{item.statistic} was not testable: {item.reason}." for item in found.not_testable]
     for verdict, word in (
         ("undecided", "Undecided: their intervals hold 0"),

@@ -46,7 +46,7 @@ class Unit(StrEnum):
 
 
 @dataclass(frozen=True)
-class Section:
+class RankingSection:
     """Rows that are shown together."""
 
     title: str
@@ -57,7 +57,7 @@ GIVEN_UP = "given up early"
 """The section of the pools that were stopped."""
 
 
-def sections(rows: Sequence[RankingRow]) -> list[Section]:
+def sections(rows: Sequence[RankingRow]) -> list[RankingSection]:
     """Return the rows in sections, each in order of rank.
 
     Failed self-tests come first, then pools, those that were given up early, controls and passed
@@ -72,7 +72,7 @@ def sections(rows: Sequence[RankingRow]) -> list[Section]:
             parts["pools" if row.stopped_at is None else GIVEN_UP].append(row)
         else:
             parts["controls" if row.kind is PoolKind.CONTROL else "self-tests"].append(row)
-    return [Section(title, tuple(found)) for title, found in parts.items() if found]
+    return [RankingSection(title, tuple(found)) for title, found in parts.items() if found]
 
 
 @dataclass(frozen=True)

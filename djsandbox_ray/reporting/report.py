@@ -20,7 +20,7 @@ from djsandbox_ray.reporting.ranking import (
     GIVEN_UP,
     PAGE_COLUMNS,
     Column,
-    Section,
+    RankingSection,
     Unit,
     notes,
     sections,
@@ -119,7 +119,7 @@ def _contents(linked: Mapping[str, Chapter]) -> list[str]:
     return [f"<nav>{' '.join(links)}</nav>"] if links else []
 
 
-def _section(section: Section, unit: Unit) -> str:
+def _section(section: RankingSection, unit: Unit) -> str:
     if section.title == GIVEN_UP:
         head = cell_html("pool", tag="th") + cell_html("samples seen", "number", "th")
         lines = [

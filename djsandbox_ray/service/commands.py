@@ -1,4 +1,9 @@
-"""The commands for jobs on a cluster: submit, status, stop, logs. Thin, as the others are."""
+"""The commands for jobs on a cluster: submit, status, stop, logs. Thin, as the others are.
+
+Arguments and options that several commands of the command line share.
+
+What is said about jobs: where one can be seen, how it ended, and the table of all.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +15,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from djsandbox_ray.options import (
-    Address,
-    AsJson,
-    ConfigPath,
-    JobKey,
-    OverBudget,
-    Overrides,
-    StorageUrl,
-)
-
 if TYPE_CHECKING:
-    from djsandbox_ray.service.jobs import Job, Jobs
+    from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs
+import shlex
+import time
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from djsandbox_ray.reporting.progress import duration
+from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs
 
 DETACHED = 130
 """The exit code after Ctrl-C: how the job will end is not known."""
@@ -38,13 +43,13 @@ def submit(
     over_budget: OverBudget = False,
 ) -> None:
     """Run a configuration, or resume it, as a job of a Ray cluster elsewhere."""
+    from djsandbox_ray.service.commands import attached, links
     from djsandbox_ray.service.dashboard import find_address
-    from djsandbox_ray.service.jobs import Jobs
-    from djsandbox_ray.service.show import attached, links
+    from djsandbox_ray.service.jobs import ClusterJobs
     from djsandbox_ray.service.submit import prepare, submit_run
 
     submission = prepare(config, overrides or (), storage)
-    jobs = Jobs(find_address(address))
+    jobs = ClusterJobs(find_address(address))
     command = ["djsandbox", *sys.argv[1:]]
     job = submit_run(jobs, submission, command, _say, over_budget=over_budget)
     _say(f"submitted {job.id}")
@@ -62,11 +67,11 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the jobs of a cluster that are runs of the sandbox, the newest first."""
+    from djsandbox_ray.service.commands import jobs_table
     from djsandbox_ray.service.dashboard import find_address
-    from djsandbox_ray.service.jobs import Jobs
-    from djsandbox_ray.service.show import jobs_table
+    from djsandbox_ray.service.jobs import ClusterJobs
 
-    jobs = Jobs(find_address(address))
+    jobs = ClusterJobs(find_address(address))
     found = jobs.all() if key is None else jobs.matching(key)
     if as_json:
         typer.echo(json.dumps([asdict(job) for job in found], indent=2))
@@ -78,12 +83,12 @@ def status(
 
 def stop(key: JobKey, address: Address = None) -> None:
     """Stop a job; what is finished is kept, and submitting the same again resumes the run."""
+    from djsandbox_ray.service.commands import ending
     from djsandbox_ray.service.dashboard import find_address
-    from djsandbox_ray.service.jobs import Jobs
-    from djsandbox_ray.service.show import ending
+    from djsandbox_ray.service.jobs import ClusterJobs
     from djsandbox_ray.service.submit import STOP_SECONDS
 
-    jobs = Jobs(find_address(address))
+    jobs = ClusterJobs(find_address(address))
     job = jobs.get(key)
     if job.over:
         _say(f"{job.id} is over already: {job.state}")
@@ -100,10 +105,9 @@ def logs(
 ) -> None:
     """Show the log of a job; with `--follow`, end as the job does."""
     from djsandbox_ray.service.dashboard import find_address
-    from djsandbox_ray.service.follow import read_log
-    from djsandbox_ray.service.jobs import Jobs
+    from djsandbox_ray.service.jobs import ClusterJobs, read_log
 
-    jobs = Jobs(find_address(address))
+    jobs = ClusterJobs(find_address(address))
     job = jobs.get(key)
     if follow:
         _follow(jobs, job)
@@ -111,10 +115,10 @@ def logs(
         _write(read_log(jobs, job))
 
 
-def _follow(jobs: Jobs, job: Job) -> None:
+def _follow(jobs: ClusterJobs, job: ClusterJob) -> None:
     """Show a job until it is over and end with its exit code."""
-    from djsandbox_ray.service.follow import follow
-    from djsandbox_ray.service.show import attached, ending, links
+    from djsandbox_ray.service.commands import attached, ending, links
+    from djsandbox_ray.service.jobs import follow
 
     _say(*links(jobs, job))
     try:
@@ -133,3 +137,78 @@ def _say(*lines: str) -> None:
 
 def _write(text: str) -> None:
     typer.echo(text, nl=False)
+
+
+ConfigPath = Annotated[str, typer.Argument(help="The YAML configuration of the run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Replace one value, e.g. trials.seeds=5."),
+]
+StorageUrl = Annotated[
+    str | None, typer.Option("--storage", help="Folder or URL for artifacts, over the config's.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+OverBudget = Annotated[
+    bool, typer.Option("--over-budget", help="Allow more than the section `cost` does.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        help="The Ray dashboard, http://HEAD:8265; else of RAY_API_SERVER_ADDRESS or RAY_ADDRESS.",
+    ),
+]
+JobKey = Annotated[str, typer.Argument(metavar="ID", help="A job, or a run: its newest job.")]
+
+
+_ENDINGS = {"SUCCEEDED": "is done", "FAILED": "has failed", "STOPPED": "was stopped"}
+_STYLES = {"RUNNING": "green", "FAILED": "bold magenta", "STOPPED": "dim", "SUCCEEDED": "dim"}
+
+
+def links(jobs: ClusterJobs, job: ClusterJob) -> list[str]:
+    """Say where a job can be watched, one line each."""
+    found = [f"Ray dashboard: {jobs.shown}/#/jobs/{job.id}"]
+    if job.tracking:
+        found.append(f"MLflow: {job.tracking}")
+    return found
+
+
+def attached(jobs: ClusterJobs, job: ClusterJob) -> list[str]:
+    """Say how a job that goes on by itself is reached, one line each."""
+    options = f"{shlex.quote(job.id)} --address {shlex.quote(jobs.shown)}"
+    return [
+        f"see it again: djsandbox logs {options} --follow",
+        f"stop it:      djsandbox stop {options}",
+    ]
+
+
+def ending(job: ClusterJob) -> list[str]:
+    """Say how a job ended, and what goes on with it, one line each."""
+    took = f" after {duration(job.seconds)}" if job.seconds is not None else ""
+    why = f": {job.reason}" if job.state == "FAILED" and job.reason else ""
+    said = [f"{job.id} {_ENDINGS.get(job.state, f'is {job.state}')}{took}{why}"]
+    if job.over and job.state != "SUCCEEDED" and job.exit_code == 1:
+        again = f": {job.command}" if job.command else ""
+        said.append(f"what is finished is kept; the same command resumes the run{again}")
+    return said
+
+
+def jobs_table(jobs: Sequence[ClusterJob]) -> Table:
+    """Return the table of jobs, in the order given."""
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for name in ("id", "run", "state", "started (UTC)", "duration", "node", "message"):
+        table.add_column(name, no_wrap=name == "id", overflow="fold")
+    for job in jobs:
+        table.add_row(*_cells(job))
+    return table
+
+
+def _cells(job: ClusterJob) -> Iterable[Text]:
+    started = "-" if job.started is None else time.strftime("%F %T", time.gmtime(job.started))
+    took = "-" if job.seconds is None else duration(job.seconds)
+    yield Text(job.id)
+    yield Text(job.run or "-")
+    yield Text(job.state, _STYLES.get(job.state, ""))
+    for cell in (started, took, job.node or "-", job.reason):
+        yield Text(cell)

@@ -1,13 +1,18 @@
-"""The jobs of a cluster that are runs of the sandbox, as its dashboard knows them."""
+"""The jobs of a cluster that are runs of the sandbox, as its dashboard knows them.
+
+Shows the log of a job as it grows, until the job is over.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from aiohttp import ClientError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from djsandbox_ray.errors import BadInput, SandboxError
@@ -26,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Job:
+class ClusterJob:
     """A run as a Ray job."""
 
     id: str
@@ -55,7 +60,7 @@ class Job:
     """Of the run, as ``djsandbox run`` would have ended here; None while it is not over."""
 
     @classmethod
-    def of(cls, details: JobDetails) -> Job:
+    def of(cls, details: JobDetails) -> ClusterJob:
         """Read Ray's record of a job."""
         known = details.metadata or {}
         began, ended = details.start_time, details.end_time
@@ -90,7 +95,7 @@ class Job:
         return (errors or lines[-1:] or [""])[-1] if self.state == "FAILED" else "".join(lines[:1])
 
 
-class Jobs:
+class ClusterJobs:
     """What a cluster has of such jobs.
 
     Args:
@@ -104,17 +109,17 @@ class Jobs:
         self.address = address
         self.client: JobSubmissionClient = connect_dashboard(address)
 
-    def all(self) -> list[Job]:
+    def all(self) -> list[ClusterJob]:
         """Return all, the newest first.
 
         Raises:
             SandboxError: the dashboard went away and did not come back; as for all methods here.
         """
         known = self._asked(self.client.list_jobs)
-        ours = [Job.of(item) for item in known if _is_ours(item)]
+        ours = [ClusterJob.of(item) for item in known if _is_ours(item)]
         return sorted(ours, key=lambda job: job.started or 0, reverse=True)
 
-    def get(self, key: str) -> Job:
+    def get(self, key: str) -> ClusterJob:
         """Return a job by its id, or the newest of a run by the run's name.
 
         Raises:
@@ -122,7 +127,7 @@ class Jobs:
         """
         return self.matching(key)[0]
 
-    def matching(self, key: str) -> list[Job]:
+    def matching(self, key: str) -> list[ClusterJob]:
         """Return the job with that id, or all of a run, the newest first.
 
         Raises:
@@ -136,16 +141,16 @@ class Jobs:
         more = f" and {len(known) - _LISTED} older ones" if len(known) > _LISTED else ""
         raise BadInput(f"no job or run {key!r} at {self.shown} (there are: {listed}{more})")
 
-    def look(self, job: Job) -> Job:
+    def look(self, job: ClusterJob) -> ClusterJob:
         """Return how a job stands now."""
-        return Job.of(self._asked(lambda: self.client.get_job_info(job.id)))
+        return ClusterJob.of(self._asked(lambda: self.client.get_job_info(job.id)))
 
-    def running(self, run: str, storage: str) -> Job | None:
+    def running(self, run: str, storage: str) -> ClusterJob | None:
         """Return the job that runs, or is about to run, a run of that name in that storage."""
         same = [job for job in self.all() if (job.run, job.storage) == (run, storage)]
         return next((job for job in same if not job.over), None)
 
-    def stop(self, job: Job, patience: float) -> Job:
+    def stop(self, job: ClusterJob, patience: float) -> ClusterJob:
         """Have a job stopped, by SIGTERM, and wait until it is over.
 
         Args:
@@ -206,3 +211,75 @@ def _exit_code(details: JobDetails) -> int | None:
         return 0
     code = details.driver_exit_code
     return code if code in (1, 2, 3) else FAILED
+
+
+_WAITING = 60.0
+"""Seconds between two lines on a job that has not started."""
+
+
+def follow(jobs: ClusterJobs, job: ClusterJob, write: Callable[[str], None]) -> ClusterJob:
+    """Write the log of a job from its begin until the job is over; return how it stands then.
+
+    A connection that breaks is taken up again where it was. Interrupting this leaves the job alone.
+
+    Args:
+        jobs: of the cluster.
+        job: that one.
+        write: takes pieces of text with their line breaks.
+
+    Raises:
+        SandboxError: the dashboard went away and did not come back.
+    """
+    job = _started(jobs, job, write)
+    shown = failed = 0
+
+    async def tail() -> None:
+        nonlocal shown, failed
+        seen = 0
+        async for text in jobs.client.tail_job_logs(job.id):
+            fresh = text[max(shown - seen, 0) :]
+            seen += len(text)
+            shown, failed = max(shown, seen), 0
+            write(fresh)
+
+    while True:
+        try:
+            asyncio.run(tail())  # ends when there is no more to come
+            job = jobs.look(job)
+            if job.over:
+                return job
+        except (ClientError, OSError, RuntimeError) as error:
+            if job.over:
+                write(f"the rest of the log cannot be read: {error}\n")
+                return job
+            failed += 1
+            if failed >= ATTEMPTS:
+                raise SandboxError(
+                    f"the log of {job.id} cannot be read from {jobs.shown} any more: {error}; the "
+                    "job itself may go on"
+                ) from error
+        time.sleep(PAUSE)
+
+
+def read_log(jobs: ClusterJobs, job: ClusterJob) -> str:
+    """Return what a job has written so far.
+
+    Raises:
+        SandboxError: the node that has the log does not give it.
+    """
+    try:
+        return jobs.client.get_job_logs(job.id)
+    except (OSError, RuntimeError) as error:
+        raise SandboxError(f"the log of {job.id} cannot be read: {error}") from error
+
+
+def _started(jobs: ClusterJobs, job: ClusterJob, write: Callable[[str], None]) -> ClusterJob:
+    """Wait until a job is not pending any more."""
+    said = -_WAITING
+    while job.state == "PENDING":
+        if time.monotonic() - said >= _WAITING:
+            said = time.monotonic()
+            write(f"{job.id} waits to be started: {job.reason}\n")
+        time.sleep(PAUSE)
+        job = jobs.look(job)
+    return job

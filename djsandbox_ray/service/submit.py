@@ -1,7 +1,11 @@
-"""Submits a run: checks it here, ships it, and gives it to the cluster as a Ray job."""
+"""Submits a run: checks it here, ships it, and gives it to the cluster as a Ray job.
+
+A command as it was typed, without its secrets: everybody who sees a job sees it.
+"""
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 import tempfile
@@ -14,16 +18,16 @@ from typing import Any
 from djsandbox_ray.config import RunConfig, checked, read_document
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.service.jobs import Job, Jobs
-from djsandbox_ray.service.named import named_files
-from djsandbox_ray.service.shipment import Shipment, pack
-from djsandbox_ray.service.typed import shown
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import TRACKERS, MlflowConfig
+from djsandbox_ray.masking import MASK, masked, without_secrets
+from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs
+from djsandbox_ray.service.shipment import Shipment, named_files, pack
+from djsandbox_ray.settings.yaml_input import read_value
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.mlflow import MlflowConfig
 from djsandbox_ray.tracking.mlflow_index import user
+from djsandbox_ray.tracking.tracker import TRACKERS
+from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.state import git_commit
-from djsandbox_ray.workflows.workflow import configured_workflow
 
 STOP_SECONDS = 30
 """How long Ray waits between SIGTERM and SIGKILL: 3 seconds, where nobody asks for more."""
@@ -80,13 +84,13 @@ def prepare(path: str, overrides: Sequence[str] = (), storage: str | None = None
 
 
 def submit_run(
-    jobs: Jobs,
+    jobs: ClusterJobs,
     submission: Submission,
     command: Sequence[str],
     say: Callable[[str], None],
     *,
     over_budget: bool = False,
-) -> Job:
+) -> ClusterJob:
     """Give a run to the cluster.
 
     Args:
@@ -169,3 +173,34 @@ def _lines(check: Callable[[], object]) -> list[str]:
     except BadInput as error:
         return str(error).split("\n")
     return []
+
+
+_OPTION = "--set"
+
+
+def shown(words: Sequence[str]) -> str:
+    """Return a command for a shell; what ``--set PATH=VALUE`` sets is masked by its keys, too."""
+    found = []
+    for before, word in zip(("", *words), words, strict=False):
+        if before == _OPTION:
+            word = _override(word)
+        elif word.startswith(f"{_OPTION}="):
+            word = f"{_OPTION}={_override(word.removeprefix(f'{_OPTION}='))}"
+        found.append(word)
+    return shlex.join(map(without_secrets, found))
+
+
+def _override(word: str) -> str:
+    path, _, text = word.partition("=")
+    keys = re.split(r"[.\[\]]", path)
+    secret = any(masked({key: text}) == {key: MASK} for key in keys) or _holds_secret(text)
+    return f"{path}={MASK}" if secret else word
+
+
+def _holds_secret(text: str) -> bool:
+    """Tell whether a value that is a mapping or a list holds a secret in it."""
+    try:
+        value = read_value(text, "the value")
+    except BadInput:
+        return False  # no such command has come so far
+    return isinstance(value, dict | list) and masked(value) != value

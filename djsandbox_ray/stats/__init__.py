@@ -11,26 +11,5 @@ computed in one pass over its range (``fused``) and writes one Parquet part per 
 Beside it: ``catalogue`` lists every filter of the installed Data-Juicer, ``needs`` says what an
 operator lacks here, ``inspection`` reads what a filter's source tells (its statistics, which
 parameters influence them), and ``datajuicer`` is the only module that imports Data-Juicer.
+
 """
-
-from __future__ import annotations
-
-from djsandbox_ray.stats.catalogue import OperatorInfo, catalogue
-from djsandbox_ray.stats.compute import StatisticsConfig, compute_statistics
-from djsandbox_ray.stats.needs import check_needs
-from djsandbox_ray.stats.operators import BadProcess, OperatorSpec, operator_id, parse_process
-from djsandbox_ray.stats.table import StatisticColumns, load_column
-
-__all__ = [
-    "BadProcess",
-    "OperatorInfo",
-    "OperatorSpec",
-    "StatisticColumns",
-    "StatisticsConfig",
-    "catalogue",
-    "check_needs",
-    "compute_statistics",
-    "load_column",
-    "operator_id",
-    "parse_process",
-]

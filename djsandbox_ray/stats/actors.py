@@ -8,23 +8,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from djsandbox_ray.cluster import connect, slots
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.room import AwaitRoom
-from djsandbox_ray.stats.worker import Job, StatisticsWorker
+from djsandbox_ray.nodes.connection import connect, slots
+from djsandbox_ray.nodes.waiting import AwaitRoom
+from djsandbox_ray.stats.worker import OperatorTask, StatisticsWorker
 from djsandbox_ray.telemetry import metrics
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 def run_pass(
     tasks: Sequence[dict[str, Any]],
-    job: Job,
+    job: OperatorTask,
     *,
     group: Sequence[Mapping[str, float]],
     fill: bool,
     await_room: AwaitRoom,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> float:
     """Have actors compute ranges of rows.
 
@@ -98,7 +98,7 @@ class _Lives:
 
 
 def _stream(
-    tasks: Sequence[dict[str, Any]], job: Job, pool: int, actor: Mapping[str, float]
+    tasks: Sequence[dict[str, Any]], job: OperatorTask, pool: int, actor: Mapping[str, float]
 ) -> Any:
     """Return the pipeline: one block per range, and actors that read the table themselves."""
     import ray.data

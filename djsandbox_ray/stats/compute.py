@@ -11,21 +11,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from djsandbox_ray.cluster import check_placeable
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.nodes.connection import check_placeable
+from djsandbox_ray.nodes.kinds import NodeKind, bundle
+from djsandbox_ray.nodes.waiting import AwaitRoom
 from djsandbox_ray.records import Cost, Dataset, Statistic, Statistics
-from djsandbox_ray.resources import NodeKind, bundle
-from djsandbox_ray.room import AwaitRoom
-from djsandbox_ray.sections import Section
+from djsandbox_ray.settings.sections import Section
 from djsandbox_ray.stats import parts
-from djsandbox_ray.stats.actors import Progress, run_pass
+from djsandbox_ray.stats.actors import OnProgress, run_pass
 from djsandbox_ray.stats.datajuicer import load
-from djsandbox_ray.stats.names import statistic_names
 from djsandbox_ray.stats.needs import check_needs
-from djsandbox_ray.stats.operators import OperatorSpec, operator_id, resolve_paths
-from djsandbox_ray.stats.worker import Job
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.stats.operators import OperatorSpec, operator_id, resolve_paths, statistic_names
+from djsandbox_ray.stats.worker import OperatorTask
+from djsandbox_ray.storage.store import Storage
 
 
 class StatisticsConfig(Section):
@@ -57,7 +56,7 @@ def compute_statistics(
     *,
     settings: StatisticsConfig | None = None,
     await_room: AwaitRoom = check_placeable,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     spent: Callable[[Cost], None] | None = None,
 ) -> Statistics:
     """Return the statistics of a dataset, computing those that the storage does not hold.
@@ -109,7 +108,7 @@ def _complete(
     pending: Sequence[tuple[OperatorSpec, str]],
     settings: StatisticsConfig,
     await_room: AwaitRoom,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> tuple[Cost, list[str]]:
     """Compute what is lacking and mark the operators as complete.
 
@@ -123,7 +122,7 @@ def _complete(
     if tasks := _tasks(storage, dataset.rows, folders):
         held += run_pass(
             tasks,
-            Job(
+            OperatorTask(
                 storage=storage.url,
                 table=dataset.table,
                 operators=tuple((spec.name, dict(spec.params)) for spec, _ in pending),

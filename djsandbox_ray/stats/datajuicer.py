@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from djsandbox_ray.cluster import prepare_environment
 from djsandbox_ray.errors import BadInput, MissingExtra
+from djsandbox_ray.nodes.connection import prepare_environment
 
 # Which of our extras brings a package that a filter may ask for.
 EXTRAS = {

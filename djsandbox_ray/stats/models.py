@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from djsandbox_ray.cache import cached
 from djsandbox_ray.identity import canonical
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.cache import cached
+from djsandbox_ray.storage.store import Storage
 
 
 def may_be_folder(name: str) -> bool:

@@ -20,7 +20,7 @@ from djsandbox_ray.stats import parts
 from djsandbox_ray.stats.fused import Computed, FusedOperators
 from djsandbox_ray.stats.models import on_this_node
 from djsandbox_ray.stats.operators import OperatorSpec
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 READ_BYTES = 32 << 20
 """Samples that are read at once, unless a batch is larger."""
@@ -31,7 +31,7 @@ COUNTED_ROWS = 16
 
 
 @dataclass(frozen=True)
-class Job:
+class OperatorTask:
     """What every actor of a pass needs to know.
 
     Attributes:
@@ -56,7 +56,7 @@ class Job:
 class StatisticsWorker:
     """Runs all operators in one pass; made once per actor, so models are loaded once."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: OperatorTask) -> None:
         self._job = job
         self._storage = Storage(job.storage)
         self._fused: FusedOperators | None = None
@@ -125,7 +125,7 @@ class StatisticsWorker:
     def _batches(
         self, start: int, stop: int, with_images: bool
     ) -> Iterator[tuple[NDArray[np.int64], list[str], list[bytes] | None]]:
-        from djsandbox_ray.dataset.table import SampleTable
+        from djsandbox_ray.dataset.sample_table import SampleTable
 
         table = SampleTable(self._storage.uri(self._job.table))
         columns = ["row_id", "text", *(["image"] if with_images else [])]

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 LOGS = "logs/trials"
 """Where the logs of trials lie in the folder of a run."""

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from djsandbox_ray.records import Pool, PoolKind, TrialRecord, TrialSpec, TrialState
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry.events import event
 from djsandbox_ray.telemetry.output import last_lines, log_path

@@ -7,23 +7,5 @@ the form of ``mlflow_format.py``, to the runs that ``mlflow_index.py`` finds or 
 
 ``recorded.py`` wraps any tracker and keeps what it is told in the ``journal.py`` of the run's
 folder; ``replay.py`` tells it to a tracker again, after an outage or for one of later choice.
+
 """
-
-from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
-from djsandbox_ray.tracking.null import NullTracker
-from djsandbox_ray.tracking.recorded import Recorded
-from djsandbox_ray.tracking.replay import Replayed, replay
-from djsandbox_ray.tracking.tracker import TRACKERS, DatasetInput, RunInfo, Tracker
-
-__all__ = [
-    "TRACKERS",
-    "DatasetInput",
-    "MlflowConfig",
-    "MlflowTracker",
-    "NullTracker",
-    "Recorded",
-    "Replayed",
-    "RunInfo",
-    "Tracker",
-    "replay",
-]

@@ -3,21 +3,29 @@
 ``<run folder>/tracking/<journal id>/`` holds ``run.json``, ``trials/<trial id>.json`` and
 ``artifacts/``. One run folder may hold several journals: to a tracker, a changed configuration is
 another run. So it is in another storage: the same configuration, run by two people, is two runs.
+
+A tracker that keeps all it is told in the storage, and tells it to another tracker.
+
+Tells a tracker what a run has recorded: after an outage, or for a tracker of later choice.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.masking import masked
 from djsandbox_ray.records import TrialRecord
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo, Tracker
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -150,3 +158,135 @@ def _read(storage: Storage, path: str, entry: type[M]) -> M:
             f"{error.errors()[0]['msg']}; remove the folder {path.rsplit('/', 1)[0]}, and the same "
             "run, started again, writes it anew"
         ) from error
+
+
+class Recorded(Tracker):
+    """Keeps a :class:`Journal` in the run's folder, from which ``replay`` sends everything again.
+
+    Args:
+        tracker: is told the same.
+        folder: of the run, in the storage.
+    """
+
+    def __init__(self, tracker: Tracker, folder: str) -> None:
+        super().__init__(tracker.config, tracker.storage)
+        self._tracker = tracker
+        self._folder = folder
+        self._kept: Journal | None = None
+
+    @property
+    def ui_command(self) -> str | None:
+        """That of the tracker."""
+        return self._tracker.ui_command
+
+    @property
+    def address(self) -> str:
+        """That of the tracker."""
+        return self._tracker.address
+
+    def start(self, run: RunInfo) -> None:
+        """Begin the journal of a run, or go on with it."""
+        shown = replace(run, params=masked(run.params), tags=masked(run.tags))
+        self._kept = Journal.begin(self.storage, self._folder, shown, self.address)
+        self._tracker.start(replace(shown, key=self._kept.key))
+
+    def dataset(self, dataset: DatasetInput) -> None:
+        """Keep an input of the run."""
+        known = self._journal.run.datasets
+        self._journal.keep(datasets=tuple(dict.fromkeys((*known, dataset))))
+        self._tracker.dataset(dataset)
+
+    def trial(
+        self,
+        record: TrialRecord,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        inputs: Sequence[DatasetInput] = (),
+    ) -> None:
+        """Keep the newest record of a trial; its traceback is in the trial's own file."""
+        tags, params = masked(tags), masked(params)
+        shown = replace(record, traceback=None)
+        entry = TrialEntry(record=shown, tags=tags, params=params, inputs=tuple(inputs))
+        self._journal.keep_trial(entry)
+        self._tracker.trial(record, tags, params, inputs)
+
+    def metrics(self, values: Mapping[str, float], time_ms: int | None = None) -> None:
+        """Keep numbers of the run, each with the time at which it was first told."""
+        now = time_ms or time.time_ns() // 1_000_000
+        known = self._journal.run.metrics
+        new = {
+            name: (value, now)
+            for name, value in values.items()
+            if name not in known or known[name][0] != value
+        }
+        self._journal.keep(metrics={**known, **new})
+        self._tracker.metrics(values, now)
+
+    def artifact(self, name: str, data: bytes) -> None:
+        """Keep a file of the run."""
+        self._tracker.artifact(name, data)  # first, as it refuses what is no relative path
+        self._journal.keep_artifact(name, data)
+
+    def finish(self, ok: bool, within: float | None = None) -> int:
+        """Keep how the run ended, if it began."""
+        if self._kept is not None:
+            self._kept.keep(ok=ok)
+        return self._tracker.finish(ok, within)
+
+    @property
+    def _journal(self) -> Journal:
+        if self._kept is None:
+            raise RuntimeError("the tracker was not started")
+        return self._kept
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What was told."""
+
+    runs: int
+    """Configurations that were run under the run's name."""
+    trials: int
+    unsent: int
+    """Things that could not be sent; telling them again is never wrong."""
+
+
+def replay(storage: Storage, folder: str, new_tracker: Callable[[], Tracker]) -> Replayed:
+    """Tell trackers all that the runs of a folder have recorded; what they know changes nothing.
+
+    A run that was cut off ends as failed. The run must not be running.
+
+    Args:
+        storage: where the run lies.
+        folder: of the run, in the storage.
+        new_tracker: makes a tracker; one per configuration that was run.
+
+    Raises:
+        BadInput: nothing was recorded in the folder, or a file of it is damaged.
+    """
+    journals = Journal.all(storage, folder)
+    if not journals:
+        raise BadInput(
+            f"{folder} in {storage.shown} holds nothing to send: no run of that name was started "
+            "in this storage"
+        )
+    told = [_tell(journal, new_tracker()) for journal in journals]
+    trials, unsent = (sum(column) for column in zip(*told, strict=True))
+    return Replayed(len(journals), trials, unsent)
+
+
+def _tell(journal: Journal, tracker: Tracker) -> tuple[int, int]:
+    run = journal.run
+    tracker.start(run.info)
+    trials = 0
+    for entry in journal.trials():
+        tracker.trial(entry.record, entry.tags, entry.params, entry.inputs)
+        trials += 1
+    by_time: dict[int, dict[str, float]] = defaultdict(dict)
+    for name, (value, time_ms) in run.metrics.items():
+        by_time[time_ms][name] = value
+    for time_ms, values in by_time.items():
+        tracker.metrics(values, time_ms)
+    for name, data in journal.artifacts():
+        tracker.artifact(name, data)
+    return trials, tracker.finish(run.ok is True)

@@ -16,8 +16,8 @@ from pydantic import Field, field_validator
 from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import TrialRecord
-from djsandbox_ray.sections import Component
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.mlflow_index import MlflowIndex
 from djsandbox_ray.tracking.mlflow_runs import MlflowRuns
 from djsandbox_ray.tracking.outbox import Outbox

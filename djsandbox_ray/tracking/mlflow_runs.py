@@ -16,15 +16,18 @@ from pathlib import Path, PurePosixPath
 
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import TrialRecord
-from djsandbox_ray.tracking.mlflow_format import (
+from djsandbox_ray.tracking.mlflow_index import (
+    PARENT,
+    REPORTS,
     STATUS,
+    Known,
+    MlflowIndex,
     mark,
     named,
     started_ms,
     unsent,
     values,
 )
-from djsandbox_ray.tracking.mlflow_index import PARENT, REPORTS, Known, MlflowIndex
 from djsandbox_ray.tracking.outbox import Refused
 from djsandbox_ray.tracking.tracker import DatasetInput
 

@@ -1,4 +1,7 @@
-"""The extension point: a tracker is told what happens in a run and never gets in its way."""
+"""The extension point: a tracker is told what happens in a run and never gets in its way.
+
+The tracker that tracks nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 from djsandbox_ray.records import TrialRecord
-from djsandbox_ray.registry import Registry
-from djsandbox_ray.sections import Component
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.settings.registry import Registry
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.store import Storage
 
 
 class DatasetInput(NamedTuple):
@@ -107,6 +110,19 @@ TRACKERS: Registry[Tracker] = Registry(
     Tracker,  # type: ignore[type-abstract]
     {
         "mlflow": "djsandbox_ray.tracking.mlflow:MlflowTracker",
-        "none": "djsandbox_ray.tracking.null:NullTracker",
+        "none": "djsandbox_ray.tracking.tracker:NullTracker",
     },
 )
+
+
+class NullTracker(Tracker):
+    """For runs that nobody watches; everything is in the storage all the same."""
+
+    def trial(
+        self,
+        record: TrialRecord,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        inputs: Sequence[DatasetInput] = (),
+    ) -> None:
+        """Take a record and do nothing with it."""

@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from djsandbox_ray.records import RungReport
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.trials.group import Group
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.strategies.strategy import Group
 
 _REPORTS = TypeAdapter(tuple[RungReport, ...])
 _DONE = "done.json"

@@ -13,12 +13,12 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 
-from djsandbox_ray.cluster import check_placeable
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.filesystems import filesystem
+from djsandbox_ray.nodes.connection import check_placeable
+from djsandbox_ray.nodes.waiting import AwaitRoom
 from djsandbox_ray.records import PoolKind, TrialRecord, TrialSpec, TrialState
-from djsandbox_ray.room import AwaitRoom
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.filesystems import filesystem
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.reporter import Reporter

@@ -14,10 +14,10 @@ from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport
-from djsandbox_ray.registry import Registry
-from djsandbox_ray.sections import Component
+from djsandbox_ray.settings.registry import Registry
+from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.trials.checkpoint import Checkpoint
-from djsandbox_ray.trials.group import Group
+from djsandbox_ray.trials.strategies.strategy import Group
 
 
 class Diverged(SandboxError):
@@ -117,6 +117,6 @@ FAMILIES: Registry[ModelFamily] = Registry(
     ModelFamily,  # type: ignore[type-abstract]
     {
         "clip": "djsandbox_ray.trials.clip.family:Clip",
-        "command": "djsandbox_ray.trials.command.family:Command",
+        "command": "djsandbox_ray.trials.command:Command",
     },
 )

@@ -17,12 +17,12 @@ from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import Pool, RungReport
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.output import FAILED, TrialLog, log_path
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
-from djsandbox_ray.trials.group import Group
+from djsandbox_ray.trials.strategies.strategy import Group
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
-from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.ledger import from_json, total
+from djsandbox_ray.ledger.cost import from_json, total
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import (
     Acceptance,
@@ -28,7 +27,7 @@ from djsandbox_ray.records import (
     Report,
     Scaling,
 )
-from djsandbox_ray.tracking import DatasetInput
+from djsandbox_ray.tracking.tracker import DatasetInput
 
 _FILES: dict[type, tuple[str, ...]] = {
     Ranking: ("path",),
@@ -77,7 +76,7 @@ def combined(row: RankingRow) -> bool:
 def _metrics(context: Context, output: Any) -> dict[str, float | None]:
     """Return the numbers of the run as a whole; NaN or None for what is not known."""
     if isinstance(output, Ranking):
-        rows = read_csv(context.storage.read_bytes(output.path).decode())
+        rows = context.storage.read_rows(RankingRow, output.path)
         if is_main(output):
             verdicts = Counter(row.verdict for row in rows)
             return {f"pools_{verdict}": float(verdicts[verdict]) for verdict in _VERDICTS}

@@ -11,24 +11,21 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
-from djsandbox_ray.cluster import connect
-from djsandbox_ray.dataset.config import IngestConfig
 from djsandbox_ray.dataset.files import find_files
 from djsandbox_ray.dataset.ingest import ingest
-from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.dataset.source import SOURCES, IngestConfig
+from djsandbox_ray.dataset.writers.materialise import Materialised, materialise
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.recipes.acceptance import accept, explain
-from djsandbox_ray.recipes.materialise import Materialised, materialise
-from djsandbox_ray.recipes.promise import Promise, promised_ranges
-from djsandbox_ray.recipes.recipe_file import RecipeFile, read_recipe
+from djsandbox_ray.recipes.recipe_file import Promise, RecipeFile, promised_ranges, read_recipe
 from djsandbox_ray.records import Acceptance, Dataset
-from djsandbox_ray.reporting import Progress
+from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.stats.compute import compute_statistics
 from djsandbox_ray.stats.operators import operator_id, resolve_paths
-from djsandbox_ray.stats.parts import marker
-from djsandbox_ray.stats.table import StatisticColumns
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.stats.parts import StatisticColumns, marker
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.finished import FinishedRun
 
 _SUFFIXES = {
@@ -115,7 +112,7 @@ def materialise_rows(
 
     Raises:
         BadInput: not exactly one of pool and recipe; no such run, pool or recipe; see
-            :func:`~djsandbox_ray.recipes.materialise.materialise`.
+            :func:`~djsandbox_ray.dataset.writers.materialise.materialise`.
     """
     if (pool is None) == (recipe_path is None):
         raise BadInput("a pool or --recipe is needed, and not both")

@@ -1,36 +1,43 @@
-"""A whole run: open storage, cluster and tracker, run the workflow, say where the results are."""
+"""A whole run: open storage, cluster and tracker, run the workflow, say where the results are.
+
+How a run is told to stop: SIGTERM, which ``ray job stop`` sends, is taken as Ctrl-C is.
+"""
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
-from djsandbox_ray.cluster import connect
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.errors import BadInput, Stopped
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.reporting import Progress
-from djsandbox_ray.room import foreseen
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.nodes.connection import connect
+from djsandbox_ray.nodes.waiting import foreseen
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.observed import observed
-from djsandbox_ray.tracking import TRACKERS, Recorded, RunInfo
+from djsandbox_ray.tracking.journal import Recorded
+from djsandbox_ray.tracking.tracker import TRACKERS, RunInfo
 from djsandbox_ray.trials.config import worker_bundle
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.strategies.share import check_settings
-from djsandbox_ray.workflows.guard import refuse_if_running
-from djsandbox_ray.workflows.jobs import Workflow
+from djsandbox_ray.workflows.ending import print_results
+from djsandbox_ray.workflows.language.jobs import Workflow
+from djsandbox_ray.workflows.language.repeat import Round, conclude
+from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.publish import publish
-from djsandbox_ray.workflows.results import print_results
-from djsandbox_ray.workflows.rounds import Round, conclude
 from djsandbox_ray.workflows.runner import run_workflow
-from djsandbox_ray.workflows.state import Ending, RunState
-from djsandbox_ray.workflows.stop import FLUSH_SECONDS, stoppable
-from djsandbox_ray.workflows.workflow import configured_workflow
+from djsandbox_ray.workflows.state import Ending, RunState, refuse_if_running
 
 
 @dataclass(frozen=True)
@@ -196,3 +203,36 @@ def _run_info(context: Context) -> RunInfo:
         },
         tags={"stage": "run", "dataset": config.dataset.type},
     )
+
+
+FLUSH_SECONDS = 1.5
+"""How long a stopped run waits for its tracker in all: Ray kills a job 3 seconds after SIGTERM,
+unless its submitter asked for more."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the block with a KeyboardInterrupt.
+
+    Ray's calls pass on no other exception of a signal handler. While the block ends, a second
+    SIGTERM does nothing; a second Ctrl-C breaks that off too. To be entered after Ray is connected,
+    which installs a handler of its own. Without effect outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

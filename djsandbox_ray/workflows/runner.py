@@ -24,9 +24,8 @@ from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry.events import event
-from djsandbox_ray.workflows.arguments import Arguments, resolve
-from djsandbox_ray.workflows.jobs import Job, Workflow
-from djsandbox_ray.workflows.parameters import output_type, plain
+from djsandbox_ray.workflows.language.jobs import Job, Workflow
+from djsandbox_ray.workflows.language.parameters import Arguments, output_type, plain, resolve
 
 _TRACEBACK = 8000
 """Characters of a traceback in an event, the last ones."""

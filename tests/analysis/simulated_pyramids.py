@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from djsandbox_ray.analysis.contrasts import Arms
-from djsandbox_ray.analysis.shapley import subsets
+from djsandbox_ray.analysis.together.contrasts import Arms
+from djsandbox_ray.analysis.together.interactions import subsets
 
 FACTORS = ("a", "b", "c")
 DRAW_SHARE, BUCKET_SHARE = 0.5, 0.1

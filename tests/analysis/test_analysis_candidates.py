@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from djsandbox_ray.analysis.candidates import candidates
+from djsandbox_ray.analysis.verdicts.second_look import candidates
 from djsandbox_ray.records import ConfirmationRow, PoolKind, RankingRow
 
 

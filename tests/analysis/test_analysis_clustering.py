@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from djsandbox_ray.analysis.candidates import Candidate
-from djsandbox_ray.analysis.clustering import best_of_each, distances, ward
-from djsandbox_ray.analysis.correlation import correlate
-from djsandbox_ray.analysis.profiles import metric_profiles
+from djsandbox_ray.analysis.together.clusters import best_of_each, distances, metric_profiles, ward
+from djsandbox_ray.analysis.together.correlation import correlate
+from djsandbox_ray.analysis.verdicts.second_look import Candidate
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import (
     Pool,

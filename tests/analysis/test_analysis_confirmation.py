@@ -6,13 +6,11 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from djsandbox_ray.analysis.confirmation import (
+from djsandbox_ray.analysis.verdicts.ranking import rank
+from djsandbox_ray.analysis.verdicts.second_look import (
     confirm,
-    read_confirmation,
     selected,
-    write_confirmation,
 )
-from djsandbox_ray.analysis.ranking import rank
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import (
     ConfirmationRow,
@@ -24,6 +22,7 @@ from djsandbox_ray.records import (
     TrialSpec,
     TrialState,
 )
+from djsandbox_ray.storage.rows import from_csv, to_csv
 
 DRAW_SHARE, BUCKETS, SEEDS, CONTROLS = 0.5, 3, 3, 8
 
@@ -85,17 +84,17 @@ def test_what_was_not_chosen_cannot_be_confirmed():
 
 def test_csv_round_trip():
     rows = confirm(FIRST, [row(1, "c/low", 1 / 3, "better"), row(2, "a/low", math.nan, "failed")])
-    text = write_confirmation(rows)
+    text = to_csv(ConfirmationRow, rows)
     assert text.splitlines()[0] == (
         "pool,first,first_low,first_high,shrunken,confirmed,low,high,verdict,seeds"
     )
-    back = read_confirmation(text)
+    back = from_csv(ConfirmationRow, text)
     assert [repr(asdict(r)) for r in back] == [repr(asdict(r)) for r in rows]
-    assert read_confirmation(write_confirmation([])) == []
+    assert from_csv(ConfirmationRow, to_csv(ConfirmationRow, [])) == []
     with pytest.raises(BadInput, match="not a confirmation"):
-        read_confirmation("pool,first\n")
+        from_csv(ConfirmationRow, "pool,first\n")
     with pytest.raises(BadInput, match="confirmation, line 2, column 'seeds'"):
-        read_confirmation(text.replace(",3\n", ",three\n"))
+        from_csv(ConfirmationRow, text.replace(",3\n", ",three\n"))
 
 
 def pool(pool_id, kind=PoolKind.BUCKET):

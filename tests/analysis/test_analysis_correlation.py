@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from djsandbox_ray.analysis.correlation import MIN_ROWS, CoMoments, correlate
+from djsandbox_ray.analysis.together.correlation import MIN_ROWS, CoMoments, correlate
 from djsandbox_ray.errors import BadInput
 
 

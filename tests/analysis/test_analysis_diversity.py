@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from djsandbox_ray.analysis.diversity import Captions, embedding_diversity, words
+from djsandbox_ray.analysis.scale.diversity import Captions, embedding_diversity, words
 from djsandbox_ray.errors import BadInput
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from djsandbox_ray.analysis import critical_value, max_t_cdf
+from djsandbox_ray.analysis.verdicts.dunnett import critical_value, max_t_cdf
 
 
 @pytest.mark.parametrize("df", [1, 2, 4, 9, 30, 1e5])

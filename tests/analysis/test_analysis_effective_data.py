@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from djsandbox_ray.analysis.curve_fit import NoLaw
-from djsandbox_ray.analysis.effective_data import DataLaw, effective_rows, fit_data_law
+from djsandbox_ray.analysis.scale.effective_data import DataLaw, effective_rows, fit_data_law
+from djsandbox_ray.analysis.scale.fitting import NoLaw
 
 UNIT = 1000
 FACTORS = (1, 2, 4, 6, 8, 10)

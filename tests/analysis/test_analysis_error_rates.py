@@ -24,8 +24,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from djsandbox_ray.analysis import Design, Moderation, between_variance, critical_value, verdicts
-from djsandbox_ray.analysis.squeeze import squeeze
+from djsandbox_ray.analysis.verdicts.design import Design
+from djsandbox_ray.analysis.verdicts.dunnett import critical_value
+from djsandbox_ray.analysis.verdicts.moderated import Moderation, between_variance
+from djsandbox_ray.analysis.verdicts.squeeze import squeeze
+from djsandbox_ray.analysis.verdicts.verdicts import verdicts
 
 STATISTICS, BUCKETS, SEEDS, ALPHA = 6, 3, 3, 0.05
 PLAIN = 1 / BUCKETS

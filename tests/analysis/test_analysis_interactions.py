@@ -24,17 +24,16 @@ from simulated_pyramids import (
     simulate_rows,
 )
 
-from djsandbox_ray.analysis.dunnett import critical_value
-from djsandbox_ray.analysis.interactions import (
+from djsandbox_ray.analysis.together.interactions import (
     combinations_of,
     effect_weights,
     factorial,
-    read_interactions,
     strongest,
-    write_interactions,
 )
+from djsandbox_ray.analysis.verdicts.dunnett import critical_value
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import Pool, PoolKind
+from djsandbox_ray.records import InteractionRow, Pool, PoolKind
+from djsandbox_ray.storage.rows import from_csv, to_csv
 
 STUDIES = 600
 # More misses than this would, at a true rate of 5 %, be seen once in a thousand.
@@ -284,9 +283,9 @@ def test_combinations_of_pools():
 def test_csv_round_trip():
     rows = list(factorial(exact(MASKED), FACTORS).rows)
     rows[0] = replace(rows[0], low=-math.inf)
-    text = write_interactions(rows)
+    text = to_csv(InteractionRow, rows)
     header = "kind,parts,order,effect,low,high,verdict,contexts,all_contexts"
     assert text.splitlines()[0] == header
-    assert read_interactions(text) == rows
+    assert from_csv(InteractionRow, text) == rows
     with pytest.raises(BadInput, match="table of interactions, line 2, column 'effect'"):
-        read_interactions(f"{header}\nmain,a,1,x,0,0,helps,1,1\n")
+        from_csv(InteractionRow, f"{header}\nmain,a,1,x,0,0,helps,1,1\n")

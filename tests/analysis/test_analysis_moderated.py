@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from djsandbox_ray.analysis import (
-    Design,
+from djsandbox_ray.analysis.verdicts.design import Design
+from djsandbox_ray.analysis.verdicts.dunnett import critical_value
+from djsandbox_ray.analysis.verdicts.moderated import (
     Moderation,
+    arm_variances,
     between_variance,
-    critical_value,
     within_variance,
 )
-from djsandbox_ray.analysis.moderated import arm_variances
 
 DEFAULT = Design(pools=18, controls=8, seeds=3)
 ROWS = [Design(18, c, 3, share) for c in (5, 10) for share in (0.67, 0.5, 0.33, 0.2)]

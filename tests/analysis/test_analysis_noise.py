@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from djsandbox_ray.analysis.design import Design
-from djsandbox_ray.analysis.noise import NoiseFloor, Range, realised
-from djsandbox_ray.analysis.power import detectable_effect, half_width_rule
+from djsandbox_ray.analysis.planning.noise import NoiseFloor, realised
+from djsandbox_ray.analysis.planning.posterior import CredibleRange
+from djsandbox_ray.analysis.planning.power import detectable_effect, half_width_rule
+from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import PoolKind, RankingRow
 
@@ -130,7 +131,7 @@ def test_one_seed_leaves_the_bucket_its_greatest_share():
 
 def test_scores_without_any_noise():
     floor = NoiseFloor.from_controls(np.full((5, 3), 0.25), DESIGN)
-    assert floor.half_width == floor.detectable == Range(0.0, 0.0, 0.0)
+    assert floor.half_width == floor.detectable == CredibleRange(0.0, 0.0, 0.0)
     assert floor.seeds_for(0.001) == 2
     assert floor.under(replace(DESIGN, draw_share=1.0)).seeds_for(0.001) == 1
     assert realised(floor, [row(0.1)]) is None
@@ -195,7 +196,7 @@ designs = st.builds(
     bucket_share=st.floats(0.001, 0.999),
 )
 numbers = st.floats(0, 1e9)
-ranges = st.builds(Range, numbers, numbers, numbers)
+ranges = st.builds(CredibleRange, numbers, numbers, numbers)
 
 
 @settings(max_examples=60)

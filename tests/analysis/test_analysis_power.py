@@ -8,10 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from djsandbox_ray.analysis.design import Design
-from djsandbox_ray.analysis.moderated import Moderation, between_variance, within_variance
-from djsandbox_ray.analysis.power import cheapest_designs, detectable_effect, power, rescale
-from djsandbox_ray.analysis.verdicts import verdicts
+from djsandbox_ray.analysis.planning.power import (
+    cheapest_designs,
+    detectable_effect,
+    power,
+    rescale,
+)
+from djsandbox_ray.analysis.verdicts.design import Design
+from djsandbox_ray.analysis.verdicts.moderated import Moderation, between_variance, within_variance
+from djsandbox_ray.analysis.verdicts.verdicts import verdicts
 from djsandbox_ray.errors import BadInput
 
 DEFAULT = Design(pools=18, controls=8, seeds=3, draw_share=0.5)

@@ -5,15 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from djsandbox_ray.analysis.compute_scaling import (
+from djsandbox_ray.analysis.scale.compute_scaling import (
     CONTROLS,
     Draws,
     compute_scaling,
     scaling_sentences,
 )
-from djsandbox_ray.analysis.curve_fit import NoLaw
-from djsandbox_ray.analysis.power_law import PowerLaw, crossings, fit_power_law, predict
-from djsandbox_ray.analysis.seed_bootstrap import SeedMeans, estimate
+from djsandbox_ray.analysis.scale.fitting import NoLaw, SeedMeans, estimate
+from djsandbox_ray.analysis.scale.power_law import PowerLaw, crossings, fit_power_law, predict
 
 FIVE = 1e12 * np.geomspace(1, 16, 5)
 THREE = 1e12 * np.array([0.25, 0.5, 1.0])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from djsandbox_ray.analysis.racing import (
+from djsandbox_ray.analysis.verdicts.racing import (
     AuditReport,
     RaceRule,
     audited,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from djsandbox_ray.analysis.rank_correlation import rank_correlation
+from djsandbox_ray.analysis.scale.diversity import rank_correlation
 
 GROUPS, STUDIES = 6, 300
 

@@ -6,11 +6,20 @@ import math
 import numpy as np
 import pytest
 
-from djsandbox_ray.analysis import rank, read_csv, verdicts, write_csv
-from djsandbox_ray.analysis.ranking import control_scores
-from djsandbox_ray.analysis.shrinkage import standard_error
+from djsandbox_ray.analysis.verdicts.ranking import control_scores, rank
+from djsandbox_ray.analysis.verdicts.shrinkage import standard_error
+from djsandbox_ray.analysis.verdicts.verdicts import verdicts
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.records import Pool, PoolKind, RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.records import (
+    Pool,
+    PoolKind,
+    RankingRow,
+    RungReport,
+    TrialRecord,
+    TrialSpec,
+    TrialState,
+)
+from djsandbox_ray.storage.rows import from_csv, to_csv
 
 SEEDS = [7, 11, 13]
 BUDGET = 1000
@@ -425,14 +434,14 @@ def test_csv_round_trip(trials):
     rows = ranked(trials)
     odd = dataclasses.replace(rows[0], pool='a "quoted", name/low', carried_by="line\nbreak")
     rows = [odd, *rows[1:]]
-    text = write_csv(rows)
+    text = to_csv(RankingRow, rows)
     assert text.splitlines()[0] == (
         "rank,pool,kind,statistic,bucket,change,std,low,high,p,q,verdict,seeds,failed,expected,"
         "shrunken,carried_by,stopped_at,error,metric:accuracy,metric:recall"
     )
-    assert as_text(read_csv(text)) == as_text(rows)
-    assert write_csv(read_csv(text)) == text
-    assert read_csv(write_csv([])) == []
+    assert as_text(from_csv(RankingRow, text)) == as_text(rows)
+    assert to_csv(RankingRow, from_csv(RankingRow, text)) == text
+    assert from_csv(RankingRow, to_csv(RankingRow, [])) == []
 
 
 @pytest.mark.parametrize(
@@ -448,7 +457,7 @@ def test_csv_round_trip(trials):
     ],
 )
 def test_csv_that_cannot_be_read(text, message):
-    header = write_csv([]).strip()
+    header = to_csv(RankingRow, []).strip()
     rest = "a/low,bucket,a,low,0.1,0.1,0.0,0.2,0.01,0.02,better,3,0,,0.08,,,"
     with pytest.raises(BadInput, match=message):
-        read_csv(text.format(header=header, rest=rest))
+        from_csv(RankingRow, text.format(header=header, rest=rest))

@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from djsandbox_ray.analysis.aggregate import Aggregate
-from djsandbox_ray.analysis.repetition import against_new_rows, paying
-from djsandbox_ray.analysis.strategies import STRATEGIES, Strategies
-from djsandbox_ray.analysis.yardstick import Yardstick
+from djsandbox_ray.analysis.scale.repetition import FILLINGS, Fillings, against_new_rows, paying
+from djsandbox_ray.analysis.verdicts.scores import Aggregate, Yardstick
 from djsandbox_ray.records import Pools
 
 FACTORS = [1, 2, 4, 8]
@@ -143,11 +141,11 @@ def strategies(metric=lambda name, factor: 0.5 + 0.05 * math.log(factor), seeds=
     rng = np.random.default_rng(0)
     measured = {
         (f"{name}/x{factor}", seed): {"a": metric(name, factor) + rng.normal(0, 1e-3), "b": 7.0}
-        for name in STRATEGIES
+        for name in FILLINGS
         for factor in FACTORS
         for seed in range(seeds)
     }
-    rows = {name: {f: 100 if name == "repeat" else 100 * f for f in FACTORS} for name in STRATEGIES}
+    rows = {name: {f: 100 if name == "repeat" else 100 * f for f in FACTORS} for name in FILLINGS}
     return rows, measured
 
 
@@ -159,7 +157,7 @@ def test_the_table_and_its_findings():
     rows, measured = strategies(lambda name, factor: 0.5 + gains[name] * math.log(factor))
     del measured["expand/x4", 1]
     ruler = Yardstick(("a",), (0.5,), (0.01,), Aggregate.POOLED)
-    found = Strategies.of(100, STUDY, rows, measured, range(3), ruler)
+    found = Fillings.of(100, STUDY, rows, measured, range(3), ruler)
     assert (found.draw_share, found.bucket_share) == (0.5, 0.05)
     table = {(row.strategy, row.factor): row for row in found.table()}
     assert len(table) == 12
@@ -189,7 +187,7 @@ def test_no_law_of_metrics_that_are_no_shares():
     rows, measured = strategies()
     ruler = Yardstick(("a", "b"), (0.5, 7.0), (0.01, 0.1), Aggregate.POOLED)
     whole = Pools("p", "x", (), 100, 100, 4000, 0)
-    said = Strategies.of(100, whole, rows, measured, range(3), ruler).findings()
+    said = Fillings.of(100, whole, rows, measured, range(3), ruler).findings()
     assert "new rows cannot be compared with repeated ones" in said["sentences"][-1]
     assert said["law"] is None
     assert "outside [0, 1]" in said["reason"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from djsandbox_ray.analysis.seed_bootstrap import SeedMeans, error_of, estimate, seed_interval
+from djsandbox_ray.analysis.scale.fitting import SeedMeans, error_of, estimate, seed_interval
 
 
 def test_replicates_of_a_mean_have_students_interval():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from djsandbox_ray.analysis.shapley import shapley_values, shapley_weights, subsets
+from djsandbox_ray.analysis.together.interactions import shapley_values, shapley_weights, subsets
 
 NAMES = "abcd"
 NUMBERS = st.floats(-100, 100, allow_nan=False, width=32)

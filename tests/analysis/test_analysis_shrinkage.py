@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from djsandbox_ray.analysis.moderated import within_variance
-from djsandbox_ray.analysis.shrinkage import shrink, spread, standard_error
+from djsandbox_ray.analysis.verdicts.moderated import within_variance
+from djsandbox_ray.analysis.verdicts.shrinkage import shrink, spread, standard_error
 
 numbers = st.floats(-100, 100).map(lambda x: round(x, 3))
 positive = st.floats(0.01, 50)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from djsandbox_ray.analysis.moderated import within_variance
-from djsandbox_ray.analysis.squeeze import squeeze
+from djsandbox_ray.analysis.verdicts.moderated import within_variance
+from djsandbox_ray.analysis.verdicts.squeeze import squeeze
 
 
 def scores(studies, pool_sd, controls=8, seeds=3, seed=0):

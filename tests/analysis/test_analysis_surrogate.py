@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from simulated_pyramids import ALPHA, FACTORS, arms_of, combination, exact, groups, simulate
 
-from djsandbox_ray.analysis.surrogate import read_surrogate, surrogate, write_surrogate
+from djsandbox_ray.analysis.together.surrogate import surrogate
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.records import SurrogateRow
+from djsandbox_ray.storage.rows import from_csv, to_csv
 
 FOUR = "abcd"
 STUDIES = 300
@@ -117,9 +119,9 @@ def test_csv_round_trip():
     known = {group: float(len(group)) for group in groups(FOUR) if group != combination("abd")}
     rows = list(surrogate(exact(known), FOUR).rows)
     assert {row.held_out for row in rows} == {True, False}
-    text = write_surrogate(rows)
+    text = to_csv(SurrogateRow, rows)
     assert text.splitlines()[0] == "pool,predicted,low,high,measured,held_out"
-    assert list(map(repr, read_surrogate(text))) == list(map(repr, rows))
-    assert read_surrogate(write_surrogate([])) == []
+    assert list(map(repr, from_csv(SurrogateRow, text))) == list(map(repr, rows))
+    assert from_csv(SurrogateRow, to_csv(SurrogateRow, [])) == []
     with pytest.raises(BadInput, match="table of predictions, line 2, column 'held_out'"):
-        read_surrogate("pool,predicted,low,high,measured,held_out\na,0,0,0,nan,maybe\n")
+        from_csv(SurrogateRow, "pool,predicted,low,high,measured,held_out\na,0,0,0,nan,maybe\n")

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from djsandbox_ray.analysis.top_pool import simplest_of_best, top_pool
+from djsandbox_ray.analysis.together.winner import simplest_of_best, top_pool, winner
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes.winner import winner
 from djsandbox_ray.records import Pool, PoolKind, Pools, RankingRow
 
 

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from djsandbox_ray.analysis import (
-    Design,
-    Moderation,
-    Verdict,
-    between_variance,
-    critical_value,
-    verdicts,
-    within_variance,
-)
-from djsandbox_ray.analysis.verdicts import benjamini_hochberg
+from djsandbox_ray.analysis.verdicts.design import Design
+from djsandbox_ray.analysis.verdicts.dunnett import critical_value
+from djsandbox_ray.analysis.verdicts.moderated import Moderation, between_variance, within_variance
+from djsandbox_ray.analysis.verdicts.verdicts import Verdict, benjamini_hochberg, verdicts
 
 CONTROLS = np.random.default_rng(3).normal(0.5, 0.01, size=(5, 3))
 NAN = math.nan

@@ -27,7 +27,7 @@ from prometheus_server import Prometheus, prometheus
 from s3_server import S3Server, s3_server, variables
 from screens import dashboard_picture, picture
 
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 

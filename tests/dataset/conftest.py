@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from djsandbox_ray.dataset import SOURCES, Source
+from djsandbox_ray.dataset.source import SOURCES, Source
 
 Pair = tuple[bytes | None, str | None]
 

@@ -11,10 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from djsandbox_ray.dataset import SOURCES
 from djsandbox_ray.dataset.fragments import write_shard
 from djsandbox_ray.dataset.prepare import prepared
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.storage.store import Storage
 
 
 def memory(what: str) -> int:

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from djsandbox_ray.dataset import aside
-from djsandbox_ray.dataset.aside import Aside
+from djsandbox_ray.dataset import prepare as aside
+from djsandbox_ray.dataset.prepare import Aside
 
 
 def test_what_goes_in_comes_out_in_order_and_files_are_given_up(monkeypatch) -> None:

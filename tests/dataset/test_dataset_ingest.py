@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from djsandbox_ray.dataset import Sample
-from djsandbox_ray.dataset.ingest import ingest
-from djsandbox_ray.dataset.staging import staging
-from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.dataset.ingest import ingest, staging
+from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.dataset.source import Sample
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import sample_digest
 from djsandbox_ray.records import Cost
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from djsandbox_ray.dataset import Rejection, Sample, Shard
 from djsandbox_ray.dataset.prepare import prepared, shuffle_block, sliced
+from djsandbox_ray.dataset.source import Rejection, Sample, Shard
 from djsandbox_ray.errors import BadInput
 
 

@@ -14,7 +14,7 @@ from djsandbox_ray.dataset.ingest import placed
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 _ABSENT = r"does not exist|no file matches"
 

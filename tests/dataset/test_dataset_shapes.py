@@ -8,10 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from djsandbox_ray.dataset import Sample, Source
-from djsandbox_ray.dataset.defects import BLOCK, CLEAN, DEFECTS, plan
 from djsandbox_ray.dataset.images import decode
-from djsandbox_ray.dataset.world import BACKGROUNDS, COLOURS, SHAPES
+from djsandbox_ray.dataset.source import Sample, Source
+from djsandbox_ray.dataset.world import (
+    BACKGROUNDS,
+    BLOCK,
+    CLEAN,
+    COLOURS,
+    DEFECTS,
+    SHAPES,
+    plan_defects,
+)
 
 ALL = {
     "mismatched": 0.4,
@@ -47,7 +54,7 @@ def test_every_defect_has_its_exact_number(world) -> None:
 def test_every_block_holds_the_exact_numbers(
     percents: dict[str, int], seed: int, block: int
 ) -> None:
-    planned = plan({name: value / 100 for name, value in percents.items()}, seed, block)
+    planned = plan_defects({name: value / 100 for name, value in percents.items()}, seed, block)
     counts = Counter(planned)
     clean = BLOCK - sum(percents.values())
     assert counts == +Counter({**{(name,): count for name, count in percents.items()}, (): clean})
@@ -62,7 +69,7 @@ def test_independent_defects_have_their_exact_numbers_each(
     percents: dict[str, int], seed: int, block: int
 ) -> None:
     fractions = {name: value / 100 for name, value in percents.items()}
-    planned = plan(fractions, seed, block, independent=True)
+    planned = plan_defects(fractions, seed, block, independent=True)
     assert len(planned) == BLOCK
     for name, count in percents.items():
         assert sum(name in defects for defects in planned) == count

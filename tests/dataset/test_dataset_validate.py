@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from djsandbox_ray.dataset import Sample
-from djsandbox_ray.dataset.validate import check
+from djsandbox_ray.dataset.prepare import check
+from djsandbox_ray.dataset.source import Sample
 
 
 def test_a_good_sample_passes(jpeg) -> None:

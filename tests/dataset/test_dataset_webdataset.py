@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from djsandbox_ray.dataset import Rejection, Sample
+from djsandbox_ray.dataset.source import Rejection, Sample
 
 
 def items(source) -> list[Sample | Rejection]:

@@ -14,10 +14,10 @@ from kuberay_schema import RayCluster, RayJob
 from pydantic import BaseModel, ValidationError
 from typer.testing import CliRunner
 
-from djsandbox_ray import cache
 from djsandbox_ray.cli import app
 from djsandbox_ray.config import load_config
-from djsandbox_ray.outside import node
+from djsandbox_ray.outside import environment as node
+from djsandbox_ray.storage import cache
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "cluster" / "kuberay"

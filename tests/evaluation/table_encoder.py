@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.evaluation.evaluator import Split
 
 
 class TableEncoder:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.evaluation.evaluator import Split
 
 
 def make(*metadata: dict[str, Any]) -> Split:

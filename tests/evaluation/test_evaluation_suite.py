@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from table_encoder import TableEncoder, split_of
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Encoder, Evaluator
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Encoder, Evaluator, Split
 from djsandbox_ray.evaluation.retrieval import RetrievalConfig
-from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.sections import Component
+from djsandbox_ray.settings.sections import Component
 
 CAPTIONS = ["a red dot", "a blue dot", "a red box"]
 SPLIT = split_of(CAPTIONS, ["red", "blue", "red"], key="colour")

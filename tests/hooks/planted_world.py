@@ -14,16 +14,15 @@ import pyarrow as pa
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
-from djsandbox_ray.evaluation.split import Split
-from djsandbox_ray.hooks.execute.trials import RunTrials
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
 from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.trials import RunTrials
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import Dataset, PoolKind, Pools, RungReport, Statistics, Trials
 from djsandbox_ray.reporting.progress import Progress
-from djsandbox_ray.sections import Component
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking.null import NullTracker
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.tracker import NullTracker
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
 
 ROWS = 2700

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from planted_world import worth
 
-from djsandbox_ray.analysis.effective_data import effective_rows
+from djsandbox_ray.analysis.scale.effective_data import effective_rows
 from djsandbox_ray.records import RungReport
-from djsandbox_ray.sections import Component
+from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
 
 HALF_LIFE = 3.0

@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 from planted_world import TRAIN, context_of, first_pools
 
-from djsandbox_ray.analysis.ranking_csv import write_csv
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.bounds import UNBUILT, combined_pools, largest_draw
-from djsandbox_ray.hooks.evaluate.choice import ChooseTop
-from djsandbox_ray.hooks.evaluate.clusters import ClusterMetrics, ClusterStatistics
-from djsandbox_ray.hooks.execute.combine import CombinationTrials, CombinePools
-from djsandbox_ray.hooks.execute.confirmation import ConfirmTrials
-from djsandbox_ray.hooks.execute.learning_rate import LearningRateTrials
-from djsandbox_ray.hooks.execute.noise import MeasureNoise
-from djsandbox_ray.hooks.execute.repetition import RepeatOrExpand
-from djsandbox_ray.hooks.execute.scaling import ScaleCompute
-from djsandbox_ray.hooks.execute.search import SearchThresholds
-from djsandbox_ray.hooks.execute.trials import RunTrials
+from djsandbox_ray.hooks.choice import ChooseTop
+from djsandbox_ray.hooks.clusters import ClusterMetrics, ClusterStatistics
+from djsandbox_ray.hooks.combine import CombinationTrials, CombinePools
+from djsandbox_ray.hooks.confirmation import ConfirmTrials
 from djsandbox_ray.hooks.hook import HOOKS, Planned
+from djsandbox_ray.hooks.learning_rate import LearningRateTrials
+from djsandbox_ray.hooks.noise import MeasureNoise
+from djsandbox_ray.hooks.repetition import RepeatOrExpand
+from djsandbox_ray.hooks.scaling import ScaleCompute
+from djsandbox_ray.hooks.search import SearchThresholds
+from djsandbox_ray.hooks.trials import RunTrials
 from djsandbox_ray.pools.builder import PoolBuilder, RangePool
 from djsandbox_ray.records import Choice, PoolKind, Ranking, RankingRow
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.rows import to_csv
+from djsandbox_ray.storage.store import Storage
 
 OPERATORS = ["text_length_filter", "words_num_filter", "alphanumeric_filter"]
 NOTHING = Planned()
@@ -100,10 +100,10 @@ def test_a_second_learning_rate(storage: Storage) -> None:
         )
         for name, verdict in (("a/high", "better"), ("b/low", "undecided"))
     ]
-    storage.write_bytes("ranking.csv", write_csv(rows).encode())
+    storage.write_bytes("ranking.csv", to_csv(RankingRow, rows).encode())
     controls = sum(pool.kind is PoolKind.CONTROL for pool in pools.pools)
     assert hook.ahead(pools, Ranking("r", "ranking.csv")).trials == 2 * (1 + controls)
-    storage.write_bytes("nothing.csv", write_csv(rows[1:]).encode())
+    storage.write_bytes("nothing.csv", to_csv(RankingRow, rows[1:]).encode())
     assert hook.ahead(pools, Ranking("r", "nothing.csv")) == NOTHING
 
 

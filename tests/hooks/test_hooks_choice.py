@@ -6,14 +6,13 @@ from dataclasses import replace
 import pytest
 from planted_world import context_of, first_pools
 
-from djsandbox_ray.analysis.confirmation import write_confirmation
-from djsandbox_ray.analysis.ranking_csv import write_csv
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.evaluate.choice import ChooseTop
+from djsandbox_ray.hooks.choice import ChooseTop
 from djsandbox_ray.hooks.hook import HOOKS
 from djsandbox_ray.records import Choice, Confirmation, ConfirmationRow, PoolKind, RankingRow
 from djsandbox_ray.records import Ranking as RankingRecord
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.rows import to_csv
+from djsandbox_ray.storage.store import Storage
 
 NAN = math.nan
 
@@ -60,10 +59,10 @@ def choose(
     """Return the choice, the reasons by pool as they are written, and what was said."""
     context, said = context_of(storage)
     pools = first_pools(context)
-    storage.write_bytes("ranking.csv", write_csv(FIRST).encode())
+    storage.write_bytes("ranking.csv", to_csv(RankingRow, FIRST).encode())
     confirmation = None
     if seconds is not None:
-        storage.write_bytes("confirmation.csv", write_confirmation(seconds).encode())
+        storage.write_bytes("confirmation.csv", to_csv(ConfirmationRow, seconds).encode())
         confirmation = Confirmation("confirmation", "confirmation.csv")
     ranking = RankingRecord("ranking", "ranking.csv")
     found = ChooseTop(context).run(pools, ranking, confirmation, **parameters)

@@ -10,10 +10,8 @@ import pytest
 from PIL import Image
 from planted_world import ROWS, TRAIN, context_of, first_pools, values
 
-from djsandbox_ray.analysis.confirmation import write_confirmation
-from djsandbox_ray.analysis.ranking_csv import write_csv
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.evaluate.clusters import ClusterMetrics, ClusterStatistics
+from djsandbox_ray.hooks.clusters import ClusterMetrics, ClusterStatistics
 from djsandbox_ray.hooks.hook import HOOKS
 from djsandbox_ray.records import (
     Choice,
@@ -32,8 +30,9 @@ from djsandbox_ray.records import (
     TrialState,
 )
 from djsandbox_ray.stats.parts import PartReport, part, ranges, write_part
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.trials.tables import curves_table, trials_table
+from djsandbox_ray.storage.rows import to_csv
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.trial_records import curves_table, trials_table
 
 FOLDER = "datasets/dataset-train/stats/op.parquet"
 
@@ -61,7 +60,7 @@ def judged(storage: Storage, *rows: tuple[str, float, str]) -> Ranking:
         )
         for place, (pool, change, verdict) in enumerate(rows, start=1)
     ]  # fmt: skip
-    storage.write_bytes("runs/planted/ranking.csv", write_csv(made).encode())
+    storage.write_bytes("runs/planted/ranking.csv", to_csv(RankingRow, made).encode())
     return Ranking("ranking-1", "runs/planted/ranking.csv")
 
 
@@ -70,7 +69,7 @@ def looked(storage: Storage, *rows: tuple[str, float, str]) -> Confirmation:
         ConfirmationRow(pool, 0.5, 0, 1, 0.25, effect, 0, 1, verdict, 2)
         for pool, effect, verdict in rows
     ]
-    storage.write_bytes("runs/planted/confirmation.csv", write_confirmation(made).encode())
+    storage.write_bytes("runs/planted/confirmation.csv", to_csv(ConfirmationRow, made).encode())
     return Confirmation("confirmation-1", "runs/planted/confirmation.csv")
 
 

@@ -14,13 +14,14 @@ from planted_world import (
     train_controls,
 )
 
-from djsandbox_ray.analysis.ranking_csv import read_csv
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.execute.combine import CombinationTrials, CombinePools, RankCombinations
+from djsandbox_ray.hooks.combine import CombinationTrials, CombinePools, RankCombinations
 from djsandbox_ray.hooks.hook import HOOKS
-from djsandbox_ray.pools import from_json, members
-from djsandbox_ray.records import Choice, PoolKind, Pools
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.pools.draws import members
+from djsandbox_ray.pools.serialise import from_json
+from djsandbox_ray.records import Choice, PoolKind, Pools, RankingRow
+from djsandbox_ray.storage.rows import from_csv
+from djsandbox_ray.storage.store import Storage
 
 CHOICE = Choice("choice", ("a/high", "b/high", "c/low"), "choice.json")
 
@@ -124,7 +125,9 @@ def test_what_was_planted_is_found_in_the_ranking(storage: Storage, ray_cluster:
     ranking = RankCombinations(context).run(made, trials, first)
     assert ranking is not None
     assert ranking.path == "runs/planted/combination_ranking.csv"
-    rows = {row.pool: row for row in read_csv(storage.read_bytes(ranking.path).decode())}
+    rows = {
+        row.pool: row for row in from_csv(RankingRow, storage.read_bytes(ranking.path).decode())
+    }
     assert set(rows) == {pool.id for pool in made.pools if pool.kind is PoolKind.BUCKET}
     # On average a row is worth 1 + 0.3 / 3 + 0.3 / 9, in a/high 1.4, and in both highs 1.6.
     control = 1 + 0.3 / 3 + 0.3 / 9

@@ -11,15 +11,13 @@ import pyarrow as pa
 import pytest
 from planted_world import context_of
 
-from djsandbox_ray.analysis.diversity import Captions, embedding_diversity
-from djsandbox_ray.analysis.ranking_csv import write_csv
-from djsandbox_ray.analysis.rows_csv import read_rows
+from djsandbox_ray.analysis.scale.diversity import Captions, embedding_diversity
 from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.shapes import ShapesConfig, ShapesSource
-from djsandbox_ray.dataset.table import SampleTable
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.hooks.diversity import MeasureDiversity
 from djsandbox_ray.hooks.hook import HOOKS
-from djsandbox_ray.hooks.probe.diversity import MeasureDiversity
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import (
     Dataset,
@@ -31,7 +29,8 @@ from djsandbox_ray.records import (
     Scorer,
 )
 from djsandbox_ray.stats.embeddings import ImageEmbedder
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.rows import from_csv, to_csv
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.arch import build_model, load_arch
 from djsandbox_ray.trials.clip.export import export_hugging_face
 
@@ -49,7 +48,7 @@ class Made:
 
     def rows(self, path: str) -> dict[tuple[str, str], DiversityRow]:
         text = self.storage.read_bytes(path).decode()
-        return {(r.pool, r.measure): r for r in read_rows(DiversityRow, text, "diversity")}
+        return {(r.pool, r.measure): r for r in from_csv(DiversityRow, text, "diversity")}
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def test_captions_of_every_pool(made: Made) -> None:
     row = RankingRow(
         1, "text_len/high", PoolKind.BUCKET, "text_len", "high", 0.25, 0, 0, 1, 1, 1, "better", 2, 0
     )
-    made.storage.write_bytes("ranking.csv", write_csv([row]).encode())
+    made.storage.write_bytes("ranking.csv", to_csv(RankingRow, [row]).encode())
     found = made.hook.run(made.dataset, made.pools, Ranking("r", "ranking.csv"), None)
     assert found is not None
     rows = made.rows(found.path)

@@ -9,28 +9,29 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from djsandbox_ray.analysis.interactions import read_interactions
-from djsandbox_ray.analysis.ranking import rank
-from djsandbox_ray.analysis.surrogate import read_surrogate
+from djsandbox_ray.analysis.verdicts.ranking import rank
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.evaluate.interactions import FindInteractions
 from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.interactions import FindInteractions
 from djsandbox_ray.records import (
+    InteractionRow,
     Pool,
     PoolKind,
     Pools,
     RungReport,
+    SurrogateRow,
     TrialRecord,
     Trials,
     TrialSpec,
     TrialState,
 )
-from djsandbox_ray.reporting import Progress
-from djsandbox_ray.sections import Component
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import NullTracker
-from djsandbox_ray.trials.tables import curves_table, trials_table
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.rows import from_csv
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.tracker import NullTracker
+from djsandbox_ray.trials.trial_records import curves_table, trials_table
 
 SEEDS, BUDGET = 3, 100
 # b helps only within a.
@@ -113,11 +114,11 @@ def analysed(context, pyramid=PYRAMID, **more):
 
 def test_the_planted_interaction_is_found_and_said(context, console):
     found = analysed(context)
-    rows = read_interactions(context.storage.read_bytes(found.path).decode())
+    rows = from_csv(InteractionRow, context.storage.read_bytes(found.path).decode())
     decided = {(row.kind, row.parts): row.verdict for row in rows if row.verdict != "undecided"}
     assert decided["interaction", "a & b"] == "helps"
     assert {parts for kind, parts in decided if kind == "interaction"} == {"a & b"}
-    (held_out,) = read_surrogate(context.storage.read_bytes(found.surrogate).decode())
+    (held_out,) = from_csv(SurrogateRow, context.storage.read_bytes(found.surrogate).decode())
     assert held_out.pool == "a&b&c"
     assert held_out.low < held_out.measured < held_out.high
     said = console.getvalue()
@@ -127,7 +128,7 @@ def test_the_planted_interaction_is_found_and_said(context, console):
 
 def test_effects_are_in_the_unit_of_the_ranking(context):
     found = analysed(context)
-    rows = read_interactions(context.storage.read_bytes(found.path).decode())
+    rows = from_csv(InteractionRow, context.storage.read_bytes(found.path).decode())
     ranking = rank(
         PYRAMID.pools,
         records(PYRAMID, 1),
@@ -144,9 +145,9 @@ def test_effects_are_in_the_unit_of_the_ranking(context):
 
 def test_a_combination_that_failed_is_named(context, console):
     found = analysed(context, failing=["b&c"])
-    rows = read_interactions(context.storage.read_bytes(found.path).decode())
+    rows = from_csv(InteractionRow, context.storage.read_bytes(found.path).decode())
     assert "a & b & c" not in {row.parts for row in rows}
-    (predicted,) = read_surrogate(context.storage.read_bytes(found.surrogate).decode())
+    (predicted,) = from_csv(SurrogateRow, context.storage.read_bytes(found.surrogate).decode())
     assert (predicted.pool, predicted.held_out) == ("b&c", False)
     said = console.getvalue()
     assert "Combinations without a result: b & c." in said

@@ -8,10 +8,11 @@ import pytest
 from planted_world import ROWS, TRAIN, context_of, values
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.probe.pools import BuildPools
-from djsandbox_ray.pools import EXCLUDED, from_json, to_json
+from djsandbox_ray.hooks.pools import BuildPools
+from djsandbox_ray.pools.cuts import EXCLUDED
+from djsandbox_ray.pools.serialise import from_json, to_json
 from djsandbox_ray.records import Leak, Pools, Statistic, Statistics
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 LEAKED = np.array([3, 8], dtype=np.int64)
 

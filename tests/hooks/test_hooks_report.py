@@ -8,9 +8,9 @@ from dataclasses import fields
 import pytest
 
 from djsandbox_ray.hooks.hook import HOOKS
-from djsandbox_ray.hooks.report.report import WriteReport
+from djsandbox_ray.hooks.report import WriteReport
 from djsandbox_ray.reporting.chapters import Later
-from djsandbox_ray.workflows.workflow import load_workflow
+from djsandbox_ray.workflows.language.workflow import load_workflow
 
 
 def test_the_job_takes_all_of_it_and_needs_none_of_it() -> None:

@@ -15,15 +15,15 @@ from planted_world import (
 )
 from scaling_world import FLOPS, HALF_LIFE
 
-from djsandbox_ray.analysis.rows_csv import read_rows
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.execute.combine import CombinePools
-from djsandbox_ray.hooks.execute.repetition import RepeatOrExpand
-from djsandbox_ray.hooks.execute.scaling import ScaleCompute
+from djsandbox_ray.hooks.combine import CombinePools
 from djsandbox_ray.hooks.hook import HOOKS, Context
-from djsandbox_ray.hooks.seeds import scaling_seeds
+from djsandbox_ray.hooks.repetition import RepeatOrExpand
+from djsandbox_ray.hooks.scaling import ScaleCompute
+from djsandbox_ray.hooks.study import scaling_seeds
 from djsandbox_ray.records import Choice, Pools, RepetitionRow, ScalingRow, Trials
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.rows import from_csv
+from djsandbox_ray.storage.store import Storage
 
 CHOICE = Choice("choice", ("a/high", "b/high"), "choice.json")
 INPUTS = (TRAIN, EVALUATION, STATISTICS)
@@ -66,7 +66,7 @@ def test_repetition_against_diversity(made: World) -> None:
     found = hook.run(*INPUTS, made.pyramid, None, made.first, factors=[32, *factors], unit=100)
     assert found is not None
     assert hook.keep(found)
-    rows = read_rows(RepetitionRow, storage.read_bytes(found.path).decode(), "repetition")
+    rows = from_csv(RepetitionRow, storage.read_bytes(found.path).decode(), "repetition")
     table = {(row.strategy, row.factor): row for row in rows}
     assert len(table) == len(rows) == 12
     assert all(row.samples == row.factor * 100 and row.seeds == 3 for row in rows)
@@ -112,7 +112,7 @@ def test_scaling(made: World) -> None:
         arms=1,
     )
     assert found is not None
-    rows = read_rows(ScalingRow, storage.read_bytes(found.path).decode(), "scaling")
+    rows = from_csv(ScalingRow, storage.read_bytes(found.path).decode(), "scaling")
     assert len(rows) == 2 * 2 * 3
     assert {row.budget for row in rows} == {75, 150, 300}
     assert all(row.flops == row.budget * FLOPS[row.model] and row.seeds == 3 for row in rows)
@@ -163,7 +163,7 @@ def test_trials_that_all_diverge_leave_a_table_without_numbers(made: World) -> N
     found = repetition.run(*INPUTS, made.pyramid, None, made.first, factors=[1, 2], unit=100)
     assert found is not None
     assert repetition.keep(found), "diverged trials would diverge again"
-    rows = read_rows(RepetitionRow, storage.read_bytes(found.path).decode(), "repetition")
+    rows = from_csv(RepetitionRow, storage.read_bytes(found.path).decode(), "repetition")
     assert {row.seeds for row in rows} == {0}
     said = storage.read_json(found.law)
     assert "too few points" in said["reason"]

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 from planted_world import context_of
 
-from djsandbox_ray.hooks.execute.combine import CombinationTrials
-from djsandbox_ray.hooks.execute.repetition import RepeatOrExpand
-from djsandbox_ray.hooks.execute.scaling import ScaleCompute
-from djsandbox_ray.hooks.seeds import combination_seeds, confirmation_seeds, scaling_seeds
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.hooks.combine import CombinationTrials
+from djsandbox_ray.hooks.repetition import RepeatOrExpand
+from djsandbox_ray.hooks.scaling import ScaleCompute
+from djsandbox_ray.hooks.study import combination_seeds, confirmation_seeds, scaling_seeds
+from djsandbox_ray.storage.store import Storage
 
 
 def test_studies_that_choose_and_judge_share_no_seed(storage: Storage) -> None:

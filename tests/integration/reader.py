@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.family import ModelFamily, TrialTask
 

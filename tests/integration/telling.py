@@ -9,8 +9,10 @@ import sys
 import time
 
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import DatasetInput, MlflowConfig, MlflowTracker, Recorded, RunInfo
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.journal import Recorded
+from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
+from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo
 
 POOLS = ("text_len/low", "text_len/high", "control/0")
 SEEDS = (0, 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.dataset.sample_table import SampleTable
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parents[2]

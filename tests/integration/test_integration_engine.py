@@ -15,13 +15,13 @@ from resource_meter import ResourceMeter
 from rich.console import Console
 from small_run import SMALL, load, mlflow_runs
 
-from djsandbox_ray.analysis.noise import NoiseFloor
+from djsandbox_ray.analysis.planning.noise import NoiseFloor
 from djsandbox_ray.errors import BadInput, PlanRefused
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.workflows.plan import check_budget, make_plan, plan_table
-from djsandbox_ray.workflows.power import make_power, power_table
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.workflows.finished import sync_run
+from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
+from djsandbox_ray.workflows.foresight.power import make_power, power_table
 from djsandbox_ray.workflows.run import run_sandbox
-from djsandbox_ray.workflows.sync import sync_run
 
 pytestmark = pytest.mark.integration
 

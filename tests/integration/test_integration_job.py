@@ -16,7 +16,7 @@ import yaml
 from s3_server import SECRET, s3_here
 from small_run import SMALL
 
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "cluster"))
 

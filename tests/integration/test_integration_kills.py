@@ -23,7 +23,7 @@ import pytest
 from raylets import environment, two_raylets
 from small_run import mlflow_runs, write
 
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.events import read_events
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

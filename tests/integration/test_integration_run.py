@@ -17,7 +17,7 @@ from rich.console import Console
 from small_run import SMALL, load, mlflow_runs
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.workflows.plan import make_plan
+from djsandbox_ray.workflows.foresight.plan import make_plan
 from djsandbox_ray.workflows.run import run_sandbox
 
 pytestmark = pytest.mark.integration

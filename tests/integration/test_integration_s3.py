@@ -22,7 +22,7 @@ from raylets import environment, two_raylets
 from s3_server import SECRET, S3Server, s3_here
 from small_run import SMALL
 
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

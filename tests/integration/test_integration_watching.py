@@ -25,7 +25,7 @@ from PIL import Image
 from prometheus_server import PATIENCE, Prometheus, binary, prometheus
 from watched_cluster import watched_cluster
 
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.events import read_events
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.ledger import from_json, to_json, total
+from djsandbox_ray.ledger.cost import from_json, to_json, total
 from djsandbox_ray.records import Cost
 
 amounts = st.floats(0, 1e15, allow_nan=False)

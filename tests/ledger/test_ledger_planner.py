@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from djsandbox_ray.errors import BadInput, PlanRefused
-from djsandbox_ray.ledger import CostConfig, CostPlan, check, plan_cost
+from djsandbox_ray.ledger.planner import CostConfig, CostPlan, check, plan_cost
 
 CONFIG = CostConfig(full_trainings=5, full_samples=1_000_000)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from djsandbox_ray.ledger.together import together
+from djsandbox_ray.ledger.cost import together
 from djsandbox_ray.records import Cost
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from djsandbox_ray.ledger import trial_cost, trial_costs_by_state
+from djsandbox_ray.ledger.cost import trial_cost, trial_costs_by_state
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
 
 BUDGET = 1000

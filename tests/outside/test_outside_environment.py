@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.node_folder import locked
-from djsandbox_ray.outside.environment import Environment
-from djsandbox_ray.outside.node import FOLDER, node_folder, remove, scratch
-from djsandbox_ray.outside.settings import EnvironmentConfig
-from djsandbox_ray.outside.snapshot import Snapshot
-from djsandbox_ray.outside.variables import variables, without_values
+from djsandbox_ray.outside.config import EnvironmentConfig
+from djsandbox_ray.outside.environment import FOLDER, Environment, node_folder, remove, scratch
+from djsandbox_ray.outside.process import variables, without_values
+from djsandbox_ray.outside.program import Snapshot
+from djsandbox_ray.storage.cache import locked
 
 SMALL = Environment("3.11", ("packaging==21.3",))
 
@@ -72,7 +71,7 @@ def test_a_file_of_requirements_counts_by_its_contents(tmp_path: Path) -> None:
 
 def test_a_scratch_folder_of_a_killed_process_is_removed(folder: Path) -> None:
     code = (
-        "import os; from djsandbox_ray.outside.node import scratch\n"
+        "import os; from djsandbox_ray.outside.environment import scratch\n"
         "with scratch() as folder: (folder / 'big').write_text('x'); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code], check=False)

@@ -15,13 +15,12 @@ from podman_engine import Podman, podman_engine
 from waiting import soon
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact
-from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Split
 from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.outside.node import FOLDER, remove
+from djsandbox_ray.outside.config import ProgramConfig
+from djsandbox_ray.outside.environment import FOLDER, remove
 from djsandbox_ray.outside.process import ProgramFailed
 from djsandbox_ray.outside.program import Program
-from djsandbox_ray.outside.settings import ProgramConfig
 
 SECRET = "planted-secret"
 
@@ -170,7 +169,7 @@ RUNNER = """
 import sys
 from pathlib import Path
 from djsandbox_ray.outside.program import Program
-from djsandbox_ray.outside.settings import ProgramConfig
+from djsandbox_ray.outside.config import ProgramConfig
 config = ProgramConfig.model_validate_json(sys.argv[1])
 Program.read(config).call({}, Path(sys.argv[2]), cpus=1, gpus=0)
 """

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from djsandbox_ray.outside.placeholders import filled, placeholders
-from djsandbox_ray.outside.settings import requirement_lines
-from djsandbox_ray.trials.command.config import CommandConfig
+from djsandbox_ray.outside.config import filled, placeholders, requirement_lines
+from djsandbox_ray.trials.command import CommandConfig
 
 WORDS = ["python", "train.py", "{pool}", "{samples}", "{seed}", "{metrics}"]
 

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from djsandbox_ray.pools import PoolConfig, Pyramid, construct, pyramid
+from djsandbox_ray.pools.build import construct
+from djsandbox_ray.pools.combine import Pyramid, pyramid
+from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.records import Pools
 
 First = tuple[Pools, np.ndarray, dict[str, np.ndarray]]

@@ -4,8 +4,10 @@ from itertools import combinations
 
 import numpy as np
 
-from djsandbox_ray.pools import LEFT_OUT, PoolConfig, construct
 from djsandbox_ray.pools.arms import control_arms, self_test_arms
+from djsandbox_ray.pools.build import construct
+from djsandbox_ray.pools.config import PoolConfig
+from djsandbox_ray.pools.cuts import LEFT_OUT
 from djsandbox_ray.records import PoolKind
 
 ROWS = np.arange(9_000)

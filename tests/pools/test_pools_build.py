@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import rows_hash
-from djsandbox_ray.pools import EXCLUDED, LEFT_OUT, NO_VALUE, Construction, PoolConfig, construct
+from djsandbox_ray.pools.build import Construction, construct
+from djsandbox_ray.pools.config import PoolConfig
+from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT, NO_VALUE
 from djsandbox_ray.records import PoolKind
 
 CONFIG = PoolConfig()

@@ -12,18 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools import (
-    EXCLUDED,
-    LEFT_OUT,
-    NO_VALUE,
-    Construction,
-    PoolConfig,
-    construct,
-    from_json,
-    members,
-    to_json,
-)
+from djsandbox_ray.pools.build import Construction, construct
 from djsandbox_ray.pools.builder import BUILDERS, BuilderConfig, PoolBuilder, UnknownStatistic
+from djsandbox_ray.pools.config import PoolConfig
+from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT, NO_VALUE
+from djsandbox_ray.pools.draws import members
+from djsandbox_ray.pools.serialise import from_json, to_json
 from djsandbox_ray.records import Pool, PoolKind, Pools
 
 

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools import EXCLUDED, LEFT_OUT, NO_VALUE, from_json, members, pyramid, to_json
+from djsandbox_ray.pools.combine import pyramid
+from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT, NO_VALUE
+from djsandbox_ray.pools.draws import members
+from djsandbox_ray.pools.serialise import from_json, to_json
 from djsandbox_ray.records import PoolKind
 
 ALL = [names for level in (1, 2, 3) for names in combinations(CHOSEN, level)]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from djsandbox_ray.pools import PoolConfig
+from djsandbox_ray.pools.config import PoolConfig
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools import PoolConfig, construct, members
-from djsandbox_ray.pools.confirm import second_look
+from djsandbox_ray.pools.arms import second_look
+from djsandbox_ray.pools.build import construct
+from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.pools.cuts import EXCLUDED
+from djsandbox_ray.pools.draws import members
 from djsandbox_ray.records import PoolKind, Pools
 
 N = 300

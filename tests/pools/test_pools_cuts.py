@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from djsandbox_ray.pools.cuts import LEFT_OUT, NO_VALUE, Cut, cut_column, cut_ranks, trim
-from djsandbox_ray.pools.hashing import hash_key, hash_rows
+from djsandbox_ray.pools.order import hash_key, hash_rows
 
 KEY = hash_key(0, "ties", "x")
 

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools import Draw, PoolConfig, construct, draw, members
 from djsandbox_ray.pools.arms import pool_hash
+from djsandbox_ray.pools.build import construct
+from djsandbox_ray.pools.config import PoolConfig
+from djsandbox_ray.pools.draws import Draw, draw, members
 from djsandbox_ray.records import Pool, PoolKind
 
 

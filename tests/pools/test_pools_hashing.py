@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from djsandbox_ray.pools.hashing import hash_key, hash_rows, least
+from djsandbox_ray.pools.order import hash_key, hash_rows, least
 
 
 def reference_mix(word: int) -> int:

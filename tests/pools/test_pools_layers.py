@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools import EXCLUDED, Layers, draw, members
+from djsandbox_ray.pools.cuts import EXCLUDED
+from djsandbox_ray.pools.draws import draw, members
+from djsandbox_ray.pools.layers import Layers
 
 TOP = "&".join(CHOSEN)
 ROWS = st.integers(150, 400)

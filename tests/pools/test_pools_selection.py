@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from djsandbox_ray.pools import PoolConfig, construct, selection
-from djsandbox_ray.pools.selection import number_of, ordered_keys, select, slices
+from djsandbox_ray.pools import order as selection
+from djsandbox_ray.pools.build import construct
+from djsandbox_ray.pools.config import PoolConfig
+from djsandbox_ray.pools.order import number_of, ordered_keys, select, slices
 
 # Keys that share all but their last bits, all but their first ones, or everything.
 KEYS = st.sampled_from([0, 1, 2**16, 2**48, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)

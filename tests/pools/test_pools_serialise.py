@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools import PoolConfig, construct, from_json, to_json
+from djsandbox_ray.pools.build import construct
+from djsandbox_ray.pools.config import PoolConfig
+from djsandbox_ray.pools.serialise import from_json, to_json
 from djsandbox_ray.records import Pools
 
 

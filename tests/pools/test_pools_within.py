@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools import EXCLUDED, PoolConfig, construct, outside
+from djsandbox_ray.pools.build import construct
+from djsandbox_ray.pools.config import PoolConfig
+from djsandbox_ray.pools.cuts import EXCLUDED
+from djsandbox_ray.pools.eligible import outside
 from djsandbox_ray.records import Range
 
 ROWS = np.array([5, 3, 9, 1, 7], dtype=np.int64)

@@ -14,9 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from djsandbox_ray.records import Dataset
-from djsandbox_ray.stats.names import statistic_names
-from djsandbox_ray.stats.operators import OperatorSpec
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.stats.operators import OperatorSpec, statistic_names
+from djsandbox_ray.storage.store import Storage
 
 
 def picture(width: int, height: int, seed: int, kind: str = "JPEG") -> bytes:
@@ -50,7 +49,7 @@ def write_table(
 
 def shapes(samples: int, **options: Any) -> tuple[list[str], list[bytes], list[dict[str, Any]]]:
     """Return texts, images and meta data of the generated world."""
-    from djsandbox_ray.dataset import SOURCES, Sample
+    from djsandbox_ray.dataset.source import SOURCES, Sample
 
     kind = SOURCES.get("shapes")
     config = kind.Config.model_validate({"type": "shapes", "samples": samples, **options})

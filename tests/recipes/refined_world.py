@@ -22,7 +22,7 @@ from djsandbox_ray.records import (
     Statistic,
     Statistics,
 )
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 ROWS = 900
 DATASET = Dataset("dataset-1", "datasets/dataset-1/samples.lance", ROWS, 0)

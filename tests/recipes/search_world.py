@@ -14,12 +14,11 @@ import pyarrow as pa
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
-from djsandbox_ray.evaluation.split import Split
-from djsandbox_ray.hooks.evaluate.ranking import RankPools
-from djsandbox_ray.hooks.execute.trials import RunTrials
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
 from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.ranking import RankPools
 from djsandbox_ray.hooks.study import Inputs
+from djsandbox_ray.hooks.trials import RunTrials
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import (
@@ -31,9 +30,9 @@ from djsandbox_ray.records import (
     Statistics,
     Trials,
 )
-from djsandbox_ray.reporting import Progress
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import RunInfo
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.tracker import RunInfo
 from djsandbox_ray.trials.family import ModelFamily, TrialTask
 from djsandbox_ray.workflows.run import open_context
 

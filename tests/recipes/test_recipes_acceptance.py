@@ -17,11 +17,10 @@ from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.recipes.acceptance import accept, explain
 from djsandbox_ray.recipes.bounds import settle
 from djsandbox_ray.recipes.export import recipe_document
-from djsandbox_ray.recipes.promise import Promise, promised_ranges
-from djsandbox_ray.recipes.recipe_file import RecipeFile, read_recipe
+from djsandbox_ray.recipes.recipe_file import Promise, RecipeFile, promised_ranges, read_recipe
 from djsandbox_ray.records import Acceptance, Dataset, Range
 from djsandbox_ray.stats.operators import OperatorSpec
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 ABOVE_3 = float(np.nextafter(3, 4))
 DEFECTS = {"boilerplate": 0.2, "repeated_words": 0.15, "special_characters": 0.15, "odd_size": 0.1}

@@ -11,19 +11,26 @@ import refined_world as world
 import yaml
 from rich.console import Console
 
-from djsandbox_ray.analysis.confirmation import write_confirmation
-from djsandbox_ray.analysis.ranking_csv import write_csv
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.hooks.refine.recipe import WriteRecipe
-from djsandbox_ray.hooks.refine.thresholds import Refine
-from djsandbox_ray.recipes import kept
-from djsandbox_ray.records import Confirmation, Ledger, Range, Ranking, Thresholds
-from djsandbox_ray.reporting import Progress
-from djsandbox_ray.sections import Component
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import NullTracker
+from djsandbox_ray.hooks.recipe import WriteRecipe
+from djsandbox_ray.hooks.thresholds import Refine
+from djsandbox_ray.recipes.ranges import kept
+from djsandbox_ray.records import (
+    Confirmation,
+    ConfirmationRow,
+    Ledger,
+    Range,
+    Ranking,
+    RankingRow,
+    Thresholds,
+)
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.rows import to_csv
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.tracker import NullTracker
 
 LOW, LONG = "special_char_ratio/low", "text_len/high"
 BOTH = f"{LOW}&{LONG}"
@@ -56,12 +63,12 @@ class Run:
 
     def ranked(self, name: str, rows: list[Any]) -> Ranking:
         path = f"runs/r/{name}.csv"
-        self.storage.write_bytes(path, write_csv(rows).encode())
+        self.storage.write_bytes(path, to_csv(RankingRow, rows).encode())
         return Ranking(name, path)
 
     def confirmed(self, *rows: Any) -> Confirmation:
         path = "runs/r/confirmation.csv"
-        self.storage.write_bytes(path, write_confirmation(rows).encode())
+        self.storage.write_bytes(path, to_csv(ConfirmationRow, rows).encode())
         return Confirmation("confirmation", path)
 
     def refine(self, **more: Any) -> Thresholds | None:

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from acceptance_world import picture, write_table
 
-from djsandbox_ray.dataset import SOURCES, Rejection, Sample
+from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample
+from djsandbox_ray.dataset.writers.formats import Row, ShardFormat
+from djsandbox_ray.dataset.writers.materialise import MARKER, materialise
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes.materialise import MARKER, materialise
-from djsandbox_ray.recipes.shards import SHARD_FORMATS, Row, ShardFormat
 from djsandbox_ray.records import Dataset
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 FORMATS = ["jsonl", "parquet", "webdataset"]
 ROWS = 700  # more than are read at once
@@ -104,7 +104,6 @@ def test_a_killed_call_is_resumed_and_gives_the_same_bytes(
     assert materialise(storage, dataset, CHOSEN, str(killed), **arguments).written == 0
 
 
-@SHARD_FORMATS.register("half_way")
 class HalfWay(ShardFormat):
     """Breaks off in the middle of a shard."""
 
@@ -120,7 +119,7 @@ class HalfWay(ShardFormat):
 
 def test_half_a_shard_is_no_shard(storage: Storage, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the disk is full"):
-        materialise(storage, dataset, CHOSEN, str(tmp_path / "out"), form="half_way")
+        materialise(storage, dataset, CHOSEN, str(tmp_path / "out"), form=f"{__name__}:HalfWay")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [MARKER]
 
 
@@ -211,7 +210,7 @@ def test_file_names_lead_back_to_the_rows(
 def test_rows_are_read_a_few_at_a_time(
     storage: Storage, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from djsandbox_ray.dataset.table import SampleTable
+    from djsandbox_ray.dataset.sample_table import SampleTable
 
     sizes: list[int] = []
     take = SampleTable.take

@@ -5,8 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes.config import PolicyConfig
-from djsandbox_ray.recipes.policy import broken
+from djsandbox_ray.recipes.policy import PolicyConfig, broken
 
 COLUMNS = {"nsfw": np.array([0.0, 0.1, 0.2, 0.9, np.nan]), "length": np.array([5.0, 6, 7, 8, 9])}
 ALL, SAFE = np.ones(5, bool), np.array([True, True, True, False, False])

@@ -8,8 +8,9 @@ import refined_world as world
 from pydantic import ValidationError
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes import REFINERS, Evidence, ProposedRange, Refiner, kept
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.recipes.ranges import kept
+from djsandbox_ray.recipes.refiner import REFINERS, Evidence, ProposedRange, Refiner
+from djsandbox_ray.storage.store import Storage
 
 LOW, MIDDLE, LONG = "special_char_ratio/low", "special_char_ratio/middle", "text_len/high"
 

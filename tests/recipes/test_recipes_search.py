@@ -15,25 +15,17 @@ import search_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from djsandbox_ray.analysis.confirmation import read_confirmation
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.execute.search import SearchThresholds
-from djsandbox_ray.hooks.seeds import combination_seeds
-from djsandbox_ray.hooks.study import Inputs
-from djsandbox_ray.pools.confirm import second_look
-from djsandbox_ray.recipes.search import (
-    Proposal,
-    ProposalState,
-    SearchPlan,
-    best,
-    search,
-)
-from djsandbox_ray.recipes.search_report import SearchReport
-from djsandbox_ray.recipes.search_space import EDGE, SearchSpace, Window
-from djsandbox_ray.recipes.search_start import start
-from djsandbox_ray.recipes.search_trials import confirmation_arms, proposed_arm
+from djsandbox_ray.hooks.search import SearchThresholds
+from djsandbox_ray.hooks.study import Inputs, combination_seeds
+from djsandbox_ray.pools.arms import second_look
+from djsandbox_ray.recipes.search.proposals import confirmation_arms, proposed_arm, start
+from djsandbox_ray.recipes.search.report import SearchReport
+from djsandbox_ray.recipes.search.search import Proposal, ProposalState, SearchPlan, best, search
+from djsandbox_ray.recipes.search.space import EDGE, SearchSpace, Window
 from djsandbox_ray.records import Choice, ConfirmationRow, Pool, PoolKind, Pools, Range, RankingRow
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.rows import from_csv
+from djsandbox_ray.storage.store import Storage
 
 TEN = np.arange(10) / 10 + 0.05
 
@@ -474,7 +466,7 @@ def test_the_search_beats_the_best_bucket_and_is_confirmed(searched: tuple[Any, 
         rows &= columns[item.statistic] <= (np.inf if item.high is None else item.high)
     assert search_world.good(np.flatnonzero(rows)).mean() > 0.75, "the high bucket has 0.7"
     text = made.storage.read_bytes(f"{made.folder}/search_confirmation.csv").decode()
-    (second,) = read_confirmation(text)
+    (second,) = from_csv(ConfirmationRow, text)
     assert second.pool == found.pool
     assert second.verdict == "better"
     assert second.seeds == 2
@@ -522,7 +514,7 @@ def test_the_same_again_trains_nothing(
     before = trial_files(made.storage)
     report = made.storage.read_json(f"{made.folder}/search.json")
     # What is proposed must not depend on the cluster of the day.
-    monkeypatch.setattr("djsandbox_ray.hooks.execute.search.slots", lambda group: 5)
+    monkeypatch.setattr("djsandbox_ray.hooks.search.slots", lambda group: 5)
     replay, again = run(made, given, study, proposals=10)
     assert again == found
     assert trial_files(made.storage) == before

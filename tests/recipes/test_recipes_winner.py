@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import refined_world as world
 
-from djsandbox_ray.recipes.winner import winner
+from djsandbox_ray.analysis.together.winner import winner
 from djsandbox_ray.records import Pool, PoolKind
 
 A, B, AB = "special_char_ratio/low", "text_len/high", "special_char_ratio/low&text_len/high"

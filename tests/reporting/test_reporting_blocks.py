@@ -5,7 +5,6 @@ import base64
 import pytest
 from html_page import HOSTILE, Page
 
-from djsandbox_ray.reporting import report_html
 from djsandbox_ray.reporting.blocks import (
     Chapter,
     Listing,
@@ -15,6 +14,7 @@ from djsandbox_ray.reporting.blocks import (
     chapter_html,
     table_html,
 )
+from djsandbox_ray.reporting.report import report_html
 
 
 def chapter(text: str) -> Chapter:

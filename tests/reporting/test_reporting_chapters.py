@@ -8,10 +8,11 @@ import pytest
 from found_outputs import PNG, YAML, found_outputs
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.reporting import Chapter, Unit, report_html
-from djsandbox_ray.reporting.blocks import Listing, Picture
+from djsandbox_ray.reporting.blocks import Chapter, Listing, Picture
 from djsandbox_ray.reporting.chapters import Chapters, Later
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.reporting.ranking import Unit
+from djsandbox_ray.reporting.report import report_html
+from djsandbox_ray.storage.store import Storage
 
 TITLES = [
     "Recipe",

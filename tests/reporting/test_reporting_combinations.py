@@ -3,9 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from djsandbox_ray.records import InteractionRow, SurrogateRow
-from djsandbox_ray.reporting import Unit
 from djsandbox_ray.reporting.blocks import Picture, ReportTable
-from djsandbox_ray.reporting.combinations import (
+from djsandbox_ray.reporting.ranking import Unit
+from djsandbox_ray.reporting.together import (
     COMBINATIONS,
     clusters_section,
     combinations_chapter,

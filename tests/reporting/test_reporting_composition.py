@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from djsandbox_ray.reporting.composition import label_shares, read_labels
+from djsandbox_ray.reporting.chapters import label_shares, read_labels
 
 
 def test_shares_are_those_of_the_members_over_all_chunks() -> None:

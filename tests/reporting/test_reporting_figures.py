@@ -9,8 +9,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from djsandbox_ray.reporting import Unit, bar_chart
-from djsandbox_ray.reporting.figures import COLOURS, bar_figure
+from djsandbox_ray.reporting.figures import COLOURS, bar_chart, bar_figure
+from djsandbox_ray.reporting.ranking import Unit
 
 
 def bars(figure) -> list[tuple[float, float, str]]:

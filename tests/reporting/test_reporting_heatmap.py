@@ -7,8 +7,8 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from djsandbox_ray.analysis.clustering import ward
-from djsandbox_ray.analysis.correlation import Correlation, correlate
+from djsandbox_ray.analysis.together.clusters import ward
+from djsandbox_ray.analysis.together.correlation import Correlation, correlate
 from djsandbox_ray.reporting.heatmap import heat_figure, heat_map
 
 

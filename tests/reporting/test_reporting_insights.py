@@ -16,7 +16,7 @@ from djsandbox_ray.records import (
     SurrogateRow,
 )
 from djsandbox_ray.reporting.blocks import Sentences
-from djsandbox_ray.reporting.insights import Findings, insights_chapter, insights_markdown
+from djsandbox_ray.reporting.insights import Observations, insights_chapter, insights_markdown
 from djsandbox_ray.reporting.ranking import Unit
 
 
@@ -47,7 +47,7 @@ RANKING = [
     row("length/low", 0.05, "undecided"),
     row("length/high", math.nan, "stopped"),
 ]
-FOUND = Findings(
+FOUND = Observations(
     unit=Unit.PERCENT,
     ranking=RANKING,
     modality={"similarity": "multimodal", "size": "image", "length": "text"},

@@ -4,14 +4,14 @@ import math
 from dataclasses import replace
 
 from djsandbox_ray.records import InteractionRow, SurrogateRow
-from djsandbox_ray.reporting.interactions import (
+from djsandbox_ray.reporting.ranking import Unit
+from djsandbox_ray.reporting.together import (
     beyond,
     interactions_notes,
     interactions_section,
     surrogate_notes,
     surrogate_section,
 )
-from djsandbox_ray.reporting.ranking import Unit
 
 ROWS = [
     InteractionRow("main", "a", 1, 0.09, 0.05, 0.13, "helps", 4, 4),

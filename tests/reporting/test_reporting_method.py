@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from djsandbox_ray.analysis.design import Design
-from djsandbox_ray.analysis.noise import NoiseFloor, Realised
-from djsandbox_ray.analysis.power import MAX_SEEDS
-from djsandbox_ray.analysis.racing import AuditReport, Savings, wrong_stops
-from djsandbox_ray.reporting import Unit, noise_lines, realised_lines, stopping_lines
+from djsandbox_ray.analysis.planning.noise import NoiseFloor, Realised
+from djsandbox_ray.analysis.planning.power import MAX_SEEDS
+from djsandbox_ray.analysis.verdicts.design import Design
+from djsandbox_ray.analysis.verdicts.racing import AuditReport, Savings, wrong_stops
+from djsandbox_ray.reporting.method import noise_lines, realised_lines, stopping_lines
+from djsandbox_ray.reporting.ranking import Unit
 
 SAVINGS = Savings(samples=120_000, share=0.404, share_of_stoppable=0.617)
 

@@ -5,8 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from djsandbox_ray.reporting import Progress
-from djsandbox_ray.reporting.progress import duration
+from djsandbox_ray.reporting.progress import Progress, duration
 
 
 class Clock:

@@ -8,8 +8,8 @@ import pytest
 from html_page import HOSTILE, Page
 
 from djsandbox_ray.records import Acceptance, Recipe
-from djsandbox_ray.reporting import Unit
 from djsandbox_ray.reporting.blocks import Listing, Sentences, chapter_html
+from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.recipe import recipe_chapter, recipe_line
 
 RECIPE = Recipe(

@@ -8,7 +8,10 @@ import pytest
 from html_page import HOSTILE, Page
 
 from djsandbox_ray.records import NotTestable
-from djsandbox_ray.reporting import ReportTable, Unit, confirmation_section, report_html
+from djsandbox_ray.reporting.blocks import ReportTable
+from djsandbox_ray.reporting.method import confirmation_section
+from djsandbox_ray.reporting.ranking import Unit
+from djsandbox_ray.reporting.report import report_html
 
 
 def test_the_page_says_all_of_it(rows):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import math
 
 from djsandbox_ray.records import DiversityRow, RepetitionRow, ScalingRow
-from djsandbox_ray.reporting import Unit
 from djsandbox_ray.reporting.blocks import Picture, ReportTable, Sentences
+from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.scale import diversity_chapter, repetition_chapter, scaling_chapter
 
 PNG = b"\x89PNG"

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from djsandbox_ray.reporting import (
-    Unit,
+from djsandbox_ray.reporting.method import (
     confirmation_notes,
     confirmation_section,
     flips_notes,
     flips_section,
 )
+from djsandbox_ray.reporting.ranking import Unit
 
 
 def test_confirmed_effects_beside_the_first(confirmed):

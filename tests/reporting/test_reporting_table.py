@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from djsandbox_ray.records import PoolKind
-from djsandbox_ray.reporting import ReportTable, Unit, notes, ranking_table, section_table
-from djsandbox_ray.reporting.ranking import sections
+from djsandbox_ray.reporting.blocks import ReportTable
+from djsandbox_ray.reporting.ranking import Unit, notes, sections
+from djsandbox_ray.reporting.terminal import ranking_table, section_table
 
 
 def render(rows, unit=Unit.PERCENT, width=120, **console) -> str:

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from djsandbox_ray.dataset import Rejection, Sample
-from djsandbox_ray.dataset.source import SOURCES
-from djsandbox_ray.outside.snapshot import Snapshot
+from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample
+from djsandbox_ray.outside.program import Snapshot
 
 SECRET = b"what lies beside the archive"
 KINDS = {"symlink": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE}

@@ -17,7 +17,7 @@ DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 DRIVER = """
 import subprocess, sys
-from djsandbox_ray.cluster import connect
+from djsandbox_ray.nodes.connection import connect
 connect(cpus=1)
 import psutil, ray
 address = ray.get_runtime_context().gcs_address

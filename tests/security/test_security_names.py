@@ -27,13 +27,13 @@ from djsandbox_ray.reporting.blocks import (
     chapter_html,
     picture_html,
 )
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import MlflowConfig, MlflowTracker
-from djsandbox_ray.tracking.mlflow_format import named
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
+from djsandbox_ray.tracking.mlflow_index import named
 from djsandbox_ray.tracking.outbox import Refused
-from djsandbox_ray.workflows.jobs import Job
+from djsandbox_ray.workflows.finished import sync_run
+from djsandbox_ray.workflows.language.jobs import Job
 from djsandbox_ray.workflows.recipe import show_recipes
-from djsandbox_ray.workflows.sync import sync_run
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 SAFE = set(string.ascii_letters + string.digits + "._-")

@@ -94,8 +94,8 @@ def test_nothing_unsafe_stands_there(path: Path) -> None:
 def test_the_exceptions_are_still_needed_and_the_loader_is_safe() -> None:
     import yaml
 
-    from djsandbox_ray import yaml_input
     from djsandbox_ray.errors import BadInput
+    from djsandbox_ray.settings import yaml_input
 
     for name in PICKLES:
         assert "unpickling" in {kind for _, kind in found((ROOT / name).read_text())}

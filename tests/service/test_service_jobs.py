@@ -15,9 +15,10 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 from rich.console import Console
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.service import follow, jobs
-from djsandbox_ray.service.jobs import Job, Jobs, _is_ours
-from djsandbox_ray.service.show import ending, jobs_table
+from djsandbox_ray.service import jobs
+from djsandbox_ray.service import jobs as follow
+from djsandbox_ray.service.commands import ending, jobs_table
+from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs, _is_ours
 
 
 def details(**changes: Any) -> JobDetails:
@@ -49,25 +50,25 @@ def details(**changes: Any) -> JobDetails:
 def test_exit_codes_are_those_of_the_run(
     status: JobStatus, code: int | None, expected: int | None
 ) -> None:
-    job = Job.of(details(status=status, driver_exit_code=code))
+    job = ClusterJob.of(details(status=status, driver_exit_code=code))
     assert (job.exit_code, job.over) == (expected, expected is not None)
 
 
 def test_the_reason_is_the_error_that_the_log_ends_with() -> None:
     message = "Job entrypoint command failed with exit code 1, last available logs:\nnoise: 1/2\n"
     message += "error: the first\nerror: s3://user:secret@host is away\n  at all\n"
-    job = Job.of(details(status=JobStatus.FAILED, message=message, end_time=1_090_000))
+    job = ClusterJob.of(details(status=JobStatus.FAILED, message=message, end_time=1_090_000))
     assert job.reason == "error: s3://***@host is away"
     assert job.seconds == 90
     killed = details(status=JobStatus.FAILED, message="Killed.\n", end_time=1_090_000)
-    assert ending(Job.of(killed)) == [
+    assert ending(ClusterJob.of(killed)) == [
         "demo-1 has failed after 2 min: Killed.",
         "what is finished is kept; the same command resumes the run: djsandbox submit demo.yaml",
     ]
 
 
 def test_bad_input_is_not_resumed_by_the_same_command() -> None:
-    assert len(ending(Job.of(details(status=JobStatus.FAILED, driver_exit_code=2)))) == 1
+    assert len(ending(ClusterJob.of(details(status=JobStatus.FAILED, driver_exit_code=2)))) == 1
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,9 @@ def test_only_runs_of_the_sandbox_are_listed(changes: dict[str, Any], ours: bool
 
 
 def test_a_job_that_others_made_has_gaps_in_the_table() -> None:
-    job = Job.of(details(metadata=None, start_time=None, status=JobStatus.PENDING, message="[x]"))
+    job = ClusterJob.of(
+        details(metadata=None, start_time=None, status=JobStatus.PENDING, message="[x]")
+    )
     console = Console(file=StringIO(), width=120)
     console.print(jobs_table([job]))
     assert console.file.getvalue().split()[-7:] == ["demo-1", "-", "PENDING", "-", "-", "-", "[x]"]
@@ -130,19 +133,19 @@ class Shaky(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def shaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[Shaky], Jobs]]:
+def shaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[Shaky], ClusterJobs]]:
     for module in (jobs, follow):
         monkeypatch.setattr(module, "PAUSE", 0.0)
     handler = type("Handler", (Shaky,), {})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield handler, Jobs(f"http://127.0.0.1:{server.server_port}")
+        yield handler, ClusterJobs(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
         thread.join()
 
 
-ASKING: list[Callable[[Jobs, Job], object]] = [
+ASKING: list[Callable[[ClusterJobs, ClusterJob], object]] = [
     lambda jobs, job: jobs.all(),
     lambda jobs, job: jobs.look(job),
     lambda jobs, job: jobs.stop(job, 5),
@@ -152,7 +155,7 @@ ASKING: list[Callable[[Jobs, Job], object]] = [
 
 @pytest.mark.parametrize("ask", ASKING, ids=["all", "look", "stop", "follow"])
 def test_a_connection_that_breaks_is_taken_up_again(
-    shaky: tuple[type[Shaky], Jobs], ask: Callable[[Jobs, Job], object]
+    shaky: tuple[type[Shaky], ClusterJobs], ask: Callable[[ClusterJobs, ClusterJob], object]
 ) -> None:
     handler, known = shaky
     (job,) = known.all()

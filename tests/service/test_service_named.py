@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from djsandbox_ray.config import checked
-from djsandbox_ray.service.named import named_files
+from djsandbox_ray.service.shipment import named_files
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "configs" / "demo.yaml"

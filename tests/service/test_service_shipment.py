@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.outside.snapshot import Snapshot
+from djsandbox_ray.outside.program import Snapshot
 from djsandbox_ray.service.shipment import pack
 
 

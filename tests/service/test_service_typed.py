@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from djsandbox_ray.service.typed import shown
+from djsandbox_ray.service.submit import shown
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from djsandbox_ray.stats import parts
 from djsandbox_ray.stats.compute import StatisticsConfig, compute_statistics
 from djsandbox_ray.stats.fused import FusedOperators
 from djsandbox_ray.stats.operators import OperatorSpec, operator_id
-from djsandbox_ray.stats.table import StatisticColumns, load_column
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.stats.parts import StatisticColumns, load_column
+from djsandbox_ray.storage.store import Storage
 
 ROWS = 1500  # three ranges of 512 rows at most
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -15,7 +15,7 @@ from djsandbox_ray.records import Cost, Dataset
 from djsandbox_ray.stats import parts
 from djsandbox_ray.stats.compute import StatisticsConfig, compute_statistics
 from djsandbox_ray.stats.operators import OperatorSpec, operator_id
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from conftest_stats import picture
 
-from djsandbox_ray.stats.flops import count_flops
-from djsandbox_ray.stats.fused import FusedOperators
+from djsandbox_ray.stats.fused import FusedOperators, count_flops
 from djsandbox_ray.stats.operators import OperatorSpec
 
 ROWS = 4

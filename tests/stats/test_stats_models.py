@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server, s3_here
 
-from djsandbox_ray.cache import FOLDER
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.stats.fused import FusedOperators
 from djsandbox_ray.stats.models import is_url, on_this_node
 from djsandbox_ray.stats.needs import check_needs
 from djsandbox_ray.stats.operators import OperatorSpec, operator_id, parse_process, resolve_paths
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.cache import FOLDER
+from djsandbox_ray.storage.store import Storage
 
 TEXTS = ["this is bad and bad", "a good day"]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from djsandbox_ray.stats.names import statistic_names
 from djsandbox_ray.stats.operators import (
     BadProcess,
     OperatorSpec,
     operator_id,
     parse_process,
     resolve_paths,
+    statistic_names,
 )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from djsandbox_ray.errors import BadInput, Stopped
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.telemetry import segments
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.telemetry import events as segments
 from djsandbox_ray.telemetry.events import EVENTS, EventLog, event, read_events
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "watching.md"
@@ -184,7 +184,7 @@ def test_what_is_lost_in_the_end_is_said(
 
 KILLED = """
 import logging, sys, time
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.events import EventLog, event
 with EventLog(Storage(sys.argv[1]), "demo"):
     event("trial_rung", samples=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry import output
 from djsandbox_ray.telemetry.output import FAILED, HEAD, TAIL, TrialLog, last_lines, log_path
 

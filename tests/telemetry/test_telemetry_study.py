@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from djsandbox_ray.records import Pool, PoolKind, RungReport, TrialRecord, TrialSpec, TrialState
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.telemetry import metrics, nodes
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.telemetry import metrics
+from djsandbox_ray.telemetry import observed as nodes
 from djsandbox_ray.telemetry.events import EventLog, read_events
-from djsandbox_ray.telemetry.nodes import tell_changes
+from djsandbox_ray.telemetry.observed import tell_changes
 from djsandbox_ray.telemetry.study import StudyTelemetry, best_change
 
 POOLS = {

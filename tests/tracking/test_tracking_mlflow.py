@@ -12,9 +12,10 @@ from tracked_runs import check, inputs, stored
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import TrialRecord, TrialState
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import TRACKERS, DatasetInput, MlflowConfig, MlflowTracker
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
 from djsandbox_ray.tracking.mlflow_index import MlflowIndex, user
+from djsandbox_ray.tracking.tracker import TRACKERS, DatasetInput
 
 
 def track(storage: Storage, *records: TrialRecord, ok: bool = True, uri: str | None = None) -> int:

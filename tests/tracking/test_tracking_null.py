@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from djsandbox_ray.records import TrialRecord, TrialSpec, TrialState
-from djsandbox_ray.tracking import TRACKERS, NullTracker, RunInfo
+from djsandbox_ray.tracking.tracker import TRACKERS, NullTracker, RunInfo
 
 
 def test_the_null_tracker_takes_everything_and_leaves_no_trace(storage):

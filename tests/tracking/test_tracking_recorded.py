@@ -14,18 +14,11 @@ from tracked_runs import check, stored
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import TrialRecord, TrialState
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import (
-    DatasetInput,
-    MlflowConfig,
-    MlflowTracker,
-    NullTracker,
-    Recorded,
-    Replayed,
-    RunInfo,
-    Tracker,
-    replay,
-)
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking import journal as replay
+from djsandbox_ray.tracking.journal import Recorded, Replayed
+from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
+from djsandbox_ray.tracking.tracker import DatasetInput, NullTracker, RunInfo, Tracker
 
 FOLDER = "runs/demo"
 

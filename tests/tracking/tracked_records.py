@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
-from djsandbox_ray.tracking import DatasetInput, RunInfo
+from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo
 
 RUN = RunInfo(
     name="demo",

@@ -9,8 +9,8 @@ from pathlib import Path
 from mlflow_server import client
 from tracked_records import COMPLETED, PARAMS, POOL, RUN, TAGS
 
-from djsandbox_ray.tracking import DatasetInput
 from djsandbox_ray.tracking.mlflow_index import user
+from djsandbox_ray.tracking.tracker import DatasetInput
 
 
 def stored(uri: str):

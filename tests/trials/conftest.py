@@ -10,7 +10,7 @@ from trial_world import World
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.shapes import ShapesConfig, ShapesSource
 from djsandbox_ray.records import Dataset
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from trial_world import World
 
+from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.retrieval import RetrievalConfig
-from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import Pool, PoolKind, RungReport
 from djsandbox_ray.trials.clip.arch import build_model

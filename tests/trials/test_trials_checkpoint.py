@@ -12,9 +12,9 @@ import fsspec
 import pytest
 
 from djsandbox_ray.records import RungReport
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
-from djsandbox_ray.trials.group import Group
+from djsandbox_ray.trials.strategies.strategy import Group
 
 REPORT = RungReport(10, 0.5, {"m": 1 / 3, "k/l": 1.0}, 1.5, 0.5, 77)
 

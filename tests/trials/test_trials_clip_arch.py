@@ -9,8 +9,13 @@ import pytest
 import torch
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.trials.clip.arch import Tokenizer, build_model, image_size, load_arch
-from djsandbox_ray.trials.clip.flops import training_flops
+from djsandbox_ray.trials.clip.arch import (
+    Tokenizer,
+    build_model,
+    image_size,
+    load_arch,
+    training_flops,
+)
 
 
 @pytest.mark.parametrize("name", ["tiny", "small", "ViT-B-32", "ViT-B-16"])

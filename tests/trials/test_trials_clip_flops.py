@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.retrieval import RetrievalConfig
-from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.evaluation.zero_shot import ZeroShotConfig
-from djsandbox_ray.sections import Component
-from djsandbox_ray.trials.clip.arch import load_arch
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.trials.clip.arch import encoding_flops, load_arch, training_flops
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
-from djsandbox_ray.trials.clip.flops import encoding_flops, training_flops
 from djsandbox_ray.trials.family import FAMILIES, ModelFamily
 
 

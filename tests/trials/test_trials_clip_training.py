@@ -23,7 +23,7 @@ from djsandbox_ray.trials.clip.training import (
     train,
 )
 from djsandbox_ray.trials.family import Diverged
-from djsandbox_ray.trials.group import Group
+from djsandbox_ray.trials.strategies.strategy import Group
 
 
 @given(rows=st.integers(1, 50), budget=st.integers(2, 300), size=st.integers(2, 40))

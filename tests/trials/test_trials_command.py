@@ -18,16 +18,15 @@ from podman_engine import podman_engine
 
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact
-from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Split
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
-from djsandbox_ray.outside.node import FOLDER
+from djsandbox_ray.outside.environment import FOLDER
 from djsandbox_ray.outside.process import ProgramFailed
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.checkpoint import Checkpoint
-from djsandbox_ray.trials.command.family import Command
+from djsandbox_ray.trials.command import Command
 from djsandbox_ray.trials.family import Diverged, TrialTask
-from djsandbox_ray.trials.group import Group
+from djsandbox_ray.trials.strategies.strategy import Group
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 12

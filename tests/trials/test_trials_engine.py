@@ -15,19 +15,18 @@ import ray
 from trial_world import Arena, Counter, World, starts
 
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.retrieval import RetrievalConfig
-from djsandbox_ray.evaluation.split import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport, TrialRecord, TrialState
-from djsandbox_ray.sections import Component
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.engine import run_trials
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
 from djsandbox_ray.trials.reporter import merged
-from djsandbox_ray.trials.stopping.none import NoStopping
-from djsandbox_ray.trials.stopping.stopping import Decision, StoppingConfig
+from djsandbox_ray.trials.stopping.stopping import Decision, NoStopping, StoppingConfig
 
 BUDGET = 512
 

@@ -22,11 +22,15 @@ from djsandbox_ray.records import (
     TrialSpec,
     TrialState,
 )
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
-from djsandbox_ray.trials.plan import plan_trials
-from djsandbox_ray.trials.store import TrialStore
-from djsandbox_ray.trials.tables import curves_table, read_records, trials_table
+from djsandbox_ray.trials.trial_records import (
+    TrialStore,
+    curves_table,
+    plan_trials,
+    read_records,
+    trials_table,
+)
 
 ROWS = 900
 

@@ -10,11 +10,10 @@ import ray
 from trial_world import Arena, Counter
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials import reporter
 from djsandbox_ray.trials.engine import run_trials
-from djsandbox_ray.trials.stopping.none import NoStopping
-from djsandbox_ray.trials.stopping.stopping import StoppingConfig
+from djsandbox_ray.trials.stopping.stopping import NoStopping, StoppingConfig
 
 
 @ray.remote(num_cpus=2)

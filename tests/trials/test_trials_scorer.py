@@ -11,10 +11,10 @@ from transformers import CLIPModel, CLIPProcessor
 from trial_world import World
 
 from djsandbox_ray.dataset.images import decode
-from djsandbox_ray.dataset.table import SampleTable
+from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.trials.clip.arch import load_arch
 from djsandbox_ray.trials.clip.family import ClipConfig
-from djsandbox_ray.trials.scorer import ScorerConfig, train_scorer
+from djsandbox_ray.trials.clip.scorer import ScorerConfig, train_scorer
 
 
 def test_scorer_prefers_the_true_caption(world: World, tmp_path: Path) -> None:

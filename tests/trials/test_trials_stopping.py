@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from trial_world import Arena, Counter, starts
 
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.config import TrialsConfig
 from djsandbox_ray.trials.reporter import merged
 from djsandbox_ray.trials.stopping.asha import AshaConfig

@@ -15,10 +15,9 @@ from trial_world import World
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.config import Resources
-from djsandbox_ray.trials.group import Group
-from djsandbox_ray.trials.strategies.deepspeed_settings import complete
+from djsandbox_ray.trials.strategies.deepspeed import complete
 from djsandbox_ray.trials.strategies.share import check_settings, share
-from djsandbox_ray.trials.strategies.strategy import Recipe
+from djsandbox_ray.trials.strategies.strategy import Group, Setup
 
 CASES = {
     "ddp": {"strategy": "ddp"},
@@ -132,14 +131,14 @@ def test_deepspeed_settings_are_passed_through() -> None:
 @pytest.mark.parametrize("layer", [torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.1)])
 def test_models_that_mix_samples_or_draw_lots_are_for_one_worker(layer: Any) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), layer)
-    recipe = Recipe(lambda model: torch.optim.SGD(model.parameters(), lr=0.1), clip_norm=1.0)
+    recipe = Setup(lambda model: torch.optim.SGD(model.parameters(), lr=0.1), clip_norm=1.0)
     share(model, recipe, Group())
     with pytest.raises(BadInput, match=f"1 is a {type(layer).__name__}"):
         share(model, recipe, Group(0, 2))
 
 
 def test_dropout_of_nothing_is_no_dropout() -> None:
-    recipe = Recipe(lambda model: torch.optim.SGD(model.parameters(), lr=0.1), clip_norm=1.0)
+    recipe = Setup(lambda model: torch.optim.SGD(model.parameters(), lr=0.1), clip_norm=1.0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.0))
     with pytest.raises(ValueError, match="process group has not been initialized"):
         share(model, recipe, Group(0, 2))

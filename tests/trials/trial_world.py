@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import ray
 
-from djsandbox_ray.analysis.aggregate import Aggregate
-from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.analysis.verdicts.scores import Aggregate
+from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import Dataset, Pool, PoolKind, RungReport, TrialRecord, TrialSpec
-from djsandbox_ray.sections import Component
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.engine import run_trials
 from djsandbox_ray.trials.family import ModelFamily, TrialTask

@@ -10,10 +10,9 @@ import lance
 import numpy as np
 import pyarrow as pa
 
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
-from djsandbox_ray.evaluation.split import Split
-from djsandbox_ray.hooks.execute.trials import RunTrials
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
 from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.hooks.trials import RunTrials
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import Choice, Dataset, Pools, Statistics

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_hooks import out
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.workflows.workflow import load_workflow
+from djsandbox_ray.workflows.language.workflow import load_workflow
 
 RECORDS = {"Seed": (), "Add": ("left", "right"), "Double": ("left",), "Scale": ("left",)}
 """Per hook, the records that it needs; all of them give numbers."""

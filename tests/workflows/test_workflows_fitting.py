@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from djsandbox_ray.records import PoolKind, Range, Ranking
-from djsandbox_ray.workflows.fitting import describe, fits, is_plain, is_record, members
+from djsandbox_ray.workflows.language.types import describe, fits, is_plain, is_record, members
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_hooks import out
 
-from djsandbox_ray.workflows.graph import draw
+from djsandbox_ray.workflows.foresight.wiring import wiring
 
 
 def job(id: str, *sources: str, **more: Any) -> dict[str, Any]:
@@ -23,12 +23,12 @@ def job(id: str, *sources: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_chain_is_one_rail() -> None:
-    lines = draw([job("a"), job("b", "a"), job("c", "b")])
+    lines = wiring([job("a"), job("b", "a"), job("c", "b")])
     assert lines == ["●  a  to do", "●  b  to do  <- a", "○  c  to do  <- b"]
 
 
 def test_rails_end_where_nobody_takes_any_more() -> None:
-    lines = draw(
+    lines = wiring(
         [
             job("data"),
             job("other"),
@@ -41,13 +41,13 @@ def test_rails_end_where_nobody_takes_any_more() -> None:
 
 
 def test_a_rail_that_is_only_crossed_is_drawn_through() -> None:
-    lines = draw([job("a"), job("b"), job("c", "a"), job("d", "a", "b", "c")])
+    lines = wiring([job("a"), job("b"), job("c", "a"), job("d", "a", "b", "c")])
     assert lines[2].startswith("├─│─●")
     assert lines[3].startswith("○─┴─╯")
 
 
 def test_what_is_said_of_a_job() -> None:
-    (_, line) = draw(
+    (_, line) = wiring(
         [
             job("pools"),
             job(
@@ -67,9 +67,9 @@ def test_what_is_said_of_a_job() -> None:
 @st.composite
 def graphs(draw: st.DrawFn) -> list[dict[str, Any]]:
     jobs: list[dict[str, Any]] = []
-    for index in range(draw(st.integers(1, 20))):
+    for index in range(wiring(st.integers(1, 20))):
         earlier = st.sets(st.sampled_from([item["job"] for item in jobs] or ["none"]), max_size=4)
-        jobs.append(job(f"j{index}", *(sorted(draw(earlier)) if jobs else [])))
+        jobs.append(job(f"j{index}", *(sorted(wiring(earlier)) if jobs else [])))
     return jobs
 
 
@@ -78,7 +78,7 @@ def graphs(draw: st.DrawFn) -> list[dict[str, Any]]:
 def test_the_drawing_is_the_graph(jobs: list[dict[str, Any]]) -> None:
     """What a job is joined to, read back from the rails, is what it takes."""
     rails: dict[int, str] = {}
-    for line, item in zip(draw(jobs), jobs, strict=True):
+    for line, item in zip(wiring(jobs), jobs, strict=True):
         cells = line[: line.index(f"  {item['job']} ")].ljust(200)
         (own,) = (lane for lane in range(100) if cells[2 * lane] in "●○")
         joined = {rails[lane] for lane in range(100) if cells[2 * lane] in "├┤╰╯┼┴"}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.workflows.guard import refuse_if_running, this_process
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.workflows.state import refuse_if_running, this_process
 
 ELSEWHERE = {"host": "elsewhere", "pid": 7, "started": 1.0}
 

@@ -13,13 +13,13 @@ from rich.console import Console
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, PlanRefused
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
-from djsandbox_ray.reporting import Progress
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.trials.store import TrialStore
-from djsandbox_ray.workflows.plan import check_budget, make_plan, plan_table
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.trial_records import TrialStore
+from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
+from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.run import open_context
 from djsandbox_ray.workflows.runner import run_workflow
-from djsandbox_ray.workflows.workflow import configured_workflow
 
 BEFORE = [
     {"id": "data", "hook": "planned_hooks:Data"},

@@ -11,14 +11,14 @@ import pytest
 from found_outputs import JOINED, YAML, found_outputs, ranked
 from rich.console import Console
 
-from djsandbox_ray.analysis.ranking_csv import write_csv
 from djsandbox_ray.config import load_config
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.records import Ranking
-from djsandbox_ray.reporting import Progress
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import RunInfo
+from djsandbox_ray.records import Ranking, RankingRow
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.storage.rows import to_csv
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.journal import Journal, RunEntry
+from djsandbox_ray.tracking.tracker import RunInfo
 from djsandbox_ray.workflows.publish import is_main, publish
 from djsandbox_ray.workflows.run import open_context
 
@@ -106,7 +106,7 @@ def test_the_two_rankings_are_not_mixed_up(watched: Watched) -> None:
 def test_the_best_combination_is_none_of_its_parts(watched: Watched) -> None:
     storage = watched.context.storage
     rows = [ranked(1, "a/high", 0.9, "better"), ranked(2, JOINED, 0.25, "better")]
-    storage.write_bytes("runs/found/second_ranking.csv", write_csv(rows).encode())
+    storage.write_bytes("runs/found/second_ranking.csv", to_csv(RankingRow, rows).encode())
     watched.tell(Ranking("ranking-3", "runs/found/second_ranking.csv"))
     assert watched.metrics == {"best_second_effect": 0.25}
 
@@ -117,7 +117,7 @@ def test_numbers_that_nobody_knows_are_not_sent(watched: Watched) -> None:
     watched.tell(recipe)
     assert watched.metrics == {"recipe_retention": 0.25, "recipe_effect": 0.5}
     failed = replace(ranked(1, JOINED, math.nan, "failed"), low=math.nan, high=math.nan)
-    storage.write_bytes("runs/found/lost_ranking.csv", write_csv([failed]).encode())
+    storage.write_bytes("runs/found/lost_ranking.csv", to_csv(RankingRow, [failed]).encode())
     watched.tell(Ranking("ranking-4", "runs/found/lost_ranking.csv"))
     assert "best_lost_effect" not in watched.metrics
 

@@ -18,7 +18,7 @@ from djsandbox_ray.cli import app
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.records import Acceptance, Dataset, Recipe
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.finished import FinishedRun
 from djsandbox_ray.workflows.recipe import accept_recipe, materialise_rows, show_recipes
 from djsandbox_ray.workflows.run import run_sandbox

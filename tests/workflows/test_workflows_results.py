@@ -14,8 +14,8 @@ from rich.console import Console
 
 from djsandbox_ray.config import load_config
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.reporting import Progress
-from djsandbox_ray.workflows.results import print_results
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.workflows.ending import print_results
 from djsandbox_ray.workflows.run import open_context
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"

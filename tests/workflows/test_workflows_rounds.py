@@ -15,13 +15,13 @@ from small_hooks import BROKEN, RAN, number, out, tally
 
 from djsandbox_ray.config import RunConfig, load_config
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.reporting import Progress
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.workflows.plan import check_budget, make_plan, plan_table
-from djsandbox_ray.workflows.rounds import Round
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
+from djsandbox_ray.workflows.language.repeat import Round
+from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.run import Done, run_rounds
 from djsandbox_ray.workflows.state import RunState
-from djsandbox_ray.workflows.workflow import configured_workflow
 
 # Counts up to 3: every round's seed is what the round before gave.
 COUNT = {

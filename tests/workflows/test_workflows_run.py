@@ -15,11 +15,11 @@ from rich.console import Console
 
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.reporting import Progress
-from djsandbox_ray.storage import Storage
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows import run as run_module
-from djsandbox_ray.workflows.guard import refuse_if_running
 from djsandbox_ray.workflows.run import open_context, run_sandbox
+from djsandbox_ray.workflows.state import refuse_if_running
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 

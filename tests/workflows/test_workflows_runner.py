@@ -16,13 +16,13 @@ from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.records import Statistic
-from djsandbox_ray.reporting import Progress
-from djsandbox_ray.sections import Component
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import NullTracker
-from djsandbox_ray.workflows.jobs import Workflow
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.tracker import NullTracker
+from djsandbox_ray.workflows.language.jobs import Workflow
+from djsandbox_ray.workflows.language.workflow import load_workflow
 from djsandbox_ray.workflows.runner import finished_jobs, run_workflow
-from djsandbox_ray.workflows.workflow import load_workflow
 
 MakeContext = Callable[..., Context]
 

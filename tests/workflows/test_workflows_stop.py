@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from djsandbox_ray.workflows.stop import stoppable
+from djsandbox_ray.workflows.run import stoppable
 
 
 def _stopped_by(number: signal.Signals) -> None:

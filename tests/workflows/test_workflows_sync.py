@@ -10,10 +10,11 @@ import yaml
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import TrialRecord
-from djsandbox_ray.sections import Component
-from djsandbox_ray.storage import Storage
-from djsandbox_ray.tracking import DatasetInput, Recorded, RunInfo, Tracker
-from djsandbox_ray.workflows.sync import sync_run
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.journal import Recorded
+from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo, Tracker
+from djsandbox_ray.workflows.finished import sync_run
 
 FOLDER = "runs/demo"
 SERVER = "http://***@there:5000"

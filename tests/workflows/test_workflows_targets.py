@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_hooks import Box, Boxes, Number, number
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.workflows.targets import Target
+from djsandbox_ray.workflows.language.repeat import Target
 
 MEANING = {
     ">": operator.gt,

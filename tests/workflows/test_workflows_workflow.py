@@ -10,13 +10,12 @@ from small_hooks import out
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import Dataset, Scorer
-from djsandbox_ray.workflows import workflow as workflow_module
-from djsandbox_ray.workflows.jobs import Workflow
-from djsandbox_ray.workflows.parameters import output_type
-from djsandbox_ray.workflows.references import Reference
-from djsandbox_ray.workflows.workflow import load_workflow
+from djsandbox_ray.workflows.language import workflow as workflow_module
+from djsandbox_ray.workflows.language.jobs import Reference, Workflow
+from djsandbox_ray.workflows.language.parameters import output_type
+from djsandbox_ray.workflows.language.workflow import load_workflow
 
-FOLDER = Path(workflow_module.__file__).parent / "builtin"
+FOLDER = Path(workflow_module.__file__).parents[1] / "builtin"
 BUILT_IN = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 REPEAT = {"until": ["a.value > 1"], "most": 2, "update": {"pools.seed": out("a", "value")}}
 

@@ -1,8 +1,4 @@
-"""Saves an open_clip model as a Hugging Face CLIP folder, for programs that load those.
-
-The parameters are the same numbers under other names; only the fused query-key-value matrices of
-open_clip are split into three.
-"""
+"""Saves an open_clip model as a Hugging Face CLIP folder, for programs that load those."""
 
 from __future__ import annotations
 
@@ -98,6 +94,8 @@ _NAMES = (
     ("ln_final.", "text_model.final_layer_norm."),
     ("text_projection", "text_projection.weight"),
 )
+
+
 _LAYER_NAMES = (
     (".ln_1.", ".layer_norm1."),
     (".ln_2.", ".layer_norm2."),

@@ -12,15 +12,20 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator
 
 from djsandbox_ray.errors import BadInput, SandboxError, require
-from djsandbox_ray.evaluation.evaluator import Artefact, Reads
-from djsandbox_ray.evaluation.split import Split
+from djsandbox_ray.evaluation.evaluator import Artefact, Reads, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport
-from djsandbox_ray.sections import Component
+from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.trials.checkpoint import Checkpoint
-from djsandbox_ray.trials.clip.arch import Tokenizer, build_model, load_arch
+from djsandbox_ray.trials.clip.arch import (
+    CountingEncoder,
+    Tokenizer,
+    build_model,
+    encoding_flops,
+    load_arch,
+    training_flops,
+)
 from djsandbox_ray.trials.clip.export import export_hugging_face
-from djsandbox_ray.trials.clip.flops import CountingEncoder, encoding_flops, training_flops
 from djsandbox_ray.trials.clip.samples import Samples, share
 from djsandbox_ray.trials.clip.training import (
     DeviceArrays,
@@ -30,7 +35,7 @@ from djsandbox_ray.trials.clip.training import (
     resolved,
 )
 from djsandbox_ray.trials.family import ModelFamily, TrialTask
-from djsandbox_ray.trials.group import Group
+from djsandbox_ray.trials.strategies.strategy import Group
 
 _ENCODE_ROWS = 512
 # Part of every trial's identity: to be raised with any change to what a training computes.

@@ -18,11 +18,11 @@ import ray
 from numpy.typing import NDArray
 from PIL import Image
 
-from djsandbox_ray.cluster import node_resources
 from djsandbox_ray.dataset.images import decode
-from djsandbox_ray.dataset.table import SampleTable
-from djsandbox_ray.ledger import note_held
-from djsandbox_ray.resources import task_demand
+from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.ledger.held import note_held
+from djsandbox_ray.nodes.connection import node_resources
+from djsandbox_ray.nodes.kinds import task_demand
 from djsandbox_ray.trials.clip.arch import Tokenizer, image_size
 
 Images = NDArray[np.uint8]

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from djsandbox_ray.errors import require
-from djsandbox_ray.sections import Section
+from djsandbox_ray.settings.sections import Section
 from djsandbox_ray.trials.clip.samples import Images, Tokens
 from djsandbox_ray.trials.family import Diverged
-from djsandbox_ray.trials.group import Group
 from djsandbox_ray.trials.strategies.share import share
-from djsandbox_ray.trials.strategies.strategy import Recipe
+from djsandbox_ray.trials.strategies.strategy import Group, Setup
 
 _LOG = logging.getLogger(__name__)
 _PROGRESS = "progress.json"
@@ -153,7 +152,7 @@ class Training:
         self._draw, self._config, self._device = draw, config, device
         self._group = group or Group()
         self._half = resolved(config, gpus=float(device != "cpu")).precision == "bf16"
-        recipe = Recipe(partial(_optimizer, config=config), config.clip_norm, self._half)
+        recipe = Setup(partial(_optimizer, config=config), config.clip_norm, self._half)
         self._strategy = share(model, recipe, self._group)
         self._contrast = require("open_clip", "clip").ClipLoss(cache_labels=True)
         self._steps = 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from enum import Enum
 from math import isfinite
 from typing import Any
 
@@ -16,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from djsandbox_ray.analysis.racing import RaceRule, audited, compare
-from djsandbox_ray.analysis.verdicts import MIN_CONTROLS
-from djsandbox_ray.analysis.yardstick import Yardstick
+from djsandbox_ray.analysis.verdicts.racing import RaceRule, audited, compare
+from djsandbox_ray.analysis.verdicts.scores import Yardstick
+from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROLS
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import PoolKind, TrialSpec
 from djsandbox_ray.trials.stopping.stopping import (
+    Action,
     Competition,
     Decision,
     Stopping,
@@ -40,14 +40,6 @@ class RaceConfig(StoppingConfig):
     """The share of pools given up that run on, to measure how often giving up is wrong."""
     seed: int = Field(default=0, ge=0, strict=True)
     """Decides which pools are audited."""
-
-
-class Action(Enum):
-    """What becomes of a trial after a report."""
-
-    GO = "go"
-    WAIT = "wait"
-    STOP = "stop"
 
 
 class Race:

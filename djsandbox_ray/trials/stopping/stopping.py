@@ -1,18 +1,22 @@
-"""The extension point: a way to stop trials early, as a scheduler of Ray Tune."""
+"""The extension point: a way to stop trials early, as a scheduler of Ray Tune.
+
+No early stopping: every trial runs to its full budget.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from djsandbox_ray.analysis.aggregate import Aggregate
+from djsandbox_ray.analysis.verdicts.scores import Aggregate
 from djsandbox_ray.records import Pool, TrialRecord, TrialSpec
-from djsandbox_ray.registry import Registry
-from djsandbox_ray.sections import Component
+from djsandbox_ray.settings.registry import Registry
+from djsandbox_ray.settings.sections import Component
 
 
 class StoppingConfig(Component):
@@ -31,6 +35,14 @@ class StoppingConfig(Component):
         if any(not 0 < rung < 1 for rung in rungs) or sorted(set(rungs)) != rungs:
             raise ValueError("rungs are fractions between 0 and 1, in increasing order")
         return rungs
+
+
+class Action(Enum):
+    """What becomes of a trial after a report."""
+
+    GO = "go"
+    WAIT = "wait"
+    STOP = "stop"
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,17 @@ STOPPING: Registry[Stopping] = Registry(
     Stopping,  # type: ignore[type-abstract]
     {
         "asha": "djsandbox_ray.trials.stopping.asha:Asha",
-        "none": "djsandbox_ray.trials.stopping.none:NoStopping",
+        "none": "djsandbox_ray.trials.stopping.stopping:NoStopping",
         "race": "djsandbox_ray.trials.stopping.race:RaceStopping",
     },
 )
+
+
+class NoStopping(Stopping):
+    """Every trial runs to its full budget; rungs are evaluated only."""
+
+    def scheduler(self, competition: Competition) -> Any:
+        """Return Tune's own queue."""
+        from ray.tune.schedulers import FIFOScheduler
+
+        return FIFOScheduler()  # type: ignore[no-untyped-call]

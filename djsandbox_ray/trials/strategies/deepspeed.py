@@ -1,18 +1,21 @@
-"""Optimizer state, gradients and weights are shared out by DeepSpeed's ZeRO, stage 0 to 3."""
+"""Optimizer state, gradients and weights are shared out by DeepSpeed's ZeRO, stage 0 to 3.
+
+DeepSpeed's JSON: what the user sets, what the trial decides, and what DeepSpeed knows.
+"""
 
 from __future__ import annotations
 
 import copy
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from djsandbox_ray.errors import require
-from djsandbox_ray.trials.group import Group
-from djsandbox_ray.trials.strategies.deepspeed_settings import complete, import_deepspeed
-from djsandbox_ray.trials.strategies.strategy import Recipe, Strategy
+from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.trials.strategies.strategy import Group, Setup, Strategy
 
 _TAG = "state"
 # torch.load obeys it whatever its caller asks for.
@@ -25,7 +28,7 @@ class DeepSpeed(Strategy):
     Rank 0 also holds a plain copy of the model, for evaluation.
     """
 
-    def __init__(self, model: Any, recipe: Recipe, group: Group) -> None:
+    def __init__(self, model: Any, recipe: Setup, group: Group) -> None:
         settings = group.settings if isinstance(group, Group) else {}
         device = next(model.parameters()).device
         self._deepspeed = import_deepspeed(device.type)
@@ -109,3 +112,148 @@ def _weights_only() -> Iterator[None]:
         os.environ.pop(_SAFE)
         if before is not None:
             os.environ[_SAFE] = before
+
+
+_WHERE = "trials.resources.deepspeed"
+_MODEL = "trials.model"
+_DECIDED = {
+    "train_batch_size": f"{_MODEL}.batch_size",
+    "train_micro_batch_size_per_gpu": f"{_MODEL}.batch_size",
+    "gradient_accumulation_steps": f"{_MODEL}.batch_size",
+    "gradient_clipping": f"{_MODEL}.clip_norm",
+    "optimizer": f"{_MODEL}.learning_rate, weight_decay and betas",
+    "scheduler": f"{_MODEL}.warmup",
+    "fp16": f"{_MODEL}.precision",
+    "bf16": f"{_MODEL}.precision",
+    "amp": f"{_MODEL}.precision",
+    "torch_autocast": f"{_MODEL}.precision",
+}
+"""What the hyper-parameters of the model decide, and where."""
+_CHANGING = {
+    "compression_training",
+    "curriculum_learning",
+    "data_efficiency",
+    "elasticity",
+    "hybrid_engine",
+    "pipeline",
+    "progressive_layer_drop",
+    "quantize_training",
+    "sparse_attention",
+    "tensor_parallel",
+}
+"""What would train another model, or on other samples, than the same trial on one worker."""
+_NEEDED = {
+    # The trial's own AdamW is kept, on CPUs too.
+    "zero_allow_untested_optimizer": True,
+    "zero_force_ds_cpu_optimizer": False,
+}
+
+
+def import_deepspeed(device: str) -> Any:
+    """Import DeepSpeed for a type of device.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    if device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"  # read at import
+    os.environ.setdefault("LOCAL_RANK", "0")  # Ray shows a worker its own GPU only
+    deepspeed = require("deepspeed", "deepspeed")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # Else it compiles C++ code for minutes; gloo does the same work.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def complete(
+    settings: Mapping[str, Any], clip_norm: float, half: bool, device: str
+) -> dict[str, Any]:
+    """Join the user's settings with what the trial decides.
+
+    Args:
+        settings: DeepSpeed's JSON as the user gives it; without ``zero_optimization``, ZeRO 2.
+        clip_norm: largest norm of the gradient.
+        half: whether forward passes run under bfloat16 autocast.
+        device: type of the workers' device, ``cpu`` or ``cuda``.
+
+    Raises:
+        BadInput: a setting is one that the trial decides, or that DeepSpeed does not know or
+            accept.
+    """
+    _refuse(settings)
+    import_deepspeed(device)
+    zero = settings.get("zero_optimization", {})
+    if not isinstance(zero, Mapping):
+        raise BadInput(f"{_WHERE}.zero_optimization: a mapping such as {{stage: 2}} is needed")
+    config = {
+        **settings,
+        **_NEEDED,
+        "zero_optimization": {"stage": 2, **zero},
+        # How many samples make a step is the training loop's business: this divides by nothing.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": clip_norm,
+        "torch_autocast": {"enabled": half, "dtype": "bfloat16"},
+    }
+    _check(config)
+    return config
+
+
+def _refuse(settings: Mapping[str, Any]) -> None:
+    for key, value in settings.items():
+        if key in _DECIDED:
+            raise BadInput(f"{_WHERE}.{key}: this is decided by {_DECIDED[key]}; leave it out")
+        if key in _CHANGING:
+            raise BadInput(
+                f"{_WHERE}.{key}: this would change what is trained, which resources must not"
+            )
+        if key in _NEEDED and value is not _NEEDED[key]:
+            raise BadInput(f"{_WHERE}.{key}: must be {str(_NEEDED[key]).lower()}, or left out")
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Let DeepSpeed read the settings, and see which it never asks for."""
+    read = _Read(config)
+    try:
+        require("deepspeed.runtime.config", "deepspeed").DeepSpeedConfig(read)
+    except (ValueError, TypeError, AssertionError) as error:  # pydantic's among them
+        raise BadInput(f"{_WHERE}: DeepSpeed says: {_first_lines(error)}") from error
+    for key in config:
+        if key not in read.asked:
+            near = get_close_matches(key, read.asked, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise BadInput(f"{_WHERE}.{key}: DeepSpeed knows no such setting{hint}")
+
+
+def _first_lines(error: Exception) -> str:
+    lines = (line.strip() for line in str(error).splitlines())
+    return "; ".join(line for line in lines if line and "errors.pydantic.dev" not in line)
+
+
+class _Read(dict[str, Any]):
+    """A dictionary that remembers which keys were asked for; DeepSpeed ignores unknown ones."""
+
+    def __init__(self, items: Mapping[str, Any]) -> None:
+        super().__init__(items)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(str(key))
+        return super().__contains__(key)
+
+    def __copy__(self) -> _Read:
+        return self
+
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def keys(self) -> Any:
+        return self  # ``key in config.keys()`` asks too

@@ -1,17 +1,21 @@
-"""Picks the strategy of a group."""
+"""Picks the strategy of a group.
+
+One worker: plain PyTorch.
+
+Every worker has a copy of the model; gradients are averaged while they are computed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from djsandbox_ray.errors import BadInput
-from djsandbox_ray.trials.group import Group
-from djsandbox_ray.trials.strategies.deepspeed_settings import complete
-from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Recipe, Strategy
+from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.trials.strategies.deepspeed import complete
+from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Group, Setup, Strategy
 
 
-def share(model: Any, recipe: Recipe, group: Group) -> Strategy:
+def share(model: Any, recipe: Setup, group: Group) -> Strategy:
     """Share a model among the workers of a group; every worker calls this.
 
     Args:
@@ -50,3 +54,20 @@ def _check_rows_apart(model: Any) -> None:
                 f"{name} is a {kind}: several workers would not compute what one does. Models for "
                 "trials.resources.workers above 1 have neither batch normalisation nor dropout"
             )
+
+
+class Single(Strategy):
+    """The model as it is."""
+
+    def _share(self) -> tuple[Callable[..., Any], Any]:
+        return self._model, self._recipe.optimizer(self._model)
+
+
+class Ddp(Strategy):
+    """PyTorch's DistributedDataParallel; the copies stay bit for bit the same."""
+
+    def _share(self) -> tuple[Callable[..., Any], Any]:
+        parallel = require("torch.nn.parallel", "clip")
+        # The buffers of a model that does not depend on other samples never change.
+        wrapped = parallel.DistributedDataParallel(self._model, broadcast_buffers=False)
+        return wrapped, self._recipe.optimizer(self._model)

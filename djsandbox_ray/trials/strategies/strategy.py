@@ -1,22 +1,24 @@
-"""The extension point: a model and its optimizer, shared by the workers of a trial."""
+"""The extension point: a model and its optimizer, shared by the workers of a trial.
+
+The workers of one trial, as the code that runs on each of them sees them.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.errors import require
-from djsandbox_ray.registry import Registry
-from djsandbox_ray.trials.group import Group
+from djsandbox_ray.settings.registry import Registry
 
 _FILE = "weights.pt"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Setup:
     """How gradients become weights, the same under every strategy."""
 
     optimizer: Callable[[Any], Any]
@@ -40,7 +42,7 @@ class Strategy(ABC):
         group: this worker's place.
     """
 
-    def __init__(self, model: Any, recipe: Recipe, group: Group) -> None:
+    def __init__(self, model: Any, recipe: Setup, group: Group) -> None:
         self._model = model
         self._recipe = recipe
         self._group = group
@@ -107,9 +109,32 @@ STRATEGIES: Registry[Strategy] = Registry(
     "strategy",
     Strategy,  # type: ignore[type-abstract]
     {
-        "ddp": "djsandbox_ray.trials.strategies.ddp:Ddp",
+        "ddp": "djsandbox_ray.trials.strategies.share:Ddp",
         "deepspeed": "djsandbox_ray.trials.strategies.deepspeed:DeepSpeed",
         "fsdp": "djsandbox_ray.trials.strategies.fsdp:Fsdp",
-        "single": "djsandbox_ray.trials.strategies.single:Single",
+        "single": "djsandbox_ray.trials.strategies.share:Single",
     },
 )
+
+
+@dataclass(frozen=True)
+class Group:
+    """One worker's place among the workers of its trial; all of them train one model together.
+
+    With ``size`` above 1, ``torch.distributed`` is initialised when a family sees the group: gloo
+    on CPUs, nccl on GPUs.
+    """
+
+    rank: int = 0
+    size: int = 1
+    strategy: str = "ddp"
+    """How the workers share the model: ``ddp``, ``fsdp`` or ``deepspeed``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """DeepSpeed's JSON, as the user gives it."""
+
+    def barrier(self) -> None:
+        """Wait for all workers."""
+        if self.size > 1:
+            from djsandbox_ray.errors import require
+
+            require("torch.distributed", "clip").barrier()

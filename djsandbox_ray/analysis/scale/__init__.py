@@ -1,0 +1,1 @@
+"""What changes with repetition, with data and with compute."""

@@ -1,0 +1,1 @@
+"""What pools do together: combinations, interactions, clusters, the winner."""

@@ -1,0 +1,156 @@
+"""Rows of a sample table as files for outside trainers: shard by shard, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.dataset.writers.formats import SHARD_FORMATS, Row
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.identity import content_id, rows_hash
+from djsandbox_ray.records import Dataset
+from djsandbox_ray.storage.store import Storage
+
+MARKER = "materialised.json"
+ROWS_PER_SHARD = 10_000
+_READ_ROWS = 256
+"""Rows whose images are in memory at once."""
+_VERSION = 1
+"""Raised when equal rows give other files."""
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Materialised:
+    """What was written."""
+
+    id: str
+    url: str
+    rows: int
+    shards: int
+    written: int
+    """Shards that this call has written; the others were there."""
+
+
+def materialise(
+    storage: Storage,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    output: str,
+    *,
+    form: str,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    progress: OnProgress | None = None,
+) -> Materialised:
+    """Write rows as ``000000.<suffix>``, ``000001.<suffix>``, ... in the order of ``row_id``.
+
+    A shard appears when it is whole; the same call again writes those that are missing.
+    ``materialised.json`` says from the start what the folder is for, and at the end that it is
+    complete. Equal rows give equal files.
+
+    Args:
+        storage: where the sample table is.
+        dataset: the sample table.
+        rows: row ids, each once, in any order.
+        output: a folder or URL: new, empty, or holding the beginning of the same.
+        form: a registered format (jsonl, parquet, webdataset), or ``package.module:Class``.
+        rows_per_shard: rows of every shard but the last.
+        progress: called with (rows done, all rows) after every shard.
+
+    Raises:
+        BadInput: no rows, unknown rows or format, a row that the format cannot hold, or a folder
+            that holds something else.
+    """
+    writer = SHARD_FORMATS.get(form)()
+    ordered = _checked(rows, dataset)
+    if rows_per_shard < 1:
+        raise BadInput(f"rows per shard: at least 1 is needed, not {rows_per_shard}")
+    shards = [
+        ordered[start : start + rows_per_shard] for start in range(0, len(ordered), rows_per_shard)
+    ]
+    identity = content_id(
+        "materialised", _VERSION, dataset.id, form, rows_per_shard, rows_hash(ordered)
+    )
+    plan = {
+        "id": identity,
+        "complete": False,
+        "dataset": dataset.id,
+        "format": form,
+        "rows": len(ordered),
+        "rows_hash": rows_hash(ordered),
+        "rows_per_shard": rows_per_shard,
+        "shards": len(shards),
+    }
+    folder = Storage(output)
+    _claim(folder, plan)
+    table = SampleTable(storage.uri(dataset.table))
+    written = done = 0
+    for index, some in enumerate(shards):
+        name = f"{index:06d}.{writer.suffix}"
+        if not folder.exists(name):
+            writer.write(folder, name, rows_of(table, some))
+            written += 1
+        done += len(some)
+        if progress is not None:
+            progress(done, len(ordered))
+    folder.write_json(MARKER, {**plan, "complete": True})
+    return Materialised(identity, folder.url, len(ordered), len(shards), written)
+
+
+def _checked(rows: NDArray[np.int64], dataset: Dataset) -> NDArray[np.int64]:
+    ordered = np.unique(np.asarray(rows, dtype=np.int64))
+    if len(ordered) == 0:
+        raise BadInput("there are no rows to be written")
+    if len(ordered) < len(rows):
+        raise BadInput(f"{len(rows) - len(ordered)} row ids occur more than once")
+    if ordered[0] < 0 or ordered[-1] >= dataset.rows:
+        raise BadInput(
+            f"row ids from {ordered[0]} to {ordered[-1]}: the dataset has 0 to {dataset.rows - 1}"
+        )
+    return ordered
+
+
+def _claim(folder: Storage, plan: dict[str, Any]) -> None:
+    """Say what the folder is for, unless it says so already.
+
+    Raises:
+        BadInput: it is for something else.
+    """
+    if not folder.exists(MARKER):
+        if names := folder.names(""):
+            raise BadInput(
+                f"{folder.shown} is not empty ({names[0]!r}, ...): choose a new folder; nothing "
+                "there is replaced"
+            )
+        folder.write_json(MARKER, plan)
+        return
+    try:
+        found = dict(folder.read_json(MARKER))
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{folder.shown}/{MARKER} cannot be read: {error}") from error
+    if found.get("id") != plan["id"]:
+        other = [
+            f"{key} {found.get(key)!r} instead of {plan[key]!r}"
+            for key in ("dataset", "format", "rows", "rows_hash", "rows_per_shard")
+            if found.get(key) != plan[key]
+        ]
+        raise BadInput(
+            f"{folder.shown} holds other rows or another form of them "
+            f"({', '.join(other) or 'of another version'}): choose a new folder"
+        )
+
+
+def rows_of(table: SampleTable, rows: NDArray[np.int64]) -> Iterator[Row]:
+    """Yield rows of the sample table as they come, a few of them in memory at a time."""
+    for start in range(0, len(rows), _READ_ROWS):
+        some = rows[start : start + _READ_ROWS]
+        read = table.take(some, ["image", "text", "meta"])
+        columns = (read[name].to_pylist() for name in ("image", "text", "meta"))
+        for row_id, image, text, meta in zip(some.tolist(), *columns, strict=True):
+            yield Row(row_id, image, text, meta)

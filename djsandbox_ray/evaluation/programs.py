@@ -1,0 +1,149 @@
+"""A program of others as evaluator: it gets the model's folder and writes a JSON file.
+
+What a training has measured itself, as metrics of the run.
+"""
+
+from __future__ import annotations
+
+import atexit
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.evaluation.evaluator import Artefact, Evaluator, Reads, Split
+from djsandbox_ray.outside.config import ProgramConfig
+from djsandbox_ray.outside.environment import scratch
+from djsandbox_ray.outside.exchange import Format, number_at, read_measured, write_samples
+from djsandbox_ray.outside.program import Program
+from djsandbox_ray.settings.sections import Component
+
+
+class CommandEvaluatorConfig(ProgramConfig):
+    """The program is called once per model.
+
+    Placeholders: ``{output}``, the folder that the training has left; ``{evaluation}``, a folder
+    with the trusted split; ``{metrics}``, the JSON file to be written.
+    """
+
+    PLACEHOLDERS: ClassVar[tuple[str, ...]] = ("output", "evaluation", "metrics")
+    NEEDED: ClassVar[tuple[str, ...]] = ("output", "metrics")
+
+    metrics: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w./ -]*$")],
+        Annotated[str, Field(min_length=1)],
+    ] = Field(min_length=1)
+    """Per metric, better when greater, its place in that JSON: ``results.0.accuracy``."""
+    format: Format = "jsonl"
+    """How the trusted split is written: jsonl (Data-Juicer's layout), parquet or webdataset."""
+    rows_per_shard: int = Field(default=10_000, ge=1, strict=True)
+
+
+class CommandEvaluator(Evaluator):
+    """Runs the program once per model, in its own environment."""
+
+    Config = CommandEvaluatorConfig
+    READS: ClassVar[Reads] = "files"
+    config: CommandEvaluatorConfig
+
+    def __init__(self, config: CommandEvaluatorConfig) -> None:
+        super().__init__(config)
+        self._evaluation: Path | None = None
+
+    @cached_property
+    def program(self) -> Program:
+        """The program with its files, which are where the configuration is: on the driver."""
+        return Program.read(self.config)
+
+    def identity(self) -> Any:
+        """Return the settings, with files by their contents."""
+        return self.program.identity()
+
+    def check(self, split: Split) -> None:
+        """Read the program's files, and look for its packages."""
+        self.program.check()
+
+    def metric_names(self) -> tuple[str, ...]:
+        """Name what the configuration names."""
+        return tuple(self.config.metrics)
+
+    def evaluate(self, encoder: Artefact, split: Split) -> dict[str, float]:
+        """Run the program on a model's folder.
+
+        Raises:
+            ProgramFailed: it ended with an error.
+            SandboxError: what it wrote lacks a metric.
+        """
+        with scratch() as folder:
+            target, reads = folder / "metrics.json", [encoder.folder]
+            values = {"output": str(encoder.folder), "metrics": str(target)}
+            if "evaluation" in self.config.used():
+                reads.append(self._written(split))
+                values["evaluation"] = str(reads[-1])
+            self.program.call(values, folder, cpus=encoder.cpus, gpus=encoder.gpus, reads=reads)
+            name = f"the evaluator {self.config.command[0]!r}"
+            found = read_measured(target, name)
+        return {key: number_at(found, at, name) for key, at in self.config.metrics.items()}
+
+    def _written(self, split: Split) -> Path:
+        """Return a folder with the split, which this process keeps for all models."""
+        if self._evaluation is None:
+            stack = ExitStack()
+            atexit.register(stack.close)
+            folder = stack.enter_context(scratch())
+            rows = np.arange(len(split.texts), dtype=np.int64)
+            config = self.config
+            write_samples(
+                split.uri,
+                rows,
+                rows,
+                folder,
+                form=config.format,
+                rows_per_shard=config.rows_per_shard,
+            )
+            self._evaluation = folder
+        return self._evaluation
+
+
+class ReportedConfig(Component):
+    """Which numbers of the training's own report count; each is better when greater."""
+
+    metrics: list[str] = Field(min_length=1)
+    """Their names."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _distinct(cls, metrics: list[str]) -> list[str]:
+        if len(set(metrics)) < len(metrics):
+            raise ValueError("a metric stands twice")
+        return metrics
+
+
+class Reported(Evaluator):
+    """The metrics that a program wrote beside its loss, under their own names."""
+
+    Config = ReportedConfig
+    READS: ClassVar[Reads] = "reports"
+    config: ReportedConfig
+
+    def metric_names(self) -> tuple[str, ...]:
+        """Name them as they were reported."""
+        return tuple(self.config.metrics)
+
+    def evaluate(self, encoder: Artefact, split: Split) -> dict[str, float]:
+        """Pick the metrics.
+
+        Raises:
+            SandboxError: one was not reported: trials without it cannot be compared.
+        """
+        found = encoder.reported
+        if lacking := [name for name in self.config.metrics if name not in found]:
+            raise SandboxError(
+                f"the training reported no {', '.join(map(repr, lacking))} "
+                f"(reported: {', '.join(map(repr, found)) or 'nothing'})"
+            )
+        return {name: found[name] for name in self.config.metrics}

@@ -1,1 +1,0 @@
-"""Evaluate: judge what was trained - verdicts, choices among them, clusters, interactions."""

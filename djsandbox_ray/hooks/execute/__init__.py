@@ -1,1 +1,0 @@
-"""Execute: train studies - controls, all pools, the second look, combinations, scales."""

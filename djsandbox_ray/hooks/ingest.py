@@ -1,0 +1,124 @@
+"""Reads the data in question, and the trusted split, into sample tables.
+
+Finds evaluation samples among the training samples.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from logging import WARNING
+from typing import Any
+
+from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.leaks import find_leaks
+from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.dataset.source import SOURCES, Source
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.records import Dataset, Leak
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.telemetry import metrics
+from djsandbox_ray.telemetry.events import event
+
+# A label is looked for among so many of the first samples.
+_LABEL_ROWS = 10_000
+
+
+class _Ingest(Hook):
+    """Streams a source into a sample table."""
+
+    def _source(self, config: Component) -> Source:
+        return SOURCES.get(config.type)(config)
+
+    def _tolerated(self) -> Any:
+        return self.config.ingest.model_dump(exclude={"resources"})  # where it runs does not count
+
+    def _ingest(self, config: Component, stage: str) -> Dataset:
+        progress = self.context.progress
+        progress.stage(stage)
+        dataset = ingest(
+            self._source(config),
+            self.context.storage,
+            max_rejected=self.config.ingest.max_rejected,
+            resources=self.config.ingest.resources,
+            await_room=self.context.await_room,
+            progress=lambda done, total: progress.update(done=done, total=total),
+            spent=self.account,
+        )
+        progress.note(f"{stage}: {dataset.rows} samples, {dataset.rejected} rejected")
+        if dataset.rejected:
+            self._tell_rejected(dataset, stage)
+        return dataset
+
+    def _tell_rejected(self, dataset: Dataset, stage: str) -> None:
+        home = dataset.table.rpartition("/")[0]
+        reasons = self.context.storage.read_json(f"{home}/dataset.json")["reasons"]
+        path = f"{home}/rejected.parquet"
+        event("samples_rejected", level=WARNING, stage=stage, reasons=reasons, path=path)
+        for reason, count in reasons.items():
+            metrics.REJECTED_SAMPLES.set(count, stage=stage, reason=reason)
+
+
+class Ingest(_Ingest):
+    """The data in question."""
+
+    def identity(self) -> Any:
+        """What the source consists of, how much may be rejected, and which labels are wanted."""
+        stamp = self._source(self.config.dataset).stamp()
+        return [stamp, self._tolerated(), self.config.report.labels]
+
+    def run(self) -> Dataset:
+        """Read the section ``dataset`` and look for the labels that the report is to show."""
+        dataset = self._ingest(self.config.dataset, "ingest")
+        table = SampleTable(self.context.storage.uri(dataset.table))
+        first = table.scan(0, min(dataset.rows, _LABEL_ROWS), ["meta"])["meta"].to_pylist()
+        known = sorted({key for meta in first for key in json.loads(meta)})
+        if unknown := [key for key in self.config.report.labels if key not in known]:
+            raise BadInput(
+                f"report.labels: the samples have no {', '.join(unknown)} "
+                f"(known: {', '.join(known) or 'none'})"
+            )
+        return dataset
+
+
+class IngestEvaluation(_Ingest):
+    """The trusted split."""
+
+    def identity(self) -> Any:
+        """What the source consists of, how much may be rejected, and what must fit it."""
+        evaluation = self.config.evaluation
+        metrics = [metric.model_dump(mode="json") for metric in evaluation.metrics]
+        stamp = self._source(evaluation.dataset).stamp()
+        return [stamp, self._tolerated(), metrics]
+
+    def run(self) -> Dataset:
+        """Read ``evaluation.dataset`` and check that every evaluator can run on it."""
+        evaluation = self.config.evaluation
+        dataset = self._ingest(evaluation.dataset, "ingest evaluation")
+        Suite(
+            evaluation.metrics,
+            Split.read(dataset.id, self.context.storage.uri(dataset.table)),
+        )
+        return replace(dataset, use="evaluation")
+
+
+class Leaks(Hook):
+    """Compares the exact hashes of both tables and decides whether leaked rows are kept out."""
+
+    def identity(self) -> Any:
+        """What happens to leaked rows."""
+        return self.config.evaluation.leaks
+
+    def run(self, dataset: Dataset, evaluation: Dataset) -> Leak:
+        """Report the rows that occur in both."""
+        remove = self.config.evaluation.leaks == "remove"
+        leak = find_leaks(self.context.storage, dataset, evaluation, remove)
+        if leak.rows:
+            fate = "kept out of every pool" if remove else "KEPT in the pools, as configured"
+            self.context.progress.note(
+                f"leaks: {leak.rows} training rows occur in the evaluation split too; {fate}"
+            )
+        return leak

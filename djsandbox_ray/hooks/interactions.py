@@ -1,0 +1,81 @@
+"""Which of the combined pools help or hurt each other."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from djsandbox_ray.analysis.together.contrasts import Arms
+from djsandbox_ray.analysis.together.interactions import (
+    combinations_of,
+    factorial,
+)
+from djsandbox_ray.analysis.together.surrogate import surrogate
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.hooks.results import Scores, scored, seeds_of
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.records import InteractionRow, Interactions, Pools, SurrogateRow, Trials
+from djsandbox_ray.reporting.ranking import Unit
+from djsandbox_ray.reporting.together import interactions_notes, surrogate_notes
+
+
+class FindInteractions(Hook):
+    """Writes ``interactions.csv`` and ``surrogate.csv``."""
+
+    def identity(self) -> Any:
+        """How scores are made, the error rate, and the columns of the table."""
+        evaluation = self.config.evaluation
+        scores = evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"})
+        return [scores, [field.name for field in fields(InteractionRow)]]
+
+    def run(self, pools: Pools | None, trials: Trials | None, first: Trials) -> Interactions | None:
+        """Analyse the pyramid as a factorial, in the unit of the first study."""
+        if pools is None or trials is None:
+            return None
+        seeds = seeds_of(self.context, trials)
+        try:
+            scores = scored(self.context, pools, trials, seeds, first)
+        except SandboxError as error:
+            self._note(f"cannot be judged: {error}")
+            return None
+        return self._written(pools, scores)
+
+    def _written(self, pools: Pools, scores: Scores) -> Interactions | None:
+        factors, combinations = combinations_of(pools.pools)
+        known = {
+            combination: scores.pools[name]
+            for name, combination in combinations.items()
+            if name in scores.pools
+        }
+        if len(factors) < 2 or not known:
+            what = "a single pool" if known else "no combination with a completed trial"
+            self._note(f"{what}: nothing that could interact")
+            return None
+        arms = Arms.of(
+            known,
+            scores.controls,
+            draw_share=pools.draw_size / pools.size,
+            bucket_share=pools.size / pools.eligible,
+        )
+        alpha = self.config.evaluation.alpha
+        effects, predicted = factorial(arms, factors, alpha), surrogate(arms, factors, alpha)
+        unit = Unit.of(self.config.evaluation.aggregate)
+        for line in (
+            *interactions_notes(effects.rows, unit),
+            *effects.notes,
+            *surrogate_notes(predicted.rows),
+            *predicted.notes,
+        ):
+            self._note(line)
+        folder, storage = self.context.folder, self.context.storage
+        paths = (f"{folder}/interactions.csv", f"{folder}/surrogate.csv")
+        texts = (
+            storage.write_rows(InteractionRow, paths[0], effects.rows),
+            storage.write_rows(SurrogateRow, paths[1], predicted.rows),
+        )
+        notes = (*effects.notes, *predicted.notes)
+        return Interactions(content_id("interactions", *texts), *paths, notes)
+
+    def _note(self, line: str) -> None:
+        self.context.progress.note(f"interactions: {line}")

@@ -1,0 +1,83 @@
+"""Cuts the statistics into pools and makes controls and self-tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.pools.build import construct
+from djsandbox_ray.pools.eligible import outside
+from djsandbox_ray.pools.serialise import to_json
+from djsandbox_ray.recipes.policy import marked
+from djsandbox_ray.records import Dataset, Leak, Pools, Statistics
+from djsandbox_ray.stats.parts import StatisticColumns
+
+
+class BuildPools(Hook):
+    """Writes ``assignments.parquet`` and ``pools.json``."""
+
+    def identity(self) -> Any:
+        """The sections ``pools`` and ``policies``."""
+        policies = [policy.model_dump(mode="json") for policy in self.config.policies]
+        return [self.config.pools.model_dump(mode="json"), policies]
+
+    def run(self, dataset: Dataset, statistics: Statistics, leak: Leak) -> Pools:
+        """Build pools of one size from all statistics that are testable."""
+        storage, folder = self.context.storage, self.context.folder
+        self.context.progress.stage("pools")
+        row_ids = np.arange(dataset.rows, dtype=np.int64)
+        columns = StatisticColumns(storage, statistics.statistics, dataset.rows)
+        excluded = np.union1d(self._leaked(leak), self._outside(row_ids, columns))
+        built = construct(row_ids, columns, self.config.pools, excluded)
+        pools = Pools(
+            id="",
+            assignments=f"{folder}/assignments.parquet",
+            pools=marked(built.pools, built.assignments, self.config.policies, columns),
+            size=built.size,
+            draw_size=built.draw_size,
+            eligible=built.eligible,
+            seed=self.config.pools.seed,
+            not_testable=built.not_testable,
+            contrast=built.contrast,
+            missing=built.missing,
+        )
+        pools = replace(pools, id=content_id("pools", dataset.id, to_json(pools)))
+        table = pa.table({"row_id": row_ids, **built.assignments})
+        storage.write_table(pools.assignments, table)
+        storage.write_json(f"{folder}/pools.json", to_json(pools))
+        for pool in pools.pools:
+            for sentence in pool.breaks:
+                self.context.progress.note(f"pools: {pool.id} breaks a policy: {sentence}")
+        for statistic in pools.not_testable:
+            self.context.progress.note(
+                f"pools: {statistic.statistic} is not testable: {statistic.reason}"
+            )
+        self.context.progress.note(
+            f"pools: {len(pools.pools)} of {pools.size} rows; a trial draws {pools.draw_size}"
+        )
+        return pools
+
+    def _leaked(self, leak: Leak) -> NDArray[np.int64]:
+        """Return the ids of the rows that are evaluation samples, too."""
+        if not (leak.removed and leak.rows):
+            return np.empty(0, np.int64)
+        table = self.context.storage.read_table(leak.path, ["row_id"])
+        rows: NDArray[np.int64] = table["row_id"].to_numpy()
+        return rows
+
+    def _outside(self, row_ids: NDArray[np.int64], columns: StatisticColumns) -> NDArray[np.int64]:
+        """Return the ids of the rows that ``within`` keeps out."""
+        ranges = self.config.pools.ranges
+        found = outside(row_ids, columns, ranges)
+        if ranges:
+            self.context.progress.note(
+                f"pools: {len(found)} of {len(row_ids)} rows are not within "
+                f"{', '.join(item.text for item in ranges)}"
+            )
+        return found

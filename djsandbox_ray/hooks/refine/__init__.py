@@ -1,1 +1,0 @@
-"""Refine: from what won to thresholds, to a recipe, to its acceptance by Data-Juicer."""

@@ -1,1 +1,0 @@
-"""Report: what it cost, what was observed, the page."""

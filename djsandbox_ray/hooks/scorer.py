@@ -1,0 +1,101 @@
+"""Trains the model of ``image_text_similarity_filter`` on trusted data, if there is any."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.records import Cost, Scorer
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.clip.arch import load_arch, training_flops
+from djsandbox_ray.trials.clip.family import VERSION
+from djsandbox_ray.trials.clip.scorer import ScorerConfig, train_scorer
+from djsandbox_ray.trials.config import worker_bundle
+
+
+class TrainScorer(Hook):
+    """A CLIP on trusted data, saved as a Hugging Face folder under ``models/``."""
+
+    def identity(self) -> Any:
+        """The trusted data and the training."""
+        config = self.config.scorer
+        if config is None:
+            return None
+        source = SOURCES.get(config.dataset.type)(config.dataset)
+        return [source.stamp(), _training(config)]
+
+    def run(self) -> Scorer | None:
+        """Train and save the scorer; nothing to do without a section ``scorer``."""
+        config = self.config.scorer
+        if config is None:
+            return None
+        storage = self.context.storage
+        self.context.progress.stage("scorer")
+        source = SOURCES.get(config.dataset.type)(config.dataset)
+        dataset = ingest(
+            source,
+            storage,
+            max_rejected=self.config.ingest.max_rejected,
+            resources=self.config.ingest.resources,
+            await_room=self.context.await_room,
+        )
+        scorer_id = content_id("scorer", dataset.id, _training(config))
+        path = f"models/{scorer_id}"
+        if not storage.exists(f"{path}/scorer.json"):
+            resources = config.resources
+            self.context.await_room([worker_bundle(resources)], "scorer.resources")
+            train = ray.remote(
+                num_cpus=resources.cpus_per_worker,
+                num_gpus=resources.gpus_per_worker,
+                resources=resources.demand(),
+            )(_train)
+            uri = storage.uri(dataset.table)
+            task = train.options(name="train the scorer")
+            arch = load_arch(config.model.arch)
+            done = task.remote(storage.url, path, uri, dataset.rows, config, arch)
+            loss, seconds = ray.get(done)
+            self.account(_cost(config, seconds))
+            self.context.progress.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
+        return Scorer(scorer_id, path)
+
+
+def _training(config: ScorerConfig) -> dict[str, Any]:
+    return {
+        "model": config.model.model_dump(mode="json"),
+        "arch": load_arch(config.model.arch),
+        "version": VERSION,
+        "budget": config.budget,
+        "seed": config.seed,
+    }
+
+
+def _cost(config: ScorerConfig, seconds: float) -> Cost:
+    return Cost(
+        stage="scorer",
+        samples=config.budget,
+        flops=config.budget * training_flops(load_arch(config.model.arch)),
+        cpu_seconds=seconds * config.resources.cpus_per_worker,
+        gpu_seconds=seconds * config.resources.gpus_per_worker,
+        wall_seconds=seconds,
+    )
+
+
+def _train(
+    url: str, path: str, uri: str, rows: int, config: ScorerConfig, arch: dict[str, Any]
+) -> tuple[float, float]:
+    """Return the training loss and the seconds it took."""
+    start = time.perf_counter()
+    storage = Storage(url)
+    with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
+        loss = train_scorer(uri, rows, config, arch, Path(folder))
+        storage.upload(Path(folder), path)
+    storage.write_json(f"{path}/scorer.json", {"loss": loss, "rows": rows})  # the marker, last
+    return loss, time.perf_counter() - start

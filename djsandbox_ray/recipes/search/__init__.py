@@ -1,0 +1,1 @@
+"""The search for thresholds: a space of windows, proposals, trials that score them, a report."""

@@ -1,0 +1,94 @@
+"""Tables on the terminal.
+
+The catalogue of operators for the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from djsandbox_ray.records import RankingRow
+from djsandbox_ray.reporting.blocks import ReportTable
+from djsandbox_ray.reporting.ranking import COLUMNS, Unit, sections
+from djsandbox_ray.stats.catalogue import OperatorInfo
+
+_STYLES = {
+    "better": "green",
+    "worse": "red",
+    "undecided": "dim",
+    "stopped": "dim",
+    "failed": "bold magenta",
+}
+
+
+def ranking_table(
+    rows: Sequence[RankingRow], unit: Unit = Unit.PERCENT, title: str | None = None
+) -> Table:
+    """Return the ranking as a table with a section each for pools and self-tests.
+
+    Args:
+        rows: the ranking, in any order.
+        unit: what its changes are measured in.
+        title: shown above, as plain text.
+    """
+    table = Table(
+        title=None if title is None else Text(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for column in COLUMNS:
+        table.add_column(
+            column.title(unit),
+            justify="right" if column.number else "left",
+            overflow="fold",
+            no_wrap=column.name != "pool",  # the one that may need two lines
+        )
+    for section in sections(rows):
+        for row in section.rows:
+            styles = {
+                "verdict": _STYLES.get(row.verdict, ""),
+                "seeds": "magenta" if row.failed else "",
+            }
+            texts = [Text(c.text(row, unit), style=styles.get(c.name, "")) for c in COLUMNS]
+            table.add_row(*texts, style="bold reverse" if row.self_test_failed else None)
+        table.add_section()
+    return table
+
+
+def section_table(section: ReportTable) -> Table:
+    """Return a table of the page for the terminal, verdicts in their colours."""
+    table = Table(
+        title=Text(section.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for place, name in enumerate(section.header):
+        table.add_column(Text(name), overflow="fold", no_wrap=place > 0)
+    for row in section.rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return table
+
+
+def operators_table(operators: Sequence[OperatorInfo]) -> Table:
+    """Return one line per filter: what it computes, and what keeps it from being used."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("operator", no_wrap=True)
+    for title in ("modality", "statistics", "usable", "needs"):
+        table.add_column(title, overflow="fold")
+    for operator in operators:
+        colour, word = ("green", "yes") if operator.available else ("yellow", "no")
+        needs = operator.obstacle or ", ".join(
+            f"{need} (missing)" if need in operator.missing else need for need in operator.needs
+        )
+        table.add_row(
+            Text(operator.name),
+            operator.modality,
+            Text(", ".join(operator.statistics) or "-"),
+            Text(word, style=colour),
+            Text(needs or "nothing"),
+        )
+    return table

@@ -1,0 +1,83 @@
+"""What every section of a YAML configuration is built from: models that forbid the unknown.
+
+``Section`` is the base of all of them. ``component(REGISTRY)`` makes the type of a field such as
+``dataset: {type: shapes, ...}``, whose ``type`` names a registered class (or
+``package.module:Class``) and whose other keys are read by that class's own ``Config``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.settings.registry import Registry
+
+NESTED = "component"
+"""The type of the error that carries the errors of an inner model."""
+NAME = "component_name"
+"""The type of the error about the key ``type``."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors and values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Component(Section):
+    """The configuration of a registered class; ``type`` names the class."""
+
+    type: str
+    """A registered name, or ``package.module:Class``."""
+
+
+C = TypeVar("C", bound=Any)
+
+
+def component(registry: Registry[C]) -> BeforeValidator:
+    """Return the validator that reads ``{type: name, ...}`` with the named class's ``Config``.
+
+    The errors of the inner model are carried in one error of type ``component``, so that
+    :mod:`djsandbox_ray.config` can report each with its own YAML path.
+    """
+
+    def read(value: Any) -> Component:
+        if isinstance(value, Component):
+            return value
+        known = ", ".join(registry)
+        if not isinstance(value, dict):
+            raise PydanticCustomError(
+                "component_type",
+                "a mapping with a key 'type' is needed, one of: {known}; or package.module:Class",
+                {"known": known},
+            )
+        if not isinstance(value.get("type"), str):
+            raise PydanticCustomError(
+                NAME,
+                "a name is needed, one of: {known}; or package.module:Class",
+                {"known": known},
+            )
+        try:
+            config = _config_of(registry, value["type"])
+        except BadInput as error:
+            raise PydanticCustomError(NAME, "{why}", {"why": str(error)}) from None
+        try:
+            return config.model_validate(value)
+        except ValidationError as error:
+            raise PydanticCustomError(
+                NESTED, "not valid", {"errors": error.errors(), "model": config}
+            ) from None
+
+    return BeforeValidator(read)
+
+
+def _config_of(registry: Registry[C], name: str) -> type[Component]:
+    config = getattr(registry.get(name), "Config", None)
+    if not (isinstance(config, type) and issubclass(config, Component)):
+        raise BadInput(f"{registry.kind} {name!r} has a Config that is no Component, but {config}")
+    return config

@@ -1,0 +1,173 @@
+"""YAML as users write it: read strictly; what a model finds wrong, as lines with YAML paths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.settings.sections import NAME, NESTED
+
+Path = tuple[int | str, ...]
+
+_MERGE = "tag:yaml.org,2002:merge"
+_GIVEN_CHARACTERS = 80
+
+
+class Problem(NamedTuple):
+    """What is wrong in one place of a document."""
+
+    where: str
+    """YAML path such as ``evaluation.metrics[0].label``; empty for the whole document."""
+    what: str
+    """What is wrong and what is allowed."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+def read_mapping(text: str, name: str) -> dict[str, Any]:
+    """Read a YAML document that is a mapping at the top.
+
+    Args:
+        text: the document.
+        name: what it is called in messages.
+
+    Raises:
+        BadInput: not YAML, a key that stands twice, or no mapping.
+    """
+    document = read_value(text, name)
+    if not isinstance(document, dict):
+        raise BadInput(f"{name}: a mapping of keys is needed, not {type(document).__name__}")
+    return document
+
+
+def read_value(text: str, name: str) -> Any:
+    """Read any YAML document safely.
+
+    Raises:
+        BadInput: not YAML, or a key that stands twice.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except RecursionError as error:
+        raise BadInput(f"{name}: not valid YAML: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
+        raise BadInput(f"{name}: not valid YAML: {error}") from error
+
+
+def problems(
+    error: ValidationError, model: type[BaseModel], document: dict[str, Any]
+) -> list[Problem]:
+    """Return all errors of a document, one per place.
+
+    Args:
+        error: what ``model`` found.
+        model: what the document was read with.
+        document: as it was read.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for path, item, owner in _flatten(error.errors(), model, ()):
+        where = _places(path, document, item["type"] == "missing")
+        if item["type"] == NAME:
+            where = (*where, "type")
+        messages = found.setdefault((_text(where), _given(item)), [])
+        message = _message(item, owner, str(path[-1]) if path else "")
+        if message not in messages:
+            messages.append(message)
+    # Several messages about one value come from the branches of a union.
+    return [Problem(where, "; or ".join(m) + given) for (where, given), m in found.items()]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        # Keys that are merged in (<<) may be overridden; those that are written may not.
+        written = [key for key, _ in node.value if key.tag != _MERGE]
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        seen = set()
+        for key_node in written:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice, again in line {line}"
+                )
+            seen.add(key)
+        return mapping
+
+
+def _flatten(
+    errors: Sequence[Any], model: type[BaseModel], prefix: Path
+) -> list[tuple[Path, Any, type[BaseModel]]]:
+    """Bring the errors of nested components to one level, each with its whole path."""
+    flat: list[tuple[Path, Any, type[BaseModel]]] = []
+    for error in errors:
+        path = (*prefix, *error["loc"])
+        if error["type"] == NESTED:
+            flat += _flatten(error["ctx"]["errors"], error["ctx"]["model"], path)
+        else:
+            flat.append((path, error, _owner(model, error["loc"])))
+    return flat
+
+
+def _places(path: Path, document: Any, missing: bool) -> Path:
+    """Leave out of a path what names no place in the document: branches of unions, validators."""
+    kept: list[int | str] = []
+    for number, key in enumerate(path):
+        inside = (
+            0 <= key < len(document)
+            if isinstance(document, list) and isinstance(key, int)
+            else isinstance(document, dict) and key in document
+        )
+        if inside:
+            kept.append(key if isinstance(document, list) else str(key))
+            document = document[key]
+        elif missing and number == len(path) - 1:
+            kept.append(key)
+    return tuple(kept)
+
+
+def _text(path: Path) -> str:
+    parts = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+    return "".join(parts).removeprefix(".")
+
+
+def _given(error: Any) -> str:
+    if error["type"] in ("missing", "extra_forbidden", NAME):
+        return ""
+    return f" (given: {repr(error['input'])[:_GIVEN_CHARACTERS]})"
+
+
+def _message(error: Any, owner: type[BaseModel], key: str) -> str:
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"]).removeprefix("Value error, ")
+    known = sorted(_keys(owner))
+    near = get_close_matches(key, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown key{hint} (known: {', '.join(known)})"
+
+
+def _owner(model: type[BaseModel], path: Path) -> type[BaseModel]:
+    """Return the model in which the last key of ``path`` was looked up."""
+    for key in path[:-1]:
+        fields = _keys(model)
+        if isinstance(key, str) and key in fields:
+            model = _model_in(model.model_fields[fields[key]].annotation) or model
+    return model
+
+
+def _keys(model: type[BaseModel]) -> dict[str, str]:
+    """Return the names of the fields by the keys that stand for them in YAML."""
+    return {field.alias or name: name for name, field in model.model_fields.items()}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

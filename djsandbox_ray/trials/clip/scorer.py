@@ -1,0 +1,67 @@
+"""A CLIP trained on trusted data, as the model of ``image_text_similarity_filter``.
+
+The idea of data filtering networks (Fang et al. 2023, arXiv 2309.17425): a small model trained on a
+little clean data separates matched from mismatched pairs in the rest.
+
+Saves an open_clip model as a Hugging Face CLIP folder, for programs that load those.
+
+The parameters are the same numbers under other names; only the fused query-key-value matrices of
+open_clip are split into three.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, SerializeAsAny
+
+from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.settings.sections import Component, Section, component
+from djsandbox_ray.trials.clip.arch import build_model
+from djsandbox_ray.trials.clip.export import export_hugging_face
+from djsandbox_ray.trials.clip.family import ClipConfig, device_for
+from djsandbox_ray.trials.clip.samples import Streamed
+from djsandbox_ray.trials.clip.training import DeviceArrays, train
+from djsandbox_ray.trials.config import WorkerResources
+
+
+class ScorerConfig(Section):
+    """Which trusted data, which model, how long."""
+
+    dataset: Annotated[SerializeAsAny[Component], component(SOURCES)]
+    """Trusted image-text pairs, apart from the data in question."""
+    model: ClipConfig = ClipConfig(type="clip")
+    """The model; its architecture must be one that Hugging Face's CLIP can hold."""
+    budget: int = Field(gt=0, strict=True)
+    """Samples seen in training."""
+    seed: int = Field(default=0, ge=0, strict=True)
+    """Decides the initial weights and the order of samples."""
+    resources: WorkerResources = WorkerResources()
+    """What the training occupies."""
+
+
+def train_scorer(
+    uri: str, rows: int, config: ScorerConfig, arch: dict[str, Any], folder: Path
+) -> float:
+    """Train the scorer and save it as a Hugging Face folder.
+
+    Args:
+        uri: the Lance table of the trusted samples.
+        rows: how many there are.
+        config: model and budget.
+        arch: of the model, read where the command was given: it may be a file there.
+        folder: an existing empty folder.
+
+    Returns:
+        The mean training loss.
+    """
+    device = device_for(config.resources.cpus_per_worker, config.resources.gpus_per_worker)
+    model = build_model(arch, config.seed).to(device)
+    samples = Streamed(uri, arch, threads=2)
+    every = np.arange(rows, dtype=np.int64)
+    arrays = DeviceArrays(samples.images(every), samples.tokens(every), config.seed, device)
+    loss = [state.loss for state in train(model, arrays, [config.budget], config.model, device)][-1]
+    export_hugging_face(model.cpu().eval(), arch, folder)
+    return loss

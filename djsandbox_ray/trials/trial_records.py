@@ -1,0 +1,209 @@
+"""Which trials a run consists of, and under which ids their results are known.
+
+What every trial reported, one JSON file per trial, shared by all runs of a storage.
+
+The file is replaced atomically at every report, by the driver alone: it is the truth about a trial,
+from which a killed run goes on and to which MLflow is brought up.
+
+Trial records as the tables ``trials.parquet`` and ``curves.parquet``, and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.pools.draws import draw
+from djsandbox_ray.records import (
+    Pool,
+    PoolKind,
+    Pools,
+    RungReport,
+    TrialRecord,
+    TrialSpec,
+    TrialState,
+)
+from djsandbox_ray.storage.store import Storage
+
+
+def plan_trials(
+    dataset: str,
+    pools: Pools,
+    members: Callable[[Pool], NDArray[np.int64]],
+    *,
+    seeds: Sequence[int],
+    budget: int,
+    model: Any,
+    evaluation: Sequence[Any],
+) -> list[TrialSpec]:
+    """List the trials: seed by seed, the controls of a seed first.
+
+    Args:
+        dataset: id of the dataset: row ids mean nothing without it.
+        pools: the pools to train.
+        members: the rows of a pool, shape (pools.size,).
+        seeds: the trials of every pool.
+        budget: samples seen in training.
+        model: identity of the model family.
+        evaluation: identity of the evaluation suite.
+    """
+    by_kind = sorted(pools.pools, key=lambda pool: pool.kind is not PoolKind.CONTROL)
+    specs: list[list[TrialSpec]] = [[] for _ in seeds]
+    for pool in by_kind:
+        rows = members(pool)
+        for index, seed in enumerate(seeds):
+            drawn = draw(pool, rows, seed, pool.draw_size or pools.draw_size, pools.seed).hash
+            parts = (dataset, drawn, model, seed, budget, list(evaluation))
+            specs[index].append(
+                TrialSpec(content_id("trial", *parts), pool.id, seed, drawn, budget)
+            )
+    return [spec for seed_specs in specs for spec in seed_specs]
+
+
+_RECORD = TypeAdapter(TrialRecord)
+
+
+class TrialStore:
+    """Trial records by trial id, under ``trials/`` of a storage."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def save(self, record: TrialRecord) -> None:
+        """Replace what is known of a trial.
+
+        What another run has settled in the meantime stays: it is the same trial.
+        """
+        if not record.settled and (known := self.load(record.spec)) and known.settled:
+            return
+        self._storage.write_json(self._path(record.spec.id), asdict(record))
+
+    def load(self, spec: TrialSpec) -> TrialRecord | None:
+        """Return what any run has left of a trial, finished or not, or None.
+
+        The record keeps the rungs that the trial was run with.
+        """
+        path = self._path(spec.id)
+        if not self._storage.exists(path):
+            return None
+        try:
+            record = _RECORD.validate_python(self._storage.read_json(path))
+        except ValueError:
+            return None  # of another version
+        return replace(record, spec=spec)
+
+    @staticmethod
+    def _path(trial_id: str) -> str:
+        return f"trials/{trial_id}.json"
+
+
+_METRIC = "metric:"
+_SPEC = (("trial", pa.string()), ("pool", pa.string()), ("seed", pa.int64()))
+_REPORT = (
+    ("samples", pa.int64()),
+    ("loss", pa.float64()),
+    ("train_seconds", pa.float64()),
+    ("evaluation_seconds", pa.float64()),
+    ("time_ms", pa.int64()),
+)
+
+
+def trials_table(
+    records: Sequence[TrialRecord], pools: Mapping[str, Pool], flops_per_sample: float | None
+) -> pa.Table:
+    """Return one row per trial, with the numbers of its last report.
+
+    Args:
+        records: the trials.
+        pools: by pool id.
+        flops_per_sample: of training; None where nobody counted.
+    """
+    rows = []
+    for record in records:
+        pool, last = pools[record.spec.pool], record.reports[-1] if record.reports else None
+        rows.append(
+            {
+                **_spec(record),
+                "kind": str(pool.kind),
+                "statistic": pool.statistic,
+                "bucket": pool.bucket,
+                "draw": record.spec.draw_hash,
+                "budget": record.spec.budget,
+                "state": str(record.state),
+                "error": record.error,
+                "diverged": record.diverged,
+                "attempts": record.attempts,
+                "held_seconds": record.held_seconds,
+                "owner": record.owner,
+                "flops": last.samples * flops_per_sample if last and flops_per_sample else None,
+                **(_report(last) if last else {}),
+            }
+        )
+    more = (
+        *((name, pa.string()) for name in ("kind", "statistic", "bucket", "draw")),
+        ("budget", pa.int64()),
+        ("state", pa.string()),
+        ("error", pa.string()),
+        ("diverged", pa.bool_()),
+        ("attempts", pa.int64()),
+        ("held_seconds", pa.float64()),
+        ("owner", pa.string()),
+        ("flops", pa.float64()),
+    )
+    return _table(rows, (*_SPEC, *more, *_REPORT))
+
+
+def curves_table(records: Iterable[TrialRecord]) -> pa.Table:
+    """Return one row per rung report, in the order of trials and rungs."""
+    rows = [{**_spec(record), **_report(report)} for record in records for report in record.reports]
+    return _table(rows, (*_SPEC, *_REPORT))
+
+
+def read_records(trials: pa.Table, curves: pa.Table) -> list[TrialRecord]:
+    """Return the records that the two tables were made of."""
+    reports: dict[str, list[RungReport]] = {}
+    for row in curves.to_pylist():
+        metrics = {
+            name.removeprefix(_METRIC): value
+            for name, value in row.items()
+            if name.startswith(_METRIC) and value is not None
+        }
+        numbers = {name: row[name] for name, _ in _REPORT}
+        reports.setdefault(row["trial"], []).append(RungReport(metrics=metrics, **numbers))
+    return [
+        TrialRecord(
+            TrialSpec(row["trial"], row["pool"], row["seed"], row["draw"], row["budget"]),
+            TrialState(row["state"]),
+            tuple(reports.get(row["trial"], ())),
+            row["error"],
+            diverged=row["diverged"],
+            attempts=row["attempts"],
+            held_seconds=row["held_seconds"],
+            owner=row["owner"],
+        )
+        for row in trials.to_pylist()
+    ]
+
+
+def _spec(record: TrialRecord) -> dict[str, Any]:
+    return {"trial": record.spec.id, "pool": record.spec.pool, "seed": record.spec.seed}
+
+
+def _report(report: RungReport) -> dict[str, Any]:
+    return {
+        **{name: getattr(report, name) for name, _ in _REPORT},
+        **{f"{_METRIC}{name}": value for name, value in report.metrics.items()},
+    }
+
+
+def _table(rows: Sequence[dict[str, Any]], fields: Sequence[tuple[str, pa.DataType]]) -> pa.Table:
+    metrics = sorted({name for row in rows for name in row if name.startswith(_METRIC)})
+    schema = pa.schema([*fields, *((name, pa.float64()) for name in metrics)])
+    return pa.Table.from_pylist(list(rows), schema=schema)

@@ -1,0 +1,197 @@
+"""What a run would do and cost, found without starting a cluster or training anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from djsandbox_ray.config import RunConfig
+from djsandbox_ray.hooks.confirmation import ConfirmTrials
+from djsandbox_ray.hooks.hook import HOOKS, Context, Hook
+from djsandbox_ray.hooks.learning_rate import LearningRateTrials
+from djsandbox_ray.hooks.study import Inputs, configured_family
+from djsandbox_ray.hooks.trials import RunTrials, study
+from djsandbox_ray.records import Dataset, Pools, Statistics
+from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.workflows.foresight.budget import Stage, main_job, stages, total, whole_cost
+from djsandbox_ray.workflows.foresight.wiring import wiring
+from djsandbox_ray.workflows.language.jobs import Job, Workflow
+from djsandbox_ray.workflows.language.parameters import parameters, plain, setting
+from djsandbox_ray.workflows.language.repeat import Round, conclude
+from djsandbox_ray.workflows.language.workflow import configured_workflow
+from djsandbox_ray.workflows.run import check_sources, open_round
+from djsandbox_ray.workflows.runner import finished_jobs
+
+
+def make_plan(config: RunConfig) -> dict[str, Any]:
+    """Return the plan as plain data.
+
+    While the pools are not built, every statistic is taken to be testable, and every choice to take
+    as much as it may: upper bounds. Once they are, the trials of the main study are listed one by
+    one and those in the cache are known. Early stopping only ever makes it less.
+
+    Raises:
+        BadInput: a parameter that a job cannot use.
+    """
+    configured_workflow(config)
+    check_sources(config)
+    this, workflow, context, done = _current(config)
+    found = stages(workflow, context, done)
+    main = next((stage for stage in found if issubclass(stage.hook, RunTrials)), None)
+    listed = _listed(workflow, context, done)
+    cached = sum(trial["cached"] for trial in listed)
+    budget = this.config.trials.budget
+    left = [s.less(cached, budget) if s is main else s for s in found if not s.done]
+    ahead = total(left, configured_family(this.config).flops_per_sample())
+    trials = main.planned.trials if main else 0
+    cost = whole_cost(workflow, context, done)
+    return {
+        "name": this.run,
+        "storage": context.storage.shown,
+        "round": this.number,
+        "rounds": workflow.repeat.most if workflow.repeat else 1,
+        "until": workflow.repeat.until if workflow.repeat else [],
+        "jobs": [_job(job, job.id in done) for job in workflow.jobs],
+        "exact": bool(listed) or main is None,
+        "pools": trials // this.config.trials.seeds,
+        "trials": trials,
+        "trials_to_run": 0 if main is None or main.done else trials - cached,
+        "confirmation_trials": _trials(found, ConfirmTrials),
+        "learning_rate_trials": _trials(found, LearningRateTrials),
+        "stages": [stage.to_json() for stage in found],
+        "samples_to_train": ahead.samples,
+        "flops_to_train": ahead.flops,
+        "cost": cost.to_json() if cost else None,
+        "trial_list": listed,
+    }
+
+
+def check_budget(config: RunConfig, over_budget: bool) -> None:
+    """Refuse a run that costs more than the configuration allows.
+
+    Raises:
+        PlanRefused: 1 + m r > M, or it cannot be bounded, and nobody said that it may.
+    """
+    if config.cost is None:
+        return
+    check_sources(config)
+    _, workflow, context, done = _current(config)
+    cost = whole_cost(workflow, context, done)
+    if cost is not None:
+        cost.check(over_budget)
+
+
+def _current(config: RunConfig) -> tuple[Round, Workflow, Context, dict[str, Any]]:
+    """Return the round that the same command would go on with, and what of it is done."""
+    this = Round.first(config)
+    while True:
+        workflow = configured_workflow(this.config)
+        context = open_round(this, Progress(Console(quiet=True)))
+        done = finished_jobs(workflow, context)
+        if len(done) < len(workflow.jobs):
+            return this, workflow, context, done
+        following = conclude(workflow.repeat, this, done).following
+        if following is None:
+            return this, workflow, context, done
+        this = following
+
+
+def _job(job: Job, done: bool) -> dict[str, Any]:
+    """Return a job as plain data."""
+    references = job.references
+    settings = [
+        parameter
+        for parameter in parameters(HOOKS.get(job.hook)).values()
+        if parameter.is_plain and parameter.name not in references
+    ]
+    values = {parameter.name: setting(job, parameter) for parameter in settings}
+    defaults = {
+        parameter.name: parameter.read(parameter.default, parameter.name)
+        for parameter in settings
+        if not parameter.required
+    }
+    return {
+        "job": job.id,
+        "done": done,
+        "hook": job.hook,
+        "takes": {name: str(reference) for name, reference in references.items()},
+        "from": list(dict.fromkeys(reference.job for reference in references.values())),
+        "parameters": plain(values),
+        "changed": [
+            name for name in values if name not in defaults or values[name] != defaults[name]
+        ],
+    }
+
+
+def _listed(workflow: Workflow, context: Context, done: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the trials of the main study one by one, once its pools are built."""
+    job = main_job(workflow)
+    if job is None:
+        return []
+    inputs = {name: done.get(reference.job) for name, reference in job.references.items()}
+    dataset, evaluation, statistics, pools = map(
+        inputs.get, ("dataset", "evaluation", "statistics", "pools")
+    )
+    if not (
+        isinstance(dataset, Dataset)
+        and isinstance(evaluation, Dataset)
+        and isinstance(statistics, Statistics)
+        and isinstance(pools, Pools)
+    ):
+        return []
+    found = study(RunTrials(context), Inputs(dataset, evaluation, statistics, pools))
+    given_up = found.given_up
+    return [
+        {
+            "trial": spec.id,
+            "pool": spec.pool,
+            "seed": spec.seed,
+            "cached": spec.id in found.settled or spec.pool in given_up,
+        }
+        for spec in found.specs
+    ]
+
+
+def _trials(found: Sequence[Stage], hook: type[Hook]) -> int:
+    return sum(stage.planned.trials for stage in found if issubclass(stage.hook, hook))
+
+
+def plan_table(made: dict[str, Any]) -> Text:
+    """Return a plan for the terminal."""
+    bound = "" if made["exact"] else " at most (not all statistics need be testable)"
+    flops = made["flops_to_train"]
+    hits = made["trials"] - made["trials_to_run"]
+    unknown = any(stage["samples"] is None for stage in made["stages"])
+    more = ", and what is not known yet" if unknown else ""
+    lines = [
+        f"{made['name']} in {made['storage']}",
+        f"pools   {made['pools']}{bound}, controls and self-tests included",
+        f"trials  {made['trials']}: {hits} found in the cache or given up, "
+        f"{made['trials_to_run']} to run",
+        f"samples {made['samples_to_train']:,} to train on, less what early stopping saves{more}",
+        f"compute {'not counted' if flops is None else f'{flops:.3g} floating-point operations'}",
+    ]
+    if made["rounds"] > 1:
+        until = ", ".join(made["until"])
+        lines.insert(1, f"round   {made['round'] + 1} of at most {made['rounds']}, until {until}")
+    if made["stages"]:
+        lines += ["", "jobs that train, with what each takes at most:", *_stage_lines(made)]
+    if made["cost"] is not None:
+        lines += ["", *made["cost"]["explanation"].split("\n")]
+    return Text("\n".join([*lines, "", *wiring(made["jobs"])]))
+
+
+def _stage_lines(made: dict[str, Any]) -> list[str]:
+    done = {job["job"] for job in made["jobs"] if job["done"]}
+    named = max(len(stage["job"]) for stage in made["stages"])
+    counts = [f"{stage['trials']:,}" for stage in made["stages"]]
+    wide = max(map(len, counts))
+    lines = []
+    for stage, count in zip(made["stages"], counts, strict=True):
+        samples = stage["unknown"] or f"{stage['samples']:,} samples"
+        state = "done" if stage["job"] in done else "to do"
+        lines.append(f"  {stage['job']:<{named}}  {state:<5}  {count:>{wide}} trials  {samples}")
+    return lines

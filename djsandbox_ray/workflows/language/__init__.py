@@ -1,0 +1,1 @@
+"""Workflows as YAML: jobs, references, types, checks, rounds."""

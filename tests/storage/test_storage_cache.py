@@ -1,0 +1,204 @@
+"""What a node keeps of remote folders: brought once, bounded, never half, never under a reader."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from s3_server import S3Server, s3_here
+
+from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.storage.cache import BYTES, FOLDER, cached
+from djsandbox_ray.storage.store import Storage
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_here(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def remote(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    monkeypatch.setenv(FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv(BYTES, "1000")
+    storage = Storage(f"{s3.url}/{tmp_path.name}-{time.time_ns()}")
+    for name in "abc":
+        storage.write_bytes(f"{name}/deep/weights", name.encode() * 300)
+        storage.write_bytes(f"{name}/config.json", b"{}")
+    return storage
+
+
+def _entries(tmp_path: Path) -> list[str]:
+    """Return the first letter of every entry's content, sorted."""
+    return sorted(path.read_text()[0] for path in (tmp_path / "cache").glob("*/deep/weights"))
+
+
+def test_a_local_folder_is_given_as_it_is(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    with cached(storage, "models/m") as folder:
+        assert folder == tmp_path / "models" / "m"
+
+
+def test_a_remote_folder_is_brought_once(
+    remote: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cached(remote, "a") as first:
+        assert (first / "deep" / "weights").read_bytes() == b"a" * 300
+        assert (first / "config.json").read_bytes() == b"{}"
+    downloads: list[str] = []
+    monkeypatch.setattr(Storage, "download", lambda *arguments: downloads.append("again"))
+    with cached(remote, "a") as second:
+        assert second == first
+    assert not downloads
+    assert _entries(tmp_path) == ["a"]
+
+
+def test_a_folder_that_has_changed_is_brought_again(remote: Storage) -> None:
+    with cached(remote, "a") as before:
+        pass
+    remote.write_bytes("a/deep/weights", b"A" * 300)
+    with cached(remote, "a") as after:
+        assert after != before
+        assert (after / "deep" / "weights").read_bytes() == b"A" * 300
+
+
+def test_the_entry_used_longest_ago_makes_room(remote: Storage, tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "a"):
+        with cached(remote, name):
+            pass
+    assert _entries(tmp_path) == ["a", "b", "c"]
+    remote.write_bytes("d/deep/weights", b"d" * 100)
+    with cached(remote, "d"):
+        pass
+    assert _entries(tmp_path) == ["a", "c", "d"], "b was used longest ago"
+
+
+def test_what_is_read_is_never_removed(remote: Storage, tmp_path: Path) -> None:
+    remote.write_bytes("d/deep/weights", b"d" * 600)
+    with cached(remote, "a") as held, cached(remote, "b"), cached(remote, "c"):
+        with pytest.raises(
+            SandboxError, match=r"no room: 906 of 1000 bytes.*DJSANDBOX_CACHE_BYTES"
+        ):
+            cached(remote, "d").__enter__()
+        assert (held / "deep" / "weights").read_bytes() == b"a" * 300
+    with cached(remote, "a") as held, cached(remote, "d"):
+        assert (held / "deep" / "weights").read_bytes() == b"a" * 300
+        assert _entries(tmp_path) == ["a", "d"]
+
+
+def test_a_reader_in_another_process_counts_until_it_dies(remote: Storage, tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom djsandbox_ray.storage.cache import cached\n"
+        "from djsandbox_ray.storage.store import Storage\n"
+        "with cached(Storage(sys.argv[1]), 'a') as folder:\n"
+        "    print(folder, flush=True)\n    time.sleep(600)\n"
+    )
+    reader = subprocess.Popen(
+        [sys.executable, "-c", code, remote.url], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert reader.stdout is not None
+        held = Path(reader.stdout.readline().strip())
+        remote.write_bytes("d/deep/weights", b"d" * 900)
+        with pytest.raises(SandboxError, match="no room"):
+            cached(remote, "d").__enter__()
+        assert (held / "config.json").exists()
+    finally:
+        reader.kill()
+        reader.wait()
+    with cached(remote, "d"):
+        assert not held.exists()
+
+
+def test_a_download_that_breaks_off_leaves_nothing(
+    remote: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Storage.download
+
+    def torn(self: Storage, folder: str, target: Path) -> None:
+        whole(self, folder, target)
+        raise ConnectionError("torn")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "download", torn)
+        with pytest.raises(ConnectionError):
+            cached(remote, "a").__enter__()
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    with cached(remote, "a") as folder:
+        assert (folder / "config.json").exists()
+
+
+def test_what_a_killed_download_left_is_removed(remote: Storage, tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom djsandbox_ray.storage.cache import cached\n"
+        "from djsandbox_ray.storage.store import Storage\n"
+        "whole = Storage.download\n"
+        "def killed(*arguments):\n    whole(*arguments)\n    os._exit(9)\n"
+        "Storage.download = killed\n"
+        "cached(Storage(sys.argv[1]), 'a').__enter__()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, remote.url], check=False)
+    assert done.returncode == 9
+    left = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    assert len(left) == 1
+    with cached(remote, "a") as folder:
+        assert folder not in left
+    assert not left[0].exists()
+
+
+def test_many_at_once_bring_it_once(
+    remote: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, brought = Storage.download, []
+
+    def counted(self: Storage, folder: str, target: Path) -> None:
+        brought.append(folder)
+        whole(self, folder, target)
+
+    monkeypatch.setattr(Storage, "download", counted)
+
+    def read(number: int) -> bytes:
+        with cached(Storage(remote.url), "ab"[number % 2]) as folder:
+            return (folder / "deep" / "weights").read_bytes()
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(read, range(16)))
+    assert found == [b"a" * 300, b"b" * 300] * 8
+    assert sorted(brought) == ["a", "b"]
+
+
+def test_a_folder_that_is_not_there_or_too_large(remote: Storage) -> None:
+    with pytest.raises(BadInput, match="there is no such folder"):
+        cached(remote, "none").__enter__()
+    remote.write_bytes("large/weights", b"1" * 1001)
+    with pytest.raises(BadInput, match="has 1001 bytes, but DJSANDBOX_CACHE_BYTES allows 1000"):
+        cached(remote, "large").__enter__()
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "20G"])
+def test_a_bound_that_is_no_number(
+    remote: Storage, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(BYTES, text)
+    with pytest.raises(BadInput, match="a number of bytes is needed"):
+        cached(remote, "a").__enter__()
+
+
+def test_the_cache_of_another_user_is_not_used(
+    remote: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "planted"
+    other.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a folder of another user")
+    os.chown(other, 65534, 65534)
+    monkeypatch.setenv(FOLDER, str(other))
+    with pytest.raises(BadInput, match="belongs to another user"):
+        cached(remote, "a").__enter__()
