@@ -39,7 +39,7 @@ def configure(storage: Storage) -> Configure:
             "dataset": shapes,
             "operators": ["text_length_filter"],
             "trials": {"model": {"type": "planned_hooks:Counted"}, "budget": 10},
-            "evaluation": {"dataset": shapes, "metrics": [{"type": "planned_hooks:Measure"}]},
+            "evaluation": {"dataset": shapes, "metrics": [{"type": "retrieval", "k": [1]}]},
             "tracking": {"type": "none"},
         }
         return checked({**document, **sections}, "test")
