@@ -64,6 +64,23 @@ def load_workflow(source: str | Mapping[str, Any], replaced: Replaced | None = N
     return Workflow(jobs=jobs, repeat=repeat)
 
 
+def continued_files(source: str | Mapping[str, Any]) -> list[str]:
+    """Return the files that a workflow continues, one after the other; built-in ones are none.
+
+    Raises:
+        BadInput: one of them cannot be read.
+    """
+    found: list[str] = []
+    here, document = source if isinstance(source, str) else "", _document(source)
+    while isinstance(after := document.get("after"), str):
+        here = _beside(here, after)
+        if here in found or not here.endswith(_ENDINGS):
+            break
+        found.append(here)
+        document = _document(here)
+    return found
+
+
 def _document(source: str | Mapping[str, Any]) -> dict[str, Any]:
     return read_mapping(_text(source), _called(source)) if isinstance(source, str) else dict(source)
 
