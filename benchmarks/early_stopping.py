@@ -31,15 +31,13 @@ BUDGET = 10_000
 """Samples, for ASHA's milestones."""
 WORKFLOW = """
 jobs:
-  - {id: ingest, hook: ingest}
+  - {id: dataset, hook: ingest}
   - {id: evaluation, hook: ingest_evaluation}
-  - {id: leaks, hook: leaks, with: {dataset: ingest, evaluation: evaluation}}
+  - {id: leaks, hook: leaks}
   - {id: scorer, hook: scorer}
-  - {id: statistics, hook: statistics, with: {dataset: ingest, scorer: scorer}}
-  - {id: pools, hook: pools, with: {dataset: ingest, statistics: statistics, leak: leaks}}
-  - id: trials
-    hook: trials
-    with: {dataset: ingest, evaluation: evaluation, statistics: statistics, pools: pools}
+  - {id: statistics, hook: statistics}
+  - {id: pools, hook: pools}
+  - {id: trials, hook: trials}
 """
 READING = """
 Compute: samples trained, as a ratio to none, of all trials and of those that can be stopped.

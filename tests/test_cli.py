@@ -211,7 +211,7 @@ def test_plan_of_the_demo(program: Program, folder: Path) -> None:
     made = json.loads(result.out)
     assert made["name"] == "demo"
     assert made["storage"] == str(folder / "new")
-    assert made["jobs"][0]["job"] == "ingest"
+    assert made["jobs"][0]["job"] == "dataset"
     assert not any(job["done"] for job in made["jobs"])
     # 6 statistics x 3 buckets, 10 controls, 2 self-tests; 3 seeds.
     assert made["pools"] == 18 + 10 + 2
@@ -241,7 +241,7 @@ def test_plan_for_people(program: Program, folder: Path) -> None:
         "30 at most",
         "90: 0 found in the cache or given up, 90 to run",
         "1,824,000",
-        "ingest",
+        "dataset",
     ):
         assert text in result.out
 

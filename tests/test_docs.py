@@ -244,7 +244,7 @@ def test_the_hook_runs_and_the_format_is_written(
     outputs = run_workflow(workflow, context, lambda output: None)
     assert "30 captions" in said.getvalue()
 
-    dataset, rows, folder = outputs["ingest"], np.array([2, 29, 7]), tmp_path / "written"
+    dataset, rows, folder = outputs["dataset"], np.array([2, 29, 7]), tmp_path / "written"
     done = materialise(
         storage, dataset, rows, str(folder), form="my_module:Captions", rows_per_shard=2
     )

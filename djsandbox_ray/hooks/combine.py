@@ -246,7 +246,7 @@ class RankCombinations(Hook):
             return None
         path = f"{self.context.folder}/{name}_ranking.csv"
         text = self.context.storage.write_rows(RankingRow, path, rows)
-        return Ranking(content_id("ranking", pools.id, text), path)
+        return Ranking.of(content_id("ranking", pools.id, text), path, rows)
 
 
 def _check(name: str, parameter: str) -> None:

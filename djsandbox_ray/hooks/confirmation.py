@@ -6,7 +6,6 @@ by it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -129,4 +128,5 @@ class Confirm(Hook):
         path = f"{self.context.folder}/confirmation.csv"
         text = storage.write_rows(ConfirmationRow, path, rows)
         better = [row.confirmed for row in rows if row.verdict == "better"]
-        return Confirmation(content_id("confirmation", text), path, max(better, default=math.nan))
+        id = content_id("confirmation", text)
+        return Confirmation(id, path, len(better), max(better, default=0.0))

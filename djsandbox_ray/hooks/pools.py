@@ -27,13 +27,13 @@ class BuildPools(Hook):
         policies = [policy.model_dump(mode="json") for policy in self.config.policies]
         return [self.config.pools.model_dump(mode="json"), policies]
 
-    def run(self, dataset: Dataset, statistics: Statistics, leak: Leak) -> Pools:
+    def run(self, dataset: Dataset, statistics: Statistics, leaks: Leak) -> Pools:
         """Build pools of one size from all statistics that are testable."""
         storage, folder = self.context.storage, self.context.folder
         self.context.progress.stage("pools")
         row_ids = np.arange(dataset.rows, dtype=np.int64)
         columns = StatisticColumns(storage, statistics.statistics, dataset.rows)
-        excluded = np.union1d(self._leaked(leak), self._outside(row_ids, columns))
+        excluded = np.union1d(self._leaked(leaks), self._outside(row_ids, columns))
         built = construct(row_ids, columns, self.config.pools, excluded)
         pools = Pools(
             id="",

@@ -37,4 +37,4 @@ class RankPools(Hook):
                 )
         path = f"{self.context.folder}/ranking.csv"
         text = self.context.storage.write_rows(RankingRow, path, rows)
-        return Ranking(content_id("ranking", text), path)
+        return Ranking.of(content_id("ranking", text), path, rows)

@@ -92,7 +92,10 @@ class WriteRecipe(Hook):
             "policies": [policy.model_dump(mode="json") for policy in self.config.policies],
             "broken_policies": forbidden,
             "scorer": scorer.path if scorer else None,
-            "caveats": caveats(findings, parts=parts, wanted=thresholds.ranges, retention=keeps),
+            "caveats": [
+                *caveats(findings, parts=parts, wanted=thresholds.ranges, retention=keeps),
+                *(self._beyond() if pools else ()),
+            ],
         }
         id = content_id("recipe", evidence)  # what the run cost is no part of what it found
         evidence["cost"] = self.context.storage.read_json(ledger.path)["total"] if ledger else None
@@ -102,6 +105,16 @@ class WriteRecipe(Hook):
         effect, share = findings.effect, keeps.share
         confirmed = findings.confirmed is not None and effect == findings.confirmed.confirmed
         return Recipe(id, path, evidence_path, share, effect, confirmed, tuple(forbidden))
+
+    def _beyond(self) -> list[str]:
+        """Say what the effect is measured against, where only a part of the data was probed."""
+        if not (within := self.config.pools.ranges):
+            return []
+        probed = " and ".join(item.text for item in within)
+        return [
+            f"Only rows with {probed} were probed: the effect is what the recipe adds to keeping "
+            "those, not its effect on the whole dataset."
+        ]
 
     def _operators(self, scorer: Scorer | None) -> list[OperatorSpec]:
         folder = self.context.storage.uri(scorer.path) if scorer else None

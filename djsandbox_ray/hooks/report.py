@@ -77,7 +77,7 @@ class WriteReport(Hook):
     def run(
         self,
         dataset: Dataset,
-        leak: Leak,
+        leaks: Leak,
         pools: Pools,
         noise: Noise,
         trials: Trials,
@@ -137,7 +137,7 @@ class WriteReport(Hook):
             before=[confirmation_section(confirmed, unit)] if confirmed else [],
             figures={"Change against the controls": figure},
             chapters=Chapters(storage, unit).of(later),
-            facts=self._facts(dataset, leak, pools, trials),
+            facts=self._facts(dataset, leaks, pools, trials),
             not_testable=pools.not_testable,
             tables=[
                 *([flips_section(flipped, unit)] if flipped else []),

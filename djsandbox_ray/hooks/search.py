@@ -21,6 +21,7 @@ from djsandbox_ray.nodes.connection import slots
 from djsandbox_ray.pools.arms import Arm
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS
 from djsandbox_ray.pools.cuts import EXCLUDED
+from djsandbox_ray.recipes.refiner import narrowed
 from djsandbox_ray.recipes.search.proposals import (
     Scale,
     Start,
@@ -44,6 +45,7 @@ from djsandbox_ray.records import (
     Dataset,
     Pool,
     Pools,
+    Range,
     Ranking,
     RankingRow,
     Statistics,
@@ -300,7 +302,9 @@ class SearchThresholds(Hook):
             return None
         storage.write_json(path, chosen)
         identity = content_id("thresholds", pools.id, chosen)
-        return Thresholds(identity, winner.ranges, report.summary, winner.pool, path)
+        found = narrowed(self.config.pools.ranges, winner.ranges)
+        ranges = tuple(Range(r.statistic, r.low, r.high) for r in found)
+        return Thresholds(identity, ranges, report.summary, winner.pool, path)
 
 
 def _inputs(state: _Search, pools: Sequence[Pool], path: str) -> Inputs:

@@ -16,7 +16,7 @@ from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.cuts import EXCLUDED
 from djsandbox_ray.recipes.policy import broken
-from djsandbox_ray.recipes.refiner import REFINERS, Evidence, ProposedRange, Refiner
+from djsandbox_ray.recipes.refiner import REFINERS, Evidence, ProposedRange, Refiner, narrowed
 from djsandbox_ray.records import (
     Confirmation,
     ConfirmationRow,
@@ -106,6 +106,9 @@ class Refine(Hook):
         if not ranges:
             progress.note("refine: no thresholds: every part of the chosen statistics is kept")
             return None
+        if pools is not None:
+            # The pool was chosen among rows that were kept before: they are what it stands for.
+            ranges = narrowed(self.config.pools.ranges, ranges)
         return self._write(statistics, method, refiner, ranges, chosen, refused)
 
     def _choose(

@@ -33,6 +33,26 @@ class ProposedRange(Range):
     origin: str = ""
 
 
+def narrowed(within: Iterable[Range], ranges: Iterable[Range]) -> tuple[ProposedRange, ...]:
+    """Return ranges together with those that the pools behind them were made within.
+
+    Args:
+        within: what the rows of all pools lay in already; none for the whole dataset.
+        ranges: what is proposed on top of that.
+
+    Returns:
+        One range per statistic, of the values that lie in all that are said of it.
+    """
+    found: dict[str, ProposedRange] = {}
+    for item in (*within, *ranges):
+        both = (found.get(item.statistic, item), item)
+        low = max((one.low for one in both if one.low is not None), default=None)
+        high = min((one.high for one in both if one.high is not None), default=None)
+        origin = item.origin if isinstance(item, ProposedRange) else "what was probed"
+        found[item.statistic] = ProposedRange(item.statistic, low, high, origin)
+    return tuple(found.values())
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a refiner may look at; a run without trials has columns alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from djsandbox_ray.records.data import PoolKind
@@ -71,6 +72,19 @@ class Ranking:
     id: str
     path: str
     """CSV: one row per pool, best first."""
+    better: int = 0
+    """Pools that were called better; self-tests do not count."""
+    effect: float = 0.0
+    """The greatest change of those; 0 where there is none. They were chosen by it: see
+    :attr:`Confirmation.effect`."""
+
+    @classmethod
+    def of(cls, id: str, path: str, rows: Iterable[RankingRow]) -> Ranking:
+        """Return the record of a table."""
+        better = [
+            row.change for row in rows if row.kind is PoolKind.BUCKET and row.verdict == "better"
+        ]
+        return cls(id, path, len(better), max(better, default=0.0))
 
 
 @dataclass(frozen=True)
@@ -101,8 +115,10 @@ class Confirmation:
     id: str
     path: str
     """CSV: one :class:`ConfirmationRow` per pool."""
-    effect: float = math.nan
-    """The greatest confirmed change of a pool that is better again; NaN where none is."""
+    better: int = 0
+    """Pools that are better again."""
+    effect: float = 0.0
+    """The greatest confirmed change of those; 0 where there is none."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -27,6 +29,7 @@ import djsandbox_ray
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.outside.program import is_left_out
+from djsandbox_ray.workflows.language.workflow import continued_files
 
 LIMIT = 50 * 2**20
 """Bytes. Every node that works for the job gets all of it; data belong into the storage."""
@@ -169,6 +172,12 @@ def named_files(document: dict[str, Any], config: RunConfig) -> tuple[list[str],
             wrong.append(f"{where}: {text!r} lies outside the working folder")
         else:
             shipped.append(os.path.normpath(text))
+    with suppress(BadInput):  # said by whoever checks the workflow
+        for text in filter(partial(_is_relative, ("workflow",)), continued_files(config.workflow)):
+            if text.startswith(".."):
+                wrong.append(f"workflow: {text!r}, which it continues, lies outside the folder")
+            else:
+                shipped.append(text)
     return sorted(set(shipped)), wrong
 
 

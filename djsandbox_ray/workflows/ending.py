@@ -133,6 +133,3 @@ class _Results:
 
     def _all(self, kind: type[R]) -> list[R]:
         return [output for output in self._outputs if isinstance(output, kind)]
-
-    def _text(self, path: str) -> str:
-        return self._storage.read_bytes(path).decode()

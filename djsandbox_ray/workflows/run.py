@@ -1,6 +1,6 @@
-"""A whole run: open storage, cluster and tracker, run the workflow, say where the results are.
+"""A whole run, from top to bottom: check, connect, run round by round, say what was found.
 
-How a run is told to stop: SIGTERM, which ``ray job stop`` sends, is taken as Ctrl-C is.
+SIGTERM, which ``ray job stop`` sends, stops a run as Ctrl-C does: what is finished is kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.dataset.source import SOURCES
-from djsandbox_ray.errors import BadInput, Stopped
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.connection import connect
@@ -37,33 +37,7 @@ from djsandbox_ray.workflows.language.repeat import Round, conclude
 from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.publish import publish
 from djsandbox_ray.workflows.runner import run_workflow
-from djsandbox_ray.workflows.state import Ending, RunState, refuse_if_running
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a run has come to."""
-
-    context: Context
-    """Of its last round."""
-    outputs: dict[str, Any]
-    """Of its last round, by job."""
-    unsent: int
-    """How many things, of all rounds, could not be sent to the tracker."""
-
-
-def open_context(config: RunConfig, progress: Progress) -> Context:
-    """Return what the hooks of the first round work with; nothing is started or written yet."""
-    return open_round(Round.first(config), progress)
-
-
-def open_round(this: Round, progress: Progress) -> Context:
-    """Return what the hooks of a round work with; nothing is started or written yet."""
-    config, storage = this.config, Storage(this.config.storage)
-    tracker = TRACKERS.get(config.tracking.type)(config.tracking, storage)
-    # Every round is a run to the tracker; what they told it lies together, for `djsandbox sync`.
-    recorded = Recorded(tracker, f"runs/{this.run}")
-    return Context(config, storage, this.folder, recorded, progress)
+from djsandbox_ray.workflows.state import RunState, refuse_if_running
 
 
 def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
@@ -79,32 +53,28 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
     """
     configured_workflow(config)
     check_sources(config)
-    first = Round.first(config)
+    storage, first = Storage(config.storage), Round.first(config)
     with Progress(console) as progress:
-        storage = open_context(config, progress).storage
         refuse_if_running(storage, first.run)  # before a cluster is started for nothing
         connect(config.cluster.address, config.cluster.cpus)
-        # Again, as now the cluster's drivers are known, and before the run's log is written to.
-        refuse_if_running(storage, first.run)
-        with stoppable(), observed(storage, first.run):
-            done = _run_noted(config, progress, RunState(storage, first))
+        # The state refuses once more, as now the cluster's drivers are known.
+        with stoppable(), RunState(storage, first) as state, observed(storage, first.run):
+            _check_resources(config, progress)
+            done = run_rounds(config, progress, state)
     print_results(console, config, done.context, done.outputs, done.unsent)
     return done.outputs
 
 
-def _run_noted(config: RunConfig, progress: Progress, state: RunState) -> Done:
-    """Run all rounds and note how that ended, whatever happens."""
-    ending: Ending = "FAILED"
-    try:
-        _check_resources(config, progress)
-        done = run_rounds(config, progress, state)
-        ending = "COMPLETED"
-    except KeyboardInterrupt:
-        ending = "STOPPED"
-        raise Stopped("what is finished is kept; the same command resumes the run") from None
-    finally:
-        state.end(ending)
-    return done
+@dataclass(frozen=True)
+class Done:
+    """What a run has come to."""
+
+    context: Context
+    """Of its last round."""
+    outputs: dict[str, Any]
+    """Of its last round, by job."""
+    unsent: int
+    """How many things, of all rounds, could not be sent to the tracker."""
 
 
 def run_rounds(config: RunConfig, progress: Progress, state: RunState) -> Done:
@@ -133,18 +103,32 @@ def run_rounds(config: RunConfig, progress: Progress, state: RunState) -> Done:
 
 def _run_round(workflow: Workflow, context: Context, state: RunState) -> tuple[dict[str, Any], int]:
     """Return the outputs, and how many things could not be sent to the tracker."""
-    ok, within = False, None
+    tracker = context.tracker
     try:
-        context.tracker.start(_run_info(context))
+        tracker.start(_run_info(context))
         outputs = run_workflow(workflow, context, partial(publish, context))
-        ok = True
     except KeyboardInterrupt:
         state.end("STOPPED")  # first of all: this process may be killed in a moment
-        within = FLUSH_SECONDS
+        tracker.finish(False, FLUSH_SECONDS)
         raise
-    finally:
-        unsent = context.tracker.finish(ok, within)
-    return outputs, unsent
+    except BaseException:
+        tracker.finish(False, None)
+        raise
+    return outputs, tracker.finish(True, None)
+
+
+def open_context(config: RunConfig, progress: Progress) -> Context:
+    """Return what the hooks of the first round work with; nothing is started or written yet."""
+    return open_round(Round.first(config), progress)
+
+
+def open_round(this: Round, progress: Progress) -> Context:
+    """Return what the hooks of a round work with; nothing is started or written yet."""
+    config, storage = this.config, Storage(this.config.storage)
+    tracker = TRACKERS.get(config.tracking.type)(config.tracking, storage)
+    # Every round is a run to the tracker; what they told it lies together, for `djsandbox sync`.
+    recorded = Recorded(tracker, f"runs/{this.run}")
+    return Context(config, storage, this.folder, recorded, progress)
 
 
 def check_sources(config: RunConfig) -> None:

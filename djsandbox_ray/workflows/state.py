@@ -21,7 +21,7 @@ import psutil
 import yaml
 
 from djsandbox_ray import __version__
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Stopped
 from djsandbox_ray.masking import masked
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.language.parameters import plain
@@ -44,6 +44,9 @@ Ending = Literal["COMPLETED", "FAILED", "STOPPED"]
 
 class RunState:
     """The state of a run in the storage, while this process writes it.
+
+    As a context it notes how the run ended, whatever happens, and lets Ctrl-C end it as
+    :class:`~djsandbox_ray.errors.Stopped`.
 
     Args:
         storage: of the run.
@@ -69,6 +72,15 @@ class RunState:
             "pool_seed": first.config.pools.seed,
         }
         self.begin(first)
+
+    def __enter__(self) -> RunState:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.end("COMPLETED" if kind is None else "STOPPED" if stopped else "FAILED")
+        if stopped:
+            raise Stopped("what is finished is kept; the same command resumes the run") from None
 
     def begin(self, this: Round) -> None:
         """Note that a round begins, and keep its resolved configuration."""

@@ -9,9 +9,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from djsandbox_ray.dataset.sample_table import SampleTable
 
@@ -100,6 +102,38 @@ def test_probe_analyze_refine_finds_the_planted_truth(tmp_path: Path) -> None:
         (run / "recipes").glob("*.yaml")
     ).read_bytes()
     assert list((elsewhere / "kept").glob("*.tar"))
+
+
+@pytest.mark.slow
+def test_iterate_finds_one_defect_after_the_other_and_ends_by_its_target(tmp_path: Path) -> None:
+    _, run = _run("configs/iterate.yaml", tmp_path)
+    rounds = json.loads((run / "run.json").read_text())["rounds"]
+    assert len(rounds) == 3
+    assert rounds[-1]["then"] == "done: any of the targets hold"
+    held = [item["target"] for item in rounds[-1]["targets"] if item["holds"]]
+    assert held == ["ranking.better == 0"]
+    verdicts = pd.read_csv(run / "round-2" / "ranking.csv")["verdict"]
+    assert "better" not in verdicts.tolist()
+    kept = _settings(run / "round-2")["pools"]["within"]
+    assert [item["statistic"] for item in kept] == ["image_text_similarity", "image_sizes"]
+    assert [item["statistic"] for item in _settings(run / "round-1")["pools"]["within"]] == [
+        "image_text_similarity"
+    ]
+    # The recipe of a round stands for those before it, too: both defects are gone.
+    for folder, gone in (
+        (run, ["mismatched"]),
+        (run / "round-1", ["mismatched", "low_contrast"]),
+    ):
+        rows = _kept_by_recipe(tmp_path, folder)
+        assert rows[rows["defect"] == "clean"]["kept"].mean() >= 0.85
+        for defect in gone:
+            assert rows[rows["defect"].str.contains(defect)]["kept"].mean() <= 0.15
+    assert not list((run / "round-2").glob("recipes/*"))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
+    return found
 
 
 def _commands_of_the_docs(storage: Path) -> list[list[str]]:

@@ -5,36 +5,27 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from rich.console import Console
 from small_run import load, mlflow_runs
 
+from djsandbox_ray.workflows.language.workflow import load_workflow
 from djsandbox_ray.workflows.run import run_sandbox
 
 pytestmark = pytest.mark.integration
-BUILTIN = Path(__file__).resolve().parents[2] / "configs" / "workflows"
 
 
-def _workflow() -> dict[str, Any]:
-    """Return the single-operator stage, thresholds of the best, and a target out of reach."""
-    text = (BUILTIN / "single_op.yaml").read_text()
-    jobs = yaml.safe_load(text[: text.index("  # Where the configuration asks")])["jobs"]
-    names = ("statistics", "pools", "ranking", "confirmation")
-    given = {name: f"${{{name}.output}}" for name in names}
-    jobs.append(
-        {"id": "thresholds", "hook": "refine", "with": {"dataset": "${ingest.output}", **given}}
-    )
-    return {
-        "jobs": jobs,
-        "repeat": {
-            "until": ["confirmation.effect > 1000"],
-            "most": 2,
-            "update": {"pools.within": "${thresholds.output.ranges}"},
-        },
-    }
+WORKFLOW = {
+    "after": "single_op",
+    "jobs": [{"id": "thresholds", "hook": "refine"}],
+    "repeat": {
+        "until": ["confirmation.effect > 1000"],  # out of reach
+        "most": 2,
+        "update": {"pools.within": "${thresholds.output.ranges}"},
+    },
+}
 
 
 def test_the_second_round_probes_what_the_first_leaves(ray_cluster: None, tmp_path: Path) -> None:
@@ -49,7 +40,7 @@ def test_the_second_round_probes_what_the_first_leaves(ray_cluster: None, tmp_pa
             "early_stopping": {"type": "none", "rungs": [0.5]},
         },
         "confirm": {"top": 1},
-        "workflow": _workflow(),
+        "workflow": WORKFLOW,
     }
 
     def run() -> str:
@@ -74,5 +65,5 @@ def test_the_second_round_probes_what_the_first_leaves(ray_cluster: None, tmp_pa
 
     trials = {path.name for path in (tmp_path / "storage" / "trials").glob("*.json")}
     again = run()
-    assert again.count("done before") == 2 * len(changes["workflow"]["jobs"])
+    assert again.count("done before") == 2 * len(load_workflow(WORKFLOW).jobs)
     assert {path.name for path in (tmp_path / "storage" / "trials").glob("*.json")} == trials

@@ -223,7 +223,7 @@ def test_events_tell_the_run_in_order(watched: Watched) -> None:
     assert (names[0], names[-1]) == ("run_begun", "run_done")
     assert [one["time"] for one in events] == sorted(one["time"] for one in events)
     jobs = [one["stage"] for one in events if one["event"] == "job_begun"]
-    assert jobs[0] == "ingest"
+    assert jobs[0] == "dataset"
     assert jobs.index("noise") < jobs.index("trials") < jobs.index("ranking")
     done = [one["stage"] for one in events if one["event"] == "job_done"]
     assert done == jobs

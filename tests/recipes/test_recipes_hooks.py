@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from io import StringIO
 from typing import Any
@@ -39,7 +40,9 @@ BOTH = f"{LOW}&{LONG}"
 class Run:
     """A run whose studies are finished."""
 
-    def __init__(self, storage: Storage, *policies: dict[str, Any]) -> None:
+    def __init__(
+        self, storage: Storage, *policies: dict[str, Any], within: Sequence[Range] = ()
+    ) -> None:
         shapes = {"type": "shapes", "samples": 10}
         config = RunConfig.model_validate(
             {
@@ -50,6 +53,7 @@ class Run:
                 "trials": {"model": {"type": "clip"}, "budget": 10},
                 "evaluation": {"dataset": shapes, "metrics": [{"type": "retrieval", "k": [1]}]},
                 "policies": list(policies),
+                "pools": {"within": [asdict(item) for item in within]},
             }
         )
         self.output = StringIO()
@@ -114,6 +118,19 @@ def test_a_confirmed_pool_becomes_a_recipe(storage: Storage) -> None:
     assert any("keep values that this dataset did not have" in c for c in evidence["caveats"])
     comments = storage.read_bytes(recipe.path).decode()
     assert "Expected effect: +0.12 [+0.09, +0.15] (pooled, better)" in comments
+
+
+def test_thresholds_of_a_later_round_hold_what_was_kept_before(storage: Storage) -> None:
+    whole = Run(storage).refine()
+    assert whole is not None
+    (found,) = whole.ranges
+    run = Run(storage, within=[Range("text_len", 1, None), replace(found, high=found.high + 1)])
+    later = run.refine()
+    assert later is not None
+    assert later.ranges == (Range("text_len", 1, None), found), "the narrower of two"
+    evidence = run.evidence(run.recipe(later))
+    assert evidence["retention"]["rows"] == kept(world.columns(), later.ranges).sum()
+    assert any("what the recipe adds to keeping those" in line for line in evidence["caveats"])
 
 
 def test_the_effect_and_its_interval_are_of_one_study(storage: Storage) -> None:

@@ -61,6 +61,29 @@ def test_small_files_are_shipped_and_data_are_not(document: dict[str, Any], fold
     ]
 
 
+def test_the_workflow_that_one_continues_is_shipped_too(
+    document: dict[str, Any], folder: Path
+) -> None:
+    (folder / "flows").mkdir()
+    for name, after in (
+        ("mine", "base"),
+        ("base", "../top"),
+        ("top", "single_op"),
+        ("bad", "lost"),
+    ):
+        place = folder / ("top.yaml" if name == "top" else f"flows/{name}.yaml")
+        place.write_text(f"after: {after}{'' if after == 'single_op' else '.yaml'}\njobs: []")
+    document["workflow"] = "flows/mine.yaml"
+    assert named(document) == (["flows/base.yaml", "flows/mine.yaml", "top.yaml"], [])
+    document["workflow"] = "flows/bad.yaml"  # whoever reads it says that the other is lost
+    assert named(document)[1] == []
+    (folder / "top.yaml").write_text("after: ../other.yaml")
+    (folder.parent / "other.yaml").write_text("jobs: []")
+    document["workflow"] = "flows/mine.yaml"
+    (line,) = named(document)[1]
+    assert line == "workflow: '../other.yaml', which it continues, lies outside the folder"
+
+
 def test_what_lies_outside_is_refused(document: dict[str, Any], folder: Path) -> None:
     (folder / "mine.yaml").write_text("{}")
     document["workflow"] = f"../{folder.name}/mine.yaml"

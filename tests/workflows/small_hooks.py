@@ -64,6 +64,18 @@ def out(job: str, *fields: str) -> str:
     return "${" + ".".join((job, "output", *fields)) + "}"
 
 
+def job(
+    id: str, hook: str, settings: dict[str, Any] | None = None, **inputs: str
+) -> dict[str, Any]:
+    """Return a job of a built-in hook (lower case), of a small one, or of ``module:Class``.
+
+    ``inputs`` are ids of jobs, whose outputs it takes.
+    """
+    name = hook if hook.islower() or ":" in hook else f"small_hooks:{hook}"
+    given = {**{name: out(source) for name, source in inputs.items()}, **(settings or {})}
+    return {"id": id, "hook": name, **({"with": given} if given else {})}
+
+
 def number(value: float) -> Number:
     return Number(content_id("number", float(value)), float(value))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from rich.console import Console
+from small_hooks import job, out
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, PlanRefused
@@ -22,97 +22,66 @@ from djsandbox_ray.workflows.run import open_context
 from djsandbox_ray.workflows.runner import run_workflow
 
 BEFORE = [
-    {"id": "data", "hook": "planned_hooks:Data"},
-    {"id": "trusted", "hook": "planned_hooks:Trusted"},
-    {"id": "numbers", "hook": "planned_hooks:NoStatistics"},
-    {"id": "cut", "hook": "planned_hooks:SomePools", "with": {"dataset": "${data.output}"}},
+    job("dataset", "planned_hooks:Data"),
+    job("evaluation", "planned_hooks:Trusted"),
+    job("statistics", "planned_hooks:NoStatistics"),
+    job("pools", "planned_hooks:SomePools"),
 ]
-INPUTS = {
-    "dataset": "${data.output}",
-    "evaluation": "${trusted.output}",
-    "statistics": "${numbers.output}",
-    "pools": "${cut.output}",
-}
-
+TRIALS = [*BEFORE, job("trials", "trials")]
+SECOND_LOOK = [
+    job("ranking", "ranking"),
+    job("again", "confirmation_pools"),
+    job("look", "confirmation_trials", pools="again"),
+]
 MakeConfig = Callable[..., RunConfig]
 
 
 @pytest.fixture
-def config(tmp_path: Path, storage: Storage) -> MakeConfig:
+def config(configure: MakeConfig) -> MakeConfig:
     def make(jobs: list[dict[str, Any]], family: str = "Counted", **changes: Any) -> RunConfig:
-        path = tmp_path / f"workflow-{len(jobs)}.yaml"
-        path.write_text(yaml.safe_dump({"jobs": jobs}))
-        shapes = {"type": "shapes", "samples": 10}
         trials = {"model": {"type": f"planned_hooks:{family}"}, "budget": 100, "seeds": 2}
-        return RunConfig.model_validate(
-            {
-                "name": "test",
-                "storage": storage.url,
-                "dataset": shapes,
-                "operators": ["text_length_filter", "words_num_filter"],
-                "trials": {**trials, **changes},
-                "evaluation": {
-                    "dataset": shapes,
-                    "metrics": [{"type": "planned_hooks:Measure"}],
-                },
-                "confirm": {"top": 0},
-                "tracking": {"type": "none"},
-                "workflow": str(path),
-            }
+        dataset = {"type": "shapes", "samples": 10}
+        return configure(
+            operators=["text_length_filter", "words_num_filter"],
+            trials={**trials, **changes},
+            evaluation={"dataset": dataset, "metrics": [{"type": "planned_hooks:Measure"}]},
+            confirm={"top": 0},
+            workflow={"jobs": jobs},
         )
 
     return make
 
 
-def trials(hook: str = "trials") -> list[dict[str, Any]]:
-    return [*BEFORE, {"id": "train", "hook": hook, "with": INPUTS}]
-
-
-SECOND_LOOK = [
-    {
-        "id": "ranks",
-        "hook": "ranking",
-        "with": {"pools": "${cut.output}", "trials": "${train.output}"},
-    },
-    {
-        "id": "again",
-        "hook": "confirmation_pools",
-        "with": {"pools": "${cut.output}", "ranking": "${ranks.output}"},
-    },
-    {
-        "id": "look",
-        "hook": "confirmation_trials",
-        "with": {**INPUTS, "pools": "${again.output}"},
-    },
-]
-PYRAMID = {**INPUTS, "pools": "${pyramid.output}"}
-SECOND = {**PYRAMID, "ranking": None, "first": "${train.output}"}
-
-
-def longer(choice: dict[str, Any]) -> list[dict[str, Any]]:
+def longer(hook: str, **given: Any) -> list[dict[str, Any]]:
     """Return a workflow that trains in every way; a job chooses what is combined."""
-    both = {"pools": "${cut.output}", "choice": "${choice.output}"}
-    both["statistics"] = INPUTS["statistics"]
-    scaling = {**PYRAMID, "ranking": None, "budgets": [0.5, 2.0], "arms": 4}
-    search = {**INPUTS, "choice": "${choice.output}", "ranking": "${ranks.output}"}
-    search |= {"first": "${train.output}", "proposals": 3, "seeds": 2}
-    lookup = {"pools": "${cut.output}", "trials": "${train.output}"}
+    scaling = {"ranking": None, "budgets": [0.5, 2.0], "arms": 4}
     return [
         *BEFORE,
-        {"id": "choice", **choice},
-        {"id": "pyramid", "hook": "combine", "with": {**both, "minimum": 10}},
-        {"id": "train", "hook": "trials", "with": INPUTS},
-        {"id": "ranks", "hook": "ranking", "with": lookup},
-        {"id": "combined", "hook": "combination_trials", "with": PYRAMID},
-        {"id": "repeated", "hook": "repetition", "with": {**SECOND, "factors": [3, 1, 3]}},
-        {"id": "scaled", "hook": "scaling", "with": scaling},
-        {"id": "searched", "hook": "search", "with": search},
+        job("choice", hook, given),
+        job("pyramid", "combine", {"minimum": 10}, choice="choice"),
+        job("trials", "trials"),
+        job("ranking", "ranking"),
+        job("combined", "combination_trials", pools="pyramid"),
+        job(
+            "repeated",
+            "repetition",
+            {"ranking": None, "factors": [3, 1, 3]},
+            pools="pyramid",
+            first="trials",
+        ),
+        job("scaled", "scaling", scaling, pools="pyramid"),
+        job("searched", "search", {"proposals": 3, "seeds": 2}, first="trials"),
     ]
 
 
-def chosen(*names: str) -> dict[str, Any]:
-    given = {"pools": "${cut.output}", "names": list(names)}
-    return {"hook": "planned_hooks:Chosen", "with": given}
+def chosen(*names: str) -> list[dict[str, Any]]:
+    return longer("planned_hooks:Chosen", names=list(names))
+
+
+def shown(made: dict[str, Any]) -> list[str]:
+    console = Console(file=StringIO(), width=200)
+    console.print(plan_table(made))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
 
 
 def changed(config: RunConfig, **sections: Any) -> RunConfig:
@@ -138,7 +107,7 @@ def everything(storage: Storage) -> dict[Path, bytes | None]:
 def test_before_anything_is_done_the_plan_is_an_upper_bound(
     config: MakeConfig, storage: Storage
 ) -> None:
-    made = make_plan(config(trials()))
+    made = make_plan(config(TRIALS))
     assert made["exact"] is False
     assert made["pools"] == 2 * 3 + 5 + 2
     assert made["trials"] == made["trials_to_run"] == 2 * 13
@@ -152,9 +121,12 @@ def test_before_anything_is_done_the_plan_is_an_upper_bound(
 def test_once_there_are_pools_the_plan_is_exact_whatever_the_jobs_are_called(
     config: MakeConfig, storage: Storage, hook: str
 ) -> None:
-    do_before(config)
+    named = {"dataset": "data", "evaluation": "trusted", "statistics": "numbers", "pools": "cut"}
+    jobs = [{**item, "id": named[item["id"]]} for item in BEFORE[:3]]
+    jobs += [job("cut", "planned_hooks:SomePools", dataset="data")]
+    do_before(config, jobs)
     before = everything(storage)
-    made = make_plan(config(trials(hook)))
+    made = make_plan(config([*jobs, job("train", hook, **named)]))
     assert everything(storage) == before  # nothing is written
     assert made["exact"] is True
     assert made["pools"] == 3 + 5 + 2  # the constant statistic has no pools
@@ -162,15 +134,15 @@ def test_once_there_are_pools_the_plan_is_exact_whatever_the_jobs_are_called(
     assert {trial["pool"] for trial in made["trial_list"]} >= {"length/low", "control/0"}
     assert not any(trial["cached"] for trial in made["trial_list"])
     assert {job["job"]: job["done"] for job in made["jobs"]} == {
-        **{job["id"]: True for job in BEFORE},
+        **dict.fromkeys(named.values(), True),
         "train": False,
     }
     assert made["jobs"][-1] == {
         "job": "train",
         "done": False,
         "hook": hook,
-        "takes": INPUTS,
-        "from": ["data", "trusted", "cut", "numbers"],
+        "takes": {name: out(source) for name, source in named.items()},
+        "from": list(named.values()),
         "parameters": {},
         "changed": [],
     }
@@ -182,12 +154,12 @@ def test_trials_that_any_run_has_completed_cost_nothing(
     config: MakeConfig, storage: Storage
 ) -> None:
     do_before(config)
-    first, second, third, *_ = make_plan(config(trials()))["trial_list"]
+    first, second, third, *_ = make_plan(config(TRIALS))["trial_list"]
     report = RungReport(100, 1.0, {"m": 1.0}, 1.0, 1.0, 1)
     for trial, state in ((first, "COMPLETED"), (second, "FAILED"), (third, "RUNNING")):
         spec = TrialSpec(trial["trial"], trial["pool"], trial["seed"], "hash", 100)
         TrialStore(storage).save(TrialRecord(spec, TrialState(state), (report,)))
-    made = make_plan(config(trials()))
+    made = make_plan(config(TRIALS))
     assert [trial["cached"] for trial in made["trial_list"][:3]] == [True, False, False]
     assert made["trials"] == 20
     assert made["trials_to_run"] == 19
@@ -199,8 +171,8 @@ def test_other_trials_are_not_in_the_cache(
     config: MakeConfig, storage: Storage, changes: dict[str, Any]
 ) -> None:
     do_before(config)
-    known = {trial["trial"] for trial in make_plan(config(trials()))["trial_list"]}
-    other = {trial["trial"] for trial in make_plan(config(trials(), **changes))["trial_list"]}
+    known = {trial["trial"] for trial in make_plan(config(TRIALS))["trial_list"]}
+    other = {trial["trial"] for trial in make_plan(config(TRIALS, **changes))["trial_list"]}
     assert len(known) == len(other) == 20
     assert not known & other
 
@@ -213,28 +185,28 @@ def test_a_workflow_without_trials_trains_nothing(config: MakeConfig) -> None:
 
 
 def test_a_family_that_cannot_count_says_so(config: MakeConfig) -> None:
-    made = make_plan(config(trials(), family="Family"))
+    made = make_plan(config(TRIALS, family="Family"))
     assert made["flops_to_train"] is None
-    console = Console(file=StringIO(), width=100)
-    console.print(plan_table(made))
-    assert "compute not counted" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "compute not counted" in shown(made)
 
 
 def test_the_table_says_what_is_done(config: MakeConfig) -> None:
     do_before(config)
-    console = Console(file=StringIO(), width=100)
-    console.print(plan_table(make_plan(config(trials()))))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = shown(make_plan(config(TRIALS)))
     assert "pools   10, controls and self-tests included" in lines
-    assert any("cut      done" in line for line in lines)
-    assert any("train    to do" in line for line in lines)
+    assert any(
+        line.endswith("pools       done   planned_hooks:SomePools  <- dataset") for line in lines
+    )
+    assert any(
+        "trials      to do  <- dataset, evaluation, statistics, pools" in line for line in lines
+    )
 
 
 def test_a_plan_counts_the_second_look_and_what_it_costs_in_full_trainings(
     config: MakeConfig, storage: Storage
 ) -> None:
     planned = changed(
-        config([*trials(), *SECOND_LOOK]),
+        config([*TRIALS, *SECOND_LOOK]),
         confirm={"top": 2, "controls": 5, "seeds": 3},
         cost={"full_trainings": 5, "full_samples": 1000},
     )
@@ -250,9 +222,9 @@ def test_a_plan_counts_the_second_look_and_what_it_costs_in_full_trainings(
 
 
 def test_before_anything_is_done_every_statistic_may_be_combined(config: MakeConfig) -> None:
-    made = make_plan(config(longer(chosen("length/low"))))
+    made = make_plan(config(chosen("length/low")))
     assert counts(made) == {
-        "train": (26, 2600),
+        "trials": (26, 2600),
         # Two statistics: 3 combinations and 5 controls, with two seeds each.
         "combined": (16, 1600),
         # Three strategies, two factors, two seeds; of 10 rows a third is in a pool, 2 in a draw.
@@ -267,12 +239,12 @@ def test_before_anything_is_done_every_statistic_may_be_combined(config: MakeCon
 
 
 def test_what_is_there_already_makes_the_bounds_smaller(config: MakeConfig) -> None:
-    jobs = longer(chosen("length/low"))
+    jobs = chosen("length/low")
     do_before(config, jobs[:6])
     made = make_plan(config(jobs))
     # One combination, 5 controls; draws of half a bucket of 133 rows, and of the combination.
     assert counts(made) == {
-        "train": (20, 2000),
+        "trials": (20, 2000),
         "combined": (12, 1200),
         "repeated": (12, 3 * 2 * (1 + 3) * 66),
         "scaled": (20, 2500),
@@ -281,20 +253,19 @@ def test_what_is_there_already_makes_the_bounds_smaller(config: MakeConfig) -> N
 
 
 def test_where_nothing_was_chosen_nothing_is_combined(config: MakeConfig) -> None:
-    jobs = longer(chosen())
+    jobs = chosen()
     do_before(config, jobs[:6])
-    assert counts(make_plan(config(jobs))).keys() == {"train", "searched"}
+    assert counts(make_plan(config(jobs))).keys() == {"trials", "searched"}
 
 
 def test_a_choice_of_the_best_takes_no_more_than_it_is_told(config: MakeConfig) -> None:
-    best = {"pools": "${cut.output}", "ranking": "${ranks.output}", "confirmation": None, "top": 1}
-    *before, choice, pyramid, train, ranks = longer({"hook": "top_k", "with": best})[:8]
-    jobs = [*before, train, ranks, choice, pyramid, *longer({})[8:9]]
+    *before, choice, pyramid, train, ranks, combined = longer("top_k", confirmation=None, top=1)[:9]
+    jobs = [*before, train, ranks, choice, pyramid, combined]
     assert counts(make_plan(config(jobs)))["combined"] == (2 * (1 + 5), 1200)
 
 
 def test_the_cost_is_that_of_all_samples_however_long_the_trials_are(config: MakeConfig) -> None:
-    jobs = longer(chosen("length/low"))
+    jobs = chosen("length/low")
     dear = changed(config(jobs), cost={"full_trainings": 10, "full_samples": 1000})
     made = make_plan(dear)
     samples = sum(stage["samples"] for stage in made["stages"])
@@ -306,14 +277,14 @@ def test_the_cost_is_that_of_all_samples_however_long_the_trials_are(config: Mak
 
 
 def test_controls_that_are_trained_first_are_counted_once(config: MakeConfig) -> None:
-    noise = {"id": "noise", "hook": "noise", "with": INPUTS}
+    noise = job("noise", "noise")
     assert counts(make_plan(config([*BEFORE, noise]))) == {"noise": (10, 1000)}
-    assert counts(make_plan(config([*trials(), noise]))) == {"train": (26, 2600)}
+    assert counts(make_plan(config([*TRIALS, noise]))) == {"trials": (26, 2600)}
 
 
 def test_what_cannot_be_counted_yet_is_said_and_refused(config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text("{}")
-    jobs = longer(chosen("length/low"))
+    jobs = chosen("length/low")
     data = {"type": "jsonl", "path": str(tmp_path / "data.jsonl")}
     cost = {"full_trainings": 1000, "full_samples": 1000}
     planned = changed(config(jobs), dataset=data, cost=cost)
@@ -321,11 +292,9 @@ def test_what_cannot_be_counted_yet_is_said_and_refused(config: MakeConfig, tmp_
     assert counts(made)["repeated"] == (12, None)
     assert made["cost"]["allowed"] is False
     json.dumps(made, allow_nan=False)
-    console = Console(file=StringIO(), width=200)
-    console.print(plan_table(made))
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "to train on, less what early stopping saves, and what is not known yet" in shown
-    assert "  repeated  to do  12 trials  how many rows a trial draws is not known" in shown
+    told = "\n".join(shown(made))
+    assert "to train on, less what early stopping saves, and what is not known yet" in told
+    assert "  repeated  to do  12 trials  how many rows a trial draws is not known" in told
     with pytest.raises(PlanRefused, match="cannot be bounded: repeated: how many rows a trial"):
         check_budget(planned, over_budget=False)
     check_budget(planned, over_budget=True)
@@ -333,10 +302,10 @@ def test_what_cannot_be_counted_yet_is_said_and_refused(config: MakeConfig, tmp_
 
 
 def test_a_number_that_a_job_has_yet_to_find_is_not_known(config: MakeConfig) -> None:
-    jobs = longer(chosen("length/low"))
-    jobs[7:7] = [{"id": "measure", "hook": "planned_hooks:Measured"}]
+    jobs = chosen("length/low")
+    jobs[7:7] = [job("measure", "planned_hooks:Measured")]
     (repeated,) = [job for job in jobs if job["id"] == "repeated"]
-    repeated["with"] |= {"unit": "${measure.output.rows}"}
+    repeated["with"] |= {"unit": out("measure", "rows")}
     (stage,) = [s for s in make_plan(config(jobs))["stages"] if s["job"] == "repeated"]
     assert stage["unknown"] == "its unit is not known before 'measure' has run"
     assert stage["samples"] is None
@@ -345,7 +314,7 @@ def test_a_number_that_a_job_has_yet_to_find_is_not_known(config: MakeConfig) ->
 
 
 def test_parameters_that_no_training_could_use_are_found_by_the_plan(config: MakeConfig) -> None:
-    jobs = longer(chosen("length/low"))
+    jobs = chosen("length/low")
     (scaled,) = [job for job in jobs if job["id"] == "scaled"]
     scaled["with"] |= {"budgets": [0.0]}
     with pytest.raises(BadInput, match="scaling: budgets are"):
@@ -354,19 +323,19 @@ def test_parameters_that_no_training_could_use_are_found_by_the_plan(config: Mak
 
 def test_pools_of_builders_are_counted_where_their_number_is_known(config: MakeConfig) -> None:
     extra = [{"type": "range", "name": "short", "statistic": "text_len", "high": 5}]
-    made = make_plan(changed(config(trials()), pools={"extra": extra}))
+    made = make_plan(changed(config(TRIALS), pools={"extra": extra}))
     assert made["pools"] == 2 * 3 + 1 + 5 + 2
     assert made["stages"][0]["unknown"] == ""
 
 
 def test_rounds_may_cost_as_much_as_the_first_each(config: MakeConfig) -> None:
-    made_of = config(trials()).model_dump(mode="json", by_alias=True)
+    made_of = config(TRIALS).model_dump(mode="json", by_alias=True)
     repeat = {
-        "until": ["cut.size > 1e9"],
+        "until": ["pools.size > 1e9"],
         "most": 3,
-        "update": {"pools.seed": "${cut.output.seed}"},
+        "update": {"pools.seed": out("pools", "seed")},
     }
-    workflow = {"jobs": trials(), "repeat": repeat}
+    workflow = {"jobs": TRIALS, "repeat": repeat}
     cost = {"full_trainings": 100, "full_samples": 1000}
     planned = RunConfig.model_validate({**made_of, "workflow": workflow, "cost": cost})
     assert make_plan(planned)["cost"]["m"] == 3 * 26
@@ -378,9 +347,14 @@ def test_rounds_may_cost_as_much_as_the_first_each(config: MakeConfig) -> None:
 
 def test_the_table_has_a_line_for_every_job_that_trains(config: MakeConfig) -> None:
     do_before(config)
-    console = Console(file=StringIO(), width=100)
-    console.print(plan_table(make_plan(config(longer(chosen("length/low"))))))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = shown(make_plan(config(chosen("length/low"))))
     start = lines.index("jobs that train, with what each takes at most:")
-    assert lines[start + 1] == "  train     to do  20 trials  2,000 samples"
+    assert lines[start + 1] == "  trials    to do  20 trials  2,000 samples"
     assert lines[start + 4] == "  scaled    to do  20 trials  2,500 samples"
+
+
+def test_what_is_left_out_on_purpose_is_said(config: MakeConfig) -> None:
+    optional = [job("left", "Seed"), job("right", "Seed"), job("sum", "Optional", {"right": None})]
+    made = make_plan(config(optional))
+    assert made["jobs"][-1]["takes"] == {"left": out("left"), "right": None}
+    assert shown(made)[-1].endswith("small_hooks:Optional  <- left, right: null")

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from found_outputs import JOINED, YAML, found_outputs, ranked
-from rich.console import Console
 
-from djsandbox_ray.config import load_config
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.records import Ranking, RankingRow
-from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.rows import to_csv
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.journal import Journal, RunEntry
 from djsandbox_ray.tracking.tracker import RunInfo
 from djsandbox_ray.workflows.publish import is_main, publish
-from djsandbox_ray.workflows.run import open_context
-
-DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
 
 @dataclass
@@ -54,10 +48,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Watched:
-    changes = ["name=found", "tracking.type=none"]
-    config = load_config(str(DEMO), changes, str(tmp_path / "storage"))
-    context = open_context(config, Progress(Console(quiet=True)))
+def watched(opened: Callable[..., Context]) -> Watched:
+    context = opened(name="found")
     context.tracker.start(RunInfo("found", "key"))
     return Watched(context)
 

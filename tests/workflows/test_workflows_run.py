@@ -1,7 +1,9 @@
-"""What is checked before a run starts anything."""
+"""What is checked before a run starts anything, and how it is told to stop."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +17,9 @@ from rich.console import Console
 
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows import run as run_module
-from djsandbox_ray.workflows.run import open_context, run_sandbox
-from djsandbox_ray.workflows.state import refuse_if_running
+from djsandbox_ray.workflows.run import run_sandbox, stoppable
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
@@ -57,26 +57,36 @@ def test_a_driver_that_shows_with_the_cluster_keeps_its_log_to_itself(
     assert storage.names("runs/demo") == ["run.json"]
 
 
-def test_two_runs_of_one_name_do_not_write_over_each_other(tmp_path: Path) -> None:
-    config = load_config(str(DEMO), ["tracking.type=none"], str(tmp_path))
-    context = open_context(config, Progress(Console(quiet=True)))
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        started = psutil.Process(other.pid).create_time()
-        owner = {"host": gethostname(), "pid": other.pid, "started": started}
+def _stopped_by(number: signal.Signals) -> None:
+    with stoppable():
+        os.kill(os.getpid(), number)
+        pytest.fail("nothing was raised")
 
-        def written_by(**changes: Any) -> None:
-            state = {"state": "RUNNING", "process": {**owner, **changes}}
-            context.storage.write_json("runs/demo/run.json", state)
 
-        written_by()
-        with pytest.raises(BadInput, match=f"is being run by process {other.pid}"):
-            refuse_if_running(context.storage, context.config.name)
-        written_by(started=started - 60)  # the number was given to another process since
-        refuse_if_running(context.storage, context.config.name)
-        written_by(host="elsewhere")
-        refuse_if_running(context.storage, context.config.name)
-        written_by()
-        other.kill()
-    refuse_if_running(
-        context.storage, context.config.name
-    )  # it was killed: this is how a run is resumed
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_both_signals_end_the_block_and_are_given_back(number: signal.Signals) -> None:
+    before = [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)]
+    with pytest.raises(KeyboardInterrupt):
+        _stopped_by(number)
+    assert [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)] == before
+
+
+def test_while_the_block_ends_sigterm_is_ignored_and_ctrl_c_is_not() -> None:
+    ended = []
+
+    def clean_up() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        ended.append("cleaned up")
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.append("not reached")
+
+    def run() -> None:
+        with stoppable():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                clean_up()
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert ended == ["cleaned up"]

@@ -1,25 +1,20 @@
+"""The loop that runs jobs: what is done again, what is not, and what a job is called with."""
+
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from io import StringIO
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_hooks
-import yaml
-from rich.console import Console
-from small_hooks import BROKEN, RAN, SEEN, number, out
+from small_hooks import BROKEN, RAN, SEEN, job, number, out
 
-from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.records import Statistic
-from djsandbox_ray.reporting.progress import Progress
-from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.tracking.tracker import NullTracker
 from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.workflow import load_workflow
 from djsandbox_ray.workflows.runner import finished_jobs, run_workflow
@@ -34,61 +29,23 @@ CHAIN = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    RAN.clear()
-    SEEN.clear()
-    BROKEN.clear()
-    yield
-    BROKEN.clear()
-
-
 @pytest.fixture
-def context(storage: Storage) -> MakeContext:
-    def make(name: str = "test", storage: Storage = storage, **pools: Any) -> Context:
-        shapes = {"type": "shapes", "samples": 10}
-        config = RunConfig.model_validate(
-            {
-                "name": name,
-                "storage": storage.url,
-                "dataset": shapes,
-                "operators": ["text_length_filter"],
-                "trials": {"model": {"type": "clip"}, "budget": 10},
-                "evaluation": {"dataset": shapes, "metrics": [{"type": "retrieval", "k": [1]}]},
-                "pools": pools,
-            }
-        )
-        tracker = NullTracker(Component(type="none"), storage)
-        progress = Progress(Console(file=StringIO()))
-        return Context(config, storage, f"runs/{name}", tracker, progress)
-
-    return make
+def context(opened: MakeContext) -> MakeContext:
+    return lambda name="test", **pools: opened(name=name, pools=pools)
 
 
-@pytest.fixture
-def workflow(tmp_path: Path) -> Callable[..., Workflow]:
-    def make(*jobs: tuple[str, str, dict[str, Any]]) -> Workflow:
-        listed = [
-            {
-                "id": id,
-                "hook": f"small_hooks:{hook}",
-                "with": _with(inputs, {job[0] for job in jobs}),
-            }
-            for id, hook, inputs in jobs
-        ]
-        path = tmp_path / "workflow.yaml"
-        path.write_text(yaml.safe_dump({"jobs": listed}))
-        return load_workflow(str(path))
+def workflow(*jobs: tuple[str, str, dict[str, Any]]) -> Workflow:
+    """Return a workflow of small hooks; the name of a job stands for its output."""
+    known = {id for id, _, _ in jobs}
 
-    return make
+    def given(value: Any) -> Any:
+        return out(value) if isinstance(value, str) and value in known else value
 
-
-def _with(inputs: dict[str, Any], known: set[str]) -> dict[str, Any]:
-    """Write the name of a job as a reference to its output."""
-    return {
-        name: out(value) if isinstance(value, str) and value in known else value
-        for name, value in inputs.items()
-    }
+    listed = [
+        job(id, hook, {name: given(value) for name, value in inputs.items()})
+        for id, hook, inputs in jobs
+    ]
+    return load_workflow({"jobs": listed})
 
 
 def run(workflow: Workflow, context: Context) -> tuple[list[str], dict[str, Any]]:
@@ -102,14 +59,14 @@ def marker(context: Context, job: str) -> Any:
     return context.storage.read_json(f"{context.folder}/jobs/{job}.json")
 
 
-def test_jobs_run_in_order_and_hand_on_their_outputs(workflow: Any, context: MakeContext) -> None:
+def test_jobs_run_in_order_and_hand_on_their_outputs(context: MakeContext) -> None:
     ran, outputs = run(workflow(*CHAIN), context(seed=5))
     assert ran == ["Seed", "Buckets", "Add", "Double"]
     assert list(outputs) == ["seed", "seven", "sum", "double"]
     assert outputs["double"] == number(24)
 
 
-def test_what_is_done_is_not_done_again(workflow: Any, context: MakeContext) -> None:
+def test_what_is_done_is_not_done_again(context: MakeContext) -> None:
     chain = workflow(*CHAIN)
     _, first = run(chain, context(seed=5))
     ran, second = run(chain, context(seed=5))
@@ -117,9 +74,7 @@ def test_what_is_done_is_not_done_again(workflow: Any, context: MakeContext) -> 
     assert second == first
 
 
-def test_every_output_is_announced_also_of_jobs_that_were_done(
-    workflow: Any, context: MakeContext
-) -> None:
+def test_every_output_is_announced_also_of_jobs_that_were_done(context: MakeContext) -> None:
     chain = workflow(*CHAIN, ("nothing", "Nothing", {}))
     for _ in range(2):
         seen: list[Any] = []
@@ -128,7 +83,7 @@ def test_every_output_is_announced_also_of_jobs_that_were_done(
         assert len(seen) == 5
 
 
-def test_a_changed_config_reruns_what_depends_on_it(workflow: Any, context: MakeContext) -> None:
+def test_a_changed_config_reruns_what_depends_on_it(context: MakeContext) -> None:
     chain = workflow(*CHAIN)
     run(chain, context(seed=5))
     ran, outputs = run(chain, context(seed=6))
@@ -137,7 +92,7 @@ def test_a_changed_config_reruns_what_depends_on_it(workflow: Any, context: Make
 
 
 def test_an_upstream_job_that_gives_the_same_again_reruns_nothing_else(
-    workflow: Any, context: MakeContext
+    context: MakeContext,
 ) -> None:
     chain = workflow(*CHAIN)
     run(chain, context(buckets=3))
@@ -145,16 +100,12 @@ def test_an_upstream_job_that_gives_the_same_again_reruns_nothing_else(
     assert ran == ["Buckets"]
 
 
-def test_a_part_of_the_config_that_no_job_needs_reruns_nothing(
-    workflow: Any, context: MakeContext
-) -> None:
+def test_a_part_of_the_config_that_no_job_needs_reruns_nothing(context: MakeContext) -> None:
     run(workflow(*CHAIN), context(seed=5))
     assert run(workflow(*CHAIN), context(seed=5, draw_share=0.25))[0] == []
 
 
-def test_going_back_to_an_old_config_runs_again_what_was_replaced(
-    workflow: Any, context: MakeContext
-) -> None:
+def test_going_back_to_an_old_config_runs_again_what_was_replaced(context: MakeContext) -> None:
     chain = workflow(*CHAIN)
     _, first = run(chain, context(seed=5))
     run(chain, context(seed=6))
@@ -163,7 +114,7 @@ def test_going_back_to_an_old_config_runs_again_what_was_replaced(
     assert third == first
 
 
-def test_another_input_reruns_a_job(workflow: Any, context: MakeContext) -> None:
+def test_another_input_reruns_a_job(context: MakeContext) -> None:
     run(workflow(*CHAIN), context(seed=5))
     ran, outputs = run(
         workflow(*CHAIN[:3], ("double", "Double", {"left": "seed"})), context(seed=5)
@@ -172,13 +123,13 @@ def test_another_input_reruns_a_job(workflow: Any, context: MakeContext) -> None
     assert outputs["double"] == number(10)
 
 
-def test_another_hook_reruns_a_job(workflow: Any, context: MakeContext) -> None:
+def test_another_hook_reruns_a_job(context: MakeContext) -> None:
     run(workflow(*CHAIN), context())
     ran, _ = run(workflow(*CHAIN[:3], ("double", "Anything", {"left": "sum"})), context())
     assert ran == ["Anything"]
 
 
-def test_inputs_are_told_apart_by_name(workflow: Any, context: MakeContext) -> None:
+def test_inputs_are_told_apart_by_name(context: MakeContext) -> None:
     jobs = [("a", "Seed", {}), ("b", "Buckets", {})]
     _, one = run(workflow(*jobs, ("c", "Optional", {"left": "a", "right": "b"})), context(seed=5))
     ran, other = run(
@@ -188,20 +139,18 @@ def test_inputs_are_told_apart_by_name(workflow: Any, context: MakeContext) -> N
     assert (one["c"], other["c"]) == (number(-2), number(2))
 
 
-def test_a_new_job_runs_alone(workflow: Any, context: MakeContext) -> None:
+def test_a_new_job_runs_alone(context: MakeContext) -> None:
     run(workflow(*CHAIN[:3]), context(seed=5))
     assert run(workflow(*CHAIN), context(seed=5))[0] == ["Double"]
 
 
-def test_runs_of_other_names_know_nothing_of_each_other(
-    workflow: Any, context: MakeContext
-) -> None:
+def test_runs_of_other_names_know_nothing_of_each_other(context: MakeContext) -> None:
     run(workflow(*CHAIN), context("one"))
     assert len(run(workflow(*CHAIN), context("two"))[0]) == 4
 
 
 def test_a_job_that_raises_leaves_no_marker_and_the_next_run_goes_on_there(
-    workflow: Any, context: MakeContext
+    context: MakeContext,
 ) -> None:
     chain, here = workflow(*CHAIN), context(seed=5)
     BROKEN.add("Add")
@@ -215,9 +164,7 @@ def test_a_job_that_raises_leaves_no_marker_and_the_next_run_goes_on_there(
     assert outputs["double"] == number(24)
 
 
-def test_a_rerun_that_raises_takes_the_old_marker_with_it(
-    workflow: Any, context: MakeContext
-) -> None:
+def test_a_rerun_that_raises_takes_the_old_marker_with_it(context: MakeContext) -> None:
     """The files of the old artifact may be half overwritten: going back must run again."""
     chain = workflow(*CHAIN)
     run(chain, context(seed=5))
@@ -228,7 +175,7 @@ def test_a_rerun_that_raises_takes_the_old_marker_with_it(
     assert run(chain, context(seed=5))[0] == ["Seed"]
 
 
-def test_nothing_is_an_output_too(workflow: Any, context: MakeContext) -> None:
+def test_nothing_is_an_output_too(context: MakeContext) -> None:
     jobs = [("nothing", "Nothing", {}), ("zero", "OrZero", {"left": "nothing"})]
     for expected in (["Nothing", "OrZero"], []):
         ran, outputs = run(workflow(*jobs), context())
@@ -238,9 +185,7 @@ def test_nothing_is_an_output_too(workflow: Any, context: MakeContext) -> None:
     assert finished_jobs(workflow(*jobs), context()) == {"nothing": None, "zero": number(0)}
 
 
-def test_something_in_place_of_nothing_reruns_what_takes_it(
-    workflow: Any, context: MakeContext
-) -> None:
+def test_something_in_place_of_nothing_reruns_what_takes_it(context: MakeContext) -> None:
     jobs = workflow(("perhaps", "Perhaps", {}), ("zero", "OrZero", {"left": "perhaps"}))
     assert run(jobs, context(self_tests=False))[1]["zero"] == number(0)
     ran, outputs = run(jobs, context(self_tests=True))
@@ -248,12 +193,7 @@ def test_something_in_place_of_nothing_reruns_what_takes_it(
     assert outputs["zero"] == number(101)
 
 
-def test_an_input_that_may_be_left_out(workflow: Any, context: MakeContext) -> None:
-    jobs = [("a", "Seed", {}), ("b", "Optional", {"left": "a"})]
-    assert run(workflow(*jobs), context(seed=5))[1]["b"] == number(5)
-
-
-def test_outputs_come_back_as_the_records_they_were(workflow: Any, context: MakeContext) -> None:
+def test_outputs_come_back_as_the_records_they_were(context: MakeContext) -> None:
     jobs = [("big", "Big", {}), ("nested", "Nested", {})]
     _, first = run(workflow(*jobs), context())
     ran, second = run(workflow(*jobs), context())
@@ -263,9 +203,7 @@ def test_outputs_come_back_as_the_records_they_were(workflow: Any, context: Make
     assert second["nested"].statistics[0] == Statistic("a", "b", "c", "d", "e")
 
 
-def test_a_hook_that_gives_what_it_did_not_promise_is_not_done(
-    workflow: Any, context: MakeContext
-) -> None:
+def test_a_hook_that_gives_what_it_did_not_promise_is_not_done(context: MakeContext) -> None:
     here = context()
     with pytest.raises(SandboxError, match="liar: hook 'small_hooks:Liar' returned a NoneType"):
         run(workflow(("liar", "Liar", {})), here)
@@ -285,9 +223,7 @@ def test_a_hook_that_gives_what_it_did_not_promise_is_not_done(
         b'{"artifact": "ARTIFACT", "output": null}',
     ],
 )
-def test_a_marker_that_cannot_be_read_is_none(
-    workflow: Any, context: MakeContext, content: bytes
-) -> None:
+def test_a_marker_that_cannot_be_read_is_none(context: MakeContext, content: bytes) -> None:
     """Of another version of the package, or spoilt by hand."""
     chain, here = workflow(*CHAIN[:1]), context(seed=5)
     run(chain, here)
@@ -301,9 +237,7 @@ def test_a_marker_that_cannot_be_read_is_none(
     assert marker(here, "seed")["artifact"].encode() == artifact
 
 
-def test_the_marker_says_what_was_made_and_how_long_it_took(
-    workflow: Any, context: MakeContext
-) -> None:
+def test_the_marker_says_what_was_made_and_how_long_it_took(context: MakeContext) -> None:
     here = context(seed=5)
     run(workflow(*CHAIN), here)
     record = marker(here, "sum")
@@ -313,9 +247,7 @@ def test_the_marker_says_what_was_made_and_how_long_it_took(
     json.dumps(record, allow_nan=False)
 
 
-def test_finished_jobs_runs_and_writes_nothing(
-    workflow: Any, context: MakeContext, storage: Storage
-) -> None:
+def test_finished_jobs_runs_and_writes_nothing(context: MakeContext, storage: Storage) -> None:
     chain = workflow(*CHAIN)
     assert finished_jobs(chain, context(seed=5)) == {}
     assert not Path(storage.url).exists()
@@ -328,22 +260,20 @@ def test_finished_jobs_runs_and_writes_nothing(
     assert sorted(Path(storage.url).rglob("*")) == before
 
 
-def test_a_storage_behind_a_url_serves_as_well(workflow: Any, context: MakeContext) -> None:
-    remote = Storage("memory://runner")
+def test_a_storage_behind_a_url_serves_as_well(opened: MakeContext) -> None:
+    here = opened(storage="memory://runner")
     try:
-        assert len(run(workflow(*CHAIN), context(storage=remote))[0]) == 4
-        assert run(workflow(*CHAIN), context(storage=remote))[0] == []
+        assert len(run(workflow(*CHAIN), here)[0]) == 4
+        assert run(workflow(*CHAIN), here)[0] == []
     finally:
-        remote.remove("runs")
+        here.storage.remove("runs")
 
 
 def test_hooks_of_this_module_are_those_that_run() -> None:
-    from djsandbox_ray.hooks.hook import HOOKS
-
     assert HOOKS.get("small_hooks:Seed") is small_hooks.Seed
 
 
-def test_parameters_reach_the_hook_as_annotated(workflow: Any, context: MakeContext) -> None:
+def test_parameters_reach_the_hook_as_annotated(context: MakeContext) -> None:
     given = {"factor": 3, "times": 2, "mode": "down", "offsets": [1, 2.5], "names": {"a": 1}}
     jobs = [("a", "Seed", {}), ("b", "Scale", {"left": "a", **given, "limit": "auto"})]
     _, outputs = run(workflow(*jobs), context(seed=9))
@@ -352,11 +282,10 @@ def test_parameters_reach_the_hook_as_annotated(workflow: Any, context: MakeCont
 
 
 def test_another_parameter_reruns_a_job_and_the_default_written_out_does_not(
-    workflow: Any, context: MakeContext
+    context: MakeContext,
 ) -> None:
     def jobs(**given: Any) -> Workflow:
-        made: Workflow = workflow(("a", "Seed", {}), ("b", "Scale", {"left": "a", **given}))
-        return made
+        return workflow(("a", "Seed", {}), ("b", "Scale", {"left": "a", **given}))
 
     run(jobs(), context())
     # 2 and 2.0, a list and a tuple: the hook is called with the same
@@ -366,12 +295,11 @@ def test_another_parameter_reruns_a_job_and_the_default_written_out_does_not(
         assert run(jobs(**other), context())[0] == ["Scale"]
 
 
-def test_a_field_is_known_by_its_value(workflow: Any, context: MakeContext) -> None:
+def test_a_field_is_known_by_its_value(context: MakeContext) -> None:
     def jobs(**given: Any) -> Workflow:
-        made: Workflow = workflow(
+        return workflow(
             ("a", "Seed", {}), ("seven", "Buckets", {}), ("b", "Scale", {"left": "seven", **given})
         )
-        return made
 
     run(jobs(factor=out("a", "value")), context(seed=5))
     assert SEEN[-1][0] == 5.0
@@ -379,7 +307,7 @@ def test_a_field_is_known_by_its_value(workflow: Any, context: MakeContext) -> N
     assert run(jobs(factor=out("a", "value")), context(seed=6))[0] == ["Seed", "Scale"]
 
 
-def test_fields_of_fields_and_what_yaml_cannot_hold(workflow: Any, context: MakeContext) -> None:
+def test_fields_of_fields_and_what_yaml_cannot_hold(context: MakeContext) -> None:
     jobs = [
         ("boxes", "Boxed", {}),
         ("inner", "Double", {"left": out("boxes", "first", "inner")}),
@@ -398,7 +326,7 @@ def test_fields_of_fields_and_what_yaml_cannot_hold(workflow: Any, context: Make
     assert run(workflow(*jobs), context(seed=4))[0] == []
 
 
-def test_a_record_may_hold_what_is_no_number(workflow: Any, context: MakeContext) -> None:
+def test_a_record_may_hold_what_is_no_number(context: MakeContext) -> None:
     jobs = workflow(("boxes", "Boxed", {}), ("takes", "Anything", {"left": out("boxes", "share")}))
     for _ in range(2):
         _, outputs = run(jobs, context())
@@ -407,7 +335,7 @@ def test_a_record_may_hold_what_is_no_number(workflow: Any, context: MakeContext
     assert marker(context(), "boxes")["output"]["share"] == "NaN"
 
 
-def test_null_stands_for_a_record_that_may_be_missing(workflow: Any, context: MakeContext) -> None:
+def test_null_stands_for_a_record_that_may_be_missing(context: MakeContext) -> None:
     nothing = workflow(("nothing", "Nothing", {}), ("zero", "OrZero", {"left": "nothing"}))
     run(nothing, context())
     ran, outputs = run(workflow(("zero", "OrZero", {"left": None})), context())
@@ -415,9 +343,7 @@ def test_null_stands_for_a_record_that_may_be_missing(workflow: Any, context: Ma
     assert outputs["zero"] == number(0)
 
 
-def test_a_limit_that_only_shows_in_the_run_names_the_job(
-    workflow: Any, context: MakeContext
-) -> None:
+def test_a_limit_that_only_shows_in_the_run_names_the_job(context: MakeContext) -> None:
     jobs = [
         ("boxes", "Boxed", {}),
         ("b", "Sized", {"times": out("boxes", "first", "sizes")}),

@@ -1,1 +1,5 @@
-"""What a run would do, find and cost, before it does any of it."""
+"""What a run will do, before anything is spent.
+
+``plan`` is what ``djsandbox plan`` shows, with a drawing (``wiring``) and what it costs
+(``budget``); ``power`` says what the planned study can find.
+"""

@@ -36,8 +36,6 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     Raises:
         BadInput: a parameter that a job cannot use.
     """
-    configured_workflow(config)
-    check_sources(config)
     this, workflow, context, done = _current(config)
     found = stages(workflow, context, done)
     main = next((stage for stage in found if issubclass(stage.hook, RunTrials)), None)
@@ -77,7 +75,6 @@ def check_budget(config: RunConfig, over_budget: bool) -> None:
     """
     if config.cost is None:
         return
-    check_sources(config)
     _, workflow, context, done = _current(config)
     cost = whole_cost(workflow, context, done)
     if cost is not None:
@@ -86,6 +83,8 @@ def check_budget(config: RunConfig, over_budget: bool) -> None:
 
 def _current(config: RunConfig) -> tuple[Round, Workflow, Context, dict[str, Any]]:
     """Return the round that the same command would go on with, and what of it is done."""
+    configured_workflow(config)  # what is wrong with it is said first
+    check_sources(config)
     this = Round.first(config)
     while True:
         workflow = configured_workflow(this.config)
@@ -101,12 +100,13 @@ def _current(config: RunConfig) -> tuple[Round, Workflow, Context, dict[str, Any
 
 def _job(job: Job, done: bool) -> dict[str, Any]:
     """Return a job as plain data."""
-    references = job.references
-    settings = [
-        parameter
-        for parameter in parameters(HOOKS.get(job.hook)).values()
-        if parameter.is_plain and parameter.name not in references
-    ]
+    references, known = job.references, parameters(HOOKS.get(job.hook))
+    settings = [p for p in known.values() if p.is_plain and p.name not in references]
+    takes = {  # also what is left out on purpose
+        name: str(references[name]) if name in references else None
+        for name, parameter in known.items()
+        if name in references or (name in job.given and not parameter.is_plain)
+    }
     values = {parameter.name: setting(job, parameter) for parameter in settings}
     defaults = {
         parameter.name: parameter.read(parameter.default, parameter.name)
@@ -117,7 +117,7 @@ def _job(job: Job, done: bool) -> dict[str, Any]:
         "job": job.id,
         "done": done,
         "hook": job.hook,
-        "takes": {name: str(reference) for name, reference in references.items()},
+        "takes": takes,
         "from": list(dict.fromkeys(reference.job for reference in references.values())),
         "parameters": plain(values),
         "changed": [

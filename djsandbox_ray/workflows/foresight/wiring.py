@@ -16,8 +16,8 @@ def wiring(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Args:
         jobs: in their order, as the plan has them: ``job``, ``hook``, ``done``, ``takes``
-            (references by parameter), ``from`` (the jobs of those), ``parameters`` and ``changed``
-            (the names of those that are not at their defaults).
+            (references by parameter, None for nothing on purpose), ``from`` (the jobs of those),
+            ``parameters`` and ``changed`` (the names of those that are not at their defaults).
     """
     rails = _rails([(job["job"], job["from"]) for job in jobs])
     wide = max(map(len, rails))
@@ -36,8 +36,10 @@ def _told(job: Mapping[str, Any]) -> str:
     return "  ".join([*hook, *([f"<- {', '.join(takes)}"] if takes else []), *changed])
 
 
-def _taken(name: str, reference: str) -> str:
+def _taken(name: str, reference: str | None) -> str:
     """Return ``pools``, or ``first: trials`` where the parameter is called otherwise."""
+    if reference is None:
+        return f"{name}: null"
     source = reference.removeprefix("${").removesuffix("}").replace(".output", "", 1)
     return source if name == source else f"{name}: {source}"
 

@@ -1,13 +1,18 @@
-"""Whether a workflow makes sense as a whole: names, references and types, before any job runs."""
+"""Whether a workflow makes sense as a whole: names, references and types, before any job runs.
+
+A parameter that takes a record and is not given takes the output of the earlier job of its name;
+here that is written out, so that whoever reads a checked job sees all that it takes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.hooks.hook import HOOKS, Hook
-from djsandbox_ray.workflows.language.jobs import Job, Reference, Repeat, Workflow, nearest, parse
+from djsandbox_ray.workflows.language.jobs import Job, Reference, Repeat, parse
 from djsandbox_ray.workflows.language.parameters import Parameter, output_type, parameters
 from djsandbox_ray.workflows.language.repeat import Target
 from djsandbox_ray.workflows.language.types import describe, fits
@@ -16,36 +21,67 @@ Replaced = Mapping[str, Mapping[str, Any]]
 """Per job and parameter, a value that the configuration gives in place of the workflow."""
 
 
-def workflow_problems(workflow: Workflow, replaced: Replaced) -> list[str]:
-    """Return all that is wrong, one line each, with the job and the place in the YAML.
+@dataclass(frozen=True)
+class Placed:
+    """A job, and where it is written."""
+
+    job: Job
+    where: str
+    """Such as ``jobs[3]``, after the name of its file if that is not the one that is read."""
+
+
+def checked(
+    placed: Sequence[Placed], repeat: Repeat | None, replaced: Replaced
+) -> tuple[list[Job], list[str]]:
+    """Return the jobs with all that each takes, and all that is wrong.
 
     Args:
-        workflow: with the values of the configuration in place already.
-        replaced: which values those are.
+        placed: the jobs of the workflow, in their order.
+        repeat: its rounds.
+        replaced: values in place of those that jobs give.
+
+    Returns:
+        The jobs, and one line per thing that is wrong, with the job and the place in the YAML.
     """
     found: list[str] = []
+    jobs: list[Job] = []
     outputs: dict[str, Any] = {}
     hooks: dict[str, type[Hook]] = {}
-    for index, job in enumerate(workflow.jobs):
-        where = f"job {job.id!r}, jobs[{index}]"
+    for item in placed:
+        job, own = item.job, replaced.get(item.job.id, {})
+        where = f"job {job.id!r}, {item.where}"
         if job.id in outputs:
             found.append(f"{where}.id: stands twice")
+        job = job.model_copy(update={"given": {**job.given, **own}})
         output: Any = Any  # of a job that is wrong itself, nothing more is said
         try:
             hooks[job.id] = hook = HOOKS.get(job.hook)
-            found += _job_problems(job, hook, outputs, where, replaced.get(job.id, {}))
+            implied = _implied(job, hook, outputs)
+            found += _job_problems(job, hook, implied, outputs, where, own)
+            job = job.model_copy(update={"given": {**job.given, **implied}})
             output = output_type(hook)
         except BadInput as error:
             found.append(f"{where}.hook: {error}")
         outputs[job.id] = output
-    if workflow.repeat is not None:
-        found += _repeat_problems(workflow.repeat, outputs, hooks)
-    return found
+        jobs.append(job)
+    if repeat is not None:
+        found += _repeat_problems(repeat, outputs, hooks)
+    return jobs, found
+
+
+def _implied(job: Job, hook: type[Hook], outputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return the references that need not be written: to jobs of the names of parameters."""
+    return {
+        name: str(Reference(name))
+        for name, parameter in parameters(hook).items()
+        if name in outputs and name not in job.given and not parameter.is_plain
+    }
 
 
 def _job_problems(
     job: Job,
     hook: type[Hook],
+    implied: Mapping[str, str],
     outputs: Mapping[str, Any],
     where: str,
     replaced: Mapping[str, Any],
@@ -64,11 +100,26 @@ def _job_problems(
     for name, parameter in known.items():
         if name in job.given:
             continue
-        if parameter.required:
-            found.append(f"{where}.with: {name!r} is missing (it takes {listed})")
+        if name in implied:
+            place = f"{where}.with.{name}: as it is not given, the job of its name is taken"
+            found += _lines(_check, parameter, implied[name], outputs, place)
+        elif parameter.required:
+            found.append(f"{where}.with: {_missing(parameter, outputs)} (it takes {listed})")
         elif parameter.is_plain:
             found += _lines(parameter.read, parameter.default, f"{where}: the default of {name!r}")
     return found
+
+
+def _missing(parameter: Parameter, outputs: Mapping[str, Any]) -> str:
+    """Say that a parameter is missing, and what may stand there."""
+    said = f"{parameter.name!r} is missing"
+    if parameter.is_plain:
+        return said
+    fitting = [str(Reference(job)) for job, kind in outputs.items() if fits(kind, parameter.kind)]
+    if fits(type(None), parameter.kind):
+        fitting.append("null")
+    allowed = " or ".join(fitting) or f"{describe(parameter.kind)}, which no earlier job gives"
+    return f"{said}, and no earlier job is called so; allowed: {allowed}"
 
 
 def _lines(check: Callable[..., Any], *arguments: Any) -> list[str]:

@@ -1,19 +1,18 @@
-"""The models of a workflow file: jobs in their order, and what of it is repeated.
+"""What a workflow file holds: jobs in their order, what of it is repeated, and references.
 
-``${job.output}`` and ``${job.output.field}``: what a job takes from an earlier one.
+A reference, ``${job.output}`` or ``${job.output.field}``, is what a job takes from an earlier one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any, Literal, Union, get_type_hints
 
 from pydantic import Field
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.settings.sections import Section
 from djsandbox_ray.workflows.language.types import describe, members
 
@@ -26,7 +25,9 @@ class Job(Section):
     hook: str
     """A registered hook, or ``package.module:Class``."""
     given: dict[str, Any] = Field(default={}, alias="with")
-    """Per parameter of the hook, a reference to an earlier job's output, or a plain value."""
+    """Per parameter of the hook, a reference to an earlier job's output, or a plain value; a
+    parameter that takes a record and is not named takes the output of the earlier job of its
+    name."""
 
     @property
     def references(self) -> dict[str, Reference]:
@@ -51,9 +52,13 @@ class Repeat(Section):
 class Workflow(Section):
     """An ordered list of jobs."""
 
+    after: str | None = None
+    """A built-in workflow or a ``.yaml`` file that this one continues: its jobs come first. A job
+    of it that is named again is replaced where it stands, or, if it is listed behind a job that is
+    new, where it is listed."""
     jobs: list[Job] = Field(min_length=1)
     repeat: Repeat | None = None
-    """By default the jobs are run once."""
+    """By default the jobs are run once, or as the workflow that is continued says."""
 
 
 FORM = "${job.output} or ${job.output.field}"
@@ -112,12 +117,6 @@ def parse(value: Any) -> Reference | None:
     elif isinstance(value, (list, dict)) and any(map(_has_reference, _items(value))):
         raise BadInput(f"a reference ({FORM}) is the whole value, not a part of {value!r}")
     return None
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean ...?`` if a known name is like this one."""
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _items(value: list[Any] | dict[Any, Any]) -> list[Any]:

@@ -1,6 +1,7 @@
-"""What a hook's ``run`` takes and gives, as its annotations say, and plain values read by them.
+"""What a hook's ``run`` takes and gives, as its annotations say, and what it is called with.
 
-What a job's hook is called with, and what of it makes the identity of the job's output.
+Plain values of a workflow are read by the annotations; of the arguments that come of it, some make
+the identity of the job's output.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Targets of a repeated workflow, ``job.field OP number``: parsed, never evaluated as code.
+"""Rounds of a repeated workflow: whether there is another, and what it runs with.
 
-The configuration of a later round: keys replaced by what the round before has given.
-
-Rounds of a repeated workflow: what each one runs with, and whether there is another.
+A round is held against targets, ``job.field OP number``, which are parsed and never evaluated as
+code. If there is another, it has the configuration of the one before, with some keys replaced by
+what that one has given.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from djsandbox_ray.config import RunConfig, checked, replaced
-from djsandbox_ray.errors import BadInput
-from djsandbox_ray.workflows.language.jobs import Reference, Repeat, nearest, parse
+from djsandbox_ray.errors import BadInput, nearest
+from djsandbox_ray.workflows.language.jobs import Reference, Repeat, parse
 from djsandbox_ray.workflows.language.parameters import plain
 from djsandbox_ray.workflows.language.types import describe, fits, members
 

@@ -1,48 +1,27 @@
-"""Reads a workflow, puts the configuration's own values in place, and checks it as a whole."""
+"""Reads a workflow: its file, the one that it continues, what the configuration sets itself.
+
+What comes of that is checked as a whole, and every job then says all that it takes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from posixpath import normpath
 from typing import Any
 
 from pydantic import ValidationError
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, nearest, unknown
 from djsandbox_ray.settings.yaml_input import problems, read_mapping
 from djsandbox_ray.storage.filesystems import read_text
-from djsandbox_ray.workflows.language.checks import Replaced, workflow_problems
-from djsandbox_ray.workflows.language.jobs import Workflow, nearest
+from djsandbox_ray.workflows.language.checks import Placed, Replaced, checked
+from djsandbox_ray.workflows.language.jobs import Repeat, Workflow
 from djsandbox_ray.workflows.language.repeat import key_problems
 
 _BUILT_IN = resources.files("djsandbox_ray.workflows") / "builtin"
-
-
-def load_workflow(source: str | Mapping[str, Any], replaced: Replaced | None = None) -> Workflow:
-    """Read a workflow and check it.
-
-    Args:
-        source: a built-in workflow, the path of a ``.yaml`` file, or what such a file holds.
-        replaced: per job and parameter, a value in place of the workflow's own.
-
-    Raises:
-        BadInput: with one line per error.
-    """
-    if isinstance(source, str):
-        name = f"workflow {source}"
-        document = read_mapping(_text(source), name)
-    else:
-        name, document = "workflow of the configuration", dict(source)
-    try:
-        workflow = Workflow.model_validate(document)
-        workflow, lines = _replaced(workflow, replaced or {})
-        lines += workflow_problems(workflow, replaced or {})
-    except ValidationError as error:
-        lines = [str(problem) for problem in problems(error, Workflow, document)]
-    if lines:
-        raise BadInput("\n".join([f"{name}:", *(f"  {line}" for line in lines)]))
-    return workflow
+_ENDINGS = (".yaml", ".yml")
 
 
 def configured_workflow(config: RunConfig) -> Workflow:
@@ -53,28 +32,134 @@ def configured_workflow(config: RunConfig) -> Workflow:
     """
     workflow = load_workflow(config.workflow, config.jobs)
     if workflow.repeat is not None and (lines := key_problems(config, workflow.repeat.update)):
-        raise BadInput("\n".join(["workflow:", *(f"  repeat.update.{line}" for line in lines)]))
+        raise _wrong("workflow", [f"repeat.update.{line}" for line in lines])
     return workflow
 
 
-def _replaced(workflow: Workflow, replaced: Replaced) -> tuple[Workflow, list[str]]:
-    """Put values of the configuration in place; return also what is wrong with their jobs."""
-    known = [job.id for job in workflow.jobs]
+def load_workflow(source: str | Mapping[str, Any], replaced: Replaced | None = None) -> Workflow:
+    """Read a workflow and check it.
+
+    Args:
+        source: a built-in workflow, the path of a ``.yaml`` file, or what such a file holds.
+        replaced: per job and parameter, a value in place of the workflow's own.
+
+    Returns:
+        All jobs, those of the workflow that is continued first; each names all that it takes.
+
+    Raises:
+        BadInput: with one line per error.
+    """
+    replaced = replaced or {}
+    placed, repeat = _read(source, _document(source), ())
+    known = [item.job.id for item in placed]
     lines = [
         f"jobs.{name} of the configuration: the workflow has no job {name!r}"
         f"{nearest(name, known)} (it has {', '.join(known)})"
         for name in replaced
         if name not in known
     ]
-    jobs = [
-        job.model_copy(update={"given": {**job.given, **replaced.get(job.id, {})}})
-        for job in workflow.jobs
-    ]
-    return workflow.model_copy(update={"jobs": jobs}), lines
+    jobs, found = checked(placed, repeat, replaced)
+    if lines := [*lines, *found]:
+        raise _wrong(_called(source), lines)
+    return Workflow(jobs=jobs, repeat=repeat)
+
+
+def continued_files(source: str | Mapping[str, Any]) -> list[str]:
+    """Return the files that a workflow continues, one after the other; built-in ones are none.
+
+    Raises:
+        BadInput: one of them cannot be read.
+    """
+    found: list[str] = []
+    here, document = source if isinstance(source, str) else "", _document(source)
+    while isinstance(after := document.get("after"), str):
+        here = _beside(here, after)
+        if here in found or not here.endswith(_ENDINGS):
+            break
+        found.append(here)
+        document = _document(here)
+    return found
+
+
+def _document(source: str | Mapping[str, Any]) -> dict[str, Any]:
+    return read_mapping(_text(source), _called(source)) if isinstance(source, str) else dict(source)
+
+
+def _read(
+    source: str | Mapping[str, Any], document: dict[str, Any], continuing: tuple[str, ...]
+) -> tuple[list[Placed], Repeat | None]:
+    """Return the jobs of a workflow and of those that it continues, unchecked, and its rounds.
+
+    Args:
+        source: as for :func:`load_workflow`.
+        document: what it holds.
+        continuing: the workflows that continue this one, the first of them first.
+    """
+    name = _called(source)
+    try:
+        workflow = Workflow.model_validate(document)
+    except ValidationError as error:
+        found = problems(error, Workflow, document)
+        raise _wrong(name, [str(problem) for problem in found]) from None
+    # Of a workflow that is continued, an error must say which file it is in.
+    file = f"{source}: " if continuing else ""
+    own = [Placed(job, f"{file}jobs[{index}]") for index, job in enumerate(workflow.jobs)]
+    if workflow.after is None:
+        return own, workflow.repeat
+    here = _normal(source) if isinstance(source, str) else ""
+    chain, after = (*continuing, here), _beside(here, workflow.after)
+    if after in chain:
+        way = " -> ".join([*chain[chain.index(after) :], after])
+        raise _wrong(name, [f"after: a workflow cannot continue itself: {way}"])
+    try:
+        document = _document(after)
+    except BadInput as error:
+        raise _wrong(name, [f"after: {error}"]) from None
+    before, repeat = _read(after, document, chain)
+    again = "repeat" in workflow.model_fields_set
+    return _continued(before, own), workflow.repeat if again else repeat
+
+
+def _continued(before: Sequence[Placed], own: Sequence[Placed]) -> list[Placed]:
+    """Return the jobs of a workflow behind those that it continues.
+
+    One that is named again stays in its place while no new job is listed before it: so a step is
+    replaced. From the first new job on, all stand as they are listed: so what sums up comes last.
+    """
+    known = {item.job.id for item in before}
+    new = next((i for i, item in enumerate(own) if item.job.id not in known), len(own))
+    instead = {item.job.id: item for item in own[:new]}
+    moved = {item.job.id for item in own[new:]}
+    kept = [instead.get(item.job.id, item) for item in before if item.job.id not in moved]
+    return [*kept, *own[new:]]
+
+
+def _wrong(name: str, lines: Sequence[str]) -> BadInput:
+    return BadInput("\n".join([f"{name}:", *(f"  {line}" for line in lines)]))
+
+
+def _called(source: str | Mapping[str, Any]) -> str:
+    return f"workflow {source}" if isinstance(source, str) else "workflow of the configuration"
+
+
+def _beside(here: str, name: str) -> str:
+    """Return the path of a file that another one names: relative to that one's folder."""
+    if not name.endswith(_ENDINGS) or "://" in name or name.startswith("/"):
+        return _normal(name)
+    folder, slash, _ = here.rpartition("/")
+    return _normal(f"{folder}{slash}{name}")
+
+
+def _normal(name: str) -> str:
+    """Return a path without detours, so that a file has one name."""
+    if not name.endswith(_ENDINGS):
+        return name
+    scheme, mark, path = name.rpartition("://")
+    return f"{scheme}{mark}{normpath(path)}"
 
 
 def _text(name: str) -> str:
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith(_ENDINGS):
         try:
             return read_text(name)
         except (OSError, UnicodeDecodeError) as error:
@@ -85,8 +170,5 @@ def _text(name: str) -> str:
         if entry.name.endswith(".yaml")
     )
     if name not in built_in:
-        known = ", ".join(built_in)
-        raise BadInput(
-            f"unknown workflow {name!r}{nearest(name, built_in)} (known: {known}; or a .yaml file)"
-        )
+        raise unknown("workflow", name, built_in, otherwise="a .yaml file")
     return (_BUILT_IN / f"{name}.yaml").read_text(encoding="utf-8")

@@ -67,9 +67,9 @@ def test_what_is_said_of_a_job() -> None:
 @st.composite
 def graphs(draw: st.DrawFn) -> list[dict[str, Any]]:
     jobs: list[dict[str, Any]] = []
-    for index in range(wiring(st.integers(1, 20))):
+    for index in range(draw(st.integers(1, 20))):
         earlier = st.sets(st.sampled_from([item["job"] for item in jobs] or ["none"]), max_size=4)
-        jobs.append(job(f"j{index}", *(sorted(wiring(earlier)) if jobs else [])))
+        jobs.append(job(f"j{index}", *(sorted(draw(earlier)) if jobs else [])))
     return jobs
 
 

@@ -3,68 +3,149 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import math
+import operator
+from collections.abc import Callable
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
-from small_hooks import BROKEN, RAN, number, out, tally
+from small_hooks import BROKEN, RAN, Box, Boxes, Number, job, number, out, tally
 
-from djsandbox_ray.config import RunConfig, load_config
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.config import RunConfig
+from djsandbox_ray.errors import BadInput, Stopped
+from djsandbox_ray.records import TrialRecord
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
-from djsandbox_ray.workflows.language.repeat import Round
+from djsandbox_ray.workflows.language.repeat import Round, Target
 from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.run import Done, run_rounds
 from djsandbox_ray.workflows.state import RunState
 
-# Counts up to 3: every round's seed is what the round before gave.
-COUNT = {
-    "jobs": [
-        {"id": "count", "hook": "small_hooks:Counting"},
-        {"id": "zero", "hook": "small_hooks:OrZero", "with": {"left": out("count")}},
-        {"id": "seven", "hook": "small_hooks:Buckets"},
-    ],
-    "repeat": {
-        "until": ["count.value >= 3"],
-        "most": 5,
-        "update": {"pools.seed": out("count", "count")},
-    },
+# Targets
+
+MEANING = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
 }
+
+
+@given(
+    sign=st.sampled_from(sorted(MEANING)),
+    wanted=st.floats(allow_nan=False, allow_infinity=False),
+    value=st.floats(allow_infinity=True),
+    space=st.sampled_from(["", " ", "  "]),
+)
+def test_a_target_holds_when_its_comparison_does(
+    sign: str, wanted: float, value: float, space: str
+) -> None:
+    judged = Target.parse(f"a.value{space}{sign}{space}{wanted!r}").judge({"a": Number("n", value)})
+    assert judged.holds is (not math.isnan(value) and MEANING[sign](value, wanted))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("a.b>=0.05", 0.05), (" a.b == -3 ", -3), ("a.b < .5", 0.5), ("a.b<=+1e-3", 1e-3)],
+)
+def test_numbers(text: str, number: float) -> None:
+    assert Target.parse(text).number == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a.b",
+        "a > 1",
+        "a.b > ",
+        "> 1",
+        "a.b > c.d",
+        "a.b != 1",
+        "a.b => 1",
+        "a.b >> 1",
+        "a.b > = 1",
+        "a.b > 1 and a.b < 2",
+        "a.b > 1_000",
+        "a.b > 1e999",
+        "a.b > nan",
+        "a.b > 0x10",
+        "a.b() > 1",
+        "a..b > 1",
+        "a.b. > 1",
+        "__import__('os').system('true') > 1",
+        "a.b > 1\n; 2",
+    ],
+)
+def test_what_is_no_target(text: str) -> None:
+    with pytest.raises(BadInput, match=r"is no target: job.field OP number is needed, OP one of >"):
+        Target.parse(text)
+
+
+def test_nothing_and_nan_never_hold() -> None:
+    boxes = Boxes("b", Box(number(3), (), ""), None, float("nan"))
+    for sign in MEANING:
+        for field in ("share", "second.inner.value"):
+            judged = Target.parse(f"b.{field} {sign} 0").judge({"b": boxes})
+            assert not judged.holds
+        assert not Target.parse(f"b.share {sign} 0").judge({"b": None}).holds
+    assert str(Target.parse("b.share > 0").judge({"b": boxes})) == "b.share > 0: no (nan)"
+    assert str(Target.parse("b.share > 0").judge({"b": None})) == (
+        "b.share > 0: no (nothing was given)"
+    )
+
+
+def test_fields_of_fields() -> None:
+    boxes = Boxes("b", Box(number(3), (), ""), None)
+    target = Target.parse("b.first.inner.value >= 3")
+    target.check({"b": Boxes})
+    assert str(target.judge({"b": boxes})) == "b.first.inner.value >= 3: yes (3)"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("b.first > 1", "a number is needed, but the field is Box or None"),
+        ("b.first.sizes > 1", r"a number is needed, but the field is None or tuple\[int, ...\]"),
+        ("b.firt > 1", "Boxes has no field 'firt'; did you mean 'first'"),
+        ("c.first > 1", "no earlier job 'c'"),
+    ],
+)
+def test_what_is_no_number(text: str, why: str) -> None:
+    with pytest.raises(BadInput, match=why):
+        Target.parse(text).check({"b": Boxes | None})
+
+
+def test_a_boolean_is_no_number() -> None:
+    with pytest.raises(BadInput, match="a number is needed, but the field is bool"):
+        Target.parse("t.diverged == 1").check({"t": TrialRecord})
+
+
+# Rounds
+
+# Counts up to 3: every round's seed is what the round before gave.
+COUNT = [job("count", "Counting"), job("zero", "OrZero", left="count"), job("seven", "Buckets")]
+REPEAT = {
+    "until": ["count.value >= 3"],
+    "most": 5,
+    "update": {"pools.seed": out("count", "count")},
+}
+ALL = ["Counting", "OrZero", "Buckets"]
 Make = Callable[..., RunConfig]
 
 
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    RAN.clear()
-    BROKEN.clear()
-    yield
-    BROKEN.clear()
-
-
 @pytest.fixture
-def make(tmp_path: Path, storage: Storage) -> Make:
+def make(configure: Make) -> Make:
     def made(repeat: dict[str, Any] | None = None, **changes: Any) -> RunConfig:
-        shapes = {"type": "shapes", "samples": 10}
-        document = {
-            "name": "test",
-            "storage": storage.url,
-            "dataset": shapes,
-            "operators": ["text_length_filter"],
-            "trials": {"model": {"type": "planned_hooks:Counted"}, "budget": 10},
-            "evaluation": {"dataset": shapes, "metrics": [{"type": "retrieval", "k": [1]}]},
-            "tracking": {"type": "none"},
-            "workflow": {**COUNT, "repeat": {**COUNT["repeat"], **(repeat or {})}},  # type: ignore[dict-item]
-            **changes,
-        }
-        path = tmp_path / "config.yaml"
-        path.write_text(yaml.safe_dump(document))
-        return load_config(str(path))
+        workflow = {"jobs": COUNT, "repeat": {**REPEAT, **(repeat or {})}}
+        return configure(**{"workflow": workflow, **changes})
 
     return made
 
@@ -74,13 +155,8 @@ def run(config: RunConfig) -> tuple[Done, list[str], str]:
     RAN.clear()
     said = StringIO()
     state = RunState(Storage(config.storage), Round.first(config))
-    ok = False
-    try:
-        with Progress(Console(file=said, width=200)) as progress:
-            done = run_rounds(config, progress, state)
-        ok = True
-    finally:
-        state.end("COMPLETED" if ok else "FAILED")
+    with Progress(Console(file=said, width=200)) as progress, state:
+        done = run_rounds(config, progress, state)
     return done, list(RAN), said.getvalue()
 
 
@@ -92,7 +168,7 @@ def test_rounds_follow_until_the_target_holds(make: Make, storage: Storage) -> N
     done, ran, said = run(make())
     assert done.outputs["count"] == tally(3)
     assert done.context.folder == "runs/test/round-2"
-    assert ran == ["Counting", "OrZero", "Buckets"] * 3
+    assert ran == ALL * 3
     assert "round 0: count.value >= 3: no (1)" in said
     assert "round 1: next: a round with another pools.seed" in said
     assert "round 2: count.value >= 3: yes (3)" in said
@@ -131,9 +207,6 @@ def test_what_is_done_is_not_done_again_in_any_round(make: Make, storage: Storag
 def test_a_run_that_is_cut_off_in_a_later_round_goes_on_there(
     make: Make, storage: Storage, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Cut(Exception):
-        pass
-
     original = RunState.begin
 
     def begin(self: RunState, this: Round) -> None:
@@ -149,7 +222,7 @@ def test_a_run_that_is_cut_off_in_a_later_round_goes_on_there(
     monkeypatch.setattr(RunState, "begin", original)
     BROKEN.clear()
     done, ran, _ = run(make())
-    left = ["OrZero", "Buckets"] if broken == "OrZero" else ["Counting", "OrZero", "Buckets"]
+    left = ["OrZero", "Buckets"] if broken == "OrZero" else ALL
     assert ran == [*left, "Counting", "OrZero", "Buckets"]
     assert done.outputs["count"] == tally(3)
 
@@ -163,11 +236,12 @@ def test_a_run_that_is_cut_off_between_rounds_goes_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(RunState, "conclude", conclude)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         run(make())
+    assert state(storage)["state"] == "STOPPED"
     monkeypatch.setattr(RunState, "conclude", original)
     done, ran, _ = run(make())
-    assert ran == ["Counting", "OrZero", "Buckets"] * 2
+    assert ran == ALL * 2
     assert done.outputs["count"] == tally(3)
 
 
@@ -240,11 +314,10 @@ def test_keys_of_components_and_of_sections_that_are_not_there_yet(make: Make, k
 
 def test_a_round_may_replace_parameters_of_jobs(make: Make) -> None:
     jobs = [
-        {"id": "seed", "hook": "small_hooks:Seed"},
-        {"id": "scale", "hook": "small_hooks:Scale", "with": {"left": out("seed"), "factor": 2}},
-        {"id": "sum", "hook": "small_hooks:Add"},
+        job("seed", "Seed"),
+        job("scale", "Scale", {"factor": 2}, left="seed"),
+        job("sum", "Add", left="seed", right="scale"),
     ]
-    jobs[2]["with"] = {"left": out("seed"), "right": out("scale")}
     repeat = {
         "until": ["sum.value > 90"],
         "most": 3,
@@ -257,7 +330,7 @@ def test_a_round_may_replace_parameters_of_jobs(make: Make) -> None:
 
 
 def test_records_become_plain_data_in_the_configuration(make: Make) -> None:
-    jobs = [{"id": "boxes", "hook": "small_hooks:Boxed"}]
+    jobs = [job("boxes", "Boxed")]
     repeat = {
         "until": ["boxes.first.inner.value > 1"],
         "most": 2,

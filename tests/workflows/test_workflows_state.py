@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from socket import gethostname
 from typing import Any
 
+import psutil
 import pytest
 
 from djsandbox_ray.errors import BadInput
@@ -45,3 +49,19 @@ def test_records_of_earlier_versions_and_of_runs_without_ray(storage: Storage) -
 def test_this_process_is_not_another_one(storage: Storage) -> None:
     _written_by(storage, **this_process())
     refuse_if_running(storage, "r")
+
+
+def test_another_process_of_this_machine_while_it_lives(storage: Storage) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        started = psutil.Process(other.pid).create_time()
+        owner = {"host": gethostname(), "pid": other.pid, "started": started}
+        _written_by(storage, **owner)
+        with pytest.raises(BadInput, match=f"is being run by process {other.pid}"):
+            refuse_if_running(storage, "r")
+        # The number was given to another process since; or it is one of another machine.
+        for change in ({"started": started - 60}, {"host": "elsewhere"}):
+            _written_by(storage, **{**owner, **change})
+            refuse_if_running(storage, "r")
+        _written_by(storage, **owner)
+        other.kill()
+    refuse_if_running(storage, "r")  # it was killed: this is how a run is resumed

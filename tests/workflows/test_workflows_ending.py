@@ -5,28 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from found_outputs import found_outputs
 from rich.console import Console
 
-from djsandbox_ray.config import load_config
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.workflows.ending import print_results
-from djsandbox_ray.workflows.run import open_context
 
-DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 Print = Callable[..., str]
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Context:
-    changes = ["name=found", "tracking.type=none"]
-    config = load_config(str(DEMO), changes, str(tmp_path / "storage"))
-    return open_context(config, Progress(Console(quiet=True)))
+def context(opened: Callable[..., Context]) -> Context:
+    return opened(name="found")
 
 
 @pytest.fixture
