@@ -14,8 +14,9 @@ import numpy as np
 import ray
 
 from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
-from djsandbox_ray.trials.family import ModelFamily, TrialTask
+from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialTask
 
 
 class Reader(ModelFamily):
@@ -25,8 +26,8 @@ class Reader(ModelFamily):
     behind its first rung.
     """
 
-    def prepare(self, train: str, evaluation: str) -> Any:
-        return train, Path(train.split("/storage/")[0]) / "notes"
+    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
+        return Prepared((train, Path(train.split("/storage/")[0]) / "notes"))
 
     def train(self, task: TrialTask, shared: tuple[str, Path]) -> Iterator[RungReport]:
         table, notes = shared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import mlflow
 import yaml
 
 from djsandbox_ray.config import RunConfig, load_config
+from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.clip.family import Clip
-from djsandbox_ray.trials.family import Diverged, TrialTask
+from djsandbox_ray.trials.family import Diverged, Prepared, TrialTask
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -66,8 +68,10 @@ class Hopeless(Clip):
 class Stumbling(Clip):
     """Fails on some draws while a file ``stumble`` lies beside the storage."""
 
-    def prepare(self, train: str, evaluation: str) -> Any:
-        return super().prepare(train, evaluation), Path(train.split("/storage/")[0]) / "stumble"
+    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
+        made = super().prepare(train, evaluation, nodes)
+        stone = Path(train.split("/storage/")[0]) / "stumble"
+        return replace(made, value=(made.value, stone))
 
     def train(self, task: TrialTask, shared: Any) -> Iterator[RungReport]:
         prepared, stone = shared

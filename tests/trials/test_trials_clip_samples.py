@@ -4,10 +4,10 @@ import io
 
 import numpy as np
 import pytest
+from djsandbox_ray.ledger.held import held_cpu_seconds
 from PIL import Image
 from trial_world import World
 
-from djsandbox_ray.ledger.held import held_cpu_seconds
 from djsandbox_ray.trials.clip import samples
 from djsandbox_ray.trials.clip.arch import load_arch
 from djsandbox_ray.trials.clip.samples import Packed, Streamed, preprocess, share

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import ray
 import torch
+from djsandbox_ray.trials.strategies.share import check_settings, share
 from gang_world import HOT, PLAIN, RUNGS, lead, shared_by
 from trial_world import World
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.strategies.deepspeed import complete
-from djsandbox_ray.trials.strategies.share import check_settings, share
 from djsandbox_ray.trials.strategies.strategy import Group, Setup
 
 CASES = {
