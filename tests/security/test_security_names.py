@@ -29,7 +29,7 @@ from djsandbox_ray.reporting.blocks import (
 )
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
-from djsandbox_ray.tracking.mlflow_index import named
+from djsandbox_ray.tracking.mlflow_runs import named
 from djsandbox_ray.tracking.outbox import Refused
 from djsandbox_ray.workflows.finished import sync_run
 from djsandbox_ray.workflows.language.jobs import Job

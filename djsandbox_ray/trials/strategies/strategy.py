@@ -82,7 +82,7 @@ class Strategy(ABC):
         self.forward: Callable[..., Any]
         self.forward, self._optimizer = self._share()
 
-    @classmethod
+    @classmethod  # noqa: B027 - optional
     def check(cls, settings: Mapping[str, Any], gpus: float) -> None:
         """Check settings before anything starts.
 
