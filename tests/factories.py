@@ -233,7 +233,7 @@ def wait_until(
     """Wait until something comes true, and return what it is then.
 
     Args:
-        condition: tried again and again; errors of connections count as not yet.
+        condition: tried again and again; errors of a connection are no answer yet.
         what: what is waited for, or a function that says what went wrong, as a log does.
         pause: seconds between two tries.
 
