@@ -1,4 +1,4 @@
-"""Runs on a cluster of two nodes that share only a bucket: submit, attach, stop, resume, a study."""
+"""Runs on a cluster of two nodes that share only a bucket: submit, attach, stop, and resume."""
 
 from __future__ import annotations
 

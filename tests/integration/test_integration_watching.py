@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180
 HERE = Path(__file__).parent
 CLUSTER = HERE.parents[1] / "cluster"
 REJECTED = 3
+INGEST = jobs_before("evaluation")["jobs"][0]["id"]
 
 
 def _source(path: Path, rows: int, empty: int, seed: int) -> dict[str, str]:
