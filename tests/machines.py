@@ -58,7 +58,7 @@ class Machine:
 
 @dataclass
 class Machines:
-    """A head without CPUs of its own, so that all work is done by the nodes that join it."""
+    """A head, and the nodes that have joined it."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -80,14 +80,14 @@ class Machines:
         """Ray's own folder: logs, sockets, and the list of what Prometheus can scrape."""
         return self.folder / "ray"
 
-    def head(self) -> Machine:
+    def head(self, cpus: int = 0) -> Machine:
         started = self._start(
             "head",
             "--head",
             f"--port={self.port}",
             f"--dashboard-port={self.dashboard_port}",
             f"--temp-dir={self.sessions}",
-            "--num-cpus=0",
+            f"--num-cpus={cpus}",
         )
         self._wait(started, self._has_dashboard)
         return started
@@ -148,18 +148,21 @@ class Machines:
 
 
 @contextmanager
-def machines(environment: Mapping[str, str] = MappingProxyType({})) -> Iterator[Machines]:
+def machines(
+    environment: Mapping[str, str] = MappingProxyType({}), cpus: int = 0
+) -> Iterator[Machines]:
     """Start a head; further nodes join by :meth:`Machines.join`. Ends all that was started.
 
     Args:
         environment: of every node, beside PATH, HOME, TMPDIR and Ray's own settings.
+        cpus: of the head; by default all work is done by the nodes that join it.
     """
     # Not under pytest's folder: the paths of sockets have at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="djs-", ignore_cleanup_errors=True) as folder:
         own = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
         started = Machines(Path(folder), {**own, **environment})
         try:
-            started.head()
+            started.head(cpus)
             yield started
         finally:
             for node in reversed(started.nodes.values()):
