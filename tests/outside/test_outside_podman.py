@@ -198,8 +198,6 @@ def test_it_ends_with_whoever_runs_it_and_keeps_secrets(podman: Podman, tmp_path
     finally:
         runner.kill()
         runner.wait()
-    wait_until(lambda: podman.containers() == [], "nothing to be left")
-    wait_until(
-        lambda: not any(container in command for command in _commands()), "nothing to be left"
-    )
-    wait_until(lambda: cgroups(container) == [], "nothing to be left")
+    wait_until(lambda: podman.containers() == [], "the end of all")
+    wait_until(lambda: not any(container in command for command in _commands()), "the end of all")
+    wait_until(lambda: cgroups(container) == [], "the end of all")

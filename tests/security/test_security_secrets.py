@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from factories import minimal_config, write_config
-from small_runs import said
 
+from djsandbox_ray.cli import main
 from djsandbox_ray.errors import BadInput
 
 
@@ -19,10 +20,17 @@ def test_a_secret_among_the_parameters_of_an_operator_is_refused(address: str) -
     assert "planted" not in str(caught.value)
 
 
-def test_what_the_program_says_of_an_error_holds_no_secret(tmp_path: Path) -> None:
+def test_what_the_program_says_of_an_error_holds_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     there = tmp_path / "id:planted@x" / "data?token=planted.parquet"
-    words = ["--set", f"dataset={{type: parquet, path: 'file://{there}'}}"]
-    words += ["--set", "tracking.uri=ftp://me:planted@there"]
-    told = said("plan", str(write_config(tmp_path)), *words, code=2)
-    assert "ftp://***@there" in told
-    assert "planted" not in told
+    words = ["djsandbox", "plan", str(write_config(tmp_path))]
+    words += ["--set", f"dataset={{type: parquet, path: 'file://{there}'}}"]
+    words += ["--set", "tracking={type: mlflow, uri: 'ftp://me:planted@there'}"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "ftp://***@there" in told.err
+    assert "planted" not in told.out + told.err
