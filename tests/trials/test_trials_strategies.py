@@ -75,7 +75,10 @@ def test_one_worker_goes_on_bit_for_bit(alone: dict[str, list[dict[str, Any]]]) 
     assert [_samples(result) for result in alone["whole"]] == [126, 330]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.slow if c in ("zero1", "zero3") else ()) for c in CASES],
+)
 def test_two_workers_compute_what_one_does(
     case: str, world: World, tmp_path: Path, alone: dict[str, list[dict[str, Any]]]
 ) -> None:
