@@ -24,6 +24,7 @@ from djsandbox_ray.dataset.shapes import ShapesConfig, ShapesSource
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.connection import connect, slots
+from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import Dataset, Pool, PoolKind, TrialRecord, TrialSpec
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
@@ -190,7 +191,7 @@ def main() -> None:
         family = Clip(ClipConfig(type="clip", arch="tiny", batch_size=128))
         began = time.perf_counter()
         tables = (storage.uri(study.train.table), storage.uri(study.evaluation.table))
-        prepared = family.prepare(*tables)
+        prepared = family.prepare(*tables, NodeKind()).value
         print(
             f"{args.cpus} CPUs, {args.budget} samples per trial; samples made ready once in", end=""
         )

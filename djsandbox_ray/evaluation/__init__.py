@@ -1,6 +1,7 @@
 """What a trained model is worth: a trusted split, evaluators over it, one suite of metrics.
 
-``split.py`` reads the trusted split, ``evaluator.py`` is the extension point, ``zero_shot.py`` and
-``retrieval.py`` are the standard evaluators of image-text models, ``suite.py`` runs several on one
-model and names their metrics.
+``config.py`` is its section of a configuration, ``evaluator.py`` the extension point, with the
+trusted split. ``zero_shot.py`` and ``retrieval.py`` are the standard evaluators of image-text
+models, ``programs.py`` those of models that programs train; each has the ``VERSION`` of its
+formula. ``suite.py`` runs several on one model and names their metrics.
 """

@@ -1,7 +1,4 @@
-"""A program of others as evaluator: it gets the model's folder and writes a JSON file.
-
-What a training has measured itself, as metrics of the run.
-"""
+"""What programs of others measure: as evaluators of a model's folder, or during their training."""
 
 from __future__ import annotations
 
@@ -47,6 +44,7 @@ class CommandEvaluator(Evaluator):
     """Runs the program once per model, in its own environment."""
 
     Config = CommandEvaluatorConfig
+    VERSION: ClassVar[int] = 1
     READS: ClassVar[Reads] = "files"
     config: CommandEvaluatorConfig
 
@@ -127,6 +125,7 @@ class Reported(Evaluator):
     """The metrics that a program wrote beside its loss, under their own names."""
 
     Config = ReportedConfig
+    VERSION: ClassVar[int] = 1
     READS: ClassVar[Reads] = "reports"
     config: ReportedConfig
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ class Retrieval(Evaluator):
     """
 
     Config = RetrievalConfig
+    VERSION: ClassVar[int] = 1
     config: RetrievalConfig
 
     def check(self, split: Split) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
@@ -41,6 +43,7 @@ class ZeroShot(Evaluator):
     """``zero_shot_<label>/top1`` and ``zero_shot_<label>/mean_per_class``, in 0..1."""
 
     Config = ZeroShotConfig
+    VERSION: ClassVar[int] = 1
     config: ZeroShotConfig
 
     def check(self, split: Split) -> None:

@@ -32,7 +32,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.stats.embeddings import ImageEmbedder
 from djsandbox_ray.storage.cache import cached
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.trials.clip.family import device_for
+from djsandbox_ray.trials.family import device_for
 
 FEWEST_ROWS, MOST_ROWS = 10, 20_000
 """Rows per pool: for an interval, and for the memory of the driver."""

@@ -13,16 +13,7 @@ from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import Tracker
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a model family has prepared for its trials."""
-
-    value: Any
-    stage: str
-    """The study on whose account it is."""
-    cpu_seconds: float
+from djsandbox_ray.trials.family import Prepared
 
 
 @dataclass(frozen=True)
@@ -35,8 +26,9 @@ class Context:
     """Of this run, in the storage."""
     tracker: Tracker
     progress: Progress
-    prepared: dict[str, Prepared] = field(default_factory=dict)
-    """What was prepared in this process, by what decides it: studies share it."""
+    prepared: dict[str, tuple[str, Prepared]] = field(default_factory=dict)
+    """What model families have prepared in this process, by what decides it, each with the study
+    on whose account it is: studies share it."""
 
     def await_room(self, group: Bundles, where: str) -> None:
         """Wait until the living nodes have room for a group, as long as ``cluster.wait`` allows.

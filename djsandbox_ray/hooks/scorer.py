@@ -16,8 +16,8 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Scorer
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.arch import load_arch, training_flops
-from djsandbox_ray.trials.clip.family import VERSION
 from djsandbox_ray.trials.clip.scorer import ScorerConfig, train_scorer
+from djsandbox_ray.trials.clip.training import VERSION
 from djsandbox_ray.trials.config import worker_bundle
 
 

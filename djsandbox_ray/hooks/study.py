@@ -22,13 +22,11 @@ from djsandbox_ray.analysis.verdicts.scores import Aggregate
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.hooks.hook import Context, Hook, Planned, Prepared
+from djsandbox_ray.hooks.hook import Context, Hook, Planned
 from djsandbox_ray.hooks.results import decisions
 from djsandbox_ray.hooks.watch import Watch
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger.cost import trial_cost
-from djsandbox_ray.ledger.held import held_cpu_seconds
-from djsandbox_ray.nodes.kinds import tasks_on
 from djsandbox_ray.pools.draws import members
 from djsandbox_ray.records import (
     Cost,
@@ -237,9 +235,8 @@ class Study:
             train_flops=self.family.flops_per_sample(),
             evaluation_flops=self.family.evaluation_flops(self.suite),
         )
-        preparing = [
-            made.cpu_seconds for made in self.context.prepared.values() if made.stage == self.stage
-        ]
+        prepared = self.context.prepared.values()
+        preparing = [made.cpu_seconds for stage, made in prepared if stage == self.stage]
         return replace(trials, cpu_seconds=trials.cpu_seconds + sum(preparing))
 
     @property
@@ -300,10 +297,10 @@ class Study:
         """Return what the family prepares, once per run: studies share tables and architecture."""
         key = content_id("prepared", train, evaluation, self.family.prepared_by())
         if key not in self.context.prepared:
-            with tasks_on(self.context.config.ingest.resources), held_cpu_seconds() as noted:
-                value = self.family.prepare(train, evaluation)
-            self.context.prepared[key] = Prepared(value, self.stage, sum(noted))
-        return self.context.prepared[key].value
+            nodes = self.context.config.ingest.resources
+            made = self.family.prepare(train, evaluation, nodes)
+            self.context.prepared[key] = (self.stage, made)
+        return self.context.prepared[key][1].value
 
 
 class StudyHook(Hook):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 from pydantic import Field, field_validator
 
 from djsandbox_ray.settings.sections import Section
@@ -52,25 +48,3 @@ def bundle(cpus: float, gpus: float, kind: NodeKind) -> dict[str, float]:
     """Return all that one piece of work needs of one node."""
     asked = {"CPU": cpus, "GPU": gpus, **kind.demand()}
     return {name: amount for name, amount in asked.items() if amount}
-
-
-_TASKS: ContextVar[NodeKind | None] = ContextVar("tasks", default=None)
-
-
-@contextmanager
-def tasks_on(kind: NodeKind) -> Iterator[None]:
-    """Have Ray tasks that ask :func:`task_demand` run on such nodes, in this thread.
-
-    For what lies below an interface that does not speak of nodes: a model family that prepares.
-    """
-    token = _TASKS.set(kind)
-    try:
-        yield
-    finally:
-        _TASKS.reset(token)
-
-
-def task_demand() -> dict[str, float]:
-    """Return the ``resources`` of tasks that are started here."""
-    kind = _TASKS.get()
-    return {} if kind is None else kind.demand()

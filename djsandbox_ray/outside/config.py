@@ -1,13 +1,12 @@
 """What a configuration says of a program: command, environment, code, variables, limits.
 
-Placeholders in the arguments of a program: ``{pool}`` becomes a path, ``{seed}`` a number.
+Placeholders stand in its arguments and variables: ``{pool}`` becomes a path, ``{seed}`` a number.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -22,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from djsandbox_ray.errors import nearest
 from djsandbox_ray.masking import names_secret
 from djsandbox_ray.settings.sections import Component, Section
 
@@ -29,6 +29,7 @@ OURS = frozenset({"CUDA_VISIBLE_DEVICES", "TMPDIR", "VIRTUAL_ENV"})
 """Environment variables that this package sets itself."""
 _KEY = re.compile(r"(^|_)KEY$", re.IGNORECASE)
 """Any key, as a variable of the node serves as well; masking must know better which are secret."""
+_PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _HASHES = re.compile(r"(\s+--hash=\S+)+\s*$")
 
 
@@ -178,9 +179,6 @@ class ProgramConfig(Component):
         return {name for text in texts for name in placeholders(text, self.PLACEHOLDERS)}
 
 
-_PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-
-
 def placeholders(text: str, known: Iterable[str]) -> set[str]:
     """Return the names in braces; ``{{`` and ``}}`` are braces themselves.
 
@@ -205,10 +203,9 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 def _check(name: str, text: str, known: list[str]) -> None:
     if name in known:
         return
-    near = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {{{near[0]}}}?" if near else ""
-    listed = ", ".join(f"{{{one}}}" for one in known)
+    braced = [f"{{{one}}}" for one in known]
     raise ValueError(
-        f"unknown placeholder {{{name}}} in {text!r}{hint} (known: {listed}; "
+        f"unknown placeholder {{{name}}} in {text!r}{nearest(f'{{{name}}}', braced)} "
+        f"(known: {', '.join(braced)}; "
         "{{ and }} for braces themselves)"
     )

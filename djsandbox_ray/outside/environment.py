@@ -1,12 +1,10 @@
-"""A virtual environment for a program, made by uv once per node and kept by what it consists of.
+"""What a node holds for programs: virtual environments, and folders for files while one runs.
 
-``<node folder>/environments/<id>/`` holds it. Who needs one that is not there makes it, while all
-other processes of the node wait at its lock; ``made.json`` in it is written last, so that one that
-was left half-made is made anew. Package indexes are those that the node's own settings of uv name.
-
-The folder of this node for what outside code needs: environments, and files while it runs.
-
-``$DJSANDBOX_OUTSIDE``, or one of this user's own under the temporary directory.
+All of it lies in ``$DJSANDBOX_OUTSIDE``, or in a folder of this user's own under the temporary
+directory. ``environments/<id>/`` in it is an environment, made by uv once per node and kept by what
+it consists of. Who needs one that is not there makes it, while all other processes of the node wait
+at its lock; ``made.json`` in it is written last, so that one that was left half-made is made anew.
+Package indexes are those that the node's own settings of uv name.
 """
 
 from __future__ import annotations
@@ -29,11 +27,73 @@ from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.outside.config import EnvironmentConfig, requirement_lines
 from djsandbox_ray.storage.cache import locked, own_folder
 
+logger = logging.getLogger(__name__)
+
+FOLDER = "DJSANDBOX_OUTSIDE"
+"""Environment variable of a node: the folder."""
+_LOCK = ".lock"
 _MARKER = "made.json"
 _REQUIREMENTS = "requirements.txt"
 _TAIL_LINES = 20
 # Of ours; in a program for another environment they mislead.
 _OURS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX", "UV_PROJECT_ENVIRONMENT")
+
+
+def node_folder(name: str) -> Path:
+    """Return a folder of this node, made if need be, that only this user can write.
+
+    Raises:
+        BadInput: it belongs to another user, who could choose what is run here.
+    """
+    folder = own_folder(FOLDER, "outside") / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it is there.
+
+    Raises:
+        SandboxError: it cannot be, as when a program has written there as another user.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise SandboxError(f"what a program left in {folder} cannot be removed: {error}") from error
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Give an empty folder that is gone afterwards; what killed processes left is removed too."""
+    root = node_folder("scratch")
+    _remove_left(root)
+    folder = root / uuid4().hex
+    lock = folder.with_name(f"{folder.name}{_LOCK}")
+    with locked(lock):
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            _clear(folder, lock)
+
+
+def _remove_left(root: Path) -> None:
+    # The lock is there before the folder: without one, nobody is about to use it.
+    for folder in [path for path in root.iterdir() if path.is_dir()]:
+        lock = folder.with_name(f"{folder.name}{_LOCK}")
+        with suppress(BlockingIOError), locked(lock, wait=False):
+            _clear(folder, lock)
+
+
+def _clear(folder: Path, lock: Path) -> None:
+    """Remove a folder and its lock; one that cannot be removed is told, and tried again later."""
+    try:
+        remove(folder)
+    except SandboxError as error:
+        logger.warning("%s", error)
+    lock.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -124,67 +184,3 @@ def _uv(arguments: list[str], cwd: Path, given: str | None = None) -> str | None
     lines = without_secrets(done.stderr).strip().splitlines()[-_TAIL_LINES:]
     shown = " ".join(re.sub(r"^\W+", "", line) for line in lines)  # without uv's drawing
     return shown or f"uv ended with exit code {done.returncode}"
-
-
-logger = logging.getLogger(__name__)
-
-FOLDER = "DJSANDBOX_OUTSIDE"
-"""Environment variable of a node: the folder."""
-_LOCK = ".lock"
-
-
-def node_folder(name: str) -> Path:
-    """Return a folder of this node, made if need be, that only this user can write.
-
-    Raises:
-        BadInput: it belongs to another user, who could choose what is run here.
-    """
-    folder = own_folder(FOLDER, "outside") / name
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, if it is there.
-
-    Raises:
-        SandboxError: it cannot be, as when a program has written there as another user.
-    """
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise SandboxError(f"what a program left in {folder} cannot be removed: {error}") from error
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """Give an empty folder that is gone afterwards; what killed processes left is removed too."""
-    root = node_folder("scratch")
-    _remove_left(root)
-    folder = root / uuid4().hex
-    lock = folder.with_name(f"{folder.name}{_LOCK}")
-    with locked(lock):
-        folder.mkdir(mode=0o700)
-        try:
-            yield folder
-        finally:
-            _clear(folder, lock)
-
-
-def _remove_left(root: Path) -> None:
-    # The lock is there before the folder: without one, nobody is about to use it.
-    for folder in [path for path in root.iterdir() if path.is_dir()]:
-        lock = folder.with_name(f"{folder.name}{_LOCK}")
-        with suppress(BlockingIOError), locked(lock, wait=False):
-            _clear(folder, lock)
-
-
-def _clear(folder: Path, lock: Path) -> None:
-    """Remove a folder and its lock; one that cannot be removed is told, and tried again later."""
-    try:
-        remove(folder)
-    except SandboxError as error:
-        logger.warning("%s", error)
-    lock.unlink(missing_ok=True)

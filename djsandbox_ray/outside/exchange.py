@@ -1,6 +1,6 @@
-"""Samples as files for a program: shards in one of the formats that ``materialise`` writes too.
+"""What goes to a program and comes from it: samples as files, and numbers in a JSON file.
 
-What a program has measured: numbers in a JSON file.
+Samples are written as shards, in one of the formats that ``materialise`` writes too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from djsandbox_ray.storage.store import Storage
 
 _READ_ROWS = 256
 """Rows whose images are in memory at once."""
+_LARGEST = 64 * 2**20
+"""Bytes of a file of numbers."""
 
 
 def _known(name: str) -> str:
@@ -75,9 +77,6 @@ def _read(
         columns = (own["image"].to_pylist(), texts.to_pylist(), own["meta"].to_pylist())
         for row_id, image, text, meta in zip(some.tolist(), *columns, strict=True):
             yield Row(row_id, image, text, meta)
-
-
-_LARGEST = 64 * 2**20
 
 
 def read_measured(path: Path, program: str) -> dict[str, Any]:

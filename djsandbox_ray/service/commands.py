@@ -1,35 +1,58 @@
-"""The commands for jobs on a cluster: submit, status, stop, logs. Thin, as the others are.
+"""The commands for jobs on a cluster: submit, status, stop, logs; with what they say about a job.
 
-Arguments and options that several commands of the command line share.
-
-What is said about jobs: where one can be seen, how it ended, and the table of all.
+Thin, as the other commands are, with which they share arguments and options. What talks to Ray is
+imported where it is needed: importing Ray takes seconds.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-
-if TYPE_CHECKING:
-    from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs
-import shlex
-import time
-from collections.abc import Iterable, Sequence
-
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.reporting.progress import duration
-from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs
+from djsandbox_ray.service.dashboard import EXAMPLE, find_address
+
+if TYPE_CHECKING:
+    from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs
 
 DETACHED = 130
 """The exit code after Ctrl-C: how the job will end is not known."""
+_ENDINGS = {"SUCCEEDED": "is done", "FAILED": "has failed", "STOPPED": "was stopped"}
+_STYLES = {"RUNNING": "green", "FAILED": "bold magenta", "STOPPED": "dim", "SUCCEEDED": "dim"}
+
+ConfigPath = Annotated[str, typer.Argument(help="The YAML configuration of the run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Replace one value, e.g. trials.seeds=5."),
+]
+StorageUrl = Annotated[
+    str | None, typer.Option("--storage", help="Folder or URL for artifacts, over the config's.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+OverBudget = Annotated[
+    bool, typer.Option("--over-budget", help="Allow more than the section `cost` does.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        help=f"The Ray dashboard, {EXAMPLE}; else of RAY_API_SERVER_ADDRESS or RAY_ADDRESS.",
+    ),
+]
+JobKey = Annotated[str, typer.Argument(metavar="ID", help="A job, or a run: its newest job.")]
 
 
 def submit(
@@ -43,8 +66,6 @@ def submit(
     over_budget: OverBudget = False,
 ) -> None:
     """Run a configuration, or resume it, as a job of a Ray cluster elsewhere."""
-    from djsandbox_ray.service.commands import attached, links
-    from djsandbox_ray.service.dashboard import find_address
     from djsandbox_ray.service.jobs import ClusterJobs
     from djsandbox_ray.service.submit import prepare, submit_run
 
@@ -67,8 +88,6 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the jobs of a cluster that are runs of the sandbox, the newest first."""
-    from djsandbox_ray.service.commands import jobs_table
-    from djsandbox_ray.service.dashboard import find_address
     from djsandbox_ray.service.jobs import ClusterJobs
 
     jobs = ClusterJobs(find_address(address))
@@ -83,8 +102,6 @@ def status(
 
 def stop(key: JobKey, address: Address = None) -> None:
     """Stop a job; what is finished is kept, and submitting the same again resumes the run."""
-    from djsandbox_ray.service.commands import ending
-    from djsandbox_ray.service.dashboard import find_address
     from djsandbox_ray.service.jobs import ClusterJobs
     from djsandbox_ray.service.submit import STOP_SECONDS
 
@@ -104,7 +121,6 @@ def logs(
     ] = False,
 ) -> None:
     """Show the log of a job; with `--follow`, end as the job does."""
-    from djsandbox_ray.service.dashboard import find_address
     from djsandbox_ray.service.jobs import ClusterJobs, read_log
 
     jobs = ClusterJobs(find_address(address))
@@ -117,7 +133,6 @@ def logs(
 
 def _follow(jobs: ClusterJobs, job: ClusterJob) -> None:
     """Show a job until it is over and end with its exit code."""
-    from djsandbox_ray.service.commands import attached, ending, links
     from djsandbox_ray.service.jobs import follow
 
     _say(*links(jobs, job))
@@ -137,33 +152,6 @@ def _say(*lines: str) -> None:
 
 def _write(text: str) -> None:
     typer.echo(text, nl=False)
-
-
-ConfigPath = Annotated[str, typer.Argument(help="The YAML configuration of the run.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Replace one value, e.g. trials.seeds=5."),
-]
-StorageUrl = Annotated[
-    str | None, typer.Option("--storage", help="Folder or URL for artifacts, over the config's.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-OverBudget = Annotated[
-    bool, typer.Option("--over-budget", help="Allow more than the section `cost` does.")
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address",
-        metavar="URL",
-        help="The Ray dashboard, http://HEAD:8265; else of RAY_API_SERVER_ADDRESS or RAY_ADDRESS.",
-    ),
-]
-JobKey = Annotated[str, typer.Argument(metavar="ID", help="A job, or a run: its newest job.")]
-
-
-_ENDINGS = {"SUCCEEDED": "is done", "FAILED": "has failed", "STOPPED": "was stopped"}
-_STYLES = {"RUNNING": "green", "FAILED": "bold magenta", "STOPPED": "dim", "SUCCEEDED": "dim"}
 
 
 def links(jobs: ClusterJobs, job: ClusterJob) -> list[str]:
@@ -188,7 +176,7 @@ def ending(job: ClusterJob) -> list[str]:
     took = f" after {duration(job.seconds)}" if job.seconds is not None else ""
     why = f": {job.reason}" if job.state == "FAILED" and job.reason else ""
     said = [f"{job.id} {_ENDINGS.get(job.state, f'is {job.state}')}{took}{why}"]
-    if job.over and job.state != "SUCCEEDED" and job.exit_code == 1:
+    if job.over and job.state != "SUCCEEDED" and job.exit_code == SandboxError.exit_code:
         again = f": {job.command}" if job.command else ""
         said.append(f"what is finished is kept; the same command resumes the run{again}")
     return said

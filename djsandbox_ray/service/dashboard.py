@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import os
 from http.client import HTTPException
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
-from ray.job_submission import JobSubmissionClient
-
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.masking import without_secrets
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+PORT = 8265
+"""At which Ray's dashboard listens unless it is told otherwise."""
+DEFAULT_ADDRESS = f"http://127.0.0.1:{PORT}"
+EXAMPLE = f"http://HEAD:{PORT}"
 PATIENCE = 5.0
 """Seconds for the first answer."""
 
@@ -50,7 +55,7 @@ def find_address(given: str | None) -> str:
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(
             f"{where}: {without_secrets(address)!r} is not the address of a Ray dashboard, which "
-            "takes the jobs: give --address http://HEAD:8265"
+            f"takes the jobs: give --address {EXAMPLE}"
         )
     if parts.username is not None:
         raise BadInput(
@@ -86,13 +91,15 @@ def connect_dashboard(address: str) -> JobSubmissionClient:
         why = repr(error) if isinstance(error, HTTPException) else str(error)
         raise BadInput(
             f"no Ray dashboard answers at {shown}: {why}; is the cluster up, and is this the "
-            "address of its head, port 8265 unless it says otherwise?"
+            f"address of its head, port {PORT} unless it says otherwise?"
         ) from None
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = address  # Ray prefers the environment to what it is given
     try:
+        from ray.job_submission import JobSubmissionClient
+
         return JobSubmissionClient(address)
     except Exception as error:  # of requests, of Ray's own authentication, of a strange answer
         raise BadInput(f"{shown} takes no jobs: {error}") from error

@@ -1,7 +1,4 @@
-"""The jobs of a cluster that are runs of the sandbox, as its dashboard knows them.
-
-Shows the log of a job as it grows, until the job is over.
-"""
+"""The jobs of a cluster that are runs of the sandbox, as its dashboard knows them; their logs."""
 
 from __future__ import annotations
 
@@ -15,16 +12,16 @@ from urllib.parse import urlsplit
 from aiohttp import ClientError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput, PlanRefused, SandboxError
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.service.dashboard import connect_dashboard
 
-FAILED = 1
-"""The exit code of a job that did not come to its end and does not say why."""
 PAUSE = 1.0
 """Seconds between two looks."""
 ATTEMPTS = 30
 """How often in a row a connection that broke is tried again."""
+_WAITING = 60.0
+"""Seconds between two lines on a job that has not started."""
 _LISTED = 20
 
 T = TypeVar("T")
@@ -210,11 +207,8 @@ def _exit_code(details: JobDetails) -> int | None:
     if details.status is JobStatus.SUCCEEDED:
         return 0
     code = details.driver_exit_code
-    return code if code in (1, 2, 3) else FAILED
-
-
-_WAITING = 60.0
-"""Seconds between two lines on a job that has not started."""
+    known = {kind.exit_code for kind in (SandboxError, BadInput, PlanRefused)}
+    return code if code in known else SandboxError.exit_code  # it does not say why it ended
 
 
 def follow(jobs: ClusterJobs, job: ClusterJob, write: Callable[[str], None]) -> ClusterJob:

@@ -4,11 +4,9 @@ The package is always shipped, also to nodes that have one installed, so that th
 the code of the one who submits. Its requirements are not: the nodes have them. The same content is
 uploaded once.
 
-The paths that a configuration names: which are shipped with a job, and which cannot be.
-
-Whatever is absolute or a URL must be there for the nodes. Relative paths are relative to the
-working folder here, which nodes do not see: small files such as a workflow or an architecture are
-shipped, data and models are not.
+Of the paths that a configuration names, whatever is absolute or a URL must be there for the nodes.
+Relative paths are relative to the working folder here, which nodes do not see: small files such as
+a workflow or an architecture are shipped, data and models are not.
 """
 
 from __future__ import annotations
@@ -34,6 +32,14 @@ from djsandbox_ray.workflows.language.workflow import continued_files
 LIMIT = 50 * 2**20
 """Bytes. Every node that works for the job gets all of it; data belong into the storage."""
 
+Leaf = tuple[tuple[str | int, ...], str]
+"""A text of the configuration, with its place."""
+
+_NO_PATHS = frozenset({"name", "type", "storage", "experiment", "uri", "score", "metric"})
+_PATHS = frozenset({"files", "requirements"})
+"""Keys whose values are paths even where they look like words."""
+_MODELS = "hf_"
+"""Keys that begin so name models: a folder, or a name of the Hugging Face hub."""
 _PACKAGE = Path(djsandbox_ray.__file__).resolve().parent
 _LARGEST = 3
 
@@ -136,16 +142,6 @@ def _place(config: str) -> str:
     path = Path(os.path.normpath(config))
     inside = not path.is_absolute() and ".." not in path.parts
     return path.as_posix() if inside else path.name
-
-
-Leaf = tuple[tuple[str | int, ...], str]
-"""A text of the configuration, with its place."""
-
-_NO_PATHS = frozenset({"name", "type", "storage", "experiment", "uri", "score", "metric"})
-_PATHS = frozenset({"files", "requirements"})
-"""Keys whose values are paths even where they look like words."""
-_MODELS = "hf_"
-"""Keys that begin so name models: a folder, or a name of the Hugging Face hub."""
 
 
 def named_files(document: dict[str, Any], config: RunConfig) -> tuple[list[str], list[str]]:

@@ -1,7 +1,4 @@
-"""Submits a run: checks it here, ships it, and gives it to the cluster as a Ray job.
-
-A command as it was typed, without its secrets: everybody who sees a job sees it.
-"""
+"""Submits a run: checks it here, ships it, and gives it to the cluster as a Ray job."""
 
 from __future__ import annotations
 
@@ -32,6 +29,7 @@ from djsandbox_ray.workflows.state import git_commit
 STOP_SECONDS = 30
 """How long Ray waits between SIGTERM and SIGKILL: 3 seconds, where nobody asks for more."""
 _NAME_LENGTH = 80
+_OPTION = "--set"
 
 
 @dataclass(frozen=True)
@@ -175,11 +173,11 @@ def _lines(check: Callable[[], object]) -> list[str]:
     return []
 
 
-_OPTION = "--set"
-
-
 def shown(words: Sequence[str]) -> str:
-    """Return a command for a shell; what ``--set PATH=VALUE`` sets is masked by its keys, too."""
+    """Return a command as it was typed, without its secrets: everybody who sees a job sees it.
+
+    What ``--set PATH=VALUE`` sets is masked by its keys, too.
+    """
     found = []
     for before, word in zip(("", *words), words, strict=False):
         if before == _OPTION:

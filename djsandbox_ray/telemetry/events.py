@@ -3,10 +3,9 @@
 ``event`` hands an event to Python's own logging, whoever calls it and wherever; an ``EventLog``,
 which a run holds open, writes it down. Warnings of the package's other loggers are written too.
 
-Lines of a log in a storage that cannot append: files of bounded size, each replaced whole.
-
-A background thread writes what is new every few seconds, and at once what is urgent. After a clean
-end everything is there; a driver killed by force loses at most the last ``PAUSE`` seconds.
+A storage cannot append: the log is files of bounded size, each replaced whole. A background thread
+writes what is new every few seconds, and at once what is urgent. After a clean end everything is
+there; a driver killed by force loses at most the last ``PAUSE`` seconds.
 """
 
 from __future__ import annotations
@@ -58,6 +57,11 @@ EVENTS: Mapping[str, str] = {
 VARIABLE = "DJSANDBOX_LOG"
 """Environment variable; with the value ``json`` every event is a line on stderr, too."""
 
+PAUSE = 2.0
+"""Seconds between two writes."""
+LINES = 1000
+"""Lines of a file, beyond which another is begun: every write sends a whole file."""
+
 _logger = logging.getLogger(__name__)
 _logger.propagate = False
 _logger.addHandler(logging.NullHandler())
@@ -91,111 +95,6 @@ def event(
         raise ValueError(f"unknown event {name!r} (known: {', '.join(EVENTS)})")
     fields = {"stage": stage, "pool": pool, "seed": seed, "event": name, "details": details}
     _logger.log(level, name, extra={_FIELDS: fields})
-
-
-class EventLog(logging.Handler):
-    """Writes the events of a run to ``runs/<name>/logs/events-*.jsonl`` while its block lasts.
-
-    The first event is ``run_begun``, the last ``run_done``, ``run_stopped`` or ``run_failed``.
-
-    Args:
-        storage: of the run.
-        run: its name.
-
-    Raises:
-        BadInput: ``DJSANDBOX_LOG`` has a value that means nothing.
-    """
-
-    def __init__(self, storage: Storage, run: str) -> None:
-        super().__init__(logging.INFO)
-        wish = os.environ.get(VARIABLE, "")
-        if wish not in ("", "json"):
-            raise BadInput(f"{VARIABLE}={wish!r}: only 'json' is known, or leave it out")
-        self._aloud = wish == "json"
-        self._run = run
-        self._resumed = bool(_segments(storage, run))
-        self._segments = Segments(storage, _folder(run), "events")
-
-    def __enter__(self) -> EventLog:
-        self._level = _logger.level
-        _logger.setLevel(logging.INFO)
-        _logger.addHandler(self)
-        _PACKAGE.addHandler(self)
-        event("run_begun", stage="run", resumed=self._resumed, process=os.getpid())
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
-        if kind is None:
-            event("run_done", stage="run")
-        elif issubclass(kind, Stopped | KeyboardInterrupt):
-            event("run_stopped", level=logging.WARNING, stage="run")
-        else:
-            reason = f"{kind.__name__}: {error}"
-            event("run_failed", level=logging.ERROR, stage="run", error=reason)
-        _PACKAGE.removeHandler(self)
-        _logger.removeHandler(self)
-        _logger.setLevel(self._level)
-        if lost := self._segments.close():
-            print(f"{lost} lines of the event log could not be written", file=sys.stderr)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record as one line; a foreign one as the event that it names, or a warning."""
-        fields = getattr(record, _FIELDS, None)
-        if fields is None:
-            if record.levelno < logging.WARNING:
-                return
-            if not logging.root.handlers and logging.lastResort is not None:
-                # It would have been printed, had nobody listened.
-                logging.lastResort.handle(record)
-            fields = {
-                **dict.fromkeys(("stage", "pool", "seed")),
-                "event": getattr(record, "event", "warning"),
-                "details": {"logger": record.name, "message": record.getMessage()},
-            }
-        line = self._line(record, fields)
-        self._segments.add(line, urgent=record.levelno >= logging.WARNING)
-        if self._aloud:
-            print(line, file=sys.stderr, flush=True)
-
-    def _line(self, record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
-        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        head = {"time": when, "level": record.levelname.lower(), "run": self._run}
-        return json.dumps(_plain({**head, **fields}), ensure_ascii=False, allow_nan=False)
-
-
-def read_events(storage: Storage, run: str) -> list[dict[str, Any]]:
-    """Return the events of a run, of all its drivers, in order."""
-    lines: list[bytes] = []
-    for name in _segments(storage, run):
-        lines += storage.read_bytes(f"{_folder(run)}/{name}").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def _segments(storage: Storage, run: str) -> list[str]:
-    return [name for name in storage.names(_folder(run)) if name.endswith(".jsonl")]
-
-
-def _folder(run: str) -> str:
-    return f"runs/{run}/logs"
-
-
-def _plain(value: Any) -> Any:
-    """Return plain data without secrets, to which JSON has no objection."""
-    if isinstance(value, Mapping):
-        return {without_secrets(str(key)): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return without_secrets(str(value))
-
-
-PAUSE = 2.0
-"""Seconds between two writes."""
-LINES = 1000
-"""Lines of a file, beyond which another is begun: every write sends a whole file."""
 
 
 class Segments:
@@ -269,3 +168,87 @@ class Segments:
                 del self._lines[:LINES]
                 self._written, self._number = 0, self._number + 1
         return True
+
+
+class EventLog(logging.Handler):
+    """Writes the events of a run to ``runs/<name>/logs/events-*.jsonl`` while its block lasts.
+
+    The first event is ``run_begun``, the last ``run_done``, ``run_stopped`` or ``run_failed``.
+
+    Args:
+        storage: of the run.
+        run: its name.
+
+    Raises:
+        BadInput: ``DJSANDBOX_LOG`` has a value that means nothing.
+    """
+
+    def __init__(self, storage: Storage, run: str) -> None:
+        super().__init__(logging.INFO)
+        wish = os.environ.get(VARIABLE, "")
+        if wish not in ("", "json"):
+            raise BadInput(f"{VARIABLE}={wish!r}: only 'json' is known, or leave it out")
+        self._aloud = wish == "json"
+        self._run = run
+        folder = f"runs/{run}/logs"
+        self._resumed = any(name.endswith(".jsonl") for name in storage.names(folder))
+        self._segments = Segments(storage, folder, "events")
+
+    def __enter__(self) -> EventLog:
+        self._level = _logger.level
+        _logger.setLevel(logging.INFO)
+        _logger.addHandler(self)
+        _PACKAGE.addHandler(self)
+        event("run_begun", stage="run", resumed=self._resumed, process=os.getpid())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        if kind is None:
+            event("run_done", stage="run")
+        elif issubclass(kind, Stopped | KeyboardInterrupt):
+            event("run_stopped", level=logging.WARNING, stage="run")
+        else:
+            reason = f"{kind.__name__}: {error}"
+            event("run_failed", level=logging.ERROR, stage="run", error=reason)
+        _PACKAGE.removeHandler(self)
+        _logger.removeHandler(self)
+        _logger.setLevel(self._level)
+        if lost := self._segments.close():
+            print(f"{lost} lines of the event log could not be written", file=sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record as one line; a foreign one as the event that it names, or a warning."""
+        fields = getattr(record, _FIELDS, None)
+        if fields is None:
+            if record.levelno < logging.WARNING:
+                return
+            if not logging.root.handlers and logging.lastResort is not None:
+                # It would have been printed, had nobody listened.
+                logging.lastResort.handle(record)
+            fields = {
+                **dict.fromkeys(("stage", "pool", "seed")),
+                "event": getattr(record, "event", "warning"),
+                "details": {"logger": record.name, "message": record.getMessage()},
+            }
+        line = self._line(record, fields)
+        self._segments.add(line, urgent=record.levelno >= logging.WARNING)
+        if self._aloud:
+            print(line, file=sys.stderr, flush=True)
+
+    def _line(self, record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        head = {"time": when, "level": record.levelname.lower(), "run": self._run}
+        return json.dumps(_plain({**head, **fields}), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return plain data without secrets, to which JSON has no objection."""
+    if isinstance(value, Mapping):
+        return {without_secrets(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return without_secrets(str(value))

@@ -1,7 +1,4 @@
-"""Everything that shows a run to the outside, for as long as the run lasts.
-
-Tells which nodes of the cluster come and go while a run lasts.
-"""
+"""Shows a run to the outside for as long as it lasts, and tells which nodes come and go."""
 
 from __future__ import annotations
 
@@ -15,6 +12,8 @@ from typing import Any
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry.events import EventLog, event
+
+logger = logging.getLogger(__name__)
 
 INTERVAL = 3.0
 """Seconds between two looks at the cluster; Ray's metrics must be refreshed as often, or less."""
@@ -44,9 +43,6 @@ def _watch(ended: threading.Event) -> None:
     while not ended.wait(INTERVAL):
         metrics.refresh()
         nodes.look()
-
-
-logger = logging.getLogger(__name__)
 
 
 class NodeWatch:

@@ -4,9 +4,8 @@
 ``artifacts/``. One run folder may hold several journals: to a tracker, a changed configuration is
 another run. So it is in another storage: the same configuration, run by two people, is two runs.
 
-A tracker that keeps all it is told in the storage, and tells it to another tracker.
-
-Tells a tracker what a run has recorded: after an outage, or for a tracker of later choice.
+:class:`Recorded` wraps any tracker and keeps what it is told; :func:`replay` tells it to a tracker
+again, after an outage or for one of later choice.
 """
 
 from __future__ import annotations

@@ -1,15 +1,13 @@
-"""Which runs of a sandbox run MLflow already holds: found by their key tags, or created.
-
-How records look in MLflow: names, metrics of a rung, inputs, and the mark of what was sent.
-"""
+"""Which runs of a sandbox run MLflow already holds: found by their key tags, or created."""
 
 from __future__ import annotations
 
 import getpass
+import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,20 +16,8 @@ from urllib.parse import urlsplit
 from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient, entities
     from mlflow.entities import Run
-import json
-import re
-from collections.abc import Collection
-from typing import TYPE_CHECKING, TypeVar
-
-from djsandbox_ray.identity import content_id
-from djsandbox_ray.records import RungReport, TrialState
-from djsandbox_ray.tracking.outbox import Refused
-
-if TYPE_CHECKING:
-    from mlflow import entities
-
 
 # Read by MLflow at every call; what the user has set stays. Retrying is the outbox's work: MLflow's
 # own blocks for minutes, and could create a run twice. It would print the address of every run that
@@ -44,9 +30,8 @@ ENVIRONMENT = {
 }
 RUN_KEY = "djsandbox.run_key"
 TRIAL_KEY = "djsandbox.trial_key"
-REPORTS = "djsandbox.reports"
-PARENT = "mlflow.parentRunId"
 USER = "mlflow.user"
+_LONGEST_DIGEST = 36
 
 
 @dataclass
@@ -201,71 +186,6 @@ def user() -> str:
         return "unknown"
 
 
-T = TypeVar("T")
-
-# FINISHED means the full budget: MLflow's tables, filtered by it, rank no score at a smaller one
-# beside full ones. The tag ``state`` tells trials that were stopped early from those cut off.
-STATUS = {
-    TrialState.RUNNING: "RUNNING",
-    TrialState.COMPLETED: "FINISHED",
-    TrialState.STOPPED: "KILLED",
-    TrialState.FAILED: "FAILED",
-}
-
-
-_LONGEST_DIGEST = 36
-
-
-def named(given: Mapping[str, T]) -> dict[str, T]:
-    """Replace the characters that MLflow forbids in the names of metrics and parameters by ``_``.
-
-    Raises:
-        Refused: two names would become one.
-    """
-    result = {re.sub(r"[^/\w.\- ]", "_", key): value for key, value in given.items()}
-    if len(result) < len(given):
-        raise Refused(f"names that MLflow cannot tell apart among {sorted(given)}")
-    return result
-
-
-def values(report: RungReport) -> dict[str, float]:
-    """Return the metrics of a rung: those of the evaluators, the loss, and seconds so far."""
-    own = {
-        "train/loss": report.loss,
-        "train/seconds": report.train_seconds,
-        "evaluation/seconds": report.evaluation_seconds,
-    }
-    return named(report.metrics | own)
-
-
-def mark(reports: Sequence[RungReport]) -> str:
-    """Return a fingerprint of each report, by which later ones are compared with what was sent.
-
-    Of what was measured, not of when: a deterministic trial that begins anew says the same again.
-    """
-    return " ".join(_fingerprint(report) for report in reports)
-
-
-def unsent(reports: Sequence[RungReport], marked: str) -> Sequence[RungReport] | None:
-    """Return the reports that must still be sent, after those that a mark stands for.
-
-    None of them if a resumed trial has not got as far again as it was.
-
-    Returns:
-        None if they contradict what was sent, as another attempt with other results does.
-    """
-    now, before = mark(reports).split(), marked.split()
-    both = min(len(now), len(before))
-    return reports[both:] if now[:both] == before[:both] else None
-
-
-def _fingerprint(report: RungReport) -> str:
-    # repr is exact, and has a text for NaN.
-    numbers = [repr(value) for _, value in sorted(report.metrics.items())]
-    parts = (report.samples, repr(report.loss), sorted(report.metrics), numbers)
-    return content_id("report", *parts)[-8:]
-
-
 def mlflow_inputs(
     datasets: Sequence[DatasetInput], there: Collection[tuple[str, str]]
 ) -> list[entities.DatasetInput]:
@@ -291,11 +211,3 @@ def mlflow_inputs(
         for (name, digest), item in new.items()
         if (name, digest) not in there
     ]
-
-
-def started_ms(reports: Sequence[RungReport]) -> int | None:
-    """Return when a trial began, in milliseconds since the epoch, if its reports tell."""
-    if not reports:
-        return None
-    first = reports[0]
-    return first.time_ms - round(1000 * (first.train_seconds + first.evaluation_seconds))

@@ -1,38 +1,42 @@
 """The runs of one sandbox run in MLflow, written so that writing again changes nothing.
 
 A run is found again by its key tags; parameters are sent once; a trial's reports carry their own
-timestamps, and a tag says how many of them are there, so that only new ones are sent. This module
-alone talks to MLflow: every method may take long and may raise.
+timestamps, and a tag holds a mark of those that are there, so that only new ones are sent. With the
+index, this module alone talks to MLflow: every method may take long and may raise.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
+from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.records import TrialRecord
-from djsandbox_ray.tracking.mlflow_index import (
-    PARENT,
-    REPORTS,
-    STATUS,
-    Known,
-    MlflowIndex,
-    mark,
-    named,
-    started_ms,
-    unsent,
-    values,
-)
+from djsandbox_ray.records import RungReport, TrialRecord, TrialState
+from djsandbox_ray.tracking.mlflow_index import Known, MlflowIndex
 from djsandbox_ray.tracking.outbox import Refused
 from djsandbox_ray.tracking.tracker import DatasetInput
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+REPORTS = "djsandbox.reports"
+PARENT = "mlflow.parentRunId"
+# FINISHED means the full budget: MLflow's tables, filtered by it, rank no score at a smaller one
+# beside full ones. The tag ``state`` tells trials that were stopped early from those cut off.
+STATUS = {
+    TrialState.RUNNING: "RUNNING",
+    TrialState.COMPLETED: "FINISHED",
+    TrialState.STOPPED: "KILLED",
+    TrialState.FAILED: "FAILED",
+}
 _FINAL_ERRORS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 _LONGEST_PARAM = 6000
 _LONGEST_ERROR = 4000
@@ -225,3 +229,61 @@ def _same(known: Mapping[str, float], key: str, value: float) -> bool:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
+
+
+def named(given: Mapping[str, T]) -> dict[str, T]:
+    """Replace the characters that MLflow forbids in the names of metrics and parameters by ``_``.
+
+    Raises:
+        Refused: two names would become one.
+    """
+    result = {re.sub(r"[^/\w.\- ]", "_", key): value for key, value in given.items()}
+    if len(result) < len(given):
+        raise Refused(f"names that MLflow cannot tell apart among {sorted(given)}")
+    return result
+
+
+def values(report: RungReport) -> dict[str, float]:
+    """Return the metrics of a rung: those of the evaluators, the loss, and seconds so far."""
+    own = {
+        "train/loss": report.loss,
+        "train/seconds": report.train_seconds,
+        "evaluation/seconds": report.evaluation_seconds,
+    }
+    return named(report.metrics | own)
+
+
+def mark(reports: Sequence[RungReport]) -> str:
+    """Return a fingerprint of each report, by which later ones are compared with what was sent.
+
+    Of what was measured, not of when: a deterministic trial that begins anew says the same again.
+    """
+    return " ".join(_fingerprint(report) for report in reports)
+
+
+def unsent(reports: Sequence[RungReport], marked: str) -> Sequence[RungReport] | None:
+    """Return the reports that must still be sent, after those that a mark stands for.
+
+    None of them if a resumed trial has not got as far again as it was.
+
+    Returns:
+        None if they contradict what was sent, as another attempt with other results does.
+    """
+    now, before = mark(reports).split(), marked.split()
+    both = min(len(now), len(before))
+    return reports[both:] if now[:both] == before[:both] else None
+
+
+def _fingerprint(report: RungReport) -> str:
+    # repr is exact, and has a text for NaN.
+    numbers = [repr(value) for _, value in sorted(report.metrics.items())]
+    parts = (report.samples, repr(report.loss), sorted(report.metrics), numbers)
+    return content_id("report", *parts)[-8:]
+
+
+def started_ms(reports: Sequence[RungReport]) -> int | None:
+    """Return when a trial began, in milliseconds since the epoch, if its reports tell."""
+    if not reports:
+        return None
+    first = reports[0]
+    return first.time_ms - round(1000 * (first.train_seconds + first.evaluation_seconds))

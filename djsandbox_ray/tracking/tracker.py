@@ -1,7 +1,4 @@
-"""The extension point: a tracker is told what happens in a run and never gets in its way.
-
-The tracker that tracks nothing.
-"""
+"""The extension point: a tracker is told what happens in a run and never gets in its way."""
 
 from __future__ import annotations
 

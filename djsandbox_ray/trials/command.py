@@ -1,12 +1,8 @@
-"""The section of a training by a program.
-
-A program of others as model family: called at every rung, it goes on from its checkpoint.
-"""
+"""A program of others as model family: called at every rung, it goes on from its checkpoint."""
 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,12 +12,13 @@ from pydantic import Field
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.evaluator import Artefact, Reads
+from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.outside.config import ProgramConfig
 from djsandbox_ray.outside.environment import remove, scratch
 from djsandbox_ray.outside.exchange import Format, number, read_measured, write_samples
 from djsandbox_ray.outside.program import Program
 from djsandbox_ray.records import RungReport
-from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
+from djsandbox_ray.trials.family import Clock, Diverged, ModelFamily, Prepared, TrialTask
 
 
 class CommandConfig(ProgramConfig):
@@ -54,8 +51,8 @@ class CommandConfig(ProgramConfig):
     """Operations of training on one sample, as you count them: for the bill only."""
 
 
-# Part of every trial's identity: to be raised when programs are given something else.
 VERSION = 1
+"""Part of every trial's identity: to be raised when programs are given something else."""
 _CHECKPOINT = "checkpoint"
 
 
@@ -82,10 +79,10 @@ class Command(ModelFamily):
         """Return what the configuration says."""
         return self.config.flops_per_sample
 
-    def prepare(self, train: str, evaluation: str) -> tuple[str, Program]:
+    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
         """Look for the program's packages before any trial needs them."""
         self.program.check()
-        return train, self.program
+        return Prepared((train, self.program))
 
     def train(self, task: TrialTask, shared: tuple[str, Program]) -> Iterator[RungReport]:
         """Call the program for every rung ahead.
@@ -95,12 +92,12 @@ class Command(ModelFamily):
             SandboxError: what it wrote is not what it was asked for.
         """
         table, program = shared
-        start, evaluating = time.perf_counter(), 0.0
+        clock = Clock()
         with scratch() as folder:
             seen = 0
             if (before := _resume(task, folder / _CHECKPOINT)) is not None:
-                start -= before.train_seconds + before.evaluation_seconds
-                evaluating, seen = before.evaluation_seconds, before.samples
+                clock.resume(before)
+                seen = before.samples
             write_samples(
                 table,
                 task.rows,
@@ -111,18 +108,10 @@ class Command(ModelFamily):
             )
             for rung in [rung for rung in task.rungs if rung > seen]:
                 loss, reported = _call(program, task, folder, seen, rung)
-                now = time.perf_counter()
                 artefact = Artefact(folder / "output", task.cpus, task.gpus, reported)
-                metrics = task.evaluate(artefact)
-                evaluating += time.perf_counter() - now
-                report = RungReport(
-                    samples=rung,
-                    loss=loss,
-                    metrics=metrics,
-                    train_seconds=time.perf_counter() - start - evaluating,
-                    evaluation_seconds=evaluating,
-                    time_ms=time.time_ns() // 1_000_000,
-                )
+                with clock.evaluation():
+                    metrics = task.evaluate(artefact)
+                report = clock.report(rung, loss, metrics)
                 task.checkpoint.save(report, partial(_keep, folder / _CHECKPOINT))
                 seen = rung
                 yield report

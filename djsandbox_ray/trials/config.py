@@ -1,7 +1,4 @@
-"""The section ``trials`` of a configuration.
-
-Whether a model family, what it is given and the evaluators go together.
-"""
+"""The section ``trials`` of a configuration, and whether what it names goes together."""
 
 from __future__ import annotations
 

@@ -1,18 +1,24 @@
-"""The extension point: a model family trains one trial and yields a report per rung."""
+"""The extension point: a model family trains one trial and yields a report per rung.
+
+Beside it stands what families have in common: the device, and the clock of a trial.
+"""
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
@@ -47,6 +53,16 @@ class TrialTask:
     """The workers that train the model together; a family is called on every one of them."""
     evaluate: Callable[[Encoder | Artefact], dict[str, float]]
     """The evaluation suite."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all trials share."""
+
+    value: Any
+    """Sent to every trial process."""
+    cpu_seconds: float = 0.0
+    """CPUs of the cluster that making it has held, times seconds."""
 
 
 class ModelFamily(ABC):
@@ -84,14 +100,15 @@ class ModelFamily(ABC):
         """Return the operations of one run of the evaluation suite, if the family can count."""
         return None
 
-    def prepare(self, train: str, evaluation: str) -> Any:
-        """Return what all trials share; called once in the driver with Ray connected.
+    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
+        """Make what all trials share; called once in the driver with Ray connected.
 
         Args:
             train: URI of the Lance table with the training samples.
             evaluation: URI of the Lance table of the trusted split.
+            nodes: where Ray tasks that prepare run: ``resources=nodes.demand()``.
         """
-        return train, evaluation
+        return Prepared((train, evaluation))
 
     def prepared_by(self) -> Any:
         """Return plain data that decides what :meth:`prepare` returns, beside the tables."""
@@ -105,11 +122,55 @@ class ModelFamily(ABC):
 
         Args:
             task: what to train on, and how long.
-            shared: what :meth:`prepare` returned.
+            shared: the value that :meth:`prepare` has made.
 
         Raises:
             Diverged: the loss is not finite.
         """
+
+
+class Clock:
+    """The seconds that a trial has trained and evaluated, those before it was cut off included."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._evaluating = 0.0
+
+    def resume(self, report: RungReport) -> None:
+        """Go on behind the last report of a checkpoint."""
+        self._start -= report.train_seconds + report.evaluation_seconds
+        self._evaluating = report.evaluation_seconds
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Count what happens inside as evaluation."""
+        begun = time.perf_counter()
+        yield
+        self._evaluating += time.perf_counter() - begun
+
+    def report(self, samples: int, loss: float, metrics: dict[str, float]) -> RungReport:
+        """Return the report of a rung that was reached now."""
+        return RungReport(
+            samples=samples,
+            loss=loss,
+            metrics=metrics,
+            train_seconds=time.perf_counter() - self._start - self._evaluating,
+            evaluation_seconds=self._evaluating,
+            time_ms=time.time_ns() // 1_000_000,
+        )
+
+
+def device_for(cpus: float, gpus: float) -> str:
+    """Set torch's threads to the CPUs of this process, and return the torch device it works on.
+
+    Raises:
+        SandboxError: it was given a GPU, and there is none.
+    """
+    torch = require("torch", "clip")
+    torch.set_num_threads(max(1, int(cpus)))
+    if gpus > 0 and not torch.cuda.is_available():
+        raise SandboxError("the trial was given a GPU, but torch finds no CUDA device")
+    return "cuda" if gpus > 0 else "cpu"
 
 
 FAMILIES: Registry[ModelFamily] = Registry(

@@ -1,10 +1,8 @@
 """Several workers that train one trial together, seen as one.
 
 The trial's own process is rank 0, in bundle 0 of the trial's placement group; the other ranks are
-actors in the other bundles (``rank.py``). They form one ``torch.distributed`` group and keep it,
-with their processes, from trial to trial.
-
-One worker of a gang, in the process that it is made in.
+actors in the other bundles. They form one ``torch.distributed`` group and keep it, with their
+processes, from trial to trial.
 """
 
 from __future__ import annotations
@@ -28,6 +26,9 @@ from djsandbox_ray.trials.config import Resources, worker_bundle
 from djsandbox_ray.trials.strategies.strategy import Group
 from djsandbox_ray.trials.worker import Shared, TrialWorker
 
+LOOPBACK = "127.0.0.1"
+# The gang notices who is dead or stuck; torch must not lose patience with a long evaluation.
+_PATIENCE = timedelta(days=7)
 _TICK = 0.1
 # After one rank has failed, how long the others may take to fail too: then they are stuck.
 _GRACE = 5.0
@@ -38,6 +39,71 @@ _UNSTICK = 20.0
 def bundles(resources: Resources) -> list[dict[str, float]]:
     """Return what a trial's placement group holds: one bundle per worker."""
     return [worker_bundle(resources) for _ in range(resources.workers)]
+
+
+class Rank:
+    """A trial worker and its place in a ``torch.distributed`` group.
+
+    Args:
+        shared: what all trials have in common.
+        member: its place.
+        resources: what it occupies.
+    """
+
+    def __init__(self, shared: Shared, member: Group, resources: Resources) -> None:
+        self._member = member
+        self._resources = resources
+        self._study = shared.study
+        self._worker = TrialWorker(shared, member)
+        self._listener: socket.socket | None = None
+
+    def __repr__(self) -> str:
+        return f"Rank({self._study}, {self._member.rank} of {self._member.size})"
+
+    def address(self) -> str:
+        """Return the address of this node in the cluster."""
+        address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        return address
+
+    def listen(self, host: str) -> int:
+        """Open the port at which the ranks will meet, on this address only; rank 0 does this."""
+        self._listener = socket.create_server((host, 0))
+        return int(self._listener.getsockname()[1])
+
+    def join(self, host: str, port: int) -> None:
+        """Form the group: gloo on CPUs, nccl on GPUs; waits for all ranks."""
+        torch, distributed = require("torch", "clip"), require("torch.distributed", "clip")
+        torch.set_num_threads(max(1, int(self._resources.cpus_per_worker)))
+        if host == LOOPBACK:
+            # Else gloo listens at whatever the name of the machine stands for.
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
+        rank, size = self._member.rank, self._member.size
+        listener = self._listener.detach() if self._listener is not None else None
+        store = distributed.TCPStore(
+            host, port, size, is_master=rank == 0, timeout=_PATIENCE, master_listen_fd=listener
+        )
+        distributed.init_process_group(
+            "nccl" if self._resources.gpus_per_worker else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=_PATIENCE,
+        )
+
+    def begin(self, trial: Mapping[str, Any], reported: int) -> None:
+        """See :meth:`TrialWorker.begin`."""
+        self._worker.begin(trial, reported)
+
+    def step(self) -> dict[str, Any]:
+        """See :meth:`TrialWorker.step`."""
+        return self._worker.step()
+
+    def leave(self) -> None:
+        """Let go of the trial, and leave the group."""
+        self._worker.close()
+        distributed = require("torch.distributed", "clip")
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 class Gang:
@@ -190,73 +256,3 @@ def _in_thread(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
 
     Thread(target=run, daemon=True).start()
     return future
-
-
-LOOPBACK = "127.0.0.1"
-# The gang notices who is dead or stuck; torch must not lose patience with a long evaluation.
-_PATIENCE = timedelta(days=7)
-
-
-class Rank:
-    """A trial worker and its place in a ``torch.distributed`` group.
-
-    Args:
-        shared: what all trials have in common.
-        member: its place.
-        resources: what it occupies.
-    """
-
-    def __init__(self, shared: Shared, member: Group, resources: Resources) -> None:
-        self._member = member
-        self._resources = resources
-        self._study = shared.study
-        self._worker = TrialWorker(shared, member)
-        self._listener: socket.socket | None = None
-
-    def __repr__(self) -> str:
-        return f"Rank({self._study}, {self._member.rank} of {self._member.size})"
-
-    def address(self) -> str:
-        """Return the address of this node in the cluster."""
-        address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        return address
-
-    def listen(self, host: str) -> int:
-        """Open the port at which the ranks will meet, on this address only; rank 0 does this."""
-        self._listener = socket.create_server((host, 0))
-        return int(self._listener.getsockname()[1])
-
-    def join(self, host: str, port: int) -> None:
-        """Form the group: gloo on CPUs, nccl on GPUs; waits for all ranks."""
-        torch, distributed = require("torch", "clip"), require("torch.distributed", "clip")
-        torch.set_num_threads(max(1, int(self._resources.cpus_per_worker)))
-        if host == LOOPBACK:
-            # Else gloo listens at whatever the name of the machine stands for.
-            os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
-        rank, size = self._member.rank, self._member.size
-        listener = self._listener.detach() if self._listener is not None else None
-        store = distributed.TCPStore(
-            host, port, size, is_master=rank == 0, timeout=_PATIENCE, master_listen_fd=listener
-        )
-        distributed.init_process_group(
-            "nccl" if self._resources.gpus_per_worker else "gloo",
-            store=store,
-            rank=rank,
-            world_size=size,
-            timeout=_PATIENCE,
-        )
-
-    def begin(self, trial: Mapping[str, Any], reported: int) -> None:
-        """See :meth:`TrialWorker.begin`."""
-        self._worker.begin(trial, reported)
-
-    def step(self) -> dict[str, Any]:
-        """See :meth:`TrialWorker.step`."""
-        return self._worker.step()
-
-    def leave(self) -> None:
-        """Let go of the trial, and leave the group."""
-        self._worker.close()
-        distributed = require("torch.distributed", "clip")
-        if distributed.is_initialized():
-            distributed.destroy_process_group()

@@ -1,11 +1,9 @@
-"""Which trials a run consists of, and under which ids their results are known.
+"""Which trials a run consists of, what is known of each, and the tables that show it.
 
-What every trial reported, one JSON file per trial, shared by all runs of a storage.
-
-The file is replaced atomically at every report, by the driver alone: it is the truth about a trial,
-from which a killed run goes on and to which MLflow is brought up.
-
-Trial records as the tables ``trials.parquet`` and ``curves.parquet``, and back.
+A trial's id is made of all that decides its result. Under this id its record lies in the storage,
+for all runs: a JSON file that the driver alone replaces at every report. It is the truth about a
+trial, from which a killed run goes on and to which MLflow is brought up. The tables
+``trials.parquet`` and ``curves.parquet`` are made of records, and give them back.
 """
 
 from __future__ import annotations
@@ -31,6 +29,28 @@ from djsandbox_ray.records import (
     TrialState,
 )
 from djsandbox_ray.storage.store import Storage
+
+_RECORD = TypeAdapter(TrialRecord)
+_METRIC = "metric:"
+_SPEC = (("trial", pa.string()), ("pool", pa.string()), ("seed", pa.int64()))
+_TRIAL = (
+    *((name, pa.string()) for name in ("kind", "statistic", "bucket", "draw")),
+    ("budget", pa.int64()),
+    ("state", pa.string()),
+    ("error", pa.string()),
+    ("diverged", pa.bool_()),
+    ("attempts", pa.int64()),
+    ("held_seconds", pa.float64()),
+    ("owner", pa.string()),
+    ("flops", pa.float64()),
+)
+_REPORT = (
+    ("samples", pa.int64()),
+    ("loss", pa.float64()),
+    ("train_seconds", pa.float64()),
+    ("evaluation_seconds", pa.float64()),
+    ("time_ms", pa.int64()),
+)
 
 
 def plan_trials(
@@ -67,9 +87,6 @@ def plan_trials(
     return [spec for seed_specs in specs for spec in seed_specs]
 
 
-_RECORD = TypeAdapter(TrialRecord)
-
-
 class TrialStore:
     """Trial records by trial id, under ``trials/`` of a storage."""
 
@@ -104,17 +121,6 @@ class TrialStore:
         return f"trials/{trial_id}.json"
 
 
-_METRIC = "metric:"
-_SPEC = (("trial", pa.string()), ("pool", pa.string()), ("seed", pa.int64()))
-_REPORT = (
-    ("samples", pa.int64()),
-    ("loss", pa.float64()),
-    ("train_seconds", pa.float64()),
-    ("evaluation_seconds", pa.float64()),
-    ("time_ms", pa.int64()),
-)
-
-
 def trials_table(
     records: Sequence[TrialRecord], pools: Mapping[str, Pool], flops_per_sample: float | None
 ) -> pa.Table:
@@ -146,18 +152,7 @@ def trials_table(
                 **(_report(last) if last else {}),
             }
         )
-    more = (
-        *((name, pa.string()) for name in ("kind", "statistic", "bucket", "draw")),
-        ("budget", pa.int64()),
-        ("state", pa.string()),
-        ("error", pa.string()),
-        ("diverged", pa.bool_()),
-        ("attempts", pa.int64()),
-        ("held_seconds", pa.float64()),
-        ("owner", pa.string()),
-        ("flops", pa.float64()),
-    )
-    return _table(rows, (*_SPEC, *more, *_REPORT))
+    return _table(rows, (*_SPEC, *_TRIAL, *_REPORT))
 
 
 def curves_table(records: Iterable[TrialRecord]) -> pa.Table:

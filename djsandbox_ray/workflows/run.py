@@ -30,7 +30,7 @@ from djsandbox_ray.tracking.journal import Recorded
 from djsandbox_ray.tracking.tracker import TRACKERS, RunInfo
 from djsandbox_ray.trials.config import worker_bundle
 from djsandbox_ray.trials.gang import bundles
-from djsandbox_ray.trials.strategies.share import check_settings
+from djsandbox_ray.trials.strategies.strategy import STRATEGIES
 from djsandbox_ray.workflows.ending import print_results
 from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.repeat import Round, conclude
@@ -152,7 +152,8 @@ def check_sources(config: RunConfig) -> None:
 
 def _check_resources(config: RunConfig, progress: Progress) -> None:
     resources, statistics = config.trials.resources, config.statistics
-    check_settings(resources.strategy, resources.deepspeed, resources.gpus_per_worker)
+    strategy = STRATEGIES.get(resources.strategy)
+    strategy.check(resources.deepspeed, resources.gpus_per_worker)
     groups = {"statistics": statistics.group(), "trials.resources": bundles(resources)}
     if config.scorer is not None:
         groups["scorer.resources"] = [worker_bundle(config.scorer.resources)]

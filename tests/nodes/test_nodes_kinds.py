@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from djsandbox_ray.dataset.source import IngestConfig
-from djsandbox_ray.nodes.kinds import NodeKind, bundle, task_demand, tasks_on
+from djsandbox_ray.nodes.kinds import NodeKind, bundle
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.gang import bundles
@@ -51,10 +51,3 @@ def test_so_does_every_actor_of_the_statistics() -> None:
 def test_what_is_no_kind_of_node_is_an_error(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         NodeKind.model_validate(given)
-
-
-def test_tasks_below_an_interface_are_told_where_to_run() -> None:
-    assert task_demand() == {}
-    with tasks_on(CPU_NODES):
-        assert task_demand() == {"cpu_node": 0.001}
-    assert task_demand() == {}

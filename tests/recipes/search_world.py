@@ -20,6 +20,7 @@ from djsandbox_ray.hooks.ranking import RankPools
 from djsandbox_ray.hooks.study import Inputs
 from djsandbox_ray.hooks.trials import RunTrials
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import (
     Dataset,
@@ -33,7 +34,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import RunInfo
-from djsandbox_ray.trials.family import ModelFamily, TrialTask
+from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialTask
 from djsandbox_ray.workflows.run import open_context
 
 ROWS = 3000
@@ -69,8 +70,8 @@ class Quality(ModelFamily):
 class Fragile(Quality):
     """Fails while a file ``broken`` lies beside the storage."""
 
-    def prepare(self, train: str, evaluation: str) -> Any:
-        return Path(train.split("/storage/")[0]) / "broken"
+    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
+        return Prepared(Path(train.split("/storage/")[0]) / "broken")
 
     def train(self, task: TrialTask, shared: Any) -> Iterator[RungReport]:
         if shared.exists():

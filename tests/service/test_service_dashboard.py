@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -125,3 +127,12 @@ def test_another_server_is_no_dashboard(stranger: str, monkeypatch: pytest.Monke
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://not.asked:1")
     with pytest.raises(BadInput, match=f"{stranger} takes no jobs: .*404"):
         connect_dashboard(stranger)
+
+
+def test_the_docs_name_the_port_that_is_asked() -> None:
+    root = Path(__file__).resolve().parents[2]
+    pages = [root / "README.md", *(root / "docs").glob("*.md")]
+    named = [
+        re.findall(r"http://(?:HEAD|127\.0\.0\.1):(82\d\d)", page.read_text()) for page in pages
+    ]
+    assert {int(port) for ports in named for port in ports} == {dashboard.PORT}

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from factories import read_events
 
 from djsandbox_ray.records import Pool, PoolKind, RungReport, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry import observed as nodes
-from djsandbox_ray.telemetry.events import EventLog, read_events
+from djsandbox_ray.telemetry.events import EventLog
 from djsandbox_ray.telemetry.observed import tell_changes
 from djsandbox_ray.telemetry.study import StudyTelemetry, best_change
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from djsandbox_ray.records import RungReport
-from djsandbox_ray.tracking.mlflow_index import mark, named, started_ms, unsent, values
+from djsandbox_ray.tracking.mlflow_runs import mark, named, started_ms, unsent, values
 from djsandbox_ray.tracking.outbox import Refused
 
 

@@ -72,7 +72,7 @@ def shared_by(world: World, folder: Path, resources: Resources, rungs: tuple[int
     pool = Pool("text_len/low", PoolKind.BUCKET, "text_len", 0, 300, "hash")
     return Shared(
         family=family,
-        prepared=family.prepare(world.uri(world.train), world.uri(world.evaluation)),
+        prepared=world.prepared(family),
         suite=Suite([RetrievalConfig(type="retrieval", k=[5])], split),
         pools={pool.id: pool},
         members={pool.id: ray.put(np.arange(300, dtype=np.int64))},
@@ -101,7 +101,7 @@ class Lead:
 def lead(shared: Shared) -> Any:
     """Start a lead in a placement group for a trial."""
     placement = ray.util.placement_group(bundles(shared.resources))
-    ray.get(placement.ready(), timeout=60)
+    ray.get(placement.ready(), timeout=300)
     strategy = PlacementGroupSchedulingStrategy(
         placement, 0, placement_group_capture_child_tasks=True
     )

@@ -20,11 +20,12 @@ from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Split
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
+from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.outside.environment import FOLDER
-from djsandbox_ray.outside.process import ProgramFailed
+from djsandbox_ray.outside.process import INHERITED, ProgramFailed
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.checkpoint import Checkpoint
-from djsandbox_ray.trials.command import Command
+from djsandbox_ray.trials.command import VERSION, Command
 from djsandbox_ray.trials.family import Diverged, TrialTask
 from djsandbox_ray.trials.strategies.strategy import Group
 
@@ -66,7 +67,7 @@ def train(folder: Path, table: str, code: str, **changes: Any) -> Iterator[RungR
     command = ["python", "-c", without_placeholders(GIVEN + code), *WORDS]
     settings = {"type": "command", "command": command, **changes}
     family = Command(Command.Config.model_validate(settings))
-    shared = pickle.loads(pickle.dumps(family.prepare(table, table)))
+    shared = pickle.loads(pickle.dumps(family.prepare(table, table, NodeKind()).value))
     task = TrialTask(
         seed=7,
         rows=np.array([3, 1, 2]),
@@ -111,6 +112,35 @@ pathlib.Path(output, 'model').write_text('x')
     assert [first.samples, last.samples] == [10, 20]
     assert last.metrics == {"seen": 1, "a": 2}
     assert last.train_seconds > first.train_seconds > 0
+
+
+GIVEN_BY_VERSION = {1: "64e0a55ac16c-e1b83034b90b"}
+"""A fingerprint of all that a program is told, at both rungs, by version."""
+
+TELLS = """
+import hashlib, os, pathlib
+def told(folder):
+    found = sorted(path for path in pathlib.Path(folder).rglob('*') if path.is_file())
+    texts = [path for path in found if path.suffix != '.png']
+    return [(str(path.relative_to(folder)), path.read_text()) for path in texts]
+names = sorted(name for name in os.environ if name not in NODES)
+text = repr([told(pool), told(checkpoint), samples, seed, seen, budget, os.listdir(output), names])
+pathlib.Path(checkpoint, 'left').write_text(samples)
+number = int(hashlib.sha256(text.encode()).hexdigest()[:12], 16)
+json.dump({'samples': int(samples), 'loss': number}, open(metrics, 'w'))
+"""
+
+
+def test_the_version_stands_for_what_a_program_is_told(tmp_path: Path, table: str) -> None:
+    losses = [
+        report.loss
+        for report in train(tmp_path, table, f"NODES = {['LC_CTYPE', *INHERITED]}\n{TELLS}")
+    ]
+    found = "-".join(f"{int(loss):012x}" for loss in losses)
+    assert GIVEN_BY_VERSION.get(VERSION) == found, (
+        "programs are given something else: raise VERSION in trials/command.py and record here, "
+        f"under it: {found!r}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_clip_trials_repeat_exactly_and_report_rungs(
     ray_cluster: None, world: World, storage: Storage
 ) -> None:
     family = Clip(ClipConfig(type="clip", batch_size=64, learning_rate=1e-3))
-    prepared = family.prepare(world.uri(world.train), world.uri(world.evaluation))
+    prepared = world.prepared(family)
     split = Split.read(world.evaluation.id, world.uri(world.evaluation))
     suite = Suite([RetrievalConfig(type="retrieval", k=[5])], split)
     arena = Arena(storage, seeds=(0, 1), rungs=(BUDGET // 2, BUDGET))

@@ -16,8 +16,7 @@ from trial_world import World
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.strategies.deepspeed import complete
-from djsandbox_ray.trials.strategies.share import check_settings, share
-from djsandbox_ray.trials.strategies.strategy import Group, Setup
+from djsandbox_ray.trials.strategies.strategy import STRATEGIES, Group, Setup, share
 
 CASES = {
     "ddp": {"strategy": "ddp"},
@@ -36,10 +35,10 @@ def _trials(world: World, folder: Path, resources: Resources) -> dict[str, list[
     """Train a trial whole, cut it off and go on, and train one with a hot start."""
     actor, placement = lead(shared_by(world, folder, resources, RUNGS))
     try:
-        whole = ray.get(actor.run.remote("whole", PLAIN, 2), timeout=300)
-        before = ray.get(actor.run.remote("cut", PLAIN, 1), timeout=120)
+        whole = ray.get(actor.run.remote("whole", PLAIN, 2), timeout=600)
+        before = ray.get(actor.run.remote("cut", PLAIN, 1), timeout=600)
         after = ray.get(actor.run.remote("cut", PLAIN, 1, reported=_samples(before[0])))
-        hot = ray.get(actor.run.remote("hot", HOT, 2), timeout=120)
+        hot = ray.get(actor.run.remote("hot", HOT, 2), timeout=600)
         return {"whole": whole, "cut": before + after, "hot": hot}
     finally:
         ray.kill(actor)
@@ -76,7 +75,10 @@ def test_one_worker_goes_on_bit_for_bit(alone: dict[str, list[dict[str, Any]]]) 
     assert [_samples(result) for result in alone["whole"]] == [126, 330]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.slow if c in ("zero1", "zero3") else ()) for c in CASES],
+)
 def test_two_workers_compute_what_one_does(
     case: str, world: World, tmp_path: Path, alone: dict[str, list[dict[str, Any]]]
 ) -> None:
@@ -110,7 +112,7 @@ def test_two_workers_compute_what_one_does(
 )
 def test_bad_deepspeed_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=f"trials.resources.deepspeed.*{message}"):
-        check_settings("deepspeed", settings, gpus=0)
+        STRATEGIES.get("deepspeed").check(settings, gpus=0)
 
 
 def test_deepspeed_settings_are_passed_through() -> None:

@@ -17,6 +17,7 @@ import ray
 from djsandbox_ray.analysis.verdicts.scores import Aggregate
 from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import Dataset, Pool, PoolKind, RungReport, TrialRecord, TrialSpec
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.store import Storage
@@ -37,6 +38,11 @@ class World:
 
     def uri(self, dataset: Dataset) -> str:
         return self.storage.uri(dataset.table)
+
+    def prepared(self, family: ModelFamily) -> Any:
+        """Return what the family's trials share."""
+        tables = self.uri(self.train), self.uri(self.evaluation)
+        return family.prepare(*tables, NodeKind()).value
 
 
 class Counter(ModelFamily):

@@ -42,7 +42,7 @@ JOBS = [
     job("evaluation", "ingest_evaluation"),
     job("leaks", "leaks", dataset="${ingest.output}", evaluation="${evaluation.output}"),
     job("statistics", "statistics", dataset="${ingest.output}", scorer=None),
-    job("pools", "pools", **DATA, leak="${leaks.output}"),
+    job("pools", "pools", **DATA, leaks="${leaks.output}"),
     job(
         "refine",
         "refine",

@@ -1,8 +1,7 @@
-"""Architectures: open_clip JSON configurations, by name or by file, and their tokenizers.
+"""Architectures: open_clip's JSON, by name or by file, with its tokenizer, model and operations.
 
-Floating-point operations, counted by torch on a model without storage.
-
-Counted on the meta device: on a CPU the counter misses fused attention.
+Floating-point operations are counted by torch on a model without storage, on the meta device: on a
+CPU the counter misses fused attention.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import gzip
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -20,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.errors import BadInput, nearest, require
 from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.storage.filesystems import read_text
 
+_BATCH = 8
 # OpenAI's byte-pair vocabulary: 256 bytes, 256 bytes that end a word, the merges, 2 special tokens.
 _BASE_TOKENS = 514
 _SHIPPED = resources.files(__package__) / "archs"
@@ -51,8 +50,7 @@ def load_arch(name: str) -> dict[str, Any]:
     open_clip = require("open_clip", "clip")
     if (found := open_clip.get_model_config(name)) is not None:
         return dict(found)
-    near = get_close_matches(name, [*shipped, *open_clip.list_models()], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = nearest(name, [*shipped, *open_clip.list_models()])
     raise BadInput(
         f"unknown architecture {name!r}{hint} (shipped: {', '.join(shipped)}; "
         "or a model name of open_clip, or the path of a .json file)"
@@ -148,9 +146,6 @@ def build_model(arch: dict[str, Any], seed: int, shareable: bool = False) -> Any
         if shareable:
             settings["nonscalar_logit_scale"] = True
         return kind(**settings)
-
-
-_BATCH = 8
 
 
 def training_flops(arch: dict[str, Any]) -> float:

@@ -1,4 +1,8 @@
-"""Saves an open_clip model as a Hugging Face CLIP folder, for programs that load those."""
+"""Saves an open_clip model as a Hugging Face CLIP folder, for programs that load those.
+
+The parameters are the same numbers under other names; only the fused query-key-value matrices of
+open_clip are split into three.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -11,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
-from djsandbox_ray.errors import BadInput, SandboxError, require
+from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.evaluation.evaluator import Artefact, Reads, Split
 from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.trials.checkpoint import Checkpoint
@@ -28,18 +28,16 @@ from djsandbox_ray.trials.clip.arch import (
 from djsandbox_ray.trials.clip.export import export_hugging_face
 from djsandbox_ray.trials.clip.samples import Samples, share
 from djsandbox_ray.trials.clip.training import (
+    VERSION,
     DeviceArrays,
     Training,
     TrainingConfig,
     normalise,
     resolved,
 )
-from djsandbox_ray.trials.family import ModelFamily, TrialTask
-from djsandbox_ray.trials.strategies.strategy import Group
+from djsandbox_ray.trials.family import Clock, ModelFamily, Prepared, TrialTask, device_for
 
 _ENCODE_ROWS = 512
-# Part of every trial's identity: to be raised with any change to what a training computes.
-VERSION = 1
 
 
 def _known(arch: str) -> str:
@@ -94,40 +92,32 @@ class Clip(ModelFamily):
         """Return the architecture: its image size and vocabulary."""
         return [type(self).__qualname__, self.arch]
 
-    def prepare(self, train: str, evaluation: str) -> tuple[Samples, Samples]:
+    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
         """Decode and tokenise both tables once."""
-        return share(train, self.arch), share(evaluation, self.arch)
+        tables = (train, evaluation)
+        samples, held = zip(*(share(uri, self.arch, nodes) for uri in tables), strict=True)
+        return Prepared(samples, sum(held))
 
     def train(self, task: TrialTask, shared: tuple[Samples, Samples]) -> Iterator[RungReport]:
         """Train one model; the tables come from :meth:`prepare`."""
         samples, evaluation = shared
         device = device_for(task.cpus, task.gpus)
-        start = time.perf_counter()
+        clock = Clock()
         model = build_model(self.arch, task.seed, shareable=True).to(device)
         images, tokens = samples.images(task.rows), samples.tokens(task.captions)
         draw = DeviceArrays(images, tokens, task.seed, device)
         training = Training(model, draw, self.config, device, task.group)
-        evaluating = 0.0
         try:
             if (before := _resume(training, task.checkpoint)) is not None:
-                start -= before.train_seconds + before.evaluation_seconds
-                evaluating = before.evaluation_seconds
+                clock.resume(before)
             for state in training.run(task.rungs):
-                now = time.perf_counter()
-                plain = training.whole()
-                metrics: dict[str, float] = {}
-                if plain is not None:
-                    metrics = task.evaluate(ClipEncoder(plain, self.arch, evaluation, device))
-                metrics = _from_first(metrics, task.group)
-                evaluating += time.perf_counter() - now
-                report = RungReport(
-                    samples=state.samples,
-                    loss=state.loss,
-                    metrics=metrics,
-                    train_seconds=time.perf_counter() - start - evaluating,
-                    evaluation_seconds=evaluating,
-                    time_ms=time.time_ns() // 1_000_000,
-                )
+                with clock.evaluation():
+                    plain = training.whole()
+                    metrics: dict[str, float] = {}
+                    if plain is not None:
+                        metrics = task.evaluate(ClipEncoder(plain, self.arch, evaluation, device))
+                    metrics = task.group.from_first(metrics)
+                report = clock.report(state.samples, state.loss, metrics)
                 task.checkpoint.save(report, training.save)
                 yield report
         finally:
@@ -140,14 +130,6 @@ def _resume(training: Training, checkpoint: Checkpoint) -> RungReport | None:
         if found is None or not training.load(found[1]):
             return None
     return checkpoint.reports()[-1]
-
-
-def _from_first(metrics: dict[str, float], group: Group) -> dict[str, float]:
-    """Return what rank 0 has measured, on every worker; the others wait for it here."""
-    box = [metrics]
-    if group.size > 1:
-        require("torch.distributed", "clip").broadcast_object_list(box, src=0)
-    return box[0]
 
 
 class ClipEncoder:
@@ -199,12 +181,3 @@ class ClipEncoder:
             ]
         self._model.train(training)
         return np.concatenate(parts)
-
-
-def device_for(cpus: float, gpus: float) -> str:
-    """Set torch's threads to the CPUs of the trial, and return the device it runs on."""
-    torch = require("torch", "clip")
-    torch.set_num_threads(max(1, int(cpus)))
-    if gpus > 0 and not torch.cuda.is_available():
-        raise SandboxError("the trial was given a GPU, but torch finds no CUDA device")
-    return "cuda" if gpus > 0 else "cpu"

@@ -20,9 +20,8 @@ from PIL import Image
 
 from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.ledger.held import note_held
 from djsandbox_ray.nodes.connection import node_resources
-from djsandbox_ray.nodes.kinds import task_demand
+from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.trials.clip.arch import Tokenizer, image_size
 
 Images = NDArray[np.uint8]
@@ -85,12 +84,16 @@ class Streamed:
         return Tokenizer(self.arch)(texts)
 
 
-def share(uri: str, arch: dict[str, Any]) -> Samples:
+def share(uri: str, arch: dict[str, Any], nodes: NodeKind) -> tuple[Samples, float]:
     """Decode and tokenise a table with Ray tasks, or stream it where it would not fit.
 
     Args:
         uri: the Lance table.
         arch: open_clip configuration: image size, context length and vocabulary.
+        nodes: where the tasks run.
+
+    Returns:
+        The samples, and for how long the tasks have held CPUs: CPUs times seconds.
     """
     rows = SampleTable(uri).rows
     row_bytes = image_size(arch) ** 2 * 3 + 4 * int(arch["text_cfg"].get("context_length", 77))
@@ -98,9 +101,9 @@ def share(uri: str, arch: dict[str, Any]) -> Samples:
     stores = [node.get("object_store_memory", 0.0) for node in node_resources() if "CPU" in node]
     store = min(stores, default=0.0)
     if rows * row_bytes > _STORE_SHARE * store:
-        return Streamed(uri, arch, threads=4)
+        return Streamed(uri, arch, threads=4), 0.0
     task: Any = ray.remote(num_cpus=_CPUS_PER_TASK, num_returns=3)(_pack).options(
-        name="decode samples", resources=task_demand()
+        name="decode samples", resources=nodes.demand()
     )
     start = time.perf_counter()
     blocks = [
@@ -108,8 +111,8 @@ def share(uri: str, arch: dict[str, Any]) -> Samples:
         for first in range(0, rows, _BLOCK_ROWS)
     ]
     images, tokens, ends = zip(*blocks, strict=True)
-    note_held(_held_seconds(ends, start) * _CPUS_PER_TASK)
-    return Packed(_BLOCK_ROWS, images, tokens)
+    held = _held_seconds(ends, start) * _CPUS_PER_TASK
+    return Packed(_BLOCK_ROWS, images, tokens), held
 
 
 def _held_seconds(ends: Sequence[Any], start: float) -> float:

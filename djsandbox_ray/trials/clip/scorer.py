@@ -2,11 +2,6 @@
 
 The idea of data filtering networks (Fang et al. 2023, arXiv 2309.17425): a small model trained on a
 little clean data separates matched from mismatched pairs in the rest.
-
-Saves an open_clip model as a Hugging Face CLIP folder, for programs that load those.
-
-The parameters are the same numbers under other names; only the fused query-key-value matrices of
-open_clip are split into three.
 """
 
 from __future__ import annotations
@@ -21,10 +16,11 @@ from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.settings.sections import Component, Section, component
 from djsandbox_ray.trials.clip.arch import build_model
 from djsandbox_ray.trials.clip.export import export_hugging_face
-from djsandbox_ray.trials.clip.family import ClipConfig, device_for
+from djsandbox_ray.trials.clip.family import ClipConfig
 from djsandbox_ray.trials.clip.samples import Streamed
 from djsandbox_ray.trials.clip.training import DeviceArrays, train
 from djsandbox_ray.trials.config import WorkerResources
+from djsandbox_ray.trials.family import device_for
 
 
 class ScorerConfig(Section):

@@ -20,8 +20,10 @@ from djsandbox_ray.errors import require
 from djsandbox_ray.settings.sections import Section
 from djsandbox_ray.trials.clip.samples import Images, Tokens
 from djsandbox_ray.trials.family import Diverged
-from djsandbox_ray.trials.strategies.share import share
-from djsandbox_ray.trials.strategies.strategy import Group, Setup
+from djsandbox_ray.trials.strategies.strategy import Group, Setup, share
+
+VERSION = 1
+"""Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _LOG = logging.getLogger(__name__)
 _PROGRESS = "progress.json"

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from djsandbox_ray.trials.stopping.stopping import Action, Decision, report_in
-
-
-class Race(Protocol):
-    """What decides: fed with reports, asked what becomes of a trial."""
-
-    def report(self, trial: str, samples: int, metrics: Mapping[str, float]) -> None:
-        """Take in a report."""
-
-    def failed(self, trial: str) -> None:
-        """Wait for a trial no longer."""
-
-    def action(self, trial: str) -> Action:
-        """Say what becomes of a trial now."""
-
-    def decide(self) -> Decision | None:
-        """Decide the next rung if everyone is there."""
+from djsandbox_ray.trials.stopping.race import Race
+from djsandbox_ray.trials.stopping.stopping import Action, report_in
 
 
 class Barrier(TrialScheduler):

@@ -1,7 +1,4 @@
-"""The extension point: a way to stop trials early, as a scheduler of Ray Tune.
-
-No early stopping: every trial runs to its full budget.
-"""
+"""The extension point: a way to stop trials early, as a scheduler of Ray Tune."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Optimizer state, gradients and weights are shared out by DeepSpeed's ZeRO, stage 0 to 3.
+"""DeepSpeed's ZeRO, stage 0 to 3: optimizer state, gradients and weights are shared out.
 
-DeepSpeed's JSON: what the user sets, what the trial decides, and what DeepSpeed knows.
+Its settings are DeepSpeed's own JSON: what the user gives, less what the hyper-parameters of the
+model decide, checked before anything starts.
 """
 
 from __future__ import annotations
@@ -10,16 +11,48 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.errors import BadInput, nearest, require
 from djsandbox_ray.trials.strategies.strategy import Group, Setup, Strategy
 
 _TAG = "state"
 # torch.load obeys it whatever its caller asks for.
 _SAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_WHERE = "trials.resources.deepspeed"
+_MODEL = "trials.model"
+_DECIDED = {
+    "train_batch_size": f"{_MODEL}.batch_size",
+    "train_micro_batch_size_per_gpu": f"{_MODEL}.batch_size",
+    "gradient_accumulation_steps": f"{_MODEL}.batch_size",
+    "gradient_clipping": f"{_MODEL}.clip_norm",
+    "optimizer": f"{_MODEL}.learning_rate, weight_decay and betas",
+    "scheduler": f"{_MODEL}.warmup",
+    "fp16": f"{_MODEL}.precision",
+    "bf16": f"{_MODEL}.precision",
+    "amp": f"{_MODEL}.precision",
+    "torch_autocast": f"{_MODEL}.precision",
+}
+"""What the hyper-parameters of the model decide, and where."""
+_CHANGING = {
+    "compression_training",
+    "curriculum_learning",
+    "data_efficiency",
+    "elasticity",
+    "hybrid_engine",
+    "pipeline",
+    "progressive_layer_drop",
+    "quantize_training",
+    "sparse_attention",
+    "tensor_parallel",
+}
+"""What would train another model, or on other samples, than the same trial on one worker."""
+_NEEDED = {
+    # The trial's own AdamW is kept, on CPUs too.
+    "zero_allow_untested_optimizer": True,
+    "zero_force_ds_cpu_optimizer": False,
+}
 
 
 class DeepSpeed(Strategy):
@@ -29,11 +62,15 @@ class DeepSpeed(Strategy):
     """
 
     def __init__(self, model: Any, recipe: Setup, group: Group) -> None:
-        settings = group.settings if isinstance(group, Group) else {}
         device = next(model.parameters()).device
         self._deepspeed = import_deepspeed(device.type)
-        self._config = complete(settings, recipe.clip_norm, recipe.half, device.type)
+        self._config = complete(group.settings, recipe.clip_norm, recipe.half, device.type)
         super().__init__(model, recipe, group)
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], gpus: float) -> None:
+        """Have DeepSpeed read the settings."""
+        complete(settings, clip_norm=1.0, half=False, device="cuda" if gpus else "cpu")
 
     @property
     def form(self) -> str:
@@ -114,41 +151,6 @@ def _weights_only() -> Iterator[None]:
             os.environ[_SAFE] = before
 
 
-_WHERE = "trials.resources.deepspeed"
-_MODEL = "trials.model"
-_DECIDED = {
-    "train_batch_size": f"{_MODEL}.batch_size",
-    "train_micro_batch_size_per_gpu": f"{_MODEL}.batch_size",
-    "gradient_accumulation_steps": f"{_MODEL}.batch_size",
-    "gradient_clipping": f"{_MODEL}.clip_norm",
-    "optimizer": f"{_MODEL}.learning_rate, weight_decay and betas",
-    "scheduler": f"{_MODEL}.warmup",
-    "fp16": f"{_MODEL}.precision",
-    "bf16": f"{_MODEL}.precision",
-    "amp": f"{_MODEL}.precision",
-    "torch_autocast": f"{_MODEL}.precision",
-}
-"""What the hyper-parameters of the model decide, and where."""
-_CHANGING = {
-    "compression_training",
-    "curriculum_learning",
-    "data_efficiency",
-    "elasticity",
-    "hybrid_engine",
-    "pipeline",
-    "progressive_layer_drop",
-    "quantize_training",
-    "sparse_attention",
-    "tensor_parallel",
-}
-"""What would train another model, or on other samples, than the same trial on one worker."""
-_NEEDED = {
-    # The trial's own AdamW is kept, on CPUs too.
-    "zero_allow_untested_optimizer": True,
-    "zero_force_ds_cpu_optimizer": False,
-}
-
-
 def import_deepspeed(device: str) -> Any:
     """Import DeepSpeed for a type of device.
 
@@ -213,15 +215,14 @@ def _refuse(settings: Mapping[str, Any]) -> None:
 
 def _check(config: dict[str, Any]) -> None:
     """Let DeepSpeed read the settings, and see which it never asks for."""
-    read = _Read(config)
+    read = _Watched(config)
     try:
         require("deepspeed.runtime.config", "deepspeed").DeepSpeedConfig(read)
     except (ValueError, TypeError, AssertionError) as error:  # pydantic's among them
         raise BadInput(f"{_WHERE}: DeepSpeed says: {_first_lines(error)}") from error
     for key in config:
         if key not in read.asked:
-            near = get_close_matches(key, read.asked, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = nearest(key, read.asked)
             raise BadInput(f"{_WHERE}.{key}: DeepSpeed knows no such setting{hint}")
 
 
@@ -230,7 +231,7 @@ def _first_lines(error: Exception) -> str:
     return "; ".join(line for line in lines if line and "errors.pydantic.dev" not in line)
 
 
-class _Read(dict[str, Any]):
+class _Watched(dict[str, Any]):
     """A dictionary that remembers which keys were asked for; DeepSpeed ignores unknown ones."""
 
     def __init__(self, items: Mapping[str, Any]) -> None:
@@ -245,7 +246,7 @@ class _Read(dict[str, Any]):
         self.asked.add(str(key))
         return super().__contains__(key)
 
-    def __copy__(self) -> _Read:
+    def __copy__(self) -> _Watched:
         return self
 
     def __iter__(self) -> Iterator[str]:

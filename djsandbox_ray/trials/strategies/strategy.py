@@ -1,6 +1,8 @@
-"""The extension point: a model and its optimizer, shared by the workers of a trial.
+"""How the workers of a trial share one model: the extension point, and the two simplest ways.
 
-The workers of one trial, as the code that runs on each of them sees them.
+A training loop makes the same calls whatever the strategy is, on every worker: :func:`share` a
+model, take steps down the gradient of a loss, ask for the whole model where it is to be evaluated,
+save and load.
 """
 
 from __future__ import annotations
@@ -9,12 +11,42 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from djsandbox_ray.errors import require
+from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.settings.registry import Registry
 
+T = TypeVar("T")
+
 _FILE = "weights.pt"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One worker's place among the workers of its trial; all of them train one model together.
+
+    With ``size`` above 1, ``torch.distributed`` is initialised when a family sees the group: gloo
+    on CPUs, nccl on GPUs.
+    """
+
+    rank: int = 0
+    size: int = 1
+    strategy: str = "ddp"
+    """How the workers share the model: ``ddp``, ``fsdp`` or ``deepspeed``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """DeepSpeed's JSON, as the user gives it."""
+
+    def barrier(self) -> None:
+        """Wait for all workers."""
+        if self.size > 1:
+            require("torch.distributed", "clip").barrier()
+
+    def from_first(self, value: T) -> T:
+        """Return what rank 0 gives, on every worker; the others wait for it here."""
+        box = [value]
+        if self.size > 1:
+            require("torch.distributed", "clip").broadcast_object_list(box, src=0)
+        return box[0]
 
 
 @dataclass(frozen=True)
@@ -49,6 +81,19 @@ class Strategy(ABC):
         self._device = next(model.parameters()).device
         self.forward: Callable[..., Any]
         self.forward, self._optimizer = self._share()
+
+    @classmethod  # noqa: B027 - optional
+    def check(cls, settings: Mapping[str, Any], gpus: float) -> None:
+        """Check settings before anything starts.
+
+        Args:
+            settings: of the group.
+            gpus: GPUs of a worker, or a fraction of one.
+
+        Raises:
+            BadInput: they cannot be used.
+            MissingExtra: a package that the strategy needs is not installed.
+        """
 
     @property
     def form(self) -> str:
@@ -105,36 +150,61 @@ class Strategy(ABC):
         self._optimizer.load_state_dict(state["optimizer"])
 
 
+class Single(Strategy):
+    """The model as it is."""
+
+    def _share(self) -> tuple[Callable[..., Any], Any]:
+        return self._model, self._recipe.optimizer(self._model)
+
+
+class Ddp(Strategy):
+    """PyTorch's DistributedDataParallel; the copies stay bit for bit the same."""
+
+    def _share(self) -> tuple[Callable[..., Any], Any]:
+        parallel = require("torch.nn.parallel", "clip")
+        # The buffers of a model that does not depend on other samples never change.
+        wrapped = parallel.DistributedDataParallel(self._model, broadcast_buffers=False)
+        return wrapped, self._recipe.optimizer(self._model)
+
+
 STRATEGIES: Registry[Strategy] = Registry(
     "strategy",
     Strategy,  # type: ignore[type-abstract]
     {
-        "ddp": "djsandbox_ray.trials.strategies.share:Ddp",
+        "ddp": "djsandbox_ray.trials.strategies.strategy:Ddp",
         "deepspeed": "djsandbox_ray.trials.strategies.deepspeed:DeepSpeed",
         "fsdp": "djsandbox_ray.trials.strategies.fsdp:Fsdp",
-        "single": "djsandbox_ray.trials.strategies.share:Single",
+        "single": "djsandbox_ray.trials.strategies.strategy:Single",
     },
 )
 
 
-@dataclass(frozen=True)
-class Group:
-    """One worker's place among the workers of its trial; all of them train one model together.
+def share(model: Any, recipe: Setup, group: Group) -> Strategy:
+    """Share a model among the workers of a group; every worker calls this.
 
-    With ``size`` above 1, ``torch.distributed`` is initialised when a family sees the group: gloo
-    on CPUs, nccl on GPUs.
+    Args:
+        model: the same on every worker; see :class:`Strategy`.
+        recipe: how it is trained.
+        group: this worker's place. One worker alone trains plainly.
+
+    Raises:
+        BadInput: the model cannot be trained by several workers as by one, or the settings of the
+            strategy cannot be used.
     """
+    if group.size > 1:
+        _check_rows_apart(model)
+    name = group.strategy if group.size > 1 else "single"
+    return STRATEGIES.get(name)(model, recipe, group)
 
-    rank: int = 0
-    size: int = 1
-    strategy: str = "ddp"
-    """How the workers share the model: ``ddp``, ``fsdp`` or ``deepspeed``."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """DeepSpeed's JSON, as the user gives it."""
 
-    def barrier(self) -> None:
-        """Wait for all workers."""
-        if self.size > 1:
-            from djsandbox_ray.errors import require
-
-            require("torch.distributed", "clip").barrier()
+def _check_rows_apart(model: Any) -> None:
+    """Check that a sample's features depend on nothing but the sample and the weights."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        chance = getattr(module, "p", 0.0) if kind.startswith("Dropout") else 0.0
+        chance = getattr(module, "prob", 0.0) if kind == "PatchDropout" else chance
+        if kind.startswith("BatchNorm") or chance:
+            raise BadInput(
+                f"{name} is a {kind}: several workers would not compute what one does. Models for "
+                "trials.resources.workers above 1 have neither batch normalisation nor dropout"
+            )
