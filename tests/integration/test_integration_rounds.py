@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_run import mlflow_runs
 from small_runs import mlflow_runs, run
 
 from djsandbox_ray.workflows.language.workflow import load_workflow
