@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.errors import nearest
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.settings.sections import Component, Section, component
 
@@ -43,11 +43,10 @@ class EvaluationConfig(Section):
         if len(set(score)) < len(score):
             raise ValueError("a metric stands twice")
         known = known_metrics(info.data["metrics"])
-        unknown = [] if known is None else [name for name in score if name not in known]
-        if known is not None and unknown:
-            near = get_close_matches(unknown[0], known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"no evaluator gives {unknown[0]!r}{hint} (known: {', '.join(known)})")
+        for name in score:
+            if known is not None and name not in known:
+                hint, listed = nearest(name, known), ", ".join(known)
+                raise ValueError(f"no evaluator gives {name!r}{hint} (known: {listed})")
         return score
 
 

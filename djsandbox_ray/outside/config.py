@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -22,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from djsandbox_ray.errors import unknown
 from djsandbox_ray.masking import names_secret
 from djsandbox_ray.settings.sections import Component, Section
 
@@ -205,10 +205,7 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 def _check(name: str, text: str, known: list[str]) -> None:
     if name in known:
         return
-    near = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {{{near[0]}}}?" if near else ""
-    listed = ", ".join(f"{{{one}}}" for one in known)
-    raise ValueError(
-        f"unknown placeholder {{{name}}} in {text!r}{hint} (known: {listed}; "
-        "{{ and }} for braces themselves)"
-    )
+    braced = [f"{{{one}}}" for one in known]
+    literally = "{{ and }} for braces themselves"
+    error = unknown("placeholder", f"{{{name}}}", braced, otherwise=literally)
+    raise ValueError(f"{text!r}: {error}")

@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes.bounds import inside
+from djsandbox_ray.pools.eligible import inside
 from djsandbox_ray.recipes.ranges import UNBOUNDED, kept, thresholds
 from djsandbox_ray.records import Range
 from djsandbox_ray.settings.yaml_input import read_mapping

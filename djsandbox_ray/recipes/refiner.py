@@ -10,9 +10,8 @@ Keeps the part of a statistic whose pools made the model better.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.pools.eligible import check_statistics
 from djsandbox_ray.recipes.bounds import bucket_bounds, finite, settle
 from djsandbox_ray.records import ConfirmationRow, Pool, PoolKind, Pools, Range, RankingRow
 from djsandbox_ray.settings.registry import Registry
@@ -77,22 +77,8 @@ class Evidence:
         Raises:
             BadInput: there is none of this name; lists the known ones.
         """
-        known_statistics([statistic], self.columns)
+        check_statistics([statistic], self.columns)
         return self.columns[statistic]
-
-
-def known_statistics(names: Iterable[str], known: Iterable[str]) -> None:
-    """Check names of statistics.
-
-    Raises:
-        BadInput: one is unknown; names the nearest and lists all.
-    """
-    listed = list(known)
-    for name in names:
-        if name not in listed:
-            near = get_close_matches(name, listed, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise BadInput(f"unknown statistic {name!r}{hint} (known: {', '.join(listed)})")
 
 
 class Refiner(ABC):

@@ -12,14 +12,13 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, nearest, unknown
 from djsandbox_ray.identity import canonical, content_id
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
@@ -171,9 +170,8 @@ def _name_problem(name: Any) -> str | None:
     if name in dj.others:
         return f"{name!r} is not a filter; only filters compute statistics"
     if not isinstance(name, str) or name not in dj.filters:
-        near = get_close_matches(str(name), dj.filters, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"unknown operator {name!r}{hint} ('djsandbox operators' lists them)"
+        where = "'djsandbox operators' lists them"
+        return str(unknown("operator", str(name), dj.filters, listed=where))
     return unusable(name)
 
 
@@ -198,9 +196,8 @@ def _parameter_problem(cls: type, name: Any, value: Any) -> str | None:
     if name in inspection.runner_parameters():
         return "says how Data-Juicer would run the operator; here the section 'statistics' does"
     if name not in known:
-        near = get_close_matches(str(name), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"unknown parameter{hint} (known: {', '.join(known) or 'none'})"
+        listed = ", ".join(known) or "none"
+        return f"unknown parameter{nearest(str(name), known)} (known: {listed})"
     return None if value == known[name].default else _type_problem(cls, name, value)
 
 

@@ -11,7 +11,6 @@ import gzip
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.errors import BadInput, require, unknown
 from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.storage.filesystems import read_text
 
@@ -51,12 +50,8 @@ def load_arch(name: str) -> dict[str, Any]:
     open_clip = require("open_clip", "clip")
     if (found := open_clip.get_model_config(name)) is not None:
         return dict(found)
-    near = get_close_matches(name, [*shipped, *open_clip.list_models()], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise BadInput(
-        f"unknown architecture {name!r}{hint} (shipped: {', '.join(shipped)}; "
-        "or a model name of open_clip, or the path of a .json file)"
-    )
+    listed = f"shipped: {', '.join(shipped)}; or a model name of open_clip, or a .json file's path"
+    raise unknown("architecture", name, [*shipped, *open_clip.list_models()], listed=listed)
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -10,11 +10,10 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.errors import BadInput, nearest, require
 from djsandbox_ray.trials.strategies.strategy import Group, Setup, Strategy
 
 _TAG = "state"
@@ -220,8 +219,7 @@ def _check(config: dict[str, Any]) -> None:
         raise BadInput(f"{_WHERE}: DeepSpeed says: {_first_lines(error)}") from error
     for key in config:
         if key not in read.asked:
-            near = get_close_matches(key, read.asked, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = nearest(key, read.asked)
             raise BadInput(f"{_WHERE}.{key}: DeepSpeed knows no such setting{hint}")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.hooks.hook import HOOKS, Hook
-from djsandbox_ray.workflows.language.jobs import Job, Reference, Repeat, Workflow, nearest, parse
+from djsandbox_ray.workflows.language.jobs import Job, Reference, Repeat, Workflow, parse
 from djsandbox_ray.workflows.language.parameters import Parameter, output_type, parameters
 from djsandbox_ray.workflows.language.repeat import Target
 from djsandbox_ray.workflows.language.types import describe, fits

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any, Literal, Union, get_type_hints
 
 from pydantic import Field
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.settings.sections import Section
 from djsandbox_ray.workflows.language.types import describe, members
 
@@ -112,12 +111,6 @@ def parse(value: Any) -> Reference | None:
     elif isinstance(value, (list, dict)) and any(map(_has_reference, _items(value))):
         raise BadInput(f"a reference ({FORM}) is the whole value, not a part of {value!r}")
     return None
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean ...?`` if a known name is like this one."""
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _items(value: list[Any] | dict[Any, Any]) -> list[Any]:

@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from djsandbox_ray.config import RunConfig, checked, replaced
-from djsandbox_ray.errors import BadInput
-from djsandbox_ray.workflows.language.jobs import Reference, Repeat, nearest, parse
+from djsandbox_ray.errors import BadInput, nearest
+from djsandbox_ray.workflows.language.jobs import Reference, Repeat, parse
 from djsandbox_ray.workflows.language.parameters import plain
 from djsandbox_ray.workflows.language.types import describe, fits, members
 

@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.settings.yaml_input import problems, read_mapping
 from djsandbox_ray.storage.filesystems import read_text
 from djsandbox_ray.workflows.language.checks import Replaced, workflow_problems
-from djsandbox_ray.workflows.language.jobs import Workflow, nearest
+from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.repeat import key_problems
 
 _BUILT_IN = resources.files("djsandbox_ray.workflows") / "builtin"
