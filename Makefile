@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cluster services lint bench image check-image clean
+.PHONY: help setup demo test test-all test-cluster services lint bench image check-image clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,11 +14,14 @@ setup: $(STAMP)  ## Make .venv with the pinned requirements and the package; don
 demo: setup  ## Run the main job end to end on generated data, about 5 minutes on 2 cores
 	$(BIN)/djsandbox run configs/demo.yaml
 
-test: setup  ## Run all tests; of a whole cluster and containers only where `make services` was run
+test: setup  ## Run all unit tests, and a small run of every kind: at most 20 minutes on 2 cores
 	$(BIN)/python -m pytest
 
-test-cluster: setup services  ## Run the demo on several nodes, S3, MLflow on PostgreSQL, Prometheus
-	$(BIN)/python -m pytest tests/cluster
+test-all: setup services  ## Run all tests, also those marked slow: full-length runs, kills, clusters
+	$(BIN)/python -m pytest -m ""
+
+test-cluster: setup services  ## Of these, run the demo on several nodes, S3, MLflow, Prometheus
+	$(BIN)/python -m pytest -m "" tests/cluster
 
 services:  ## Install PostgreSQL, Prometheus, Chromium, Podman for the tests (Debian, as root)
 	sh tests/cluster/install_services.sh

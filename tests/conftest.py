@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from small_runs import Ran
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# On a busy machine an example takes as long as it likes.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("any machine")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -37,26 +49,27 @@ def ray_cluster() -> Iterator[None]:
     from djsandbox_ray.nodes.connection import connect
 
     # Workers import classes of test modules by the names that pytest gives those.
-    folders = [str(path) for path in Path(__file__).parent.iterdir() if path.is_dir()]
-    os.environ["PYTHONPATH"] = os.pathsep.join(folders)
+    here = Path(__file__).parent
+    folders = [here, *(path for path in here.iterdir() if path.is_dir())]
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, folders))
     connect(cpus=2)
     yield
     ray.shutdown()
 
 
 @pytest.fixture(scope="session")
+def finished_run(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A small run of all that a run can do; tests read it and leave it as it is."""
+    from small_runs import WHOLE, run
+
+    return run(tmp_path_factory.mktemp("whole"), base=WHOLE)
+
+
+@pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage of the demo, run once per test session as the README says; takes minutes."""
+    from small_runs import ROOT, said
+
     folder = tmp_path_factory.mktemp("demo")
-    own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    command = [sys.executable, "-m", "djsandbox_ray", "run", "configs/demo.yaml"]
-    done = subprocess.run(
-        [*command, "--storage", str(folder)],
-        cwd=Path(__file__).resolve().parents[1],
-        env=own,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    said("run", "configs/demo.yaml", "--storage", str(folder), cwd=ROOT)
     return folder

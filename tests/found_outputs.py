@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from factories import ranking_row
+
 from djsandbox_ray.records import (
     Acceptance,
     Choice,
@@ -13,7 +15,6 @@ from djsandbox_ray.records import (
     Insights,
     InteractionRow,
     Interactions,
-    PoolKind,
     Ranking,
     RankingRow,
     Recipe,
@@ -32,26 +33,8 @@ JOINED = "a/high&b/low"
 
 
 def ranked(rank: int, pool: str, change: float, verdict: str) -> RankingRow:
-    statistic, _, bucket = pool.partition("/")
-    single = "&" not in pool
-    return RankingRow(
-        rank=rank,
-        pool=pool,
-        kind=PoolKind.BUCKET,
-        statistic=statistic if single else None,
-        bucket=bucket if single else None,
-        change=change,
-        std=0.01,
-        low=change - 0.06,
-        high=change + 0.06,
-        p=0.01,
-        q=0.02,
-        verdict=verdict,
-        seeds=3,
-        failed=0,
-        metrics={"top1": 0.5 + change},
-        shrunken=0.75 * change,
-    )
+    more = {"low": change - 0.06, "high": change + 0.06, "metrics": {"top1": 0.5 + change}}
+    return ranking_row(pool, change, verdict, rank=rank, **more)
 
 
 def found_outputs(storage: Storage, folder: str) -> dict[str, Any]:

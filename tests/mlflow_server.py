@@ -6,23 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import URLError
 from urllib.request import urlopen
 
+from factories import wait_until
 from ports import free_port
 
 from djsandbox_ray.tracking.mlflow_index import ENVIRONMENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def mlflow_server(
     finally:
         with suppress(ProcessLookupError):  # a test may have killed it
             os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
 
 
 def client(uri: str) -> MlflowClient:
@@ -84,12 +81,9 @@ def client(uri: str) -> MlflowClient:
 
 
 def _answers(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            with urlopen(f"{uri}/health", timeout=5):
-                return
-        except (URLError, ConnectionError, TimeoutError):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()
+        with urlopen(f"{uri}/health", timeout=30):
+            return True
+
+    wait_until(answers, log.read_text)

@@ -13,17 +13,17 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from factories import wait_until
 from ports import free_port
 
 _PLACE = Path("/usr/lib/postgresql")
-_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -106,23 +106,19 @@ def _running(
         yield process
     finally:
         process.send_signal(signal.SIGINT)  # fast: whoever is connected is cut off
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def _make_database(uri: str, database: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Make the database as soon as the server answers."""
     import psycopg2
 
-    end = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            connection = psycopg2.connect(f"{uri}/postgres", connect_timeout=5)
-        except psycopg2.OperationalError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.05)
-        else:
-            break
+    def connected() -> Any:
+        assert process.poll() is None, log.read_text()
+        with suppress(psycopg2.OperationalError):
+            return psycopg2.connect(f"{uri}/postgres", connect_timeout=30)
+
+    connection = wait_until(connected, log.read_text)
     try:
         connection.autocommit = True
         with connection.cursor() as cursor:

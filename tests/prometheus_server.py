@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -15,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import wait_until
 from ports import free_port
-
-PATIENCE = 60.0
-"""Seconds after which something hangs."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Prometheus:
     def ask(self, path: str, **arguments: str) -> Any:
         """Return the data that the API answers with."""
         query = urllib.parse.urlencode(arguments)
-        with urllib.request.urlopen(f"{self.address}/api/v1/{path}?{query}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.address}/api/v1/{path}?{query}", timeout=60) as answer:
             found = json.load(answer)
         assert found["status"] == "success", found
         return found["data"]
@@ -71,20 +68,14 @@ def prometheus(config: Path, folder: Path) -> Iterator[Prometheus]:
         process = subprocess.Popen(command, stdout=file, stderr=file, cwd=folder)
         try:
             server = Prometheus(f"http://127.0.0.1:{port}")
-            end = time.monotonic() + PATIENCE
-            while not _is_ready(server.address):
+
+            def ready() -> bool:
                 assert process.poll() is None, log.read_text()
-                assert time.monotonic() < end, log.read_text()
-                time.sleep(0.1)
+                with urllib.request.urlopen(f"{server.address}/-/ready", timeout=30) as answer:
+                    return bool(answer.status == 200)
+
+            wait_until(ready, log.read_text)
             yield server
         finally:
             process.terminate()
-            process.wait(timeout=30)
-
-
-def _is_ready(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/-/ready", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+            process.wait(timeout=120)

@@ -7,10 +7,9 @@ import time
 from types import TracebackType
 
 import ray
+from factories import wait_until
 
 INTERVAL = 0.05
-PATIENCE = 60.0
-"""Seconds that the cluster is given to become idle, before and after."""
 
 
 class ResourceMeter:
@@ -56,11 +55,7 @@ class ResourceMeter:
 
     @staticmethod
     def _wait_until_idle() -> None:
-        deadline = time.monotonic() + PATIENCE
-        while any(in_use().values()):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"still in use after {PATIENCE:g} s: {in_use()}")
-            time.sleep(INTERVAL)
+        wait_until(lambda: not any(in_use().values()), lambda: f"in use: {in_use()}", INTERVAL)
 
 
 def in_use() -> dict[str, float]:

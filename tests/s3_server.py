@@ -9,20 +9,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from factories import wait_until
 from ports import free_port
 
 BUCKET = "sandbox"
 SECRET = "planted-s3-secret-9f31"
 """The secret key; may stand nowhere that a run writes."""
-_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def s3_server(folder: Path, bucket: str = BUCKET) -> Iterator[S3Server]:
             yield S3Server(endpoint, bucket, process.pid)
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=120)
 
 
 @contextmanager
@@ -102,13 +100,10 @@ def s3_here(folder: Path) -> Iterator[S3Server]:
 
 def _make_bucket(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Make the bucket as soon as the server answers."""
-    end = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            with urlopen(Request(url, method="PUT"), timeout=5) as answer:
-                assert answer.status == 200
-                return
-        except (URLError, ConnectionError, TimeoutError):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
+
+    def made() -> bool:
+        assert process.poll() is None, log.read_text()
+        with urlopen(Request(url, method="PUT"), timeout=30) as answer:
+            return bool(answer.status == 200)
+
+    wait_until(made, log.read_text)

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from factories import LEFT_OUT, MINIMAL, minimal_document
 
 from djsandbox_ray.config import RunConfig, load_config
 from djsandbox_ray.dataset.shapes import ShapesConfig
@@ -14,23 +14,6 @@ from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
 from djsandbox_ray.workflows.language.workflow import load_workflow
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-
-VALID: dict[str, Any] = {
-    "name": "test",
-    "dataset": {"type": "shapes", "samples": 100},
-    "operators": ["text_length_filter"],
-    "trials": {"model": {"type": "clip"}, "budget": 100},
-    "evaluation": {
-        "dataset": {"type": "shapes", "samples": 50, "seed": 1},
-        "metrics": [
-            {"type": "zero_shot", "label": "colour"},
-            {"type": "retrieval", "k": [1, 5]},
-        ],
-    },
-}
-
-
-LEFT_OUT = object()
 
 
 class Unforeseen(Evaluator):
@@ -51,19 +34,7 @@ class Writer:
 
     def __call__(self, **changes: Any) -> str:
         """Write the valid config, with values at paths such as a__0__b replaced."""
-        document = copy.deepcopy(VALID)
-        for path, value in changes.items():
-            *parents, last = path.split("__")
-            place: Any = document
-            for key in parents:
-                place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
-            if value is LEFT_OUT:
-                place.pop(last)
-            elif isinstance(place, list):
-                place[int(last)] = value
-            else:
-                place[last] = value
-        self.path.write_text(yaml.safe_dump(document))
+        self.path.write_text(yaml.safe_dump(minimal_document(**changes)))
         return str(self.path)
 
     def problems(self, *overrides: str, **changes: Any) -> list[str]:
@@ -121,7 +92,7 @@ def test_a_key_that_stands_twice_is_bad_input(write: Writer) -> None:
 
 def test_captions_in_any_language_are_read(write: Writer) -> None:
     Path(write()).write_text(
-        yaml.safe_dump(VALID, allow_unicode=True).replace("colour", "Farbe-色"), encoding="utf-8"
+        yaml.safe_dump(MINIMAL, allow_unicode=True).replace("colour", "Farbe-色"), encoding="utf-8"
     )
     assert load_config(str(write.path)).evaluation.metrics[0].label == "Farbe-色"  # type: ignore[attr-defined]
 
@@ -480,7 +451,7 @@ def test_the_last_override_counts(write: Writer) -> None:
 
 
 def test_an_override_does_not_reach_through_an_alias(write: Writer) -> None:
-    document = yaml.safe_dump({key: VALID[key] for key in VALID if key != "dataset"})
+    document = yaml.safe_dump({key: MINIMAL[key] for key in MINIMAL if key != "dataset"})
     shared = "dataset: &shared {type: shapes, samples: 50, seed: 1}\n"
     start = document.index("  dataset:")
     end = document.index("  metrics:")

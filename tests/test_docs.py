@@ -17,6 +17,7 @@ import lance
 import numpy as np
 import pytest
 import yaml
+from factories import minimal_config
 from ray import cloudpickle
 from rich.console import Console
 from typer.testing import CliRunner
@@ -226,7 +227,6 @@ def test_the_refiner_proposes_ranges(my_module: Path) -> None:
 def test_the_hook_runs_and_the_format_is_written(
     ray_cluster: None, my_module: Path, storage: Storage, tmp_path: Path
 ) -> None:
-    from djsandbox_ray.config import RunConfig
     from djsandbox_ray.dataset.writers.materialise import materialise
     from djsandbox_ray.hooks.hook import Context
     from djsandbox_ray.reporting.progress import Progress
@@ -235,16 +235,14 @@ def test_the_hook_runs_and_the_format_is_written(
     from djsandbox_ray.workflows.language.workflow import load_workflow
     from djsandbox_ray.workflows.runner import run_workflow
 
-    demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
-    demo["dataset"]["samples"] = 30
-    config, said = RunConfig.model_validate(demo), StringIO()
+    config, said = minimal_config(dataset__samples=30), StringIO()
     tracker = NullTracker(Component(type="none"), storage)
     context = Context(config, storage, "runs/docs", tracker, Progress(Console(file=said)))
     workflow = load_workflow({"jobs": _shown("jobs")})
     outputs = run_workflow(workflow, context, lambda output: None)
     assert "30 captions" in said.getvalue()
 
-    dataset, rows, folder = outputs["ingest"], np.array([2, 29, 7]), tmp_path / "written"
+    dataset, rows, folder = next(iter(outputs.values())), np.array([2, 29, 7]), tmp_path / "written"
     done = materialise(
         storage, dataset, rows, str(folder), form="my_module:Captions", rows_per_shard=2
     )

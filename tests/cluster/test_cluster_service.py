@@ -10,8 +10,7 @@ import io
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +19,19 @@ from urllib.parse import quote
 
 import pandas as pd
 import pytest
-from machines import BIN, Machines, machines
+from factories import wait_until
+from machines import Machines, machines
 from mlflow_server import client, mlflow_server
 from postgres_server import postgres_server
 from prometheus_server import Prometheus, prometheus
 from s3_server import S3Server, s3_server, variables
 from screens import dashboard_picture, picture
+from small_runs import ROOT, mlflow_runs, said
 
 from djsandbox_ray.storage.store import Storage
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(5400)]
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 900.0
 MLFLOW_PASSWORD = "planted-mlflow-password-7c41"
 """Given with ``--set``, so that driver, trials and the job's record could show it."""
 LEFT_BY_LIBRARIES = {".cache", ".config", ".local", ".triton", ".nv", ".data-juicer"}
@@ -55,26 +54,8 @@ class Service:
     """What git says of the checkout before and after."""
 
 
-def _djsandbox(*words: str, check: bool = True, **environment: str) -> str:
-    own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    done = subprocess.run(
-        [str(BIN / "djsandbox"), *words],
-        cwd=ROOT,
-        env={**own, "RAY_AUTH_MODE": "disabled", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert not check or done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def _wait_for(what: str, ready: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not ready():
-        assert time.monotonic() < end, f"waited {PATIENCE:g} s for {what}"
-        time.sleep(1)
+def _djsandbox(*words: str) -> str:
+    return said(*words, cwd=ROOT)
 
 
 def _checkout() -> str:
@@ -91,8 +72,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         s3 = stack.enter_context(s3_server(folder))
         database = stack.enter_context(postgres_server())
         mlflow = stack.enter_context(mlflow_server(folder, store=database.store))
-        environment = {**s3.environment, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-        nodes = stack.enter_context(machines(environment))
+        nodes = stack.enter_context(machines(s3.environment))
         scraping = stack.enter_context(prometheus(_scrape_config(nodes, folder), folder))
         stack.enter_context(variables(s3.environment))
         before = _checkout()
@@ -128,10 +108,10 @@ def _run_the_demo(nodes: Machines, storage: Storage, mlflow: str) -> dict[str, s
         records = [name for name in storage.names("trials") if name.endswith(".json")]
         return sum(storage.read_json(f"trials/{name}")["state"] == "COMPLETED" for name in records)
 
-    _wait_for("the first trials", lambda: completed() >= 4)
+    wait_until(lambda: completed() >= 4, "the first trials", pause=1)
     nodes.nodes["second"].kill()
     before = completed()
-    _wait_for("trials after a node was lost", lambda: completed() >= before + 3)
+    wait_until(lambda: completed() >= before + 3, "trials after a node was lost", pause=1)
     said["status"] = _djsandbox("status", *at)
     said["records"] = _djsandbox("status", "--json", *at)
     said["stop"] = _djsandbox("stop", "demo", *at)
@@ -180,10 +160,8 @@ def _decisions(storage: Storage) -> list[Any]:
 def test_mlflow_has_every_trial_once(service: Service, demo: Path) -> None:
     def counted(uri: str) -> dict[str, int]:
         mlflow = client(uri)
-        experiment = mlflow.get_experiment_by_name("djsandbox")
-        runs = mlflow.search_runs([experiment.experiment_id], max_results=5000)
         names: dict[str, int] = {}
-        for run in runs:
+        for run in mlflow_runs(uri):
             points = sum(
                 len(mlflow.get_metric_history(run.info.run_id, name))
                 for name in ("retrieval/image_to_text_r5", "train/loss")

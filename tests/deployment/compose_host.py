@@ -6,15 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from compose_file import Service, service
+from factories import wait_until
 
 BIN = Path(sys.executable).parent
-PATIENCE = 240.0
-"""Seconds after which something hangs."""
 
 
 @dataclass
@@ -64,18 +62,18 @@ class Host:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
         )
 
     def wait(self, name: str, found: Service) -> None:
         """Wait until the health check is content."""
-        end = time.monotonic() + PATIENCE
-        while (done := self.check(found)).returncode:
+
+        def is_well() -> bool:
+            done = self.check(found)
             alive = name not in self.running or self.running[name].poll() is None
-            said = f"{name}: {done.stdout}{done.stderr}{self._said(name)}"
-            assert alive, said
-            assert time.monotonic() < end, said
-            time.sleep(0.5)
+            assert alive, f"{name}: {done.stdout}{done.stderr}{self._said(name)}"
+            return done.returncode == 0
+
+        wait_until(is_well, lambda: f"{name}: {self._said(name)}", pause=0.5)
 
     def stop(self) -> None:
         for process in reversed(self.running.values()):
@@ -83,10 +81,10 @@ class Host:
                 os.killpg(process.pid, signal.SIGTERM)
         for process in self.running.values():
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=120)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(timeout=20)
+                process.wait(timeout=120)
 
     def _said(self, name: str) -> str:
         return self._log(name).read_text(errors="replace") if name in self.running else ""

@@ -68,6 +68,7 @@ def test_what_changes_seldom_comes_first() -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_steps_install_a_package_that_works(tmp_path: Path) -> None:
     image = Image(tmp_path / "image", skip_install=True)
     left_out = image.build(steps((ROOT / "Dockerfile").read_text()))

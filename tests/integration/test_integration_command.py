@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import packaging
-import pandas as pd
 import pytest
-from rich.console import Console
-from small_run import load
-
-from djsandbox_ray.workflows.run import run_sandbox
+from small_runs import run
 
 pytestmark = pytest.mark.integration
 
@@ -50,8 +45,6 @@ EVALUATOR = {
 def _changes(folder: Path) -> dict[str, Any]:
     return {
         "dataset": {"type": "shapes", "samples": 900, "defects": {"special_characters": 0.3}},
-        "scorer": None,
-        "operators": ["special_characters_filter"],
         "pools": {"controls": 5, "size": 250},
         "trials": {
             "model": _model(folder / "notes"),
@@ -65,6 +58,7 @@ def _changes(folder: Path) -> dict[str, Any]:
             "metrics": [EVALUATOR, {"type": "reported", "metrics": ["packaging"]}],
             "score": ["accuracy"],
         },
+        "report": {},
         "tracking": {"type": "none"},
     }
 
@@ -77,18 +71,15 @@ def _notes(folder: Path) -> list[dict[str, Any]]:
 def test_a_program_with_packages_that_conflict_with_ours_races(
     ray_cluster: None, tmp_path: Path
 ) -> None:
-    run_sandbox(load(tmp_path, _changes(tmp_path)), Console(file=io.StringIO(), width=120))
-    run = tmp_path / "storage" / "runs" / "small"
-    ranking = pd.read_csv(run / "ranking.csv", index_col="pool")
+    ran = run(tmp_path, _changes(tmp_path))
+    ranking = ran.ranking
     # The captions of that pool are those of other pictures: nothing can be learnt from them.
     assert ranking.loc["self_test/shuffled_captions", "verdict"] == "worse"
     assert ranking.loc["self_test/shuffled_statistic", "verdict"] == "undecided"
-    trials = pd.read_parquet(run / "trials.parquet")
-    assert set(trials["state"]) <= {"COMPLETED", "STOPPED"}
+    assert set(ran.parquet()["state"]) <= {"COMPLETED", "STOPPED"}
     seen = {note["version"] for note in _notes(tmp_path)}
     assert seen == {"21.3"}
     assert packaging.__version__ != "21.3"
-    curves = pd.read_parquet(run / "curves.parquet")
-    assert len(_notes(tmp_path)) == len(curves)
+    assert len(_notes(tmp_path)) == len(ran.parquet("curves.parquet"))
     # Every second call went on from where the first one had ended, in whichever process.
     assert {note["from"] for note in _notes(tmp_path)} == {0, 200}

@@ -11,7 +11,6 @@ import sys
 import tarfile
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,13 +24,14 @@ import lance
 import pandas as pd
 import psycopg2
 import pytest
-import yaml
+from factories import wait_until
 from mlflow_server import MlflowServer, client, mlflow_server
 from PIL import Image
 from postgres_server import PostgresServer, postgres_server
+from small_runs import SMALL, environment, said, write
 from telling import POOLS, RUNGS, SEEDS, told
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 HERE = Path(__file__).parent
 SECRETS = {
@@ -39,24 +39,6 @@ SECRETS = {
     "AWS_SESSION_TOKEN": "planted-session-token",
     "MLFLOW_TRACKING_PASSWORD": "planted-mlflow-password",
     "MLFLOW_TRACKING_TOKEN": "planted-mlflow-token",
-}
-CONFIG: dict[str, Any] = {
-    "name": "careless",
-    "operators": ["text_length_filter"],
-    "pools": {"controls": 5, "self_tests": False},
-    "trials": {
-        "model": {"type": "careless:Careless"},
-        "budget": 40,
-        "seeds": 2,
-        "retries": 0,
-        "early_stopping": {"type": "none", "rungs": [0.5]},
-    },
-    "confirm": {"top": 0},
-    "evaluation": {
-        "dataset": {"type": "shapes", "samples": 60, "seed": 2},
-        "metrics": [{"type": "retrieval", "k": [5]}],
-    },
-    "cluster": {"cpus": 2},
 }
 
 
@@ -87,14 +69,15 @@ def two_users(
     place = tmp_path_factory.mktemp("drivers")
     with mlflow_server(folder, store=database.store) as first:
         drivers = [_driver(place, user, first.uri) for user in ("ada", "grace")]
-        _wait_for_runs(database, len(POOLS))
+        runs = "SELECT count(*) FROM runs"
+        wait_until(lambda: _count(database, runs) >= len(POOLS), "the first runs")
         first.kill()
     port = int(first.uri.rpartition(":")[2])
     with mlflow_server(folder, store=database.store, port=port) as second:
         for user, driver in zip(("ada", "grace"), drivers, strict=True):
-            assert driver.wait(400) == 0, (place / f"{user}.log").read_text()
+            assert driver.wait() == 0, (place / f"{user}.log").read_text()
         resumed = _driver(place, "ada", second.uri)
-        assert resumed.wait(400) == 0, (place / "ada.log").read_text()
+        assert resumed.wait() == 0, (place / "ada.log").read_text()
         yield Service(database, folder, second)
 
 
@@ -103,13 +86,6 @@ def _driver(folder: Path, user: str, uri: str) -> subprocess.Popen[bytes]:
     own = {**os.environ, "MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": "planted"}
     with (folder / f"{user}.log").open("ab") as log:
         return subprocess.Popen(command, env=own, stdout=log, stderr=log)
-
-
-def _wait_for_runs(database: PostgresServer, least: int) -> None:
-    end = time.monotonic() + 120
-    while _count(database, "SELECT count(*) FROM runs") < least:
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def _count(database: PostgresServer, query: str) -> int:
@@ -186,35 +162,32 @@ def ran(two_users: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (place / "data").mkdir()
     _write_tar(place / "data" / "pairs.tar")
     ray = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # sockets lie in it: a short path
-    own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    own |= {**SECRETS, "PYTHONPATH": str(HERE), "RAY_TMPDIR": str(ray), "HOME": str(place)}
+    own = environment(**SECRETS, RAY_TMPDIR=str(ray), HOME=str(place))
     own |= {"MLFLOW_TRACKING_USERNAME": "ada", "LINEAR_SECRET": "planted-of-anybody"}
+    del own["RAY_AUTH_MODE"]
     try:
         with _http(place / "data") as port:
             data = f"http://someone:planted-data-password@127.0.0.1:{port}/pairs.tar"
-            config = {
-                **CONFIG,
-                "storage": str(place / "storage"),
+            changes = {
+                "name": "careless",
                 "dataset": {"type": "webdataset", "path": f"{data}?token=planted-data-token"},
                 "ingest": {"max_rejected": 0.2},
+                "operators": ["text_length_filter"],
+                "pools": {"controls": 5, "self_tests": False},
+                "trials": {
+                    **SMALL["trials"],
+                    "model": {"type": "small_family:Careless"},
+                    "retries": 0,
+                },
+                "report": {},
+                "cluster": {"cpus": 2},
                 "tracking": {
                     "type": "mlflow",
                     "uri": two_users.mlflow.uri.replace("//", "//ada:planted-in-the-uri@"),
                     "experiment": "careless",
                 },
             }
-            (place / "config.yaml").write_text(yaml.safe_dump(config))
-            done = subprocess.run(
-                [sys.executable, "-m", "djsandbox_ray", "run", "config.yaml"],
-                cwd=place,
-                env=own,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=400,
-            )
-        out = done.stdout + done.stderr
-        assert done.returncode == 0, out
+            out = said("run", str(write(place, changes)), env=own, cwd=place)
         yield Ran(two_users, place, out, ray)
     finally:
         shutil.rmtree(ray)
@@ -260,7 +233,7 @@ def test_a_real_run_is_there_as_a_whole(ran: Ran) -> None:
     assert states == Counter(table["state"])
     assert states["FAILED"] > 0, "a trial has to fail for its error to be looked at"
     names = {metric for run in runs if run is not parent for metric in run.data.metrics}
-    assert names == {"length", "train/loss", "train/seconds", "evaluation/seconds"}
+    assert names == {"taste", "train/loss", "train/seconds", "evaluation/seconds"}
     pools = json.loads((ran.folder / "storage" / "runs" / "careless" / "pools.json").read_text())
     by_id = {pool["id"]: pool for pool in pools["pools"]}
     for run in runs:

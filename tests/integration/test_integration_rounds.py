@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
-from small_run import load, mlflow_runs
-
-from djsandbox_ray.workflows.run import run_sandbox
+from small_runs import jobs_before, mlflow_runs, run
 
 pytestmark = pytest.mark.integration
-BUILTIN = Path(__file__).resolve().parents[2] / "configs" / "workflows"
 
 
 def _workflow() -> dict[str, Any]:
     """Return the single-operator stage, thresholds of the best, and a target out of reach."""
-    text = (BUILTIN / "single_op.yaml").read_text()
-    jobs = yaml.safe_load(text[: text.index("  # Where the configuration asks")])["jobs"]
+    jobs = jobs_before("learning_rate_trials")["jobs"]
     names = ("statistics", "pools", "ranking", "confirmation")
     given = {name: f"${{{name}.output}}" for name in names}
-    jobs.append(
-        {"id": "thresholds", "hook": "refine", "with": {"dataset": "${ingest.output}", **given}}
-    )
+    dataset = f"${{{jobs[0]['id']}.output}}"
+    jobs.append({"id": "thresholds", "hook": "refine", "with": {"dataset": dataset, **given}})
     return {
         "jobs": jobs,
         "repeat": {
@@ -39,40 +31,24 @@ def _workflow() -> dict[str, Any]:
 
 def test_the_second_round_probes_what_the_first_leaves(ray_cluster: None, tmp_path: Path) -> None:
     changes = {
-        "scorer": None,
         "operators": ["text_length_filter"],
         "pools": {"controls": 5, "self_tests": False},
-        "trials": {
-            "model": {"type": "reader:Reader"},
-            "budget": 40,
-            "seeds": 2,
-            "early_stopping": {"type": "none", "rungs": [0.5]},
-        },
         "confirm": {"top": 1},
         "workflow": _workflow(),
     }
-
-    def run() -> str:
-        out = io.StringIO()
-        run_sandbox(load(tmp_path, changes), Console(file=out, width=120))
-        return out.getvalue()
-
-    told = run()
-    assert "confirmation.effect > 1000" in told
-    folder = tmp_path / "storage" / "runs" / "small"
-    first = json.loads((folder / "pools.json").read_text())
-    second = json.loads((folder / "round-1" / "pools.json").read_text())
-    assert second["eligible"] < first["eligible"] == 900
-    (within,) = yaml.safe_load((folder / "round-1" / "config.yaml").read_text())["pools"]["within"]
+    first = run(tmp_path, changes)
+    assert "confirmation.effect > 1000" in first.out
+    pools, narrower = first.json("pools.json"), first.json("round-1/pools.json")
+    assert narrower["eligible"] < pools["eligible"] == 900
+    second = yaml.safe_load((first.folder / "round-1" / "config.yaml").read_text())
+    (within,) = second["pools"]["within"]
     assert within["statistic"] == "text_len"
-    lows = [pool["low"] for pool in second["pools"] if pool["id"].startswith("text_len/")]
-    assert min(lows) >= within["low"] > min(p["low"] for p in first["pools"] if p["low"])
-    state = json.loads((folder / "run.json").read_text())
-    assert [entry["round"] for entry in state["rounds"]] == [0, 1]
-    parents = [run for run in mlflow_runs(tmp_path) if "mlflow.parentRunId" not in run.data.tags]
-    assert len(parents) == 2
-
-    trials = {path.name for path in (tmp_path / "storage" / "trials").glob("*.json")}
-    again = run()
-    assert again.count("done before") == 2 * len(changes["workflow"]["jobs"])
-    assert {path.name for path in (tmp_path / "storage" / "trials").glob("*.json")} == trials
+    lows = [pool["low"] for pool in narrower["pools"] if pool["id"].startswith("text_len/")]
+    assert min(lows) >= within["low"] > min(p["low"] for p in pools["pools"] if p["low"])
+    assert [entry["round"] for entry in first.json("run.json")["rounds"]] == [0, 1]
+    logged = mlflow_runs(f"sqlite:///{first.home}/mlflow.db")
+    assert sum("mlflow.parentRunId" not in found.data.tags for found in logged) == 2
+    trials = first.stamps("trials/*.json")
+    again = run(tmp_path, changes)
+    assert again.out.count("done before") == 2 * len(changes["workflow"]["jobs"])
+    assert again.stamps("trials/*.json") == trials

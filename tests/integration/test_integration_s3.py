@@ -1,16 +1,15 @@
-"""A whole run with its storage in S3, on two raylets that share no folder.
+"""A whole run with its storage in S3, on two nodes that share no folder.
 
-The driver, the head and the second raylet have working folders of their own. Trusted data, model,
-statistics, checkpoints and recipe pass between them through the bucket and Ray alone.
+Trusted data, model, statistics, checkpoints and recipe pass between them and the driver through the
+bucket and Ray alone. Once the driver is killed; once Ray's own commands submit, stop, and resume.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +17,24 @@ from typing import Any
 
 import pytest
 import yaml
-from raylets import environment, two_raylets
+from factories import wait_until
+from machines import BIN, Machines, machines
 from s3_server import SECRET, S3Server, s3_here
-from small_run import SMALL
+from small_runs import ROOT, SMALL, environment, jobs_before, said, started
 
 from djsandbox_ray.storage.store import Storage
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-WORKFLOWS = Path(__file__).resolve().parents[2] / "djsandbox_ray" / "workflows" / "builtin"
 CHANGES: dict[str, Any] = {
+    "scorer": {
+        "dataset": {"type": "shapes", "samples": 300, "seed": 1},
+        "model": {"type": "clip"},
+        "budget": 600,
+    },
     "operators": [{"image_text_similarity_filter": {"hf_clip": "${scorer}"}}],
     "pools": {"controls": 5, "size": 250, "self_tests": False},
-    "trials": {**SMALL["trials"], "budget": 320},
+    "trials": {**SMALL["trials"], "model": {"type": "clip", "batch_size": 32}, "budget": 320},
     "tracking": {"type": "none"},
 }
 
@@ -42,34 +46,24 @@ class World:
     folder: Path
     server: S3Server
     storage: Storage
-    command: list[str]
-    environment: dict[str, str]
+    nodes: Machines
+    words: tuple[str, ...]
+    """Of the command."""
+    place: dict[str, Any]
+    """Working folder and environment of the command."""
 
     def finished(self) -> str:
-        done = subprocess.run(
-            self.command,
-            cwd=self.folder / "driver",
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert SECRET not in done.stdout + done.stderr
-        return done.stdout
+        told = said(*self.words, **self.place)
+        assert SECRET not in told
+        return told
 
 
 def _workflow() -> dict[str, Any]:
     """Give the pools and their trials, then a recipe that Data-Juicer itself runs."""
-    first, last = (
-        yaml.safe_load((WORKFLOWS / f"{name}.yaml").read_text())["jobs"]
-        for name in ("single_op", "recipe_only")
-    )
-    wanted = ("noise", "learning_rate", "confirmation")
-    jobs = [job for job in first if not job["id"].startswith(wanted) and job["id"] != "report"]
-    known = {job["id"] for job in jobs}
-    return {"jobs": [*jobs, *(job for job in last if job["id"] not in known)]}
+    first = jobs_before("confirmation_pools")["jobs"]
+    recipe = yaml.safe_load((ROOT / "configs" / "workflows" / "recipe_only.yaml").read_text())
+    known = {job["id"] for job in first}
+    return {"jobs": [*first, *(job for job in recipe["jobs"] if job["id"] not in known)]}
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +79,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for name in ("driver", "temp"):
             (folder / name).mkdir()
         own = {**server.environment, "DJSANDBOX_CACHE": str(folder / "cache")}
-        with two_raylets(folder, own) as cluster:
-            command = [sys.executable, "-m", "djsandbox_ray", "run", inputs.uri("config.yaml")]
-            yield World(
-                folder,
-                server,
-                storage,
-                [*command, "--storage", storage.url],
-                {**environment(cluster), **own, "TMPDIR": str(folder / "temp")},
-            )
+        with machines(own) as nodes:
+            nodes.join("first")
+            nodes.join("second")
+            words = ("run", inputs.uri("config.yaml"), "--storage", storage.url)
+            environment = {**nodes.driver, "TMPDIR": str(folder / "temp")}
+            place = {"cwd": folder / "driver", "env": environment}
+            yield World(folder, server, storage, nodes, words, place)
 
 
 def _completed(storage: Storage) -> list[str]:
@@ -104,23 +96,17 @@ def _completed(storage: Storage) -> list[str]:
 
 def test_a_run_on_s3_is_killed_and_goes_on(world: World) -> None:
     storage, log = world.storage, world.folder / "log"
-    with log.open("w") as file:
-        driver = subprocess.Popen(
-            world.command,
-            cwd=world.folder / "driver",
-            env=world.environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            end = time.monotonic() + 240
-            while len(_completed(storage)) < 2:
-                assert driver.poll() is None, log.read_text()
-                assert time.monotonic() < end, log.read_text()
-                time.sleep(1)
-        finally:
-            driver.kill()
-            driver.wait()
+    driver = started(*world.words, log=log, **world.place)
+    try:
+
+        def some() -> bool:
+            assert driver.poll() is None, log.read_text()
+            return len(_completed(storage)) >= 2
+
+        wait_until(some, log.read_text, pause=1)
+    finally:
+        driver.kill()
+        driver.wait()
     done = {name: storage.stamps("trials")[name] for name in _completed(storage)}
     again = world.finished()
     assert "scorer: done before" in again
@@ -140,7 +126,7 @@ def test_the_same_command_does_nothing(world: World) -> None:
     before = world.storage.stamps("datasets") | world.storage.stamps("models")
     again = world.finished()
     jobs = [job["id"] for job in _workflow()["jobs"]]
-    assert all(f"{job}: done before" in again for job in jobs if job != "ledger")
+    assert all(f"{job}: done before" in again for job in jobs)
     assert world.storage.stamps("datasets") | world.storage.stamps("models") == before
 
 
@@ -161,8 +147,8 @@ def test_the_model_is_on_the_machine_once(world: World) -> None:
 
 
 def test_nothing_is_left_in_working_folders(world: World) -> None:
-    for name in ("driver", "head", "second"):
-        assert list((world.folder / name).iterdir()) == [], name
+    folders = [world.folder / "driver", *(node.work for node in world.nodes.nodes.values())]
+    assert [path for folder in folders for path in folder.iterdir()] == []
     left = [path.name for path in (world.folder / "temp").glob("djsandbox-*")]
     assert not left
 
@@ -175,3 +161,67 @@ def test_no_file_of_the_run_holds_a_credential(world: World) -> None:
     state = world.storage.read_json("runs/small/run.json")
     assert state["state"] == "COMPLETED"
     assert os.environ["AWS_ACCESS_KEY_ID"] not in json.dumps(state)
+
+
+# Ray's own commands instead of ours: `ray job submit`, `ray job stop`, and the same once more.
+
+
+@dataclass(frozen=True)
+class Place:
+    """A user's folder with ``configs/x.yaml``."""
+
+    folder: Path
+    nodes: Machines
+    storage: Storage
+
+    def submit(self, *options: str) -> str:
+        command = f"djsandbox run configs/x.yaml --storage {self.storage.url}".split()
+        return self.ray("submit", "--working-dir", ".", *options, "--", *command)
+
+    def ray(self, verb: str, *words: str) -> str:
+        done = subprocess.run(
+            [str(BIN / "ray"), "job", verb, "--address", self.nodes.dashboard, *words],
+            cwd=self.folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def state(self) -> str:
+        return str(self.storage.read_json("runs/small/run.json")["state"])
+
+
+def test_stopped_by_ray_and_resumed_by_the_same_command(world: World, tmp_path: Path) -> None:
+    place = Place(tmp_path / "work", world.nodes, Storage(f"{world.server.url}/prefix"))
+    (place.folder / "configs").mkdir(parents=True)
+    config = {**SMALL, **CHANGES, "scorer": None, "operators": SMALL["operators"]}
+    (place.folder / "configs" / "x.yaml").write_text(yaml.safe_dump(config))
+    first = "raysubmit_first"
+    place.submit("--no-wait", "--submission-id", first)
+
+    def some() -> bool:
+        going = re.search("PENDING|RUNNING", place.ray("status", first))
+        assert going, place.ray("logs", first)
+        return len(_completed(place.storage)) >= 2
+
+    wait_until(some, lambda: place.ray("logs", first))
+    assert "was stopped" in place.ray("stop", first)
+    assert place.state() == "STOPPED"
+    stamps = place.storage.stamps("trials")
+    kept = {name: stamps[name] for name in _completed(place.storage)}
+
+    told = place.submit()
+    assert "statistics: done before" in told
+    assert "succeeded" in told
+    assert SECRET not in told
+    assert place.state() == "COMPLETED"
+    assert kept.items() <= place.storage.stamps("trials").items()
+    trials = place.storage.read_table("runs/small/trials.parquet")
+    assert set(trials["state"].to_pylist()) == {"COMPLETED"}
+    assert "ranking.csv" in place.storage.names("runs/small")
+    for node in world.nodes.nodes.values():
+        assert list(node.work.iterdir()) == [], node.name

@@ -1,52 +1,44 @@
-"""Runs as jobs of a cluster, by the command line: submit, attach, stop in the middle, resume."""
+"""Runs on a cluster of two nodes that share only a bucket: submit, attach, stop, and resume."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from factories import minimal_document
+from machines import Machines, machines
+from s3_server import SECRET, s3_here
+from small_family import notes
+from small_runs import SMALL, jobs_before, said
 from typer.testing import CliRunner
 
 from djsandbox_ray.cli import app
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.storage.store import Storage
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "cluster"))
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
-from machines import machines
-
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-
-PATIENCE = 240
-CONFIG: dict[str, Any] = {
-    "name": "waits",
-    "dataset": {"type": "shapes", "samples": 30},
-    "operators": ["text_length_filter"],
-    "trials": {"model": {"type": "clip"}, "budget": 64},
-    "evaluation": {
-        "dataset": {"type": "shapes", "samples": 10},
-        "metrics": [{"type": "retrieval", "k": [1]}],
-    },
-    "tracking": {"type": "none"},
-    "workflow": "flows/waits.yaml",
-}
-WORKFLOW = {
-    "jobs": [
-        {"id": "ingest", "hook": "ingest"},
-        {"id": "wait", "hook": "patient:Wait", "with": {"dataset": "${ingest.output}"}},
-    ]
-}
+CONFIG = minimal_document(
+    name="waits",
+    dataset__samples=30,
+    evaluation__dataset__samples=10,
+    tracking={"type": "none"},
+    workflow="flows/waits.yaml",
+)
+INGEST = jobs_before("evaluation")["jobs"]
+DATASET = f"${{{INGEST[0]['id']}.output}}"
+WORKFLOW = {"jobs": [*INGEST, {"id": "wait", "hook": "patient:Wait", "with": {"dataset": DATASET}}]}
 # In the user's working folder: it must be shipped, and it goes on only when the test says so.
 MODULE = """
 import time
-from pathlib import Path
 
 import ray
 
@@ -55,9 +47,9 @@ from djsandbox_ray.records import Dataset
 
 
 @ray.remote(num_cpus=0)
-def seen(path):
-    while not Path(path).exists():
-        time.sleep(0.05)
+def seen(storage):
+    while "go" not in storage.names(""):
+        time.sleep(0.2)
 
 
 class Wait(Hook):
@@ -66,7 +58,7 @@ class Wait(Hook):
 
     def run(self, dataset: Dataset) -> None:
         self.context.progress.note(f"the middle is reached in {__file__}")
-        ray.get(seen.remote(self.context.storage.uri("go")))
+        ray.get(seen.remote(self.context.storage))
 """
 
 
@@ -78,27 +70,39 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@dataclass(frozen=True)
+class Service:
+    """A cluster, and a bucket that is all that its nodes share."""
+
+    nodes: Machines
+    bucket: str
+
+
 @pytest.fixture(scope="module")
-def dashboard() -> Iterator[str]:
-    environment = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    with machines(environment) as cluster:
-        cluster.join("worker", cpus=1)
-        yield cluster.dashboard
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("s3")
+    with s3_here(folder) as server, machines(server.environment) as nodes:
+        nodes.join("first")
+        nodes.join("second")
+        yield Service(nodes, server.url)
+        for node in nodes.nodes.values():
+            assert list(node.work.iterdir()) == [], f"{node.name} wrote files where it works"
 
 
 class Place:
     """A user's working folder, and the program there."""
 
-    def __init__(self, folder: Path, dashboard: str) -> None:
+    def __init__(self, folder: Path, service: Service) -> None:
         self.folder = folder / "work"
-        self.storage = folder / "storage"
+        self.storage = Storage(f"{service.bucket}/{folder.name}")
         (self.folder / "flows").mkdir(parents=True)
         (self.folder / "flows" / "waits.yaml").write_text(yaml.safe_dump(WORKFLOW))
         (self.folder / "patient.py").write_text(MODULE)
         (self.folder / "x.yaml").write_text(yaml.safe_dump(CONFIG))
-        kept = {key: text for key, text in os.environ.items() if not key.startswith("RAY_")}
-        self._ray = {"RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": dashboard}
-        self._environment = {**kept, **self._ray}
+        self._ray = {"RAY_AUTH_MODE": "disabled", "RAY_API_SERVER_ADDRESS": service.nodes.dashboard}
+        driver = service.nodes.driver
+        del driver["RAY_ADDRESS"], driver["PYTHONPATH"]
+        self._environment = {**driver, **self._ray}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -112,7 +116,7 @@ class Place:
 
     def submit(self, *arguments: str, code: int = 0) -> str:
         process = self.start("submit", "x.yaml", *arguments)
-        out, _ = process.communicate(timeout=PATIENCE)
+        out, _ = process.communicate()
         assert process.returncode == code, out
         return out
 
@@ -128,13 +132,13 @@ class Place:
         return json.loads(self("status", "--json"))
 
     def state(self) -> str:
-        return json.loads((self.storage / "runs" / "waits" / "run.json").read_text())["state"]
+        return self.storage.read_json("runs/waits/run.json")["state"]
 
 
-def test_submitted_stopped_and_resumed(dashboard: str, tmp_path: Path) -> None:
-    place = Place(tmp_path, dashboard)
+def test_submitted_stopped_and_resumed(service: Service, tmp_path: Path) -> None:
+    place = Place(tmp_path, service)
 
-    config, storage = str(place.folder / "x.yaml"), ["--storage", str(place.storage)]
+    config, storage = str(place.folder / "x.yaml"), ["--storage", place.storage.url]
     wrong = place("submit", config, "--set", "dataset.path=data.tar", "--set", "name=/x", code=2)
     assert "dataset.path: unknown key" in wrong
     assert "name: " in wrong
@@ -147,7 +151,7 @@ def test_submitted_stopped_and_resumed(dashboard: str, tmp_path: Path) -> None:
     (job,) = place.jobs()
     name = job["id"]
     assert name.startswith("waits-2")
-    assert f"{dashboard}/#/jobs/{name}" in said
+    assert f"{service.nodes.dashboard}/#/jobs/{name}" in said
 
     # Attach, and detach by Ctrl-C: the job goes on.
     attached = place.start("logs", name, "--follow")
@@ -156,10 +160,10 @@ def test_submitted_stopped_and_resumed(dashboard: str, tmp_path: Path) -> None:
             break
     assert place.state() == "RUNNING"
     attached.send_signal(signal.SIGINT)
-    out, _ = attached.communicate(timeout=PATIENCE)
+    out, _ = attached.communicate()
     assert attached.returncode == 130
     assert f"detached: the job {name} goes on" in out
-    assert f"djsandbox stop {name} --address {dashboard}" in out
+    assert f"djsandbox stop {name} --address {service.nodes.dashboard}" in out
 
     again = place.submit(*storage, code=2)
     assert f"is RUNNING as the job {name}" in again
@@ -168,16 +172,16 @@ def test_submitted_stopped_and_resumed(dashboard: str, tmp_path: Path) -> None:
 
     stopped = place("stop", "waits")  # by the name of the run
     assert f"{name} was stopped" in stopped
-    assert f"djsandbox submit x.yaml --storage {place.storage} --no-follow" in stopped
+    assert f"djsandbox submit x.yaml --storage {place.storage.url} --no-follow" in stopped
     assert place.state() == "STOPPED"
     (job,) = place.jobs()
     assert (job["state"], job["exit_code"], job["node"] is None) == ("STOPPED", 1, False)
     assert "stopped: what is finished is kept" in place("logs", name)
     assert "is over already" in place("stop", name)
 
-    (place.storage / "go").touch()
+    place.storage.write_bytes("go", b"x")
     done = place.submit(*storage, "--follow")
-    assert "ingest: done before" in done
+    assert f"{INGEST[0]['id']}: done before" in done
     assert "is done after" in done
     assert place.state() == "COMPLETED"
     assert [job["state"] for job in place.jobs()] == ["SUCCEEDED", "STOPPED"]
@@ -185,10 +189,33 @@ def test_submitted_stopped_and_resumed(dashboard: str, tmp_path: Path) -> None:
     assert f"the middle is reached in {place.folder}" not in done, "what ran is what was shipped"
 
 
-def test_a_job_that_fails_ends_the_follower_as_itself(dashboard: str, tmp_path: Path) -> None:
-    place = Place(tmp_path, dashboard)
+def test_a_job_that_fails_ends_the_follower_as_itself(service: Service, tmp_path: Path) -> None:
+    place = Place(tmp_path, service)
     missing = json.dumps({"type": "parquet", "path": str(tmp_path / "missing.parquet")})
-    out = place.submit("--storage", str(place.storage), "--set", f"dataset={missing}", code=2)
+    out = place.submit("--storage", place.storage.url, "--set", f"dataset={missing}", code=2)
     assert "missing.parquet" in out
     assert "has failed" in out
     assert place.jobs()[0]["exit_code"] == 2
+
+
+def test_a_study_on_two_nodes_keeps_everything_in_the_bucket(
+    service: Service, tmp_path: Path
+) -> None:
+    model = {"type": "small_family:Taster", "pause": 0.5, "place": str(tmp_path / "notes")}
+    config = {**SMALL, "trials": {**SMALL["trials"], "model": model}, "tracking": {"type": "none"}}
+    storage = Storage(f"{service.bucket}/study")
+    storage.write_bytes("config.yaml", yaml.safe_dump(config).encode())
+    words = ("run", storage.uri("config.yaml"), "--storage", storage.url)
+    (tmp_path / "work").mkdir()
+    told = said(*words, env=service.nodes.driver, cwd=tmp_path / "work")
+    assert SECRET not in told
+    assert {note["machine"] for note in notes(tmp_path / "notes", "start")} == {"first", "second"}
+    states = storage.read_table("runs/small/trials.parquet")["state"].to_pylist()
+    assert set(states) == {"COMPLETED"}
+    assert "ranking.csv" in storage.names("runs/small")
+    assert not [name for name in storage.names("trials") if not name.endswith(".json")]
+    before = storage.stamps("datasets") | storage.stamps("trials")
+    again = said(*words, env=service.nodes.driver, cwd=tmp_path / "work")
+    assert "trials: done before" in again
+    assert storage.stamps("datasets") | storage.stamps("trials") == before
+    assert list((tmp_path / "work").iterdir()) == []

@@ -1,18 +1,12 @@
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from urllib.request import urlopen
 
 import pytest
 import ray
-from ports import free_ports
+from factories import wait_until
+from machines import machines
 from ray.job_submission import JobSubmissionClient
 
 from djsandbox_ray.errors import BadInput
@@ -51,10 +45,8 @@ class Holder:
 def test_what_others_hold_is_not_free_but_can_be_waited_for(ray_cluster: None) -> None:
     holder = Holder.remote()
     assert ray.get(holder.ready.remote())
-    for _ in range(100):
-        if waited_for([{"CPU": 1}]) == "1 CPUs (0.5 free)":
-            break
-        time.sleep(0.1)  # what is free is known with a delay
+    # What is free is known with a delay.
+    wait_until(lambda: waited_for([{"CPU": 1}]) == "1 CPUs (0.5 free)", "what is free")
     assert waited_for([{"CPU": 1}, {"CPU": 1}]) == "2 CPUs (0.5 free)"
     assert waited_for([{"CPU": 1, "GPU": 0.5}]) == "1 CPUs (0.5 free) and 0.5 GPUs (0 free)"
     check_placeable([{"CPU": 2}], "trials.resources")
@@ -73,45 +65,14 @@ except BadInput as error:
 """
 
 
-@contextmanager
-def cluster_with_jobs() -> Iterator[JobSubmissionClient]:
-    """Run a cluster of 2 CPUs beside that of the other tests: all ports and folders are its own."""
-    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(Path.cwd())}
-    environment.pop("RAY_ADDRESS", None)
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
-    command += ["--num-cpus=2", *(f"--{name}={port}" for name, port in ports.items())]
-    with TemporaryDirectory() as short:  # the path of a socket is limited
-        command.append(f"--temp-dir={short}")
-        with Path(short, "log").open("wb") as log:
-            node = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            yield JobSubmissionClient(when_up(f"http://127.0.0.1:{ports['dashboard-port']}"))
-        finally:
-            node.terminate()
-            node.wait(60)
-
-
-def when_up(address: str) -> str:
-    for _ in range(300):
-        try:
-            if "ALIVE" in urlopen(f"{address}/api/v0/nodes", timeout=10).read().decode():
-                return address
-        except OSError:
-            pass
-        time.sleep(0.3)
-    raise TimeoutError(address)
-
-
 def test_what_the_own_ray_job_reserves_is_never_free(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(JOB)
-    with cluster_with_jobs() as client:
+    with machines(cpus=2) as cluster:
+        client = JobSubmissionClient(cluster.dashboard)
         job = client.submit_job(
             entrypoint=f"{sys.executable} {tmp_path}/job.py", entrypoint_num_cpus=1.5
         )
-        while not client.get_job_status(job).is_terminal():
-            time.sleep(0.3)
+        wait_until(lambda: client.get_job_status(job).is_terminal(), "the end of the job")
         printed = client.get_job_logs(job)
     assert "capacity [0.5] 1" in printed
     assert "asks for 1 x (1 CPU) at once" in printed

@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil
 import pytest
+from factories import wait_until
 from podman_engine import Podman, podman_engine
-from waiting import soon
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Split
@@ -189,7 +189,7 @@ def test_it_ends_with_whoever_runs_it_and_keeps_secrets(podman: Podman, tmp_path
     )
     try:
         begun = folder / "begun"
-        assert soon(lambda: begun.is_file() and begun.read_text() == f"{SECRET}\n")
+        wait_until(lambda: begun.is_file() and begun.read_text() == f"{SECRET}\n", "its begin")
         (container,) = podman.containers()
         assert cgroups(container)
         commands = _commands()
@@ -198,6 +198,6 @@ def test_it_ends_with_whoever_runs_it_and_keeps_secrets(podman: Podman, tmp_path
     finally:
         runner.kill()
         runner.wait()
-    assert soon(lambda: podman.containers() == [])
-    assert soon(lambda: not any(container in command for command in _commands()))
-    assert soon(lambda: cgroups(container) == [])
+    wait_until(lambda: podman.containers() == [], "the end of all")
+    wait_until(lambda: not any(container in command for command in _commands()), "the end of all")
+    wait_until(lambda: cgroups(container) == [], "the end of all")

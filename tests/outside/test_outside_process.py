@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from waiting import soon
+from factories import wait_until
 
 from djsandbox_ray.outside.process import Call, ProgramFailed, run
 
@@ -87,8 +87,8 @@ def test_a_program_ends_with_whoever_runs_it(tmp_path: Path, how: signal.Signals
     )
     runner = subprocess.Popen([sys.executable, "-c", outer], cwd=tmp_path)
     try:
-        assert soon(lambda: sleeping(number))
+        wait_until(lambda: sleeping(number), "the grandchild")
     finally:
         runner.send_signal(how)
         runner.wait()
-    assert soon(lambda: not sleeping(number))
+    wait_until(lambda: not sleeping(number), "its end")

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from factories import wait_until
 
 from djsandbox_ray.errors import BadInput, Stopped
 from djsandbox_ray.storage.store import Storage
@@ -195,11 +195,12 @@ with EventLog(Storage(sys.argv[1]), "demo"):
 
 def test_after_a_kill_the_lines_of_seconds_before_are_there(storage: Storage) -> None:
     process = subprocess.Popen([sys.executable, "-c", KILLED, storage.url])
-    found: list[Any] = []
-    while not found or found[-1] != "node_lost":
+
+    def told() -> bool:
         assert process.poll() is None
-        time.sleep(0.05)
-        found = _names(storage)
+        return _names(storage)[-1:] == ["node_lost"]
+
+    wait_until(told, "the last line")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert _names(storage) == ["run_begun", "trial_rung", "node_lost"]

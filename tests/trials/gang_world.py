@@ -101,7 +101,7 @@ class Lead:
 def lead(shared: Shared) -> Any:
     """Start a lead in a placement group for a trial."""
     placement = ray.util.placement_group(bundles(shared.resources))
-    ray.get(placement.ready(), timeout=60)
+    ray.get(placement.ready(), timeout=300)
     strategy = PlacementGroupSchedulingStrategy(
         placement, 0, placement_group_capture_child_tasks=True
     )

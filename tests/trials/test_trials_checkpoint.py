@@ -101,7 +101,7 @@ def test_trials_do_not_see_each_other(url: str) -> None:
 class Threads(Group):
     """Workers of one trial as threads; the barrier is real."""
 
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=300)
 
     def barrier(self) -> None:
         self.meeting.wait()
@@ -118,7 +118,7 @@ def _save_in_two(url: str, report: RungReport) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=300)
         assert not thread.is_alive()
 
 

@@ -18,7 +18,7 @@ from trial_world import World
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.gang import bundles
 
-PATIENCE = 120
+PATIENCE = 600
 """Seconds after which something hangs."""
 
 

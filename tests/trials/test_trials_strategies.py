@@ -36,10 +36,10 @@ def _trials(world: World, folder: Path, resources: Resources) -> dict[str, list[
     """Train a trial whole, cut it off and go on, and train one with a hot start."""
     actor, placement = lead(shared_by(world, folder, resources, RUNGS))
     try:
-        whole = ray.get(actor.run.remote("whole", PLAIN, 2), timeout=300)
-        before = ray.get(actor.run.remote("cut", PLAIN, 1), timeout=120)
+        whole = ray.get(actor.run.remote("whole", PLAIN, 2), timeout=600)
+        before = ray.get(actor.run.remote("cut", PLAIN, 1), timeout=600)
         after = ray.get(actor.run.remote("cut", PLAIN, 1, reported=_samples(before[0])))
-        hot = ray.get(actor.run.remote("hot", HOT, 2), timeout=120)
+        hot = ray.get(actor.run.remote("hot", HOT, 2), timeout=600)
         return {"whole": whole, "cut": before + after, "hot": hot}
     finally:
         ray.kill(actor)

@@ -6,19 +6,22 @@ what Ray and the shared storage carry; what a node leaves anywhere can be looked
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
+from factories import wait_until
 from ports import free_port
+from small_runs import environment
 
 BIN = Path(sys.executable).parent
 
@@ -50,12 +53,12 @@ class Machine:
         """End it as a power cut would: every process of it, at once."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
 
 
 @dataclass
 class Machines:
-    """A head without CPUs of its own, so that all work is done by the nodes that join it."""
+    """A head, and the nodes that have joined it."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -68,27 +71,34 @@ class Machines:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
     @property
+    def driver(self) -> dict[str, str]:
+        """Return the environment of a driver on this machine."""
+        return environment(**self.environment, RAY_ADDRESS=f"127.0.0.1:{self.port}")
+
+    @property
     def sessions(self) -> Path:
         """Ray's own folder: logs, sockets, and the list of what Prometheus can scrape."""
         return self.folder / "ray"
 
-    def head(self) -> Machine:
+    def head(self, cpus: int = 0) -> Machine:
         started = self._start(
             "head",
             "--head",
             f"--port={self.port}",
             f"--dashboard-port={self.dashboard_port}",
             f"--temp-dir={self.sessions}",
-            "--num-cpus=0",
+            f"--num-cpus={cpus}",
         )
         self._wait(started, self._has_dashboard)
         return started
 
-    def join(self, name: str, cpus: int = 1) -> Machine:
+    def join(self, name: str, cpus: int = 1, **resources: float) -> Machine:
         """Start a node and wait until it is in the cluster: two at once disturb each other."""
         # Nodes that share Ray's folder unpack the files of a job over each other.
         own = f"--temp-dir={self.folder / name / 'ray'}"
-        node = self._start(name, f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}", own)
+        address = f"--address=127.0.0.1:{self.port}"
+        own_resources = f"--resources={json.dumps({name: 1.0, **resources})}"
+        node = self._start(name, address, f"--num-cpus={cpus}", own_resources, own)
         self._wait(node, lambda: "Ray runtime started" in node.log())
         return node
 
@@ -125,32 +135,34 @@ class Machines:
         return self.nodes[name]
 
     def _has_dashboard(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.dashboard}/api/version", timeout=10):
-                return True
-        except OSError:
-            return False
+        with urllib.request.urlopen(f"{self.dashboard}/api/version", timeout=10):
+            return True
 
-    def _wait(self, node: Machine, ready: Callable[[], bool]) -> None:
-        end = time.monotonic() + 120
-        while not ready():
+    @staticmethod
+    def _wait(node: Machine, ready: Callable[[], bool]) -> None:
+        def there() -> bool:
             assert node.process.poll() is None, node.log()
-            assert time.monotonic() < end, node.log()
-            time.sleep(0.2)
+            return ready()
+
+        wait_until(there, node.log, pause=0.2)
 
 
 @contextmanager
-def machines(environment: Mapping[str, str]) -> Iterator[Machines]:
+def machines(
+    environment: Mapping[str, str] = MappingProxyType({}), cpus: int = 0
+) -> Iterator[Machines]:
     """Start a head; further nodes join by :meth:`Machines.join`. Ends all that was started.
 
     Args:
-        environment: of every node, beside PATH, HOME and TMPDIR.
+        environment: of every node, beside PATH, HOME, TMPDIR and Ray's own settings.
+        cpus: of the head; by default all work is done by the nodes that join it.
     """
     # Not under pytest's folder: the paths of sockets have at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="djs-", ignore_cleanup_errors=True) as folder:
-        started = Machines(Path(folder), environment)
+        own = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+        started = Machines(Path(folder), {**own, **environment})
         try:
-            started.head()
+            started.head(cpus)
             yield started
         finally:
             for node in reversed(started.nodes.values()):

@@ -1,0 +1,115 @@
+"""Every benchmark runs to its end at toy size; what streaming claims holds at the size it needs."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import ROOT, environment
+
+BENCHMARKS = ROOT / "benchmarks"
+TOYS = {
+    "early_stopping": ("--studies=1",),
+    "orchestration": (
+        "--operators=1",
+        "--controls=5",
+        "--seeds=2",
+        "--budget=64",
+        "--rows=400",
+        "--stopping=none",
+        "--workers=1",
+    ),
+    "threshold_search": ("--studies=1", "--proposals=2", "--noise=0.1"),
+    "trial_loop": ("--rows=64", "--budget=64", "--batch=32", "--repeats=1"),
+}
+"""In this process, on the session's cluster."""
+ALONE = {"stats": ("--rows=200",), "streaming": ("--rows", "10", "20")}
+"""These measure processes of their own."""
+
+
+@pytest.fixture
+def here(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("ray.shutdown", lambda: None)  # others still need the cluster
+    return monkeypatch
+
+
+def _run(name: str, words: tuple[str, ...], here: pytest.MonkeyPatch) -> None:
+    path = str(BENCHMARKS / f"{name}.py")
+    here.setattr(sys, "argv", [path, *words])
+    runpy.run_path(path, run_name="__main__")
+
+
+def _alone(name: str, *words: str) -> str:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *words]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_benchmark_is_run_here() -> None:
+    assert {path.stem for path in BENCHMARKS.glob("*.py")} == {*TOYS, *ALONE, "pools"}
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_benchmark_prints_its_table(
+    name: str, here: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(name, TOYS[name], here)
+    assert len(capsys.readouterr().out.splitlines()) >= 3
+
+
+def test_our_side_of_the_pools_needs_nothing_of_others(
+    here: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _run("pools", (), here)
+    assert ended.value.code == 2
+    assert "data_pool_manipulators.py" in capsys.readouterr().err
+    given = ("--rows=300", "--statistics=2", f"--work={tmp_path}", f"--sandbox-source={__file__}")
+    for role in ("generate", "ours_parquet", "ours_jsonl"):
+        _run("pools", (*given, f"--role={role}"), here)
+        found = json.loads("{" + capsys.readouterr().out.rpartition("{")[2])
+        assert all(value >= 0 for value in found.values() if isinstance(value, int | float))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALONE)
+def test_a_benchmark_of_processes_prints_its_table(name: str) -> None:
+    assert len(_alone(name, *ALONE[name]).splitlines()) >= 3
+
+
+# A data set several times the object store goes by: the driver holds next to nothing of it.
+
+STORE_MB = 80
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def sizes() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same job on a small and on a large data set, in one driver with a cluster of its own."""
+    words = ("--rows", "400", "2800", "--store-mb", f"{STORE_MB}", "--json")
+    small, large = json.loads(_alone("streaming", *words).splitlines()[-1])
+    return small, large
+
+
+@pytest.mark.slow
+def test_the_driver_does_not_grow_with_the_data(sizes) -> None:
+    small, large = sizes
+    more = large["bytes"] - small["bytes"]
+    assert (large["rows"], large["bytes"] > 3.5 * STORE_MB * MIB) == (2800, True)
+    # What the first job has imported and left free helps the second, but by less than the rest.
+    assert small["driver"] < more / 2
+    assert large["driver"] < more / 4
+
+
+@pytest.mark.slow
+def test_samples_stay_out_of_the_object_store(sizes) -> None:
+    for size in sizes:
+        assert size["spilled"] == 0
+        assert 0 < size["stored"] < min(size["bytes"] / 20, STORE_MB * MIB / 4)
