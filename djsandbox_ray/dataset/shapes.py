@@ -101,7 +101,7 @@ def generate(seed: int, index: int, defects: Sequence[str], image_size: int) -> 
     Args:
         seed: of the world.
         index: of the sample.
-        defects: names of :data:`.defects.DEFECTS`, in that order; none for a clean one.
+        defects: names of :data:`.world.DEFECTS`, in that order; none for a clean one.
         image_size: pixels of each side.
     """
     rng = np.random.default_rng([seed, index])

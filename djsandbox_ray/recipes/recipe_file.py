@@ -1,6 +1,6 @@
-"""A recipe as Data-Juicer reads it: its operators, and what of a sample each of them reads.
+"""A recipe as Data-Juicer reads it: its operators, what of a sample each reads, and what it promises.
 
-What a recipe promises to keep: the rows whose statistics lie within its thresholds.
+It promises to keep the rows whose statistics lie within its thresholds.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 """The extension point: a refiner proposes which values of which statistics to keep.
 
-Keeps what lies between two percentiles of a statistic; needs no trial.
-
-Keeps what lies within k standard deviations of the mean; needs no trial.
-
-Keeps the part of a statistic whose pools made the model better.
+Percentiles and k standard deviations need no trial; model feedback keeps the part of a statistic
+whose pools made the model better.
 """
 
 from __future__ import annotations

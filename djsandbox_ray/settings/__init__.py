@@ -1,1 +1,1 @@
-"""Sections of a configuration: what they are built from, and how YAML is read into them."""
+"""What configurations are read with: ``sections`` (models), ``registry`` (names), ``yaml_input``."""

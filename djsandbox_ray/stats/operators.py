@@ -1,9 +1,8 @@
 """Operators as the user gives them: the syntax of a Data-Juicer ``process`` list, checked whole.
 
 Data-Juicer itself ignores parameters that it does not know. Here every error is found before any
-model is loaded, and all of them are reported at once, each with its position in the YAML.
-
-Unique names of statistics: Data-Juicer's key, with what tells two operators apart.
+model is loaded, and all of them are reported at once, each with its position in the YAML. What an
+operator writes is named by Data-Juicer's key, with what tells two operators apart.
 """
 
 from __future__ import annotations
