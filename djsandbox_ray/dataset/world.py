@@ -1,4 +1,4 @@
-"""A small world of bold shapes on plain grounds, sentences about it, and what can be wrong with them.
+"""A small world of bold shapes on plain grounds, sentences about it, and what can be wrong there.
 
 Eight shapes in eight colours, four textures, two sizes and five places, on six backgrounds. Colours
 carry most of the signal, so that a model of a few thousand steps can learn to name them. Defects

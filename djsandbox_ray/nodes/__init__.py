@@ -1,1 +1,1 @@
-"""Ray's nodes: ``connection`` to them, ``kinds`` asked for, ``fitting`` groups, ``waiting`` for room."""
+"""Ray's nodes: ``connection``, ``kinds`` of them, ``fitting`` of groups, ``waiting`` for room."""

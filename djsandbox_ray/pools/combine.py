@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +145,7 @@ def _combination(
     chosen = least(row_ids, size, hash_key(seed, "combination", name))
     codes = np.full(len(membership.row_ids), NO_VALUE, dtype=np.int8)
     codes[common] = LEFT_OUT
-    more = {}
+    more: dict[str, Any] = {}
     if len(names) == 1:
         part = parts[name]
         more = {"statistic": part.statistic, "bucket": part.bucket, "ties": part.ties}

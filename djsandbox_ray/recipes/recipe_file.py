@@ -1,4 +1,4 @@
-"""A recipe as Data-Juicer reads it: its operators, what of a sample each reads, and what it promises.
+"""A recipe as Data-Juicer reads it: its operators, what each of them reads, and its promise.
 
 It promises to keep the rows whose statistics lie within its thresholds.
 """

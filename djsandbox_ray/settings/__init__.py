@@ -1,1 +1,1 @@
-"""What configurations are read with: ``sections`` (models), ``registry`` (names), ``yaml_input``."""
+"""What reads configurations: ``sections`` (models), ``registry`` (names), ``yaml_input``."""

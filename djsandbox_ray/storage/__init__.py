@@ -1,1 +1,1 @@
-"""Where artifacts lie: ``store`` on any URL (``filesystems``), ``rows`` as CSV, ``cache`` on a node."""
+"""Where artifacts lie: ``store`` on any URL of ``filesystems``, ``rows`` in CSV, node ``cache``."""

@@ -1,4 +1,4 @@
-"""The extension point for files that others read: a format in which rows are written, shard by shard.
+"""The extension point for files that others read: how rows are written, one shard at a time.
 
 Built in are JSON Lines in Data-Juicer's layout, Parquet and WebDataset.
 """
