@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from djsandbox_ray.errors import BadInput, nearest, unknown
+from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.identity import canonical, content_id
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
@@ -169,8 +169,8 @@ def _name_problem(name: Any) -> str | None:
     if name in dj.others:
         return f"{name!r} is not a filter; only filters compute statistics"
     if not isinstance(name, str) or name not in dj.filters:
-        where = "'djsandbox operators' lists them"
-        return str(unknown("operator", str(name), dj.filters, listed=where))
+        hint = nearest(str(name), dj.filters)
+        return f"unknown operator {name!r}{hint} ('djsandbox operators' lists them)"
     return unusable(name)
 
 
