@@ -14,8 +14,9 @@ from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.ledger.planner import CostConfig
 from djsandbox_ray.masking import masked, without_secrets
 from djsandbox_ray.nodes.connection import ClusterConfig
-from djsandbox_ray.pools.builder import BUILDERS, known_statistic
+from djsandbox_ray.pools.builder import BUILDERS
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS, PoolConfig
+from djsandbox_ray.pools.eligible import check_statistics
 from djsandbox_ray.recipes.policy import PolicyConfig, unknown_statistics
 from djsandbox_ray.reporting.config import ReportConfig
 from djsandbox_ray.settings.sections import Component, Section, component
@@ -268,7 +269,7 @@ def _statistic_problems(document: dict[str, Any]) -> list[str]:
     pools = _section(PoolConfig, document.get("pools", {})) or PoolConfig()
     for index, item in enumerate(pools.within):
         try:
-            known_statistic(item.statistic, known)
+            check_statistics([item.statistic], known)
         except BadInput as error:
             found.append(f"pools.within[{index}].statistic: {error}")
     for index, settings in enumerate(pools.extra):

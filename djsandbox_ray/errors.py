@@ -51,18 +51,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def unknown(kind: str, name: str, known: Iterable[str], *, otherwise: str = "") -> BadInput:
-    """Return the error about a name that is none of the known ones.
+def unknown(
+    kind: str, name: str, known: Iterable[str], *, otherwise: str = "", listed: str = ""
+) -> BadInput:
+    """Return the error about a name that is none of the known ones: the nearest, and what may be.
 
     Args:
         kind: what the name should stand for.
         name: as it was given.
         known: what may stand there; the nearest is suggested.
         otherwise: what else may stand there.
+        listed: what is said in place of all known names, where they are too many.
     """
-    listed = ", ".join(known := list(known)) or "none"
+    known = list(known)
+    listed = listed or f"known: {', '.join(known) or 'none'}"
     more = f"; or {otherwise}" if otherwise else ""
-    return BadInput(f"unknown {kind} {name!r}{nearest(name, known)} (known: {listed}{more})")
+    return BadInput(f"unknown {kind} {name!r}{nearest(name, known)} ({listed}{more})")
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -1,13 +1,11 @@
 """From files to a table of samples with random access.
 
-``source`` says what a source is; ``parquet``, ``webdataset``, ``jsonl`` (found by ``files``) and
-``shapes`` (``world`` and ``defects``: generated pairs with known truth) are the built-in ones. A
-source is a list of shards. ``prepare`` applies what may be asked of any source (rows, spoilt
-captions; ``aside`` holds what waits for others) and sets bad samples aside (``validate``,
-``images``). ``ingest`` sends the shards through
-Ray Data; workers write them as Lance ``fragments`` to a ``staging`` folder, the driver commits
-these in shard order. ``table`` reads the result by ``row_id``; ``leaks`` compares two tables.
+``source`` says what a source is: a list of shards. ``parquet``, ``webdataset``, ``jsonl`` (found by
+``files``) and ``shapes`` (drawn by ``world``: generated pairs with known truth) are the built-in
+ones. ``prepare`` applies what may be asked of any source (rows, spoilt captions) and sets bad
+samples aside, with ``images`` to decode them. ``ingest`` sends the shards through Ray Data; workers
+write them as Lance ``fragments``, the driver commits these in shard order. ``sample_table`` reads
+the result by ``row_id``; ``leaks`` compares two tables; ``writers`` gives rows to others as files.
 
-Only sources are exported here: reading a configuration must not import Ray and Lance.
-
+Nothing is exported here: reading a configuration must not import Ray and Lance.
 """

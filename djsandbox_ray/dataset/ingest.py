@@ -1,6 +1,7 @@
 """Source to sample table: shards are read in Ray Data tasks, the driver puts them in order.
 
-Folders for work in progress, and the removal of what killed runs left behind.
+Work in progress lies in a folder of its own, named after its process, so that what killed runs left
+behind is known and removed; a finished dataset appears in its place at once.
 """
 
 from __future__ import annotations

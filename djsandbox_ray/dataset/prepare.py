@@ -2,10 +2,7 @@
 
 Everything happens inside a shard and is a function of the shard alone, so it is the same on any
 cluster. Samples are checked before captions are shuffled: a bad sample hands its caption to nobody.
-
-Whether a sample can be used: an image that decodes, a caption that says something.
-
-A queue of bytes on the local disk, for samples that have to wait for others.
+Images that wait for the others of their block lie on the local disk meanwhile.
 """
 
 from __future__ import annotations

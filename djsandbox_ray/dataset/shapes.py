@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from functools import partial
 from typing import Self
 
@@ -23,6 +22,7 @@ from djsandbox_ray.dataset.world import (
     plan_defects,
     random_scene,
 )
+from djsandbox_ray.errors import unknown
 
 _SHARD_ROWS = 500
 _WORLD = 1
@@ -49,9 +49,7 @@ class ShapesConfig(SourceConfig):
     def _known(cls, defects: dict[str, float]) -> dict[str, float]:
         for name, fraction in defects.items():
             if name not in DEFECTS:
-                near = get_close_matches(name, DEFECTS, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"unknown defect {name!r}{hint} (known: {', '.join(DEFECTS)})")
+                raise ValueError(str(unknown("defect", name, DEFECTS)))
             if not 0 <= fraction <= 1:
                 raise ValueError(f"{name}: {fraction} is not a fraction from 0 to 1")
             if abs(fraction * BLOCK - round(fraction * BLOCK)) > 1e-9:
@@ -103,7 +101,7 @@ def generate(seed: int, index: int, defects: Sequence[str], image_size: int) -> 
     Args:
         seed: of the world.
         index: of the sample.
-        defects: names of :data:`.defects.DEFECTS`, in that order; none for a clean one.
+        defects: names of :data:`.world.DEFECTS`, in that order; none for a clean one.
         image_size: pixels of each side.
     """
     rng = np.random.default_rng([seed, index])

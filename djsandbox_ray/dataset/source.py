@@ -2,8 +2,6 @@
 
 A shard is a fixed part of the data (some row groups, one tar, some lines), whatever the cluster
 looks like; the order of shards, and of what each yields, is the order of the sample table.
-
-The section ``ingest`` of a configuration.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from djsandbox_ray.settings.sections import Component, Section
 
 @dataclass(frozen=True)
 class Sample:
-    """One image-text pair as the source holds it; :mod:`.validate` says whether it can be used."""
+    """One image-text pair as the source holds it; :mod:`.prepare` says whether it can be used."""
 
     image: bytes
     """An encoded image file (JPEG, PNG, ...)."""

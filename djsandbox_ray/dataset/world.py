@@ -1,9 +1,8 @@
-"""A small world of bold shapes on plain grounds, and sentences that describe it.
+"""A small world of bold shapes on plain grounds, sentences about it, and what can be wrong there.
 
 Eight shapes in eight colours, four textures, two sizes and five places, on six backgrounds. Colours
-carry most of the signal, so that a model of a few thousand steps can learn to name them.
-
-What can be wrong with a sample of the generated world, and which samples it is planted in.
+carry most of the signal, so that a model of a few thousand steps can learn to name them. Defects
+are planted in a known share of the samples of every block of a hundred.
 """
 
 from __future__ import annotations

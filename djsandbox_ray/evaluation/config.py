@@ -43,12 +43,10 @@ class EvaluationConfig(Section):
         if len(set(score)) < len(score):
             raise ValueError("a metric stands twice")
         known = known_metrics(info.data["metrics"])
-        unknown = [] if known is None else [name for name in score if name not in known]
-        if known is not None and unknown:
-            raise ValueError(
-                f"no evaluator gives {unknown[0]!r}{nearest(unknown[0], known)} "
-                f"(known: {', '.join(known)})"
-            )
+        for name in score:
+            if known is not None and name not in known:
+                hint, listed = nearest(name, known), ", ".join(known)
+                raise ValueError(f"no evaluator gives {name!r}{hint} (known: {listed})")
         return score
 
 

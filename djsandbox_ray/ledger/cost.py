@@ -1,9 +1,4 @@
-"""The costs of all stages, their total and their JSON form.
-
-The cost of a job that trains several studies.
-
-What trials cost, whatever became of them.
-"""
+"""What stages cost, trials whatever became of them among it: added up, and as ``ledger.json``."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import Cost, TrialRecord, TrialState
+from djsandbox_ray.records import Cost, TrialRecord
 
 _COSTS = TypeAdapter(tuple[Cost, ...])
 
@@ -100,19 +95,6 @@ def together(costs: Sequence[Cost]) -> Cost:
     )
 
 
-@dataclass(frozen=True)
-class StateCost:
-    """What the trials of one state cost."""
-
-    state: TrialState
-    trials: int
-    samples: int
-    flops: float | None
-    """Of training and evaluation; None where either was not counted."""
-    cpu_seconds: float
-    gpu_seconds: float
-
-
 def trial_cost(
     records: Iterable[TrialRecord],
     *,
@@ -139,36 +121,14 @@ def trial_cost(
         evaluation_flops: of one evaluation, made at every report; None where nobody counted.
         wall_seconds: of the stage, which cannot be told from trials that ran side by side.
     """
-    spent = _cost_of(
-        list(records),
-        (workers * cpus_per_worker, workers * gpus_per_worker),
-        train_flops,
-        evaluation_flops,
-    )
-    return Cost(stage, *spent, wall_seconds)
-
-
-def trial_costs_by_state(
-    records: Iterable[TrialRecord],
-    *,
-    workers: int,
-    cpus_per_worker: float,
-    gpus_per_worker: float,
-    train_flops: float | None,
-    evaluation_flops: float | None,
-) -> tuple[StateCost, ...]:
-    """Return the same cost apart by what became of the trials; states that occur, in fixed order.
-
-    The arguments are those of :func:`trial_cost`.
-    """
-    held = (workers * cpus_per_worker, workers * gpus_per_worker)
     found = list(records)
-    groups = {state: [record for record in found if record.state is state] for state in TrialState}
-    return tuple(
-        StateCost(state, len(group), *_cost_of(group, held, train_flops, evaluation_flops))
-        for state, group in groups.items()
-        if group
-    )
+    samples = sum(_samples(record) for record in found)
+    evaluations = sum(len(record.reports[record.billed_reports :]) for record in found)
+    flops = None
+    if train_flops is not None and evaluation_flops is not None:
+        flops = samples * train_flops + evaluations * evaluation_flops
+    held = workers * fsum(record.held_seconds - record.billed_seconds for record in found)
+    return Cost(stage, samples, flops, held * cpus_per_worker, held * gpus_per_worker, wall_seconds)
 
 
 def _samples(record: TrialRecord) -> int:
@@ -177,19 +137,3 @@ def _samples(record: TrialRecord) -> int:
         return 0
     before = record.reports[record.billed_reports - 1].samples if record.billed_reports else 0
     return record.reports[-1].samples - before
-
-
-def _cost_of(
-    records: Sequence[TrialRecord],
-    held: tuple[float, float],
-    train_flops: float | None,
-    evaluation_flops: float | None,
-) -> tuple[int, float | None, float, float]:
-    """Return samples, operations, CPU-seconds and GPU-seconds; ``held``: CPUs, GPUs per trial."""
-    samples = sum(_samples(record) for record in records)
-    evaluations = sum(len(record.reports[record.billed_reports :]) for record in records)
-    flops = None
-    if train_flops is not None and evaluation_flops is not None:
-        flops = samples * train_flops + evaluations * evaluation_flops
-    seconds = fsum(record.held_seconds - record.billed_seconds for record in records)
-    return samples, flops, seconds * held[0], seconds * held[1]

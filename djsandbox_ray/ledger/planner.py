@@ -1,6 +1,4 @@
-"""The section ``cost`` of a configuration.
-
-Whether a run pays: all its trials and one full training against M full trainings.
+"""Whether a run pays: all its trials and one full training against M full trainings.
 
 The rule 1 + m r <= M is that of Data-Juicer Sandbox (arXiv 2407.11784): m trials, each at the cost
 of r full trainings, and the one full training with what they have found, must not cost more than

@@ -1,1 +1,1 @@
-"""The cluster: the connection to Ray, kinds of nodes, what fits where, and waiting for room."""
+"""Ray's nodes: ``connection``, ``kinds`` of them, ``fitting`` of groups, ``waiting`` for room."""

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from djsandbox_ray.errors import nearest
+from djsandbox_ray.errors import unknown
 from djsandbox_ray.masking import names_secret
 from djsandbox_ray.settings.sections import Component, Section
 
@@ -204,8 +204,6 @@ def _check(name: str, text: str, known: list[str]) -> None:
     if name in known:
         return
     braced = [f"{{{one}}}" for one in known]
-    raise ValueError(
-        f"unknown placeholder {{{name}}} in {text!r}{nearest(f'{{{name}}}', braced)} "
-        f"(known: {', '.join(braced)}; "
-        "{{ and }} for braces themselves)"
-    )
+    literally = "{{ and }} for braces themselves"
+    error = unknown("placeholder", f"{{{name}}}", braced, otherwise=literally)
+    raise ValueError(f"{text!r}: {error}")

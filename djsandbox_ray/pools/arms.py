@@ -1,22 +1,22 @@
-"""Random buckets: the control arms and the self-tests.
+"""Pools that are not cut from a statistic: random buckets, and any chosen rows.
 
 A random bucket is what one bucket of a shuffled statistic would be: ``size`` rows of the dataset,
 those of least hash under a key of its own. Under the null hypothesis a pool is exchangeable with
-it, so that the control arms measure all of the noise of an arm, its make-up included.
-
-The pools of a second study: some pools of the first, beside control arms that are fresh.
+it, so that the control arms measure all of the noise of an arm, its make-up included. A second
+study sets some pools of the first beside control arms that are fresh.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import unknown
 from djsandbox_ray.identity import rows_hash
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT
 from djsandbox_ray.pools.order import hash_key, least_of
@@ -24,6 +24,54 @@ from djsandbox_ray.records import Pool, PoolKind, Pools
 
 Arm = tuple[Pool, NDArray[np.int8]]
 """A pool and its column of codes: 0 for its rows, ``LEFT_OUT`` for the others."""
+
+
+def pool_hash(rows: NDArray[np.int64], shuffle_captions: bool = False) -> str:
+    """Hash the rows of a pool and what is done to them; 32 hex digits."""
+    plain = rows_hash(rows)
+    if not shuffle_captions:
+        return plain
+    return hashlib.blake2b(f"shuffle_captions {plain}".encode(), digest_size=16).hexdigest()
+
+
+def arm_of(
+    name: str,
+    row_ids: NDArray[np.int64],
+    chosen: NDArray[np.bool_] | NDArray[np.intp],
+    *,
+    kind: PoolKind = PoolKind.BUCKET,
+    others: NDArray[np.int8] | None = None,
+    **more: Any,
+) -> Arm:
+    """Make the pool of some rows.
+
+    Args:
+        name: its id, and that of its column.
+        row_ids: (n,).
+        chosen: its rows, as a mask of shape (n,) or as positions.
+        kind: what it is for.
+        others: (n,), the codes of the rows that are not chosen; ``LEFT_OUT`` by default.
+        **more: further fields of the pool.
+    """
+    codes = np.full(len(row_ids), LEFT_OUT, dtype=np.int8) if others is None else others.copy()
+    codes[chosen] = 0
+    rows = row_ids[chosen]
+    content = pool_hash(rows, more.get("shuffle_captions", False))
+    return Pool(name, kind, column=name, code=0, size=len(rows), hash=content, **more), codes
+
+
+def named_pools(pools: Pools, names: Iterable[str]) -> list[Pool]:
+    """Return the pools of these ids.
+
+    Raises:
+        BadInput: there is none of an id; says the nearest and lists all.
+    """
+    by_id = {pool.id: pool for pool in pools.pools}
+    names = list(names)
+    for name in names:
+        if name not in by_id:
+            raise unknown("pool", name, by_id)
+    return [by_id[name] for name in names]
 
 
 def control_arms(
@@ -54,17 +102,8 @@ def self_test_arms(row_ids: NDArray[np.int64], size: int, seed: int) -> Iterator
     yield _random_bucket(
         "self_test/shuffled_statistic", kind, row_ids, size, seed, expected="undecided"
     )
-    yield _random_bucket(
-        "self_test/shuffled_captions", kind, row_ids, size, seed, expected="worse", shuffle=True
-    )
-
-
-def pool_hash(rows: NDArray[np.int64], shuffle_captions: bool = False) -> str:
-    """Hash the rows of a pool and what is done to them; 32 hex digits."""
-    plain = rows_hash(rows)
-    if not shuffle_captions:
-        return plain
-    return hashlib.blake2b(f"shuffle_captions {plain}".encode(), digest_size=16).hexdigest()
+    shuffled = {"expected": "worse", "shuffle_captions": True}
+    yield _random_bucket("self_test/shuffled_captions", kind, row_ids, size, seed, **shuffled)
 
 
 def _random_bucket(
@@ -73,24 +112,10 @@ def _random_bucket(
     row_ids: NDArray[np.int64],
     size: int,
     seed: int,
-    *,
-    expected: str | None = None,
-    shuffle: bool = False,
+    **more: Any,
 ) -> Arm:
     chosen = least_of(row_ids, size, hash_key(seed, "random_bucket", name))
-    codes = np.full(len(row_ids), LEFT_OUT, dtype=np.int8)
-    codes[chosen] = 0
-    pool = Pool(
-        id=name,
-        kind=kind,
-        column=name,
-        code=0,
-        size=size,
-        hash=pool_hash(row_ids[chosen], shuffle),
-        shuffle_captions=shuffle,
-        expected=expected,
-    )
-    return pool, codes
+    return arm_of(name, row_ids, chosen, kind=kind, **more)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +144,7 @@ def second_look(
     Raises:
         BadInput: an id that is not one of the first study's.
     """
-    by_id = {pool.id: pool for pool in pools.pools}
-    if unknown := [name for name in chosen if name not in by_id]:
-        raise BadInput(f"no pool {unknown[0]!r} among {', '.join(by_id)}")
+    again = named_pools(pools, chosen)
     used = 0 if study else sum(pool.kind is PoolKind.CONTROL for pool in pools.pools)
     prefix = f"control/{study}/" if study else "control/"
     eligible = np.flatnonzero(codes != EXCLUDED).astype(np.int64)
@@ -131,4 +154,4 @@ def second_look(
         column = np.full(len(codes), EXCLUDED, dtype=np.int8)
         column[eligible] = own
         assignments[pool.column] = column
-    return SecondLook((*(by_id[name] for name in chosen), *(pool for pool, _ in arms)), assignments)
+    return SecondLook((*again, *(pool for pool, _ in arms)), assignments)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools.arms import Arm, control_arms, pool_hash, self_test_arms
+from djsandbox_ray.pools.arms import Arm, arm_of, control_arms, pool_hash, self_test_arms
 from djsandbox_ray.pools.builder import BUILDERS, built_masks
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.pools.contrast import Probe, probe
@@ -241,16 +241,5 @@ def _extra_arms(
 ) -> Iterator[Arm]:
     for name, mask in picked.items():
         chosen = least_of(rows.row_ids, size, hash_key(config.seed, "extra", name), mask)
-        codes = np.full(len(rows), NO_VALUE, dtype=np.int8)
-        codes[mask] = LEFT_OUT
-        codes[chosen] = 0
-        pool = Pool(
-            id=name,
-            kind=PoolKind.BUCKET,
-            column=name,
-            code=0,
-            size=size,
-            hash=pool_hash(rows.row_ids[chosen]),
-            bucket=name.partition("/")[2],
-        )
-        yield pool, codes
+        codes = np.where(mask, LEFT_OUT, NO_VALUE).astype(np.int8)
+        yield arm_of(name, rows.row_ids, chosen, others=codes, bucket=name.partition("/")[2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,12 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, field_validator, model_validator
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.pools.eligible import EligibleRows
+from djsandbox_ray.pools.eligible import RESERVED, Columns, EligibleRows, check_statistics, inside
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component, Section
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_RESERVED = ("control", "self_test")
 
 
 class Bounds(Section):
@@ -47,8 +45,8 @@ class BuilderConfig(Component):
     @field_validator("name")
     @classmethod
     def _free(cls, name: str) -> str:
-        if name in _RESERVED:
-            raise ValueError(f"the names {' and '.join(_RESERVED)} stand for other pools")
+        if name in RESERVED:
+            raise ValueError(f"the names {' and '.join(RESERVED)} stand for other pools")
         return name
 
 
@@ -68,9 +66,7 @@ class PoolBuilder(ABC):
         """
 
     @abstractmethod
-    def build(
-        self, row_ids: NDArray[np.int64], columns: Mapping[str, NDArray[np.float64]]
-    ) -> Mapping[str, ArrayLike]:
+    def build(self, row_ids: NDArray[np.int64], columns: Columns) -> Mapping[str, ArrayLike]:
         """Return the rows of every pool, by the name of the part that it is.
 
         A pool may hold more rows than it will keep: all are cut to one size by a seeded hash. What
@@ -92,26 +88,6 @@ BUILDERS: Registry[PoolBuilder] = Registry(
         "range": "djsandbox_ray.pools.builder:RangePool",
     },
 )
-
-
-class UnknownStatistic(BadInput, KeyError):
-    """There is no statistic of this name: a bad input, and what a mapping raises."""
-
-    __str__ = BadInput.__str__  # that of a KeyError quotes the message
-
-
-def known_statistic(name: str, known: Iterable[str]) -> None:
-    """Check the name of a statistic.
-
-    Raises:
-        UnknownStatistic: there is none of this name; names the nearest and lists all.
-    """
-    listed = list(known)
-    if name not in listed:
-        near = get_close_matches(name, listed, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        known_names = ", ".join(listed) or "none"
-        raise UnknownStatistic(f"unknown statistic {name!r}{hint} (known: {known_names})")
 
 
 def built_masks(
@@ -189,7 +165,7 @@ class _Columns(Mapping[str, NDArray[np.float64]]):
         self._names = tuple(names)
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
-        known_statistic(name, self._names)
+        check_statistics([name], self._names)
         column = self._rows.column(name).view()
         column.flags.writeable = False
         return column
@@ -219,13 +195,9 @@ class RangePool(PoolBuilder):
 
     def check(self, statistics: Iterable[str]) -> None:
         """Find a statistic that there will not be."""
-        known_statistic(self.config.statistic, statistics)
+        check_statistics([self.config.statistic], statistics)
 
-    def build(
-        self, row_ids: NDArray[np.int64], columns: Mapping[str, NDArray[np.float64]]
-    ) -> Mapping[str, ArrayLike]:
+    def build(self, row_ids: NDArray[np.int64], columns: Columns) -> Mapping[str, ArrayLike]:
         """Compare the statistic with both thresholds; they are inside."""
         values = columns[self.config.statistic]
-        low = -np.inf if self.config.low is None else self.config.low
-        high = np.inf if self.config.high is None else self.config.high
-        return {"inside": (values >= low) & (values <= high)}
+        return {"inside": inside(values, self.config.low, self.config.high)}

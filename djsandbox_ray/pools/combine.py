@@ -1,22 +1,22 @@
 """The pyramid: every intersection of some chosen pools, cut to one size, beside fresh controls.
 
 Singles are part of it, cut to the same size: what a combination adds to its parts can only be told
-from arms that differ in nothing else.
-
-Which of some chosen pools hold a row: one number per row, whatever the number of pools.
+from arms that differ in nothing else. Which of the chosen pools hold a row is one number per row,
+its membership, whatever the number of pools.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools.arms import Arm, control_arms, pool_hash
+from djsandbox_ray.pools.arms import Arm, arm_of, control_arms, named_pools
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT, NO_VALUE
 from djsandbox_ray.pools.draws import members
 from djsandbox_ray.pools.order import hash_key, least
@@ -106,22 +106,17 @@ def pyramid(
 
 
 def _parts(pools: Pools, chosen: Sequence[str]) -> list[Pool]:
-    by_id = {pool.id: pool for pool in pools.pools}
     seen: dict[str, str] = {}
-    parts = []
-    for name in chosen:
-        if name not in by_id:
-            raise BadInput(f"no pool {name!r} to combine among {', '.join(by_id)}")
-        statistic = by_id[name].statistic
-        if by_id[name].kind is not PoolKind.BUCKET or statistic is None:
-            raise BadInput(f"pool {name!r} is no bucket of a statistic: it cannot be combined")
-        if statistic in seen:
+    parts = named_pools(pools, chosen)
+    for pool in parts:
+        if pool.kind is not PoolKind.BUCKET or pool.statistic is None:
+            raise BadInput(f"pool {pool.id!r} is no bucket of a statistic: it cannot be combined")
+        if pool.statistic in seen:
             raise BadInput(
-                f"pools {seen[statistic]!r} and {name!r} cannot be combined: buckets of one "
-                "statistic have no row in common"
+                f"pools {seen[pool.statistic]!r} and {pool.id!r} cannot be combined: buckets of "
+                "one statistic have no row in common"
             )
-        seen[statistic] = name
-        parts.append(by_id[name])
+        seen[pool.statistic] = pool.id
     return parts
 
 
@@ -150,20 +145,11 @@ def _combination(
     chosen = least(row_ids, size, hash_key(seed, "combination", name))
     codes = np.full(len(membership.row_ids), NO_VALUE, dtype=np.int8)
     codes[common] = LEFT_OUT
-    codes[common[chosen]] = 0
-    pool = Pool(
-        id=name,
-        kind=PoolKind.BUCKET,
-        column=name,
-        code=0,
-        size=size,
-        hash=pool_hash(row_ids[chosen]),
-        parts=names,
-    )
+    more: dict[str, Any] = {}
     if len(names) == 1:
         part = parts[name]
-        pool = replace(pool, statistic=part.statistic, bucket=part.bucket, ties=part.ties)
-    return pool, codes
+        more = {"statistic": part.statistic, "bucket": part.bucket, "ties": part.ties}
+    return arm_of(name, membership.row_ids, common[chosen], others=codes, parts=names, **more)
 
 
 MOST_PARTS = 8

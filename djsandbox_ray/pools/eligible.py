@@ -1,6 +1,4 @@
-"""The rows that may enter a pool and their statistics, checked.
-
-Pools made of only a part of the dataset: the rows whose statistics are in certain ranges.
+"""Which rows may be in a pool: those in given ranges of the statistics, without the excluded ones.
 
 A later round of a workflow probes in this way what the recipe of an earlier one leaves.
 """
@@ -8,17 +6,87 @@ A later round of a workflow probes in this way what the recipe of an earlier one
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, unknown
 from djsandbox_ray.pools.cuts import EXCLUDED
 from djsandbox_ray.pools.order import slices
 from djsandbox_ray.records import Range
 
-_RESERVED = ("control/", "self_test/")
+RESERVED = ("control", "self_test")
+"""Begin the ids of pools that stand for no statistic and no builder."""
+Columns = Mapping[str, NDArray[np.float64]]
+"""Statistics by name, each (n,), NaN for no value; a column may be read when it is asked for."""
+
+
+class UnknownStatistic(BadInput, KeyError):
+    """There is no statistic of this name: a bad input, and what a mapping raises."""
+
+    __str__ = BadInput.__str__  # that of a KeyError quotes the message
+
+
+def check_statistics(names: Iterable[str], known: Iterable[str]) -> None:
+    """Check names of statistics.
+
+    Raises:
+        UnknownStatistic: there is none of a name; says the nearest and lists all.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise UnknownStatistic(str(unknown("statistic", name, known)))
+
+
+def inside(values: NDArray[np.float64], low: float | None, high: float | None) -> NDArray[np.bool_]:
+    """Return which values lie within bounds, bounds included, shape (n,); NaN never does."""
+    found = ~np.isnan(values)
+    if low is not None:
+        found &= values >= low
+    if high is not None:
+        found &= values <= high
+    return found
+
+
+def outside(
+    row_ids: NDArray[np.int64], columns: Columns, ranges: Sequence[Range]
+) -> NDArray[np.int64]:
+    """Return the ids of the rows that are not in every range: to be kept out of every pool.
+
+    Args:
+        row_ids: (n,).
+        columns: statistics by name; read one at a time.
+        ranges: what is kept, bounds included; a row without a value is in no range.
+
+    Returns:
+        Row ids in the order of ``row_ids``; none without ranges.
+
+    Raises:
+        BadInput: an unknown statistic, or a column of another length.
+    """
+    names = [item.statistic for item in ranges if item.statistic not in columns]
+    if lines := [f"pools.within: {unknown('statistic', name, columns)}" for name in names]:
+        raise BadInput("\n".join(lines))
+    kept = np.ones(len(row_ids), dtype=np.bool_)
+    for item in ranges:
+        kept &= inside(_column(columns, item.statistic, len(row_ids)), item.low, item.high)
+    return row_ids[~kept]
+
+
+def _column(columns: Columns, name: str, rows: int) -> NDArray[np.float64]:
+    """Read one statistic of all rows.
+
+    Raises:
+        BadInput: its length is not that of the row ids, or it does not hold numbers.
+    """
+    try:
+        values = np.asarray(columns[name], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"statistic {name!r} does not hold numbers: {error}") from error
+    if values.shape != (rows,):
+        raise BadInput(f"statistic {name!r} has shape {values.shape}, but there are {rows} row ids")
+    return values
 
 
 class EligibleRows:
@@ -36,7 +104,7 @@ class EligibleRows:
     def __init__(
         self,
         row_ids: NDArray[np.int64],
-        columns: Mapping[str, NDArray[np.float64]],
+        columns: Columns,
         excluded: NDArray[np.int64],
     ) -> None:
         _check_row_ids(row_ids)
@@ -55,14 +123,7 @@ class EligibleRows:
         Raises:
             BadInput: its length is not that of the row ids, or it does not hold numbers.
         """
-        try:
-            values = np.asarray(self._columns[name], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise BadInput(f"statistic {name!r} does not hold numbers: {error}") from error
-        if values.shape != (self._all,):
-            raise BadInput(
-                f"statistic {name!r} has shape {values.shape}, but there are {self._all} row ids"
-            )
+        values = _column(self._columns, name, self._all)
         return values if self._kept is None else values[self._kept]
 
     def expand(self, codes: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -87,12 +148,13 @@ def _check_row_ids(row_ids: NDArray[np.int64]) -> None:
         raise BadInput(f"{len(twice)} row ids occur more than once, such as {twice[0]}")
 
 
-def _check_names(columns: Mapping[str, NDArray[np.float64]]) -> None:
+def _check_names(columns: Columns) -> None:
     for name in columns:
-        if not name or name == "row_id" or name.startswith(_RESERVED):
+        first, slash, _ = name.partition("/")
+        if not name or name == "row_id" or (slash and first in RESERVED):
             raise BadInput(
                 f"a statistic cannot be named {name!r}: row_id and names that begin with "
-                f"{' or '.join(_RESERVED)} stand for other columns of the assignments"
+                f"{'/ or '.join(RESERVED)}/ stand for other columns of the assignments"
             )
 
 
@@ -109,59 +171,3 @@ def _kept(row_ids: NDArray[np.int64], excluded: NDArray[np.int64]) -> NDArray[np
         unknown = np.setdiff1d(wanted, row_ids)
         raise BadInput(f"{len(unknown)} excluded rows are not in the dataset, such as {unknown[0]}")
     return kept
-
-
-def outside(
-    row_ids: NDArray[np.int64],
-    columns: Mapping[str, NDArray[np.float64]],
-    ranges: Sequence[Range],
-) -> NDArray[np.int64]:
-    """Return the ids of the rows that are not in every range: to be kept out of every pool.
-
-    Args:
-        row_ids: (n,).
-        columns: statistics by name, each (n,), NaN for no value; read one at a time.
-        ranges: what is kept, bounds included; a row without a value is in no range.
-
-    Returns:
-        Row ids in the order of ``row_ids``; none without ranges.
-
-    Raises:
-        BadInput: an unknown statistic, or a column of another length.
-    """
-    if found := unknown(ranges, columns):
-        raise BadInput("\n".join(found))
-    kept = np.ones(len(row_ids), dtype=np.bool_)
-    for item in ranges:
-        values = columns[item.statistic]
-        if values.shape != kept.shape:
-            raise BadInput(
-                f"statistic {item.statistic!r} has shape {values.shape}, but there are "
-                f"{len(row_ids)} row ids"
-            )
-        kept &= _inside(values, item)
-    return row_ids[~kept]
-
-
-def unknown(ranges: Iterable[Range], statistics: Iterable[str]) -> list[str]:
-    """Say of every range whose statistic is not known which are."""
-    known = list(statistics)
-    found = []
-    for item in ranges:
-        if item.statistic not in known:
-            near = get_close_matches(item.statistic, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            found.append(
-                f"pools.within: unknown statistic {item.statistic!r}{hint} "
-                f"(known: {', '.join(known) or 'none'})"
-            )
-    return found
-
-
-def _inside(values: NDArray[np.float64], item: Range) -> NDArray[np.bool_]:
-    inside = ~np.isnan(values)
-    if item.low is not None:
-        inside &= values >= item.low
-    if item.high is not None:
-        inside &= values <= item.high
-    return inside

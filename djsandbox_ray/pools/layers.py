@@ -12,12 +12,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools.arms import Arm, pool_hash
+from djsandbox_ray.errors import BadInput, unknown
+from djsandbox_ray.pools.arms import Arm, arm_of
 from djsandbox_ray.pools.combine import Membership
-from djsandbox_ray.pools.cuts import LEFT_OUT
 from djsandbox_ray.pools.order import hash_key, least
-from djsandbox_ray.records import Pool, PoolKind, Pools
+from djsandbox_ray.records import Pools
 
 
 class Layers:
@@ -45,7 +44,10 @@ class Layers:
         row_ids: NDArray[np.int64],
         codes: Mapping[str, NDArray[np.int8]],
     ) -> None:
-        self.top = _top(pools, top)
+        combinations = {pool.id: pool for pool in pools.pools if pool.parts}
+        if top not in combinations:
+            raise unknown("combination", top, combinations)
+        self.top = combinations[top]
         singles = {pool.parts[0]: pool for pool in pools.pools if len(pool.parts) == 1}
         if missing := [part for part in self.top.parts if part not in singles]:
             raise BadInput(f"the part {missing[0]!r} of {top!r} is not among the pools itself")
@@ -138,25 +140,6 @@ class Layers:
     def _arm(
         self, name: str, chosen: NDArray[np.intp], draw_size: int | None, parts: tuple[str, ...]
     ) -> Arm:
-        codes = np.full(len(self._membership.row_ids), LEFT_OUT, dtype=np.int8)
-        codes[chosen] = 0
-        size = len(chosen)
-        pool = Pool(
-            id=name,
-            kind=PoolKind.BUCKET,
-            column=name,
-            code=0,
-            size=size,
-            hash=pool_hash(self._membership.row_ids[chosen]),
-            parts=parts,
-            draw_size=size if draw_size is None else min(draw_size, size),
-        )
+        size = len(chosen) if draw_size is None else min(draw_size, len(chosen))
+        pool, codes = arm_of(name, self._membership.row_ids, chosen, parts=parts, draw_size=size)
         return pool, self._membership.column(codes)
-
-
-def _top(pools: Pools, name: str) -> Pool:
-    by_id = {pool.id: pool for pool in pools.pools if pool.parts}
-    if name not in by_id:
-        known = ", ".join(by_id) or "none"
-        raise BadInput(f"no combination {name!r} (known: {known})")
-    return by_id[name]

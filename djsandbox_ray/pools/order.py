@@ -1,12 +1,9 @@
-"""Exact order statistics of more numbers than one would like to copy or sort.
+"""Who comes first: exact order statistics of long columns, and a seeded hash of row ids.
 
 Whole columns are walked in slices, so that a temporary never has the length of a column; what is
-kept per row is what the caller keeps.
-
-A seeded, stateless hash of row ids: chance that depends on the row and on nothing else.
-
-A row's hash is the same on every platform and whatever other rows there are, so that what is
-decided by it (ties, random buckets, draws) does not depend on row order.
+kept per row is what the caller keeps. The hash is chance that depends on the row and on nothing
+else: it is the same on every platform and whatever other rows there are, so that what is decided
+by it (ties, random buckets, draws) does not depend on row order.
 """
 
 from __future__ import annotations

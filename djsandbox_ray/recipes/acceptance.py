@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.writers.formats import tagged
-from djsandbox_ray.dataset.writers.materialise import rows_of
+from djsandbox_ray.dataset.writers.materialise import stored_rows
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.recipes.executor import execute
@@ -111,7 +111,7 @@ def write_input(
     texts, images = recipe.text_columns, recipe.image_columns
     path = folder / "data.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        for number, row in enumerate(rows_of(table, rows)):
+        for number, row in enumerate(stored_rows(table, rows)):
             line: dict[str, Any] = {ROW_ID: row.row_id}
             line |= {key: tagged(row.text) if token else row.text for key, token in texts.items()}
             if images:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.cuts import cut_ranks
+from djsandbox_ray.pools.eligible import inside
 
 Bounds = tuple[float | None, float | None]
 Column = NDArray[np.float64]
@@ -74,16 +75,6 @@ def bucket_bounds(values: Column, buckets: int, first: int, last: int) -> Bounds
         if np.any(inside(found, low, high)):
             break
     return low, high
-
-
-def inside(values: Column, low: float | None, high: float | None) -> NDArray[np.bool_]:
-    """Return which values lie within bounds, bounds included, shape (n,); NaN never does."""
-    kept = ~np.isnan(values)
-    if low is not None:
-        kept &= values >= low
-    if high is not None:
-        kept &= values <= high
-    return kept
 
 
 def _settled_low(values: Column, bound: float) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.recipes.bounds import inside
+from djsandbox_ray.pools.eligible import inside
 from djsandbox_ray.records import ConfirmationRow, Pool, Range, RankingRow
 
 

@@ -1,7 +1,4 @@
-"""The section ``policies`` of a configuration: limits that hold whatever helps the score.
-
-Limits that hold whatever helps the score: which of them a set of rows breaks.
-"""
+"""The section ``policies``: limits that hold whatever helps the score, and what breaks them."""
 
 from __future__ import annotations
 
@@ -12,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes.refiner import known_statistics
+from djsandbox_ray.errors import BadInput, unknown
 from djsandbox_ray.records import Pool, PoolKind
 from djsandbox_ray.settings.sections import Section
 
@@ -103,13 +99,12 @@ def marked(
 
 def unknown_statistics(policies: Sequence[PolicyConfig], known: Iterable[str]) -> list[str]:
     """Return one line, with its YAML path, per policy on a statistic that there is none of."""
-    listed, lines = list(known), []
-    for index, policy in enumerate(policies):
-        try:
-            known_statistics([policy.statistic], listed)
-        except BadInput as error:
-            lines.append(f"policies[{index}].statistic: {error}")
-    return lines
+    known = list(known)
+    return [
+        f"policies[{index}].statistic: {unknown('statistic', policy.statistic, known)}"
+        for index, policy in enumerate(policies)
+        if policy.statistic not in known
+    ]
 
 
 def _broken(policy: PolicyConfig, values: NDArray[np.float64]) -> str | None:

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes.bounds import inside
-from djsandbox_ray.recipes.refiner import known_statistics
+from djsandbox_ray.pools.eligible import check_statistics, inside
 from djsandbox_ray.records import Range
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.operators import OperatorSpec, statistic_names
@@ -147,7 +146,7 @@ def kept(columns: Mapping[str, NDArray[np.float64]], ranges: Iterable[Range]) ->
     """
     mask: NDArray[np.bool_] | None = None
     for r in ranges:
-        known_statistics([r.statistic], columns)
+        check_statistics([r.statistic], columns)
         found = inside(columns[r.statistic], r.low, r.high)
         mask = found if mask is None else mask & found
     if mask is None:
@@ -158,7 +157,7 @@ def kept(columns: Mapping[str, NDArray[np.float64]], ranges: Iterable[Range]) ->
 def _by_statistic(ranges: Sequence[Range], operators: Sequence[OperatorSpec]) -> dict[str, Range]:
     if not ranges:
         raise BadInput("there is no range to make a recipe of")
-    known_statistics(
+    check_statistics(
         (r.statistic for r in ranges),
         [name for names in statistic_names(operators) for name in names],
     )

@@ -1,6 +1,6 @@
-"""A recipe as Data-Juicer reads it: its operators, and what of a sample each of them reads.
+"""A recipe as Data-Juicer reads it: its operators, what each of them reads, and its promise.
 
-What a recipe promises to keep: the rows whose statistics lie within its thresholds.
+It promises to keep the rows whose statistics lie within its thresholds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes.bounds import inside
+from djsandbox_ray.pools.eligible import inside
 from djsandbox_ray.recipes.ranges import UNBOUNDED, kept, thresholds
 from djsandbox_ray.records import Range
 from djsandbox_ray.settings.yaml_input import read_mapping

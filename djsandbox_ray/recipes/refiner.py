@@ -1,10 +1,7 @@
 """The extension point: a refiner proposes which values of which statistics to keep.
 
-Keeps what lies between two percentiles of a statistic; needs no trial.
-
-Keeps what lies within k standard deviations of the mean; needs no trial.
-
-Keeps the part of a statistic whose pools made the model better.
+Percentiles and k standard deviations need no trial; model feedback keeps the part of a statistic
+whose pools made the model better.
 """
 
 from __future__ import annotations
@@ -12,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -20,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.pools.eligible import check_statistics
 from djsandbox_ray.recipes.bounds import bucket_bounds, finite, settle
 from djsandbox_ray.records import ConfirmationRow, Pool, PoolKind, Pools, Range, RankingRow
 from djsandbox_ray.settings.registry import Registry
@@ -97,22 +94,8 @@ class Evidence:
         Raises:
             BadInput: there is none of this name; lists the known ones.
         """
-        known_statistics([statistic], self.columns)
+        check_statistics([statistic], self.columns)
         return self.columns[statistic]
-
-
-def known_statistics(names: Iterable[str], known: Iterable[str]) -> None:
-    """Check names of statistics.
-
-    Raises:
-        BadInput: one is unknown; names the nearest and lists all.
-    """
-    listed = list(known)
-    for name in names:
-        if name not in listed:
-            near = get_close_matches(name, listed, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise BadInput(f"unknown statistic {name!r}{hint} (known: {', '.join(listed)})")
 
 
 class Refiner(ABC):
@@ -168,11 +151,11 @@ class PercentileConfig(Percentiles, Component):
     """Per statistic its own percentiles; these statistics alone are then bounded."""
 
 
-class Percentile(Refiner):
-    """A percentile is a value of the column (inverse of the empirical distribution function)."""
+class Untrained(Refiner):
+    """Looks at the values alone: of statistics that are named, or of those of the chosen pools."""
 
-    Config = PercentileConfig
-    config: PercentileConfig
+    example: ClassVar[str]
+    """How statistics are named."""
 
     @property
     def needs_choice(self) -> bool:
@@ -185,25 +168,37 @@ class Percentile(Refiner):
         Raises:
             BadInput: an unknown statistic, one without values, or none at all.
         """
-        wanted = self.config.statistics or dict.fromkeys(evidence.statistics, self.config)
-        if not wanted:
+        names = tuple(dict.fromkeys(self.config.statistics or evidence.statistics))
+        if not names:
             raise BadInput(
-                "percentile: no pool was chosen, so statistics must be named: "
-                "statistics: {name: {low: 5, high: 95}}"
+                f"{self.config.type}: no pool was chosen, so statistics must be named: "
+                f"statistics: {self.example}"
             )
-        return tuple(_range(name, evidence, percent) for name, percent in wanted.items())
+        return tuple(self._range(name, evidence) for name in names)
+
+    @abstractmethod
+    def _range(self, name: str, evidence: Evidence) -> ProposedRange:
+        """Return the range of one statistic."""
 
 
-def _range(name: str, evidence: Evidence, percent: Percentiles) -> ProposedRange:
-    values = finite(evidence.column(name))
-    ends = np.percentile(values, [percent.low, percent.high], method="inverted_cdf")
-    low, high = settle(
-        values,
-        None if percent.low == 0 else float(ends[0]),
-        None if percent.high == 100 else float(ends[1]),
-    )
-    origin = f"percentiles {percent.low:g} to {percent.high:g} of {len(values)} values"
-    return ProposedRange(name, low, high, origin)
+class Percentile(Untrained):
+    """A percentile is a value of the column (inverse of the empirical distribution function)."""
+
+    Config = PercentileConfig
+    config: PercentileConfig
+    example = "{name: {low: 5, high: 95}}"
+
+    def _range(self, name: str, evidence: Evidence) -> ProposedRange:
+        percent = self.config.statistics.get(name, self.config)
+        values = finite(evidence.column(name))
+        ends = np.percentile(values, [percent.low, percent.high], method="inverted_cdf")
+        low, high = settle(
+            values,
+            None if percent.low == 0 else float(ends[0]),
+            None if percent.high == 100 else float(ends[1]),
+        )
+        origin = f"percentiles {percent.low:g} to {percent.high:g} of {len(values)} values"
+        return ProposedRange(name, low, high, origin)
 
 
 class KSigmaConfig(Component):
@@ -215,29 +210,12 @@ class KSigmaConfig(Component):
     """Which statistics; by default those of the chosen pools."""
 
 
-class KSigma(Refiner):
+class KSigma(Untrained):
     """Takes away outliers on both sides; rows without a value have no part in the mean."""
 
     Config = KSigmaConfig
     config: KSigmaConfig
-
-    @property
-    def needs_choice(self) -> bool:
-        """Not where statistics are named."""
-        return not self.config.statistics
-
-    def propose(self, evidence: Evidence) -> tuple[ProposedRange, ...]:
-        """Return a range per statistic.
-
-        Raises:
-            BadInput: an unknown statistic, one without values, or none at all.
-        """
-        names = self.config.statistics or evidence.statistics
-        if not names:
-            raise BadInput(
-                "k_sigma: no pool was chosen, so statistics must be named: statistics: [name]"
-            )
-        return tuple(self._range(name, evidence) for name in dict.fromkeys(names))
+    example = "[name]"
 
     def _range(self, name: str, evidence: Evidence) -> ProposedRange:
         values = finite(evidence.column(name))

@@ -1,1 +1,1 @@
-"""Sections of a configuration: what they are built from, and how YAML is read into them."""
+"""What reads configurations: ``sections`` (models), ``registry`` (names), ``yaml_input``."""

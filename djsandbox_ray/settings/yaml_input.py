@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any, NamedTuple, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.settings.sections import NAME, NESTED
 
 Path = tuple[int | str, ...]
@@ -148,9 +147,7 @@ def _message(error: Any, owner: type[BaseModel], key: str) -> str:
     if error["type"] != "extra_forbidden":
         return str(error["msg"]).removeprefix("Value error, ")
     known = sorted(_keys(owner))
-    near = get_close_matches(key, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown key{hint} (known: {', '.join(known)})"
+    return f"unknown key{nearest(key, known)} (known: {', '.join(known)})"
 
 
 def _owner(model: type[BaseModel], path: Path) -> type[BaseModel]:

@@ -1,15 +1,15 @@
 """Statistics: one number per sample and key, computed by Data-Juicer's own filters in Ray actors.
 
 How data flows: ``operators`` reads the ``process`` list of the configuration into
-:class:`OperatorSpec`; ``compute`` cuts the sample table into ranges of rows; ``actors`` streams
-them through Ray Data to actors (``worker``), each of which runs all operators that are still to be
-computed in one pass over its range (``fused``) and writes one Parquet part per operator
-(``parts``); ``table`` reads finished columns back, one at a time. What it cost comes along:
-``actors`` says how long resources were held, ``flops`` what a model calculates per sample.
-``embeddings`` has images embedded by the model of an operator, for measures of diversity.
+:class:`~.operators.OperatorSpec`; ``compute`` cuts the sample table into ranges of rows; ``actors``
+streams them through Ray Data to actors (``worker``), each of which runs all operators that are
+still to be computed in one pass over its range (``fused``), counts what a model calculates per
+sample, and writes one Parquet part per operator (``parts``, which also reads finished columns back,
+one at a time). ``actors`` says how long resources were held. ``embeddings`` runs many images
+through a CLIP at once, for similarities and for measures of diversity.
 
 Beside it: ``catalogue`` lists every filter of the installed Data-Juicer, ``needs`` says what an
-operator lacks here, ``inspection`` reads what a filter's source tells (its statistics, which
-parameters influence them), and ``datajuicer`` is the only module that imports Data-Juicer.
-
+operator lacks here, ``models`` brings the folders that operators name to the node, ``inspection``
+reads what a filter's source tells (its statistics, which parameters influence them), and
+``datajuicer`` is the only module that imports Data-Juicer.
 """

@@ -1,10 +1,8 @@
-"""Embeddings of images by a CLIP in a Hugging Face folder.
+"""Many samples through a CLIP at once: embeddings of images, and the similarity of pairs.
 
-Image-text similarity for many pairs at once.
-
-Data-Juicer's ``image_text_similarity_filter`` sends one pair at a time through CLIP. The score of a
-pair (cosine of the embeddings x logit scale / 100) does not depend on the others in a batch: texts
-are padded behind a causal mask, so a batch gives the same values in less time.
+Data-Juicer's ``image_text_similarity_filter`` sends one pair at a time. The score of a pair (cosine
+of the embeddings x logit scale / 100) does not depend on the others in a batch: texts are padded
+behind a causal mask, so a batch gives the same values in less time.
 """
 
 from __future__ import annotations

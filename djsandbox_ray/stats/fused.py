@@ -5,7 +5,7 @@ Data-Juicer's contract: a batch is a dict of lists with a list of dicts under ``
 there already is not computed again, so two operators that write one key would give one result.
 Decoded images and words are shared through ``Fields.context`` among operators that take it.
 
-The floating-point operations of an operator's model, seen by torch's own counter.
+What a model calculates is counted on a few samples, by torch's own counter.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Operators as the user gives them: the syntax of a Data-Juicer ``process`` list, checked whole.
 
 Data-Juicer itself ignores parameters that it does not know. Here every error is found before any
-model is loaded, and all of them are reported at once, each with its position in the YAML.
-
-Unique names of statistics: Data-Juicer's key, with what tells two operators apart.
+model is loaded, and all of them are reported at once, each with its position in the YAML. What an
+operator writes is named by Data-Juicer's key, with what tells two operators apart.
 """
 
 from __future__ import annotations
@@ -12,14 +11,13 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.identity import canonical, content_id
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
@@ -171,8 +169,7 @@ def _name_problem(name: Any) -> str | None:
     if name in dj.others:
         return f"{name!r} is not a filter; only filters compute statistics"
     if not isinstance(name, str) or name not in dj.filters:
-        near = get_close_matches(str(name), dj.filters, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest(str(name), dj.filters)
         return f"unknown operator {name!r}{hint} ('djsandbox operators' lists them)"
     return unusable(name)
 
@@ -198,9 +195,8 @@ def _parameter_problem(cls: type, name: Any, value: Any) -> str | None:
     if name in inspection.runner_parameters():
         return "says how Data-Juicer would run the operator; here the section 'statistics' does"
     if name not in known:
-        near = get_close_matches(str(name), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"unknown parameter{hint} (known: {', '.join(known) or 'none'})"
+        listed = ", ".join(known) or "none"
+        return f"unknown parameter{nearest(str(name), known)} (known: {listed})"
     return None if value == known[name].default else _type_problem(cls, name, value)
 
 

@@ -2,8 +2,7 @@
 
 A part holds ``row_id`` and one float64 column per statistic for one range of rows; how it was
 computed is in its own footer, so that a killed run loses nothing and a resumed one reports all.
-
-Finished statistics, read back one column at a time.
+Finished statistics are read back one column at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.records import Statistic
-from djsandbox_ray.stats import parts
 from djsandbox_ray.storage.store import Storage
 
 EXAMPLES = 5
@@ -87,7 +85,7 @@ def part(parts: str, start: int) -> str:
     return f"{parts}/part-{start:012d}.parquet"
 
 
-def files(storage: Storage, parts: str) -> list[str]:
+def _files(storage: Storage, parts: str) -> list[str]:
     """Return the paths of the parts in a folder, by row; of a single file, that file."""
     names = [name for name in storage.names(parts) if name.startswith("part-")]
     return [f"{parts}/{name}" for name in names] or [parts]
@@ -128,8 +126,8 @@ def load_column(storage: Storage, statistic: Statistic, rows: int) -> NDArray[np
     """
     column = np.empty(rows, dtype=np.float64)
     fill = partial(_fill, column, storage, statistic)
-    with ThreadPoolExecutor(parts.THREADS) as threads:
-        spans = sorted(threads.map(fill, parts.files(storage, statistic.path)))
+    with ThreadPoolExecutor(THREADS) as threads:
+        spans = sorted(threads.map(fill, _files(storage, statistic.path)))
     ends = [0, *(stop for _, stop in spans)]
     if [start for start, _ in spans] != ends[:-1] or ends[-1] != rows:
         raise SandboxError(

@@ -1,1 +1,1 @@
-"""Where artifacts live: any URL that fsspec knows, what a node keeps of it, and rows as CSV."""
+"""Where artifacts lie: ``store`` on any URL of ``filesystems``, ``rows`` in CSV, node ``cache``."""

@@ -3,12 +3,9 @@
 ``$DJSANDBOX_CACHE/<key>/`` holds a folder as it was when its files had certain sizes, times and
 hashes: a folder that changes is another entry. All processes of a node share the cache. Under the
 lock of the whole cache one of them at a time makes room and downloads; the entry appears under its
-name when it is complete. Who reads an entry holds a shared lock on it, which ends with the process
-at the latest, and an entry that is read is never removed.
-
-Folders of this node that only this user writes, and locks that its processes share.
-
-Locks are the system's own, so that they end with the process that holds them, however it ends.
+name when it is complete. Who reads an entry holds a shared lock on it, and an entry that is read is
+never removed. Locks are the system's own, so that they end with the process that holds them,
+however it ends.
 """
 
 from __future__ import annotations

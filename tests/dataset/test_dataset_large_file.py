@@ -46,6 +46,7 @@ def write_row_group(path: Path, some: list[bytes]) -> None:
     pq.write_table(table, path, row_group_size=len(some), use_dictionary=False, write_batch_size=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "write"), [("webdataset", write_tar), ("parquet", write_row_group)]
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections import Counter
 from functools import partial
 
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from djsandbox_ray.dataset.prepare import prepared, shuffle_block, sliced
+from djsandbox_ray.dataset import prepare
+from djsandbox_ray.dataset.prepare import Aside, check, prepared, shuffle_block, sliced
 from djsandbox_ray.dataset.source import Rejection, Sample, Shard
 from djsandbox_ray.errors import BadInput
 
@@ -125,14 +127,83 @@ def test_the_stamp_knows_options_and_content_but_not_the_place(
 def test_boilerplate_is_injected_exactly_and_repeats(open_source) -> None:
     def read(seed: int) -> list[list[Sample]]:
         options = {"fraction": 0.3, "seed": seed}
-        source = open_source("shapes", samples=700, boilerplate=options)
+        source = open_source("shapes", samples=600, boilerplate=options)
         return [list(shard.read()) for shard in prepared(source)]
 
-    plain = [list(shard.read()) for shard in prepared(open_source("shapes", samples=700))]
-    for found, before, expected in zip(read(1), plain, (150, 60), strict=True):
+    first = read(1)
+    plain = [list(shard.read()) for shard in prepared(open_source("shapes", samples=600))]
+    for found, before, expected in zip(first, plain, (150, 30), strict=True):
         hit = [sample.meta["boilerplate"] for sample in found]
         assert sum(hit) == expected
         changed = [new.text != old.text for new, old in zip(found, before, strict=True)]
         assert changed == hit
-    assert read(1) == read(1)
-    assert read(1) != read(2)
+    assert first == read(1)
+    assert first != read(2)
+
+
+# Which samples can be used
+
+
+def test_a_good_sample_passes(jpeg) -> None:
+    assert check(Sample(jpeg(0), "caption", "a#0", {"label": 1})) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"text": ""}, "empty_caption"),
+        ({"text": " \n\u2003"}, "empty_caption"),
+        ({"text": None}, "bad_text"),
+        ({"text": 7}, "bad_text"),
+        ({"text": "half a pair \ud800"}, "bad_text"),
+        ({"image": None}, "missing_image"),
+        ({"image": b"no image"}, "bad_image"),
+        ({"meta": None}, "bad_meta"),
+        ({"meta": {"x": float("nan")}}, "bad_meta"),
+        ({"meta": {"x": b"bytes"}}, "bad_meta"),
+        ({"meta": {"x": "\ud800"}}, "bad_meta"),
+    ],
+)
+def test_what_cannot_be_used_is_rejected_with_a_reason(jpeg, change, reason) -> None:
+    good = {"image": jpeg(0), "text": "caption", "source": "a#0", "meta": {}}
+    rejection = check(Sample(**(good | change)))
+    assert rejection is not None
+    assert (rejection.source, rejection.reason) == ("a#0", reason)
+    assert rejection.detail
+
+
+def test_a_truncated_image_is_rejected(jpeg) -> None:
+    image = jpeg(0, side=128)
+    rejection = check(Sample(image[: len(image) // 2], "caption", "a#0"))
+    assert rejection is not None
+    assert rejection.reason == "bad_image"
+    assert "truncated" in rejection.detail
+
+
+# Samples that wait for others
+
+
+def test_what_goes_in_comes_out_in_order_and_files_are_given_up(monkeypatch) -> None:
+    monkeypatch.setattr(prepare, "FILE_BYTES", 100)
+    chance = random.Random(0)
+    items = [chance.randbytes(chance.randint(0, 40)) for _ in range(300)]
+    with Aside() as queue:
+        taken, most = [], 0
+        for number, item in enumerate(items):
+            queue.append(item)
+            most = max(most, len(queue._files))
+            if number >= 20:
+                taken.append(queue.popleft())
+        taken += [queue.popleft() for _ in range(20)]
+        with pytest.raises(IndexError):
+            queue.popleft()
+    assert taken == items
+    assert 1 < most < 10
+
+
+def test_nothing_is_left_open(monkeypatch) -> None:
+    monkeypatch.setattr(prepare, "FILE_BYTES", 3)
+    with Aside() as queue:
+        queue.append(b"one")
+        queue.append(b"two")
+    assert [file.closed for file in queue._files] == [True, True]

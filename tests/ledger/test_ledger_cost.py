@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.ledger.cost import from_json, to_json, total
-from djsandbox_ray.records import Cost
+from djsandbox_ray.ledger.cost import from_json, to_json, together, total, trial_cost
+from djsandbox_ray.records import Cost, RungReport, TrialRecord, TrialSpec, TrialState
 
 amounts = st.floats(0, 1e15, allow_nan=False)
 costs_of_any_kind = st.lists(
@@ -75,3 +75,65 @@ def changed(**changes: Any) -> dict[str, Any]:
 def test_what_is_no_ledger_is_refused(value: Any, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         from_json(value, where="runs/a/ledger.json")
+
+
+# Several studies as one stage
+
+
+def cost(stage: str, flops: float | None) -> Cost:
+    return Cost(stage, 10, flops, 1.5, 0.5, 2.0)
+
+
+def test_studies_are_added_up():
+    assert together([cost("a", 1e3), cost("b", 2e3)]) == Cost("a", 20, 3e3, 3.0, 1.0, 4.0)
+    assert together([cost("a", 1e3)]) == cost("a", 1e3)
+
+
+@pytest.mark.parametrize("flops", [(1e3, None), (None, 1e3), (None, None)])
+def test_a_part_is_never_the_whole(flops):
+    assert together([cost("a", flops[0]), cost("b", flops[1])]).flops is None
+
+
+# What trials cost, whatever became of them
+
+BUDGET = 1000
+HELD: dict[str, Any] = {"workers": 2, "cpus_per_worker": 1.5, "gpus_per_worker": 0.25}
+FLOPS: dict[str, Any] = {"train_flops": 10.0, "evaluation_flops": 300.0}
+
+
+def record(
+    name: str, state: TrialState, samples: list[int], held_seconds: float, **more: Any
+) -> TrialRecord:
+    reports = tuple(RungReport(seen, 0.5, {"acc": 0.1}, 1.0, 0.5, 0) for seen in samples)
+    spec = TrialSpec(name, "pool", 0, "draw", BUDGET)
+    return TrialRecord(spec, state, reports, held_seconds=held_seconds, **more)
+
+
+RECORDS = [
+    record("a", TrialState.COMPLETED, [250, 1000], 8.0),
+    record("b", TrialState.COMPLETED, [250, 1000], 9.0),
+    record("c", TrialState.STOPPED, [250], 2.0),
+    record("d", TrialState.FAILED, [250], 5.0, error="killed"),
+    record("e", TrialState.FAILED, [], 1.0, error="killed before its first report"),
+]
+
+
+def test_failed_and_stopped_trials_are_included() -> None:
+    cost = trial_cost(iter(RECORDS), stage="trials", **HELD, **FLOPS)
+    assert cost.stage == "trials"
+    assert cost.samples == 1000 + 1000 + 250 + 250
+    assert cost.flops == 2500 * 10.0 + 6 * 300.0
+    assert cost.cpu_seconds == 25.0 * 2 * 1.5
+    assert cost.gpu_seconds == 25.0 * 2 * 0.25
+    assert trial_cost(RECORDS, stage="t", wall_seconds=7.0, **HELD, **FLOPS).wall_seconds == 7
+
+
+@pytest.mark.parametrize("missing", ["train_flops", "evaluation_flops"])
+def test_what_was_not_counted_is_not_zero(missing: str) -> None:
+    flops = {**FLOPS, missing: None}
+    assert trial_cost(RECORDS, stage="trials", **HELD, **flops).flops is None
+
+
+def test_no_trials_cost_nothing() -> None:
+    cost = trial_cost([], stage="trials", **HELD, **FLOPS)
+    assert (cost.samples, cost.flops, cost.cpu_seconds, cost.gpu_seconds) == (0, 0, 0, 0)

@@ -23,7 +23,7 @@ def config(**changes: Any) -> CommandConfig:
     [
         ({"command": "python train.py {pool}"}, "no shell reads the command"),
         ({"command": []}, "at least 1"),
-        ({"command": [*WORDS, "{pol}"]}, r"unknown placeholder \{pol\}.*did you mean \{pool\}"),
+        ({"command": [*WORDS, "{pol}"]}, r"unknown placeholder '\{pol\}'.*did you mean '\{pool\}'"),
         ({"command": [*WORDS, '{"a": 1}']}, r"\{\{ and \}\} for braces"),
         ({"command": [*WORDS, "a}b"]}, "a brace alone"),
         ({"command": [*WORDS, "a\0b"]}, "pattern"),

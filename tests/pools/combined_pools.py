@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from factories import pools
 
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.combine import Pyramid, pyramid
@@ -28,16 +29,7 @@ def first_study(n: int = 900, seed: int = 0, excluded: int = 0, shuffle: bool = 
         rows, values = rows[order], {name: column[order] for name, column in values.items()}
     out = np.sort(rows)[:excluded]
     built = construct(rows, values, PoolConfig(min_contrast=0, self_tests=False), out)
-    pools = Pools(
-        id="first",
-        assignments="assignments.parquet",
-        pools=built.pools,
-        size=built.size,
-        draw_size=built.draw_size,
-        eligible=built.eligible,
-        seed=0,
-    )
-    return pools, rows, built.assignments
+    return pools(built.pools), rows, built.assignments
 
 
 def combined(first: First, minimum: int = 1, chosen: tuple[str, ...] = CHOSEN) -> Pyramid:

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.build import Construction, construct
-from djsandbox_ray.pools.builder import BUILDERS, BuilderConfig, PoolBuilder, UnknownStatistic
+from djsandbox_ray.pools.builder import BUILDERS, BuilderConfig, PoolBuilder
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT, NO_VALUE
 from djsandbox_ray.pools.draws import members
-from djsandbox_ray.pools.serialise import from_json, to_json
-from djsandbox_ray.records import Pool, PoolKind, Pools
+from djsandbox_ray.pools.eligible import UnknownStatistic
+from djsandbox_ray.records import Pool, PoolKind
 
 
 class Picks(PoolBuilder):
@@ -178,12 +178,6 @@ def test_a_statistic_need_not_be_testable() -> None:
     built = construct(np.arange(90), {"a": np.ones(90)}, config(PICKS))
     assert [pool.id for pool in built.pools][:2] == ["ids/even", "ids/third"]
     assert "constant" in reasons(built)["a"]
-
-
-def test_they_survive_json() -> None:
-    built = construct(np.arange(90), columns_of(0, 90), config(PICKS))
-    pools = Pools("id", "path", built.pools, built.size, built.draw_size, built.eligible, 0)
-    assert from_json(to_json(pools)) == pools
 
 
 # What cannot be tested

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from factories import confirmation_row, ranking_row
 from numpy.typing import NDArray
 
 from djsandbox_ray.pools.build import construct
@@ -75,21 +76,15 @@ def combined(storage: Storage, single: Pools, *parts: str) -> Pools:
     return replace(single, id="pools-2", assignments=path, pools=tuple(made))
 
 
-def row(pool: str, change: float, verdict: str, **more: Any) -> RankingRow:
-    """Return the verdict on a pool."""
-    statistic, _, bucket = pool.partition("/")
-    numbers = {"std": 0.02, "low": change - 0.05, "high": change + 0.05, "p": 0.01, "q": 0.01}
-    given = {"kind": PoolKind.BUCKET, "seeds": 4, "failed": 0, "shrunken": 0.8 * change, **more}
-    kind = given.pop("kind")
-    return RankingRow(
-        1, pool, kind, statistic, bucket, change, verdict=verdict, **{**numbers, **given}
-    )
+def row(name: str, change: float, verdict: str, **more: Any) -> RankingRow:
+    """Return the verdict on a pool of four seeds, shrunken by a fifth."""
+    return ranking_row(name, change, verdict, **{"seeds": 4, "shrunken": 0.8 * change, **more})
 
 
-def again(pool: str, change: float, verdict: str) -> ConfirmationRow:
+def again(name: str, change: float, verdict: str) -> ConfirmationRow:
     """Return the second look at a pool."""
-    interval = (change - 0.03, change + 0.03)
-    return ConfirmationRow(pool, 0.2, 0.1, 0.3, 0.15, change, *interval, verdict, 4)
+    ends = {"low": change - 0.03, "high": change + 0.03}
+    return confirmation_row(name, change, verdict, seeds=4, **ends)
 
 
 RANKING = [
@@ -99,5 +94,5 @@ RANKING = [
     row("text_len/middle", 0.02, "undecided"),
     row("special_char_ratio/high", -0.20, "worse"),
     row("text_len/low", math.nan, "failed"),
-    row("self_test/shuffled", 0.9, "better", kind=PoolKind.SELF_TEST, expected="undecided"),
+    row("self_test/shuffled", 0.9, "better", expected="undecided"),
 ]

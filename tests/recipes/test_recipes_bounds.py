@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.cuts import cut_column
-from djsandbox_ray.recipes.bounds import bucket_bounds, inside, settle
+from djsandbox_ray.pools.eligible import inside
+from djsandbox_ray.recipes.bounds import bucket_bounds, settle
 
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
 columns = st.lists(st.one_of(numbers, st.just(float("nan"))), min_size=1, max_size=60).filter(

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import search_world
+from factories import confirmation_row, pool, pools, ranking_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,7 @@ from djsandbox_ray.recipes.search.proposals import confirmation_arms, proposed_a
 from djsandbox_ray.recipes.search.report import SearchReport
 from djsandbox_ray.recipes.search.search import Proposal, ProposalState, SearchPlan, best, search
 from djsandbox_ray.recipes.search.space import EDGE, SearchSpace, Window
-from djsandbox_ray.records import Choice, ConfirmationRow, Pool, PoolKind, Pools, Range, RankingRow
+from djsandbox_ray.records import Choice, ConfirmationRow, Pool, PoolKind, Range
 from djsandbox_ray.storage.rows import from_csv
 from djsandbox_ray.storage.store import Storage
 
@@ -308,28 +309,14 @@ def test_a_plan_needs_numbers_that_can_be_used(numbers: dict[str, int], words: s
 # Where it starts, and what is trained.
 
 
-def bucket(statistic: str, code: int) -> Pool:
-    name = ("low", "middle", "high")[code]
-    return Pool(
-        f"{statistic}/{name}", PoolKind.BUCKET, statistic, code, 4, "", statistic, bucket=name
-    )
-
-
-def row(statistic: str, code: int, change: float, verdict: str = "undecided") -> RankingRow:
-    pool = bucket(statistic, code)
-    numbers = dict.fromkeys(("std", "low", "high", "p", "q"), 0.0)
-    return RankingRow(
-        1, pool.id, pool.kind, statistic, pool.bucket, change, **numbers, verdict=verdict,
-        seeds=2, failed=0,
-    )  # fmt: skip
-
-
-POOLS = Pools("", "", tuple(bucket(s, code) for s in "ab" for code in range(3)), 4, 2, 12, 0)
+POOLS = pools(
+    [pool(f"{name}/{part}", size=4) for name in "ab" for part in ("low", "middle", "high")]
+)
 RANKING = [
-    row("a", 2, 0.5, "better"),
-    row("b", 0, 0.3),
-    row("a", 1, 0.1),
-    row("b", 2, float("nan"), "stopped"),
+    ranking_row("a/high", 0.5),
+    ranking_row("b/low", 0.3, "undecided"),
+    ranking_row("a/middle", 0.1, "undecided"),
+    ranking_row("b/high", math.nan, "stopped"),
 ]
 
 
@@ -347,7 +334,7 @@ def test_without_a_choice_it_is_what_was_called_better() -> None:
     assert found is not None
     assert (found.names, found.first) == (("a",), ({"a": Window(2 / 3, 1)},))
     assert start(None, RANKING[1:], POOLS) is None
-    with pytest.raises(BadInput, match="no pool 'c/high' among a/low"):
+    with pytest.raises(BadInput, match=r"search: unknown bucket 'c/high'.*known: a/low"):
         start(Choice("", ("c/high",), ""), RANKING, POOLS)
 
 
@@ -366,10 +353,8 @@ def test_the_pool_of_a_proposal_has_its_rows_and_no_excluded_ones() -> None:
 
 
 def second(verdict: str, effect: float) -> ConfirmationRow:
-    nothing = (math.nan,) * 3
-    return ConfirmationRow(
-        "search/x", 0.4, *nothing, effect, effect - 0.1, effect + 0.1, verdict, 2
-    )
+    ends = {"low": effect - 0.1, "high": effect + 0.1}
+    return confirmation_row("search/x", effect, verdict, seeds=2, **ends)
 
 
 CONFIRMED = second("better", 0.3)

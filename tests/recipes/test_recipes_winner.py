@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import refined_world as world
+from factories import pool
 
 from djsandbox_ray.analysis.together.winner import winner
-from djsandbox_ray.records import Pool, PoolKind
 
 A, B, AB = "special_char_ratio/low", "text_len/high", "special_char_ratio/low&text_len/high"
-POOLS = [
-    Pool(A, PoolKind.BUCKET, "a", 0, 10, "a", parts=(A,)),
-    Pool(B, PoolKind.BUCKET, "b", 0, 10, "b", parts=(B,)),
-    Pool(AB, PoolKind.BUCKET, "ab", 0, 10, "ab", parts=(A, B)),
-]
+POOLS = [pool(A, parts=(A,)), pool(B, parts=(B,)), pool(AB, parts=(A, B))]
 
 
 def test_a_combination_that_pays_for_itself() -> None:

@@ -1,12 +1,6 @@
-"""The extension point: a format in which rows are written, one shard file at a time.
+"""The extension point for files that others read: how rows are written, one shard at a time.
 
-Data-Juicer's special tokens: how a text says where its image belongs.
-
-JSON Lines in Data-Juicer's layout: a text with its image token, and image files beside it.
-
-Parquet files with a column of image bytes and a column of text.
-
-WebDataset tars: of every sample an image, a caption and its meta data, one after the other.
+Built in are JSON Lines in Data-Juicer's layout, Parquet and WebDataset.
 """
 
 from __future__ import annotations

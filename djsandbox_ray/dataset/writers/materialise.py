@@ -94,7 +94,7 @@ def materialise(
     for index, some in enumerate(shards):
         name = f"{index:06d}.{writer.suffix}"
         if not folder.exists(name):
-            writer.write(folder, name, rows_of(table, some))
+            writer.write(folder, name, stored_rows(table, some))
             written += 1
         done += len(some)
         if progress is not None:
@@ -146,7 +146,7 @@ def _claim(folder: Storage, plan: dict[str, Any]) -> None:
         )
 
 
-def rows_of(table: SampleTable, rows: NDArray[np.int64]) -> Iterator[Row]:
+def stored_rows(table: SampleTable, rows: NDArray[np.int64]) -> Iterator[Row]:
     """Yield rows of the sample table as they come, a few of them in memory at a time."""
     for start in range(0, len(rows), _READ_ROWS):
         some = rows[start : start + _READ_ROWS]

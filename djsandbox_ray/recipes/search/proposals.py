@@ -1,7 +1,4 @@
-"""Proposals as pools, and their trials as scores on the scale of the first study.
-
-Where a threshold search starts: what the single-operator stage says of windows.
-"""
+"""What ties a threshold search to the first study: where it starts, its pools, and its scores."""
 
 from __future__ import annotations
 
@@ -15,9 +12,9 @@ from numpy.typing import NDArray
 from djsandbox_ray.analysis.verdicts.grid import completed_metrics, describe
 from djsandbox_ray.analysis.verdicts.scores import Yardstick
 from djsandbox_ray.analysis.verdicts.second_look import selected
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, unknown
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.pools.arms import Arm, SecondLook, pool_hash, second_look
+from djsandbox_ray.pools.arms import Arm, SecondLook, arm_of, second_look
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT
 from djsandbox_ray.recipes.search.search import Proposal, Windows
@@ -39,18 +36,10 @@ def proposed_arm(
         row_ids: (n,), of all rows.
         eligible: (n,), the rows that pools are made of, ``space.size`` of them.
     """
-    inside = space.inside(proposal.ranges)
-    codes = np.full(len(row_ids), EXCLUDED, dtype=np.int8)
-    codes[eligible] = np.where(inside, 0, LEFT_OUT)
-    pool = Pool(
-        id=proposal.pool,
-        kind=PoolKind.BUCKET,
-        column=proposal.pool,
-        code=0,
-        size=proposal.rows,
-        hash=pool_hash(row_ids[eligible][inside]),
-    )
-    return pool, codes
+    inside = np.zeros(len(row_ids), dtype=np.bool_)
+    inside[eligible] = space.inside(proposal.ranges)
+    codes = np.where(eligible, LEFT_OUT, EXCLUDED).astype(np.int8)
+    return arm_of(proposal.pool, row_ids, inside, others=codes)
 
 
 def own_pools(first: Pools, pools: Sequence[Pool], path: str, size: int | None = None) -> Pools:
@@ -145,8 +134,9 @@ def start(choice: Choice | None, rows: Sequence[RankingRow], pools: Pools) -> St
     # Pools of builders have no statistic, hence no window to search.
     rows = [row for row in rows if row.statistic is not None or row.pool not in buckets]
     chosen = choice.pools if choice else selected(rows, len(rows))
-    if unknown := [name for name in chosen if name not in buckets]:
-        raise BadInput(f"search: no pool {unknown[0]!r} among {', '.join(buckets)}")
+    for name in chosen:
+        if name not in buckets:
+            raise BadInput(f"search: {unknown('bucket', name, buckets)}")
     names = tuple(dict.fromkeys(str(buckets[name].statistic) for name in chosen))
     if not names:
         return None

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes.bounds import finite, inside, settle
+from djsandbox_ray.pools.eligible import inside
+from djsandbox_ray.recipes.bounds import finite, settle
 from djsandbox_ray.records import Range
 
 Floats = NDArray[np.float64]

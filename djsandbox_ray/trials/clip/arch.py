@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import BadInput, nearest, require
+from djsandbox_ray.errors import BadInput, require, unknown
 from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.storage.filesystems import read_text
 
@@ -50,11 +50,8 @@ def load_arch(name: str) -> dict[str, Any]:
     open_clip = require("open_clip", "clip")
     if (found := open_clip.get_model_config(name)) is not None:
         return dict(found)
-    hint = nearest(name, [*shipped, *open_clip.list_models()])
-    raise BadInput(
-        f"unknown architecture {name!r}{hint} (shipped: {', '.join(shipped)}; "
-        "or a model name of open_clip, or the path of a .json file)"
-    )
+    listed = f"shipped: {', '.join(shipped)}; or a model name of open_clip, or a .json file's path"
+    raise unknown("architecture", name, [*shipped, *open_clip.list_models()], listed=listed)
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from djsandbox_ray.pools import order as selection
+from djsandbox_ray.pools import order
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.config import PoolConfig
-from djsandbox_ray.pools.order import number_of, ordered_keys, select, slices
+from djsandbox_ray.pools.order import (
+    hash_key,
+    hash_rows,
+    least,
+    number_of,
+    ordered_keys,
+    select,
+    slices,
+)
 
 # Keys that share all but their last bits, all but their first ones, or everything.
 KEYS = st.sampled_from([0, 1, 2**16, 2**48, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
@@ -21,7 +31,7 @@ NUMBERS = st.sampled_from([-np.inf, -0.0, 0.0, 5e-324, np.inf]) | st.floats(allo
 @given(keys=arrays(np.uint64, st.integers(1, 60), elements=KEYS), parts=st.integers(1, 4))
 def test_ranks_are_those_of_a_sort(few: int, keys: np.ndarray, parts: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "_FEW", few)  # 0: every bit is looked at
+        patch.setattr(order, "_FEW", few)  # 0: every bit is looked at
         found = select(lambda: np.array_split(keys, parts), range(len(keys)))
     np.testing.assert_array_equal(found, np.sort(keys))
 
@@ -35,7 +45,7 @@ def test_keys_have_the_order_of_the_numbers(values: np.ndarray) -> None:
 
 
 def test_slices_cover_every_position_once(monkeypatch) -> None:
-    monkeypatch.setattr(selection, "_SLICE_ROWS", 7)
+    monkeypatch.setattr(order, "_SLICE_ROWS", 7)
     for rows in (0, 6, 7, 8, 21):
         found = [position for part in slices(rows) for position in range(rows)[part]]
         assert found == list(range(rows))
@@ -46,9 +56,52 @@ def test_pools_are_the_same_however_columns_are_walked(monkeypatch) -> None:
     gappy = np.where(rng.random(900) < 0.2, np.nan, rng.normal(size=900))
     columns = {"gappy": gappy, "sparse": np.where(rng.random(900) < 0.9, 0.0, rng.random(900))}
     whole = construct(rows, columns, PoolConfig(), rows[:50])
-    monkeypatch.setattr(selection, "_SLICE_ROWS", 64)
-    monkeypatch.setattr(selection, "_FEW", 3)
+    monkeypatch.setattr(order, "_SLICE_ROWS", 64)
+    monkeypatch.setattr(order, "_FEW", 3)
     sliced = construct(rows, columns, PoolConfig(), rows[:50])
     assert sliced.pools == whole.pools
     for name, codes in whole.assignments.items():
         np.testing.assert_array_equal(sliced.assignments[name], codes)
+
+
+def reference_mix(word: int) -> int:
+    """SplitMix64's finaliser in plain integers."""
+    mask = 2**64 - 1
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & mask
+    return word ^ (word >> 31)
+
+
+def test_the_hash_is_the_same_on_every_platform() -> None:
+    digest = hashlib.blake2b(b'[0,"draw","a/low"]', digest_size=8).digest()
+    assert int(hash_key(0, "draw", "a/low")) == int.from_bytes(digest, "little")
+    rows = np.array([0, 1, 2**40, -1], dtype=np.int64)
+    expected = [reference_mix(reference_mix(r % 2**64) ^ 12345) for r in rows.tolist()]
+    assert hash_rows(rows, np.uint64(12345)).tolist() == expected
+
+
+def test_the_row_ids_are_not_changed() -> None:
+    rows = np.arange(10)
+    hash_rows(rows, hash_key(0))
+    assert rows.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("other", [hash_key(1, "a"), hash_key(0, "b"), hash_key(0, "a", "")])
+def test_other_seeds_and_purposes_give_unrelated_hashes(other: np.uint64) -> None:
+    rows = np.arange(60_000)
+    here, there = hash_rows(rows, hash_key(0, "a")), hash_rows(rows, other)
+    assert abs(np.corrcoef(here.astype(float), there.astype(float))[0, 1]) < 0.02
+
+
+def test_hashes_differ_and_fill_the_range() -> None:
+    hashes = hash_rows(np.arange(60_000), hash_key(3))
+    assert len(np.unique(hashes)) == 60_000
+    counts = np.histogram(hashes.astype(float), bins=20, range=(0, 2.0**64))[0]
+    assert np.abs(counts - 3_000).max() < 5 * 3_000**0.5
+
+
+def test_least_takes_the_rows_of_least_hash() -> None:
+    rows, key = np.arange(100, 200), hash_key(0)
+    expected = set(np.argsort(hash_rows(rows, key))[:30].tolist())
+    assert set(least(rows, 30, key).tolist()) == expected
+    assert sorted(least(rows, 100, key).tolist()) == list(range(100))
