@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from djsandbox_ray.records import PoolKind, RankingRow
+from djsandbox_ray.reporting.blocks import ReportTable
 
 NOTHING = "-"
 
@@ -137,8 +138,18 @@ _SHRUNKEN = Column("shrunken", lambda row, unit: unit.text(row.shrunken), has_un
 
 COLUMNS = (*_FIRST, *_LAST)
 """What the terminal shows."""
-PAGE_COLUMNS = (*_FIRST, _SHRUNKEN, *_LAST)
+_PAGE_COLUMNS = (*_FIRST, _SHRUNKEN, *_LAST)
 """What the page shows, which has more room."""
+
+
+def page_table(title: str, rows: Sequence[RankingRow], unit: Unit) -> ReportTable:
+    """Tabulate rows of a ranking for the page, in the order given."""
+    return ReportTable(
+        title,
+        [column.title(unit) for column in _PAGE_COLUMNS],
+        [[column.text(row, unit) for column in _PAGE_COLUMNS] for row in rows],
+        numbers=[place for place, column in enumerate(_PAGE_COLUMNS) if column.number],
+    )
 
 
 def notes(rows: Sequence[RankingRow]) -> list[str]:
