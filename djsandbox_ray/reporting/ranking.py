@@ -77,7 +77,7 @@ def sections(rows: Sequence[RankingRow]) -> list[RankingSection]:
 
 
 @dataclass(frozen=True)
-class Column:
+class RankingColumn:
     """A column of a ranking."""
 
     name: str
@@ -124,17 +124,17 @@ def seeds(row: RankingRow) -> str:
 
 
 _FIRST = (
-    Column("rank", lambda row, unit: str(row.rank)),
-    Column("pool", lambda row, unit: row.pool, number=False),
-    Column("change", lambda row, unit: unit.text(row.change), has_unit=True),
-    Column("interval", interval),
+    RankingColumn("rank", lambda row, unit: str(row.rank)),
+    RankingColumn("pool", lambda row, unit: row.pool, number=False),
+    RankingColumn("change", lambda row, unit: unit.text(row.change), has_unit=True),
+    RankingColumn("interval", interval),
 )
 _LAST = (
-    Column("q", lambda row, unit: q_value(row.q)),
-    Column("verdict", lambda row, unit: verdict(row), number=False),
-    Column("seeds", lambda row, unit: seeds(row), number=False),
+    RankingColumn("q", lambda row, unit: q_value(row.q)),
+    RankingColumn("verdict", lambda row, unit: verdict(row), number=False),
+    RankingColumn("seeds", lambda row, unit: seeds(row), number=False),
 )
-_SHRUNKEN = Column("shrunken", lambda row, unit: unit.text(row.shrunken), has_unit=True)
+_SHRUNKEN = RankingColumn("shrunken", lambda row, unit: unit.text(row.shrunken), has_unit=True)
 
 COLUMNS = (*_FIRST, *_LAST)
 """What the terminal shows."""

@@ -1,7 +1,4 @@
-"""What becomes of pools together, and which statistics are alike, as chapters of the page.
-
-Which pools help or hurt each other, and how well a simple model foresees it.
-"""
+"""What becomes of pools together, and which statistics are alike, as chapters of the page."""
 
 from __future__ import annotations
 
