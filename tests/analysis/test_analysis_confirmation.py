@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +22,6 @@ from djsandbox_ray.records import (
     TrialSpec,
     TrialState,
 )
-from djsandbox_ray.storage.rows import from_csv, to_csv
 
 DRAW_SHARE, BUCKETS, SEEDS, CONTROLS = 0.5, 3, 3, 8
 
@@ -80,21 +79,6 @@ def test_what_was_not_chosen_cannot_be_confirmed():
         confirm(FIRST, [row(1, "b/low", 0.1, "better")])
     with pytest.raises(BadInput, match="'a/low' was given up early"):
         confirm(FIRST, [row(1, "a/low", math.nan, "stopped", stopped_at=5)])
-
-
-def test_csv_round_trip():
-    rows = confirm(FIRST, [row(1, "c/low", 1 / 3, "better"), row(2, "a/low", math.nan, "failed")])
-    text = to_csv(ConfirmationRow, rows)
-    assert text.splitlines()[0] == (
-        "pool,first,first_low,first_high,shrunken,confirmed,low,high,verdict,seeds"
-    )
-    back = from_csv(ConfirmationRow, text)
-    assert [repr(asdict(r)) for r in back] == [repr(asdict(r)) for r in rows]
-    assert from_csv(ConfirmationRow, to_csv(ConfirmationRow, [])) == []
-    with pytest.raises(BadInput, match="not a confirmation"):
-        from_csv(ConfirmationRow, "pool,first\n")
-    with pytest.raises(BadInput, match="confirmation, line 2, column 'seeds'"):
-        from_csv(ConfirmationRow, text.replace(",3\n", ",three\n"))
 
 
 def pool(pool_id, kind=PoolKind.BUCKET):

@@ -7,7 +7,6 @@ truth is also the family-wise error on null data.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -32,8 +31,7 @@ from djsandbox_ray.analysis.together.interactions import (
 )
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import InteractionRow, Pool, PoolKind
-from djsandbox_ray.storage.rows import from_csv, to_csv
+from djsandbox_ray.records import Pool, PoolKind
 
 STUDIES = 600
 # More misses than this would, at a true rate of 5 %, be seen once in a thousand.
@@ -278,14 +276,3 @@ def test_combinations_of_pools():
         combinations_of([*pools, pool("b", ("z/low",))])
     with pytest.raises(BadInput, match="9 pools are combined; at most 8"):
         combinations_of([pool("all", tuple("abcdefghi"))])
-
-
-def test_csv_round_trip():
-    rows = list(factorial(exact(MASKED), FACTORS).rows)
-    rows[0] = replace(rows[0], low=-math.inf)
-    text = to_csv(InteractionRow, rows)
-    header = "kind,parts,order,effect,low,high,verdict,contexts,all_contexts"
-    assert text.splitlines()[0] == header
-    assert from_csv(InteractionRow, text) == rows
-    with pytest.raises(BadInput, match="table of interactions, line 2, column 'effect'"):
-        from_csv(InteractionRow, f"{header}\nmain,a,1,x,0,0,helps,1,1\n")

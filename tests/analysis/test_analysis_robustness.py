@@ -8,7 +8,6 @@ from djsandbox_ray.analysis.verdicts.second_look import carried_by, flips
 from djsandbox_ray.analysis.verdicts.verdicts import Verdict
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import FlipRow, PoolKind, RankingRow
-from djsandbox_ray.storage.rows import from_csv, to_csv
 
 
 def verdict(effect, word):
@@ -66,11 +65,6 @@ def test_flips_are_of_pools_decided_in_either_study():
         FlipRow("d/low", -0.5, "worse", -0.1, "undecided"),
     ]
     assert [r.flips for r in found] == [False, True, True]
-    text = to_csv(FlipRow, found)
-    assert text.splitlines()[0] == "pool,change,verdict,second_change,second_verdict"
-    assert from_csv(FlipRow, text) == found
-    with pytest.raises(BadInput, match="not a learning rate check"):
-        from_csv(FlipRow, "pool\n")
 
 
 def test_pools_that_were_undecided_may_be_missing():
