@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulations import mostly_slow
 
 from djsandbox_ray.analysis.planning.noise import NoiseFloor, realised
 from djsandbox_ray.analysis.planning.posterior import CredibleRange
@@ -48,7 +49,9 @@ def test_the_estimates_are_unbiased():
         assert value == pytest.approx(truth, abs=error)
 
 
-@pytest.mark.parametrize(("data", "draw_share"), [(0.2, 0.5), (0.8, 0.5), (0.5, 1.0)])
+@pytest.mark.parametrize(
+    ("data", "draw_share"), mostly_slow([(0.2, 0.5), (0.8, 0.5), (0.5, 1.0)], (0.2, 0.5))
+)
 def test_the_ranges_hold_the_truth_nine_times_in_ten(data, draw_share):
     design = replace(DESIGN, draw_share=draw_share)
     noise = data * (1 - draw_share) + 1 - data, data * draw_share * 2 / 3
@@ -65,8 +68,8 @@ def test_the_ranges_hold_the_truth_nine_times_in_ten(data, draw_share):
     assert 0.85 <= np.mean(foretold) <= 0.95
 
 
-@pytest.mark.parametrize("arms", [5, 8])
-@pytest.mark.parametrize("data", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("arms", mostly_slow([5, 8], 5))
+@pytest.mark.parametrize("data", mostly_slow([0.0, 0.5, 1.0], 1.0))
 def test_what_is_predicted_is_on_average_the_truth(arms, data):
     design = replace(DESIGN, controls=arms)
     noise = 1 - data * 0.5, data * 0.5 * 2 / 3
@@ -138,7 +141,7 @@ def test_scores_without_any_noise():
 
 
 def test_seeds_for_is_the_least_number_and_shrinks_with_the_effect():
-    effects = [3.0, 3.6, 4.5, 6.0]
+    effects = [3.6, 6.0]
     seeds = [FLOOR.seeds_for(effect) for effect in effects]
     assert None not in seeds
     assert seeds == sorted(seeds, reverse=True)

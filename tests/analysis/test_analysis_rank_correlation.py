@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from simulations import mostly_slow
 
 from djsandbox_ray.analysis.scale.diversity import rank_correlation
 
@@ -26,7 +27,7 @@ def test_the_interval_holds_the_truth() -> None:
     r = 0.6
     truth = 6 / np.pi * np.arcsin(r / 2)  # Spearman's rho of a bivariate normal
     hits = []
-    for _ in range(1000):
+    for _ in range(300):
         x = rng.normal(size=15)
         y = r * x + np.sqrt(1 - r**2) * rng.normal(size=15)
         found = rank_correlation(x.tolist(), y.tolist())
@@ -72,7 +73,7 @@ def slopes(rng: np.random.Generator) -> Any:
     return np.concatenate([-high, 0 * high, high], axis=1) + 0.02 * rng.normal(size=(GROUPS, 3))
 
 
-@pytest.mark.parametrize("parts", [halves, thirds, slopes])
+@pytest.mark.parametrize("parts", mostly_slow([halves, thirds, slopes], slopes))
 def test_parts_of_statistics_that_have_nothing_to_do_with_the_effect(parts: Any) -> None:
     rng = np.random.default_rng(2)
     false = {"dependent": 0, "as if independent": 0}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from simulated_pyramids import ALPHA, FACTORS, arms_of, combination, exact, groups, simulate
+from simulations import ALPHA, FACTORS, arms_of, combination, exact, groups, mostly_slow, simulate
 
 from djsandbox_ray.analysis.together.surrogate import surrogate
 
@@ -61,7 +61,7 @@ def test_what_the_model_leaves_out_shows_in_the_held_out_combination():
     assert row.high < row.measured
 
 
-@pytest.mark.parametrize("untrained", [False, True])
+@pytest.mark.parametrize("untrained", mostly_slow([False, True], True))
 def test_predictions_hold_what_is_measured_in_95_percent_of_studies(untrained):
     rng = np.random.default_rng(8)
     truth = list(pairwise([1.0, 2.0, 0.0], [-1.0, 0.5, 3.0], FACTORS).values())

@@ -60,9 +60,7 @@ def test_rows_come_back_as_they_were(kind):
     text = to_csv(kind, ROWS[kind])
     assert text.splitlines()[0].split(",")[: len(columns_of(kind))] == columns_of(kind)
     back = from_csv(kind, text)
-    assert [repr(row) for row in back] == [
-        repr(row) for row in ROWS[kind]
-    ]
+    assert [repr(row) for row in back] == [repr(row) for row in ROWS[kind]]
     assert to_csv(kind, back) == text
     assert from_csv(kind, to_csv(kind, [])) == []
 
