@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import ranking_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulations import mostly_slow
@@ -15,7 +16,6 @@ from djsandbox_ray.analysis.planning.posterior import CredibleRange
 from djsandbox_ray.analysis.planning.power import detectable_effect, half_width_rule
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import PoolKind, RankingRow
 
 DESIGN = Design(pools=18, controls=8, seeds=3, draw_share=0.5)
 WITHIN, BUCKET = 0.75, 1 / 6
@@ -270,22 +270,8 @@ def test_bad_alpha_and_too_few_planned_controls():
 
 
 def row(half, seeds=3):
-    return RankingRow(
-        rank=1,
-        pool="size/low",
-        kind=PoolKind.BUCKET,
-        statistic="size",
-        bucket="low",
-        change=0.1,
-        std=0.1,
-        low=0.1 - half,
-        high=0.1 + half,
-        p=0.5,
-        q=0.5,
-        verdict="failed" if math.isnan(half) else "undecided",
-        seeds=seeds,
-        failed=0,
-    )
+    verdict = "failed" if math.isnan(half) else "undecided"
+    return ranking_row("size/low", 0.1, verdict, low=0.1 - half, high=0.1 + half, seeds=seeds)
 
 
 def test_realised_half_widths_as_predicted():

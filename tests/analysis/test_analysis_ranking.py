@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from factories import pool, rung_report, trial_record
 
-from djsandbox_ray.analysis.verdicts.ranking import control_scores, rank
+from djsandbox_ray.analysis.verdicts.ranking import carried_by, control_scores, rank
 from djsandbox_ray.analysis.verdicts.shrinkage import standard_error
-from djsandbox_ray.analysis.verdicts.verdicts import verdicts
+from djsandbox_ray.analysis.verdicts.verdicts import Verdict, verdicts
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.records import PoolKind, TrialState
 
@@ -401,3 +401,27 @@ def test_every_judged_pool_has_the_standard_error_of_its_arm(trials):
 def as_text(rows):
     """Rows with NaN in them, comparable."""
     return [repr(dataclasses.asdict(row)) for row in rows]
+
+
+def verdict(effect, word):
+    return Verdict("a/low", effect, effect - 1, effect + 1, 0.01, 0.01, word)
+
+
+@pytest.mark.parametrize("word", ["better", "worse"])
+def test_a_metric_carries_a_verdict_that_falls_without_it(word):
+    whole, same, gone = verdict(3.0, word), verdict(2.0, word), verdict(0.5, "undecided")
+    assert carried_by(whole, {"x": same, "y": same}) is None
+    assert carried_by(whole, {"x": same, "y": gone}) == "y"
+    assert carried_by(whole, {}) is None
+
+
+def test_of_several_the_one_that_changes_the_effect_most():
+    whole = verdict(3.0, "better")
+    less = {"x": verdict(2.5, "undecided"), "y": verdict(4.0, "undecided")}
+    assert carried_by(whole, less) == "y"
+    assert carried_by(whole, {**less, "z": verdict(-0.5, "worse")}) == "z"
+    assert carried_by(whole, {"z": verdict(-9.0, "worse"), "n": None}) == "n"
+
+
+def test_nothing_carries_what_is_undecided():
+    assert carried_by(verdict(1.0, "undecided"), {"x": verdict(9.0, "better")}) is None
