@@ -12,6 +12,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from factories import pool
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -37,7 +38,6 @@ from djsandbox_ray.analysis.together.interactions import (
 )
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import Pool, PoolKind
 
 STUDIES = 600
 # More misses than this would, at a true rate of 5 %, be seen once in a thousand.
@@ -258,16 +258,12 @@ def test_bad_arms_are_refused():
         arms_of(one, flat).matrix([{combination("b"): 1.0}])
 
 
-def pool(pool_id, parts=(), kind=PoolKind.BUCKET):
-    return Pool(pool_id, kind, pool_id, 0, 10, pool_id, parts=parts)
-
-
 def test_combinations_of_pools():
     pools = [
-        pool("z/low&a/low", ("z/low", "a/low")),
-        pool("z/low", ("z/low",)),
-        pool("a/low", ("a/low",)),
-        pool("control/0", kind=PoolKind.CONTROL),
+        pool("z/low&a/low", parts=("z/low", "a/low")),
+        pool("z/low", parts=("z/low",)),
+        pool("a/low", parts=("a/low",)),
+        pool("control/0"),
     ]
     factors, found = combinations_of(pools)
     assert factors == ["z/low", "a/low"]
@@ -279,9 +275,9 @@ def test_combinations_of_pools():
     with pytest.raises(BadInput, match="'b' is no combination"):
         combinations_of([pool("b")])
     with pytest.raises(BadInput, match="'z/low' and 'b' have the same parts"):
-        combinations_of([*pools, pool("b", ("z/low",))])
+        combinations_of([*pools, pool("b", parts=("z/low",))])
     with pytest.raises(BadInput, match="9 pools are combined; at most 8"):
-        combinations_of([pool("all", tuple("abcdefghi"))])
+        combinations_of([pool("all", parts=tuple("abcdefghi"))])
 
 
 PLAYERS = "abcd"

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from factories import rung_report, trial_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -17,7 +18,7 @@ from djsandbox_ray.analysis.verdicts.racing import (
     saved,
     wrong_stops,
 )
-from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.records import TrialState
 
 NAN = math.nan
 CONTROLS = np.random.default_rng(5).normal(0.5, 0.01, size=(8, 3))
@@ -301,8 +302,7 @@ def test_wrong_stops():
 
 
 def record(pool, state, *samples):
-    reports = tuple(RungReport(seen, 0.0, {}, 0.0, 0.0, 0) for seen in samples)
-    return TrialRecord(TrialSpec(pool, pool, 0, "", budget=100), state, reports)
+    return trial_record(pool, state=state, reports=tuple(map(rung_report, samples)))
 
 
 def test_saved():
