@@ -18,7 +18,7 @@ from djsandbox_ray.pools.builder import BUILDERS
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS, PoolConfig
 from djsandbox_ray.pools.eligible import check_statistics
 from djsandbox_ray.recipes.policy import PolicyConfig, unknown_statistics
-from djsandbox_ray.reporting.config import ReportConfig
+from djsandbox_ray.reporting.report import ReportConfig
 from djsandbox_ray.settings.sections import Component, Section, component
 from djsandbox_ray.settings.yaml_input import problems, read_mapping, read_value
 from djsandbox_ray.stats.compute import StatisticsConfig

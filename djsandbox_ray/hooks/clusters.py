@@ -40,6 +40,7 @@ from djsandbox_ray.records import (
     Statistics,
     Trials,
 )
+from djsandbox_ray.reporting.figures import png
 from djsandbox_ray.reporting.heatmap import heat_map
 from djsandbox_ray.stats.parts import part, ranges
 from djsandbox_ray.storage.store import Storage
@@ -141,7 +142,9 @@ class ClusterHook(Hook):
         path, figure = f"{folder}/{question.job}.json", f"{folder}/figures/{question.job}.png"
         storage.write_json(path, found)
         caption = f"Ward linkage on {question.distance}"
-        storage.write_bytes(figure, heat_map(correlation, tree, title=question.title, note=caption))
+        storage.write_bytes(
+            figure, png(heat_map(correlation, tree, title=question.title, note=caption))
+        )
         if not chosen:
             self.context.progress.note(f"{question.job}: no pool is chosen")
         return Choice(content_id("choice", found), chosen, path, figure)

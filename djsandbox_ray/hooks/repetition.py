@@ -36,6 +36,7 @@ from djsandbox_ray.records import (
     Trials,
 )
 from djsandbox_ray.reporting.curves import repetition_chart
+from djsandbox_ray.reporting.figures import png
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
@@ -199,7 +200,7 @@ class RepeatOrExpand(Hook):
             self._note(line)
         unit = Unit.of(self.config.evaluation.aggregate)
         title = f"Repetition against diversity: {top.pool.id}"
-        figure = repetition_chart(rows, title=title, unit=unit)
+        figure = png(repetition_chart(rows, title=title, unit=unit))
         paths = (
             f"{folder}/repetition.csv",
             f"{folder}/repetition.json",

@@ -48,7 +48,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.reporting.blocks import ReportTable
 from djsandbox_ray.reporting.chapters import Chapters, Later, label_shares, read_labels
 from djsandbox_ray.reporting.costs import costs_section
-from djsandbox_ray.reporting.figures import bar_chart
+from djsandbox_ray.reporting.figures import bar_chart, png
 from djsandbox_ray.reporting.method import (
     confirmation_notes,
     confirmation_section,
@@ -123,12 +123,8 @@ class WriteReport(Hook):
             *realised_lines(realised(floor, rows), unit),
         ]
         before = noise_lines(floor, unit, stopping=stopping)
-        figure = bar_chart(
-            rows,
-            title=f"{self.config.name}: change against the controls",
-            unit=unit,
-            confirmed=confirmed,
-        )
+        title = f"{self.config.name}: change against the controls"
+        figure = png(bar_chart(rows, title=title, unit=unit, confirmed=confirmed))
         page = report_html(
             self.config.name,
             rows,

@@ -50,6 +50,7 @@ from djsandbox_ray.records import (
     Statistics,
 )
 from djsandbox_ray.reporting.curves import Curve, scaling_chart
+from djsandbox_ray.reporting.figures import png
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
@@ -271,7 +272,7 @@ class ScaleCompute(Hook):
             self._note(line)
         curves = [curve for name, scaling in found.items() for curve in _curves(name, scaling)]
         title = f"Error against compute: {top.pool.id}"
-        figure = scaling_chart(rows, curves, title=title, target=full)
+        figure = png(scaling_chart(rows, curves, title=title, target=full))
         paths = (f"{folder}/scaling.csv", f"{folder}/scaling.json", f"{folder}/figures/scaling.png")
         text = storage.write_rows(ScalingRow, paths[0], rows)
         storage.write_json(paths[1], said)

@@ -1,12 +1,9 @@
-"""What a run found, for people: tables, a chart, a page, and progress while it goes on.
+"""What a run found, for people: tables, charts, a page, and progress while it goes on.
 
-``ranking.py`` puts the rows of a ranking into sections and words, ``second.py`` does so for the
-confirmed effects and the verdicts that flip, ``method.py`` for the noise and for early stopping.
-``table.py`` (terminal), ``figures.py`` (PNG) and ``report.py`` (HTML) show those. A self-test that
-failed comes first in all of them. What follows the ranking becomes chapters of the page:
-``chapters.py`` reads it and has it put into ``blocks.py`` by ``combinations.py`` with
-``interactions.py`` and ``heatmap.py``, ``scale.py`` with ``curves.py``, ``recipe.py``, and
-``insights.py``, which is a page of its own, too. ``costs.py`` tabulates the ledger, ``progress.py``
-shows how far long work is.
-
+``ranking`` puts the rows of a ranking into sections and words, ``method`` does so for the noise,
+early stopping and the second look. ``terminal``, ``figures`` and ``report`` (the page, by
+``templates/report.html``) show those; a self-test that failed comes first in all of them. What
+follows the ranking becomes ``chapters`` of the page, made of ``blocks``: ``recipe``, ``insights``
+(a page of its own, too), ``together`` with ``heatmap``, and ``scale`` with ``curves``. ``costs``
+tabulates the ledger, ``progress`` shows how far long work is.
 """

@@ -1,7 +1,4 @@
-"""What followed the ranking, read from the storage and put into the chapters of the page.
-
-How pools are made up, by a label that the samples carry.
-"""
+"""What followed the ranking, read from the storage and put into the chapters of the page."""
 
 from __future__ import annotations
 

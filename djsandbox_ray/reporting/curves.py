@@ -1,8 +1,7 @@
-"""How effects and errors change with samples and compute, as PNG; in the style of ``figures``."""
+"""How effects and errors change with samples and compute, in the style of ``figures``."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from djsandbox_ray.records import RepetitionRow, ScalingRow
 from djsandbox_ray.reporting.costs import operations
+from djsandbox_ray.reporting.figures import caption, plain
 from djsandbox_ray.reporting.ranking import Unit
 
 # Okabe and Ito (2008), as in the bar chart.
-COLOURS = {"repeat": "#D55E00", "expand": "#0072B2", "random": "#8A8A8A"}
+STRATEGY_COLOURS = {"repeat": "#D55E00", "expand": "#0072B2", "random": "#8A8A8A"}
 _CYCLE = ("#0072B2", "#8A8A8A", "#009E73", "#CC79A7", "#E69F00", "#D55E00", "#56B4E9", "#000000")
 _LABELS = {
     "repeat": "the top pool again",
@@ -27,7 +27,6 @@ _LABELS = {
 _MARKERS = "osD^vP"
 _APART = 0.008
 """Curves at the same place are drawn that far apart, as a fraction of it, so that all are seen."""
-_DPI = 150
 
 
 @dataclass(frozen=True)
@@ -41,19 +40,14 @@ class Curve:
     errors: Sequence[float]
 
 
-def repetition_chart(rows: Sequence[RepetitionRow], *, title: str, unit: Unit) -> bytes:
-    """Return the effect of every strategy beside random rows, over the samples seen, as a PNG.
+def repetition_chart(rows: Sequence[RepetitionRow], *, title: str, unit: Unit) -> Figure:
+    """Draw the effect of every strategy beside random rows, over the samples seen.
 
     Args:
         rows: in any order; those without an effect are left out and named below.
         title: shown above, as plain text.
         unit: what the effects are measured in.
     """
-    return _png(repetition_figure(rows, title=title, unit=unit))
-
-
-def repetition_figure(rows: Sequence[RepetitionRow], *, title: str, unit: Unit) -> Figure:
-    """Return the figure of :func:`repetition_chart`."""
     figure, axes = _canvas(title)
     strategies = list(dict.fromkeys(row.strategy for row in rows))
     for index, strategy in enumerate(strategies):
@@ -64,7 +58,7 @@ def repetition_figure(rows: Sequence[RepetitionRow], *, title: str, unit: Unit) 
             [row.samples * (1 + _APART * (index - len(strategies) // 2)) for row in shown],
             [unit.scaled(row.effect) for row in shown],
             [(unit.scaled(row.low), unit.scaled(row.high)) for row in shown],
-            COLOURS.get(strategy, _CYCLE[index % len(_CYCLE)]),
+            STRATEGY_COLOURS.get(strategy, _CYCLE[index % len(_CYCLE)]),
             _MARKERS[index % len(_MARKERS)],
             _LABELS.get(strategy, strategy),
         )
@@ -80,14 +74,15 @@ def repetition_figure(rows: Sequence[RepetitionRow], *, title: str, unit: Unit) 
     lost = [row for row in rows if not math.isfinite(row.effect)]
     parts = [f"rows ran out, so that some repeat: {_named(short)}"] if short else []
     parts += [f"without a result: {_named(lost)}"] if lost else []
-    _caption(figure, "; ".join(parts))
+    if parts:
+        caption(figure, "; ".join(parts))
     return figure
 
 
 def scaling_chart(
     rows: Sequence[ScalingRow], curves: Sequence[Curve], *, title: str, target: int
-) -> bytes:
-    """Return errors against compute with the fitted laws, as a PNG.
+) -> Figure:
+    """Draw errors against compute with the fitted laws; over samples where FLOPs were not counted.
 
     Args:
         rows: in any order.
@@ -96,13 +91,6 @@ def scaling_chart(
         title: shown above, as plain text.
         target: samples of the full run.
     """
-    return _png(scaling_figure(rows, curves, title=title, target=target))
-
-
-def scaling_figure(
-    rows: Sequence[ScalingRow], curves: Sequence[Curve], *, title: str, target: int
-) -> Figure:
-    """Return the figure of :func:`scaling_chart`; over samples where nobody counted FLOPs."""
     figure, axes = _canvas(title)
     counted = all(math.isfinite(row.flops) for row in rows)
     names = list(dict.fromkeys((row.arm, row.model) for row in rows))
@@ -129,7 +117,7 @@ def scaling_figure(
     axes.set_ylabel("error (1 - mean of the metrics)")
     _legend(axes)
     predicted = f"dashed: extrapolated to the full run of {target:,} samples"
-    _caption(figure, predicted if curves else "no law was fitted")
+    caption(figure, predicted if curves else "no law was fitted")
     return figure
 
 
@@ -137,7 +125,7 @@ def _canvas(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    axes.set_title(title.replace("$", r"\$"), loc="left")
+    axes.set_title(plain(title), loc="left")
     axes.grid(color="#E5E5E5", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -163,7 +151,7 @@ def _points(
         markersize=5,
         linewidth=1.4,
         linestyle=line,
-        label=label.replace("$", r"\$"),
+        label=plain(label),
         zorder=3,
     )
     for place, (low, high) in zip(x, ends, strict=True):
@@ -204,14 +192,3 @@ def _legend(axes: Axes) -> None:
 
 def _named(rows: Sequence[RepetitionRow]) -> str:
     return ", ".join(f"{row.strategy} x{row.factor}" for row in rows)
-
-
-def _caption(figure: Figure, text: str) -> None:
-    if text:
-        figure.supxlabel(text, x=0.99, ha="right", fontsize=8, style="italic", color="#666666")
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()

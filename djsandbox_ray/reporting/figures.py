@@ -1,4 +1,7 @@
-"""The ranking as a bar chart. Drawn on its own ``Figure``: no state of pyplot, no display."""
+"""The ranking as a bar chart, and what all charts of a report have in common.
+
+Everything is drawn on a ``Figure`` of its own: no state of pyplot, no display.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,12 @@ from djsandbox_ray.records import ConfirmationRow, RankingRow
 from djsandbox_ray.reporting.ranking import GIVEN_UP, RankingSection, Unit, sections, seeds
 
 # Okabe and Ito (2008): told apart with every common colour blindness, and in grey.
-COLOURS = {"better": "#0072B2", "worse": "#D55E00", "undecided": "#B8B8B8", "failed": "#CC79A7"}
+VERDICT_COLOURS = {
+    "better": "#0072B2",
+    "worse": "#D55E00",
+    "undecided": "#B8B8B8",
+    "failed": "#CC79A7",
+}
 
 _INTERVAL = "#333333"
 _CONFIRMED = "#000000"
@@ -39,8 +47,10 @@ def bar_chart(
     title: str,
     unit: Unit = Unit.PERCENT,
     confirmed: Sequence[ConfirmationRow] = (),
-) -> bytes:
-    """Return the changes of a ranking as horizontal bars with their intervals, as a PNG.
+) -> Figure:
+    """Draw the changes of a ranking as horizontal bars with their intervals.
+
+    The best is on top; self-tests stand apart, failed ones before everything.
 
     Args:
         rows: the ranking, in any order; pools that were given up early are only counted.
@@ -48,20 +58,6 @@ def bar_chart(
         unit: what the changes are measured in.
         confirmed: what a second study found, drawn beside the bars of the same pools.
     """
-    buffer = io.BytesIO()
-    figure = bar_figure(rows, title=title, unit=unit, confirmed=confirmed)
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
-
-
-def bar_figure(
-    rows: Sequence[RankingRow],
-    *,
-    title: str,
-    unit: Unit = Unit.PERCENT,
-    confirmed: Sequence[ConfirmationRow] = (),
-) -> Figure:
-    """Return the figure of :func:`bar_chart`: best on top, self-tests apart, failed ones first."""
     parts = [part for part in sections(rows) if part.title != GIVEN_UP]
     lines = sum(len(part.rows) + 1 for part in parts)
     figure = Figure(figsize=(9, 1.6 + _ROW_INCHES * max(lines, 3)), layout="constrained")
@@ -75,13 +71,12 @@ def bar_figure(
             _name_section(axes, part, bottom)
         bottom += len(part.rows) + 1
     _style(axes, title, unit)
-    axes.set_yticks(list(labels), [_plain(label) for label in labels.values()], fontsize=9)
+    axes.set_yticks(list(labels), [plain(label) for label in labels.values()], fontsize=9)
     axes.set_ylim(max(bottom - 1.2, 0.0), -1.0)
     _legend(axes, [row for part in parts for row in part.rows], again)
     if stopped := sum(row.stopped_at is not None for row in rows):
         noun = "pool was" if stopped == 1 else "pools were"
-        caption = f"{stopped} {noun} given up early and not judged"
-        figure.supxlabel(caption, x=0.99, ha="right", fontsize=8, style="italic", color="#666666")
+        caption(figure, f"{stopped} {noun} given up early and not judged")
     return figure
 
 
@@ -100,7 +95,7 @@ def _draw_section(
         if not math.isfinite(row.change):
             axes.text(0, y, f"  {row.verdict}: {seeds(row)}", va="center", fontsize=8)
             continue
-        colour = COLOURS.get(row.verdict, COLOURS["undecided"])
+        colour = VERDICT_COLOURS.get(row.verdict, VERDICT_COLOURS["undecided"])
         axes.barh(y, unit.scaled(row.change), height=0.68, color=colour, zorder=2)
         second = again.get(row.pool)
         shift = _SHIFT if second else 0.0
@@ -134,7 +129,7 @@ def _name_section(axes: Axes, section: RankingSection, top: float) -> None:
 
 def _style(axes: Axes, title: str, unit: Unit) -> None:
     axes.axvline(0, color="black", linewidth=0.8, zorder=3)
-    axes.set_title(_plain(title), loc="left", fontsize=12, pad=28)
+    axes.set_title(plain(title), loc="left", fontsize=12, pad=28)
     axes.set_xlabel(f"change against the random controls ({unit}), with simultaneous interval")
     axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -145,7 +140,7 @@ def _style(axes: Axes, title: str, unit: Unit) -> None:
 def _legend(axes: Axes, rows: Sequence[RankingRow], again: Mapping[str, ConfirmationRow]) -> None:
     shown = {row.verdict for row in rows if math.isfinite(row.change)}
     handles: list[Patch | Line2D] = [
-        Patch(color=colour, label=name) for name, colour in COLOURS.items() if name in shown
+        Patch(color=colour, label=name) for name, colour in VERDICT_COLOURS.items() if name in shown
     ]
     handles.append(Line2D([], [], color=_INTERVAL, linewidth=1.1, label="interval"))
     if again:
@@ -162,6 +157,18 @@ def _legend(axes: Axes, rows: Sequence[RankingRow], again: Mapping[str, Confirma
     )
 
 
-def _plain(text: str) -> str:
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
+
+
+def caption(figure: Figure, text: str) -> None:
+    """Write a remark below a figure, as plain text."""
+    figure.supxlabel(plain(text), x=0.99, ha="right", fontsize=8, style="italic", color="#666666")
+
+
+def plain(text: str) -> str:
     """Escape dollars, which would begin a formula."""
     return text.replace("$", r"\$")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,19 +13,19 @@ from scipy.cluster import hierarchy
 
 from djsandbox_ray.analysis.together.clusters import Clustering
 from djsandbox_ray.analysis.together.correlation import Correlation, Floats
+from djsandbox_ray.reporting.figures import caption, plain
 
-COLOURS = "RdBu_r"
+_COLOUR_MAP = "RdBu_r"
 """Diverging, white at 0: told apart with every common colour blindness."""
 _GAP = "#D9D9D9"
-_DPI = 150
 _MOST_WRITTEN = 16
 """Columns up to which the correlation is written into its cell."""
 _DARK = 0.6
 """|r| from which writing is white."""
 
 
-def heat_map(correlation: Correlation, clustering: Clustering, *, title: str, note: str) -> bytes:
-    """Return correlations as a PNG: rows and columns in the order of the tree, clusters framed.
+def heat_map(correlation: Correlation, clustering: Clustering, *, title: str, note: str) -> Figure:
+    """Draw correlations with rows and columns in the order of the tree, and clusters framed.
 
     Args:
         correlation: of at least the names of the clustering.
@@ -34,17 +33,6 @@ def heat_map(correlation: Correlation, clustering: Clustering, *, title: str, no
         title: shown above, as plain text.
         note: shown below: what the distance of the tree is.
     """
-    buffer = io.BytesIO()
-    heat_figure(correlation, clustering, title=title, note=note).savefig(
-        buffer, format="png", dpi=_DPI
-    )
-    return buffer.getvalue()
-
-
-def heat_figure(
-    correlation: Correlation, clustering: Clustering, *, title: str, note: str
-) -> Figure:
-    """Return the figure of :func:`heat_map`."""
     count = len(clustering.order)
     side = max(3.2, (0.42 if count <= _MOST_WRITTEN else 0.21) * count)
     figure = Figure(figsize=(side + 5.2, side + 2.6), layout="constrained")
@@ -54,18 +42,18 @@ def heat_figure(
     image = _draw_map(map_, matrix, clustering)
     _draw_tree(tree, clustering)
     figure.colorbar(image, cax=bar, label="Pearson correlation")
-    figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12)
+    figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12)
     if np.isnan(matrix).any():
         note = f"{note}; grey: no correlation"
-    figure.supxlabel(_plain(note), x=0.99, ha="right", fontsize=8, style="italic", color="#666666")
+    caption(figure, note)
     return figure
 
 
 def _draw_map(axes: Axes, matrix: Floats, clustering: Clustering) -> Any:
     count = len(matrix)
-    image = axes.imshow(matrix, cmap=COLOURS, vmin=-1, vmax=1, aspect="auto")
+    image = axes.imshow(matrix, cmap=_COLOUR_MAP, vmin=-1, vmax=1, aspect="auto")
     axes.set_facecolor(_GAP)
-    labels = [_plain(name) for name in clustering.order]
+    labels = [plain(name) for name in clustering.order]
     size = 9 if count <= _MOST_WRITTEN else 7
     axes.set_xticks(range(count), labels, rotation=90, fontsize=size)
     axes.set_yticks(range(count), labels, fontsize=size)
@@ -138,8 +126,3 @@ def _name_clusters(axes: Axes, clusters: Sequence[Sequence[str]]) -> None:
             rotation=90 if len(members) > 2 else 0,
         )
         start += len(members)
-
-
-def _plain(text: str) -> str:
-    """Escape dollars, which would begin a formula."""
-    return text.replace("$", r"\$")

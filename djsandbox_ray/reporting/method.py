@@ -1,7 +1,4 @@
-"""How far the numbers of a run can be trusted, in words: its noise, and what was given up early.
-
-What a second study says of the first: confirmed effects, and verdicts that flip.
-"""
+"""How far the numbers of a run can be trusted: its noise, early stopping, and the second look."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class _Stage:
         if self.best is not None:
             parts.append(f"best {self.best}")
         if (left := self.seconds_left(now)) is not None:
-            parts.append(f"about {duration(left)} left")
+            parts.append(f"about {rough_duration(left)} left")
         return ", ".join(parts)
 
     def seconds_left(self, now: float) -> float | None:
@@ -195,7 +195,7 @@ class Progress:
         self._stage = self._task = None
 
 
-def duration(seconds: float) -> str:
+def rough_duration(seconds: float) -> str:
     """Return seconds as ``45 s``, ``12 min`` or ``3 h 05 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"

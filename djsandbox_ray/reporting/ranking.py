@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from djsandbox_ray.records import PoolKind, RankingRow
+from djsandbox_ray.reporting.blocks import ReportTable
 
 NOTHING = "-"
 
@@ -76,7 +77,7 @@ def sections(rows: Sequence[RankingRow]) -> list[RankingSection]:
 
 
 @dataclass(frozen=True)
-class Column:
+class RankingColumn:
     """A column of a ranking."""
 
     name: str
@@ -123,22 +124,32 @@ def seeds(row: RankingRow) -> str:
 
 
 _FIRST = (
-    Column("rank", lambda row, unit: str(row.rank)),
-    Column("pool", lambda row, unit: row.pool, number=False),
-    Column("change", lambda row, unit: unit.text(row.change), has_unit=True),
-    Column("interval", interval),
+    RankingColumn("rank", lambda row, unit: str(row.rank)),
+    RankingColumn("pool", lambda row, unit: row.pool, number=False),
+    RankingColumn("change", lambda row, unit: unit.text(row.change), has_unit=True),
+    RankingColumn("interval", interval),
 )
 _LAST = (
-    Column("q", lambda row, unit: q_value(row.q)),
-    Column("verdict", lambda row, unit: verdict(row), number=False),
-    Column("seeds", lambda row, unit: seeds(row), number=False),
+    RankingColumn("q", lambda row, unit: q_value(row.q)),
+    RankingColumn("verdict", lambda row, unit: verdict(row), number=False),
+    RankingColumn("seeds", lambda row, unit: seeds(row), number=False),
 )
-_SHRUNKEN = Column("shrunken", lambda row, unit: unit.text(row.shrunken), has_unit=True)
+_SHRUNKEN = RankingColumn("shrunken", lambda row, unit: unit.text(row.shrunken), has_unit=True)
 
 COLUMNS = (*_FIRST, *_LAST)
 """What the terminal shows."""
-PAGE_COLUMNS = (*_FIRST, _SHRUNKEN, *_LAST)
+_PAGE_COLUMNS = (*_FIRST, _SHRUNKEN, *_LAST)
 """What the page shows, which has more room."""
+
+
+def page_table(title: str, rows: Sequence[RankingRow], unit: Unit) -> ReportTable:
+    """Tabulate rows of a ranking for the page, in the order given."""
+    return ReportTable(
+        title,
+        [column.title(unit) for column in _PAGE_COLUMNS],
+        [[column.text(row, unit) for column in _PAGE_COLUMNS] for row in rows],
+        numbers=[place for place, column in enumerate(_PAGE_COLUMNS) if column.number],
+    )
 
 
 def notes(rows: Sequence[RankingRow]) -> list[str]:

@@ -1,7 +1,4 @@
-"""Tables on the terminal.
-
-The catalogue of operators for the terminal.
-"""
+"""Rankings, tables of the page and the catalogue of operators, on the terminal."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What becomes of pools together, and which statistics are alike, as chapters of the page.
-
-Which pools help or hurt each other, and how well a simple model foresees it.
-"""
+"""What becomes of pools together, and which statistics are alike, as chapters of the page."""
 
 from __future__ import annotations
 
@@ -11,8 +8,8 @@ from typing import Any
 from djsandbox_ray.analysis.together.interactions import INTERACTION, strongest
 from djsandbox_ray.records import InteractionRow, RankingRow, SurrogateRow
 from djsandbox_ray.reporting.blocks import Block, Chapter, Picture, ReportTable
-from djsandbox_ray.reporting.figures import bar_chart
-from djsandbox_ray.reporting.ranking import NOTHING, PAGE_COLUMNS, Unit
+from djsandbox_ray.reporting.figures import bar_chart, png
+from djsandbox_ray.reporting.ranking import NOTHING, Unit, page_table
 
 COMBINATIONS = "Combinations of pools, all at one size"
 """The title of their ranking."""
@@ -20,12 +17,7 @@ COMBINATIONS = "Combinations of pools, all at one size"
 
 def combinations_section(rows: Sequence[RankingRow], unit: Unit) -> ReportTable:
     """Tabulate the combinations by rank, beside the pools that they are made of."""
-    body = [
-        [column.text(row, unit) for column in PAGE_COLUMNS]
-        for row in sorted(rows, key=lambda row: row.rank)
-    ]
-    header = [column.title(unit) for column in PAGE_COLUMNS]
-    return ReportTable(COMBINATIONS, header, body)
+    return page_table(COMBINATIONS, sorted(rows, key=lambda row: row.rank), unit)
 
 
 def combinations_chapter(
@@ -48,7 +40,7 @@ def combinations_chapter(
     blocks: list[Block] = []
     if rows:
         title = "Combinations: change against the controls of their size"
-        picture = Picture(title, bar_chart(rows, title=title, unit=unit))
+        picture = Picture(title, png(bar_chart(rows, title=title, unit=unit)))
         blocks += [combinations_section(rows, unit), picture]
     if interactions:
         blocks.append(interactions_section(interactions, unit))

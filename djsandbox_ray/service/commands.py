@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.reporting.progress import duration
+from djsandbox_ray.reporting.progress import rough_duration
 from djsandbox_ray.service.dashboard import EXAMPLE, find_address
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def attached(jobs: ClusterJobs, job: ClusterJob) -> list[str]:
 
 def ending(job: ClusterJob) -> list[str]:
     """Say how a job ended, and what goes on with it, one line each."""
-    took = f" after {duration(job.seconds)}" if job.seconds is not None else ""
+    took = f" after {rough_duration(job.seconds)}" if job.seconds is not None else ""
     why = f": {job.reason}" if job.state == "FAILED" and job.reason else ""
     said = [f"{job.id} {_ENDINGS.get(job.state, f'is {job.state}')}{took}{why}"]
     if job.over and job.state != "SUCCEEDED" and job.exit_code == SandboxError.exit_code:
@@ -194,7 +194,7 @@ def jobs_table(jobs: Sequence[ClusterJob]) -> Table:
 
 def _cells(job: ClusterJob) -> Iterable[Text]:
     started = "-" if job.started is None else time.strftime("%F %T", time.gmtime(job.started))
-    took = "-" if job.seconds is None else duration(job.seconds)
+    took = "-" if job.seconds is None else rough_duration(job.seconds)
     yield Text(job.id)
     yield Text(job.run or "-")
     yield Text(job.state, _STYLES.get(job.state, ""))

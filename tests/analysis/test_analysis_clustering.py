@@ -4,17 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from factories import pool, rung_report, trial_record
 
 from djsandbox_ray.analysis.together.clusters import best_of_each, distances, metric_profiles, ward
 from djsandbox_ray.analysis.together.correlation import correlate
 from djsandbox_ray.analysis.verdicts.second_look import Candidate
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import (
-    Pool,
-    PoolKind,
-    RungReport,
-    TrialRecord,
-    TrialSpec,
     TrialState,
 )
 
@@ -114,23 +110,19 @@ BUCKETS = ("low", "middle", "high")
 def study(effects: dict[str, list[list[float]]], stopped: str = ""):
     """Pools whose three metrics change as planted, beside five controls, with two seeds."""
     rng = np.random.default_rng(0)
-    pools = [
-        Pool(f"{name}/{bucket}", PoolKind.BUCKET, name, code, 10, "", name, bucket)
-        for name in effects
-        for code, bucket in enumerate(BUCKETS)
-    ]
-    pools += [Pool(f"control/{i}", PoolKind.CONTROL, f"c{i}", 1, 10, "") for i in range(5)]
+    pools = [pool(f"{name}/{bucket}") for name in effects for bucket in BUCKETS]
+    pools += [pool(f"control/{i}") for i in range(5)]
     trials = []
-    for pool in pools:
-        planted = effects[pool.statistic][pool.code] if pool.statistic else [0.0] * 3
+    for own in pools:
+        planted = effects[own.statistic][own.code] if own.statistic else [0.0] * 3
         for seed in (0, 1):
             values = 0.5 + 0.2 * seed + 0.01 * (np.array(planted) + 0.1 * rng.normal(size=3))
             metrics = dict(zip("xyz", values.tolist(), strict=True)) | {"flat": 0.5}
-            spec = TrialSpec(f"{pool.id}-{seed}", pool.id, seed, "", 100)
-            done = pool.id != stopped
-            report = RungReport(100 if done else 50, 1.0, metrics, 1.0, 1.0, 0)
-            state = TrialState.COMPLETED if done else TrialState.STOPPED
-            trials.append(TrialRecord(spec, state, (report,)))
+            trial = trial_record(own.id, seed, metrics)
+            if own.id == stopped:
+                reports = (rung_report(50, metrics),)
+                trial = trial_record(own.id, seed, state=TrialState.STOPPED, reports=reports)
+            trials.append(trial)
     return pools, trials
 
 

@@ -8,19 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from djsandbox_ray.analysis.verdicts.dunnett import critical_value, max_t_cdf
+from djsandbox_ray.analysis.verdicts.dunnett import critical_value
 
 
-@pytest.mark.parametrize("df", [1, 2, 4, 9, 30, 1e5])
+@pytest.mark.parametrize("df", [1, 4, 30, 1e5])
 @pytest.mark.parametrize("controls", [1, 5, math.inf])
-@pytest.mark.parametrize("c", [0.01, 0.5, 2.0, 10.0, 1000.0])
-def test_one_pool_is_students_t(df, controls, c):
-    assert max_t_cdf(c, 1, controls, df) == pytest.approx(1 - 2 * stats.t.sf(c, df), abs=1e-13)
-
-
-@pytest.mark.parametrize("alpha", [1e-9, 0.01, 0.05, 0.5, 0.999])
-def test_the_critical_value_of_one_pool_is_students(alpha):
-    assert critical_value(alpha, 1, 5, 4) == pytest.approx(stats.t.isf(alpha / 2, 4), rel=1e-9)
+@pytest.mark.parametrize("alpha", [1e-9, 0.05, 0.999])
+def test_the_critical_value_of_one_pool_is_students(alpha, controls, df):
+    expected = stats.t.isf(alpha / 2, df)
+    assert critical_value(alpha, 1, controls, df) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("treatments", "size"), [(2, 4), (3, 3)])
@@ -32,8 +28,8 @@ def test_agrees_with_scipys_dunnett(treatments, size):
     control = rng.normal(size=size)
     reference = stats.dunnett(*groups, control=control, random_state=0)
     df = (treatments + 1) * (size - 1)
-    ours = [1 - max_t_cdf(abs(t), treatments, 1, df) for t in reference.statistic]
-    assert ours == pytest.approx(reference.pvalue, abs=2e-4)
+    ours = [critical_value(p, treatments, 1, df) for p in reference.pvalue]
+    assert ours == pytest.approx(np.abs(reference.statistic), abs=2e-3)
 
 
 def test_agrees_with_scipys_dunnett_when_the_control_group_is_larger():
@@ -41,8 +37,8 @@ def test_agrees_with_scipys_dunnett_when_the_control_group_is_larger():
     rng = np.random.default_rng(6)
     groups, control = rng.normal(size=(3, 3)) + 0.8, rng.normal(size=15)
     reference = stats.dunnett(*groups, control=control, random_state=0)
-    ours = [1 - max_t_cdf(abs(t), 3, 5, 3 * 2 + 14) for t in reference.statistic]
-    assert ours == pytest.approx(reference.pvalue, abs=2e-4)
+    ours = [critical_value(p, 3, 5, 3 * 2 + 14) for p in reference.pvalue]
+    assert ours == pytest.approx(np.abs(reference.statistic), abs=2e-3)
 
 
 @pytest.mark.parametrize("controls", [5, 10])
@@ -58,7 +54,6 @@ def test_agrees_with_monte_carlo(controls, df):
         c = critical_value(alpha, pools, controls, df)
         share = float((largest > c).mean())
         assert abs(share - alpha) < 4 * math.sqrt(alpha * (1 - alpha) / studies)
-        assert max_t_cdf(c, pools, controls, df) == pytest.approx(1 - alpha, abs=1e-10)
 
 
 def test_tabulated_values():
@@ -81,12 +76,6 @@ def test_lies_between_one_pool_and_bonferroni_and_grows_with_independence(
     assert c <= critical_value(alpha, pools, math.inf, df) * (1 + 1e-9)
 
 
-def test_the_ends_of_the_distribution():
-    assert max_t_cdf(0.0, 5, 5, 4) == 0.0
-    assert max_t_cdf(-1.0, 5, 5, 4) == 0.0
-    assert max_t_cdf(math.inf, 5, 5, 4) == 1.0
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -99,16 +88,9 @@ def test_the_ends_of_the_distribution():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         critical_value(0.05, *arguments)
-    with pytest.raises(ValueError, match=message):
-        max_t_cdf(2.0, *arguments)
 
 
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, math.nan])
 def test_bad_alpha(alpha):
     with pytest.raises(ValueError, match="alpha"):
         critical_value(alpha, 5, 5, 4)
-
-
-def test_nan_has_no_probability():
-    with pytest.raises(ValueError, match="NaN"):
-        max_t_cdf(math.nan, 5, 5, 4)

@@ -23,6 +23,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from scipy import stats
+from simulations import mostly_slow
 
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
@@ -113,16 +114,16 @@ def null_study(m_b, data, controls):
     return found, b, c
 
 
-@pytest.mark.parametrize("controls", [5, 10])
-@pytest.mark.parametrize(("m_b", "data"), SETTINGS)
+@pytest.mark.parametrize("controls", mostly_slow([5, 10], 5))
+@pytest.mark.parametrize(("m_b", "data"), mostly_slow(SETTINGS, (0.67, 0.8), (0.5, 0.5)))
 def test_family_wise_error_on_null_data_is_at_most_5_percent(m_b, data, controls):
     found, _, _ = null_study(m_b, data, controls)
     assert found.missed() <= MOST_ERRORS
 
 
-@pytest.mark.parametrize("controls", [5, 10])
-@pytest.mark.parametrize("m_b", [0.67, 0.5])
-@pytest.mark.parametrize(("share", "data"), TRIMMED)
+@pytest.mark.parametrize("controls", mostly_slow([5, 10], 5))
+@pytest.mark.parametrize("m_b", mostly_slow([0.67, 0.5], 0.5))
+@pytest.mark.parametrize(("share", "data"), mostly_slow(TRIMMED, (1 / 60, 1.0)))
 def test_family_wise_error_with_trimmed_buckets_is_at_most_5_percent(share, data, m_b, controls):
     pools, control_scores = simulate(m_b, data, controls, seed=12, share=share)
     spread = control_scores.mean(axis=2).var(axis=1, ddof=1).mean()
@@ -136,8 +137,8 @@ def test_the_error_is_greater_where_trimmed_buckets_are_taken_for_plain_ones():
     assert intervals(pools, controls, 0.5).missed() / STUDIES > 0.09
 
 
-@pytest.mark.parametrize("controls", [5, 10])
-@pytest.mark.parametrize(("m_b", "data"), SETTINGS)
+@pytest.mark.parametrize("controls", mostly_slow([5, 10], 5))
+@pytest.mark.parametrize(("m_b", "data"), mostly_slow(SETTINGS, (0.67, 0.8), (0.5, 0.5)))
 def test_the_moderated_intervals_are_narrower_than_either_variance_gives(m_b, data, controls):
     found, b, c = null_study(m_b, data, controls)
     # With 10 controls and large draws no procedure is narrower than the better of both at every
@@ -146,14 +147,14 @@ def test_the_moderated_intervals_are_narrower_than_either_variance_gives(m_b, da
     assert found.half.mean() < slack * min(b, c)
 
 
-@pytest.mark.parametrize("controls", [8, 10])
-@pytest.mark.parametrize("data", [0.0, 0.2, 0.8, 1.0])
+@pytest.mark.parametrize("controls", mostly_slow([8, 10], 8))
+@pytest.mark.parametrize("data", mostly_slow([0.0, 0.2, 0.8, 1.0], 1.0))
 def test_family_wise_error_with_whole_buckets(controls, data):
     pools, control_scores = simulate(1.0, data, controls, seed=7)
     assert intervals(pools, control_scores, 1.0).missed() <= MOST_ERRORS
 
 
-@pytest.mark.parametrize(("m_b", "data"), SETTINGS)
+@pytest.mark.parametrize(("m_b", "data"), mostly_slow(SETTINGS, (0.5, 0.5)))
 def test_the_simulation_finds_methods_that_are_wrong(m_b, data):
     pools, controls = simulate(m_b, data, 5, studies=4000)
     effect = pools.mean(axis=2) - controls.mean(axis=(1, 2))[:, None]
@@ -165,8 +166,10 @@ def test_the_simulation_finds_methods_that_are_wrong(m_b, data):
     assert as_if.missed() / 4000 > 0.065
 
 
-@pytest.mark.parametrize(("m_b", "data"), [(0.67, 0.8), (0.5, 0.8), (0.2, 0.5), (1.0, 0.5)])
-@pytest.mark.parametrize("controls", [5, 10])
+@pytest.mark.parametrize(
+    ("m_b", "data"), mostly_slow([(0.67, 0.8), (0.5, 0.8), (0.2, 0.5), (1.0, 0.5)], (0.5, 0.8))
+)
+@pytest.mark.parametrize("controls", mostly_slow([5, 10], 5))
 def test_family_wise_error_with_missing_scores(m_b, data, controls):
     pools, control_scores = simulate(m_b, data, controls, seed=1)
     pools[:, ::4, 0] = np.nan
@@ -182,7 +185,7 @@ def test_without_bucket_noise_missing_scores_keep_the_error_too():
     assert intervals(pools, controls, 1.0).missed() <= MOST_ERRORS
 
 
-@pytest.mark.parametrize("data", [0.2, 0.35, 0.5, 0.65, 0.8])
+@pytest.mark.parametrize("data", mostly_slow([0.2, 0.35, 0.5, 0.65, 0.8], 0.5))
 def test_coverage_of_planted_effects_at_the_default_design(data):
     pools, controls = simulate(DEFAULT_SHARE, data, DEFAULT_CONTROLS, seed=4)
     truth = np.linspace(-3, 3, POOLS)
@@ -199,7 +202,7 @@ def test_giving_up_the_worst_pools_early_leaves_the_error_where_it_was():
     assert intervals(kept, controls, 0.5, family=POOLS).missed() <= MOST_ERRORS
 
 
-@pytest.mark.parametrize("data", [0.2, 0.8])
+@pytest.mark.parametrize("data", mostly_slow([0.2, 0.8], 0.8))
 def test_ruined_pools_do_not_make_the_verdicts_on_others_wrong(data):
     scale = np.where(np.arange(POOLS) < 9, 0.1, 1.0)
     pools, controls = simulate(0.5, data, 8, seed=9, scale=scale)
@@ -209,7 +212,7 @@ def test_ruined_pools_do_not_make_the_verdicts_on_others_wrong(data):
     assert found.half[:, 9:].mean() == pytest.approx(alike.half.mean(), rel=0.08)
 
 
-@pytest.mark.parametrize("data", [0.2, 0.8])
+@pytest.mark.parametrize("data", mostly_slow([0.2, 0.8], 0.8))
 def test_noisy_pools_are_called_too_often_but_less_so_than_with_one_variance(data):
     # Three seeds cannot tell which pool is noisier than the controls. This is what it costs, as
     # measured: errors of about 20 % with a third of the pools twice as noisy, 10 % with one pool.
@@ -225,9 +228,9 @@ def test_noisy_pools_are_called_too_often_but_less_so_than_with_one_variance(dat
     assert intervals(pools, controls, 0.5).missed() / STUDIES < 0.12
 
 
-@pytest.mark.parametrize(("controls", "effect"), [(5, 7.0), (10, 4.5)])
+@pytest.mark.parametrize(("controls", "effect"), mostly_slow([(5, 7.0), (10, 4.5)], (10, 4.5)))
 def test_a_large_effect_is_found_and_its_sign_is_right(controls, effect):
-    pools, control_scores = simulate(0.5, 0.5, controls, studies=300, seed=5)
+    pools, control_scores = simulate(0.5, 0.5, controls, studies=100, seed=5)
     pools[:, 4] += effect
     pools[:, 7] -= effect
     found = 0
@@ -237,7 +240,7 @@ def test_a_large_effect_is_found_and_its_sign_is_right(controls, effect):
         assert result[4].verdict != "worse"
         assert result[7].verdict != "better"
         found += (result[4].verdict == "better") + (result[7].verdict == "worse")
-    assert found / 600 > 0.9
+    assert found / 200 > 0.9
 
 
 @pytest.mark.parametrize("draw_share", [0.5, 1.0])

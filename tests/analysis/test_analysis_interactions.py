@@ -7,19 +7,23 @@ truth is also the family-wise error on null data.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import lru_cache
+from itertools import permutations
 
 import numpy as np
 import pytest
+from factories import pool
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
-from simulated_pyramids import (
+from simulations import (
     ALPHA,
     FACTORS,
     arms_of,
     combination,
     exact,
     groups,
+    mostly_slow,
     simulate,
     simulate_rows,
 )
@@ -28,12 +32,12 @@ from djsandbox_ray.analysis.together.interactions import (
     combinations_of,
     effect_weights,
     factorial,
+    shapley_weights,
     strongest,
+    subsets,
 )
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import InteractionRow, Pool, PoolKind
-from djsandbox_ray.storage.rows import from_csv, to_csv
 
 STUDIES = 600
 # More misses than this would, at a true rate of 5 %, be seen once in a thousand.
@@ -70,7 +74,7 @@ def estimates(arms, control_scores, **shares):
     return effect, np.array([[row.high - row.effect for row in rows] for rows in found])
 
 
-@pytest.mark.parametrize(("data", "controls"), [(0.2, 8), (0.9, 5)])
+@pytest.mark.parametrize(("data", "controls"), mostly_slow([(0.2, 8), (0.9, 5)], (0.2, 8)))
 def test_all_intervals_hold_the_truth_in_95_percent_of_studies(data, controls):
     effect, half = studies(data, controls)
     misses = np.abs(effect - TRUTH) > half
@@ -254,16 +258,12 @@ def test_bad_arms_are_refused():
         arms_of(one, flat).matrix([{combination("b"): 1.0}])
 
 
-def pool(pool_id, parts=(), kind=PoolKind.BUCKET):
-    return Pool(pool_id, kind, pool_id, 0, 10, pool_id, parts=parts)
-
-
 def test_combinations_of_pools():
     pools = [
-        pool("z/low&a/low", ("z/low", "a/low")),
-        pool("z/low", ("z/low",)),
-        pool("a/low", ("a/low",)),
-        pool("control/0", kind=PoolKind.CONTROL),
+        pool("z/low&a/low", parts=("z/low", "a/low")),
+        pool("z/low", parts=("z/low",)),
+        pool("a/low", parts=("a/low",)),
+        pool("control/0"),
     ]
     factors, found = combinations_of(pools)
     assert factors == ["z/low", "a/low"]
@@ -275,17 +275,79 @@ def test_combinations_of_pools():
     with pytest.raises(BadInput, match="'b' is no combination"):
         combinations_of([pool("b")])
     with pytest.raises(BadInput, match="'z/low' and 'b' have the same parts"):
-        combinations_of([*pools, pool("b", ("z/low",))])
+        combinations_of([*pools, pool("b", parts=("z/low",))])
     with pytest.raises(BadInput, match="9 pools are combined; at most 8"):
-        combinations_of([pool("all", tuple("abcdefghi"))])
+        combinations_of([pool("all", parts=tuple("abcdefghi"))])
 
 
-def test_csv_round_trip():
-    rows = list(factorial(exact(MASKED), FACTORS).rows)
-    rows[0] = replace(rows[0], low=-math.inf)
-    text = to_csv(InteractionRow, rows)
-    header = "kind,parts,order,effect,low,high,verdict,contexts,all_contexts"
-    assert text.splitlines()[0] == header
-    assert from_csv(InteractionRow, text) == rows
-    with pytest.raises(BadInput, match="table of interactions, line 2, column 'effect'"):
-        from_csv(InteractionRow, f"{header}\nmain,a,1,x,0,0,helps,1,1\n")
+PLAYERS = "abcd"
+NUMBERS = st.floats(-100, 100, allow_nan=False, width=32)
+
+
+@st.composite
+def games(draw):
+    """Players, and the effect of every non-empty combination of them."""
+    players = PLAYERS[: draw(st.integers(1, len(PLAYERS)))]
+    return players, {group: draw(NUMBERS) for group in subsets(players) if group}
+
+
+def worth(game, group):
+    return game[group] if group else 0.0
+
+
+def values_of(game, players):
+    weights = {player: shapley_weights(player, players) for player in players}
+    return {p: math.fsum(w * game[g] for g, w in own.items()) for p, own in weights.items()}
+
+
+def test_subsets_come_by_size():
+    assert ["".join(sorted(group)) for group in subsets("abc")] == [
+        *("", "a", "b", "c", "ab", "ac", "bc", "abc"),
+    ]
+
+
+@given(games())
+def test_values_are_the_mean_gain_over_all_orders(game):
+    players, effects = game
+    gains = dict.fromkeys(players, 0.0)
+    for order in permutations(players):
+        for place, player in enumerate(order):
+            before = frozenset(order[:place])
+            gains[player] += worth(effects, before | {player}) - worth(effects, before)
+    orders = math.factorial(len(players))
+    values = values_of(effects, players)
+    assert values == pytest.approx({p: gain / orders for p, gain in gains.items()}, abs=1e-9)
+
+
+@given(games())
+def test_values_add_up_to_the_effect_of_all(game):
+    players, effects = game
+    total = sum(values_of(effects, players).values())
+    assert total == pytest.approx(effects[frozenset(players)], abs=1e-9)
+
+
+@given(games())
+def test_players_that_do_the_same_have_the_same_value(game):
+    players, effects = game
+    swap = str.maketrans("ab", "ba")
+    alike = {
+        group: effects[group] + effects.get(frozenset("".join(group).translate(swap)), 0.0)
+        for group in effects
+    }
+    values = values_of(alike, players)
+    if len(players) > 1:
+        assert values["a"] == pytest.approx(values["b"], abs=1e-9)
+
+
+@given(games(), NUMBERS)
+def test_a_player_that_adds_the_same_everywhere_has_just_that_value(game, own):
+    players, effects = game
+    effects = {group: worth(effects, group - {"a"}) + own * ("a" in group) for group in effects}
+    assert values_of(effects, players)["a"] == pytest.approx(own, abs=1e-9)
+
+
+def test_what_cannot_be_valued_is_refused():
+    with pytest.raises(ValueError, match="'x' must be one of the factors"):
+        shapley_weights("x", "ab")
+    with pytest.raises(ValueError, match="each given once"):
+        shapley_weights("a", "aab")

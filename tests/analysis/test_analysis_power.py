@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulations import mostly_slow
 
 from djsandbox_ray.analysis.planning.power import (
     cheapest_designs,
@@ -74,7 +75,7 @@ def test_the_power_of_simulated_studies(design, data, target):
     assert (estimate > half[:, None]).mean() == pytest.approx(target, abs=0.03)
 
 
-@pytest.mark.parametrize("data", [0.2, 0.8])
+@pytest.mark.parametrize("data", mostly_slow([0.2, 0.8], 0.8))
 def test_the_power_of_the_verdicts_themselves(data):
     effect = detectable_effect(*components(DEFAULT, data), DEFAULT)
     found = []
@@ -109,8 +110,8 @@ def test_power_grows_with_effect_seeds_controls_and_alpha():
         name, values = next(iter(changes.items()))
         return [power(2.5, within, bucket, replace(DEFAULT, **{name: v})) for v in values]
 
-    assert np.all(np.diff(chances(seeds=[1, 2, 3, 5, 8])) > 0)
-    assert np.all(np.diff(chances(controls=[3, 5, 8, 12, 20])) > 0)
+    assert np.all(np.diff(chances(seeds=[1, 2, 5])) > 0)
+    assert np.all(np.diff(chances(controls=[3, 8, 20])) > 0)
     assert np.all(np.diff(chances(pools=[1, 18, 90])) < 0)
     assert power(2.5, within, bucket, DEFAULT, 0.1) > power(2.5, within, bucket, DEFAULT, 0.05)
     # Of pools without an effect, half of the errors are to this side, shared by 18 pools.
@@ -147,6 +148,7 @@ def test_rescaling_there_and_back(data, measured, planned):
     assert rescale(*rescale(*noise, first, second), second, first) == pytest.approx(noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [0.2, 0.8])
 def test_the_cheapest_design_is_that_of_a_search_through_all(data):
     measured = Design(pools=6, controls=6, seeds=3)
@@ -173,6 +175,7 @@ def test_the_cheapest_design_is_that_of_a_search_through_all(data):
             assert plan.detectable <= effect
 
 
+@pytest.mark.slow
 def test_alternatives_are_sorted_by_cost_and_include_whole_buckets():
     noise = components(DEFAULT, 0.2)
     plans = cheapest_designs(4.0, *noise, DEFAULT)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulations import mostly_slow
 
 from djsandbox_ray.analysis.scale.compute_scaling import (
     CONTROLS,
@@ -43,7 +44,10 @@ def test_a_planted_law_without_noise_is_found(compute):
     assert law.fixed_floor == (len(compute) == 3)
 
 
-@pytest.mark.parametrize(("compute", "floor"), [(FIVE, 0.2), (THREE, 0.0)])
+@pytest.mark.parametrize(
+    ("compute", "floor"),
+    [(FIVE, 0.2), pytest.param(THREE, 0.0, marks=pytest.mark.slow)],
+)
 def test_intervals_cover_what_was_planted(compute, floor):
     target = compute[-1:] * 8
     truth = np.append(compute, target)
@@ -178,7 +182,7 @@ def test_three_budgets_predict_without_an_interval():
     assert "smaller than that of the controls (no interval: three budgets" in said
 
 
-@pytest.mark.parametrize("sd", [0.001, 0.004])
+@pytest.mark.parametrize("sd", mostly_slow([0.001, 0.004], 0.004))
 def test_four_budgets_hold_the_difference_of_laws_with_floors(sd):
     four = 1e12 * np.array([0.125, 0.25, 0.5, 1.0])
     target, studies, hits = 10 * four[-1], 40, 0

@@ -5,55 +5,31 @@ import math
 
 import numpy as np
 import pytest
+from factories import pool, rung_report, trial_record
 
-from djsandbox_ray.analysis.verdicts.ranking import control_scores, rank
+from djsandbox_ray.analysis.verdicts.ranking import carried_by, control_scores, rank
 from djsandbox_ray.analysis.verdicts.shrinkage import standard_error
-from djsandbox_ray.analysis.verdicts.verdicts import verdicts
+from djsandbox_ray.analysis.verdicts.verdicts import Verdict, verdicts
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.records import (
-    Pool,
-    PoolKind,
-    RankingRow,
-    RungReport,
-    TrialRecord,
-    TrialSpec,
-    TrialState,
-)
-from djsandbox_ray.storage.rows import from_csv, to_csv
+from djsandbox_ray.records import PoolKind, TrialState
 
 SEEDS = [7, 11, 13]
 BUDGET = 1000
 
 
-def pool(pool_id, kind=PoolKind.BUCKET, expected=None):
-    statistic, _, bucket = pool_id.partition("/")
-    known = kind is PoolKind.BUCKET
-    return Pool(
-        id=pool_id,
-        kind=kind,
-        column=statistic,
-        code=0,
-        size=100,
-        hash=pool_id,
-        statistic=statistic if known else None,
-        bucket=bucket if known else None,
-        expected=expected,
-    )
-
-
 POOLS = [
-    *(pool(f"control/{i}", PoolKind.CONTROL) for i in range(5)),
+    *(pool(f"control/{i}") for i in range(5)),
     *(pool(f"length/{bucket}") for bucket in ("low", "middle", "high")),
-    pool("self_test/shuffled_statistic", PoolKind.SELF_TEST, "undecided"),
-    pool("self_test/shuffled_captions", PoolKind.SELF_TEST, "worse"),
+    pool("self_test/shuffled_statistic", expected="undecided"),
+    pool("self_test/shuffled_captions", expected="worse"),
 ]
 MEANS = {"length/low": 0.3, "length/high": 0.9, "self_test/shuffled_captions": 0.2}
 
 
 def trial(pool_id, seed, metrics, state=TrialState.COMPLETED, budget=BUDGET):
-    spec = TrialSpec(f"t-{pool_id}-{seed}", pool_id, seed, f"{pool_id}{seed}", budget)
-    report = RungReport(BUDGET, 1.0, metrics, 1.0, 1.0, 0)
-    return TrialRecord(spec, state, (report,) if state is TrialState.COMPLETED else ())
+    """A trial that was trained for BUDGET samples, whatever its budget."""
+    reports = (rung_report(BUDGET, metrics),) if state is TrialState.COMPLETED else ()
+    return trial_record(pool_id, seed, state=state, budget=budget, reports=reports)
 
 
 @pytest.fixture
@@ -161,7 +137,7 @@ def test_one_completed_trial_has_no_std(trials):
 def stop(trials, pool_id, samples):
     """Cut trials short, after as many samples as given by seed."""
     for seed, seen in samples.items():
-        reports = (RungReport(seen, 1.0, {"accuracy": 9.0}, 1.0, 1.0, 0),) if seen else ()
+        reports = (rung_report(seen, {"accuracy": 9.0}),) if seen else ()
         plain = trial(pool_id, seed, {}, TrialState.STOPPED)
         trials[pool_id, seed] = dataclasses.replace(plain, reports=reports)
 
@@ -427,37 +403,25 @@ def as_text(rows):
     return [repr(dataclasses.asdict(row)) for row in rows]
 
 
-def test_csv_round_trip(trials):
-    fail(trials, "length/high", SEEDS)
-    fail(trials, "length/low", [7, 13])
-    stop(trials, "length/middle", {7: 250})
-    rows = ranked(trials)
-    odd = dataclasses.replace(rows[0], pool='a "quoted", name/low', carried_by="line\nbreak")
-    rows = [odd, *rows[1:]]
-    text = to_csv(RankingRow, rows)
-    assert text.splitlines()[0] == (
-        "rank,pool,kind,statistic,bucket,change,std,low,high,p,q,verdict,seeds,failed,expected,"
-        "shrunken,carried_by,stopped_at,error,metric:accuracy,metric:recall"
-    )
-    assert as_text(from_csv(RankingRow, text)) == as_text(rows)
-    assert to_csv(RankingRow, from_csv(RankingRow, text)) == text
-    assert from_csv(RankingRow, to_csv(RankingRow, [])) == []
+def verdict(effect, word):
+    return Verdict("a/low", effect, effect - 1, effect + 1, 0.01, 0.01, word)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "not a ranking"),
-        ("a,b\n1,2\n", "not a ranking"),
-        ("{header},recall\n", "not a ranking"),
-        ("{header}\n1,x\n", "line 2: 2 cells; 19 are needed"),
-        ("{header}\nfirst,{rest}\n", "line 2, column 'rank'"),
-        ("{header}\n1,{rest}half\n", "line 2, column 'error'"),
-        ("{header},metric:m\n1,{rest}nan,high\n", "line 2, column 'metric:m'"),
-    ],
-)
-def test_csv_that_cannot_be_read(text, message):
-    header = to_csv(RankingRow, []).strip()
-    rest = "a/low,bucket,a,low,0.1,0.1,0.0,0.2,0.01,0.02,better,3,0,,0.08,,,"
-    with pytest.raises(BadInput, match=message):
-        from_csv(RankingRow, text.format(header=header, rest=rest))
+@pytest.mark.parametrize("word", ["better", "worse"])
+def test_a_metric_carries_a_verdict_that_falls_without_it(word):
+    whole, same, gone = verdict(3.0, word), verdict(2.0, word), verdict(0.5, "undecided")
+    assert carried_by(whole, {"x": same, "y": same}) is None
+    assert carried_by(whole, {"x": same, "y": gone}) == "y"
+    assert carried_by(whole, {}) is None
+
+
+def test_of_several_the_one_that_changes_the_effect_most():
+    whole = verdict(3.0, "better")
+    less = {"x": verdict(2.5, "undecided"), "y": verdict(4.0, "undecided")}
+    assert carried_by(whole, less) == "y"
+    assert carried_by(whole, {**less, "z": verdict(-0.5, "worse")}) == "z"
+    assert carried_by(whole, {"z": verdict(-9.0, "worse"), "n": None}) == "n"
+
+
+def test_nothing_carries_what_is_undecided():
+    assert carried_by(verdict(1.0, "undecided"), {"x": verdict(9.0, "better")}) is None

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from simulations import mostly_slow
 
 from djsandbox_ray.analysis.scale.repetition import FILLINGS, Fillings, against_new_rows, paying
 from djsandbox_ray.analysis.verdicts.scores import Aggregate, Yardstick
@@ -93,8 +94,8 @@ def test_whole_pools_say_nothing_of_other_rows():
     assert found[2].value == pytest.approx(0.4, abs=0.05)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.8])
-@pytest.mark.parametrize("candidates", [1, 7])
+@pytest.mark.parametrize("share", mostly_slow([0.2, 0.8], 0.8))
+@pytest.mark.parametrize("candidates", mostly_slow([1, 7], 7))
 def test_lucky_rows_are_not_taken_for_a_verdict(share, candidates):
     """Repeated rows are worth just as much as new ones; ``share`` of the noise is of rows."""
     rng, size, factors = np.random.default_rng(1), 600, [2, 4, 6, 8, 10]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simulations import mostly_slow
 
 from djsandbox_ray.analysis.verdicts.moderated import within_variance
 from djsandbox_ray.analysis.verdicts.shrinkage import shrink, spread, standard_error
@@ -109,10 +110,10 @@ def simulate(data, share, bucket_share, studies=4000, arms=6, seeds=3):
     return bucket + trial + rng.normal(0, 5, size=(studies, 1, seeds))
 
 
-@pytest.mark.parametrize("data", [0.0, 0.25, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("data", mostly_slow([0.0, 0.25, 0.5, 0.75, 1.0], 0.0, 1.0))
 @pytest.mark.parametrize("share", [0.33, 0.67])
 @pytest.mark.parametrize("bucket_share", [1 / 3, 1 / 60])
-@pytest.mark.parametrize("arms", [5, 8])
+@pytest.mark.parametrize("arms", mostly_slow([5, 8], 5))
 def test_the_standard_error_is_that_of_a_change(data, share, bucket_share, arms):
     scores = simulate(data, share, bucket_share, arms=arms + 1)
     truth = data * share * (1 - bucket_share) + (1 - data * share) / 3

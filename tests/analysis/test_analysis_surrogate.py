@@ -8,12 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from simulated_pyramids import ALPHA, FACTORS, arms_of, combination, exact, groups, simulate
+from simulations import ALPHA, FACTORS, arms_of, combination, exact, groups, mostly_slow, simulate
 
 from djsandbox_ray.analysis.together.surrogate import surrogate
-from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import SurrogateRow
-from djsandbox_ray.storage.rows import from_csv, to_csv
 
 FOUR = "abcd"
 STUDIES = 300
@@ -64,7 +61,7 @@ def test_what_the_model_leaves_out_shows_in_the_held_out_combination():
     assert row.high < row.measured
 
 
-@pytest.mark.parametrize("untrained", [False, True])
+@pytest.mark.parametrize("untrained", mostly_slow([False, True], True))
 def test_predictions_hold_what_is_measured_in_95_percent_of_studies(untrained):
     rng = np.random.default_rng(8)
     truth = list(pairwise([1.0, 2.0, 0.0], [-1.0, 0.5, 3.0], FACTORS).values())
@@ -113,15 +110,3 @@ def test_too_few_arms_are_said_to_be_too_few():
     two = surrogate(exact(dict.fromkeys(groups("ab"), 1.0)), "ab")
     assert two.rows == ()
     assert two.notes[0].startswith("Nothing to predict")
-
-
-def test_csv_round_trip():
-    known = {group: float(len(group)) for group in groups(FOUR) if group != combination("abd")}
-    rows = list(surrogate(exact(known), FOUR).rows)
-    assert {row.held_out for row in rows} == {True, False}
-    text = to_csv(SurrogateRow, rows)
-    assert text.splitlines()[0] == "pool,predicted,low,high,measured,held_out"
-    assert list(map(repr, from_csv(SurrogateRow, text))) == list(map(repr, rows))
-    assert from_csv(SurrogateRow, to_csv(SurrogateRow, [])) == []
-    with pytest.raises(BadInput, match="table of predictions, line 2, column 'held_out'"):
-        from_csv(SurrogateRow, "pool,predicted,low,high,measured,held_out\na,0,0,0,nan,maybe\n")

@@ -10,7 +10,7 @@ from scipy import stats
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
 from djsandbox_ray.analysis.verdicts.moderated import Moderation, between_variance, within_variance
-from djsandbox_ray.analysis.verdicts.verdicts import Verdict, benjamini_hochberg, verdicts
+from djsandbox_ray.analysis.verdicts.verdicts import Verdict, verdicts
 
 CONTROLS = np.random.default_rng(3).normal(0.5, 0.01, size=(5, 3))
 NAN = math.nan
@@ -126,10 +126,13 @@ def test_controls_without_any_spread(constant):
 
 
 def test_q_values_are_benjamini_hochberg():
-    p = np.random.default_rng(0).uniform(size=30) ** 3
-    assert benjamini_hochberg(p) == pytest.approx(stats.false_discovery_control(p))
-    assert benjamini_hochberg([0.04, 0.04, 0.04]) == pytest.approx([0.04] * 3)
-    assert len(benjamini_hochberg([])) == 0
+    scores = {str(i): [0.45 + 0.005 * i] * 3 for i in range(20)}
+    found = verdicts(scores, CONTROLS)
+    p = np.array([v.p for v in found])
+    ranks = stats.rankdata(p, method="max")
+    by_hand = [min(1.0, (p / ranks * 20)[p >= own].min()) for own in p]
+    assert [v.q for v in found] == pytest.approx(by_hand)
+    assert verdicts({}, CONTROLS) == []
 
 
 def test_the_interval_grows_with_the_number_of_pools():

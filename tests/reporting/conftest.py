@@ -7,44 +7,25 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from factories import ranking_row
 
-from djsandbox_ray.records import ConfirmationRow, FlipRow, PoolKind, RankingRow
+from djsandbox_ray.records import ConfirmationRow, FlipRow, RankingRow
 
 NAN = math.nan
 
 
 def pool(rank: int, name: str, change: float, verdict: str, **more) -> RankingRow:
-    statistic, _, bucket = name.partition("/")
-    row = RankingRow(
-        rank=rank,
-        pool=name,
-        kind=PoolKind.BUCKET,
-        statistic=statistic,
-        bucket=bucket,
-        change=change,
-        std=0.01,
-        low=change - 0.06,
-        high=change + 0.06,
-        p=0.01,
-        q=0.02,
-        verdict=verdict,
-        seeds=3,
-        failed=0,
-        metrics={"zero_shot/top1": 0.5 + change},
-        shrunken=0.75 * change,
-    )
-    return replace(row, **more)
+    wide = {
+        "low": change - 0.06,
+        "high": change + 0.06,
+        "metrics": {"zero_shot/top1": 0.5 + change},
+    }
+    return ranking_row(name, change, verdict, rank=rank, **(wide | more))
 
 
 def self_test(rank: int, name: str, change: float, verdict: str, expected: str) -> RankingRow:
-    test = {
-        "kind": PoolKind.SELF_TEST,
-        "statistic": None,
-        "bucket": None,
-        "expected": expected,
-        "shrunken": NAN,
-    }
-    return pool(rank, f"self_test/{name}", change, verdict, **test)
+    own = {"expected": expected, "shrunken": NAN}
+    return pool(rank, f"self_test/{name}", change, verdict, **own)
 
 
 @pytest.fixture

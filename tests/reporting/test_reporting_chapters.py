@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 from found_outputs import PNG, YAML, found_outputs
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.reporting.blocks import Chapter, Listing, Picture
-from djsandbox_ray.reporting.chapters import Chapters, Later
+from djsandbox_ray.reporting.chapters import Chapters, Later, label_shares, read_labels
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.report import report_html
 from djsandbox_ray.storage.store import Storage
@@ -105,3 +107,17 @@ def test_a_table_of_something_else_is_an_error(storage: Storage, later: Later) -
     storage.write_bytes(later.diversity.path, b"pool,value\na/high,1\n")
     with pytest.raises(BadInput, match=r"diversity\.csv"):
         made(storage, later)
+
+
+def test_shares_are_those_of_the_members_over_all_chunks() -> None:
+    labels = ["a", "a", "b", "a", "c", "b"]
+    masks = np.array([[1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0]], dtype=bool)
+    chunks = [labels[:4], labels[4:]]
+    names, shares = label_shares(chunks, [masks[:, :4], masks[:, 4:]])
+    assert names == ["a", "b", "c"]
+    np.testing.assert_allclose(shares, [[2 / 3, 1 / 3, 0], [0, 0.5, 0.5], [0, 0, 0]])
+
+
+def test_labels_that_a_sample_lacks_are_counted_as_such() -> None:
+    meta = [[json.dumps({"k": True}), json.dumps({})], [json.dumps({"k": "x"})]]
+    assert list(read_labels(meta, "k")) == [["True", "(none)"], ["x"]]

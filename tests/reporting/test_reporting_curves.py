@@ -9,13 +9,12 @@ from PIL import Image
 
 from djsandbox_ray.records import RepetitionRow, ScalingRow
 from djsandbox_ray.reporting.curves import (
-    COLOURS,
+    STRATEGY_COLOURS,
     Curve,
     repetition_chart,
-    repetition_figure,
     scaling_chart,
-    scaling_figure,
 )
+from djsandbox_ray.reporting.figures import png
 from djsandbox_ray.reporting.ranking import Unit
 
 FACTORS = (1, 2, 4)
@@ -56,9 +55,9 @@ def lines(figure, marker):
 
 
 def test_every_strategy_has_its_curve_and_intervals(repeated):
-    figure = repetition_figure(repeated, title="demo", unit=Unit.PERCENT)
+    figure = repetition_chart(repeated, title="demo", unit=Unit.PERCENT)
     curves = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
-    assert [line.get_color() for line in curves] == list(COLOURS.values())
+    assert [line.get_color() for line in curves] == list(STRATEGY_COLOURS.values())
     for line in curves:
         assert list(line.get_ydata()) == pytest.approx([10, 20, 40])
         assert list(line.get_xdata()) == pytest.approx([100, 200, 400], rel=0.02)
@@ -73,15 +72,15 @@ def test_rows_that_ran_out_and_results_that_lack_are_named(repeated):
     repeated[5] = replace(repeated[5], rows=150)
     repeated[8] = replace(repeated[8], effect=math.nan, low=math.nan, high=math.nan, seeds=0)
     repeated[0] = replace(repeated[0], low=math.nan, high=math.nan, seeds=1)
-    figure = repetition_figure(repeated, title="demo", unit=Unit.SD)
+    figure = repetition_chart(repeated, title="demo", unit=Unit.SD)
     assert "some repeat: expand x4" in figure.get_supxlabel()
     assert "without a result: random x4" in figure.get_supxlabel()
     assert len(lines(figure, "_")) == 7
-    assert repetition_chart(repeated, title="$x_{$", unit=Unit.SD).startswith(b"\x89PNG")
+    assert png(repetition_chart(repeated, title="$x_{$", unit=Unit.SD)).startswith(b"\x89PNG")
 
 
 def test_laws_are_dashed_beyond_what_was_measured(scaled):
-    figure = scaling_figure(scaled, [CURVE], title="demo", target=800)
+    figure = scaling_chart(scaled, [CURVE], title="demo", target=800)
     drawn = {line.get_linestyle(): line for line in figure.axes[0].lines if len(line.get_xdata())}
     assert list(drawn["--"].get_xdata()) == [4e11, 8e11]
     solid = [line for line in figure.axes[0].lines if line.get_linestyle() == "-"]
@@ -97,7 +96,7 @@ def test_laws_are_dashed_beyond_what_was_measured(scaled):
 
 def test_without_laws_and_without_counted_operations(scaled):
     uncounted = [replace(row, flops=math.nan) for row in scaled]
-    figure = scaling_figure(uncounted, [], title="demo", target=800)
+    figure = scaling_chart(uncounted, [], title="demo", target=800)
     assert figure.axes[0].get_xlabel() == "samples seen in training"
     points = lines(figure, "o")[0]
     assert list(points.get_xdata()) == [100, 200, 400]
@@ -107,7 +106,7 @@ def test_without_laws_and_without_counted_operations(scaled):
 def test_models_are_told_apart_and_failed_budgets_left_out(scaled):
     rows = [*scaled, *(replace(row, model="small", flops=4 * row.flops) for row in scaled)]
     rows[0] = replace(rows[0], error=math.nan, low=math.nan, high=math.nan, seeds=0)
-    figure = scaling_figure(rows, [CURVE], title="demo", target=800)
+    figure = scaling_chart(rows, [CURVE], title="demo", target=800)
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert names == ["a/high, tiny", "controls, tiny", "a/high, small", "controls, small"]
     assert len(lines(figure, "o")[0].get_xdata()) == 2
@@ -116,7 +115,7 @@ def test_models_are_told_apart_and_failed_budgets_left_out(scaled):
 @pytest.mark.parametrize("name", ["short", "long_statistic/high&" * 8])
 def test_a_png(scaled, name):
     rows = [replace(row, arm=name) if row.arm != "controls" else row for row in scaled]
-    image = Image.open(io.BytesIO(scaling_chart(rows, [], title="demo", target=800)))
+    image = Image.open(io.BytesIO(png(scaling_chart(rows, [], title="demo", target=800))))
     image.load()
     assert image.size == (1200, 720)
     assert len(set(image.convert("L").get_flattened_data())) > 10  # not a blank page

@@ -9,7 +9,8 @@ from PIL import Image
 
 from djsandbox_ray.analysis.together.clusters import ward
 from djsandbox_ray.analysis.together.correlation import Correlation, correlate
-from djsandbox_ray.reporting.heatmap import heat_figure, heat_map
+from djsandbox_ray.reporting.figures import png
+from djsandbox_ray.reporting.heatmap import heat_map
 
 
 def correlation(count: int) -> Correlation:
@@ -23,7 +24,7 @@ def correlation(count: int) -> Correlation:
 def drawn(count: int, clusters: int = 3):
     found = correlation(count)
     tree = ward(found, clusters, absolute=True)
-    figure = heat_figure(found, tree, title="statistics at $5", note="Ward linkage")
+    figure = heat_map(found, tree, title="statistics at $5", note="Ward linkage")
     return figure, tree, found
 
 
@@ -91,12 +92,12 @@ def test_gaps_are_grey_and_named() -> None:
     values = np.random.default_rng(0).normal(size=(20, 3))
     values[:10, 0] = values[10:, 1] = np.nan
     found = correlate("abc", [values])
-    figure = heat_figure(found, ward(found, 2, absolute=True), title="gaps", note="note")
+    figure = heat_map(found, ward(found, 2, absolute=True), title="gaps", note="note")
     assert figure._supxlabel.get_text() == "note; grey: no correlation"
     assert len(figure.axes[1].texts) == 7
 
 
 def test_the_picture_is_a_png() -> None:
     found = correlation(5)
-    data = heat_map(found, ward(found, 2, absolute=True), title="title", note="note")
+    data = png(heat_map(found, ward(found, 2, absolute=True), title="title", note="note"))
     assert Image.open(io.BytesIO(data)).format == "PNG"

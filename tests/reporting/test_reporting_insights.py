@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from factories import ranking_row
 
 from djsandbox_ray.records import (
     ConfirmationRow,
@@ -20,24 +21,8 @@ from djsandbox_ray.reporting.insights import Observations, insights_chapter, ins
 from djsandbox_ray.reporting.ranking import Unit
 
 
-def row(pool: str, change: float, verdict: str, half: float = 0.1) -> RankingRow:
-    statistic, _, bucket = pool.partition("/")
-    return RankingRow(
-        rank=1,
-        pool=pool,
-        kind=PoolKind.BUCKET,
-        statistic=statistic,
-        bucket=bucket,
-        change=change,
-        std=0.02,
-        low=change - half,
-        high=change + half,
-        p=0.01,
-        q=0.02,
-        verdict=verdict,
-        seeds=3,
-        failed=0,
-    )
+def row(pool: str, change: float, verdict: str) -> RankingRow:
+    return ranking_row(pool, change, verdict, low=change - 0.1, high=change + 0.1)
 
 
 RANKING = [

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from djsandbox_ray.reporting.progress import Progress, duration
+from djsandbox_ray.reporting.progress import Progress, rough_duration
 
 
 class Clock:
@@ -123,7 +123,7 @@ def test_an_update_without_a_stage_is_an_error():
 
 
 def test_durations():
-    assert [duration(seconds) for seconds in (45.4, 89, 600, 11_100)] == [
+    assert [rough_duration(seconds) for seconds in (45.4, 89, 600, 11_100)] == [
         "45 s",
         "89 s",
         "10 min",

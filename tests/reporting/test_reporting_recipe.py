@@ -8,9 +8,10 @@ import pytest
 from html_page import HOSTILE, Page
 
 from djsandbox_ray.records import Acceptance, Recipe
-from djsandbox_ray.reporting.blocks import Listing, Sentences, chapter_html
+from djsandbox_ray.reporting.blocks import Listing, Sentences
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.recipe import recipe_chapter, recipe_line
+from djsandbox_ray.reporting.report import report_html
 
 RECIPE = Recipe(
     "recipe-1", "recipes/demo.yaml", "recipes/demo.evidence.json", 0.25, 0.5, confirmed=True
@@ -92,6 +93,7 @@ def test_no_text_of_it_is_taken_for_html(evidence):
     evidence["pool"]["id"] = evidence["dataset"]["id"] = HOSTILE
     evidence["retention"]["ranges"][0]["statistic"] = HOSTILE
     recipe = replace(RECIPE, path=HOSTILE)
-    page = Page(chapter_html(recipe_chapter(recipe, HOSTILE, evidence, None, Unit.SD), "recipe"))
+    chapter = recipe_chapter(recipe, HOSTILE, evidence, None, Unit.SD)
+    page = Page(report_html("demo", [], chapters=[chapter]))
     assert "script" not in page.tags
     assert sum(HOSTILE in text for text in page.texts) == 6

@@ -24,9 +24,8 @@ from djsandbox_ray.reporting.blocks import (
     Listing,
     Picture,
     ReportTable,
-    chapter_html,
-    picture_html,
 )
+from djsandbox_ray.reporting.report import report_html
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
 from djsandbox_ray.tracking.mlflow_runs import named
@@ -161,8 +160,8 @@ def _page(text: str) -> str:
     long = f"{text}{'x' * 80}"
     table = ReportTable(long, (long, long), [(long, long)])
     blocks = [table, Listing(long, long), Picture(long, b"png")]
-    chapter = chapter_html(Chapter(long, [long], blocks), long)
-    return chapter + picture_html(Picture(long, b"png"))
+    chapter = Chapter(long, [long], blocks, headline=long)
+    return report_html(long, [], chapters=[chapter], figures={long: b"png"}, tables=[table])
 
 
 @given(st.one_of(NAMES, st.text(alphabet=st.sampled_from(list("<>&'\"/=-! ascriptonerror")))))

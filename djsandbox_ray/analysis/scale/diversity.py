@@ -1,4 +1,4 @@
-"""How varied a sample of captions and images is, with intervals over rows.
+"""How varied a sample of captions and images is, and whether that goes with the effect of a pool.
 
 Diversity grows with the sample (more rows, more words), so only samples of one size compare: a
 value stands for samples of so many rows from that pool, not for the pool at any size.
@@ -10,25 +10,6 @@ surround. For entropy and distinct-n they held the truth in 0 % of simulated sam
 400 captions, the jackknife intervals in 96 to 98 %. The jackknife variance is, on average, no less
 than that of the measure with one row fewer (Efron and Stein 1981, "The jackknife estimate of
 variance"): the intervals err on the wide side.
-
-Spearman's rank correlation with an interval, for as few points as a run has pools.
-
-Points may come in groups that depend on each other, as the parts of one statistic do: what the low
-half has more of, the high half has less of. The interval is then that of as many points as there
-are groups. In simulations without any relation, intervals at 95 % left out 0 (rates for 5 to 12
-groups):
-
-=============================================  ==========  ==================  ===========
-points                                         all points  points less groups  groups
-=============================================  ==========  ==================  ===========
-halves that mirror each other                  14 to 17 %  1 to 3 %            1 to 3 %
-thirds, random but for their sum               7 to 10 %   2 to 4 %            below 0.1 %
-thirds that rise or fall with their statistic  22 to 24 %  12 to 13 %          1 to 3 %
-thirds that are alike                          23 to 24 %  11 to 13 %          below 2 %
-=============================================  ==========  ==================  ===========
-
-Groups that depend on each other, such as statistics that measure nearly the same, still count as
-several.
 """
 
 from __future__ import annotations
@@ -257,7 +238,22 @@ def rank_correlation(
     """Return Spearman's rho, or None for fewer than 5 groups or a quantity that does not vary.
 
     The interval is Fisher's z with the variance (1 + rho^2 / 2) / (m - 3) (Bonett and Wright 2000,
-    Psychometrika 65:23) of m independent points: here, m groups.
+    Psychometrika 65:23) of m independent points. Points may come in groups that depend on each
+    other, as the parts of one statistic do: what the low half has more of, the high half has less
+    of. So m counts the groups. In simulations without any relation, intervals at 95 % left out 0
+    (rates for 5 to 12 groups):
+
+    =============================================  ==========  ==================  ===========
+    points                                         all points  points less groups  groups
+    =============================================  ==========  ==================  ===========
+    halves that mirror each other                  14 to 17 %  1 to 3 %            1 to 3 %
+    thirds, random but for their sum               7 to 10 %   2 to 4 %            below 0.1 %
+    thirds that rise or fall with their statistic  22 to 24 %  12 to 13 %          1 to 3 %
+    thirds that are alike                          23 to 24 %  11 to 13 %          below 2 %
+    =============================================  ==========  ==================  ===========
+
+    Groups that depend on each other, such as statistics that measure nearly the same, still count
+    as several.
 
     Args:
         x: n finite numbers.

@@ -1,6 +1,7 @@
-"""Three ways to fill a training, at several factors: the table of effects, and what it says.
+"""Whether more repetitions still pay, and what they cost against new rows.
 
-Whether more repetitions still pay, and what they cost against new rows.
+:class:`Fillings` are the strategies that fill a longer training ("repeat" the pool, "expand" it by
+new rows, or "random" rows) at several factors: their table of effects, and what it says.
 
 A difference of two cells (a strategy at a factor) is compared with the scatter of seeds within
 these two alone, by Welch's test: longer trainings scatter more, and repeated rows of a small draw

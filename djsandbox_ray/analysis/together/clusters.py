@@ -1,6 +1,8 @@
-"""Operators that are alike, in clusters; and the best pool of each cluster.
+"""Statistics that are alike, in clusters, and the best pool of each cluster.
 
-Which metrics a statistic moves: the changes of its pools, as a column to correlate.
+Statistics are alike by their values on the samples, or by what their pools do to the metrics:
+:func:`metric_profiles` makes a column of every statistic's changes, to be correlated as values
+are. :func:`ward` clusters what correlates, :func:`best_of_each` picks a pool of every cluster.
 """
 
 from __future__ import annotations
@@ -165,7 +167,7 @@ def metric_profiles(
 
     Raises:
         BadInput: an unknown metric; no statistic has pools, or two have other numbers of them; see
-            :class:`.scores.Study`.
+            :class:`.scores.StudyScores`.
         SandboxError: too few complete controls.
     """
     study = StudyScores.of(pools, trials, seeds)

@@ -10,22 +10,17 @@ are in the unit of the changes (Box, Hunter & Hunter 2005, Statistics for Experi
 - interaction of more factors: the difference of such differences, that is, what they do beyond
   what the effects of fewer of them add up to. Its sign does not say whether they help each other:
   three of which any two help each other much, and all three a little more, have a negative one;
-- Shapley value: see :mod:`.interactions`. Of two factors it is the main effect.
+- Shapley value of A (Shapley 1953, Contributions to the Theory of Games 2:307): what A adds,
+  averaged over all orders in which the k factors can join,
+
+      sum over S without A of |S|! (k - |S| - 1)! / k! (v(S + A) - v(S)),    v(S) = y(S) - y().
+
+  A fair share for each: the values add up to v of all factors; equal factors have equal ones; one
+  that never adds anything has 0.
 
 A combination may not have been trained. An effect is then averaged over the contexts in which all
 that it needs is there, and named as partial; without any it is left out, and named. A Shapley value
 needs all combinations.
-
-Shapley values: a fair share of what several pools do together for each of them.
-
-With v(S) the effect of the combination S and v of nothing 0, a factor's value is what it adds,
-averaged over all orders in which k factors can join (Shapley 1953, Contributions to the Theory of
-Games 2:307):
-
-    phi_i = sum over S without i of |S|! (k - |S| - 1)! / k! (v(S + i) - v(S)).
-
-The values add up to v of all factors; equal factors have equal ones; one that never adds anything
-has 0. Exact, from all 2^k - 1 combinations.
 """
 
 from __future__ import annotations
@@ -223,27 +218,3 @@ def shapley_weights(factor: str, factors: Sequence[str]) -> dict[Combination, fl
         if others:
             weights[others] = -share
     return weights
-
-
-def shapley_values(
-    effects: Mapping[Combination, float], factors: Sequence[str]
-) -> dict[str, float]:
-    """Return the Shapley value of every factor.
-
-    Args:
-        effects: v of every non-empty combination of the factors.
-        factors: whose values are wanted.
-
-    Raises:
-        ValueError: a combination is missing.
-    """
-    for combination in subsets(factors):
-        if combination and combination not in effects:
-            raise ValueError(f"no effect of {sorted(combination)}; all combinations are needed")
-    return {
-        factor: math.fsum(
-            weight * effects[combination]
-            for combination, weight in shapley_weights(factor, factors).items()
-        )
-        for factor in factors
-    }

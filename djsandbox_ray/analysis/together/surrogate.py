@@ -43,7 +43,7 @@ class Surrogate:
 
 
 @dataclass(frozen=True)
-class _Prediction:
+class _Foreseen:
     combination: Combination
     arms: Floats
     """Weight of every arm, shape (arms,); the controls have what these lack to 1."""
@@ -72,7 +72,7 @@ def surrogate(arms: Arms, factors: Sequence[str], alpha: float = 0.05) -> Surrog
         if weights is None:
             unknown.append(label(group, factors))
         else:
-            found.append(_Prediction(group, weights, place.get(group)))
+            found.append(_Foreseen(group, weights, place.get(group)))
     notes = []
     if unknown:
         notes.append(
@@ -108,7 +108,7 @@ def _design(groups: Sequence[Combination], factors: Sequence[str]) -> Floats:
 
 
 def _rows(
-    arms: Arms, factors: Sequence[str], found: Sequence[_Prediction], alpha: float
+    arms: Arms, factors: Sequence[str], found: Sequence[_Foreseen], alpha: float
 ) -> list[SurrogateRow]:
     if not found:
         return []
@@ -133,5 +133,5 @@ def _rows(
     ]
 
 
-def _measured(arms: Arms, prediction: _Prediction) -> float:
+def _measured(arms: Arms, prediction: _Foreseen) -> float:
     return math.nan if prediction.held_out is None else float(arms.changes[prediction.held_out])

@@ -1,6 +1,6 @@
-"""The pool that stands for all that was found: the simplest of the combinations that did best.
+"""Which pool stands for all that was found: the simplest of the combinations that did best.
 
-Which pool a recipe stands on: the simplest of those that did best.
+A recipe stands on the :func:`winner` of a whole run, scaling on the :func:`top_pool` of a pyramid.
 """
 
 from __future__ import annotations

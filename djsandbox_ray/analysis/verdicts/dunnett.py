@@ -30,11 +30,12 @@ _CUT = 45.0
 """The chi density is cut where it is exp(-45) of its peak."""
 
 
-def max_t_cdf(c: float, pools: int, controls: float, df: float) -> float:
-    """Return P(max over ``pools`` of |t_i| <= ``c``) when no pool differs from the controls.
+@lru_cache(maxsize=1024)
+def critical_value(alpha: float, pools: int, controls: float, df: float) -> float:
+    """Return the c that max |t_i| exceeds with probability ``alpha`` under the null hypothesis.
 
     Args:
-        c: the bound; infinity is allowed.
+        alpha: family-wise error rate, in (0, 1).
         pools: number of pools compared, at least 1. One pool gives Student's t.
         controls: number of control arms whose mean is shared, at least 1; ``math.inf`` for
             uncorrelated t_i.
@@ -43,26 +44,9 @@ def max_t_cdf(c: float, pools: int, controls: float, df: float) -> float:
     Raises:
         ValueError: an argument outside its range.
     """
-    _check(pools, controls, df)
-    if math.isnan(c):
-        raise ValueError("c is NaN; a bound for max |t| is needed")
-    return 1.0 - _exceedance(c, pools, controls, df) if c > 0 else 0.0
-
-
-@lru_cache(maxsize=1024)
-def critical_value(alpha: float, pools: int, controls: float, df: float) -> float:
-    """Return the c that max |t_i| exceeds with probability ``alpha`` under the null hypothesis.
-
-    Args:
-        alpha: family-wise error rate, in (0, 1).
-        pools: see :func:`max_t_cdf`.
-        controls: see :func:`max_t_cdf`.
-        df: see :func:`max_t_cdf`.
-
-    Raises:
-        ValueError: an argument outside its range.
-    """
-    _check(pools, controls, df)
+    for name, value in (("pools", pools), ("controls", controls), ("df", df)):
+        if not value >= 1:
+            raise ValueError(f"{name} is {value}; at least 1 is needed")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}; a rate strictly between 0 and 1 is needed")
     # One pool alone bounds the quantile from below, Bonferroni's inequality from above.
@@ -73,12 +57,6 @@ def critical_value(alpha: float, pools: int, controls: float, df: float) -> floa
         return math.log(_exceedance(c, pools, controls, df) / alpha)
 
     return float(optimize.brentq(excess, low, high, xtol=1e-12, rtol=1e-12))
-
-
-def _check(pools: int, controls: float, df: float) -> None:
-    for name, value in (("pools", pools), ("controls", controls), ("df", df)):
-        if not value >= 1:
-            raise ValueError(f"{name} is {value}; at least 1 is needed")
 
 
 def _exceedance(c: float, pools: int, controls: float, df: float) -> float:

@@ -32,19 +32,19 @@ def trial_grid(pools: Sequence[Pool], trials: Iterable[TrialRecord], seeds: Sequ
     for trial in trials:
         key = (trial.spec.pool, trial.spec.seed)
         if key not in known:
-            raise BadInput(f"{describe(trial)} is of no pool and seed of this run")
+            raise BadInput(f"{trial_name(trial)} is of no pool and seed of this run")
         if key in grid:
-            raise BadInput(f"{describe(trial)}: a second trial of that pool and seed")
+            raise BadInput(f"{trial_name(trial)}: a second trial of that pool and seed")
         if trial.state is TrialState.RUNNING:
-            raise BadInput(f"{describe(trial)} is still running; only finished trials are ranked")
+            raise BadInput(f"{trial_name(trial)} is still running; only finished trials are ranked")
         if trial.state is TrialState.COMPLETED and trial.final is None:
             raise BadInput(
-                f"{describe(trial)} is completed, but has no report at its budget of "
+                f"{trial_name(trial)} is completed, but has no report at its budget of "
                 f"{trial.spec.budget} samples"
             )
         if trial.state is TrialState.STOPPED and key[0] not in may_stop:
             raise BadInput(
-                f"{describe(trial)} was stopped early; controls and self-tests never are"
+                f"{trial_name(trial)} was stopped early; controls and self-tests never are"
             )
         grid[key] = trial
     missing = [key for key in expected if key not in grid]
@@ -73,10 +73,10 @@ def completed_metrics(grid: Grid) -> dict[Key, Mapping[str, float]]:
         for name in names:
             if name not in metrics:
                 raise BadInput(
-                    f"{describe(grid[key])} lacks the metric {name!r}, which other trials have"
+                    f"{trial_name(grid[key])} lacks the metric {name!r}, which other trials have"
                 )
             if not math.isfinite(metrics[name]):
-                raise BadInput(f"{describe(grid[key])}: metric {name!r} is {metrics[name]}")
+                raise BadInput(f"{trial_name(grid[key])}: metric {name!r} is {metrics[name]}")
     return measured
 
 
@@ -95,6 +95,6 @@ def given_up(grid: Grid) -> dict[str, int]:
     return found
 
 
-def describe(trial: TrialRecord) -> str:
+def trial_name(trial: TrialRecord) -> str:
     """Name a trial for a message."""
     return f"trial {trial.spec.id!r} (pool {trial.spec.pool!r}, seed {trial.spec.seed})"

@@ -217,9 +217,10 @@ def wrong_stops(audited: Sequence[str], finals: Mapping[str, float], keep: int) 
     better = {pool: sum(other > finals[pool] for other in finals.values()) for pool in ended}
     wrong = sum(count < keep for count in better.values())
     n = len(ended)
-    low = float(stats.beta.ppf(0.025, wrong, n - wrong + 1)) if wrong else 0.0
-    high = float(stats.beta.ppf(0.975, wrong + 1, n - wrong)) if wrong < n else 1.0
-    return AuditReport(n, wrong, wrong / n if n else None, low, high)
+    if not n:
+        return AuditReport(0, 0, None, 0.0, 1.0)
+    interval = stats.binomtest(wrong, n).proportion_ci(method="exact")
+    return AuditReport(n, wrong, wrong / n, interval.low, interval.high)
 
 
 @dataclass(frozen=True)

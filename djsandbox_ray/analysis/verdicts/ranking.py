@@ -14,12 +14,13 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from djsandbox_ray.analysis.verdicts.grid import completed_metrics, given_up
 from djsandbox_ray.analysis.verdicts.scores import Aggregate, StudyScores, Yardstick
-from djsandbox_ray.analysis.verdicts.second_look import carried_by
+from djsandbox_ray.analysis.verdicts.second_look import DECIDED
 from djsandbox_ray.analysis.verdicts.shrinkage import shrink, standard_error
-from djsandbox_ray.analysis.verdicts.verdicts import Verdict, benjamini_hochberg, verdicts
+from djsandbox_ray.analysis.verdicts.verdicts import Verdict, verdicts
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import Pool, PoolKind, RankingRow, TrialRecord, TrialState
 
@@ -185,6 +186,29 @@ def _leave_one_out(yardstick: Yardstick, judge: Judge) -> dict[str, dict[str, Ve
     return found
 
 
+def carried_by(verdict: Verdict, without: Mapping[str, Verdict | None]) -> str | None:
+    """Return the metric that carries a verdict: without it, the verdict would not be the same.
+
+    Args:
+        verdict: on one pool, with all metrics.
+        without: by metric, the verdict on the same pool without that metric; None where no score
+            can be formed without it.
+
+    Returns:
+        If there are several such metrics, the one whose absence changes the effect most (None in
+        place of a verdict counts as the greatest change). None if there is none, or the pool is
+        undecided.
+    """
+    if verdict.verdict not in DECIDED:
+        return None
+    shifts = {
+        metric: math.inf if other is None else abs(other.effect - verdict.effect)
+        for metric, other in without.items()
+        if other is None or other.verdict != verdict.verdict
+    }
+    return max(shifts, key=lambda metric: shifts[metric], default=None)
+
+
 def _row(pool: Pool, study: StudyScores) -> RankingRow:
     """Describe a pool of which nothing is known but how its trials ended."""
     states = [study.grid[pool.id, seed].state for seed in study.seeds]
@@ -233,7 +257,7 @@ def _q_by_kind(rows: Sequence[RankingRow]) -> list[RankingRow]:
     for kind in PoolKind:
         places = [i for i, row in enumerate(rows) if row.kind is kind and not math.isnan(row.p)]
         given_up = sum(row.kind is kind and row.verdict == STOPPED for row in rows)
-        q = benjamini_hochberg([*(rows[i].p for i in places), *[1.0] * given_up])
+        q = stats.false_discovery_control([*(rows[i].p for i in places), *[1.0] * given_up])
         for place, value in zip(places, q[: len(places)], strict=True):
             result[place] = replace(rows[place], q=float(value))
     return result

@@ -1,11 +1,11 @@
-"""One number from several metrics: the change of a trial against the control.
+"""Trials as scores: one number per pool and seed, on one yardstick.
 
-Higher must be better in every metric. All three aggregates are linear in the scores, so that the
-mean of per-seed changes equals the change of the mean scores.
-
-What the trials of a run are measured against: the control trials' mean and noise per metric.
-
-The trials of a study as scores: one number per pool and seed, on one yardstick.
+The metrics of a trial become one number, its change against the control (:class:`Aggregate`,
+:func:`relative_change`). What the changes are measured from, and with ``standardized`` in, is the
+control trials' mean and noise per metric: the :class:`Yardstick` of a run. :class:`StudyScores`
+are the trials of a study, checked and arranged, from which it takes the scores. Higher must be
+better in every metric. All three aggregates are linear in the scores, so that the mean of per-seed
+changes equals the change of the mean scores.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from djsandbox_ray.analysis.verdicts.grid import Grid, Key, completed_metrics, t
 from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROLS
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.records import Pool, PoolKind, TrialRecord
+
+Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 
 class Aggregate(StrEnum):
@@ -94,7 +97,7 @@ def _aggregate(name: Aggregate | str) -> Aggregate:
         raise ValueError(f"unknown aggregate {name!r} (allowed: {known})") from None
 
 
-def _vector(name: str, values: Sequence[float]) -> NDArray[np.float64]:
+def _vector(name: str, values: Sequence[float]) -> Floats:
     try:
         vector = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -109,7 +112,7 @@ def _vector(name: str, values: Sequence[float]) -> NDArray[np.float64]:
     return vector
 
 
-def _same_length(name: str, values: NDArray[np.float64], baseline: NDArray[np.float64]) -> None:
+def _same_length(name: str, values: Floats, baseline: Floats) -> None:
     if len(values) != len(baseline):
         raise ValueError(
             f"{name} has {len(values)} values and baseline {len(baseline)}; "
@@ -120,9 +123,6 @@ def _same_length(name: str, values: NDArray[np.float64], baseline: NDArray[np.fl
 def _positive(what: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{what} is {value}; it must be positive")
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _chosen(available: Mapping[str, float], metrics: Sequence[str] | None) -> tu
     return names
 
 
-def _within_seeds(table: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+def _within_seeds(table: Floats, seeds: Sequence[int]) -> Floats:
     """Standard deviation within seeds of a table of shape (trials, metrics)."""
     squares = np.zeros(table.shape[1])
     freedom = 0
@@ -242,9 +242,6 @@ def _within_seeds(table: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
     # What rounding alone makes of equal values is no noise.
     rounding = len(table) * np.finfo(np.float64).eps * np.abs(table).max(axis=0)
     return np.where(noise <= rounding, 0.0, noise)
-
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

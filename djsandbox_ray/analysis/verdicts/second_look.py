@@ -1,27 +1,44 @@
-"""The second look: pools that were called better, trained again with fresh seeds and controls.
+"""The second look: what a further study says of the pools that the first one decided.
 
 The best of many measured effects is too good on average: it was chosen also for its luck (the
-winner's curse). The second study had no part in the choice, so its effects have no such bias.
-
-Which pools of the first study may be taken further, and in which order.
-
-Does a verdict stand when a metric, or the learning rate, is not what it was?
-
-The sections ``confirm`` and ``learning_rate_check`` of a configuration.
+winner's curse). So the pools that are called better are trained again with fresh seeds and
+controls. That study had no part in the choice, and its effects have no such bias: :func:`confirm`
+sets them beside the first, :func:`candidates` says which pools may be taken further, and in which
+order. :func:`flips` asks whether verdicts stand at another learning rate.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
 
-from djsandbox_ray.analysis.verdicts.verdicts import Verdict
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import ConfirmationRow, FlipRow, PoolKind, RankingRow
 from djsandbox_ray.settings.sections import Section
+
+DECIDED = ("better", "worse")
+"""Verdicts that can be wrong."""
+
+
+class ConfirmConfig(Section):
+    """The second look at the pools that are called better."""
+
+    top: int = Field(default=3, ge=0, strict=True)
+    """At most so many pools, best first, are trained again with fresh seeds; 0 for none."""
+    seeds: int | None = Field(default=None, ge=1, strict=True)
+    """Fresh seeds; by default as many as the first study has."""
+    controls: int = Field(default=5, ge=5, strict=True)
+    """Fresh control arms."""
+
+
+class LearningRateConfig(Section):
+    """Whether the verdicts hold at a second learning rate."""
+
+    learning_rate: float = Field(gt=0)
+    """Replaces the model's, for the controls and the pools that were decided."""
 
 
 def selected(rows: Sequence[RankingRow], top: int) -> list[str]:
@@ -78,9 +95,6 @@ def _row(first: RankingRow, second: RankingRow) -> ConfirmationRow:
     )
 
 
-_BETTER = "better"
-
-
 @dataclass(frozen=True)
 class Candidate:
     """What speaks for a single-operator pool, and against it."""
@@ -123,7 +137,7 @@ def candidates(
         if row.kind is not PoolKind.BUCKET:
             continue
         second = again.get(row.pool)
-        confirmed = second is not None and second.verdict == _BETTER
+        confirmed = second is not None and second.verdict == "better"
         first = row.change if math.isnan(row.shrunken) else row.shrunken
         effect = second.confirmed if second is not None and confirmed else first
         unfit = _unfit(row, second, only_confirmed)
@@ -132,41 +146,15 @@ def candidates(
 
 
 def _unfit(row: RankingRow, second: ConfirmationRow | None, only_confirmed: bool) -> str:
-    if row.verdict != _BETTER:
+    if row.verdict != "better":
         return f"was not called better, but {row.verdict}"
     if row.statistic is None:
         return "is no part of a statistic, so that it cannot be combined"
     if second is None:
         return "has had no second look" if only_confirmed else ""
-    if second.verdict == "worse" or (only_confirmed and second.verdict != _BETTER):
+    if second.verdict == "worse" or (only_confirmed and second.verdict != "better"):
         return f"is {second.verdict} in the second look"
     return ""
-
-
-DECIDED = ("better", "worse")
-
-
-def carried_by(verdict: Verdict, without: Mapping[str, Verdict | None]) -> str | None:
-    """Return the metric that carries a verdict: without it, the verdict would not be the same.
-
-    Args:
-        verdict: on one pool, with all metrics.
-        without: by metric, the verdict on the same pool without that metric; None where no score
-            can be formed without it.
-
-    Returns:
-        If there are several such metrics, the one whose absence changes the effect most (None in
-        place of a verdict counts as the greatest change). None if there is none, or the pool is
-        undecided.
-    """
-    if verdict.verdict not in DECIDED:
-        return None
-    shifts = {
-        metric: math.inf if other is None else abs(other.effect - verdict.effect)
-        for metric, other in without.items()
-        if other is None or other.verdict != verdict.verdict
-    }
-    return max(shifts, key=lambda metric: shifts[metric], default=None)
 
 
 def flips(first: Sequence[RankingRow], second: Sequence[RankingRow]) -> list[FlipRow]:
@@ -196,21 +184,3 @@ def flips(first: Sequence[RankingRow], second: Sequence[RankingRow]) -> list[Fli
         for row in own
         if (other := others.get(row.pool)) and {row.verdict, other.verdict} & {*DECIDED}
     ]
-
-
-class ConfirmConfig(Section):
-    """The second look at the pools that are called better."""
-
-    top: int = Field(default=3, ge=0, strict=True)
-    """At most so many pools, best first, are trained again with fresh seeds; 0 for none."""
-    seeds: int | None = Field(default=None, ge=1, strict=True)
-    """Fresh seeds; by default as many as the first study has."""
-    controls: int = Field(default=5, ge=5, strict=True)
-    """Fresh control arms."""
-
-
-class LearningRateConfig(Section):
-    """Whether the verdicts hold at a second learning rate."""
-
-    learning_rate: float = Field(gt=0)
-    """Replaces the model's, for the controls and the pools that were decided."""

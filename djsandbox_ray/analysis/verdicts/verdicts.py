@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.moderated import Moderation, between_variance
@@ -47,7 +48,7 @@ class Verdict:
     p: float
     """Two-sided p-value of this pool alone."""
     q: float
-    """Benjamini-Hochberg: the least false discovery rate at which this pool is a discovery."""
+    """The least false discovery rate at which it is a discovery (Benjamini & Hochberg 1995)."""
     verdict: str
     """better or worse where the simultaneous interval excludes 0, else undecided."""
 
@@ -108,7 +109,7 @@ def verdicts(
         return []
     scores = np.stack([_pool_row(name, row, seeds) for name, row in pool_scores.items()])
     effect, half, p = _compare(scores, controls, design, alpha)
-    q = benjamini_hochberg(p)
+    q = stats.false_discovery_control(p)
     return [
         Verdict(
             pool=name,
@@ -167,16 +168,6 @@ def _own_variances(pools: Floats, controls: Floats, rounding: float) -> Floats:
 
 def _beyond(rounding: float, variance: Floats) -> Floats:
     return np.where(np.sqrt(variance) <= rounding, 0.0, variance)
-
-
-def benjamini_hochberg(p: ArrayLike) -> Floats:
-    """Return q-values (Benjamini & Hochberg 1995, step-up) of p-values of shape (tests,)."""
-    values = np.asarray(p, dtype=np.float64)
-    order = np.argsort(values, kind="stable")[::-1]
-    ranks = np.arange(len(values), 0, -1)
-    q = np.empty_like(values)
-    q[order] = np.minimum.accumulate(np.minimum(values[order] * (len(values) / ranks), 1.0))
-    return q
 
 
 def _decide(low: float, high: float) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.analysis.verdicts.grid import completed_metrics, describe
+from djsandbox_ray.analysis.verdicts.grid import completed_metrics, trial_name
 from djsandbox_ray.analysis.verdicts.scores import Yardstick
 from djsandbox_ray.analysis.verdicts.second_look import selected
 from djsandbox_ray.errors import BadInput, unknown
@@ -99,7 +99,7 @@ class Scale:
         for key, metrics in completed_metrics(grid).items():
             if lacking := [name for name in self.yardstick.metrics if name not in metrics]:
                 raise BadInput(
-                    f"{describe(grid[key])} lacks the metric {lacking[0]!r} of the first study"
+                    f"{trial_name(grid[key])} lacks the metric {lacking[0]!r} of the first study"
                 )
             changes.append(self.yardstick.change(metrics) - self.baseline[key[1]])
         return math.fsum(changes) / len(changes) if changes else None

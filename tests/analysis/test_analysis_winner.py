@@ -4,25 +4,19 @@ import math
 from dataclasses import replace
 
 import pytest
+from factories import pool, pools, ranking_row
 
 from djsandbox_ray.analysis.together.winner import simplest_of_best, top_pool, winner
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import Pool, PoolKind, Pools, RankingRow
-
-
-def pool(name, parts=(), kind=PoolKind.BUCKET):
-    return Pool(name, kind, name, 0, 10, "", parts=parts)
 
 
 def ranked(name, change, verdict="better", **more):
-    row = {"std": 0.0, "low": 0.0, "high": 0.0, "p": 0.0, "q": 0.0, "seeds": 3, "failed": 0}
-    named = {"statistic": None, "bucket": None, "kind": PoolKind.BUCKET, "verdict": verdict}
-    return RankingRow(rank=1, pool=name, change=change, **{**row, **named, **more})
+    return ranking_row(name, change, verdict, **({"std": 0.0, "error": math.nan} | more))
 
 
-CONTROLS = (pool("control/0", kind=PoolKind.CONTROL),)
-MADE = (pool("a", ("a",)), pool("b", ("b",)), pool("a&b", ("a", "b")), pool("old"))
-PYRAMID = Pools("p", "x", (*MADE, *CONTROLS), 10, 5, 100, 0)
+CONTROLS = (pool("control/0"),)
+MADE = (*(pool("&".join(parts), parts=tuple(parts)) for parts in ("a", "b", "ab")), pool("old"))
+PYRAMID = pools((*MADE, *CONTROLS), id="p")
 
 
 def test_the_best_of_a_pyramid():
@@ -36,7 +30,7 @@ def test_the_best_of_a_pyramid():
     with pytest.raises(BadInput, match="none of a, b, a&b"):
         top_pool(PYRAMID, [ranked("a", math.nan)])
     with pytest.raises(BadInput, match="no pool of 'p' has parts"):
-        top_pool(Pools("p", "x", CONTROLS, 10, 5, 100, 0))
+        top_pool(pools(CONTROLS, id="p"))
 
 
 def test_it_is_the_one_that_the_recipe_stands_on():
@@ -57,9 +51,9 @@ def test_a_pool_that_was_not_called_better_is_studied_under_that_name():
 
 def test_pools_that_break_a_policy_are_passed_over():
     broken = replace(MADE[2], breaks=("too few rows",))
-    pools = replace(PYRAMID, pools=(*MADE[:2], broken, *CONTROLS))
-    assert top_pool(pools, [ranked("a&b", 0.9), ranked("a", 0.1)]).pool.id == "a"
-    found = top_pool(pools, [ranked("a&b", 0.9), ranked("a", 0.1, "undecided")])
+    kept = replace(PYRAMID, pools=(*MADE[:2], broken, *CONTROLS))
+    assert top_pool(kept, [ranked("a&b", 0.9), ranked("a", 0.1)]).pool.id == "a"
+    found = top_pool(kept, [ranked("a&b", 0.9), ranked("a", 0.1, "undecided")])
     assert found.pool.id == "a&b"
     assert "no combination that keeps to the policies was called better" in found.sentence
 

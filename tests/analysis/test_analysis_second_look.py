@@ -1,46 +1,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from factories import confirmation_row, pool, ranking_row, trial_record
 
 from djsandbox_ray.analysis.verdicts.ranking import rank
-from djsandbox_ray.analysis.verdicts.second_look import (
-    confirm,
-    selected,
-)
+from djsandbox_ray.analysis.verdicts.second_look import candidates, confirm, flips, selected
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import (
-    ConfirmationRow,
-    Pool,
-    PoolKind,
-    RankingRow,
-    RungReport,
-    TrialRecord,
-    TrialSpec,
-    TrialState,
-)
-from djsandbox_ray.storage.rows import from_csv, to_csv
+from djsandbox_ray.records import ConfirmationRow, FlipRow, PoolKind, TrialState
 
 DRAW_SHARE, BUCKETS, SEEDS, CONTROLS = 0.5, 3, 3, 8
 
 
-def row(rank, pool, change, verdict, kind=PoolKind.BUCKET, **more):
-    numbers = {"std": 0.1, "low": change - 0.1, "high": change + 0.1, "p": 0.01, "q": 0.01}
-    plain = RankingRow(
-        rank, pool, kind, None, None, change, verdict=verdict, seeds=3, failed=0, **numbers
-    )
-    return replace(plain, shrunken=0.8 * change, **more)
-
-
 FIRST = [
-    row(3, "c/low", 0.2, "better"),
-    row(1, "a/low", 0.5, "better"),
-    row(2, "self_test/x", 0.3, "better", PoolKind.SELF_TEST, expected="undecided"),
-    row(4, "b/low", 0.1, "undecided"),
-    row(5, "d/low", math.nan, "stopped", stopped_at=100),
+    ranking_row("c/low", 0.2, "better", rank=3),
+    ranking_row("a/low", 0.5, "better", rank=1),
+    ranking_row("self_test/x", 0.3, "better", rank=2, expected="undecided"),
+    ranking_row("b/low", 0.1, "undecided", rank=4),
+    ranking_row("d/low", math.nan, "stopped", rank=5, stopped_at=100),
 ]
 
 
@@ -54,51 +34,35 @@ def test_the_best_pools_that_are_better_are_selected():
 
 
 def test_both_effects_stand_side_by_side():
-    second = [row(1, "c/low", 0.15, "undecided"), row(2, "a/low", math.nan, "failed")]
+    second = [
+        ranking_row("c/low", 0.15, "undecided", rank=1),
+        ranking_row("a/low", math.nan, "failed", rank=2),
+    ]
     best, other = confirm(FIRST, second)
     assert (best.pool, best.first, best.verdict) == ("a/low", 0.5, "failed")
     assert math.isnan(best.confirmed)
     assert other == ConfirmationRow(
         pool="c/low",
         first=0.2,
-        first_low=0.2 - 0.1,
-        first_high=0.2 + 0.1,
-        shrunken=0.8 * 0.2,
+        first_low=0.2 - 0.05,
+        first_high=0.2 + 0.05,
+        shrunken=0.75 * 0.2,
         confirmed=0.15,
-        low=0.15 - 0.1,
-        high=0.15 + 0.1,
+        low=0.15 - 0.05,
+        high=0.15 + 0.05,
         verdict="undecided",
         seeds=3,
     )
-    tests = [row(3, "self_test/x", 0.0, "undecided", PoolKind.SELF_TEST, expected="undecided")]
+    tests = [ranking_row("self_test/x", 0.0, "undecided", rank=3, expected="undecided")]
     assert len(confirm(FIRST, second + tests)) == 2
     assert confirm(FIRST, []) == []
 
 
 def test_what_was_not_chosen_cannot_be_confirmed():
     with pytest.raises(BadInput, match="did not call the pool 'b/low' better"):
-        confirm(FIRST, [row(1, "b/low", 0.1, "better")])
+        confirm(FIRST, [ranking_row("b/low", 0.1, "better", rank=1)])
     with pytest.raises(BadInput, match="'a/low' was given up early"):
-        confirm(FIRST, [row(1, "a/low", math.nan, "stopped", stopped_at=5)])
-
-
-def test_csv_round_trip():
-    rows = confirm(FIRST, [row(1, "c/low", 1 / 3, "better"), row(2, "a/low", math.nan, "failed")])
-    text = to_csv(ConfirmationRow, rows)
-    assert text.splitlines()[0] == (
-        "pool,first,first_low,first_high,shrunken,confirmed,low,high,verdict,seeds"
-    )
-    back = from_csv(ConfirmationRow, text)
-    assert [repr(asdict(r)) for r in back] == [repr(asdict(r)) for r in rows]
-    assert from_csv(ConfirmationRow, to_csv(ConfirmationRow, [])) == []
-    with pytest.raises(BadInput, match="not a confirmation"):
-        from_csv(ConfirmationRow, "pool,first\n")
-    with pytest.raises(BadInput, match="confirmation, line 2, column 'seeds'"):
-        from_csv(ConfirmationRow, text.replace(",3\n", ",three\n"))
-
-
-def pool(pool_id, kind=PoolKind.BUCKET):
-    return Pool(id=pool_id, kind=kind, column=pool_id, code=0, size=100, hash=pool_id)
+        confirm(FIRST, [ranking_row("a/low", math.nan, "stopped", rank=1, stopped_at=5)])
 
 
 def study(arms, scores, metric="score"):
@@ -106,9 +70,7 @@ def study(arms, scores, metric="score"):
     trials = []
     for arm, row_ in zip(arms, scores, strict=True):
         for seed, value in enumerate(row_):
-            spec = TrialSpec(f"{arm.id}-{seed}", arm.id, seed, "", 1)
-            report = RungReport(1, 1.0, {metric: float(value)}, 1.0, 1.0, 0)
-            trials.append(TrialRecord(spec, TrialState.COMPLETED, (report,)))
+            trials.append(trial_record(arm.id, seed, {metric: float(value)}))
     return {"pools": arms, "trials": trials, "seeds": range(scores.shape[1])}
 
 
@@ -124,7 +86,7 @@ def simulate(rng, pools, studies, spread, data=0.5):
     def look(names, truths):
         arms = [
             *map(pool, names),
-            *(pool(f"control/{i}", PoolKind.CONTROL) for i in range(CONTROLS)),
+            *(pool(f"control/{i}") for i in range(CONTROLS)),
         ]
         bases = np.append(truths, rng.normal(0, make_up, CONTROLS))
         scores = bases[:, None] + rng.normal(0, trial, (len(arms), SEEDS))
@@ -161,7 +123,7 @@ def test_the_confirmed_effect_of_the_chosen_is_unbiased_where_the_first_is_not()
 
 def test_two_studies_can_be_measured_in_one_unit():
     rng = np.random.default_rng(3)
-    arms = [pool("p/low"), *(pool(f"control/{i}", PoolKind.CONTROL) for i in range(5))]
+    arms = [pool("p/low"), *(pool(f"control/{i}") for i in range(5))]
     first = study(arms, 10 + rng.normal(0, 0.5, (6, 3)))
     noisy = study(arms, 10 + rng.normal(0, 2.0, (6, 3)) + 4 * (np.arange(6) == 0)[:, None])
     controls = [t for t in first["trials"] if t.spec.pool != "p/low"]
@@ -179,3 +141,84 @@ def test_two_studies_can_be_measured_in_one_unit():
     other = study(arms[1:], values, metric="recall")["trials"]
     with pytest.raises(BadInput, match=r"the metrics \['score'\].*\['recall'\]"):
         rank(**noisy, aggregate="standardized", measured_in=other)
+
+
+def test_the_second_study_has_the_last_word() -> None:
+    test = replace(ranking_row("a/low", 1.0, "better", shrunken=math.nan), kind=PoolKind.SELF_TEST)
+    rows = [
+        ranking_row("a/high", 0.3, "better", shrunken=0.2),
+        ranking_row("b/low", 0.25, "better", shrunken=0.2),
+        ranking_row("c/low", 0.5, "better", shrunken=0.4),
+        ranking_row("d/low", 0.1, "undecided", shrunken=math.nan),
+        ranking_row("e/low", 0.1, "better", shrunken=math.nan),
+        test,
+    ]
+    seconds = [
+        confirmation_row("a/high", 0.1, "better"),
+        confirmation_row("b/low", 0.01, "undecided"),
+        confirmation_row("e/low", -0.3, "worse"),
+    ]
+    found = candidates(rows, seconds, only_confirmed=True)
+    assert [(item.pool, item.effect, item.confirmed, item.unfit) for item in found] == [
+        ("a/high", 0.1, True, ""),
+        ("c/low", 0.4, False, "has had no second look"),
+        ("b/low", 0.2, False, "is undecided in the second look"),
+        ("d/low", 0.1, False, "was not called better, but undecided"),
+        ("e/low", 0.1, False, "is worse in the second look"),
+    ], "the best first; self-tests are none"
+    lenient = candidates(rows, seconds, only_confirmed=False)
+    assert [item.pool for item in lenient if not item.unfit] == ["a/high", "c/low", "b/low"]
+    assert {item.unfit for item in candidates(rows, [], only_confirmed=True)} == {
+        "has had no second look",
+        "was not called better, but undecided",
+    }
+
+
+def test_a_pool_without_a_result_is_the_last_and_one_of_no_statistic_is_not_combined() -> None:
+    rows = [
+        replace(ranking_row("a/low", 0.3, "failed", shrunken=math.nan), change=math.nan),
+        ranking_row("b/low", -0.3, "worse", shrunken=-0.2),
+        replace(ranking_row("short/inside", 0.9, "better", shrunken=0.8), statistic=None),
+    ]
+    found = candidates(rows, [], only_confirmed=False)
+    assert [item.pool for item in found] == ["short/inside", "b/low", "a/low"]
+    assert found[0].unfit == "is no part of a statistic, so that it cannot be combined"
+    assert found[2].unfit == "was not called better, but failed"
+
+
+DECIDED_FIRST = [
+    ranking_row("b/low", 0.1, "undecided", rank=2),
+    ranking_row("a/low", 0.5, "better", rank=1),
+    ranking_row("c/low", 0.0, "undecided", rank=3),
+    ranking_row("self_test/x", -0.1, "worse", rank=4),
+    ranking_row("d/low", -0.5, "worse", rank=5),
+]
+
+
+def test_flips_are_of_pools_decided_in_either_study():
+    second = [
+        ranking_row("b/low", 0.4, "better", rank=1),
+        ranking_row("a/low", 0.45, "better", rank=2),
+        ranking_row("d/low", -0.1, "undecided", rank=3),
+        ranking_row("c/low", 0.01, "undecided", rank=4),
+        ranking_row("self_test/x", 0.1, "undecided", rank=5),
+    ]
+    found = flips(DECIDED_FIRST, second)
+    assert found == [
+        FlipRow("a/low", 0.5, "better", 0.45, "better"),
+        FlipRow("b/low", 0.1, "undecided", 0.4, "better"),
+        FlipRow("d/low", -0.5, "worse", -0.1, "undecided"),
+    ]
+    assert [r.flips for r in found] == [False, True, True]
+
+
+def test_pools_that_were_undecided_may_be_missing():
+    second = [
+        ranking_row("a/low", 0.45, "better", rank=1),
+        ranking_row("d/low", -0.1, "worse", rank=2),
+    ]
+    assert [r.pool for r in flips(DECIDED_FIRST, second)] == ["a/low", "d/low"]
+    with pytest.raises(BadInput, match="lacks the pool 'd/low', which the first decided"):
+        flips(DECIDED_FIRST, second[:1])
+    with pytest.raises(BadInput, match="has the pool 'z/low', which the first has not"):
+        flips(DECIDED_FIRST, [*second, ranking_row("z/low", 0.0, "undecided", rank=3)])

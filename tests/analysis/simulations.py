@@ -1,10 +1,11 @@
-"""Simulated pyramids: arms of all combinations of k pools, beside control arms."""
+"""Simulated pyramids, arms of all combinations of k pools beside control arms; and slow cases."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+import pytest
 
 from djsandbox_ray.analysis.together.contrasts import Arms
 from djsandbox_ray.analysis.together.interactions import subsets
@@ -12,6 +13,15 @@ from djsandbox_ray.analysis.together.interactions import subsets
 FACTORS = ("a", "b", "c")
 DRAW_SHARE, BUCKET_SHARE = 0.5, 0.1
 ALPHA = 0.05
+
+
+def mostly_slow(cases, *kept):
+    """Mark the cases of a large simulation as slow, all but those that every run checks."""
+    found = [case if isinstance(case, tuple) else (case,) for case in cases]
+    wanted = [case if isinstance(case, tuple) else (case,) for case in kept]
+    assert all(case in found for case in wanted)
+    slow = pytest.mark.slow
+    return [pytest.param(*case, marks=() if case in wanted else slow) for case in found]
 
 
 def groups(factors=FACTORS):
