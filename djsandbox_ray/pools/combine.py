@@ -162,7 +162,13 @@ def _combination(
     )
     if len(names) == 1:
         part = parts[name]
-        pool = replace(pool, statistic=part.statistic, bucket=part.bucket, ties=part.ties)
+        pool = replace(
+            pool,
+            statistic=part.statistic,
+            bucket=part.bucket,
+            operator=part.operator,
+            ties=part.ties,
+        )
     return pool, codes
 
 

@@ -7,12 +7,13 @@ read back from one place only. Infinite values, which JSON lacks, are the string
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import NotTestable, Pool, PoolKind, Pools
+from djsandbox_ray.records import NotTestable, Pool, PoolKind, Pools, StudyPlan
 
-_PROVENANCE = ("column", "code", "statistic", "bucket", "shuffle_captions")
+_PROVENANCE = ("column", "code", "statistic", "bucket", "operator", "shuffle_captions")
 
 
 def to_json(pools: Pools) -> dict[str, Any]:
@@ -24,6 +25,7 @@ def to_json(pools: Pools) -> dict[str, Any]:
         "draw_size": pools.draw_size,
         "eligible": pools.eligible,
         "seed": pools.seed,
+        "study": None if pools.study is None else _study_to_json(pools.study),
         "pools": [_pool_to_json(pool, pools) for pool in pools.pools],
         "statistics": {
             name: {"contrast": pools.contrast.get(name), "missing": pools.missing.get(name)}
@@ -51,6 +53,7 @@ def from_json(value: dict[str, Any]) -> Pools:
             draw_size=value["draw_size"],
             eligible=value["eligible"],
             seed=value["seed"],
+            study=None if value["study"] is None else _study_from_json(value["study"]),
             not_testable=tuple(
                 NotTestable(item["statistic"], item["reason"]) for item in value["not_testable"]
             ),
@@ -61,6 +64,14 @@ def from_json(value: dict[str, Any]) -> Pools:
         raise BadInput(f"pools.json: the key {error} is missing") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"pools.json cannot be read: {error}") from error
+
+
+def _study_to_json(study: StudyPlan) -> dict[str, Any]:
+    return {**asdict(study), "seeds": list(study.seeds)}
+
+
+def _study_from_json(value: dict[str, Any]) -> StudyPlan:
+    return StudyPlan(**{**value, "seeds": tuple(value["seeds"])})
 
 
 def _pool_to_json(pool: Pool, pools: Pools) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from djsandbox_ray.analysis.verdicts.grid import completed_metrics, describe
 from djsandbox_ray.analysis.verdicts.scores import Yardstick
 from djsandbox_ray.analysis.verdicts.second_look import selected
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.arms import Arm, SecondLook, pool_hash, second_look
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT
@@ -51,26 +50,6 @@ def proposed_arm(
         hash=pool_hash(row_ids[eligible][inside]),
     )
     return pool, codes
-
-
-def own_pools(first: Pools, pools: Sequence[Pool], path: str, size: int | None = None) -> Pools:
-    """Return the pools of a study, drawn from as those of the first one are.
-
-    Args:
-        first: pools of the first study.
-        pools: of this one, of whatever sizes: their draws are all equal.
-        path: of their assignments.
-        size: of the pools, where they have one size.
-    """
-    return Pools(
-        id=content_id("pools", first.id, [[pool.id, pool.hash] for pool in pools]),
-        assignments=path,
-        pools=tuple(pools),
-        size=size or min(pool.size for pool in pools),
-        draw_size=first.draw_size,
-        eligible=first.eligible,
-        seed=first.seed,
-    )
 
 
 def confirmation_arms(first: Pools, arm: Arm, controls: int) -> SecondLook:

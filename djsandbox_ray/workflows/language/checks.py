@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from djsandbox_ray.errors import BadInput
@@ -34,13 +35,22 @@ def workflow_problems(workflow: Workflow, replaced: Replaced) -> list[str]:
         try:
             hooks[job.id] = hook = HOOKS.get(job.hook)
             found += _job_problems(job, hook, outputs, where, replaced.get(job.id, {}))
-            output = output_type(hook)
+            output = output_type(hook, _taken(job, hook, outputs))
         except BadInput as error:
             found.append(f"{where}.hook: {error}")
         outputs[job.id] = output
     if workflow.repeat is not None:
         found += _repeat_problems(workflow.repeat, outputs, hooks)
     return found
+
+
+def _taken(job: Job, hook: type[Hook], outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the types of the records that a job takes, by parameter; of what is wrong, none."""
+    taken = {name: type(None) for name, known in parameters(hook).items() if known.default is None}
+    for name, reference in job.references.items():
+        with suppress(BadInput):  # said where the value is checked
+            taken[name] = reference.type_in(outputs)
+    return taken
 
 
 def _job_problems(
