@@ -16,9 +16,9 @@ from rich.console import Console
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.hooks.ranking import RankPools
+from djsandbox_ray.hooks.judge import Judge
 from djsandbox_ray.hooks.study import Inputs
-from djsandbox_ray.hooks.trials import RunTrials
+from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import (
@@ -148,5 +148,5 @@ def inputs(made: Context) -> Inputs:
 
 def first_study(made: Context, given: Inputs) -> tuple[Trials, Ranking]:
     """Run the single-operator stage."""
-    trials = RunTrials(made).run(given.dataset, given.evaluation, given.statistics, given.pools)
-    return trials, RankPools(made).run(given.pools, trials)
+    trials = Train(made).run(given.dataset, given.evaluation, given.pools)
+    return trials, Judge(made).run(given.pools, trials)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from djsandbox_ray.telemetry.study import StudyTelemetry, best_change
 
 from djsandbox_ray.records import Pool, PoolKind, RungReport, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage.store import Storage
@@ -13,7 +14,6 @@ from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry import observed as nodes
 from djsandbox_ray.telemetry.events import EventLog, read_events
 from djsandbox_ray.telemetry.observed import tell_changes
-from djsandbox_ray.telemetry.study import StudyTelemetry, best_change
 
 POOLS = {
     name: Pool(name, kind, "s", 0, 100, "hash")

@@ -30,7 +30,6 @@ BEFORE = [
 INPUTS = {
     "dataset": "${data.output}",
     "evaluation": "${trusted.output}",
-    "statistics": "${numbers.output}",
     "pools": "${cut.output}",
 }
 
@@ -64,14 +63,14 @@ def config(tmp_path: Path, storage: Storage) -> MakeConfig:
     return make
 
 
-def trials(hook: str = "trials") -> list[dict[str, Any]]:
+def trials(hook: str = "train") -> list[dict[str, Any]]:
     return [*BEFORE, {"id": "train", "hook": hook, "with": INPUTS}]
 
 
 SECOND_LOOK = [
     {
         "id": "ranks",
-        "hook": "ranking",
+        "hook": "judge",
         "with": {"pools": "${cut.output}", "trials": "${train.output}"},
     },
     {
@@ -81,7 +80,7 @@ SECOND_LOOK = [
     },
     {
         "id": "look",
-        "hook": "confirmation_trials",
+        "hook": "train",
         "with": {**INPUTS, "pools": "${again.output}"},
     },
 ]
@@ -92,18 +91,23 @@ SECOND = {**PYRAMID, "ranking": None, "first": "${train.output}"}
 def longer(choice: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a workflow that trains in every way; a job chooses what is combined."""
     both = {"pools": "${cut.output}", "choice": "${choice.output}"}
-    both["statistics"] = INPUTS["statistics"]
+    both["statistics"] = "${numbers.output}"
     scaling = {**PYRAMID, "ranking": None, "budgets": [0.5, 2.0], "arms": 4}
-    search = {**INPUTS, "choice": "${choice.output}", "ranking": "${ranks.output}"}
+    search = {
+        **INPUTS,
+        "statistics": both["statistics"],
+        "choice": "${choice.output}",
+        "ranking": "${ranks.output}",
+    }
     search |= {"first": "${train.output}", "proposals": 3, "seeds": 2}
     lookup = {"pools": "${cut.output}", "trials": "${train.output}"}
     return [
         *BEFORE,
         {"id": "choice", **choice},
         {"id": "pyramid", "hook": "combine", "with": {**both, "minimum": 10}},
-        {"id": "train", "hook": "trials", "with": INPUTS},
-        {"id": "ranks", "hook": "ranking", "with": lookup},
-        {"id": "combined", "hook": "combination_trials", "with": PYRAMID},
+        {"id": "train", "hook": "train", "with": INPUTS},
+        {"id": "ranks", "hook": "judge", "with": lookup},
+        {"id": "combined", "hook": "train", "with": PYRAMID},
         {"id": "repeated", "hook": "repetition", "with": {**SECOND, "factors": [3, 1, 3]}},
         {"id": "scaled", "hook": "scaling", "with": scaling},
         {"id": "searched", "hook": "search", "with": search},
@@ -148,7 +152,7 @@ def test_before_anything_is_done_the_plan_is_an_upper_bound(
     assert not Path(storage.url).exists()
 
 
-@pytest.mark.parametrize("hook", ["trials", "planned_hooks:MyTrials"])
+@pytest.mark.parametrize("hook", ["train", "planned_hooks:MyTrials"])
 def test_once_there_are_pools_the_plan_is_exact_whatever_the_jobs_are_called(
     config: MakeConfig, storage: Storage, hook: str
 ) -> None:
@@ -170,7 +174,7 @@ def test_once_there_are_pools_the_plan_is_exact_whatever_the_jobs_are_called(
         "done": False,
         "hook": hook,
         "takes": INPUTS,
-        "from": ["data", "trusted", "cut", "numbers"],
+        "from": ["data", "trusted", "cut"],
         "parameters": {},
         "changed": [],
     }
