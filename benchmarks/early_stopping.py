@@ -36,10 +36,10 @@ jobs:
   - {id: leaks, hook: leaks, with: {dataset: ingest, evaluation: evaluation}}
   - {id: scorer, hook: scorer}
   - {id: statistics, hook: statistics, with: {dataset: ingest, scorer: scorer}}
-  - {id: pools, hook: pools, with: {dataset: ingest, statistics: statistics, leak: leaks}}
+  - {id: pools, hook: pools, with: {dataset: ingest, statistics: statistics, leaks: leaks}}
   - id: trials
-    hook: trials
-    with: {dataset: ingest, evaluation: evaluation, statistics: statistics, pools: pools}
+    hook: train
+    with: {dataset: ingest, evaluation: evaluation, pools: pools}
 """
 READING = """
 Compute: samples trained, as a ratio to none, of all trials and of those that can be stopped.

@@ -182,7 +182,7 @@ def test_a_plan_above_the_budget_is_refused(whole: tuple[Path, str]) -> None:
     made = make_plan(load(folder, WHOLE))
     assert made["trials_to_run"] == made["samples_to_train"] == 0
     assert made["cost"]["allowed"]
-    kinds = ("trials", "confirmation_trials", "learning_rate_trials")
+    kinds = ("trials", "confirmation_trials", "learning_rate")
     assert made["cost"]["m"] == sum(made[kind] for kind in kinds)
     shown = io.StringIO()
     Console(file=shown, width=120).print(plan_table(made))

@@ -1,8 +1,12 @@
-"""What hooks say that they will train; those that train for tests compare it with what they did."""
+"""What hooks say that they will train, and with which seeds.
+
+Those that train for tests compare it with what they did.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -22,6 +26,7 @@ from djsandbox_ray.hooks.plans import (
     combined_pools,
     confirmation_plan,
     largest_draw,
+    scaling_seeds,
 )
 from djsandbox_ray.hooks.repetition import RepeatOrExpand
 from djsandbox_ray.hooks.scaling import ScaleCompute
@@ -175,3 +180,26 @@ def test_the_plan_refuses_what_the_job_would(storage: Storage) -> None:
     ):
         with pytest.raises(BadInput, match=words):
             call()
+
+
+def test_studies_that_choose_and_judge_share_no_seed(storage: Storage) -> None:
+    context, _ = context_of(storage, confirm={"top": 2, "controls": 5, "seeds": 3})
+    config = context.config
+    ranges = [
+        (0, 1),
+        confirmation_plan(config).seeds,
+        combination_plan(config, "combination").seeds,
+        scaling_seeds(config),
+    ]
+    assert [len(seeds) for seeds in ranges] == [2, 3, 2, 2]
+    assert all(before[-1] + 1 == after[0] for before, after in pairwise(ranges))
+    assert scaling_seeds(config, 5) == range(7, 12)
+
+
+def test_the_best_combination_is_scaled_with_seeds_that_did_not_choose_it(storage: Storage) -> None:
+    context, _ = context_of(storage)
+    chosen_by = combination_plan(context.config, "combination").seeds
+    _, scaled_with, _ = ScaleCompute(context).identity()
+    _, repeated_from = RepeatOrExpand(context).identity()
+    assert not set(chosen_by) & set(scaled_with)
+    assert repeated_from > max(chosen_by)
