@@ -51,12 +51,10 @@ class ChooseForConfirmation(Hook):
         table = self.storage.read_table(pools.assignments)
         codes = table[pools.pools[0].column].to_numpy()
         look = second_look(pools, chosen, codes, self.config.confirm.controls)
-        columns = {
-            pool.column: look.assignments.get(pool.column, table[pool.column])
-            for pool in look.pools
-        }
+        kept = [pool.column for pool in look.pools if pool.column not in look.assignments]
         made = like(pools, look.pools, study=confirmation_plan(self.config))
-        columns = {"row_id": table["row_id"], **columns}
+        columns = {name: table[name] for name in ("row_id", *dict.fromkeys(kept))}
+        columns |= look.assignments
         return write_pools(self, made, columns, of=pools.id, name=CONFIRMATION)
 
 
