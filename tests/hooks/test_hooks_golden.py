@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -93,14 +94,20 @@ def make_world(storage: Storage) -> tuple[Context, dict[str, Any]]:
     return context, {**given, "statistics": statistics(storage)}
 
 
-def written(folder: Path) -> dict[str, str]:
-    """Return all files of a run as texts in which only what matters differs."""
+def written(folder: Path, since: int = 0) -> dict[str, str]:
+    """Return the files of a run, written since then, as texts in which only what matters differs.
+
+    Args:
+        folder: of the run.
+        since: nanoseconds since the epoch.
+    """
     readers: dict[str, Callable[[Path], str]] = {
         ".parquet": lambda path: json.dumps(pq.read_table(path).to_pydict()),
         ".json": lambda path: json.dumps(json.loads(path.read_text()), sort_keys=True),
         ".png": lambda path: "",
     }
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in found if path.stat().st_mtime_ns >= since]
     return {
         str(path.relative_to(folder)): plain(readers.get(path.suffix, Path.read_text)(path))
         for path in files
@@ -121,17 +128,15 @@ def digests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     storage = Storage(str(tmp_path_factory.mktemp("golden")))
     context, outputs = make_world(storage)
     folder = Path(storage.uri(context.folder))
-    known, made = written(folder), dict[str, list[str]]()
+    made: dict[str, list[str]] = {}
     for job, hook, takes, settings in JOBS:
         names = {name: takes.get(name, name) for name in parameters(HOOKS.get(hook))}
         given = {name: outputs[source] for name, source in names.items() if source in outputs}
+        start = time.time_ns()
         outputs[job] = HOOKS.get(hook)(context).run(**given, **settings)
         assert outputs[job] is not None, f"{job}: the world is too small for it"
-        now = written(folder)
-        new = {path: text for path, text in now.items() if known.get(path) != text}
         output = plain(json.dumps(asdict(outputs[job]), sort_keys=True))
-        made.setdefault(hook, []).append(json.dumps([output, new], sort_keys=True))
-        known = now
+        made.setdefault(hook, []).append(json.dumps([output, written(folder, start)]))
     return {
         hook: hashlib.blake2b("".join(texts).encode(), digest_size=8).hexdigest()
         for hook, texts in made.items()

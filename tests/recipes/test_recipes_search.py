@@ -401,14 +401,14 @@ def test_the_search_writes_no_thresholds_that_its_second_look_refused(
 ) -> None:
     made, out = search_world.context(storage)
     hook, path = SearchThresholds(made), f"{made.folder}/search_thresholds.json"
-    found = hook._write(POOLS, report(CONFIRMED))
+    found = hook._report(POOLS, report(CONFIRMED))
     assert found is not None
     assert (found.path, found.pool) == (path, "search/x")
-    assert hook._write(POOLS, report(look)) is None
+    assert hook._report(POOLS, report(look)) is None
     assert not storage.exists(path), "those of the search before"
     assert storage.read_json(f"{made.folder}/search.json")["accepted"] is False
     assert "there are no thresholds (only_confirmed)" in out.getvalue()
-    assert hook._write(POOLS, report(look, only_confirmed=False)) is not None
+    assert hook._report(POOLS, report(look, only_confirmed=False)) is not None
 
 
 def test_the_second_look_shares_nothing_with_the_studies_that_chose(storage: Storage) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from small_hooks import out
+from small_hooks import BigNumber, Number, Passed, out
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import Dataset, Scorer
@@ -441,3 +441,9 @@ def test_an_update_of_a_parameter_has_its_type(path: Path) -> None:
         path, *jobs, repeat={**REPEAT, "update": {"jobs.b.times": out("a", "value")}}
     )
     assert "repeat.update.jobs.b.times: must be int, but ${a.output.value} is float" in found
+
+
+def test_overloads_say_what_is_given_for_what_is_taken() -> None:
+    assert output_type(Passed, {"left": BigNumber}) is Number
+    assert output_type(Passed, {"left": Number | None}) == Number | None
+    assert output_type(Passed) == Number | None

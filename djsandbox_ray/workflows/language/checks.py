@@ -47,9 +47,10 @@ def workflow_problems(workflow: Workflow, replaced: Replaced) -> list[str]:
 def _taken(job: Job, hook: type[Hook], outputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the types of the records that a job takes, by parameter; of what is wrong, none."""
     taken = {name: type(None) for name, known in parameters(hook).items() if known.default is None}
-    for name, reference in job.references.items():
+    for name, value in job.given.items():
         with suppress(BadInput):  # said where the value is checked
-            taken[name] = reference.type_in(outputs)
+            if (reference := parse(value)) is not None:
+                taken[name] = reference.type_in(outputs)
     return taken
 
 
