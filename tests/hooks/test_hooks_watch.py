@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from planted_world import context_of
 
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.hooks.watch import Watch
 from djsandbox_ray.records import (
     Pool,
     PoolKind,
