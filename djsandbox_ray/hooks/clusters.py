@@ -22,7 +22,7 @@ from djsandbox_ray.analysis.together.clusters import (
     ward,
 )
 from djsandbox_ray.analysis.together.correlation import Correlation, correlate
-from djsandbox_ray.analysis.verdicts.second_look import Candidate, candidates
+from djsandbox_ray.analysis.verdicts.second_look import candidates
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.hooks.results import finished
@@ -96,7 +96,8 @@ class ClusterHook(Hook):
         if len(alive) < clusters:
             self.note(f"{question.job}: only {len(alive)} statistics for {clusters} clusters")
         tree = ward(correlation.of(alive), clusters, absolute=question.absolute)
-        known = self._candidates(ranking, confirmation, only_confirmed)
+        first, second = self.rows(RankingRow, ranking), self.rows(ConfirmationRow, confirmation)
+        known = candidates(first, second, only_confirmed=only_confirmed)
         picks = best_of_each(tree.clusters, known)
         for number, pick in enumerate(picks, start=1):
             members = ", ".join(pick.members)
@@ -104,13 +105,6 @@ class ClusterHook(Hook):
         picked = {pick.pool for pick in picks}
         best = tuple(item.pool for item in known if item.pool in picked)
         return self._written(question, correlation, tree, picks, best)
-
-    def _candidates(
-        self, ranking: Ranking, confirmation: Confirmation | None, only_confirmed: bool
-    ) -> list[Candidate]:
-        first = self.rows(RankingRow, ranking)
-        second = self.rows(ConfirmationRow, confirmation)
-        return candidates(first, second, only_confirmed=only_confirmed)
 
     def _written(
         self,

@@ -45,6 +45,7 @@ def _record(pool: str, *reports: RungReport, state: TrialState = TrialState.RUNN
 
 def watching(storage: Storage, specs: list[TrialSpec], *known: TrialRecord) -> Watch:
     context, _ = context_of(storage)
+    context.progress.stage("trials", total=len(specs))
     evaluation = context.config.evaluation.model_copy(update={"score": ["a"]})
     config = context.config.model_copy(update={"evaluation": evaluation})
     plan = StudyPlan("trials", (0,), optional=False)
