@@ -133,7 +133,7 @@ def test_hooks_do_not_know_each_other() -> None:
     for module in MODULES:
         if part(module) == "hooks" and module != f"{PACKAGE}.hooks":
             others = {name for name in ours(module) if part(name) == "hooks"} - {module}
-            shared = ("hook", "bounds", "conduct", "model", "seeds", "study", "watch", "results")
+            shared = {"hook", "plans", "results", "study", "watch", "writing"}
             assert others <= {f"{PACKAGE}.hooks.{name}" for name in shared}, module
 
 
