@@ -37,7 +37,7 @@ jobs:
   - {id: scorer, hook: scorer}
   - {id: statistics, hook: statistics}
   - {id: pools, hook: pools}
-  - {id: trials, hook: trials}
+  - {id: trials, hook: train}
 """
 READING = """
 Compute: samples trained, as a ratio to none, of all trials and of those that can be stopped.

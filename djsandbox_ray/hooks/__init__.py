@@ -1,9 +1,16 @@
-"""Tier 2, the behaviour of a run: one small hook per kind of job, typed in and out.
+"""The behaviour of a run: one small hook per question that a job answers, typed in and out.
 
-A hook takes records, puts capabilities to work as the configuration says, and returns a record. A
-folder per phase: ``probe``, ``execute``, ``evaluate``, ``refine``, ``report``. Beside them is what
-hooks share: those that train use ``conduct.py`` and ``study.py``, which ``watch.py`` shows and
-``results.py`` reads back; ``model.py`` says which model it is, ``seeds.py`` which seeds,
-``bounds.py`` how many pools there will be at most. Hooks know nothing of each other: a workflow
+A hook (``hook.py``: the extension point, and the list of all) takes records, puts capabilities to
+work as the configuration says, and returns a record. Hooks know nothing of each other: a workflow
 brings them together.
+
+Data: ``ingest.py`` (and leaks), ``scorer.py``, ``statistics.py``, ``pools.py``. Studies:
+``noise.py`` asks what can be seen at all; ``train.py`` and ``judge.py`` do what the plan of any
+pools says; ``confirmation.py``, ``choice.py``, ``clusters.py`` and ``combine.py`` choose the pools
+of the next study; ``learning_rate.py``, ``interactions.py``, ``diversity.py``, ``repetition.py``
+and ``scaling.py`` ask more of them. Handing over: ``thresholds.py``, ``search.py``, ``recipe.py``,
+``acceptance.py``, ``insights.py``, ``report.py`` (and the ledger).
+
+What they share: ``plans.py`` says which seeds and how many pools studies have; ``study.py`` trains,
+``watch.py`` shows it, ``results.py`` reads it back; ``writing.py`` writes pools.
 """

@@ -36,6 +36,8 @@ from djsandbox_ray.storage.store import Storage
 class Accept(Hook):
     """Writes ``acceptance.json``; a difference ends the run."""
 
+    VERSION = 1
+
     def identity(self) -> Any:
         """The operators as they are given."""
         return self.config.operators
@@ -69,7 +71,7 @@ class Accept(Hook):
             return None
         if thresholds is None:
             raise BadInput("accept: the recipe is there, but not the thresholds that it stands for")
-        storage, folder = self.context.storage, self.context.folder
+        storage, folder = self.storage, self.context.folder
         self.context.progress.stage("accept")
         model = storage.uri(scorer.path) if scorer else None
         operators = [
@@ -92,7 +94,7 @@ class Accept(Hook):
         if accepted.differing:
             found = "\n".join(lines)
             raise SandboxError(f"accept: {storage.shown}/{recipe.path}: {found}")
-        self.context.progress.note(f"accept: {lines[0]}")
+        self.note(f"accept: {lines[0]}")
         return accepted
 
     def _elsewhere(self, *arguments: Any, processes: int, **options: Any) -> Acceptance:

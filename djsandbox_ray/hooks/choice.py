@@ -53,6 +53,8 @@ class Considered:
 class ChooseTop(Hook):
     """Writes ``choice.json``: every bucket, and why it was taken or not."""
 
+    VERSION = 1
+
     def ahead(self, top: int = 3, **_: Any) -> Planned:
         """``top`` pools at most; nothing is trained."""
         return Planned(pools=top)
@@ -84,11 +86,8 @@ class ChooseTop(Hook):
         """
         if top < 1:
             raise BadInput(f"top is {top}; at least 1 pool must be allowed")
-        storage, note = self.context.storage, self.context.progress.note
-        rows = storage.read_rows(RankingRow, ranking.path)
-        seconds = []
-        if confirmation is not None:
-            seconds = storage.read_rows(ConfirmationRow, confirmation.path)
+        rows = self.rows(RankingRow, ranking)
+        seconds = self.rows(ConfirmationRow, confirmation)
         decided = choose(candidates(rows, seconds, only_confirmed=only_confirmed), top)
         chosen = tuple(item.candidate.pool for item in decided if item.taken)
         first, again = {row.pool: row for row in rows}, {row.pool: row for row in seconds}
@@ -101,16 +100,15 @@ class ChooseTop(Hook):
                 for name, item in ((item.candidate.pool, item) for item in decided)
             ],
         }
-        path = f"{self.context.folder}/choice.json"
-        storage.write_json(path, document)
+        path = self.write_json("choice.json", document)
         if not chosen:
             better = [item for item in decided if first[item.candidate.pool].verdict == "better"]
             why = "none was called better"
             if better:
                 why = f"{better[0].candidate.pool} {better[0].reason}"
-            note(f"choice: no pool is taken: {why}")
+            self.note(f"choice: no pool is taken: {why}")
             return None
-        note(f"choice: {', '.join(chosen)}")
+        self.note(f"choice: {', '.join(chosen)}")
         return Choice(content_id("choice", pools.id, document), chosen, path)
 
 

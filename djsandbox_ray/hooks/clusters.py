@@ -22,7 +22,7 @@ from djsandbox_ray.analysis.together.clusters import (
     ward,
 )
 from djsandbox_ray.analysis.together.correlation import Correlation, correlate
-from djsandbox_ray.analysis.verdicts.second_look import Candidate, candidates
+from djsandbox_ray.analysis.verdicts.second_look import candidates
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.hooks.results import finished
@@ -86,34 +86,26 @@ class ClusterHook(Hook):
         """
         if clusters < 1:
             raise BadInput(f"{question.job}: clusters is {clusters}; 1 or more are needed")
-        note = self.context.progress.note
         alive = [name for name in correlation.names if name not in correlation.constant]
         if correlation.constant:
-            note(f"{question.job}: left out, without spread: {', '.join(correlation.constant)}")
+            self.note(
+                f"{question.job}: left out, without spread: {', '.join(correlation.constant)}"
+            )
         if not alive:
-            note(f"{question.job}: no statistic is left to cluster")
+            self.note(f"{question.job}: no statistic is left to cluster")
             return None
         if len(alive) < clusters:
-            note(f"{question.job}: only {len(alive)} statistics for {clusters} clusters")
+            self.note(f"{question.job}: only {len(alive)} statistics for {clusters} clusters")
         tree = ward(correlation.of(alive), clusters, absolute=question.absolute)
-        known = self._candidates(ranking, confirmation, only_confirmed)
+        first, second = self.rows(RankingRow, ranking), self.rows(ConfirmationRow, confirmation)
+        known = candidates(first, second, only_confirmed=only_confirmed)
         picks = best_of_each(tree.clusters, known)
         for number, pick in enumerate(picks, start=1):
             members = ", ".join(pick.members)
-            note(f"{question.job}: cluster {number} ({members}): {pick.pool or ''} {pick.why}")
+            self.note(f"{question.job}: cluster {number} ({members}): {pick.pool or ''} {pick.why}")
         picked = {pick.pool for pick in picks}
         best = tuple(item.pool for item in known if item.pool in picked)
         return self._written(question, correlation, tree, picks, best)
-
-    def _candidates(
-        self, ranking: Ranking, confirmation: Confirmation | None, only_confirmed: bool
-    ) -> list[Candidate]:
-        storage = self.context.storage
-        first = storage.read_rows(RankingRow, ranking.path)
-        second = []
-        if confirmation is not None:
-            second = storage.read_rows(ConfirmationRow, confirmation.path)
-        return candidates(first, second, only_confirmed=only_confirmed)
 
     def _written(
         self,
@@ -124,7 +116,6 @@ class ClusterHook(Hook):
         chosen: tuple[str, ...],
     ) -> Choice:
         """Write the JSON and the figure, also where nothing was chosen."""
-        storage, folder = self.context.storage, self.context.folder
         found = {
             "method": "Ward linkage",
             "distance": question.distance,
@@ -139,19 +130,19 @@ class ClusterHook(Hook):
             "clusters": [asdict(pick) for pick in picks],
             "chosen": list(chosen),
         }
-        path, figure = f"{folder}/{question.job}.json", f"{folder}/figures/{question.job}.png"
-        storage.write_json(path, found)
+        path = self.write_json(f"{question.job}.json", found)
         caption = f"Ward linkage on {question.distance}"
-        storage.write_bytes(
-            figure, png(heat_map(correlation, tree, title=question.title, note=caption))
-        )
+        drawn = heat_map(correlation, tree, title=question.title, note=caption)
+        figure = self.write_bytes(f"figures/{question.job}.png", png(drawn))
         if not chosen:
-            self.context.progress.note(f"{question.job}: no pool is chosen")
+            self.note(f"{question.job}: no pool is chosen")
         return Choice(content_id("choice", found), chosen, path, figure)
 
 
 class ClusterStatistics(ClusterHook):
     """Writes ``cluster_statistics.json`` and ``figures/cluster_statistics.png``."""
+
+    VERSION = 1
 
     def run(
         self,
@@ -187,9 +178,9 @@ class ClusterStatistics(ClusterHook):
         tested = {pool.statistic for pool in pools.pools if pool.kind is PoolKind.BUCKET}
         kept = [item for item in statistics.statistics if item.name in tested]
         if not kept:
-            self.context.progress.note("cluster_statistics: no statistic has pools")
+            self.note("cluster_statistics: no statistic has pools")
             return None
-        chunks = _chunks(self.context.storage, kept, dataset.rows)
+        chunks = _chunks(self.storage, kept, dataset.rows)
         question = _Question(
             job="cluster_statistics",
             title="Statistics that tell the same about a sample",
@@ -202,6 +193,8 @@ class ClusterStatistics(ClusterHook):
 
 class ClusterMetrics(ClusterHook):
     """Writes ``cluster_metrics.json`` and ``figures/cluster_metrics.png``."""
+
+    VERSION = 1
 
     def identity(self) -> Any:
         """The metrics of the score, and the seeds."""
@@ -234,7 +227,7 @@ class ClusterMetrics(ClusterHook):
             BadInput: fewer than one cluster.
         """
         if not any(pool.kind is PoolKind.BUCKET for pool in pools.pools):
-            self.context.progress.note("cluster_metrics: no statistic has pools")
+            self.note("cluster_metrics: no statistic has pools")
             return None
         profiles = metric_profiles(
             pools.pools,
@@ -243,7 +236,7 @@ class ClusterMetrics(ClusterHook):
             metrics=self.config.evaluation.score,
         )
         for metric, reason in profiles.left_out.items():
-            self.context.progress.note(f"cluster_metrics: {metric} is left out: {reason}")
+            self.note(f"cluster_metrics: {metric} is left out: {reason}")
         question = _Question(
             job="cluster_metrics",
             title="Statistics whose pools move the same metrics",

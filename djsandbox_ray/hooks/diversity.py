@@ -58,6 +58,8 @@ class _Read:
 class MeasureDiversity(Hook):
     """Writes ``diversity.csv``."""
 
+    VERSION = 1
+
     def run(
         self,
         dataset: Dataset,
@@ -77,17 +79,16 @@ class MeasureDiversity(Hook):
         """
         if not FEWEST_ROWS <= rows <= MOST_ROWS:
             raise BadInput(f"diversity: rows is {rows}; {FEWEST_ROWS} to {MOST_ROWS} are possible")
-        progress = self.context.progress
         size = min(rows, *(pool.size for pool in pools.pools))
         if size < FEWEST_ROWS:
-            progress.note(f"diversity: the smallest pool has {size} rows; {FEWEST_ROWS} are needed")
+            self.note(f"diversity: the smallest pool has {size} rows; {FEWEST_ROWS} are needed")
             return None
         if scorer is None:
-            progress.note("diversity: without a scorer there are no embeddings to measure")
-        progress.stage("diversity")
+            self.note("diversity: without a scorer there are no embeddings to measure")
+        self.context.progress.stage("diversity")
         samples = self._samples(pools, size)
         found = self._measured(dataset, samples, scorer)
-        changes = self._changes(ranking)
+        changes = {row.pool: row.change for row in self.rows(RankingRow, ranking)}
         table = [
             DiversityRow(
                 pool, measure, value.value, value.low, value.high, changes.get(pool, math.nan)
@@ -96,10 +97,9 @@ class MeasureDiversity(Hook):
             for measure, value in measures.items()
         ]
         if lost := sorted({row.measure for row in table if math.isnan(row.value)}):
-            progress.note(f"diversity: not defined in some pools: {', '.join(lost)}")
-        progress.note(f"diversity: {size} rows of each of {len(samples)} pools")
-        path = f"{self.context.folder}/diversity.csv"
-        text = self.context.storage.write_rows(DiversityRow, path, table)
+            self.note(f"diversity: not defined in some pools: {', '.join(lost)}")
+        self.note(f"diversity: {size} rows of each of {len(samples)} pools")
+        path, text = self.write_rows(DiversityRow, "diversity.csv", table)
         return Diversity(content_id("diversity", text), path)
 
     def _samples(self, pools: Pools, size: int) -> dict[str, Ints]:
@@ -107,7 +107,7 @@ class MeasureDiversity(Hook):
         key = hash_key(pools.seed, "diversity")
         samples = {}
         for pool in pools.pools:
-            table = self.context.storage.read_table(pools.assignments, ["row_id", pool.column])
+            table = self.storage.read_table(pools.assignments, ["row_id", pool.column])
             rows = members(table["row_id"].to_numpy(), table[pool.column].to_numpy(), pool)
             samples[pool.id] = np.sort(rows[least(rows, size, key)])
         return samples
@@ -116,7 +116,7 @@ class MeasureDiversity(Hook):
         self, dataset: Dataset, samples: dict[str, Ints], scorer: Scorer | None
     ) -> dict[str, dict[str, Measure]]:
         """Read every row once and measure every pool, in Ray tasks."""
-        start, storage = time.perf_counter(), self.context.storage
+        start, storage = time.perf_counter(), self.storage
         table = SampleTable(storage.uri(dataset.table))
         model = scorer.path if scorer else None
         gpus = self.config.statistics.gpus_per_actor if scorer else 0.0
@@ -153,12 +153,6 @@ class MeasureDiversity(Hook):
             )
         )
         return {pool: found for pool, (found, _) in zip(samples, results, strict=True)}
-
-    def _changes(self, ranking: Ranking | None) -> dict[str, float]:
-        if ranking is None:
-            return {}
-        rows = self.context.storage.read_rows(RankingRow, ranking.path)
-        return {row.pool: row.change for row in rows}
 
 
 def _stacked(parts: list[_Read]) -> Vectors | None:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.nodes.waiting import Bundles, await_room
-from djsandbox_ray.records import Cost
+from djsandbox_ray.records import Cost, StudyPlan
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import Tracker
 from djsandbox_ray.trials.family import Prepared
+
+Row = TypeVar("Row")
+
+
+class Table(Protocol):
+    """A record that stands for a CSV file."""
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
 
 
 @dataclass(frozen=True)
@@ -62,23 +73,60 @@ class Planned:
     """Pools in the output, controls included, or pools that it chooses; None: it does not say."""
     draw_size: int | None = None
     """Rows that a trial of these pools draws; None: it does not say."""
+    study: StudyPlan | None = None
+    """How these pools will be trained, or the study whose trials these are."""
 
 
 class Hook(ABC):
     """One kind of job: ``run`` takes outputs of earlier jobs and returns a record.
 
-    The annotations of ``run`` are the types that a workflow is checked against.
+    The annotations of ``run`` are the types that a workflow is checked against; where what it
+    returns depends on what it takes, the overloads of ``run`` say so.
     """
+
+    VERSION: ClassVar[int] = 1
+    """Of the code that makes the output, a part of its identity: whoever changes what the same
+    inputs come to raises it, so that a finished run does the job again. Each hook has its own."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.config = context.config
+        self.storage = context.storage
         self.spent = Cost("", samples=0, flops=0.0, cpu_seconds=0, gpu_seconds=0, wall_seconds=0)
         """What ``run`` cost on the cluster; the runner adds the job's name and the wall time."""
 
     def identity(self) -> Any:
         """Return plain data: all of the configuration that the output depends on."""
         return None
+
+    def path(self, name: str) -> str:
+        """Return where a file of this run lies in the storage."""
+        return f"{self.context.folder}/{name}"
+
+    def note(self, line: str) -> None:
+        """Say something on the terminal, beginning with what it is about."""
+        self.context.progress.note(line)
+
+    def rows(self, kind: type[Row], table: Table | None) -> list[Row]:
+        """Read the rows of a table; none where there is no table."""
+        return [] if table is None else self.storage.read_rows(kind, table.path)
+
+    def write_rows(self, kind: type[Row], name: str, rows: Sequence[Row]) -> tuple[str, str]:
+        """Write a table of this run; return its path, and its text, by which it is known."""
+        path = self.path(name)
+        return path, self.storage.write_rows(kind, path, rows)
+
+    def write_json(self, name: str, value: Any) -> str:
+        """Write plain data; return the path."""
+        path = self.path(name)
+        self.storage.write_json(path, value)
+        return path
+
+    def write_bytes(self, name: str, data: bytes) -> str:
+        """Write a file; return the path."""
+        path = self.path(name)
+        self.storage.write_bytes(path, data)
+        return path
 
     def keep(self, output: Any) -> bool:
         """Say whether the output settles the job; if not, the same command does the job again."""
@@ -112,24 +160,20 @@ HOOKS: Registry[Hook] = Registry(
         "accept": "djsandbox_ray.hooks.acceptance:Accept",
         "cluster_metrics": "djsandbox_ray.hooks.clusters:ClusterMetrics",
         "cluster_statistics": "djsandbox_ray.hooks.clusters:ClusterStatistics",
-        "combination_ranking": "djsandbox_ray.hooks.combine:RankCombinations",
-        "combination_trials": "djsandbox_ray.hooks.combine:CombinationTrials",
         "combine": "djsandbox_ray.hooks.combine:CombinePools",
         "confirmation": "djsandbox_ray.hooks.confirmation:Confirm",
         "confirmation_pools": "djsandbox_ray.hooks.confirmation:ChooseForConfirmation",
-        "confirmation_trials": "djsandbox_ray.hooks.confirmation:ConfirmTrials",
         "diversity": "djsandbox_ray.hooks.diversity:MeasureDiversity",
         "ingest": "djsandbox_ray.hooks.ingest:Ingest",
         "ingest_evaluation": "djsandbox_ray.hooks.ingest:IngestEvaluation",
         "insights": "djsandbox_ray.hooks.insights:WriteInsights",
         "interactions": "djsandbox_ray.hooks.interactions:FindInteractions",
         "leaks": "djsandbox_ray.hooks.ingest:Leaks",
+        "judge": "djsandbox_ray.hooks.judge:Judge",
         "learning_rate": "djsandbox_ray.hooks.learning_rate:CheckLearningRate",
-        "learning_rate_trials": "djsandbox_ray.hooks.learning_rate:LearningRateTrials",
         "ledger": "djsandbox_ray.hooks.report:AddUp",
         "noise": "djsandbox_ray.hooks.noise:MeasureNoise",
         "pools": "djsandbox_ray.hooks.pools:BuildPools",
-        "ranking": "djsandbox_ray.hooks.ranking:RankPools",
         "recipe": "djsandbox_ray.hooks.recipe:WriteRecipe",
         "refine": "djsandbox_ray.hooks.thresholds:Refine",
         "repetition": "djsandbox_ray.hooks.repetition:RepeatOrExpand",
@@ -139,6 +183,6 @@ HOOKS: Registry[Hook] = Registry(
         "search": "djsandbox_ray.hooks.search:SearchThresholds",
         "statistics": "djsandbox_ray.hooks.statistics:ComputeStatistics",
         "top_k": "djsandbox_ray.hooks.choice:ChooseTop",
-        "trials": "djsandbox_ray.hooks.trials:RunTrials",
+        "train": "djsandbox_ray.hooks.train:Train",
     },
 )

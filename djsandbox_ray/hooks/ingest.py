@@ -41,7 +41,7 @@ class _Ingest(Hook):
         progress.stage(stage)
         dataset = ingest(
             self._source(config),
-            self.context.storage,
+            self.storage,
             max_rejected=self.config.ingest.max_rejected,
             resources=self.config.ingest.resources,
             await_room=self.context.await_room,
@@ -55,7 +55,7 @@ class _Ingest(Hook):
 
     def _tell_rejected(self, dataset: Dataset, stage: str) -> None:
         home = dataset.table.rpartition("/")[0]
-        reasons = self.context.storage.read_json(f"{home}/dataset.json")["reasons"]
+        reasons = self.storage.read_json(f"{home}/dataset.json")["reasons"]
         path = f"{home}/rejected.parquet"
         event("samples_rejected", level=WARNING, stage=stage, reasons=reasons, path=path)
         for reason, count in reasons.items():
@@ -65,6 +65,8 @@ class _Ingest(Hook):
 class Ingest(_Ingest):
     """The data in question."""
 
+    VERSION = 1
+
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and which labels are wanted."""
         stamp = self._source(self.config.dataset).stamp()
@@ -73,7 +75,7 @@ class Ingest(_Ingest):
     def run(self) -> Dataset:
         """Read the section ``dataset`` and look for the labels that the report is to show."""
         dataset = self._ingest(self.config.dataset, "ingest")
-        table = SampleTable(self.context.storage.uri(dataset.table))
+        table = SampleTable(self.storage.uri(dataset.table))
         first = table.scan(0, min(dataset.rows, _LABEL_ROWS), ["meta"])["meta"].to_pylist()
         known = sorted({key for meta in first for key in json.loads(meta)})
         if unknown := [key for key in self.config.report.labels if key not in known]:
@@ -86,6 +88,8 @@ class Ingest(_Ingest):
 
 class IngestEvaluation(_Ingest):
     """The trusted split."""
+
+    VERSION = 1
 
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and what must fit it."""
@@ -100,13 +104,15 @@ class IngestEvaluation(_Ingest):
         dataset = self._ingest(evaluation.dataset, "ingest evaluation")
         Suite(
             evaluation.metrics,
-            Split.read(dataset.id, self.context.storage.uri(dataset.table)),
+            Split.read(dataset.id, self.storage.uri(dataset.table)),
         )
         return replace(dataset, use="evaluation")
 
 
 class Leaks(Hook):
     """Compares the exact hashes of both tables and decides whether leaked rows are kept out."""
+
+    VERSION = 1
 
     def identity(self) -> Any:
         """What happens to leaked rows."""
@@ -115,10 +121,8 @@ class Leaks(Hook):
     def run(self, dataset: Dataset, evaluation: Dataset) -> Leak:
         """Report the rows that occur in both."""
         remove = self.config.evaluation.leaks == "remove"
-        leak = find_leaks(self.context.storage, dataset, evaluation, remove)
+        leak = find_leaks(self.storage, dataset, evaluation, remove)
         if leak.rows:
             fate = "kept out of every pool" if remove else "KEPT in the pools, as configured"
-            self.context.progress.note(
-                f"leaks: {leak.rows} training rows occur in the evaluation split too; {fate}"
-            )
+            self.note(f"leaks: {leak.rows} training rows occur in the evaluation split too; {fate}")
         return leak

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -33,14 +33,13 @@ from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.stats.catalogue import catalogue
 from djsandbox_ray.stats.parts import StatisticColumns
 
-Row = TypeVar("Row")
-_Table = Ranking | Confirmation | Interactions | Repetition | Diversity
-
 _CHUNK_ROWS = 65536
 
 
 class WriteInsights(Hook):
     """Writes ``insights.md``."""
+
+    VERSION = 1
 
     def identity(self) -> Any:
         """Name of the run and unit of its effects."""
@@ -60,39 +59,35 @@ class WriteInsights(Hook):
         diversity: Diversity | None = None,
     ) -> Insights:
         """Gather the tables that there are, and put them into words."""
-        storage = self.context.storage
+        storage = self.storage
         told = storage.read_json(repetition.law) if repetition else {}
         scaled = storage.read_json(scaling.law) if scaling else {}
         found = Observations(
             unit=Unit.of(self.config.evaluation.aggregate),
-            ranking=self._rows(RankingRow, ranking),
+            ranking=self.rows(RankingRow, ranking),
             modality=_modalities(statistics),
             not_testable=pools.not_testable,
-            confirmed=self._rows(ConfirmationRow, confirmation),
-            combined=self._rows(RankingRow, combination_ranking),
-            interactions=self._rows(InteractionRow, interactions),
+            confirmed=self.rows(ConfirmationRow, confirmation),
+            combined=self.rows(RankingRow, combination_ranking),
+            interactions=self.rows(InteractionRow, interactions),
             surrogate=storage.read_rows(SurrogateRow, interactions.surrogate)
             if interactions
-            else [],
-            repetition=self._rows(RepetitionRow, repetition),
+            else (),
+            repetition=self.rows(RepetitionRow, repetition),
             repetition_lines=told.get("sentences", ()),
             scaling_lines=scaled.get("sentences", ()),
-            diversity=self._rows(DiversityRow, diversity),
+            diversity=self.rows(DiversityRow, diversity),
             correlations=self._correlations(dataset, statistics),
         )
         text = insights_markdown(self.config.name, found)
-        path = f"{self.context.folder}/insights.md"
-        self.context.storage.write_bytes(path, text.encode())
+        path = self.write_bytes("insights.md", text.encode())
         return Insights(content_id("insights", text), path)
-
-    def _rows(self, kind: type[Row], table: _Table | None) -> list[Row]:
-        return [] if table is None else self.context.storage.read_rows(kind, table.path)
 
     def _correlations(
         self, dataset: Dataset, statistics: Statistics
     ) -> dict[tuple[str, str], float]:
         """Return Pearson's r of every pair of statistics."""
-        columns = StatisticColumns(self.context.storage, statistics.statistics, dataset.rows)
+        columns = StatisticColumns(self.storage, statistics.statistics, dataset.rows)
         names = tuple(columns)
         moments = CoMoments(names)
         for chunk in _chunks(columns, dataset.rows):

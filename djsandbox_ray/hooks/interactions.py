@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from djsandbox_ray.analysis.together.contrasts import Arms
@@ -13,31 +12,33 @@ from djsandbox_ray.analysis.together.interactions import (
 from djsandbox_ray.analysis.together.surrogate import surrogate
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import Hook
-from djsandbox_ray.hooks.results import Scores, scored, seeds_of
+from djsandbox_ray.hooks.plans import plan_of
+from djsandbox_ray.hooks.results import Scores, scored, scoring
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import InteractionRow, Interactions, Pools, SurrogateRow, Trials
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.together import interactions_notes, surrogate_notes
+from djsandbox_ray.storage.rows import columns_of
 
 
 class FindInteractions(Hook):
     """Writes ``interactions.csv`` and ``surrogate.csv``."""
 
+    VERSION = 1
+
     def identity(self) -> Any:
         """How scores are made, the error rate, and the columns of the table."""
-        evaluation = self.config.evaluation
-        scores = evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"})
-        return [scores, [field.name for field in fields(InteractionRow)]]
+        return [scoring(self.config, "alpha"), columns_of(InteractionRow)]
 
     def run(self, pools: Pools | None, trials: Trials | None, first: Trials) -> Interactions | None:
         """Analyse the pyramid as a factorial, in the unit of the first study."""
         if pools is None or trials is None:
             return None
-        seeds = seeds_of(self.context, trials)
+        seeds = plan_of(pools, self.config).seeds
         try:
             scores = scored(self.context, pools, trials, seeds, first)
         except SandboxError as error:
-            self._note(f"cannot be judged: {error}")
+            self.note(f"interactions: cannot be judged: {error}")
             return None
         return self._written(pools, scores)
 
@@ -50,7 +51,7 @@ class FindInteractions(Hook):
         }
         if len(factors) < 2 or not known:
             what = "a single pool" if known else "no combination with a completed trial"
-            self._note(f"{what}: nothing that could interact")
+            self.note(f"interactions: {what}: nothing that could interact")
             return None
         arms = Arms.of(
             known,
@@ -67,15 +68,9 @@ class FindInteractions(Hook):
             *surrogate_notes(predicted.rows),
             *predicted.notes,
         ):
-            self._note(line)
-        folder, storage = self.context.folder, self.context.storage
-        paths = (f"{folder}/interactions.csv", f"{folder}/surrogate.csv")
-        texts = (
-            storage.write_rows(InteractionRow, paths[0], effects.rows),
-            storage.write_rows(SurrogateRow, paths[1], predicted.rows),
-        )
+            self.note(f"interactions: {line}")
+        path, effects_text = self.write_rows(InteractionRow, "interactions.csv", effects.rows)
+        beside, predicted_text = self.write_rows(SurrogateRow, "surrogate.csv", predicted.rows)
         notes = (*effects.notes, *predicted.notes)
-        return Interactions(content_id("interactions", *texts), *paths, notes)
-
-    def _note(self, line: str) -> None:
-        self.context.progress.note(f"interactions: {line}")
+        identity = content_id("interactions", effects_text, predicted_text)
+        return Interactions(identity, path, beside, notes)

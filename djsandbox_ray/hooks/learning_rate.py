@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from djsandbox_ray.analysis.verdicts.second_look import flips
-from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.hooks.bounds import first_pools, unbuilt
-from djsandbox_ray.hooks.hook import Hook, Planned
-from djsandbox_ray.hooks.results import ranked
+from djsandbox_ray.hooks.hook import Planned
+from djsandbox_ray.hooks.plans import LEARNING_RATE, first_pools, unbuilt
+from djsandbox_ray.hooks.results import ranked_again, scoring
 from djsandbox_ray.hooks.study import Inputs, Study, StudyHook, study_identity
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
@@ -21,19 +20,21 @@ from djsandbox_ray.records import (
     Pools,
     Ranking,
     RankingRow,
-    Statistics,
+    StudyPlan,
     Trials,
 )
-from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
 
-class LearningRateTrials(StudyHook):
-    """Trains the controls and the decided pools once more, at the second learning rate."""
+class CheckLearningRate(StudyHook):
+    """Writes ``learning_rate.csv`` and the tables of its trials."""
+
+    VERSION = 1
 
     def identity(self) -> Any:
-        """The trials and the learning rate."""
+        """The trials, the learning rate, and how scores are made."""
         check = self.config.learning_rate_check
-        return [study_identity(self.config), check and check.learning_rate]
+        rate = check and check.learning_rate
+        return [study_identity(self.config), rate, scoring(self.config, "alpha")]
 
     def ahead(self, pools: Pools | Planned, ranking: Ranking | Planned, **_: Any) -> Planned:
         """All pools, as long as nobody knows which of them are decided."""
@@ -41,66 +42,38 @@ class LearningRateTrials(StudyHook):
             return Planned()
         arms = first_pools(pools, self.config)
         if isinstance(pools, Pools) and isinstance(ranking, Ranking):
-            decided = self._decided(ranking)
+            decided = _decided(self.rows(RankingRow, ranking))
             arms = len(_only(pools, decided).pools) if decided else 0
-        return self.planned(arms * self.config.trials.seeds, unbuilt(pools, self.config))
+        return self.planned(self._plan, arms, unbuilt(pools, self.config))
 
     def run(
-        self,
-        dataset: Dataset,
-        evaluation: Dataset,
-        statistics: Statistics,
-        pools: Pools,
-        ranking: Ranking,
-    ) -> Trials | None:
-        """Train to the full budget; nothing to do without a section ``learning_rate_check``."""
-        check = self.config.learning_rate_check
-        decided = self._decided(ranking)
+        self, dataset: Dataset, evaluation: Dataset, pools: Pools, ranking: Ranking, first: Trials
+    ) -> LearningRateCheck | None:
+        """Train the controls and the decided pools once more, and compare the verdicts.
+
+        Returns:
+            None without a section ``learning_rate_check``, or where there is nothing to compare.
+        """
+        check, rows = self.config.learning_rate_check, self.rows(RankingRow, ranking)
+        decided = _decided(rows)
         if check is None or not decided:
             return None
-        config = self.config.trials
-        study = Study(
-            self.context,
-            "learning_rate",
-            Inputs(dataset, evaluation, statistics, _only(pools, decided)),
-            range(config.seeds),
-            StoppingConfig(type="none", rungs=config.early_stopping.rungs),
-            model=config.model.model_copy(update={"learning_rate": check.learning_rate}),
-            optional=True,
-        )
-        return self.conduct(study)
-
-    def _decided(self, ranking: Ranking) -> list[str]:
-        return _decided(self.context.storage.read_rows(RankingRow, ranking.path))
-
-
-class CheckLearningRate(Hook):
-    """Writes ``learning_rate.csv``."""
-
-    def identity(self) -> Any:
-        """How scores are made."""
-        evaluation = self.config.evaluation
-        return evaluation.model_dump(mode="json", include={"score", "aggregate", "alpha"})
-
-    def run(
-        self, first: Trials, pools: Pools, ranking: Ranking, trials: Trials | None
-    ) -> LearningRateCheck | None:
-        """Compare the verdicts."""
-        if trials is None:
-            return None
-        storage = self.context.storage
-        rows = storage.read_rows(RankingRow, ranking.path)
-        seeds = range(self.config.trials.seeds)
-        chosen = _only(pools, _decided(rows))
+        chosen = _only(pools, decided)
+        model = self.config.trials.model.model_copy(update={"learning_rate": check.learning_rate})
+        inputs = Inputs(dataset, evaluation, chosen)
+        _, trials = self.conduct(Study(self.context, self._plan, inputs, model))
         # Judged as strictly as the first time, and in its unit: else verdicts would flip by that.
-        try:
-            again = ranked(self.context, chosen, trials, seeds, first=first, family=len(rows))
-        except SandboxError as error:
-            self.context.progress.note(f"learning_rate: cannot be judged: {error}")
+        again = ranked_again(
+            self.context, chosen, trials, self._plan, first=first, family=len(rows)
+        )
+        if again is None:
             return None
-        path = f"{self.context.folder}/learning_rate.csv"
-        text = storage.write_rows(FlipRow, path, flips(rows, again))
+        path, text = self.write_rows(FlipRow, "learning_rate.csv", flips(rows, again))
         return LearningRateCheck(content_id("learning_rate", text), path)
+
+    @property
+    def _plan(self) -> StudyPlan:
+        return StudyPlan(LEARNING_RATE, tuple(range(self.config.trials.seeds)))
 
 
 def _decided(rows: Sequence[RankingRow]) -> list[str]:
@@ -109,6 +82,6 @@ def _decided(rows: Sequence[RankingRow]) -> list[str]:
     return [row.pool for row in buckets if row.verdict in ("better", "worse")]
 
 
-def _only(pools: Pools, names: list[str]) -> Pools:
+def _only(pools: Pools, names: Collection[str]) -> Pools:
     kept = (p for p in pools.pools if p.kind is PoolKind.CONTROL or p.id in names)
     return replace(pools, pools=tuple(kept))

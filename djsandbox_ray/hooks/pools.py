@@ -6,14 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from djsandbox_ray.hooks.hook import Hook
-from djsandbox_ray.identity import content_id
+from djsandbox_ray.hooks.writing import note_broken, write_pools
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.eligible import outside
-from djsandbox_ray.pools.serialise import to_json
 from djsandbox_ray.recipes.policy import marked
 from djsandbox_ray.records import Dataset, Leak, Pools, Statistics
 from djsandbox_ray.stats.parts import StatisticColumns
@@ -22,6 +20,8 @@ from djsandbox_ray.stats.parts import StatisticColumns
 class BuildPools(Hook):
     """Writes ``assignments.parquet`` and ``pools.json``."""
 
+    VERSION = 1
+
     def identity(self) -> Any:
         """The sections ``pools`` and ``policies``."""
         policies = [policy.model_dump(mode="json") for policy in self.config.policies]
@@ -29,16 +29,17 @@ class BuildPools(Hook):
 
     def run(self, dataset: Dataset, statistics: Statistics, leaks: Leak) -> Pools:
         """Build pools of one size from all statistics that are testable."""
-        storage, folder = self.context.storage, self.context.folder
         self.context.progress.stage("pools")
         row_ids = np.arange(dataset.rows, dtype=np.int64)
-        columns = StatisticColumns(storage, statistics.statistics, dataset.rows)
+        columns = StatisticColumns(self.storage, statistics.statistics, dataset.rows)
         excluded = np.union1d(self._leaked(leaks), self._outside(row_ids, columns))
         built = construct(row_ids, columns, self.config.pools, excluded)
-        pools = Pools(
+        operators = {item.name: item.operator for item in statistics.statistics}
+        named = [replace(p, operator=operators.get(p.statistic or "")) for p in built.pools]
+        made = Pools(
             id="",
-            assignments=f"{folder}/assignments.parquet",
-            pools=marked(built.pools, built.assignments, self.config.policies, columns),
+            assignments="",
+            pools=marked(named, built.assignments, self.config.policies, columns),
             size=built.size,
             draw_size=built.draw_size,
             eligible=built.eligible,
@@ -47,27 +48,20 @@ class BuildPools(Hook):
             contrast=built.contrast,
             missing=built.missing,
         )
-        pools = replace(pools, id=content_id("pools", dataset.id, to_json(pools)))
-        table = pa.table({"row_id": row_ids, **built.assignments})
-        storage.write_table(pools.assignments, table)
-        storage.write_json(f"{folder}/pools.json", to_json(pools))
-        for pool in pools.pools:
-            for sentence in pool.breaks:
-                self.context.progress.note(f"pools: {pool.id} breaks a policy: {sentence}")
-        for statistic in pools.not_testable:
-            self.context.progress.note(
-                f"pools: {statistic.statistic} is not testable: {statistic.reason}"
-            )
-        self.context.progress.note(
+        pools = write_pools(self, made, {"row_id": row_ids, **built.assignments}, of=dataset.id)
+        note_broken(self, pools, "pools")
+        for item in pools.not_testable:
+            self.note(f"pools: {item.statistic} is not testable: {item.reason}")
+        self.note(
             f"pools: {len(pools.pools)} of {pools.size} rows; a trial draws {pools.draw_size}"
         )
         return pools
 
-    def _leaked(self, leak: Leak) -> NDArray[np.int64]:
+    def _leaked(self, leaks: Leak) -> NDArray[np.int64]:
         """Return the ids of the rows that are evaluation samples, too."""
-        if not (leak.removed and leak.rows):
+        if not (leaks.removed and leaks.rows):
             return np.empty(0, np.int64)
-        table = self.context.storage.read_table(leak.path, ["row_id"])
+        table = self.storage.read_table(leaks.path, ["row_id"])
         rows: NDArray[np.int64] = table["row_id"].to_numpy()
         return rows
 
@@ -76,7 +70,7 @@ class BuildPools(Hook):
         ranges = self.config.pools.ranges
         found = outside(row_ids, columns, ranges)
         if ranges:
-            self.context.progress.note(
+            self.note(
                 f"pools: {len(found)} of {len(row_ids)} rows are not within "
                 f"{', '.join(item.text for item in ranges)}"
             )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from djsandbox_ray import __version__
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.hooks.results import scoring
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.recipes.evidence import PoolFindings, caveats, retention
 from djsandbox_ray.recipes.export import recipe_document, recipe_yaml, with_scorer
@@ -33,19 +35,22 @@ from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.operators import OperatorSpec, parse_process, resolve_paths
 from djsandbox_ray.stats.parts import StatisticColumns
 
+Judged = TypeVar("Judged", RankingRow, ConfirmationRow)
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class WriteRecipe(Hook):
     """Writes ``recipes/<name>.yaml`` and ``recipes/<name>.evidence.json``."""
 
+    VERSION = 1
+
     def identity(self) -> Any:
         """The operators as they are given, the policies, and what the effect is measured in."""
-        evaluation = self.config.evaluation
         return [
             self.config.operators,
             [policy.model_dump(mode="json") for policy in self.config.policies],
-            evaluation.model_dump(mode="json", include={"aggregate", "alpha"}),
+            scoring(self.config, "alpha"),
         ]
 
     def run(
@@ -77,7 +82,7 @@ class WriteRecipe(Hook):
             raise BadInput(f"recipe: name {name!r}: letters, digits, '.', '_' and '-' are allowed")
         operators = self._operators(scorer)
         ranges = applied(operators, thresholds.ranges)
-        columns = StatisticColumns(self.context.storage, statistics.statistics, dataset.rows)
+        columns = StatisticColumns(self.storage, statistics.statistics, dataset.rows)
         mask = kept(columns, ranges)
         if not mask.any():
             raise BadInput(f"recipe: no row has {' and '.join(r.text for r in ranges)}")
@@ -98,10 +103,10 @@ class WriteRecipe(Hook):
             ],
         }
         id = content_id("recipe", evidence)  # what the run cost is no part of what it found
-        evidence["cost"] = self.context.storage.read_json(ledger.path)["total"] if ledger else None
+        evidence["cost"] = self.storage.read_json(ledger.path)["total"] if ledger else None
         document = recipe_document(name, operators, thresholds.ranges)
         path = self._write(name, document, evidence)
-        evidence_path = f"{self.context.folder}/recipes/{name}.evidence.json"
+        evidence_path = self.path(f"recipes/{name}.evidence.json")
         effect, share = findings.effect, keeps.share
         confirmed = findings.confirmed is not None and effect == findings.confirmed.confirmed
         return Recipe(id, path, evidence_path, share, effect, confirmed, tuple(forbidden))
@@ -117,7 +122,7 @@ class WriteRecipe(Hook):
         ]
 
     def _operators(self, scorer: Scorer | None) -> list[OperatorSpec]:
-        folder = self.context.storage.uri(scorer.path) if scorer else None
+        folder = self.storage.uri(scorer.path) if scorer else None
         specs = parse_process(with_scorer(self.config.operators, folder))
         return [resolve_paths(spec) for spec in specs]
 
@@ -136,16 +141,14 @@ class WriteRecipe(Hook):
         pool = first.get(thresholds.pool) or combined.get(thresholds.pool)
         if pool is None:
             return self._searched(thresholds), []
-        second = []
-        if confirmation is not None:
-            rows = self.context.storage.read_rows(ConfirmationRow, confirmation.path)
-            second = [row for row in rows if row.pool == pool.id]
         findings = PoolFindings(
             pool=pool,
-            first=self._row(ranking, pool.id),
-            confirmed=second[0] if second else None,
+            first=_of(pool, self.rows(RankingRow, ranking)),
+            confirmed=_of(pool, self.rows(ConfirmationRow, confirmation)),
             # Single pools are among the combinations, too, at another size.
-            combined=self._row(combination_ranking, pool.id) if len(pool.parts) > 1 else None,
+            combined=_of(pool, self.rows(RankingRow, combination_ranking))
+            if len(pool.parts) > 1
+            else None,
             combinations=sum(p.kind is PoolKind.BUCKET for p in combined.values()),
         )
         return findings, [first[part] for part in pool.parts or (pool.id,) if part in first]
@@ -154,19 +157,13 @@ class WriteRecipe(Hook):
         """Return what the search that found the thresholds says of them, if one did."""
         if not thresholds.pool:
             return PoolFindings()
-        row = self.context.storage.read_json(thresholds.path).get("confirmed")
+        row = self.storage.read_json(thresholds.path).get("confirmed")
         if row is None:
             return PoolFindings(searched=True)
         known: dict[str, Any] = {
             key: math.nan if value is None else value for key, value in row.items()
         }
         return PoolFindings(confirmed=ConfirmationRow(**known), searched=True)
-
-    def _row(self, ranking: Ranking | None, pool: str) -> RankingRow | None:
-        if ranking is None:
-            return None
-        rows = self.context.storage.read_rows(RankingRow, ranking.path)
-        return next((row for row in rows if row.pool == pool), None)
 
     def _evidence(
         self, dataset: Dataset, thresholds: Thresholds, findings: PoolFindings, parts: list[Pool]
@@ -197,8 +194,8 @@ class WriteRecipe(Hook):
 
     def _write(self, name: str, document: dict[str, Any], evidence: dict[str, Any]) -> str:
         """Write the evidence, and the YAML unless a policy forbids it; return the YAML's path."""
-        storage, progress = self.context.storage, self.context.progress
-        folder = f"{self.context.folder}/recipes"
+        storage, progress = self.storage, self.context.progress
+        folder = self.path("recipes")
         path = f"{folder}/{name}.yaml"
         evidence_path = f"{folder}/{name}.evidence.json"
         if evidence["broken_policies"]:
@@ -214,6 +211,10 @@ class WriteRecipe(Hook):
         storage.write_bytes(path, text.encode())
         progress.note(f"recipe: {storage.shown}/{path}")
         return path
+
+
+def _of(pool: Pool, rows: Sequence[Judged]) -> Judged | None:
+    return next((row for row in rows if row.pool == pool.id), None)
 
 
 def _facts(name: str, evidence: dict[str, Any]) -> list[str]:

@@ -10,20 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
-
 from djsandbox_ray.analysis.scale.repetition import FILLINGS, Fillings
 from djsandbox_ray.analysis.together.winner import TopPool, top_pool
-from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
+from djsandbox_ray.analysis.verdicts.grid import Key
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.bounds import UNREAD, largest_draw
-from djsandbox_ray.hooks.hook import Hook, Planned
+from djsandbox_ray.hooks.hook import Planned
+from djsandbox_ray.hooks.plans import UNREAD, largest_draw, scaling_seeds
 from djsandbox_ray.hooks.results import yardstick
-from djsandbox_ray.hooks.study import Inputs, Study, scaling_seeds, study_identity
+from djsandbox_ray.hooks.study import Inputs, Study, StudyHook, study_identity
+from djsandbox_ray.hooks.writing import like, write_pools
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.ledger.cost import together
 from djsandbox_ray.pools.layers import Layers
-from djsandbox_ray.pools.serialise import to_json
 from djsandbox_ray.records import (
     Dataset,
     Pool,
@@ -32,23 +29,24 @@ from djsandbox_ray.records import (
     RankingRow,
     Repetition,
     RepetitionRow,
-    Statistics,
+    StudyPlan,
     Trials,
 )
 from djsandbox_ray.reporting.curves import repetition_chart
 from djsandbox_ray.reporting.figures import png
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
 _FACTORS = [1, 2, 4, 6, 8, 10]
 
 
-class RepeatOrExpand(Hook):
+class RepeatOrExpand(StudyHook):
     """Writes ``repetition.csv``, ``repetition.json``, the figure, and what it trained on.
 
     Beside those: ``repetition_assignments.parquet``, ``repetition_pools.json`` and, per factor,
     ``repetition_x<factor>_trials.parquet`` and ``..._curves.parquet``.
     """
+
+    VERSION = 1
 
     def identity(self) -> Any:
         """The trials, and how scores are made."""
@@ -78,7 +76,6 @@ class RepeatOrExpand(Hook):
         self,
         dataset: Dataset,
         evaluation: Dataset,
-        statistics: Statistics,
         pools: Pools | None,
         ranking: Ranking | None,
         first: Trials,
@@ -91,7 +88,6 @@ class RepeatOrExpand(Hook):
         Args:
             dataset: the samples.
             evaluation: the trusted split.
-            statistics: that pools were made of.
             pools: the pyramid.
             ranking: of the pyramid: the simplest of its best is the top pool, as for the recipe;
                 without, the one of all parts is.
@@ -108,15 +104,13 @@ class RepeatOrExpand(Hook):
             BadInput: numbers that are out of bounds; says which.
         """
         if pools is None:
-            self._note("no pools were combined")
+            self.note("repetition: no pools were combined")
             return None
         self._check(factors, unit, seeds)
-        rows = self.context.storage.read_rows(RankingRow, ranking.path) if ranking else []
-        top = top_pool(pools, rows)
+        top = top_pool(pools, self.rows(RankingRow, ranking))
         arms = self._arms(pools, top.pool, sorted(set(factors)), unit or pools.draw_size)
-        inputs = Inputs(dataset, evaluation, statistics, arms)
         chosen = scaling_seeds(self.config, seeds)
-        measured = self._train(inputs, sorted(set(factors)), chosen)
+        measured = self._train(Inputs(dataset, evaluation, arms), sorted(set(factors)), chosen)
         by_id = {pool.id: pool.draw_size or arms.draw_size for pool in arms.pools}
         different = {
             name: {factor: by_id[f"{name}/x{factor}"] for factor in factors} for name in FILLINGS
@@ -124,10 +118,6 @@ class RepeatOrExpand(Hook):
         ruler = yardstick(self.context, first)
         found = Fillings.of(arms.draw_size, arms, different, measured, chosen, ruler)
         return self._written(top, found, chosen)
-
-    def keep(self, output: Repetition | None) -> bool:
-        """Keep the outcome unless trials crashed: the same command tries those again."""
-        return output is None or self._crashed == 0
 
     def _check(self, factors: Sequence[int], unit: int, seeds: int) -> None:
         if not factors or min(factors) < 1:
@@ -144,75 +134,43 @@ class RepeatOrExpand(Hook):
                 f"repetition: a draw has {unit} rows, less than one batch of {batch}: with factor "
                 "1 there would be nothing to train; a larger unit or a smaller batch is needed"
             )
-        storage, folder = self.context.storage, self.context.folder
-        table = storage.read_table(pools.assignments)
+        table = self.storage.read_table(pools.assignments)
         # Read by name where they are needed: a pyramid has many columns.
         wanted = {p.column for p in pools.pools if len(p.parts) == 1} | {top.column}
         codes = {name: table[name].to_numpy() for name in wanted}
         layers = Layers(pools, top.id, table["row_id"].to_numpy(), codes)
         made = [arm for factor in factors for arm in layers.strategies(factor, unit).values()]
-        arms = Pools(
-            id="",
-            assignments=f"{folder}/repetition_assignments.parquet",
-            pools=tuple(pool for pool, _ in made),
-            size=top.size,
-            draw_size=unit,
-            eligible=pools.eligible,
-            seed=pools.seed,
-        )
-        arms = replace(arms, id=content_id("pools", pools.id, to_json(arms)))
+        arms = like(pools, [pool for pool, _ in made], size=top.size, draw_size=unit)
         columns = {pool.column: own for pool, own in made}
-        storage.write_table(arms.assignments, pa.table({"row_id": table["row_id"], **columns}))
-        storage.write_json(f"{folder}/repetition_pools.json", to_json(arms))
-        return arms
+        columns = {"row_id": table["row_id"], **columns}
+        return write_pools(self, arms, columns, of=pools.id, name="repetition")
 
     def _train(
         self, inputs: Inputs, factors: Sequence[int], seeds: range
     ) -> dict[Key, Mapping[str, float]]:
         """Train factor by factor; return the final metrics by pool and seed."""
-        stopping = StoppingConfig(type="none", rungs=self.config.trials.early_stopping.rungs)
         measured: dict[Key, Mapping[str, float]] = {}
-        costs, self._crashed = [], 0
         for factor in factors:
             own = tuple(p for p in inputs.pools.pools if p.id.endswith(f"/x{factor}"))
             study = Study(
                 self.context,
-                f"repetition_x{factor}",
+                StudyPlan(f"repetition_x{factor}", tuple(seeds)),
                 replace(inputs, pools=replace(inputs.pools, pools=own)),
-                seeds,
-                stopping,
                 budget=factor * inputs.pools.draw_size,
-                optional=True,
             )
-            records = study.run()
-            costs.append(study.cost(records))
-            self.account(together(costs))
-            self._crashed += study.write(records).crashed
-            measured |= completed_metrics({(r.spec.pool, r.spec.seed): r for r in records})
+            measured |= self.measure(study)
         return measured
 
     def _written(self, top: TopPool, found: Fillings, seeds: range) -> Repetition:
         """Write the table, what it says, and the figure."""
-        storage, folder = self.context.storage, self.context.folder
         rows, said = found.table(), {"top": top.pool.id, "seeds": [*seeds], **found.findings()}
         said["sentences"] = [top.sentence, *said["sentences"]]
         for line in said["sentences"]:
-            self._note(line)
+            self.note(f"repetition: {line}")
         unit = Unit.of(self.config.evaluation.aggregate)
         title = f"Repetition against diversity: {top.pool.id}"
         figure = png(repetition_chart(rows, title=title, unit=unit))
-        paths = (
-            f"{folder}/repetition.csv",
-            f"{folder}/repetition.json",
-            f"{folder}/figures/repetition.png",
-        )
-        text = storage.write_rows(RepetitionRow, paths[0], rows)
-        storage.write_json(paths[1], said)
-        storage.write_bytes(paths[2], figure)
-        return Repetition(content_id("repetition", text, said), *paths)
-
-    def _read(self, path: str) -> str:
-        return self.context.storage.read_bytes(path).decode()
-
-    def _note(self, line: str) -> None:
-        self.context.progress.note(f"repetition: {line}")
+        path, text = self.write_rows(RepetitionRow, "repetition.csv", rows)
+        law = self.write_json("repetition.json", said)
+        shown = self.write_bytes("figures/repetition.png", figure)
+        return Repetition(content_id("repetition", text, said), path, law, shown)

@@ -1,7 +1,4 @@
-"""Shows what was found: a picture and a page.
-
-Adds up what every job before it cost.
-"""
+"""Shows what was found: a picture and a page; and, before that, what every job has cost."""
 
 from __future__ import annotations
 
@@ -70,6 +67,8 @@ _BEST = 3
 class WriteReport(Hook):
     """Writes ``figures/ranking.png`` and ``report.html``."""
 
+    VERSION = 1
+
     def identity(self) -> Any:
         """What is shown."""
         return [self.config.name, self.config.report.model_dump(mode="json")]
@@ -109,11 +108,11 @@ class WriteReport(Hook):
             acceptance,
             insights,
         )
-        storage = self.context.storage
-        rows = storage.read_rows(RankingRow, ranking.path)
+        storage = self.storage
+        rows = self.rows(RankingRow, ranking)
         unit = Unit.of(self.config.evaluation.aggregate)
-        confirmed = storage.read_rows(ConfirmationRow, confirmation.path) if confirmation else []
-        flipped = storage.read_rows(FlipRow, learning_rate.path) if learning_rate else []
+        confirmed = self.rows(ConfirmationRow, confirmation)
+        flipped = self.rows(FlipRow, learning_rate)
         floor = NoiseFloor.from_json(storage.read_json(noise.path)["noise"])
         stopping = self.config.trials.early_stopping.type != "none"
         lines = [
@@ -144,23 +143,20 @@ class WriteReport(Hook):
         )
         report = Report(
             id=content_id("report", ranking.id, *later.ids, self.identity()),
-            path=f"{self.context.folder}/report.html",
-            figure=f"{self.context.folder}/figures/ranking.png",
+            path=self.path("report.html"),
+            figure=self.path("figures/ranking.png"),
             summary=tuple(lines),
         )
         storage.write_bytes(report.figure, figure)
         storage.write_bytes(report.path, page.encode())
         return report
 
-    def _text(self, path: str) -> str:
-        return self.context.storage.read_bytes(path).decode()
-
     def _stopping(self, pools: Pools, trials: Trials, rows: Sequence[RankingRow]) -> list[str]:
         """Say what early stopping saved, and how often it was wrong."""
         config = self.config.trials.early_stopping
         if config.type == "none":
             return []
-        made = decisions(self.context.storage, trials.race)
+        made = decisions(self.storage, trials.race)
         checked = [pool for decision in made for pool in decision.audited]
         finals = {
             row.pool: row.change
@@ -172,12 +168,12 @@ class WriteReport(Hook):
         savings = saved(finished(self.context, trials), stoppable)
         return stopping_lines(sum(row.verdict == "stopped" for row in rows), audit, savings)
 
-    def _facts(self, dataset: Dataset, leak: Leak, pools: Pools, trials: Trials) -> dict[str, str]:
+    def _facts(self, dataset: Dataset, leaks: Leak, pools: Pools, trials: Trials) -> dict[str, str]:
         controls = sum(pool.kind == "control" for pool in pools.pools)
-        fate = "kept out of every pool" if leak.removed else "kept in the pools"
+        fate = "kept out of every pool" if leaks.removed else "kept in the pools"
         return {
             "samples": f"{dataset.rows} ({dataset.rejected} rejected)",
-            "also in the evaluation split": f"{leak.rows} samples, {fate}",
+            "also in the evaluation split": f"{leaks.rows} samples, {fate}",
             "pools": f"{len(pools.pools) - controls} and {controls} controls of {pools.size} rows",
             "draw": f"{pools.draw_size} rows per trial",
             "trials": f"{trials.completed} completed, {trials.stopped} given up early, "
@@ -190,7 +186,7 @@ class WriteReport(Hook):
 
     def _composition(self, key: str, dataset: Dataset, pools: Pools) -> ReportTable:
         """Tabulate a label over the pools; the columns of one chunk of rows at a time."""
-        storage = self.context.storage
+        storage = self.storage
         table = SampleTable(storage.uri(dataset.table))
         starts = range(0, dataset.rows, _CHUNK_ROWS)
         shown = [pool for pool in pools.pools if pool.kind == "bucket"]
@@ -231,10 +227,12 @@ _NAME = "ledger"
 class AddUp(Hook):
     """Writes ``ledger.json``."""
 
+    VERSION = 1
+
     def identity(self) -> Any:
         """What the runner has noted down of the jobs before this one."""
-        path = f"{self.context.folder}/costs.json"
-        noted = self.context.storage.read_json(path) if self.context.storage.exists(path) else {}
+        path = self.path("costs.json")
+        noted = self.storage.read_json(path) if self.storage.exists(path) else {}
         return list(takewhile(lambda entry: entry["hook"] != _NAME, noted.values()))
 
     def run(self) -> Ledger:
@@ -245,6 +243,5 @@ class AddUp(Hook):
             for entry in self.identity()
         ]
         content = to_json(costs)
-        path = f"{self.context.folder}/ledger.json"
-        self.context.storage.write_json(path, content)
+        path = self.write_json("ledger.json", content)
         return Ledger(content_id("ledger", content), path)

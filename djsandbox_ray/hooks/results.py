@@ -1,9 +1,10 @@
-"""What a finished study has left, read back: its trials, its decisions, its verdicts."""
+"""What a finished study has left, read back: trials, decisions, scores and verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,10 @@ from pydantic import TypeAdapter
 from djsandbox_ray.analysis.verdicts.grid import completed_metrics, given_up
 from djsandbox_ray.analysis.verdicts.ranking import rank
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.config import RunConfig
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.records import PoolKind, Pools, RankingRow, TrialRecord, Trials
+from djsandbox_ray.records import PoolKind, Pools, RankingRow, StudyPlan, TrialRecord, Trials
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.stopping.stopping import Decision
 from djsandbox_ray.trials.trial_records import read_records
@@ -31,6 +33,16 @@ class Scores:
     those without a completed trial are left out."""
     controls: NDArray[np.float64]
     """Of the complete control arms, shape (controls, seeds)."""
+
+
+def scoring(config: RunConfig, *more: str) -> dict[str, Any]:
+    """Return plain data: how a score is made of the metrics.
+
+    Args:
+        config: of the run.
+        more: other fields of the section ``evaluation``, such as ``alpha``, the error rate.
+    """
+    return config.evaluation.model_dump(mode="json", include={"score", "aggregate", *more})
 
 
 def ranked(
@@ -67,6 +79,29 @@ def ranked(
         family=family,
         measured_in=reference,
     )
+
+
+def ranked_again(
+    context: Context,
+    pools: Pools,
+    trials: Trials,
+    plan: StudyPlan,
+    *,
+    first: Trials,
+    family: int | None = None,
+) -> list[RankingRow] | None:
+    """Judge a later study by its finished trials, in the unit of the first; see :func:`ranked`.
+
+    Returns:
+        None where too few of its controls came through: the first study stands all the same.
+    """
+    try:
+        return ranked(context, pools, trials, plan.seeds, first=first, family=family)
+    except BadInput:
+        raise
+    except SandboxError as error:
+        context.progress.note(f"{plan.name}: cannot be judged: {error}")
+        return None
 
 
 def scored(
@@ -120,12 +155,6 @@ def _controls(context: Context, trials: Trials) -> list[TrialRecord]:
     kinds = context.storage.read_table(trials.trials, ["trial", "kind"]).to_pylist()
     controls = {row["trial"] for row in kinds if row["kind"] == PoolKind.CONTROL}
     return [record for record in finished(context, trials) if record.spec.id in controls]
-
-
-def seeds_of(context: Context, trials: Trials) -> list[int]:
-    """Return the seeds of a study, ascending."""
-    column = context.storage.read_table(trials.trials, ["seed"])["seed"]
-    return sorted(set(column.to_pylist()))
 
 
 def finished(context: Context, trials: Trials) -> list[TrialRecord]:

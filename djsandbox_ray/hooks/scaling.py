@@ -26,33 +26,32 @@ from djsandbox_ray.analysis.scale.compute_scaling import (
 )
 from djsandbox_ray.analysis.scale.fitting import error_of, seed_interval
 from djsandbox_ray.analysis.together.winner import TopPool, top_pool
-from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
+from djsandbox_ray.analysis.verdicts.grid import Key
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.hook import Hook, Planned
+from djsandbox_ray.hooks.hook import Planned
+from djsandbox_ray.hooks.plans import scaling_seeds
 from djsandbox_ray.hooks.study import (
     Inputs,
     Study,
+    StudyHook,
     configured_family,
-    scaling_seeds,
     study_identity,
 )
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.ledger.cost import together
 from djsandbox_ray.records import (
-    Cost,
     Dataset,
+    Pool,
     PoolKind,
     Pools,
     Ranking,
     RankingRow,
     Scaling,
     ScalingRow,
-    Statistics,
+    StudyPlan,
 )
 from djsandbox_ray.reporting.curves import Curve, scaling_chart
 from djsandbox_ray.reporting.figures import png
 from djsandbox_ray.settings.sections import Component
-from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
 Floats = NDArray[np.float64]
 
@@ -62,12 +61,14 @@ _FAR = 10
 """Without a full run in the configuration, it is this many times the largest budget."""
 
 
-class ScaleCompute(Hook):
+class ScaleCompute(StudyHook):
     """Writes ``scaling.csv``, ``scaling.json`` and the figure.
 
     Beside those, per model and budget: ``scaling_<model>_<budget>_trials.parquet`` and
     ``..._curves.parquet``.
     """
+
+    VERSION = 1
 
     def identity(self) -> Any:
         """The trials, how scores are made, and how long the full run is."""
@@ -97,7 +98,6 @@ class ScaleCompute(Hook):
         self,
         dataset: Dataset,
         evaluation: Dataset,
-        statistics: Statistics,
         pools: Pools | None,
         ranking: Ranking | None,
         budgets: list[float] = _BUDGETS,
@@ -110,7 +110,6 @@ class ScaleCompute(Hook):
         Args:
             dataset: the samples.
             evaluation: the trusted split.
-            statistics: that pools were made of.
             pools: the pyramid.
             ranking: of the pyramid: the simplest of its best is the top pool, as for the recipe;
                 without, the one of all parts is.
@@ -127,28 +126,20 @@ class ScaleCompute(Hook):
             BadInput: an unknown architecture, or numbers that are out of bounds; says which.
         """
         if pools is None:
-            self._note("no pools were combined")
+            self.note("scaling: no pools were combined")
             return None
         components = self._models(models)
         samples = self._budgets(budgets)
-        top = top_pool(
-            pools, self.context.storage.read_rows(RankingRow, ranking.path) if ranking else []
-        )
+        top = top_pool(pools, self.rows(RankingRow, ranking))
         own = replace(pools, pools=(top.pool, *_controls(pools, arms)))
-        inputs = Inputs(dataset, evaluation, statistics, own)
+        inputs = Inputs(dataset, evaluation, own)
         full = self._full_run(target, samples)
-        self._costs: list[Cost] = []
-        self._crashed = 0
         table: list[ScalingRow] = []
         found: dict[str, ComputeScaling] = {}
         for name, model in components.items():
             lines, found[name] = self._scaled(name, model, inputs, samples, full)
             table += lines
         return self._written(top, table, found, full)
-
-    def keep(self, output: Scaling | None) -> bool:
-        """Keep the outcome unless trials crashed: the same command tries those again."""
-        return output is None or self._crashed == 0
 
     def _models(self, names: Sequence[str]) -> dict[str, Component]:
         """Return the models by name: the configured one with another architecture each."""
@@ -200,15 +191,12 @@ class ScaleCompute(Hook):
         for budget in samples:
             study = Study(
                 self.context,
-                f"scaling_{_slug(name)}_{budget}",
+                StudyPlan(f"scaling_{_slug(name)}_{budget}", tuple(seeds)),
                 inputs,
-                seeds,
-                StoppingConfig(type="none", rungs=self.config.trials.early_stopping.rungs),
-                model=model,
-                budget=budget,
-                optional=True,
+                model,
+                budget,
             )
-            measured = self._train(study)
+            measured = self.measure(study)
             for arm, pools in ((top, [top]), (CONTROLS, controls)):
                 errors[arm].append([self._error(measured, pools, seed) for seed in seeds])
         flops = study.family.flops_per_sample()
@@ -230,14 +218,6 @@ class ScaleCompute(Hook):
         draws = Draws(inputs.pools.draw_size, full)
         return rows, compute_scaling(top, compute, tables[top], tables[CONTROLS], target, draws)
 
-    def _train(self, study: Study) -> dict[Key, Mapping[str, float]]:
-        """Train a study; return the final metrics by pool and seed."""
-        records = study.run()
-        self._costs.append(study.cost(records))
-        self.account(together(self._costs))
-        self._crashed += study.write(records).crashed
-        return completed_metrics({(r.spec.pool, r.spec.seed): r for r in records})
-
     def _error(
         self, measured: Mapping[Key, Mapping[str, float]], pools: Sequence[str], seed: int
     ) -> float:
@@ -257,7 +237,6 @@ class ScaleCompute(Hook):
         full: int,
     ) -> Scaling:
         """Write the table, the laws and the figure."""
-        storage, folder = self.context.storage, self.context.folder
         counted = all(math.isfinite(row.flops) for row in rows)
         sentences = [top.sentence, *scaling_sentences(found)]
         said = {
@@ -269,24 +248,17 @@ class ScaleCompute(Hook):
             "sentences": sentences,
         }
         for line in sentences:
-            self._note(line)
+            self.note(f"scaling: {line}")
         curves = [curve for name, scaling in found.items() for curve in _curves(name, scaling)]
         title = f"Error against compute: {top.pool.id}"
         figure = png(scaling_chart(rows, curves, title=title, target=full))
-        paths = (f"{folder}/scaling.csv", f"{folder}/scaling.json", f"{folder}/figures/scaling.png")
-        text = storage.write_rows(ScalingRow, paths[0], rows)
-        storage.write_json(paths[1], said)
-        storage.write_bytes(paths[2], figure)
-        return Scaling(content_id("scaling", text, said), *paths)
-
-    def _read(self, path: str) -> str:
-        return self.context.storage.read_bytes(path).decode()
-
-    def _note(self, line: str) -> None:
-        self.context.progress.note(f"scaling: {line}")
+        path, text = self.write_rows(ScalingRow, "scaling.csv", rows)
+        law = self.write_json("scaling.json", said)
+        shown = self.write_bytes("figures/scaling.png", figure)
+        return Scaling(content_id("scaling", text, said), path, law, shown)
 
 
-def _controls(pools: Pools, arms: int) -> tuple[Any, ...]:
+def _controls(pools: Pools, arms: int) -> tuple[Pool, ...]:
     controls = [pool for pool in pools.pools if pool.kind is PoolKind.CONTROL]
     if not 1 <= arms <= len(controls):
         raise BadInput(f"scaling: arms is {arms}; the pyramid has 1 to {len(controls)} controls")

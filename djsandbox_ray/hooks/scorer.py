@@ -24,6 +24,8 @@ from djsandbox_ray.trials.config import worker_bundle
 class TrainScorer(Hook):
     """A CLIP on trusted data, saved as a Hugging Face folder under ``models/``."""
 
+    VERSION = 1
+
     def identity(self) -> Any:
         """The trusted data and the training."""
         config = self.config.scorer
@@ -37,7 +39,7 @@ class TrainScorer(Hook):
         config = self.config.scorer
         if config is None:
             return None
-        storage = self.context.storage
+        storage = self.storage
         self.context.progress.stage("scorer")
         source = SOURCES.get(config.dataset.type)(config.dataset)
         dataset = ingest(
@@ -63,7 +65,7 @@ class TrainScorer(Hook):
             done = task.remote(storage.url, path, uri, dataset.rows, config, arch)
             loss, seconds = ray.get(done)
             self.account(_cost(config, seconds))
-            self.context.progress.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
+            self.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
         return Scorer(scorer_id, path)
 
 

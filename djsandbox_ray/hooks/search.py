@@ -8,15 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.hook import Context, Hook, Planned
-from djsandbox_ray.hooks.results import ranked, scored, yardstick
-from djsandbox_ray.hooks.study import Inputs, Study, study_identity
+from djsandbox_ray.hooks.hook import Planned
+from djsandbox_ray.hooks.results import ranked_again, scored, yardstick
+from djsandbox_ray.hooks.study import Inputs, Study, StudyHook, study_identity
+from djsandbox_ray.hooks.writing import like, write_pools
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.ledger.cost import together
 from djsandbox_ray.nodes.connection import slots
 from djsandbox_ray.pools.arms import Arm
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS
@@ -26,7 +25,6 @@ from djsandbox_ray.recipes.search.proposals import (
     Scale,
     Start,
     confirmation_arms,
-    own_pools,
     proposed_arm,
     start,
 )
@@ -41,21 +39,19 @@ from djsandbox_ray.recipes.search.space import SearchSpace
 from djsandbox_ray.records import (
     Choice,
     ConfirmationRow,
-    Cost,
     Dataset,
-    Pool,
     Pools,
     Range,
     Ranking,
     RankingRow,
     Statistics,
+    StudyPlan,
     Thresholds,
     TrialRecord,
     Trials,
 )
 from djsandbox_ray.stats.parts import StatisticColumns
 from djsandbox_ray.trials.gang import bundles
-from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
 CONFIRMATION = "search_confirmation"
 """The study of the best proposal."""
@@ -84,21 +80,15 @@ class _Search:
     records: list[TrialRecord] = field(default_factory=list)
 
 
-class SearchThresholds(Hook):
+class SearchThresholds(StudyHook):
     """Writes ``search.json``, ``search.csv``, ``search_thresholds.json`` and tables of trials."""
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._crashed = 0
+    VERSION = 1
 
     def identity(self) -> Any:
         """What decides a trial, how scores are made and judged, and the second look."""
         confirm = self.config.confirm.model_dump(mode="json", include={"seeds", "controls"})
         return [study_identity(self.config), self.config.evaluation.alpha, confirm, _FRESH]
-
-    def keep(self, output: Thresholds | None) -> bool:
-        """Keep the outcome unless trials crashed: the same command tries those again."""
-        return self._crashed == 0
 
     def ahead(self, proposals: int = 16, seeds: int = 1, **_: Any) -> Planned:
         """All proposals, and the second look at the best of them beside its controls."""
@@ -147,13 +137,12 @@ class SearchThresholds(Hook):
         """
         self._check_seeds(seeds)
         plan = SearchPlan(proposals, seed=seed)
-        found = self.context.storage.read_rows(RankingRow, ranking.path)
-        begin = start(choice, found, pools)
+        begin = start(choice, self.rows(RankingRow, ranking), pools)
         if begin is None:
-            self.context.progress.note("search: no pool was called better, so there is no start")
+            self.note("search: no pool was called better, so there is no start")
             return None
-        inputs = Inputs(dataset, evaluation, statistics, pools)
-        state = self._open(inputs, first, begin, plan, range(seeds))
+        inputs = Inputs(dataset, evaluation, pools)
+        state = self._open(inputs, statistics, first, begin, plan, range(seeds))
         tried = search(
             state.space,
             state.plan,
@@ -163,18 +152,16 @@ class SearchThresholds(Hook):
         )
         if not state.arms:
             raise SandboxError("search: no proposal keeps as many rows as a trial draws")
-        cost = self._write_trials(state)
-        self.account(cost)
+        self.close(self._searched(state, self._written(state)), state.records)
         winner = best(tried)
         if winner is None:
             error = state.records[-1].error
             raise SandboxError(f"search: no trial was completed; the last: {error}")
         confirmed = None
         if winner.is_gain:
-            confirmed, again = self._confirm(state, winner)
-            self.account(together([cost, again]))
+            confirmed = self._confirm(state, winner)
         report = SearchReport(state.plan, tuple(tried), winner, confirmed, only_confirmed)
-        return self._write(inputs.pools, report)
+        return self._report(inputs.pools, report)
 
     @property
     def _fresh_seeds(self) -> range:
@@ -189,13 +176,19 @@ class SearchThresholds(Hook):
             )
 
     def _open(
-        self, inputs: Inputs, first: Trials, begin: Start, plan: SearchPlan, seeds: range
+        self,
+        inputs: Inputs,
+        statistics: Statistics,
+        first: Trials,
+        begin: Start,
+        plan: SearchPlan,
+        seeds: range,
     ) -> _Search:
         """Read the statistics and the controls of the first study."""
-        storage, any_column = self.context.storage, inputs.pools.pools[0].column
-        table = storage.read_table(inputs.pools.assignments, ["row_id", any_column])
+        any_column = inputs.pools.pools[0].column
+        table = self.storage.read_table(inputs.pools.assignments, ["row_id", any_column])
         ids, eligible = table["row_id"].to_numpy(), table[any_column].to_numpy() != EXCLUDED
-        columns = StatisticColumns(storage, inputs.statistics.statistics, inputs.dataset.rows)
+        columns = StatisticColumns(self.storage, statistics.statistics, inputs.dataset.rows)
         values = {name: columns[name][ids][eligible] for name in begin.names}
         return _Search(
             inputs,
@@ -214,7 +207,7 @@ class SearchThresholds(Hook):
         What is proposed depends on how many are trained at once: on a cluster of another size, the
         trials that are there already would not be proposed again.
         """
-        storage, path = self.context.storage, f"{self.context.folder}/search_plan.json"
+        storage, path = self.storage, self.path("search_plan.json")
         what = [inputs.pools.id, list(begin.names), study_identity(self.config)]
         key = content_id("search", what, len(seeds), plan.seed)
         if storage.exists(path) and (kept := storage.read_json(path))["search"] == key:
@@ -234,78 +227,52 @@ class SearchThresholds(Hook):
         """Train the pools of a batch, and score them."""
         for item in batch:
             state.arms[item.pool] = proposed_arm(item, state.space, state.ids, state.eligible)
-        columns = {name: codes for name, (_, codes) in state.arms.items()}
-        table = pa.table({"row_id": state.ids, **columns})
-        self.context.storage.write_table(self._assignments, table)
-        made = [state.arms[item.pool][0] for item in batch]
-        study = self._study("search", _inputs(state, made, self._assignments), state.seeds)
-        records = study.run()
+        made = tuple(state.arms[item.pool][0] for item in batch)
+        records = self._searched(state, replace(self._written(state), pools=made)).run()
         state.records.extend(records)
-        self.context.progress.note(
-            f"search: {len(state.arms)} of {state.plan.proposals} proposals trained"
-        )
+        self.note(f"search: {len(state.arms)} of {state.plan.proposals} proposals trained")
         return [state.scale.score(r for r in records if r.spec.pool == p.pool) for p in batch]
 
-    @property
-    def _assignments(self) -> str:
-        return f"{self.context.folder}/search_assignments.parquet"
+    def _written(self, state: _Search) -> Pools:
+        """Write the pools of all proposals, of whatever sizes: their draws are all equal."""
+        first, made = state.inputs.pools, [pool for pool, _ in state.arms.values()]
+        codes = {name: column for name, (_, column) in state.arms.items()}
+        pools = like(first, made, size=min(pool.size for pool in made))
+        columns = {"row_id": state.ids, **codes}
+        return write_pools(self, pools, columns, of=first.id, name="search")
 
-    def _study(self, stage: str, inputs: Inputs, seeds: Sequence[int]) -> Study:
-        """Return a study that trains to the full budget: nothing is given up early here."""
-        stopping = StoppingConfig(type="none", rungs=self.config.trials.early_stopping.rungs)
-        return Study(self.context, stage, inputs, seeds, stopping, optional=True)
+    def _searched(self, state: _Search, pools: Pools) -> Study:
+        plan = StudyPlan("search", tuple(state.seeds))
+        return Study(self.context, plan, replace(state.inputs, pools=pools))
 
-    def _write_trials(self, state: _Search) -> Cost:
-        """Write the tables of all trials of the search, and return what they cost."""
-        made = [pool for pool, _ in state.arms.values()]
-        study = self._study("search", _inputs(state, made, self._assignments), state.seeds)
-        self._crashed += study.write(state.records).crashed
-        return study.cost(state.records)
-
-    def _confirm(self, state: _Search, winner: Proposal) -> tuple[ConfirmationRow | None, Cost]:
+    def _confirm(self, state: _Search, winner: Proposal) -> ConfirmationRow | None:
         """Train the best again with fresh seeds, beside fresh controls, and judge it by these."""
-        inputs, seeds = self._second_look(state, winner), self._fresh_seeds
-        study = self._study(CONFIRMATION, inputs, seeds)
-        records = study.run()
-        trials, cost = study.write(records), study.cost(records)
-        self._crashed += trials.crashed
-        try:
-            judged = ranked(self.context, inputs.pools, trials, seeds, first=state.first)
-        except BadInput:
-            raise
-        except SandboxError as error:  # controls failed: what was searched stands all the same
-            self.context.progress.note(f"{CONFIRMATION}: cannot be judged: {error}")
-            return None, cost
-        row = confirmed_effect(winner, next(row for row in judged if row.pool == winner.pool))
-        path = f"{self.context.folder}/{CONFIRMATION}.csv"
-        self.context.storage.write_rows(ConfirmationRow, path, [row])
-        return row, cost
-
-    def _second_look(self, state: _Search, winner: Proposal) -> Inputs:
-        """Set the best beside control arms of its own, and write which rows these have."""
-        pools, (pool, codes) = state.inputs.pools, state.arms[winner.pool]
-        look = confirmation_arms(pools, (pool, codes), self.config.confirm.controls)
-        path = f"{self.context.folder}/{CONFIRMATION}_assignments.parquet"
+        first, (pool, codes) = state.inputs.pools, state.arms[winner.pool]
+        plan = StudyPlan(CONFIRMATION, tuple(self._fresh_seeds))
+        look = confirmation_arms(first, (pool, codes), self.config.confirm.controls)
+        made = like(first, look.pools, study=plan, size=pool.size)
         columns = {"row_id": state.ids, pool.column: codes, **look.assignments}
-        self.context.storage.write_table(path, pa.table(columns))
-        return replace(state.inputs, pools=own_pools(pools, look.pools, path, size=pool.size))
-
-    def _write(self, pools: Pools, report: SearchReport) -> Thresholds | None:
-        """Write what was found; return the thresholds if they are to be handed on."""
-        storage, folder, winner = self.context.storage, self.context.folder, report.winner
-        storage.write_json(f"{folder}/search.json", report.to_json())
-        storage.write_rows(ProposalRow, f"{folder}/search.csv", proposal_rows(report.proposals))
-        self.context.progress.note(report.summary)
-        path, chosen = f"{folder}/search_thresholds.json", report.thresholds_json()
-        if not report.accepted:
-            storage.remove(path)  # those of an earlier search must not be taken for this one's
+        pools = write_pools(self, made, columns, of=first.id, name=CONFIRMATION)
+        _, trials = self.conduct(Study(self.context, plan, replace(state.inputs, pools=pools)))
+        judged = ranked_again(self.context, pools, trials, plan, first=state.first)
+        if judged is None:
             return None
-        storage.write_json(path, chosen)
+        row = confirmed_effect(winner, next(row for row in judged if row.pool == winner.pool))
+        self.write_rows(ConfirmationRow, f"{CONFIRMATION}.csv", [row])
+        return row
+
+    def _report(self, pools: Pools, report: SearchReport) -> Thresholds | None:
+        """Write what was found; return the thresholds if they are to be handed on."""
+        self.write_json("search.json", report.to_json())
+        self.write_rows(ProposalRow, "search.csv", proposal_rows(report.proposals))
+        self.note(report.summary)
+        winner, chosen = report.winner, report.thresholds_json()
+        if not report.accepted:
+            # Those of an earlier search must not be taken for this one's.
+            self.storage.remove(self.path("search_thresholds.json"))
+            return None
+        path = self.write_json("search_thresholds.json", chosen)
         identity = content_id("thresholds", pools.id, chosen)
         found = narrowed(self.config.pools.ranges, winner.ranges)
         ranges = tuple(Range(r.statistic, r.low, r.high) for r in found)
         return Thresholds(identity, ranges, report.summary, winner.pool, path)
-
-
-def _inputs(state: _Search, pools: Sequence[Pool], path: str) -> Inputs:
-    return replace(state.inputs, pools=own_pools(state.inputs.pools, pools, path))

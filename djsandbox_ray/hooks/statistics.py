@@ -14,13 +14,15 @@ from djsandbox_ray.stats.operators import operator_id, parse_process
 class ComputeStatistics(Hook):
     """One number per sample and statistic, cached per dataset, operator and parameters."""
 
+    VERSION = 1
+
     def identity(self) -> Any:
         """The operators with the content of their local models; a scorer is an input."""
         return [operator_id(spec) for spec in parse_process(self.config.operators)]
 
     def run(self, dataset: Dataset, scorer: Scorer | None) -> Statistics:
         """Run what is missing of ``operators`` over the sample table."""
-        progress, storage = self.context.progress, self.context.storage
+        progress, storage = self.context.progress, self.storage
         folder = storage.uri(scorer.path) if scorer else None
         progress.stage("statistics")
         statistics = compute_statistics(
@@ -40,10 +42,10 @@ class ComputeStatistics(Hook):
     def _report_failures(self, statistics: Statistics) -> None:
         """Say which operators could not score some samples, and the first reason of each."""
         for path in dict.fromkeys(statistic.path for statistic in statistics.statistics):
-            marker = self.context.storage.read_json(path.removesuffix(".parquet") + ".json")
+            marker = self.storage.read_json(path.removesuffix(".parquet") + ".json")
             if marker["failed"]:
                 reasons = f"; first: {marker['failures'][0]}" if marker["failures"] else ""
-                self.context.progress.note(
+                self.note(
                     f"statistics: {marker['operator']} failed on {marker['failed']} of "
                     f"{marker['rows']} samples, which have no value{reasons}"
                 )

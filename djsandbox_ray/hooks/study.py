@@ -1,15 +1,12 @@
-"""What jobs of trials have in common: a study trains pools with seeds, or finds them trained.
+"""A study: some pools, trained with some seeds, or found trained.
 
-What jobs that train a study do alike: train it, put its cost on the bill, write its tables.
-
-The configured model, and what decides which trials a study consists of.
-
-Which seeds which study uses: what was chosen by its luck is never judged by the same luck.
+:class:`Study` knows its trials by what decides their results, trains those that no run has settled,
+and writes the tables of all; :class:`StudyHook` is the job that trains one or several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,23 +15,24 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.analysis.verdicts.scores import Aggregate
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context, Hook, Planned
-from djsandbox_ray.hooks.results import decisions
+from djsandbox_ray.hooks.plans import TRIALS
+from djsandbox_ray.hooks.results import decisions, scoring
 from djsandbox_ray.hooks.watch import Watch
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.ledger.cost import trial_cost
+from djsandbox_ray.ledger.cost import together, trial_cost
 from djsandbox_ray.pools.draws import members
 from djsandbox_ray.records import (
     Cost,
     Dataset,
     Pool,
-    PoolKind,
     Pools,
-    Statistics,
+    StudyPlan,
     TrialRecord,
     Trials,
     TrialSpec,
@@ -55,7 +53,6 @@ class Inputs:
 
     dataset: Dataset
     evaluation: Dataset
-    statistics: Statistics
     pools: Pools
 
 
@@ -68,25 +65,26 @@ class Study:
     """
 
     context: Context
-    stage: str
-    """Names the study: in the ledger, in the tracker and on the terminal."""
+    plan: StudyPlan
+    """Its name, its seeds, and whether pools may be given up early."""
     inputs: Inputs
-    seeds: Sequence[int]
-    stopping: StoppingConfig
-    """Which pools are given up early, if any."""
-    kinds: Sequence[PoolKind] = tuple(PoolKind)
-    """Pools of other kinds are left out."""
     model: Component | None = None
     """In place of the configured one."""
     budget: int | None = None
     """Samples seen by every trial, in place of the configured ones."""
-    optional: bool = False
-    """Whether the run goes on even if every trial fails."""
 
     @cached_property
     def pools(self) -> dict[str, Pool]:
         """The pools of the study by id."""
-        return {pool.id: pool for pool in self.inputs.pools.pools if pool.kind in self.kinds}
+        return {pool.id: pool for pool in self.inputs.pools.pools}
+
+    @property
+    def stopping(self) -> StoppingConfig:
+        """Which pools are given up early, if any."""
+        configured = self.context.config.trials.early_stopping
+        if self.plan.race:
+            return configured
+        return StoppingConfig(type="none", rungs=configured.rungs)
 
     @cached_property
     def family(self) -> ModelFamily:
@@ -110,9 +108,9 @@ class Study:
         """The trials, in the order in which they start."""
         return plan_trials(
             self.inputs.dataset.id,
-            replace(self.inputs.pools, pools=tuple(self.pools.values())),
+            self.inputs.pools,
             self.rows,
-            seeds=self.seeds,
+            seeds=self.plan.seeds,
             budget=self.rungs[-1],
             model=self.family.identity(),
             evaluation=self.suite.identity(),
@@ -149,16 +147,15 @@ class Study:
             SandboxError: nothing but failures came back.
         """
         context, progress = self.context, self.context.progress
+        name = self.plan.name
         todo = [spec for spec in self.specs if spec.id not in self.settled]
         records = dict(self.settled)
-        progress.stage(self.stage, total=len(self.specs))
-        statistics = self.inputs.statistics
-        watch = Watch(context, self.stage, self.pools, statistics, optional=self.optional)
-        watch.begin(self.specs, self.known)
+        progress.stage(name, total=len(self.specs))
+        watch = Watch(context, self.plan, self.pools, self.specs, self.known)
         for record in records.values():
             watch.track(record)
         if records:
-            progress.note(f"{self.stage}: {len(records)} of {len(self.specs)} known already")
+            progress.note(f"{name}: {len(records)} of {len(self.specs)} known already")
         progress.update(done=len(records))
         store = TrialStore(context.storage)
 
@@ -167,7 +164,7 @@ class Study:
             records[record.spec.id] = record
             store.save(record)
             watch.track(record)
-            watch.show(record, records.values())
+            watch.take(record, records.values())
 
         if todo:
             stopping = STOPPING.get(self.stopping.type)(self.stopping)
@@ -198,7 +195,7 @@ class Study:
     def write(self, records: Sequence[TrialRecord]) -> Trials:
         """Write the tables of trials and of curves."""
         storage, folder = self.context.storage, self.context.folder
-        prefix = "" if self.stage == "trials" else f"{self.stage}_"
+        prefix = "" if self.plan.name == TRIALS else f"{self.plan.name}_"
         paths = (f"{folder}/{prefix}trials.parquet", f"{folder}/{prefix}curves.parquet")
         flops = self.family.flops_per_sample()
         storage.write_table(paths[0], trials_table(records, self.pools, flops))
@@ -228,7 +225,7 @@ class Study:
         resources = self.context.config.trials.resources
         trials = trial_cost(
             (record for record in records if record.owner == self._owner),
-            stage=self.stage,
+            stage=self.plan.name,
             workers=resources.workers,
             cpus_per_worker=resources.cpus_per_worker,
             gpus_per_worker=resources.gpus_per_worker,
@@ -236,19 +233,18 @@ class Study:
             evaluation_flops=self.family.evaluation_flops(self.suite),
         )
         prepared = self.context.prepared.values()
-        preparing = [made.cpu_seconds for stage, made in prepared if stage == self.stage]
+        preparing = [made.cpu_seconds for stage, made in prepared if stage == self.plan.name]
         return replace(trials, cpu_seconds=trials.cpu_seconds + sum(preparing))
 
     @property
     def _owner(self) -> str:
-        return f"{self.context.config.name}/{self.stage}"
+        return f"{self.context.config.name}/{self.plan.name}"
 
     @cached_property
     def _race(self) -> str:
         """The folder of the decisions on just these trials under just these rules."""
         rules = self.stopping.model_dump(mode="json")
-        evaluation = self.context.config.evaluation
-        score = evaluation.model_dump(mode="json", include={"score", "aggregate"})
+        score = scoring(self.context.config)
         race = content_id("race", [spec.id for spec in self.specs], rules, score)
         return f"{self.context.folder}/race/{race}"
 
@@ -299,26 +295,45 @@ class Study:
         if key not in self.context.prepared:
             nodes = self.context.config.ingest.resources
             made = self.family.prepare(train, evaluation, nodes)
-            self.context.prepared[key] = (self.stage, made)
+            self.context.prepared[key] = (self.plan.name, made)
         return self.context.prepared[key][1].value
 
 
 class StudyHook(Hook):
-    """A job that trains a study."""
+    """A job that trains one study or several; their costs add up."""
 
-    def planned(self, trials: int, unknown: str = "") -> Planned:
-        """Return what so many trials of the run's model and budget are."""
-        return Planned(trials, trials * self.config.trials.budget, unknown=unknown)
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._costs: list[Cost] = []
+        self._crashed = 0
 
-    def conduct(self, study: Study) -> Trials:
-        """Train what no run of this storage has settled."""
+    def planned(self, plan: StudyPlan, arms: int, unknown: str = "") -> Planned:
+        """Return what a study of so many pools, of the run's model and budget, trains."""
+        trials = arms * len(plan.seeds)
+        samples = trials * self.config.trials.budget
+        return Planned(trials, samples, unknown=unknown, study=plan)
+
+    def conduct(self, study: Study) -> tuple[list[TrialRecord], Trials]:
+        """Train what no run of this storage has settled, and write the tables."""
         records = study.run()
-        self.account(study.cost(records))
-        return study.write(records)
+        return records, self.close(study, records)
 
-    def keep(self, output: Trials | None) -> bool:
+    def measure(self, study: Study) -> dict[Key, Mapping[str, float]]:
+        """Conduct a study; return the final metrics of its completed trials by pool and seed."""
+        records, _ = self.conduct(study)
+        return completed_metrics({(r.spec.pool, r.spec.seed): r for r in records})
+
+    def close(self, study: Study, records: Sequence[TrialRecord]) -> Trials:
+        """Write the tables of a study that was run, and put its cost on the bill."""
+        trials = study.write(records)
+        self._crashed += trials.crashed
+        self._costs.append(study.cost(records))
+        self.account(together(self._costs))
+        return trials
+
+    def keep(self, output: Any) -> bool:
         """Keep the outcome unless trials crashed: the same command tries those again."""
-        return output is None or output.crashed == 0
+        return self._crashed == 0
 
 
 def configured_family(config: RunConfig, model: Component | None = None) -> ModelFamily:
@@ -338,39 +353,5 @@ def study_identity(config: RunConfig) -> Any:
             [EVALUATORS.get(metric.type)(metric).identity(), EVALUATORS.get(metric.type).VERSION]
             for metric in config.evaluation.metrics
         ],
-        # Pools are given up by their scores.
-        config.evaluation.model_dump(mode="json", include={"score", "aggregate"}),
+        scoring(config),  # pools are given up by their scores
     ]
-
-
-def confirmation_seeds(config: RunConfig) -> range:
-    """Return the seeds of the second look: none that the first study has used."""
-    first = config.trials.seeds
-    return range(first, first + (config.confirm.seeds or first))
-
-
-def combination_seeds(config: RunConfig, count: int = 0) -> range:
-    """Return the seeds of combinations: used by no study before.
-
-    The pools that are combined were chosen by their effects in those.
-
-    Args:
-        config: of the run.
-        count: how many; 0 for as many as the run has.
-    """
-    start = confirmation_seeds(config).stop
-    return range(start, start + (count or config.trials.seeds))
-
-
-def scaling_seeds(config: RunConfig, count: int = 0) -> range:
-    """Return the seeds of studies of the best combination: scaling and repetition.
-
-    It was chosen by its effect in the trials of combinations. The two studies choose nothing of
-    each other: they have these seeds in common, so that what both train is trained once.
-
-    Args:
-        config: of the run.
-        count: how many; 0 for as many as the run has.
-    """
-    start = combination_seeds(config).stop
-    return range(start, start + (count or config.trials.seeds))

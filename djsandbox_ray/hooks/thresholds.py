@@ -56,6 +56,8 @@ class _Studies:
 class Refine(Hook):
     """Writes ``thresholds/<id>.json``."""
 
+    VERSION = 1
+
     def identity(self) -> Any:
         """The section ``policies``."""
         return [policy.model_dump(mode="json") for policy in self.config.policies]
@@ -79,18 +81,18 @@ class Refine(Hook):
         Raises:
             BadInput: ``method`` cannot be read, or cannot propose anything.
         """
-        refiner, progress = _refiner(method), self.context.progress
-        columns = StatisticColumns(self.context.storage, statistics.statistics, dataset.rows)
+        refiner = _refiner(method)
+        columns = StatisticColumns(self.storage, statistics.statistics, dataset.rows)
         studies = _Studies(
             pools,
-            self._rows(ranking),
-            self._confirmed(confirmation),
+            self.rows(RankingRow, ranking),
+            None if confirmation is None else self.rows(ConfirmationRow, confirmation),
             combinations,
-            self._rows(combination_ranking),
+            self.rows(RankingRow, combination_ranking),
         )
         chosen, refused = self._choose(studies, columns)
         if chosen is None and ranking is not None and refiner.needs_choice:
-            progress.note("refine: no thresholds: no pool is better than the controls")
+            self.note("refine: no thresholds: no pool is better than the controls")
             return None
         evidence = Evidence(
             columns,
@@ -104,7 +106,7 @@ class Refine(Hook):
         )
         ranges = refiner.propose(evidence)
         if not ranges:
-            progress.note("refine: no thresholds: every part of the chosen statistics is kept")
+            self.note("refine: no thresholds: every part of the chosen statistics is kept")
             return None
         if pools is not None:
             # The pool was chosen among rows that were kept before: they are what it stands for.
@@ -130,34 +132,24 @@ class Refine(Hook):
             if found is None:
                 return None, refused
             pool, group = known[found.pool]
-            mask = _members(self.context.storage, group, pool)
+            mask = _members(self.storage, group, pool)
             if any(known[part][0].statistic is None for part in found.parts):
                 # A builder's pool: no thresholds stand for its rows.
                 refused[found.pool] = ["it is no part of a statistic: there are no thresholds"]
-                self.context.progress.note(f"refine: {found.pool}: {refused[found.pool][0]}")
+                self.note(f"refine: {found.pool}: {refused[found.pool][0]}")
                 continue
             if not (lines := broken(self.config.policies, columns, mask)):
                 return found, refused
             refused[found.pool] = lines
             for line in lines:
-                self.context.progress.note(f"refine: {found.pool} breaks a policy: {line}")
-
-    def _rows(self, ranking: Ranking | None) -> list[RankingRow]:
-        if ranking is None:
-            return []
-        return self.context.storage.read_rows(RankingRow, ranking.path)
-
-    def _confirmed(self, confirmation: Confirmation | None) -> list[ConfirmationRow] | None:
-        if confirmation is None:
-            return None
-        return self.context.storage.read_rows(ConfirmationRow, confirmation.path)
+                self.note(f"refine: {found.pool} breaks a policy: {line}")
 
     def _eligible(self, pools: Pools | None) -> NDArray[np.bool_] | None:
         """Return the rows that pools are made of."""
         if pools is None:
             return None
         column = next(pool.column for pool in pools.pools if pool.kind is PoolKind.BUCKET)
-        codes = self.context.storage.read_table(pools.assignments, [column])[column].to_numpy()
+        codes = self.storage.read_table(pools.assignments, [column])[column].to_numpy()
         return np.asarray(codes != EXCLUDED)
 
     def _write(
@@ -182,10 +174,10 @@ class Refine(Hook):
             "refused": dict(refused),
         }
         id = content_id("thresholds", statistics.id, content)
-        path = f"{self.context.folder}/thresholds/{id}.json"
-        self.context.storage.write_json(path, {"id": id, **content})
+        path = self.path(f"thresholds/{id}.json")
+        self.storage.write_json(path, {"id": id, **content})
         by = f" on {chosen.pool} ({chosen.why})" if chosen else ""
-        self.context.progress.note(f"refine: {', '.join(r.text for r in ranges)}")
+        self.note(f"refine: {', '.join(r.text for r in ranges)}")
         plain = tuple(Range(r.statistic, r.low, r.high) for r in ranges)
         return Thresholds(id, plain, f"{method['type']}{by}", content["pool"], path)
 

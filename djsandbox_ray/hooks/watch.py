@@ -1,73 +1,88 @@
-"""What a study shows while it runs: to the tracker, and on the terminal."""
+"""What a study shows while it runs: on the terminal, to the tracker, as events and as metrics."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
+from typing import Any
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.nodes.waiting import Absence
-from djsandbox_ray.records import Pool, PoolKind, Statistics, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.records import Pool, PoolKind, StudyPlan, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry.events import event
-from djsandbox_ray.telemetry.output import LOGS
-from djsandbox_ray.telemetry.study import StudyTelemetry
-from djsandbox_ray.tracking.tracker import DatasetInput
+from djsandbox_ray.telemetry.output import LOGS, last_lines, log_path
+from djsandbox_ray.tracking.tracker import trial_facts
 from djsandbox_ray.trials.stopping.stopping import Decision
 
-# After so many trials, all failed, the run ends.
 _HOPELESS = 6
+"""After so many trials, all failed, the run ends."""
+_TRACEBACK = 8000
+"""Characters of a traceback in an event, the last ones; the trial's log has all of it."""
 
 
 class Watch:
-    """Passes on the records of the trials of a study.
+    """Reads off the records of a study, as they change, what becomes of its trials.
 
     Args:
         context: of the run.
-        stage: the study's name.
+        plan: of the study.
         pools: of the study, by id.
-        statistics: that pools were made of.
-        optional: whether the run goes on even if every trial fails.
+        specs: all its trials.
+        known: what earlier work has left of them, by trial id: it is not counted again.
     """
 
     def __init__(
         self,
         context: Context,
-        stage: str,
+        plan: StudyPlan,
         pools: Mapping[str, Pool],
-        statistics: Statistics,
-        *,
-        optional: bool = False,
+        specs: Sequence[TrialSpec],
+        known: Mapping[str, TrialRecord],
     ) -> None:
-        self._context = context
-        self._stage = stage
-        self._pools = pools
-        self._telemetry: StudyTelemetry | None = None
-        self._waited_for: str | None = None
-        self._optional = optional
+        self._context, self._plan, self._pools, self._specs = context, plan, pools, specs
+        self._last = dict(known)
         self._ended: set[str] = set()
         self._absence = Absence(context.config.cluster.wait)
-        self._operators = {item.name: item.operator for item in statistics.statistics}
+        self._waited_for: str | None = None
+        settled = [record for record in known.values() if record.settled]
+        self._event("study_begun", trials=len(specs), known=len(settled))
+        metrics.PLANNED_SAMPLES.set(sum(spec.budget for spec in specs), stage=plan.name)
+        self._measure(settled, self._means(settled))
 
-    def begin(self, specs: Sequence[TrialSpec], known: Mapping[str, TrialRecord]) -> None:
-        """Say what the study consists of.
+    def track(self, record: TrialRecord) -> None:
+        """Hand a record to the tracker."""
+        facts = trial_facts(record, self._pools[record.spec.pool], self._plan.name)
+        self._context.tracker.trial(record, *facts)
+
+    def take(self, record: TrialRecord, records: Collection[TrialRecord]) -> None:
+        """Tell what is new of a trial, and bring progress and metrics up to date.
 
         Args:
-            specs: all trials.
-            known: what earlier work has left of them, by trial id.
+            record: its newest record.
+            records: the newest of all trials that were begun or were settled before.
+
+        Raises:
+            SandboxError: nothing but failures has come back.
         """
-        context = self._context
-        self._telemetry = StudyTelemetry(
-            self._stage,
-            specs,
-            self._pools,
-            known,
-            context.config.evaluation.score,
-            context.storage,
-            f"{context.folder}/{LOGS}",
-        )
+        means = self._means(records)
+        self._show(records, means)
+        self._tell(record)
+        self._measure(records, means)
+        if record.state is TrialState.FAILED:
+            self._note(self._failure(record))
+        self._ended |= {record.spec.id} if record.state is not TrialState.RUNNING else set()
+        if not self._plan.optional:
+            _give_up_if_hopeless([entry for entry in records if entry.spec.id in self._ended])
+
+    def retried(self, record: TrialRecord) -> None:
+        """Say that a trial crashed and will be tried again; error and place are in the record."""
+        self._tell_failure("trial_retried", logging.WARNING, record)
+        self._note(f"{self._failure(record)}; it is tried again")
 
     def decided(self, decision: Decision) -> None:
         """Say which pools were given up at a rung."""
@@ -75,32 +90,8 @@ class Watch:
             f"pools given up: {len(decision.stopped)}; those that run on as a check: "
             f"{len(decision.audited)}"
         )
-        self._context.progress.note(f"{self._stage}: at {decision.samples} samples: {outcome}")
-        event("race_decided", stage=self._stage, **asdict(decision))
-
-    def track(self, record: TrialRecord) -> None:
-        """Hand a record to the tracker."""
-        pool = self._pools[record.spec.pool]
-        tags = {
-            "stage": self._stage,
-            "pool": pool.id,
-            "kind": str(pool.kind),
-            "statistic": pool.statistic or "",
-            "operator": self._operators.get(pool.statistic or "", ""),
-            "bucket": pool.bucket or "",
-            "seed": str(record.spec.seed),
-            "state": str(record.state),
-        }
-        params = {
-            "pool": pool.id,
-            "seed": str(record.spec.seed),
-            "budget": str(record.spec.budget),
-            "pool_size": str(pool.size),
-            "draw": record.spec.draw_hash,
-        }
-        # The same pool has the same name and digest whichever seed, stage or run trains on it.
-        rows = DatasetInput(pool.id, pool.hash, pool.column, pool.size)
-        self._context.tracker.trial(record, {k: v for k, v in tags.items() if v}, params, [rows])
+        self._note(f"at {decision.samples} samples: {outcome}")
+        self._event("race_decided", **asdict(decision))
 
     def waiting(self, group: Sequence[Mapping[str, float]] | None) -> None:
         """Say that nothing can run for want of a place for a group; None: something runs again.
@@ -113,71 +104,124 @@ class Watch:
         wanted = None if group is None else self._absence.waited_for(group)
         self._context.progress.update(waiting=wanted or "")
         if wanted and self._waited_for is None:
-            event("waiting", level=logging.WARNING, stage=self._stage, resources=wanted)
+            self._event("waiting", level=logging.WARNING, resources=wanted)
         elif wanted is None and self._waited_for is not None:
-            event("waiting_over", stage=self._stage)
+            self._event("waiting_over")
         self._waited_for = wanted
 
-    def retried(self, record: TrialRecord) -> None:
-        """Say that a trial crashed and will be tried again; error and place are in the record."""
-        if self._telemetry is not None:
-            self._telemetry.retried(record)
-        self._context.progress.note(f"{self._failure(record)}; it is tried again")
-
-    def show(self, record: TrialRecord, records: Collection[TrialRecord]) -> None:
-        """Bring the progress line up to date.
-
-        Args:
-            record: the one that changed.
-            records: all that are known by now.
-
-        Raises:
-            SandboxError: nothing but failures has come back.
-        """
-        buckets = [r for r in records if self._pools[r.spec.pool].kind is PoolKind.BUCKET]
-        states = [entry.state for entry in records]
+    def _show(self, records: Collection[TrialRecord], means: Mapping[str, float]) -> None:
+        states = Counter(entry.state for entry in records)
+        asked = self._only(PoolKind.BUCKET, means)
         self._context.progress.update(
-            done=sum(state is not TrialState.RUNNING for state in states),
-            running=sum(state is TrialState.RUNNING for state in states),
-            failed=sum(state is TrialState.FAILED for state in states),
-            stopped=sum(state is TrialState.STOPPED for state in states),
+            done=len(records) - states[TrialState.RUNNING],
+            running=states[TrialState.RUNNING],
+            failed=states[TrialState.FAILED],
+            stopped=states[TrialState.STOPPED],
             begun=sum(
-                entry.reports[-1].samples / entry.spec.budget
+                _samples(entry) / entry.spec.budget
                 for entry in records
-                if entry.state is TrialState.RUNNING and entry.reports
+                if entry.state is TrialState.RUNNING
             ),
-            best=best_so_far(buckets, self._context.config.evaluation.score),
+            best=max(asked, key=asked.__getitem__, default=None),  # not yet a verdict
         )
-        if self._telemetry is not None:
-            self._telemetry.take(record, records)
-        if record.state is TrialState.FAILED:
-            self._context.progress.note(self._failure(record))
-        self._ended |= {record.spec.id} if record.state is not TrialState.RUNNING else set()
-        if not self._optional:
-            _give_up_if_hopeless([entry for entry in records if entry.spec.id in self._ended])
+
+    def _tell(self, record: TrialRecord) -> None:
+        """Tell by events what a record has that the trial's last one had not."""
+        before = self._last.get(record.spec.id)
+        self._last[record.spec.id] = record
+        if record.attempts > (before.attempts if before else 0):
+            self._trial("trial_started", record, attempt=record.attempts, after=_samples(record))
+        if record.reports and record.reports != (before.reports if before else ()):
+            self._tell_rung(record, before)
+        if record.state is TrialState.COMPLETED:
+            self._trial("trial_finished", record, samples=_samples(record))
+        elif record.state is TrialState.STOPPED:
+            self._trial("trial_stopped", record, samples=_samples(record))
+        elif record.state is TrialState.FAILED:
+            self._tell_failure("trial_failed", logging.ERROR, record)
+
+    def _tell_rung(self, record: TrialRecord, before: TrialRecord | None) -> None:
+        last = record.reports[-1]
+        earlier = before.reports[-1] if before and before.reports else None
+        self._trial(
+            "trial_rung",
+            record,
+            samples=last.samples,
+            loss=last.loss,
+            metrics=last.metrics,
+            train_seconds=round(last.train_seconds, 3),
+            evaluation_seconds=round(last.evaluation_seconds, 3),
+        )
+        stage = self._plan.name
+        metrics.TRAINED_SAMPLES.add(last.samples - (earlier.samples if earlier else 0), stage=stage)
+        training = last.train_seconds - (earlier.train_seconds if earlier else 0)
+        evaluation = last.evaluation_seconds - (earlier.evaluation_seconds if earlier else 0)
+        metrics.TRIAL_SECONDS.add(training, stage=stage, part="training")
+        metrics.TRIAL_SECONDS.add(evaluation, stage=stage, part="evaluation")
+
+    def _tell_failure(self, name: str, level: int, record: TrialRecord) -> None:
+        path = log_path(f"{self._context.folder}/{LOGS}", record.spec.id)
+        self._trial(
+            name,
+            record,
+            level=level,
+            error=record.error,
+            place=record.place,
+            diverged=record.diverged,
+            traceback=(record.traceback or "")[-_TRACEBACK:],
+            output=last_lines(self._context.storage, path),
+            log=path,
+        )
+
+    def _measure(self, records: Collection[TrialRecord], means: Mapping[str, float]) -> None:
+        stage = self._plan.name
+        states = Counter(str(record.state) for record in records)
+        states["WAITING"] = len(self._specs) - len(records)
+        for state in ("WAITING", *map(str, TrialState)):
+            metrics.TRIALS.set(states[state], stage=stage, state=state)
+        planned = sum(spec.budget for spec in self._specs)
+        used = sum(map(_samples, records))
+        metrics.BUDGET_USED.set(used / planned if planned else 0.0, stage=stage)
+        asked = self._only(PoolKind.BUCKET, means).values()
+        controls = self._only(PoolKind.CONTROL, means).values()
+        if asked and controls and (base := fmean(controls)):
+            metrics.BEST_CHANGE.set((max(asked) - base) / abs(base), stage=stage)
+
+    def _means(self, records: Iterable[TrialRecord]) -> dict[str, float]:
+        """Return the mean of the score's metrics over the completed trials of every pool."""
+        score = self._context.config.evaluation.score
+        found: dict[str, list[float]] = {}
+        for record in records:
+            if record.final and (known := record.final.metrics):
+                mean = fmean(known[name] for name in score or known)
+                found.setdefault(record.spec.pool, []).append(mean)
+        return {pool: fmean(values) for pool, values in found.items()}
+
+    def _only(self, kind: PoolKind, means: Mapping[str, float]) -> dict[str, float]:
+        return {pool: mean for pool, mean in means.items() if self._pools[pool].kind is kind}
 
     def _failure(self, record: TrialRecord) -> str:
         where = f" on {record.place}" if record.place else ""
+        return f"{record.spec.pool} seed {record.spec.seed} FAILED{where}: {record.error}"
+
+    def _note(self, line: str) -> None:
+        self._context.progress.note(f"{self._plan.name}: {line}")
+
+    def _trial(self, name: str, record: TrialRecord, **details: Any) -> None:
         spec = record.spec
-        return f"{self._stage}: {spec.pool} seed {spec.seed} FAILED{where}: {record.error}"
+        self._event(name, pool=spec.pool, seed=spec.seed, **{"trial": spec.id, **details})
+
+    def _event(self, name: str, **details: Any) -> None:
+        event(name, stage=self._plan.name, **details)
 
 
-def _give_up_if_hopeless(records: Iterable[TrialRecord]) -> None:
+def _give_up_if_hopeless(ended: Sequence[TrialRecord]) -> None:
     """End the run when nothing but failures has come back: the rest would be paid for in vain."""
-    ended = list(records)
     if len(ended) >= _HOPELESS and all(record.state is TrialState.FAILED for record in ended):
         raise SandboxError(
             f"all of the first {len(ended)} trials failed; the last: {ended[-1].error}"
         )
 
 
-def best_so_far(records: Iterable[TrialRecord], score: Sequence[str] | None) -> str | None:
-    """Name the pool with the greatest mean of the score's metrics so far; not yet a verdict."""
-    means: dict[str, list[float]] = {}
-    for record in records:
-        if record.final and record.final.metrics:
-            metrics = record.final.metrics
-            means.setdefault(record.spec.pool, []).append(
-                fmean(metrics[name] for name in score or metrics)
-            )
-    return max(means, key=lambda pool: fmean(means[pool]), default=None)
+def _samples(record: TrialRecord) -> int:
+    return record.reports[-1].samples if record.reports else 0

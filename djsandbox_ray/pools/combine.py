@@ -148,7 +148,8 @@ def _combination(
     more: dict[str, Any] = {}
     if len(names) == 1:
         part = parts[name]
-        more = {"statistic": part.statistic, "bucket": part.bucket, "ties": part.ties}
+        more = {"statistic": part.statistic, "bucket": part.bucket}
+        more |= {"operator": part.operator, "ties": part.ties}
     return arm_of(name, membership.row_ids, common[chosen], others=codes, parts=names, **more)
 
 

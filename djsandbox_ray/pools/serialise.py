@@ -10,9 +10,9 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from djsandbox_ray.records import Pool, Pools
+from djsandbox_ray.records import Pool, Pools, StudyPlan
 
-_PROVENANCE = ("column", "code", "statistic", "bucket", "shuffle_captions")
+_PROVENANCE = ("column", "code", "statistic", "bucket", "operator", "shuffle_captions")
 
 
 def to_json(pools: Pools) -> dict[str, Any]:
@@ -24,6 +24,7 @@ def to_json(pools: Pools) -> dict[str, Any]:
         "draw_size": pools.draw_size,
         "eligible": pools.eligible,
         "seed": pools.seed,
+        "study": None if pools.study is None else _study_to_json(pools.study),
         "pools": [_pool_to_json(pool, pools) for pool in pools.pools],
         "statistics": {
             name: {"contrast": pools.contrast.get(name), "missing": pools.missing.get(name)}
@@ -31,6 +32,10 @@ def to_json(pools: Pools) -> dict[str, Any]:
         },
         "not_testable": [asdict(item) for item in pools.not_testable],
     }
+
+
+def _study_to_json(study: StudyPlan) -> dict[str, Any]:
+    return {**asdict(study), "seeds": list(study.seeds)}
 
 
 def _pool_to_json(pool: Pool, pools: Pools) -> dict[str, Any]:

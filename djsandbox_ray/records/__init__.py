@@ -3,8 +3,8 @@
 Frozen dataclasses of plain values, so that every one has a JSON form. Paths are relative to the
 storage. A record's ``id`` stands for its content: two records with one id describe the same thing.
 
-In the order of a run: ``data``, ``pools``, ``trials``, ``verdicts``, ``combining``, ``scaling``,
-``recipes``, ``outcome``.
+In the order of a run: ``data`` (samples, statistics, pools), ``trials``, ``verdicts``,
+``combinations`` (and what they are worth at scale), ``recipes`` (and what the run shows).
 """
 
 from djsandbox_ray.records.combinations import (
@@ -29,6 +29,7 @@ from djsandbox_ray.records.data import (
     Scorer,
     Statistic,
     Statistics,
+    StudyPlan,
 )
 from djsandbox_ray.records.recipes import (
     Acceptance,
@@ -85,6 +86,7 @@ __all__ = [
     "Scorer",
     "Statistic",
     "Statistics",
+    "StudyPlan",
     "SurrogateRow",
     "Thresholds",
     "TrialRecord",

@@ -1,7 +1,4 @@
-"""What becomes of several good pools together.
-
-How effects change with repetition, with data and with compute.
-"""
+"""What becomes of good pools together, and with repetition, more data and more compute."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The samples and what is known of each.
-
-Sets of rows, and how seeds draw from them.
-"""
+"""The samples, what is known of each, and sets of them: how studies draw from them."""
 
 from __future__ import annotations
 
@@ -95,6 +92,8 @@ class Pool:
     """Hash of the row ids (and of what is done to the samples, if anything)."""
     statistic: str | None = None
     bucket: str | None = None
+    operator: str | None = None
+    """The operator that computes the statistic."""
     low: float | None = None
     """Least value of the statistic in the pool."""
     high: float | None = None
@@ -122,8 +121,27 @@ class NotTestable:
 
 
 @dataclass(frozen=True)
+class StudyPlan:
+    """How the pools of a study are trained and judged: what makes one study another than the next.
+
+    The first study of a run, ``trials``, trains all its pools; later ones look again at some.
+    """
+
+    name: str
+    """Names the study: in the ledger, in the tracker, on the terminal, and its files of trials."""
+    seeds: tuple[int, ...]
+    """A trial of each pool with each of these."""
+    ranking: str = "ranking.csv"
+    """The file with its verdicts."""
+    race: bool = False
+    """Whether pools may be given up early, as ``trials.early_stopping`` says; else never."""
+    optional: bool = True
+    """Whether the run goes on even if every trial fails."""
+
+
+@dataclass(frozen=True)
 class Pools:
-    """All pools of a run, of one size, and how seeds draw from them."""
+    """All pools of a study, of one size, and how seeds draw from them."""
 
     id: str
     assignments: str
@@ -136,6 +154,8 @@ class Pools:
     eligible: int
     """Rows of the dataset that pools are made of; the others are kept out of every pool."""
     seed: int
+    study: StudyPlan | None = None
+    """How they are trained and judged; None: as those of the first study of a run."""
     not_testable: tuple[NotTestable, ...] = ()
     contrast: dict[str, float] = field(default_factory=dict)
     """Per statistic: probability that a row of the high bucket exceeds a row of the low one."""

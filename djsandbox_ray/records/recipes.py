@@ -1,7 +1,4 @@
-"""From pools to thresholds that Data-Juicer can apply to other data.
-
-What a run cost, and what it shows.
-"""
+"""What a run hands over: thresholds and a recipe for Data-Juicer, what it cost, what it shows."""
 
 from __future__ import annotations
 

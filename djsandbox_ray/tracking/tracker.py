@@ -1,4 +1,7 @@
-"""The extension point: a tracker is told what happens in a run and never gets in its way."""
+"""The extension point: a tracker is told what happens in a run and never gets in its way.
+
+What it is told of a run, of samples and of a trial; the tracker that tracks nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
-from djsandbox_ray.records import TrialRecord
+from djsandbox_ray.records import Pool, TrialRecord
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.store import Storage
@@ -24,6 +27,46 @@ class DatasetInput(NamedTuple):
     rows: int
     context: str = "training"
     """What they are for: ``training`` or ``evaluation``."""
+
+
+class TrialFacts(NamedTuple):
+    """What a tracker shows of a trial beside its reports."""
+
+    tags: dict[str, str]
+    params: dict[str, str]
+    inputs: tuple[DatasetInput, ...]
+    """What it alone learns from: its pool."""
+
+
+def trial_facts(record: TrialRecord, pool: Pool, stage: str) -> TrialFacts:
+    """Return the facts of a trial.
+
+    Args:
+        record: of the trial.
+        pool: that it trains on.
+        stage: names the study.
+    """
+    spec = record.spec
+    tags = {
+        "stage": stage,
+        "pool": pool.id,
+        "kind": str(pool.kind),
+        "statistic": pool.statistic or "",
+        "operator": pool.operator or "",
+        "bucket": pool.bucket or "",
+        "seed": str(spec.seed),
+        "state": str(record.state),
+    }
+    params = {
+        "pool": pool.id,
+        "seed": str(spec.seed),
+        "budget": str(spec.budget),
+        "pool_size": str(pool.size),
+        "draw": spec.draw_hash,
+    }
+    # The same pool has the same name and digest whichever seed, stage or run trains on it.
+    rows = DatasetInput(pool.id, pool.hash, pool.column, pool.size)
+    return TrialFacts({name: tag for name, tag in tags.items() if tag}, params, (rows,))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The one loop that runs a workflow: job by job, each skipped when its artifact is there.
 
-A job's artifact id stands for its hook, the part of the configuration the hook depends on, the ids
-of the records that it takes and its parameters. The completion marker ``jobs/<job>.json`` in the
+A job's artifact id stands for its hook and the ``VERSION`` of its code, the part of the
+configuration the hook depends on, the ids of the records that it takes and its parameters. The
+completion marker ``jobs/<job>.json`` in the
 folder of the round (``runs/<name>/``, for later rounds ``round-<n>/`` in it) holds that id and the
 output; it is written last, so that a killed job is run again. What every job cost is kept in
 ``costs.json`` beside it.
@@ -124,7 +125,8 @@ def _keep_cost(workflow: Workflow, job: Job, context: Context, cost: dict[str, A
 
 
 def _artifact(job: Job, context: Context, arguments: Arguments) -> str:
-    identity = HOOKS.get(job.hook)(context).identity()
+    kind = HOOKS.get(job.hook)
+    identity = [kind.VERSION, kind(context).identity()]
     return content_id(job.id, job.hook, identity, arguments.records, arguments.settings)
 
 

@@ -1,29 +1,51 @@
-"""A first study of three statistics whose samples are worth what is planted, and its hooks."""
+"""A first study of three statistics whose samples are worth what is planted, and its hooks.
+
+Beside it the rows of tables that earlier jobs have left, and trials trained without a cluster.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import lance
 import numpy as np
 import pyarrow as pa
+import pytest
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.hooks.trials import RunTrials
+from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.pools.build import construct
-from djsandbox_ray.records import Dataset, PoolKind, Pools, RungReport, Statistics, Trials
+from djsandbox_ray.pools.draws import draw
+from djsandbox_ray.records import (
+    Confirmation,
+    ConfirmationRow,
+    Dataset,
+    PoolKind,
+    Pools,
+    Ranking,
+    RankingRow,
+    RungReport,
+    Statistics,
+    TrialRecord,
+    Trials,
+    TrialSpec,
+    TrialState,
+)
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import NullTracker
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
+from djsandbox_ray.trials.worker import Shared
 
 ROWS = 2700
 TRAIN = Dataset("dataset-train", "datasets/train.lance", ROWS, 0)
@@ -102,4 +124,64 @@ def train_controls(context: Context, pools: Pools) -> Trials:
     """Train as much of the first study as makes the unit of what follows: its controls."""
     controls = tuple(pool for pool in pools.pools if pool.kind is PoolKind.CONTROL)
     study = replace(pools, pools=controls)
-    return RunTrials(context).run(TRAIN, EVALUATION, STATISTICS, study)
+    return Train(context).run(TRAIN, EVALUATION, study)
+
+
+def ranking_of(storage: Storage, *rows: tuple[str, float, str]) -> Ranking:
+    """Write the verdicts on some pools: id, change, verdict."""
+    made = []
+    for place, (pool, change, verdict) in enumerate(rows, start=1):
+        statistic, _, bucket = pool.partition("/")
+        kind = PoolKind.SELF_TEST if statistic == "self_test" else PoolKind.BUCKET
+        named = (None, None) if kind is PoolKind.SELF_TEST else (statistic, bucket)
+        row = RankingRow(place, pool, kind, *named, change, 0.1, 0, 1, 0.01, 0.01, verdict, 2, 0)
+        made.append(replace(row, shrunken=change / 2))
+    storage.write_rows(RankingRow, "ranking.csv", made)
+    return Ranking("ranking", "ranking.csv")
+
+
+def confirmation_of(storage: Storage, *rows: tuple[str, float, str]) -> Confirmation:
+    """Write what the second look found of some pools: id, confirmed change, verdict."""
+    made = [
+        ConfirmationRow(pool, 0.1, 0.0, 0.2, 0.05, confirmed, 0.0, 0.2, verdict, 2)
+        for pool, confirmed, verdict in rows
+    ]
+    storage.write_rows(ConfirmationRow, "confirmation.csv", made)
+    return Confirmation("confirmation", "confirmation.csv")
+
+
+def _train_here(
+    specs: Sequence[TrialSpec],
+    shared: Shared,
+    stopping: object,
+    competition: object,
+    on_record: Callable[[TrialRecord], None],
+    **_: object,
+) -> None:
+    for spec in specs:
+        pool, rows = shared.pools[spec.pool], shared.members[spec.pool]
+        size = pool.draw_size or shared.draw_size
+        drawn = draw(pool, rows, spec.seed, size, shared.base_seed)  # type: ignore[arg-type]
+        nothing: Any = None
+        task = TrialTask(
+            spec.seed, drawn.rows, drawn.captions, shared.rungs, 1, 0, nothing, nothing, nothing
+        )
+        begun = TrialRecord(spec, TrialState.RUNNING, attempts=1, held_seconds=1.0)
+        on_record(begun)
+        try:
+            reports = tuple(shared.family.train(task, shared.prepared))
+        except Diverged as error:
+            failed = replace(begun, state=TrialState.FAILED, error=str(error), diverged=True)
+            on_record(failed)
+        else:
+            on_record(replace(begun, state=TrialState.COMPLETED, reports=reports))
+
+
+@contextmanager
+def trained_here() -> Iterator[None]:
+    """Train in this process, one trial after the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        here = SimpleNamespace(put=lambda value: value)
+        patch.setattr("djsandbox_ray.hooks.study.ray", here)
+        patch.setattr("djsandbox_ray.hooks.study.run_trials", _train_here)
+        yield

@@ -1,81 +1,54 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
-from planted_world import context_of, first_pools
+from planted_world import confirmation_of, context_of, first_pools, ranking_of
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.choice import ChooseTop
-from djsandbox_ray.hooks.hook import HOOKS
-from djsandbox_ray.records import Choice, Confirmation, ConfirmationRow, PoolKind, RankingRow
-from djsandbox_ray.records import Ranking as RankingRecord
-from djsandbox_ray.storage.rows import to_csv
+from djsandbox_ray.records import Choice
 from djsandbox_ray.storage.store import Storage
 
 NAN = math.nan
 
 
-def first(pool: str, change: float, verdict: str = "better") -> RankingRow:
-    statistic, _, bucket = pool.partition("/")
-    kind = PoolKind.SELF_TEST if statistic == "self_test" else PoolKind.BUCKET
-    named = (None, None) if kind is PoolKind.SELF_TEST else (statistic, bucket)
-    judged = replace(
-        RankingRow(1, pool, kind, *named, change, 0.1, 0.0, 1.0, 0.01, 0.01, verdict, 2, 0),
-        shrunken=change / 2,
-    )
-    return judged if verdict != "failed" else replace(judged, change=NAN, shrunken=NAN)
-
-
-def second(pool: str, confirmed: float, verdict: str = "better") -> ConfirmationRow:
-    return ConfirmationRow(pool, 0.1, 0.0, 0.2, 0.05, confirmed, 0.0, 0.2, verdict, 2)
-
-
 FIRST = [
-    first("a/high", 0.9),
-    first("b/low", 0.8),
-    first("self_test/x", 0.75),
-    first("a/middle", 0.7),
-    first("c/high", 0.6),
-    first("d/high", 0.5),
-    first("e/high", 0.45),
-    first("c/low", 0.1, "undecided"),
-    first("b/high", -0.9, "worse"),
-    first("e/low", NAN, "failed"),
+    ("a/high", 0.9, "better"),
+    ("b/low", 0.8, "better"),
+    ("self_test/x", 0.75, "better"),
+    ("a/middle", 0.7, "better"),
+    ("c/high", 0.6, "better"),
+    ("d/high", 0.5, "better"),
+    ("e/high", 0.45, "better"),
+    ("c/low", 0.1, "undecided"),
+    ("b/high", -0.9, "worse"),
+    ("e/low", NAN, "failed"),
 ]
 SECOND = [
-    second("a/high", 0.2),
-    second("b/low", 0.4),
-    second("a/middle", 0.3),
-    second("c/high", 0.0, "undecided"),
-    second("d/high", -0.3, "worse"),
+    ("a/high", 0.2, "better"),
+    ("b/low", 0.4, "better"),
+    ("a/middle", 0.3, "better"),
+    ("c/high", 0.0, "undecided"),
+    ("d/high", -0.3, "worse"),
 ]
 
 
 def choose(
-    storage: Storage, seconds: list[ConfirmationRow] | None = SECOND, **parameters: object
+    storage: Storage, seconds: list[tuple[str, float, str]] | None = SECOND, **parameters: object
 ) -> tuple[Choice | None, dict[str, str], str]:
     """Return the choice, the reasons by pool as they are written, and what was said."""
     context, said = context_of(storage)
     pools = first_pools(context)
-    storage.write_bytes("ranking.csv", to_csv(RankingRow, FIRST).encode())
-    confirmation = None
-    if seconds is not None:
-        storage.write_bytes("confirmation.csv", to_csv(ConfirmationRow, seconds).encode())
-        confirmation = Confirmation("confirmation", "confirmation.csv")
-    ranking = RankingRecord("ranking", "ranking.csv")
+    ranking = ranking_of(storage, *FIRST)
+    confirmation = None if seconds is None else confirmation_of(storage, *seconds)
     found = ChooseTop(context).run(pools, ranking, confirmation, **parameters)
     written = storage.read_json("runs/planted/choice.json")
     assert written["chosen"] == [item["pool"] for item in written["candidates"] if item["taken"]]
     assert written["chosen"] == list(found.pools if found else ())
     reasons = {item["pool"]: item["reason"] for item in written["candidates"]}
-    assert set(reasons) == {row.pool for row in FIRST if row.kind is PoolKind.BUCKET}
+    assert set(reasons) == {pool for pool, *_ in FIRST if pool != "self_test/x"}
     return found, reasons, said.getvalue()
-
-
-def test_it_is_registered() -> None:
-    assert HOOKS.get("top_k") is ChooseTop
 
 
 def test_confirmed_pools_are_taken_by_their_confirmed_effect_one_per_statistic(

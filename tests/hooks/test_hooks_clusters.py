@@ -8,19 +8,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from planted_world import ROWS, TRAIN, context_of, first_pools, values
+from planted_world import (
+    ROWS,
+    TRAIN,
+    confirmation_of,
+    context_of,
+    first_pools,
+    ranking_of,
+    values,
+)
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.clusters import ClusterMetrics, ClusterStatistics
-from djsandbox_ray.hooks.hook import HOOKS
 from djsandbox_ray.records import (
     Choice,
-    Confirmation,
-    ConfirmationRow,
     PoolKind,
     Pools,
-    Ranking,
-    RankingRow,
     RungReport,
     Statistic,
     Statistics,
@@ -30,7 +33,6 @@ from djsandbox_ray.records import (
     TrialState,
 )
 from djsandbox_ray.stats.parts import PartReport, part, ranges, write_part
-from djsandbox_ray.storage.rows import to_csv
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.trial_records import curves_table, trials_table
 
@@ -52,27 +54,6 @@ def statistics(storage: Storage) -> Statistics:
     return Statistics("statistics-1", (*found, Statistic("flat", "flat", "other", "op-2", other)))
 
 
-def judged(storage: Storage, *rows: tuple[str, float, str]) -> Ranking:
-    made = [
-        RankingRow(
-            place, pool, PoolKind.BUCKET, pool[0], pool[2:], change, 0.1, 0, 1, 0.01, 0.01, verdict,
-            2, 0, shrunken=change / 2,
-        )
-        for place, (pool, change, verdict) in enumerate(rows, start=1)
-    ]  # fmt: skip
-    storage.write_bytes("runs/planted/ranking.csv", to_csv(RankingRow, made).encode())
-    return Ranking("ranking-1", "runs/planted/ranking.csv")
-
-
-def looked(storage: Storage, *rows: tuple[str, float, str]) -> Confirmation:
-    made = [
-        ConfirmationRow(pool, 0.5, 0, 1, 0.25, effect, 0, 1, verdict, 2)
-        for pool, effect, verdict in rows
-    ]
-    storage.write_bytes("runs/planted/confirmation.csv", to_csv(ConfirmationRow, made).encode())
-    return Confirmation("confirmation-1", "runs/planted/confirmation.csv")
-
-
 RANKED = [
     ("a/high", 0.9, "better"),
     ("b/low", 0.8, "better"),
@@ -81,17 +62,12 @@ RANKED = [
 ]
 
 
-def test_names() -> None:
-    assert HOOKS.get("cluster_statistics") is ClusterStatistics
-    assert HOOKS.get("cluster_metrics") is ClusterMetrics
-
-
 def test_the_best_of_each_cluster_of_statistics(storage: Storage) -> None:
     context, said = context_of(storage)
-    pools, ranking = first_pools(context), judged(storage, *RANKED)
+    pools, ranking = first_pools(context), ranking_of(storage, *RANKED)
     hook = ClusterStatistics(context)
     looks = [("a/high", 0.5, "better"), ("b/low", 0.6, "better"), ("c/low", 0.2, "better")]
-    confirmation = looked(storage, *looks)
+    confirmation = confirmation_of(storage, *looks)
     choice = hook.run(TRAIN, statistics(storage), pools, ranking, confirmation, clusters=2)
     assert isinstance(choice, Choice)
     assert choice.pools == ("b/low", "c/low")  # a and b say the same; b was confirmed higher
@@ -116,7 +92,7 @@ def test_the_best_of_each_cluster_of_statistics(storage: Storage) -> None:
 
 def test_without_a_second_look_only_if_asked_for(storage: Storage) -> None:
     context, said = context_of(storage)
-    pools, ranking, made = first_pools(context), judged(storage, *RANKED), statistics(storage)
+    pools, ranking, made = first_pools(context), ranking_of(storage, *RANKED), statistics(storage)
     hook = ClusterStatistics(context)
     choice = hook.run(TRAIN, made, pools, ranking, None)
     assert choice is not None
@@ -132,7 +108,7 @@ def test_without_a_second_look_only_if_asked_for(storage: Storage) -> None:
 
 def test_what_cannot_be_clustered(storage: Storage) -> None:
     context, said = context_of(storage)
-    pools, ranking, made = first_pools(context), judged(storage, *RANKED), statistics(storage)
+    pools, ranking, made = first_pools(context), ranking_of(storage, *RANKED), statistics(storage)
     hook = ClusterStatistics(context)
     with pytest.raises(BadInput, match="cluster_statistics: clusters is 0"):
         hook.run(TRAIN, made, pools, ranking, None, clusters=0)
@@ -171,7 +147,7 @@ def trials(storage: Storage, pools: Pools) -> Trials:
 
 def test_the_best_of_each_cluster_by_metrics(storage: Storage) -> None:
     context, said = context_of(storage)
-    pools, ranking = first_pools(context), judged(storage, *RANKED)
+    pools, ranking = first_pools(context), ranking_of(storage, *RANKED)
     done = trials(storage, pools)
     hook = ClusterMetrics(context)
     choice = hook.run(pools, done, ranking, None, clusters=2, only_confirmed=False)

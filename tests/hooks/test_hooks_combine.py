@@ -15,8 +15,9 @@ from planted_world import (
 )
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.combine import CombinationTrials, CombinePools, RankCombinations
-from djsandbox_ray.hooks.hook import HOOKS
+from djsandbox_ray.hooks.combine import CombinePools
+from djsandbox_ray.hooks.judge import Judge
+from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.pools.draws import members
 from djsandbox_ray.pools.serialise import from_json
 from djsandbox_ray.records import Choice, PoolKind, Pools, RankingRow
@@ -32,12 +33,6 @@ def combine(storage: Storage, minimum: int = 250, **parameters: Any) -> tuple[Po
     made = CombinePools(context).run(pools, CHOICE, STATISTICS, minimum=minimum, **parameters)
     assert made is not None
     return pools, made, said.getvalue()
-
-
-def test_they_are_registered() -> None:
-    assert HOOKS.get("combine") is CombinePools
-    assert HOOKS.get("combination_trials") is CombinationTrials
-    assert HOOKS.get("combination_ranking") is RankCombinations
 
 
 def test_combinations_are_written_with_what_was_dropped(storage: Storage) -> None:
@@ -73,7 +68,7 @@ def test_nothing_chosen_is_nothing_combined(storage: Storage) -> None:
     pools = first_pools(context)
     assert CombinePools(context).run(pools, None, STATISTICS) is None
     assert "combination: no pools were chosen" in said.getvalue()
-    assert CombinationTrials(context).run(TRAIN, EVALUATION, STATISTICS, None) is None
+    assert Train(context).run(TRAIN, EVALUATION, None) is None
 
 
 @pytest.mark.parametrize(
@@ -103,8 +98,7 @@ def test_whole_buckets_need_more_controls(storage: Storage) -> None:
     assert len(made.pools) == 7 + 8
 
 
-@pytest.mark.integration
-def test_what_was_planted_is_found_in_the_ranking(storage: Storage, ray_cluster: None) -> None:
+def test_what_was_planted_is_found_in_the_ranking(storage: Storage) -> None:
     # Four seeds and eight controls find the weakest effect in 22 of 24 simulated studies, two seeds
     # and ten controls in 16.
     model = {"type": "planted_world:Planted"}
@@ -112,8 +106,8 @@ def test_what_was_planted_is_found_in_the_ranking(storage: Storage, ray_cluster:
     pools = first_pools(context)
     first = train_controls(context, pools)
     made = CombinePools(context).run(pools, CHOICE, STATISTICS, minimum=250, controls=8)
-    hook = CombinationTrials(context)
-    trials = hook.run(TRAIN, EVALUATION, STATISTICS, made)
+    hook = Train(context)
+    trials = hook.run(TRAIN, EVALUATION, made)
     assert made is not None
     assert trials is not None
     assert trials.trials == "runs/planted/combinations_trials.parquet"
@@ -122,7 +116,7 @@ def test_what_was_planted_is_found_in_the_ranking(storage: Storage, ray_cluster:
     planned = hook.ahead(made)
     assert (planned.trials, planned.samples) == (4 * len(made.pools), hook.spent.samples)
     assert hook.spent.cpu_seconds > 0
-    ranking = RankCombinations(context).run(made, trials, first)
+    ranking = Judge(context).run(made, trials, first)
     assert ranking is not None
     assert ranking.path == "runs/planted/combination_ranking.csv"
     rows = {
@@ -140,19 +134,16 @@ def test_what_was_planted_is_found_in_the_ranking(storage: Storage, ray_cluster:
     assert not np.isnan(pair.shrunken)
 
 
-@pytest.mark.integration
-def test_without_controls_nothing_is_judged_and_the_run_goes_on(
-    storage: Storage, ray_cluster: None
-) -> None:
+def test_without_controls_nothing_is_judged_and_the_run_goes_on(storage: Storage) -> None:
     model = {"type": "planted_world:Hopeless"}
     trials = {"model": model, "budget": 20, "seeds": 2}
     context, said = context_of(storage, trials=trials)
     choice = replace(CHOICE, pools=("a/high",))
-    made = CombinePools(context).run(first_pools(context), choice, STATISTICS)
-    hook = CombinationTrials(context)
-    found = hook.run(TRAIN, EVALUATION, STATISTICS, made, stage="clustered")
+    made = CombinePools(context).run(first_pools(context), choice, STATISTICS, name="clustered")
+    hook = Train(context)
+    found = hook.run(TRAIN, EVALUATION, made)
     assert found is not None
     assert (found.completed, found.failed, found.crashed) == (0, 2 * 6, 0)
     assert hook.keep(found)  # it would come to the same again
-    assert RankCombinations(context).run(made, found, found, name="clustered") is None
-    assert "clustered: cannot be judged: only 0 of 5 control arms" in said.getvalue()
+    assert Judge(context).run(made, found, found) is None
+    assert "clustereds: cannot be judged: only 0 of 5 control arms" in said.getvalue()

@@ -23,8 +23,8 @@ def build(storage: Storage, *within: dict[str, object], **sections: Any) -> tupl
     storage.write_table("stats.parquet", pa.table({"row_id": rows, **values()}))
     storage.write_table("leaks.parquet", pa.table({"row_id": LEAKED}))
     named = [Statistic(name, name, "operator", "operator-id", "stats.parquet") for name in values()]
-    leak = Leak("leak", "leaks.parquet", len(LEAKED), removed=True)
-    pools = BuildPools(context).run(TRAIN, Statistics("statistics", tuple(named)), leak)
+    leaks = Leak("leak", "leaks.parquet", len(LEAKED), removed=True)
+    pools = BuildPools(context).run(TRAIN, Statistics("statistics", tuple(named)), leaks)
     return pools, said.getvalue()
 
 

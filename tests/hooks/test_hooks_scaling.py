@@ -17,16 +17,16 @@ from scaling_world import FLOPS, HALF_LIFE
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.combine import CombinePools
-from djsandbox_ray.hooks.hook import HOOKS, Context
+from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.plans import scaling_seeds
 from djsandbox_ray.hooks.repetition import RepeatOrExpand
 from djsandbox_ray.hooks.scaling import ScaleCompute
-from djsandbox_ray.hooks.study import scaling_seeds
 from djsandbox_ray.records import Choice, Pools, RepetitionRow, ScalingRow, Trials
 from djsandbox_ray.storage.rows import from_csv
 from djsandbox_ray.storage.store import Storage
 
 CHOICE = Choice("choice", ("a/high", "b/high"), "choice.json")
-INPUTS = (TRAIN, EVALUATION, STATISTICS)
+INPUTS = (TRAIN, EVALUATION)
 MODEL = {"type": "scaling_world:Decaying"}
 
 
@@ -43,7 +43,7 @@ def context_with(storage: Storage, **model: Any) -> tuple[Context, StringIO]:
 
 
 @pytest.fixture(scope="module")
-def made(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> World:
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
     """One first study and pyramid for all tests that only look further."""
     context, said = context_with(Storage(str(tmp_path_factory.mktemp("scaling"))))
     pools = first_pools(context)
@@ -53,12 +53,6 @@ def made(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(context, said, pyramid, first)
 
 
-def test_they_are_registered() -> None:
-    assert HOOKS.get("repetition") is RepeatOrExpand
-    assert HOOKS.get("scaling") is ScaleCompute
-
-
-@pytest.mark.integration
 def test_repetition_against_diversity(made: World) -> None:
     storage = made.context.storage
     hook = RepeatOrExpand(made.context)
@@ -99,7 +93,6 @@ def test_repetition_against_diversity(made: World) -> None:
     assert again.run(*INPUTS, made.pyramid, None, made.first, factors=factors, unit=100) == found
 
 
-@pytest.mark.integration
 def test_scaling(made: World) -> None:
     storage = made.context.storage
     hook = ScaleCompute(made.context)
@@ -141,7 +134,6 @@ def test_scaling(made: World) -> None:
     assert storage.read_bytes(found.figure).startswith(b"\x89PNG")
 
 
-@pytest.mark.integration
 def test_two_budgets_are_no_law(made: World) -> None:
     found = ScaleCompute(made.context).run(
         *INPUTS, made.pyramid, None, budgets=[0.5, 1.0], arms=1, target=1e6
@@ -155,7 +147,6 @@ def test_two_budgets_are_no_law(made: World) -> None:
     assert "no law for controls: too few points" in made.said.getvalue()
 
 
-@pytest.mark.integration
 def test_trials_that_all_diverge_leave_a_table_without_numbers(made: World) -> None:
     storage = made.context.storage
     context, _ = context_with(storage, hopeless=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lance
 import numpy as np
@@ -16,9 +16,8 @@ from rich.console import Console
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.hooks.ranking import RankPools
-from djsandbox_ray.hooks.study import Inputs
-from djsandbox_ray.hooks.trials import RunTrials
+from djsandbox_ray.hooks.judge import Judge
+from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.pools.build import construct
@@ -114,7 +113,16 @@ def context(storage: Storage, family: str = "Quality") -> tuple[Context, StringI
     return made, out
 
 
-def inputs(made: Context) -> Inputs:
+class Given(NamedTuple):
+    """What comes before a search."""
+
+    dataset: Dataset
+    evaluation: Dataset
+    statistics: Statistics
+    pools: Pools
+
+
+def inputs(made: Context) -> Given:
     """Write the dataset's statistics, and the pools of the first study."""
     storage, rows = made.storage, np.arange(ROWS, dtype=np.int64)
     storage.write_json("datasets/marker.json", {})
@@ -139,7 +147,7 @@ def inputs(made: Context) -> Inputs:
         eligible=built.eligible,
         seed=made.config.pools.seed,
     )
-    return Inputs(
+    return Given(
         Dataset("dataset-train", "datasets/train.lance", ROWS, 0),
         Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0),
         Statistics("statistics", tuple(found)),
@@ -147,7 +155,7 @@ def inputs(made: Context) -> Inputs:
     )
 
 
-def first_study(made: Context, given: Inputs) -> tuple[Trials, Ranking]:
+def first_study(made: Context, given: Given) -> tuple[Trials, Ranking]:
     """Run the single-operator stage."""
-    trials = RunTrials(made).run(given.dataset, given.evaluation, given.statistics, given.pools)
-    return trials, RankPools(made).run(given.pools, trials)
+    trials = Train(made).run(given.dataset, given.evaluation, given.pools)
+    return trials, Judge(made).run(given.pools, trials)

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.hooks.plans import scaling_seeds
 from djsandbox_ray.hooks.search import SearchThresholds
-from djsandbox_ray.hooks.study import Inputs, combination_seeds
 from djsandbox_ray.pools.arms import second_look
 from djsandbox_ray.recipes.search.proposals import confirmation_arms, proposed_arm, start
 from djsandbox_ray.recipes.search.report import SearchReport
@@ -386,21 +386,21 @@ def test_the_search_writes_no_thresholds_that_its_second_look_refused(
 ) -> None:
     made, out = search_world.context(storage)
     hook, path = SearchThresholds(made), f"{made.folder}/search_thresholds.json"
-    found = hook._write(POOLS, report(CONFIRMED))
+    found = hook._report(POOLS, report(CONFIRMED))
     assert found is not None
     assert (found.path, found.pool) == (path, "search/x")
-    assert hook._write(POOLS, report(look)) is None
+    assert hook._report(POOLS, report(look)) is None
     assert not storage.exists(path), "those of the search before"
     assert storage.read_json(f"{made.folder}/search.json")["accepted"] is False
     assert "there are no thresholds (only_confirmed)" in out.getvalue()
-    assert hook._write(POOLS, report(look, only_confirmed=False)) is not None
+    assert hook._report(POOLS, report(look, only_confirmed=False)) is not None
 
 
 def test_the_second_look_shares_nothing_with_the_studies_that_chose(storage: Storage) -> None:
     made, _ = search_world.context(storage)
     seeds = SearchThresholds(made)._fresh_seeds
     assert len(seeds) == 2
-    assert seeds.start > 1000 + combination_seeds(made.config, 1000).stop
+    assert seeds.start > 1000 + scaling_seeds(made.config, 1000).stop
     codes = np.zeros(400, np.int8)
     pool = Pool("search/x", PoolKind.BUCKET, "search/x", 0, 150, "")
     first = replace(POOLS, draw_size=100)
@@ -418,11 +418,10 @@ def test_the_second_look_shares_nothing_with_the_studies_that_chose(storage: Sto
 # The whole of it on Ray.
 
 
-def run(made: Any, given: Inputs, study: Any, **numbers: int) -> Any:
+def run(made: Any, given: search_world.Given, study: Any, **numbers: int) -> Any:
     hook = SearchThresholds(made)
-    parts = (given.dataset, given.evaluation, given.statistics, given.pools)
     choice = Choice("choice", ("depth/high", "noise/low"), "")
-    return hook, hook.run(*parts, choice, study[1], study[0], **numbers)
+    return hook, hook.run(*given, choice, study[1], study[0], **numbers)
 
 
 @pytest.fixture(scope="module")
@@ -534,8 +533,7 @@ def test_wrong_numbers_and_no_start_cost_nothing(searched: tuple[Any, ...]) -> N
     text = made.storage.read_bytes(study[1].path).decode().replace("better", "undecided")
     made.storage.write_bytes("nothing.csv", text.encode())
     nothing = type(study[1])("ranking", "nothing.csv")
-    parts = (given.dataset, given.evaluation, given.statistics, given.pools)
-    assert SearchThresholds(made).run(*parts, None, nothing, study[0]) is None
+    assert SearchThresholds(made).run(*given, None, nothing, study[0]) is None
     assert "no pool was called better" in out.getvalue()
 
 
@@ -547,9 +545,8 @@ def test_crashed_trials_are_tried_again(searched: tuple[Any, ...], tmp_path: Pat
     made, _ = search_world.context(storage, "Fragile")
     Path(storage.url).with_name("broken").touch()
     hook = SearchThresholds(made)
-    parts = (given.dataset, given.evaluation, given.statistics, given.pools)
     choice = Choice("choice", ("depth/high",), "")
     with pytest.raises(SandboxError, match=r"no trial was completed; the last: .*broken"):
-        hook.run(*parts, choice, study[1], study[0], proposals=2)
+        hook.run(*given, choice, study[1], study[0], proposals=2)
     assert not hook.keep(None)
     assert json.loads(made.storage.read_bytes(f"{made.folder}/search_plan.json"))["batch"] == 2

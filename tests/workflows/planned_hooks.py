@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
 from djsandbox_ray.hooks.hook import Hook
-from djsandbox_ray.hooks.trials import RunTrials
+from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import Choice, Dataset, Pools, Statistics
@@ -86,7 +86,7 @@ class Measured(Hook):
         return Size("size", 7)
 
 
-class MyTrials(RunTrials):
+class MyTrials(Train):
     """A user's own kind of trials."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 from pydantic import Field
 
@@ -281,3 +281,16 @@ class NoHook:
 
 class Abstract(Hook):
     pass
+
+
+class Passed(Hook):
+    """Gives nothing only where it may be given nothing."""
+
+    @overload
+    def run(self, left: Number) -> Number: ...
+
+    @overload
+    def run(self, left: Number | None) -> Number | None: ...
+
+    def run(self, left: Number | None) -> Number | None:
+        return left

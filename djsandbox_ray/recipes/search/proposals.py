@@ -13,13 +13,12 @@ from djsandbox_ray.analysis.verdicts.grid import completed_metrics, trial_name
 from djsandbox_ray.analysis.verdicts.scores import Yardstick
 from djsandbox_ray.analysis.verdicts.second_look import selected
 from djsandbox_ray.errors import BadInput, unknown
-from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.arms import Arm, SecondLook, arm_of, second_look
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT
 from djsandbox_ray.recipes.search.search import Proposal, Windows
 from djsandbox_ray.recipes.search.space import SearchSpace, Window
-from djsandbox_ray.records import Choice, Pool, PoolKind, Pools, RankingRow, TrialRecord
+from djsandbox_ray.records import Choice, PoolKind, Pools, RankingRow, TrialRecord
 
 
 def proposed_arm(
@@ -40,26 +39,6 @@ def proposed_arm(
     inside[eligible] = space.inside(proposal.ranges)
     codes = np.where(eligible, LEFT_OUT, EXCLUDED).astype(np.int8)
     return arm_of(proposal.pool, row_ids, inside, others=codes)
-
-
-def own_pools(first: Pools, pools: Sequence[Pool], path: str, size: int | None = None) -> Pools:
-    """Return the pools of a study, drawn from as those of the first one are.
-
-    Args:
-        first: pools of the first study.
-        pools: of this one, of whatever sizes: their draws are all equal.
-        path: of their assignments.
-        size: of the pools, where they have one size.
-    """
-    return Pools(
-        id=content_id("pools", first.id, [[pool.id, pool.hash] for pool in pools]),
-        assignments=path,
-        pools=tuple(pools),
-        size=size or min(pool.size for pool in pools),
-        draw_size=first.draw_size,
-        eligible=first.eligible,
-        seed=first.seed,
-    )
 
 
 def confirmation_arms(first: Pools, arm: Arm, controls: int) -> SecondLook:

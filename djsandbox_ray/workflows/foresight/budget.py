@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from djsandbox_ray.errors import PlanRefused
-from djsandbox_ray.hooks.hook import HOOKS, Context, Hook, Planned
+from djsandbox_ray.hooks.hook import HOOKS, Context, Planned
+from djsandbox_ray.hooks.plans import TRIALS
 from djsandbox_ray.hooks.study import configured_family
-from djsandbox_ray.hooks.trials import RunTrials
 from djsandbox_ray.ledger.planner import CostPlan, check, plan_cost
 from djsandbox_ray.workflows.language.jobs import Job, Workflow
 from djsandbox_ray.workflows.language.parameters import parameters, setting
@@ -24,10 +24,14 @@ from djsandbox_ray.workflows.language.parameters import parameters, setting
 class Stage:
     """A job that trains."""
 
-    job: str
-    hook: type[Hook]
+    job: Job
     done: bool
     planned: Planned
+
+    @property
+    def study(self) -> str:
+        """The name of the study that it trains; empty where it trains several."""
+        return self.planned.study.name if self.planned.study else ""
 
     def less(self, trials: int, budget: int) -> Stage:
         """Return it without so many trials of a budget, which are there already."""
@@ -41,16 +45,11 @@ class Stage:
         """Return plain data; samples are None where they cannot be counted yet, and why."""
         planned = self.planned
         return {
-            "job": self.job,
+            "job": self.job.id,
             "trials": planned.trials,
             "samples": None if planned.unknown else planned.samples,
             "unknown": planned.unknown,
         }
-
-
-def main_job(workflow: Workflow) -> Job | None:
-    """Return the job that trains all pools, if the workflow has one."""
-    return next((job for job in workflow.jobs if issubclass(HOOKS.get(job.hook), RunTrials)), None)
 
 
 def stages(workflow: Workflow, context: Context, done: Mapping[str, Any]) -> list[Stage]:
@@ -65,16 +64,19 @@ def stages(workflow: Workflow, context: Context, done: Mapping[str, Any]) -> lis
         BadInput: a parameter that a hook cannot use.
     """
     outputs: dict[str, Any] = {}
-    main, found = main_job(workflow), []
+    found = []
     for job in workflow.jobs:
         planned = _ahead(job, context, outputs)
         outputs[job.id] = done.get(job.id, planned)
-        pools = job.references.get("pools")
-        if planned.part_of_first and main is not None and main.references.get("pools") == pools:
-            continue  # counted there
         if planned.trials or planned.unknown:
-            found.append(Stage(job.id, HOOKS.get(job.hook), job.id in done, planned))
-    return found
+            found.append(Stage(job, job.id in done, planned))
+    # What is a part of the first study, of the same pools, is counted there.
+    first = [stage.job.references.get("pools") for stage in found if stage.study == TRIALS]
+    return [
+        stage
+        for stage in found
+        if not (stage.planned.part_of_first and stage.job.references.get("pools") in first)
+    ]
 
 
 def _ahead(job: Job, context: Context, outputs: Mapping[str, Any]) -> Planned:
@@ -101,7 +103,7 @@ def total(found: Sequence[Stage], flops_per_sample: float | None) -> Planned:
         flops_per_sample: operations of the run's model; None: not counted.
     """
     planned = [stage.planned for stage in found]
-    unknown = next((f"{s.job}: {s.planned.unknown}" for s in found if s.planned.unknown), "")
+    unknown = next((f"{s.job.id}: {s.planned.unknown}" for s in found if s.planned.unknown), "")
     flops = None
     if flops_per_sample is not None:
         own = [p.samples * flops_per_sample if p.flops is None else p.flops for p in planned]

@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.hooks.confirmation import ConfirmTrials
-from djsandbox_ray.hooks.hook import HOOKS, Context, Hook
-from djsandbox_ray.hooks.learning_rate import LearningRateTrials
-from djsandbox_ray.hooks.study import Inputs, configured_family
-from djsandbox_ray.hooks.trials import RunTrials, study
-from djsandbox_ray.records import Dataset, Pools, Statistics
+from djsandbox_ray.hooks.hook import HOOKS, Context
+from djsandbox_ray.hooks.plans import CONFIRMATION, LEARNING_RATE, TRIALS
+from djsandbox_ray.hooks.study import configured_family
+from djsandbox_ray.hooks.train import Train
+from djsandbox_ray.records import Dataset, Pools
 from djsandbox_ray.reporting.progress import Progress
-from djsandbox_ray.workflows.foresight.budget import Stage, main_job, stages, total, whole_cost
+from djsandbox_ray.workflows.foresight.budget import Stage, stages, total, whole_cost
 from djsandbox_ray.workflows.foresight.wiring import wiring
 from djsandbox_ray.workflows.language.jobs import Job, Workflow
 from djsandbox_ray.workflows.language.parameters import parameters, plain, setting
@@ -38,8 +37,8 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     """
     this, workflow, context, done = _current(config)
     found = stages(workflow, context, done)
-    main = next((stage for stage in found if issubclass(stage.hook, RunTrials)), None)
-    listed = _listed(workflow, context, done)
+    main = next((stage for stage in found if stage.study == TRIALS), None)
+    listed = _listed(main.job, context, done) if main else []
     cached = sum(trial["cached"] for trial in listed)
     budget = this.config.trials.budget
     left = [s.less(cached, budget) if s is main else s for s in found if not s.done]
@@ -57,8 +56,8 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "pools": trials // this.config.trials.seeds,
         "trials": trials,
         "trials_to_run": 0 if main is None or main.done else trials - cached,
-        "confirmation_trials": _trials(found, ConfirmTrials),
-        "learning_rate_trials": _trials(found, LearningRateTrials),
+        "confirmation_trials": _trials(found, CONFIRMATION),
+        "learning_rate_trials": _trials(found, LEARNING_RATE),
         "stages": [stage.to_json() for stage in found],
         "samples_to_train": ahead.samples,
         "flops_to_train": ahead.flops,
@@ -126,23 +125,17 @@ def _job(job: Job, done: bool) -> dict[str, Any]:
     }
 
 
-def _listed(workflow: Workflow, context: Context, done: dict[str, Any]) -> list[dict[str, Any]]:
+def _listed(job: Job, context: Context, done: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the trials of the main study one by one, once its pools are built."""
-    job = main_job(workflow)
-    if job is None:
-        return []
     inputs = {name: done.get(reference.job) for name, reference in job.references.items()}
-    dataset, evaluation, statistics, pools = map(
-        inputs.get, ("dataset", "evaluation", "statistics", "pools")
-    )
+    dataset, evaluation, pools = map(inputs.get, ("dataset", "evaluation", "pools"))
     if not (
         isinstance(dataset, Dataset)
         and isinstance(evaluation, Dataset)
-        and isinstance(statistics, Statistics)
         and isinstance(pools, Pools)
     ):
         return []
-    found = study(RunTrials(context), Inputs(dataset, evaluation, statistics, pools))
+    found = Train(context).study(dataset, evaluation, pools)
     given_up = found.given_up
     return [
         {
@@ -155,8 +148,8 @@ def _listed(workflow: Workflow, context: Context, done: dict[str, Any]) -> list[
     ]
 
 
-def _trials(found: Sequence[Stage], hook: type[Hook]) -> int:
-    return sum(stage.planned.trials for stage in found if issubclass(stage.hook, hook))
+def _trials(found: Sequence[Stage], study: str) -> int:
+    return sum(stage.planned.trials for stage in found if stage.study == study)
 
 
 def plan_table(made: dict[str, Any]) -> Text:

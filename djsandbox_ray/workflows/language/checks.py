@@ -7,6 +7,7 @@ here that is written out, so that whoever reads a checked job sees all that it t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,7 @@ def checked(
             implied = _implied(job, hook, outputs)
             found += _job_problems(job, hook, implied, outputs, where, own)
             job = job.model_copy(update={"given": {**job.given, **implied}})
-            output = output_type(hook)
+            output = output_type(hook, _taken(job, hook, outputs))
         except BadInput as error:
             found.append(f"{where}.hook: {error}")
         outputs[job.id] = output
@@ -76,6 +77,16 @@ def _implied(job: Job, hook: type[Hook], outputs: Mapping[str, Any]) -> dict[str
         for name, parameter in parameters(hook).items()
         if name in outputs and name not in job.given and not parameter.is_plain
     }
+
+
+def _taken(job: Job, hook: type[Hook], outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the types of the records that a job takes, by parameter; of what is wrong, none."""
+    taken = {name: type(None) for name, known in parameters(hook).items() if known.default is None}
+    for name, value in job.given.items():
+        with suppress(BadInput):  # said where the value is checked
+            if (reference := parse(value)) is not None:
+                taken[name] = reference.type_in(outputs)
+    return taken
 
 
 def _job_problems(

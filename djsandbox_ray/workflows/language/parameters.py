@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Union, get_type_hints
+from typing import Any, Union, get_overloads, get_type_hints
 
 from pydantic import ValidationError, create_model
 from pydantic_core import from_json, to_json
@@ -20,7 +20,7 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.settings.yaml_input import problems
 from djsandbox_ray.workflows.language.jobs import FORM, Job
-from djsandbox_ray.workflows.language.types import describe, is_plain, is_record, members
+from djsandbox_ray.workflows.language.types import describe, fits, is_plain, is_record, members
 
 _REQUIRED = inspect.Parameter.empty
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -91,13 +91,22 @@ def parameters(hook: type[Hook]) -> dict[str, Parameter]:
     }
 
 
-def output_type(hook: type[Hook]) -> Any:
+def output_type(hook: type[Hook], given: Mapping[str, Any] | None = None) -> Any:
     """Return the annotation of what a hook's ``run`` returns.
+
+    Args:
+        hook: the class.
+        given: the types that a job takes, by parameter: of overloads of ``run``, the first that
+            takes these says it.
 
     Raises:
         BadInput: it has none, or not one of records with an ``id`` (dataclasses) and None.
     """
     kind = _annotations(hook, include_extras=False).get("return", Any)
+    for wanted in map(get_type_hints, get_overloads(hook.run)):
+        if given and all(fits(taken, wanted.get(name, Any)) for name, taken in given.items()):
+            kind = wanted["return"]
+            break
     if all(map(is_record, members(kind))):
         return kind
     raise BadInput(

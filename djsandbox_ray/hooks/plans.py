@@ -1,4 +1,9 @@
-"""How many pools jobs will have at most, before the jobs that make them have run."""
+"""The studies that a run may have: which seeds each uses, and how many pools at most.
+
+What was chosen by its luck is never judged by the same luck: every study that chooses has seeds
+that no study of what was chosen has. How many pools there will be is asked before the jobs that
+make them have run: then these are upper bounds.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,59 @@ from djsandbox_ray.config import RunConfig
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.pools.builder import BUILDERS, RangePool
 from djsandbox_ray.pools.combine import MOST_PARTS
-from djsandbox_ray.records import Choice, Dataset, PoolKind, Pools
+from djsandbox_ray.records import Choice, Dataset, PoolKind, Pools, StudyPlan
 from djsandbox_ray.stats.operators import parse_process
+
+TRIALS, CONFIRMATION, NOISE, LEARNING_RATE = "trials", "confirmation", "noise", "learning_rate"
+"""The studies of pools that are not combined."""
 
 UNBUILT = "how many pools a builder of `pools.extra` makes is not known before it has made them"
 UNREAD = "how many rows a trial draws is not known before the data are read, or `pools.size` is set"
+
+
+def plan_of(pools: Pools | Planned, config: RunConfig) -> StudyPlan:
+    """Return how pools are trained and judged: as they say, or as those of the first study are."""
+    seeds = tuple(range(config.trials.seeds))
+    return pools.study or StudyPlan(TRIALS, seeds, race=True, optional=False)
+
+
+def confirmation_plan(config: RunConfig) -> StudyPlan:
+    """Return the plan of the second look: seeds that the first study has not used."""
+    return StudyPlan(CONFIRMATION, tuple(_confirmation_seeds(config)))
+
+
+def combination_plan(config: RunConfig, name: str) -> StudyPlan:
+    """Return the plan of a pyramid; its pools were chosen by their effects in all studies before.
+
+    Args:
+        config: of the run.
+        name: of one of its pools: ``combination``.
+    """
+    return StudyPlan(f"{name}s", tuple(_combination_seeds(config)), f"{name}_ranking.csv")
+
+
+def scaling_seeds(config: RunConfig, count: int = 0) -> range:
+    """Return the seeds of studies of the best combination: scaling and repetition.
+
+    It was chosen by its effect in the trials of combinations. The two studies choose nothing of
+    each other: they have these seeds in common, so that what both train is trained once.
+
+    Args:
+        config: of the run.
+        count: how many; 0 for as many as the run has.
+    """
+    start = _combination_seeds(config).stop
+    return range(start, start + (count or config.trials.seeds))
+
+
+def _combination_seeds(config: RunConfig) -> range:
+    start = _confirmation_seeds(config).stop
+    return range(start, start + config.trials.seeds)
+
+
+def _confirmation_seeds(config: RunConfig) -> range:
+    first = config.trials.seeds
+    return range(first, first + (config.confirm.seeds or first))
 
 
 def first_pools(pools: Pools | Planned, config: RunConfig) -> int:
@@ -56,10 +109,8 @@ def combined_pools(
     return arms + beside
 
 
-def pools_in(pools: Pools | Planned | None, otherwise: int) -> int:
+def pools_in(pools: Pools | Planned, otherwise: int) -> int:
     """Return how many pools there are or will be; ``otherwise`` where nobody says."""
-    if pools is None:
-        return 0
     if isinstance(pools, Pools):
         return len(pools.pools)
     return otherwise if pools.pools is None else pools.pools
@@ -70,16 +121,12 @@ def largest_draw(config: RunConfig, dataset: Dataset | Planned) -> int | None:
     size = config.pools.size
     if size == "auto":
         # A generated world says beforehand how many samples it has.
-        rows = dataset.rows if isinstance(dataset, Dataset) else _generated(config)
-        if rows is None:
+        generated = getattr(config.dataset, "samples", None)
+        rows = dataset.rows if isinstance(dataset, Dataset) else generated
+        if not isinstance(rows, int):
             return None
         size = rows // config.pools.buckets
     return round(size * config.pools.draw_share)
-
-
-def _generated(config: RunConfig) -> int | None:
-    samples = getattr(config.dataset, "samples", None)
-    return samples if isinstance(samples, int) else None
 
 
 def _tested(config: RunConfig) -> int:

@@ -7,14 +7,22 @@ from dataclasses import replace
 
 import pytest
 from factories import read_events
+from planted_world import context_of
 
-from djsandbox_ray.records import Pool, PoolKind, RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.hooks.watch import Watch
+from djsandbox_ray.records import (
+    Pool,
+    PoolKind,
+    RungReport,
+    StudyPlan,
+    TrialRecord,
+    TrialSpec,
+    TrialState,
+)
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry import metrics
-from djsandbox_ray.telemetry import observed as nodes
-from djsandbox_ray.telemetry.events import EventLog
-from djsandbox_ray.telemetry.observed import tell_changes
-from djsandbox_ray.telemetry.study import StudyTelemetry, best_change
+from djsandbox_ray.telemetry.events import EventLog, read_events
 
 POOLS = {
     name: Pool(name, kind, "s", 0, 100, "hash")
@@ -36,6 +44,16 @@ def _record(pool: str, *reports: RungReport, state: TrialState = TrialState.RUNN
     return TrialRecord(TrialSpec(f"t-{pool}", pool, 0, "draw", 100), state, reports, attempts=1)
 
 
+def watching(storage: Storage, specs: list[TrialSpec], *known: TrialRecord) -> Watch:
+    context, _ = context_of(storage)
+    context.progress.stage("trials", total=len(specs))
+    evaluation = context.config.evaluation.model_copy(update={"score": ["a"]})
+    config = context.config.model_copy(update={"evaluation": evaluation})
+    plan = StudyPlan("trials", (0,), optional=False)
+    earlier = {record.spec.id: record for record in known}
+    return Watch(replace(context, config=config), plan, POOLS, specs, earlier)
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[str, ...], float]]:
     """The metrics as they would be exported, by name and tags."""
@@ -55,9 +73,7 @@ def test_the_life_of_a_trial(storage: Storage, counted: dict[tuple[str, ...], fl
     first = _record("s/low")
     specs = [done.spec, first.spec, TrialSpec("t-later", "s/high", 0, "draw", 100)]
     with EventLog(storage, "demo"):
-        study = StudyTelemetry(
-            "trials", specs, POOLS, {done.spec.id: done}, ["a"], storage, "runs/demo/logs/trials"
-        )
+        study = watching(storage, specs, done)
         half, full = _record("s/low", _report(50)), _record("s/low", _report(50), _report(100, 0.6))
         ended = replace(full, state=TrialState.COMPLETED)
         for record in (first, half, half, full, ended):
@@ -86,7 +102,7 @@ def test_a_retried_trial_counts_what_it_trains_twice(
 ) -> None:
     first = _record("s/low", _report(50))
     with EventLog(storage, "demo"):
-        study = StudyTelemetry("trials", [first.spec], POOLS, {}, None, storage, "logs")
+        study = watching(storage, [first.spec])
         study.take(first, [first])
         crash = replace(first, error="KeyError: 'x'", traceback="Trace\n" * 9000, place="node n")
         study.retried(crash)
@@ -110,49 +126,34 @@ def test_a_retried_trial_counts_what_it_trains_twice(
     assert counted["djsandbox_trained_samples", "trials"] == 50, "a lesser rung adds nothing"
 
 
-def test_the_best_change_needs_both_sides() -> None:
+def test_the_best_change_needs_both_sides(
+    storage: Storage, counted: dict[tuple[str, ...], float]
+) -> None:
     def ended(pool: str, score: float) -> TrialRecord:
         return replace(_record(pool, _report(100, score)), state=TrialState.COMPLETED)
 
+    def change(*records: TrialRecord) -> float | None:
+        counted.clear()
+        watching(storage, [record.spec for record in records], *records)
+        return counted.get(("djsandbox_best_change_ratio", "trials"))
+
     controls = [ended("control/0", 0.4), ended("control/1", 0.6)]
     best = [ended("s/low", 0.45), ended("s/high", 0.75), ended("self_test/x", 5.0)]
-    assert best_change([*controls, *best], POOLS, ["a"]) == pytest.approx(0.5)
-    assert best_change(controls, POOLS, ["a"]) is None
-    assert best_change(best, POOLS, ["a"]) is None
-    assert best_change([_record("s/low", _report(50)), *controls], POOLS, ["a"]) is None
-    zero = [ended("control/0", 0.0)]
-    assert best_change([*zero, *best], POOLS, ["a"]) is None
+    assert change(*controls, *best) == pytest.approx(0.5)
+    assert change(*controls) is None
+    assert change(*best) is None
+    assert change(_record("s/low", _report(50)), *controls) is None
+    assert change(ended("control/0", 0.0), *best) is None
 
 
-def test_nodes_that_come_and_go(storage: Storage) -> None:
-    def node(address: str) -> dict[str, object]:
-        return {"NodeManagerAddress": address, "Resources": {"CPU": 2.0, "memory": 1e9}}
-
-    with EventLog(storage, "demo"):
-        tell_changes({"a": node("10.0.0.1"), "b": node("10.0.0.2")}, {"a": node("10.0.0.1")})
-        tell_changes({"a": node("10.0.0.1")}, {"a": node("10.0.0.1"), "c": node("10.0.0.3")})
-    lost, joined = read_events(storage, "demo")[1:-1]
-    assert (lost["event"], lost["level"]) == ("node_lost", "warning")
-    assert lost["details"] == {"node": "b", "address": "10.0.0.2", "resources": {"CPU": 2.0}}
-    assert (joined["event"], joined["details"]["address"]) == ("node_joined", "10.0.0.3")
-
-
-def test_looks_at_the_cluster_remember_the_last_one(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = {"NodeManagerAddress": "10.0.0.1", "Resources": {}}
-    looks = iter([None, {"a": node, "b": node}, OSError("the head is away"), None, {"a": node}])
-
-    def living() -> dict[str, dict[str, object]] | None:
-        found = next(looks)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    monkeypatch.setattr(nodes, "_living", living)
-    watch = nodes.NodeWatch()
-    with EventLog(storage, "demo"):
-        for _ in range(5):
-            watch.look()
-    (lost,) = read_events(storage, "demo")[1:-1]
-    assert (lost["event"], lost["details"]["node"]) == ("node_lost", "b")
+def test_a_study_of_failures_alone_ends_unless_it_is_optional(storage: Storage) -> None:
+    first = replace(_record("s/low"), state=TrialState.FAILED, error="KeyError: 'x'")
+    failed = [
+        replace(first, spec=replace(first.spec, id=f"t-{number}", seed=number))
+        for number in range(6)
+    ]
+    study = watching(storage, [record.spec for record in failed])
+    for number, record in enumerate(failed[:5], start=1):
+        study.take(record, failed[:number])
+    with pytest.raises(SandboxError, match="all of the first 6 trials failed; the last: KeyError"):
+        study.take(failed[5], failed)

@@ -1,0 +1,78 @@
+"""Compares every pool of a study with the controls beside it."""
+
+from __future__ import annotations
+
+from logging import WARNING
+from typing import Any, overload
+
+from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.hooks.plans import plan_of
+from djsandbox_ray.hooks.results import ranked, ranked_again, scoring
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.records import Pools, Ranking, RankingRow, StudyPlan, Trials
+from djsandbox_ray.storage.rows import columns_of
+from djsandbox_ray.telemetry.events import event
+
+
+class Judge(Hook):
+    """Writes ``ranking.csv``, of combinations ``combination_ranking.csv``."""
+
+    VERSION = 1
+
+    def identity(self) -> Any:
+        """Which metrics make the score, how, the error rate, and what the table tells."""
+        return [scoring(self.config, "alpha"), columns_of(RankingRow)]
+
+    @overload
+    def run(self, pools: Pools, trials: Trials, first: None = None) -> Ranking: ...
+
+    @overload
+    def run(
+        self, pools: Pools | None, trials: Trials | None, first: Trials | None = None
+    ) -> Ranking | None: ...
+
+    def run(
+        self, pools: Pools | None, trials: Trials | None, first: Trials | None = None
+    ) -> Ranking | None:
+        """Score every completed trial and judge every pool.
+
+        Args:
+            pools: with the plan of their study.
+            trials: of these pools.
+            first: the trials of the first study: its controls are the unit of the changes. Without,
+                it is this one.
+
+        Returns:
+            None where there are no pools, or too few controls of a later study came through.
+
+        Raises:
+            SandboxError: too few controls of the first study came through.
+        """
+        if pools is None or trials is None:
+            return None
+        plan = plan_of(pools, self.config)
+        rows = self._judged(pools, trials, plan, first)
+        if rows is None:
+            return None
+        self._tell_self_tests(rows)
+        path, text = self.write_rows(RankingRow, plan.ranking, rows)
+        return Ranking(content_id("ranking", pools.id, text), path)
+
+    def _judged(
+        self, pools: Pools, trials: Trials, plan: StudyPlan, first: Trials | None
+    ) -> list[RankingRow] | None:
+        if first is None:
+            return ranked(self.context, pools, trials, plan.seeds)
+        return ranked_again(self.context, pools, trials, plan, first=first)
+
+    def _tell_self_tests(self, rows: list[RankingRow]) -> None:
+        for row in rows:
+            if row.self_test_failed:
+                event(
+                    "self_test_failed",
+                    level=WARNING,
+                    stage="ranking",
+                    pool=row.pool,
+                    verdict=row.verdict,
+                    expected=row.expected,
+                )

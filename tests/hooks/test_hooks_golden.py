@@ -1,0 +1,185 @@
+"""What every hook makes of one small world, by its VERSION: when the output changes, so must that.
+
+All of a run that needs no cluster and no data; of what is written, pictures, versions of packages,
+ids and the last digits of numbers do not count. To record what has changed on purpose, raise the
+VERSION of the hook and say
+
+    GOLDEN=record python -m pytest tests/hooks/test_hooks_golden.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from planted_world import EVALUATION, ROWS, TRAIN, context_of, first_pools, values
+
+from djsandbox_ray import __version__
+from djsandbox_ray.hooks.hook import HOOKS, Context
+from djsandbox_ray.records import Cost, Leak, Statistic, Statistics
+from djsandbox_ray.stats.datajuicer import load
+from djsandbox_ray.stats.parts import PartReport, part, ranges, write_part
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.workflows.language.parameters import parameters
+
+GOLDEN = Path(__file__).with_name("golden.json")
+NAMES = {
+    "text_len": "text_length_filter",
+    "num_words": "words_num_filter",
+    "alnum_ratio": "alphanumeric_filter",
+}
+FOLDER = "datasets/dataset-train/stats/op.parquet"
+LATER = {"pools": "pyramid", "ranking": "together", "first": "trials"}
+BOTH = {"combinations": "pyramid", "combination_ranking": "together"}
+JOBS: list[tuple[str, str, dict[str, str], dict[str, Any]]] = [
+    ("pools", "pools", {}, {}),
+    ("noise", "noise", {}, {}),
+    ("trials", "train", {}, {}),
+    ("ranking", "judge", {}, {}),
+    ("again", "confirmation_pools", {}, {}),
+    ("looks", "train", {"pools": "again"}, {}),
+    ("confirmation", "confirmation", {"first": "trials", "pools": "again", "trials": "looks"}, {}),
+    ("choice", "top_k", {}, {"only_confirmed": False}),
+    ("pyramid", "combine", {}, {"minimum": 100}),
+    ("combined", "train", LATER, {}),
+    ("together", "judge", {**LATER, "trials": "combined"}, {}),
+    ("interactions", "interactions", {**LATER, "trials": "combined"}, {}),
+    ("statistic_clusters", "cluster_statistics", {}, {"clusters": 2}),
+    ("metric_clusters", "cluster_metrics", {}, {"clusters": 2}),
+    ("repetition", "repetition", LATER, {"factors": [1, 2, 4], "unit": 50}),
+    ("scaling", "scaling", LATER, {"budgets": [0.5, 1.0, 2.0]}),
+    ("learning_rate", "learning_rate", {"first": "trials"}, {}),
+    ("thresholds", "refine", BOTH, {}),
+    ("ledger", "ledger", {}, {}),
+    ("recipe", "recipe", BOTH, {}),
+    ("insights", "insights", BOTH, {}),
+    ("report", "report", BOTH, {}),
+]
+"""Job, hook, where a parameter takes the output of a job of another name, plain parameters."""
+
+
+def statistics(storage: Storage) -> Statistics:
+    for start, stop in ranges(ROWS):
+        columns = zip(NAMES, values().values(), strict=True)
+        cut = {name: column[start:stop] for name, column in columns}
+        report = PartReport(stop - start, {}, 0, (), 0.1)
+        write_part(storage, part(FOLDER, start), np.arange(start, stop), cut, report)
+    found = [Statistic(name, name, operator, "op-1", FOLDER) for name, operator in NAMES.items()]
+    return Statistics("statistics-1", tuple(found))
+
+
+def make_world(storage: Storage) -> tuple[Context, dict[str, Any]]:
+    context, _ = context_of(
+        storage,
+        operators=list(NAMES.values()),
+        trials={"model": {"type": "planted_world:Planted"}, "budget": 20, "seeds": 3},
+        learning_rate_check={"learning_rate": 0.1},
+        confirm={"top": 3, "controls": 5},
+    )
+    first_pools(context)  # of which only the evaluation split is of use
+    costs = {"ingest": {"hook": "ingest", **asdict(Cost("ingest", 10, 1e9, 2.0, 0.0, 3.0))}}
+    storage.write_json(f"{context.folder}/costs.json", costs)
+    leaks = Leak("leak", "", 0, removed=True)
+    given = {"dataset": TRAIN, "evaluation": EVALUATION, "leaks": leaks}
+    return context, {**given, "statistics": statistics(storage)}
+
+
+def written(folder: Path, since: int = 0) -> dict[str, str]:
+    """Return the files of a run, written since then, as texts in which only what matters differs.
+
+    Args:
+        folder: of the run.
+        since: nanoseconds since the epoch.
+    """
+    readers: dict[str, Callable[[Path], str]] = {
+        ".parquet": lambda path: json.dumps(pq.read_table(path).to_pydict()),
+        ".json": lambda path: json.dumps(json.loads(path.read_text()), sort_keys=True),
+        ".png": lambda path: "",
+    }
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in found if path.stat().st_mtime_ns >= since]
+    return {
+        str(path.relative_to(folder)): plain(readers.get(path.suffix, Path.read_text)(path))
+        for path in files
+    }
+
+
+def plain(text: str) -> str:
+    text = re.sub(r"data:image[^\"')]*", "", text)
+    for version in (__version__, load().version):
+        text = text.replace(version, "")
+    text = re.sub(r"\b([a-z_]+)-[0-9a-f]{16}\b", r"\1", text)
+    return re.sub(r"-?\d+\.\d+(e[+-]?\d+)?", lambda found: f"{float(found[0]):.4g}", text)
+
+
+@pytest.fixture(scope="module")
+def digests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Run all jobs; return what is known of each hook's output, by hook."""
+    storage = Storage(str(tmp_path_factory.mktemp("golden")))
+    context, outputs = make_world(storage)
+    folder = Path(storage.uri(context.folder))
+    made: dict[str, list[str]] = {}
+    for job, hook, takes, settings in JOBS:
+        names = {name: takes.get(name, name) for name in parameters(HOOKS.get(hook))}
+        given = {name: outputs[source] for name, source in names.items() if source in outputs}
+        start = time.time_ns()
+        outputs[job] = HOOKS.get(hook)(context).run(**given, **settings)
+        assert outputs[job] is not None, f"{job}: the world is too small for it"
+        output = plain(json.dumps(asdict(outputs[job]), sort_keys=True))
+        made.setdefault(hook, []).append(json.dumps([output, written(folder, start)]))
+    return {
+        hook: hashlib.blake2b("".join(texts).encode(), digest_size=8).hexdigest()
+        for hook, texts in made.items()
+    }
+
+
+@pytest.mark.parametrize("hook", sorted({hook for _, hook, *_ in JOBS}))
+def test_the_output_is_that_of_its_version(hook: str, digests: dict[str, str]) -> None:
+    golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    now = {"version": HOOKS.get(hook).VERSION, "digest": digests[hook]}
+    before = golden.get(hook)
+    if before != now and os.environ.get("GOLDEN") == "record":
+        assert before is None or before["version"] != now["version"], (
+            f"the output of {hook!r} changed: raise VERSION of {HOOKS.get(hook).__name__} first"
+        )
+        GOLDEN.write_text(json.dumps({**golden, hook: now}, indent=1, sort_keys=True) + "\n")
+        return
+    assert before == now, (
+        f"the output of {hook!r} changed: raise VERSION of {HOOKS.get(hook).__name__} and record "
+        "the digest: GOLDEN=record python -m pytest tests/hooks/test_hooks_golden.py"
+    )
+
+
+def test_every_hook_says_which_version_its_own_code_has() -> None:
+    for name in HOOKS:
+        assert "VERSION" in vars(HOOKS.get(name)), name
+
+
+def test_a_digest_forgets_what_does_not_matter() -> None:
+    ids = f"pools-{'0' * 16} 0.12345678 {__version__}"
+    assert plain(ids) == plain(ids.replace("0000", "abcd").replace("678", "671"))
+    assert plain("0.1234") != plain("0.1244")
+
+
+def test_another_seed_is_another_output(tmp_path: Path) -> None:
+    """What the digests are made of depends on what a hook computes."""
+    storage = Storage(str(tmp_path))
+    context, given = make_world(storage)
+    folder, found = Path(storage.uri(context.folder)), []
+    for seed in (0, 1):
+        pools = context.config.pools.model_copy(update={"seed": seed})
+        changed = context.config.model_copy(update={"pools": pools})
+        hook = HOOKS.get("pools")(replace(context, config=changed))
+        hook.run(given["dataset"], given["statistics"], given["leaks"])
+        found.append(written(folder)["pools.json"])
+    assert found[0] != found[1]
