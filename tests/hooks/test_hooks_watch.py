@@ -22,7 +22,7 @@ from djsandbox_ray.records import (
 )
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry import metrics
-from djsandbox_ray.telemetry.events import EventLog, read_events
+from djsandbox_ray.telemetry.events import EventLog
 
 POOLS = {
     name: Pool(name, kind, "s", 0, 100, "hash")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_hooks import job, out
+from small_hooks import BigNumber, Number, Passed, job, out
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS
@@ -440,3 +440,9 @@ def test_one_mistake_is_found_and_names_the_job(made: tuple[Jobs, str]) -> None:
     lines = problems(*jobs)
     assert lines
     assert all(line.startswith(f"job {wrong!r}, jobs[") for line in lines)
+
+
+def test_overloads_say_what_is_given_for_what_is_taken() -> None:
+    assert output_type(Passed, {"left": BigNumber}) is Number
+    assert output_type(Passed, {"left": Number | None}) == Number | None
+    assert output_type(Passed) == Number | None

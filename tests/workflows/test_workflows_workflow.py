@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from small_hooks import BigNumber, Number, Passed, job, out
+from small_hooks import job, out
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.workflows.language import workflow as workflow_module
@@ -229,19 +229,3 @@ def test_a_circle(tmp_path: Path) -> None:
     said = "  after: a workflow cannot continue itself: "
     assert refused(a) == [f"workflow {b}:", f"{said}{a} -> {b} -> {a}"]
     assert refused(itself) == [f"workflow {itself}:", f"{said}{itself} -> {itself}"]
-
-
-def test_an_update_of_a_parameter_has_its_type(path: Path) -> None:
-    jobs = [job("a", "Seed"), job("b", "Scale", left="a")]
-    update = {"jobs.b.factor": out("a", "value")}
-    assert load(path, *jobs, repeat={**REPEAT, "update": update})
-    (found,) = problems(
-        path, *jobs, repeat={**REPEAT, "update": {"jobs.b.times": out("a", "value")}}
-    )
-    assert "repeat.update.jobs.b.times: must be int, but ${a.output.value} is float" in found
-
-
-def test_overloads_say_what_is_given_for_what_is_taken() -> None:
-    assert output_type(Passed, {"left": BigNumber}) is Number
-    assert output_type(Passed, {"left": Number | None}) == Number | None
-    assert output_type(Passed) == Number | None
