@@ -290,7 +290,8 @@ def test_whole_buckets_train_one_draw_per_arm(finished_run: Ran) -> None:
 
 def _failing(family: str, **changes: Any) -> dict[str, Any]:
     model = {"type": f"small_family:{family}", **changes}
-    return {"trials": {**SMALL["trials"], "retries": 0, "model": model}}
+    pools = {"controls": 8, "size": 240}  # three of their arms must be left
+    return {"pools": pools, "trials": {**SMALL["trials"], "retries": 0, "model": model}}
 
 
 def test_failed_trials_are_left_out_and_said(ray_cluster: None, tmp_path: Path) -> None:
@@ -322,7 +323,7 @@ def test_crashed_trials_are_tried_again_by_the_same_command(
     written = again.stamps("trials/*.json").items() - before.items()
     assert len(written) == first.outputs["trials"].crashed, "only those are trained again"
     assert again.ranking["failed"].sum() == 0
-    assert len(again.mlflow()) == 1 + (3 + 2 + 5) * 2
+    assert len(again.mlflow()) == 1 + (3 + 2 + 8) * 2
 
 
 def test_a_run_in_which_everything_fails_ends_early(ray_cluster: None, tmp_path: Path) -> None:
