@@ -53,10 +53,7 @@ class Taster(ModelFamily):
         """Return another one."""
         return 1000.0
 
-    def prepare(self, train: str, evaluation: str) -> str:
-        return train
-
-    def train(self, task: TrialTask, shared: str) -> Iterator[RungReport]:
+    def train(self, task: TrialTask, shared: tuple[str, str]) -> Iterator[RungReport]:
         self.begin(task)
         with task.checkpoint.load() as kept:
             done = 0 if kept is None else int((kept[1] / f"{task.group.rank}.json").read_text())
@@ -69,7 +66,7 @@ class Taster(ModelFamily):
         }
         self._note("start", where)
         noise = np.random.default_rng([task.seed, int(task.rows[0])]).normal(0, 0.02)
-        share = self._share(task, shared)
+        share = self._share(task, shared[0])
         for rung in [rung for rung in task.rungs if rung > done]:
             time.sleep(self.config.pause)
             taste = float(share * (1 - rung**-0.5) + noise)

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 import yaml
-from small_runs import jobs_before, mlflow_runs, run
+from small_runs import INGEST, jobs_until, mlflow_runs, run
 
 pytestmark = pytest.mark.integration
 
 
 def _workflow() -> dict[str, Any]:
     """Return the single-operator stage, thresholds of the best, and a target out of reach."""
-    jobs = jobs_before("learning_rate_trials")["jobs"]
+    jobs = jobs_until("confirmation")["jobs"]
     names = ("statistics", "pools", "ranking", "confirmation")
     given = {name: f"${{{name}.output}}" for name in names}
-    dataset = f"${{{jobs[0]['id']}.output}}"
+    dataset = f"${{{INGEST}.output}}"
     jobs.append({"id": "thresholds", "hook": "refine", "with": {"dataset": dataset, **given}})
     return {
         "jobs": jobs,

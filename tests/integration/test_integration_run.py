@@ -14,7 +14,7 @@ import yaml
 from ports import free_port
 from resource_meter import ResourceMeter
 from rich.console import Console
-from small_runs import SMALL, WHOLE, Ran, jobs_before, mlflow_runs, run
+from small_runs import SMALL, WHOLE, Ran, jobs_until, mlflow_runs, run
 
 from djsandbox_ray.analysis.planning.noise import NoiseFloor
 from djsandbox_ray.config import checked
@@ -338,7 +338,7 @@ def test_leaked_samples_are_reported_and_kept_out(ray_cluster: None, tmp_path: P
     # The split is drawn from the same world with the same seed: its rows are the training rows.
     same = {**SMALL["dataset"], "rows": [0, 60]}
     evaluation = {**SMALL["evaluation"], "dataset": same}
-    leaky = run(tmp_path, {"evaluation": evaluation, "workflow": jobs_before("noise")})
+    leaky = run(tmp_path, {"evaluation": evaluation, "workflow": jobs_until("pools")})
     assert leaky.outputs["leaks"].rows == 60
     told = "60 training rows occur in the evaluation split too; kept out of every pool"
     assert told in leaky.out
@@ -366,9 +366,9 @@ def test_what_an_outage_of_mlflow_kept_away_is_sent_by_sync(
 def test_seconds_of_trials_agree_with_what_ray_accounts(ray_cluster: None, tmp_path: Path) -> None:
     changes = _failing("Taster", pause=2.0)
     # Everything but the trials of the study itself is done before the meter runs.
-    run(tmp_path, {**changes, "workflow": jobs_before("trials")})
+    run(tmp_path, {**changes, "workflow": jobs_until("noise")})
     with ResourceMeter() as meter:
-        ran = run(tmp_path, {**changes, "workflow": jobs_before("ranking")})
+        ran = run(tmp_path, {**changes, "workflow": jobs_until("trials")})
     assert ran.json("costs.json")["trials"]["cpu_seconds"] == pytest.approx(
         meter.cpu_seconds, rel=0.05
     )

@@ -22,7 +22,7 @@ from factories import wait_until
 from machines import machines
 from PIL import Image
 from prometheus_server import Prometheus, binary, prometheus
-from small_runs import SMALL, jobs_before, said, write
+from small_runs import SMALL, said, write
 
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.events import read_events
@@ -32,7 +32,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180
 HERE = Path(__file__).parent
 CLUSTER = HERE.parents[1] / "cluster"
 REJECTED = 3
-INGEST = jobs_before("evaluation")["jobs"][0]["id"]
 
 
 def _source(path: Path, rows: int, empty: int, seed: int) -> dict[str, str]:
