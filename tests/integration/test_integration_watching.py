@@ -22,7 +22,7 @@ from factories import wait_until
 from machines import machines
 from PIL import Image
 from prometheus_server import Prometheus, binary, prometheus
-from small_runs import SMALL, said, write
+from small_runs import INGEST, SMALL, said, write
 
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.events import read_events
