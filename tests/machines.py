@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -111,11 +112,10 @@ class Machines:
 
     def _start(self, name: str, *options: str) -> Machine:
         """Start a node, anew if need be: on a busy machine Ray itself gives up after 30 seconds."""
+        ends = ("Ray runtime started", "timed out during startup")
         for _ in range(_TRIES):
             node = self.nodes[name] = self._begin(name, *options)
-            ends = ("Ray runtime started", "timed out during startup")
-            said = wait_until(lambda: node.said(*ends), node.log, pause=0.2)
-            if said == ends[0]:
+            if wait_until(partial(node.said, *ends), node.log, pause=0.2) == ends[0]:
                 return node
             node.kill()
             shutil.rmtree(node.folder)
