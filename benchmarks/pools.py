@@ -214,7 +214,7 @@ def ours(
 
     target = options.work / name
     storage = Storage(str(target))
-    shared = ("pools", "size", "draw_size", "not_testable", "contrast", "missing")
+    shared = ("pools", "size", "draw_size", "eligible", "not_testable", "contrast", "missing")
 
     def run() -> None:
         table = read(source)

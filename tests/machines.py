@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,6 +26,7 @@ from ports import free_port
 from small_runs import environment
 
 BIN = Path(sys.executable).parent
+_TRIES = 10
 
 
 @dataclass
@@ -48,6 +51,13 @@ class Machine:
 
     def log(self) -> str:
         return (self.folder / "node.log").read_text(errors="replace")
+
+    def said(self, *words: str) -> str | None:
+        """Return which of some words its log has; it may not have ended without one of them."""
+        ended, log = self.process.poll() is not None, self.log()
+        found = next((one for one in words if one in log), None)
+        assert found or not ended, log
+        return found
 
     def kill(self) -> None:
         """End it as a power cut would: every process of it, at once."""
@@ -89,7 +99,7 @@ class Machines:
             f"--temp-dir={self.sessions}",
             f"--num-cpus={cpus}",
         )
-        self._wait(started, self._has_dashboard)
+        wait_until(self._has_dashboard, started.log, pause=0.2)
         return started
 
     def join(self, name: str, cpus: int = 1, **resources: float) -> Machine:
@@ -97,12 +107,21 @@ class Machines:
         # Nodes that share Ray's folder unpack the files of a job over each other.
         own = f"--temp-dir={self.folder / name / 'ray'}"
         address = f"--address=127.0.0.1:{self.port}"
-        own_resources = f"--resources={json.dumps({name: 1.0, **resources})}"
-        node = self._start(name, address, f"--num-cpus={cpus}", own_resources, own)
-        self._wait(node, lambda: "Ray runtime started" in node.log())
-        return node
+        has = f"--resources={json.dumps({name: 1.0, **resources})}"
+        return self._start(name, address, f"--num-cpus={cpus}", has, own)
 
     def _start(self, name: str, *options: str) -> Machine:
+        """Start a node, anew if need be: on a busy machine Ray itself gives up after 30 seconds."""
+        ends = ("Ray runtime started", "timed out during startup")
+        for _ in range(_TRIES):
+            node = self.nodes[name] = self._begin(name, *options)
+            if wait_until(partial(node.said, *ends), node.log, pause=0.2) == ends[0]:
+                return node
+            node.kill()
+            shutil.rmtree(node.folder)
+        raise AssertionError(f"{name} did not start in {_TRIES} attempts")
+
+    def _begin(self, name: str, *options: str) -> Machine:
         folder = self.folder / name
         for part in ("work", "home", "tmp"):
             (folder / part).mkdir(parents=True)
@@ -131,20 +150,11 @@ class Machines:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.nodes[name] = Machine(name, folder, process)
-        return self.nodes[name]
+        return Machine(name, folder, process)
 
     def _has_dashboard(self) -> bool:
         with urllib.request.urlopen(f"{self.dashboard}/api/version", timeout=10):
             return True
-
-    @staticmethod
-    def _wait(node: Machine, ready: Callable[[], bool]) -> None:
-        def there() -> bool:
-            assert node.process.poll() is None, node.log()
-            return ready()
-
-        wait_until(there, node.log, pause=0.2)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import numpy as np
 import ray
 
 from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.sections import Component
@@ -52,7 +53,11 @@ class Taster(ModelFamily):
     def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
         return Prepared(train)
 
-    def train(self, task: TrialTask, shared: str) -> Iterator[RungReport]:
+    def evaluation_flops(self, suite: Suite) -> float:
+        """Return another one."""
+        return 1000.0
+
+    def train(self, task: TrialTask, shared: tuple[str, str]) -> Iterator[RungReport]:
         self.begin(task)
         with task.checkpoint.load() as kept:
             done = 0 if kept is None else int((kept[1] / f"{task.group.rank}.json").read_text())
@@ -65,7 +70,7 @@ class Taster(ModelFamily):
         }
         self._note("start", where)
         noise = np.random.default_rng([task.seed, int(task.rows[0])]).normal(0, 0.02)
-        share = self._share(task, shared)
+        share = self._share(task, shared[0])
         for rung in [rung for rung in task.rungs if rung > done]:
             time.sleep(self.config.pause)
             taste = float(share * (1 - rung**-0.5) + noise)

@@ -75,11 +75,15 @@ WHOLE: dict[str, Any] = {
 """All that a run can do, from data to an accepted recipe."""
 
 
-def jobs_before(job: str) -> dict[str, Any]:
-    """Return the jobs of the single-operator stage that come before one of them."""
+def jobs_until(job: str) -> dict[str, Any]:
+    """Return the jobs of the single-operator stage, up to one of them."""
     path = ROOT / "configs" / "workflows" / "single_op.yaml"
     jobs = yaml.safe_load(path.read_text())["jobs"]
-    return {"jobs": jobs[: [one["id"] for one in jobs].index(job)]}
+    return {"jobs": jobs[: [one["id"] for one in jobs].index(job) + 1]}
+
+
+INGEST = jobs_until("evaluation")["jobs"][0]["id"]
+"""The job that reads the data."""
 
 
 def document(

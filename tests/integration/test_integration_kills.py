@@ -19,7 +19,7 @@ import pytest
 from factories import read_events, wait_until
 from machines import Machines, machines
 from small_family import notes
-from small_runs import SMALL, Ran, jobs_before, left, run, said, started, write
+from small_runs import SMALL, Ran, jobs_until, left, run, said, started, write
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -104,7 +104,7 @@ def cluster() -> Iterator[Machines]:
 def template(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything up to the pools, made once."""
     folder = tmp_path_factory.mktemp("template")
-    run(folder, {"pools": SINGLE, "workflow": jobs_before("noise")})
+    run(folder, {"pools": SINGLE, "workflow": jobs_until("pools")})
     (folder / "storage" / "mlflow.db").unlink()
     return folder
 

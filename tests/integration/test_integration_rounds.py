@@ -26,7 +26,6 @@ WORKFLOW = {
 
 def test_the_second_round_probes_what_the_first_leaves(ray_cluster: None, tmp_path: Path) -> None:
     changes = {
-        "operators": ["text_length_filter"],
         "pools": {"controls": 5, "self_tests": False},
         "confirm": {"top": 1},
         "workflow": WORKFLOW,
@@ -37,9 +36,9 @@ def test_the_second_round_probes_what_the_first_leaves(ray_cluster: None, tmp_pa
     assert narrower["eligible"] < pools["eligible"] == 900
     second = yaml.safe_load((first.folder / "round-1" / "config.yaml").read_text())
     (within,) = second["pools"]["within"]
-    assert within["statistic"] == "text_len"
-    lows = [pool["low"] for pool in narrower["pools"] if pool["id"].startswith("text_len/")]
-    assert min(lows) >= within["low"] > min(p["low"] for p in pools["pools"] if p["low"])
+    assert within["statistic"] == "special_char_ratio"
+    highs = [pool["high"] for pool in narrower["pools"] if pool["high"] is not None]
+    assert max(highs) <= within["high"] < max(p["high"] for p in pools["pools"] if p["high"])
     assert [entry["round"] for entry in first.json("run.json")["rounds"]] == [0, 1]
     logged = mlflow_runs(f"sqlite:///{first.home}/mlflow.db")
     assert sum("mlflow.parentRunId" not in found.data.tags for found in logged) == 2

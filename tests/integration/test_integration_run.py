@@ -14,7 +14,7 @@ import yaml
 from ports import free_port
 from resource_meter import ResourceMeter
 from rich.console import Console
-from small_runs import SMALL, WHOLE, Ran, jobs_before, mlflow_runs, run
+from small_runs import SMALL, WHOLE, Ran, jobs_until, mlflow_runs, run
 
 from djsandbox_ray.analysis.planning.noise import NoiseFloor
 from djsandbox_ray.config import checked
@@ -77,8 +77,12 @@ def test_every_artifact_is_there(finished_run: Ran) -> None:
 
 
 def test_the_text_statistic_finds_what_was_planted(finished_run: Ran) -> None:
-    (table,) = finished_run.home.glob("datasets/*/samples.lance")
-    metas = lance.dataset(str(table)).to_table(["meta"])["meta"].to_pylist()
+    dataset = next(iter(finished_run.outputs.values()))
+    metas = (
+        lance.dataset(finished_run.storage.uri(dataset.table))
+        .to_table(["meta"])["meta"]
+        .to_pylist()
+    )
     planted = pd.Series(["special_characters" in json.loads(meta)["defect"] for meta in metas])
     bucket = finished_run.parquet("assignments.parquet")["special_char_ratio"]
     assert planted[bucket == 2].all()
@@ -214,8 +218,8 @@ def test_the_same_command_again_does_nothing(finished_run: Ran) -> None:
 
 
 def test_a_plan_above_the_budget_is_refused(finished_run: Ran) -> None:
-    dear = _config(finished_run, cost={"full_trainings": 0.1, "full_samples": 1000})
-    with pytest.raises(PlanRefused, match=r"1 \+ m r = .* > M = 0.1"):
+    dear = _config(finished_run, cost={"full_trainings": 1.01, "full_samples": 1000})
+    with pytest.raises(PlanRefused, match=r"1 \+ m r = .* > M = 1.01"):
         check_budget(dear, over_budget=False)
     check_budget(dear, over_budget=True)
     made = make_plan(_config(finished_run))
@@ -257,7 +261,7 @@ def test_without_early_stopping_given_up_trials_go_on(finished_run: Ran) -> None
     trials = on.parquet()
     assert (trials["state"] == "COMPLETED").all()
     went_on = trials[trials["pool"].isin(stopped)]
-    assert (went_on["attempts"] == 2).all(), "from their last rung"
+    assert (went_on["attempts"] > 1).all(), "from their last rung"
     curves = on.parquet("curves.parquet")
     assert curves.groupby("trial")["samples"].is_monotonic_increasing.all()
     assert not curves.duplicated(["trial", "samples"]).any()
@@ -286,7 +290,8 @@ def test_whole_buckets_train_one_draw_per_arm(finished_run: Ran) -> None:
 
 def _failing(family: str, **changes: Any) -> dict[str, Any]:
     model = {"type": f"small_family:{family}", **changes}
-    return {"trials": {**SMALL["trials"], "retries": 0, "model": model}}
+    pools = {"controls": 8, "size": 240}  # three of their arms must be left
+    return {"pools": pools, "trials": {**SMALL["trials"], "retries": 0, "model": model}}
 
 
 def test_failed_trials_are_left_out_and_said(ray_cluster: None, tmp_path: Path) -> None:
@@ -318,7 +323,7 @@ def test_crashed_trials_are_tried_again_by_the_same_command(
     written = again.stamps("trials/*.json").items() - before.items()
     assert len(written) == first.outputs["trials"].crashed, "only those are trained again"
     assert again.ranking["failed"].sum() == 0
-    assert len(again.mlflow()) == 1 + (3 + 2 + 5) * 2
+    assert len(again.mlflow()) == 1 + (3 + 2 + 8) * 2
 
 
 def test_a_run_in_which_everything_fails_ends_early(ray_cluster: None, tmp_path: Path) -> None:
@@ -333,7 +338,7 @@ def test_leaked_samples_are_reported_and_kept_out(ray_cluster: None, tmp_path: P
     # The split is drawn from the same world with the same seed: its rows are the training rows.
     same = {**SMALL["dataset"], "rows": [0, 60]}
     evaluation = {**SMALL["evaluation"], "dataset": same}
-    leaky = run(tmp_path, {"evaluation": evaluation, "workflow": jobs_before("noise")})
+    leaky = run(tmp_path, {"evaluation": evaluation, "workflow": jobs_until("pools")})
     assert leaky.outputs["leaks"].rows == 60
     told = "60 training rows occur in the evaluation split too; kept out of every pool"
     assert told in leaky.out
@@ -361,9 +366,9 @@ def test_what_an_outage_of_mlflow_kept_away_is_sent_by_sync(
 def test_seconds_of_trials_agree_with_what_ray_accounts(ray_cluster: None, tmp_path: Path) -> None:
     changes = _failing("Taster", pause=2.0)
     # Everything but the trials of the study itself is done before the meter runs.
-    run(tmp_path, {**changes, "workflow": jobs_before("trials")})
+    run(tmp_path, {**changes, "workflow": jobs_until("noise")})
     with ResourceMeter() as meter:
-        ran = run(tmp_path, {**changes, "workflow": jobs_before("ranking")})
+        ran = run(tmp_path, {**changes, "workflow": jobs_until("trials")})
     assert ran.json("costs.json")["trials"]["cpu_seconds"] == pytest.approx(
         meter.cpu_seconds, rel=0.05
     )

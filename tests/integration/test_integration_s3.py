@@ -20,7 +20,7 @@ import yaml
 from factories import wait_until
 from machines import BIN, Machines, machines
 from s3_server import SECRET, S3Server, s3_here
-from small_runs import ROOT, SMALL, environment, jobs_before, said, started
+from small_runs import ROOT, SMALL, environment, jobs_until, said, started
 
 from djsandbox_ray.storage.store import Storage
 
@@ -60,7 +60,7 @@ class World:
 
 def _workflow() -> dict[str, Any]:
     """Give the pools and their trials, then a recipe that Data-Juicer itself runs."""
-    first = jobs_before("confirmation_pools")["jobs"]
+    first = jobs_until("ranking")["jobs"]
     recipe = yaml.safe_load((ROOT / "configs" / "workflows" / "recipe_only.yaml").read_text())
     known = {job["id"] for job in first}
     return {"jobs": [*first, *(job for job in recipe["jobs"] if job["id"] not in known)]}

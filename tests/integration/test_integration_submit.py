@@ -17,7 +17,7 @@ from factories import minimal_document
 from machines import Machines, machines
 from s3_server import SECRET, s3_here
 from small_family import notes
-from small_runs import SMALL, jobs_before, said
+from small_runs import INGEST, SMALL, jobs_until, said
 from typer.testing import CliRunner
 
 from djsandbox_ray.cli import app
@@ -33,9 +33,11 @@ CONFIG = minimal_document(
     tracking={"type": "none"},
     workflow="flows/waits.yaml",
 )
-INGEST = jobs_before("evaluation")["jobs"]
-DATASET = f"${{{INGEST[0]['id']}.output}}"
-WORKFLOW = {"jobs": [*INGEST, {"id": "wait", "hook": "patient:Wait", "with": {"dataset": DATASET}}]}
+DATASET = f"${{{INGEST}.output}}"
+READING = jobs_until("evaluation")["jobs"][:1]
+WORKFLOW = {
+    "jobs": [*READING, {"id": "wait", "hook": "patient:Wait", "with": {"dataset": DATASET}}]
+}
 # In the user's working folder: it must be shipped, and it goes on only when the test says so.
 MODULE = """
 import time
@@ -181,7 +183,7 @@ def test_submitted_stopped_and_resumed(service: Service, tmp_path: Path) -> None
 
     place.storage.write_bytes("go", b"x")
     done = place.submit(*storage, "--follow")
-    assert f"{INGEST[0]['id']}: done before" in done
+    assert f"{INGEST}: done before" in done
     assert "is done after" in done
     assert place.state() == "COMPLETED"
     assert [job["state"] for job in place.jobs()] == ["SUCCEEDED", "STOPPED"]

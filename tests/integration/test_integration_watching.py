@@ -22,7 +22,7 @@ from factories import read_events, wait_until
 from machines import machines
 from PIL import Image
 from prometheus_server import Prometheus, binary, prometheus
-from small_runs import SMALL, jobs_before, said, write
+from small_runs import INGEST, SMALL, said, write
 
 from djsandbox_ray.storage.store import Storage
 
@@ -31,7 +31,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180
 HERE = Path(__file__).parent
 CLUSTER = HERE.parents[1] / "cluster"
 REJECTED = 3
-INGEST = jobs_before("evaluation")["jobs"][0]["id"]
 
 
 def _source(path: Path, rows: int, empty: int, seed: int) -> dict[str, str]:
@@ -148,9 +147,7 @@ def test_samples_rows_and_rejections_are_counted(watched: Watched) -> None:
         ("text_length_filter",): rows,
     }
     rejected = watched.last("ray_djsandbox_rejected_samples", "stage", "reason")
-    assert {stage: count for (stage, _), count in rejected.items()} == {
-        jobs_before("evaluation")["jobs"][0]["id"]: REJECTED
-    }
+    assert {stage: count for (stage, _), count in rejected.items()} == {INGEST: REJECTED}
     used = watched.last("ray_djsandbox_budget_used_ratio", "stage")["trials",]
     assert used == pytest.approx(reported.loc["trials"].sum() / (100 * len(trials.loc["trials"])))
     change = watched.last("ray_djsandbox_best_change_ratio", "stage")["trials",]
