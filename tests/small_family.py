@@ -20,10 +20,9 @@ import ray
 
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.sections import Component
-from djsandbox_ray.trials.family import Diverged, ModelFamily, Prepared, TrialTask
+from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
 
 
 class TasterConfig(Component):
@@ -49,9 +48,6 @@ class Taster(ModelFamily):
     def flops_per_sample(self) -> float:
         """Return a number that a bill can be checked with."""
         return 100.0
-
-    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
-        return Prepared(train)
 
     def evaluation_flops(self, suite: Suite) -> float:
         """Return another one."""

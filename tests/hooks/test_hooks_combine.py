@@ -19,7 +19,7 @@ from djsandbox_ray.hooks.combine import CombinePools
 from djsandbox_ray.hooks.judge import Judge
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.pools.draws import members
-from djsandbox_ray.pools.serialise import from_json
+from djsandbox_ray.pools.serialise import to_json
 from djsandbox_ray.records import Choice, PoolKind, Pools, RankingRow
 from djsandbox_ray.storage.rows import from_csv
 from djsandbox_ray.storage.store import Storage
@@ -38,7 +38,7 @@ def combine(storage: Storage, minimum: int = 250, **parameters: Any) -> tuple[Po
 def test_combinations_are_written_with_what_was_dropped(storage: Storage) -> None:
     pools, made, said = combine(storage)
     folder = "runs/planted"
-    assert from_json(storage.read_json(f"{folder}/combination_pools.json")) == made
+    assert storage.read_json(f"{folder}/combination_pools.json") == to_json(made)
     assert made.assignments == f"{folder}/combination_assignments.parquet"
     table = storage.read_table(made.assignments)
     for pool in made.pools:

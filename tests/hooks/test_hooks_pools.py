@@ -10,7 +10,7 @@ from planted_world import ROWS, TRAIN, context_of, values
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.pools import BuildPools
 from djsandbox_ray.pools.cuts import EXCLUDED
-from djsandbox_ray.pools.serialise import from_json, to_json
+from djsandbox_ray.pools.serialise import to_json
 from djsandbox_ray.records import Leak, Pools, Statistic, Statistics
 from djsandbox_ray.storage.store import Storage
 
@@ -58,4 +58,5 @@ def test_pools_that_break_a_policy_are_marked(storage: Storage) -> None:
     assert "a/high" in marked
     assert not {"a/low", "a/middle"} & marked
     assert "pools: a/high breaks a policy: a: " in said
-    assert from_json(to_json(pools)) == pools
+    said = {item["id"]: item["breaks"] for item in to_json(pools)["pools"]}
+    assert {name for name, lines in said.items() if lines} == marked

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from factories import read_events
 
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry import observed as nodes
-from djsandbox_ray.telemetry.events import EventLog, read_events
+from djsandbox_ray.telemetry.events import EventLog
 from djsandbox_ray.telemetry.observed import tell_changes
 
 
