@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
+from factories import pools
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import rows_hash
 from djsandbox_ray.pools.build import Construction, construct
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT, NO_VALUE
-from djsandbox_ray.records import PoolKind
+from djsandbox_ray.pools.serialise import to_json
+from djsandbox_ray.records import PoolKind, Pools
 
 CONFIG = PoolConfig()
 
@@ -254,3 +259,74 @@ def test_one_row_draws_are_possible_without_self_tests() -> None:
         np.arange(6), {"a": np.arange(6.0)}, PoolConfig(self_tests=False, draw_share=0.5)
     )
     assert (built.size, built.draw_size) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"buckets": 1},
+        {"buckets": 128},
+        {"size": 0},
+        {"size": "all"},
+        {"size": True},
+        {"draw_share": 0},
+        {"draw_share": 1.01},
+        {"controls": 4},
+        {"min_contrast": -0.1},
+        {"min_coverage": 0},
+        {"bucket": 3},
+    ],
+)
+def test_what_cannot_be_used_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(bad))):
+        PoolConfig.model_validate(bad)
+
+
+def test_buckets_are_named() -> None:
+    assert PoolConfig().bucket_names == ("low", "middle", "high")
+    assert PoolConfig(buckets=2).bucket_names == ("low", "high")
+
+
+@pytest.mark.parametrize(("pools", "controls"), [(3, 5), (6, 5), (18, 8), (93, 19)])
+def test_controls_grow_with_the_root_of_the_pools(pools: int, controls: int) -> None:
+    assert PoolConfig().control_count(pools) == controls
+    assert PoolConfig(controls=7).control_count(pools) == 7
+
+
+def test_every_field_is_documented() -> None:
+    assert all(field.description for field in PoolConfig.model_fields.values())
+
+
+def constructed() -> Pools:
+    n = 300
+    infinite, gappy = np.arange(n, dtype=float), np.arange(n, dtype=float)
+    infinite[:100], infinite[200:] = -np.inf, np.inf
+    gappy[::4] = np.nan
+    columns = {
+        "infinite": infinite,
+        "gappy": gappy,
+        "constant": np.ones(n),
+        "empty": np.full(n, np.nan),
+    }
+    built = construct(np.arange(n), columns, PoolConfig())
+    return pools(
+        built.pools,
+        size=built.size,
+        draw_size=built.draw_size,
+        not_testable=built.not_testable,
+        contrast=built.contrast,
+        missing=built.missing,
+    )
+
+
+def test_the_reader_finds_what_makes_pools_comparable() -> None:
+    value = json.loads(json.dumps(to_json(constructed()), allow_nan=False))
+    assert (value["size"], value["draw_size"]) == (75, 38)
+    by_id = {item["id"]: item for item in value["pools"]}
+    low = by_id["gappy/low"]
+    assert (low["contrast"], low["missing"], low["kind"]) == (1.0, 75, "bucket")
+    assert low["provenance"]["statistic"] == "gappy"
+    assert by_id["infinite/high"]["high"] == "inf"
+    assert by_id["control/0"]["contrast"] is None
+    assert [item["statistic"] for item in value["not_testable"]] == ["constant", "empty"]
+    assert value["statistics"]["empty"] == {"contrast": None, "missing": 300}

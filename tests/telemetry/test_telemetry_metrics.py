@@ -1,4 +1,7 @@
-"""Metrics: declared once, listed in the docs, and nothing to fear without Ray."""
+"""Metrics: declared once, listed in the docs, and nothing to fear without Ray.
+
+Nodes that join and leave the cluster of a run.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from factories import read_events
 
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry import metrics
+from djsandbox_ray.telemetry import observed as nodes
+from djsandbox_ray.telemetry.events import EventLog
 from djsandbox_ray.telemetry.metrics import METRICS, Metric
+from djsandbox_ray.telemetry.observed import tell_changes
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "watching.md"
 
@@ -67,3 +75,37 @@ def test_a_metric_that_fails_ends_nothing(
     gauge._made.append(object())  # has no method `set`
     gauge.set(1.0, stage="trials")
     assert "djsandbox_test cannot be exported" in caplog.text
+
+
+def test_nodes_that_come_and_go(storage: Storage) -> None:
+    def node(address: str) -> dict[str, object]:
+        return {"NodeManagerAddress": address, "Resources": {"CPU": 2.0, "memory": 1e9}}
+
+    with EventLog(storage, "demo"):
+        tell_changes({"a": node("10.0.0.1"), "b": node("10.0.0.2")}, {"a": node("10.0.0.1")})
+        tell_changes({"a": node("10.0.0.1")}, {"a": node("10.0.0.1"), "c": node("10.0.0.3")})
+    lost, joined = read_events(storage, "demo")[1:-1]
+    assert (lost["event"], lost["level"]) == ("node_lost", "warning")
+    assert lost["details"] == {"node": "b", "address": "10.0.0.2", "resources": {"CPU": 2.0}}
+    assert (joined["event"], joined["details"]["address"]) == ("node_joined", "10.0.0.3")
+
+
+def test_looks_at_the_cluster_remember_the_last_one(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = {"NodeManagerAddress": "10.0.0.1", "Resources": {}}
+    looks = iter([None, {"a": node, "b": node}, OSError("the head is away"), None, {"a": node}])
+
+    def living() -> dict[str, dict[str, object]] | None:
+        found = next(looks)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(nodes, "_living", living)
+    watch = nodes.NodeWatch()
+    with EventLog(storage, "demo"):
+        for _ in range(5):
+            watch.look()
+    (lost,) = read_events(storage, "demo")[1:-1]
+    assert (lost["event"], lost["details"]["node"]) == ("node_lost", "b")

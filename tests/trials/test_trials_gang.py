@@ -1,11 +1,14 @@
-"""A gang's workers fail, die and go on together."""
+"""A gang's workers fail, die and go on together.
+
+Trials that wait for a place, with Ray Tune.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,15 @@ import psutil
 import pytest
 import ray
 from gang_world import DIVERGES, FAILS_ALONE, FOR_EVER, PLAIN, lead, shared_by
-from trial_world import World
+from trial_world import Arena, Counter, World
 
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials import reporter
 from djsandbox_ray.trials.config import Resources
+from djsandbox_ray.trials.engine import run_trials
 from djsandbox_ray.trials.gang import bundles
+from djsandbox_ray.trials.stopping.stopping import NoStopping, StoppingConfig
 
 PATIENCE = 600
 """Seconds after which something hangs."""
@@ -108,3 +116,39 @@ def test_bundles_hold_one_worker_each() -> None:
     resources = Resources(workers=3, cpus_per_worker=2, gpus_per_worker=1)
     assert bundles(resources) == [{"CPU": 2, "GPU": 1}] * 3
     assert bundles(Resources(cpus_per_worker=0.5)) == [{"CPU": 0.5}]
+
+
+@ray.remote(num_cpus=2)
+class Holder:
+    def ready(self) -> bool:
+        return True
+
+
+def test_who_waits_for_a_place_may_end_the_study(
+    ray_cluster: None, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporter, "_PATIENCE", 0.5)
+    holder = Holder.remote()
+    assert ray.get(holder.ready.remote())
+    arena = Arena(storage)
+    waits: list[Sequence[Mapping[str, float]] | None] = []
+
+    def enough(group: Sequence[Mapping[str, float]] | None) -> None:
+        waits.append(group)
+        if len(waits) == 3:
+            raise SandboxError("the nodes are gone")
+
+    try:
+        with pytest.raises(SandboxError, match=r"^the nodes are gone$"):
+            run_trials(
+                arena.specs,
+                arena.shared(Counter(), tmp_path),
+                NoStopping(StoppingConfig(type="none")),
+                arena.competition(),
+                lambda record: None,
+                "tune",
+                on_waiting=enough,
+            )
+    finally:
+        ray.kill(holder)
+    assert waits == [[{"CPU": 1}]] * 3

@@ -13,12 +13,12 @@ from tracked_records import COMPLETED, FAILED, PARAMS, POOL, RUN, STOPPED, TAGS,
 from tracked_runs import check, stored
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import TrialRecord, TrialState
+from djsandbox_ray.records import TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking import journal as replay
 from djsandbox_ray.tracking.journal import Recorded, Replayed
 from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
-from djsandbox_ray.tracking.tracker import DatasetInput, NullTracker, RunInfo, Tracker
+from djsandbox_ray.tracking.tracker import TRACKERS, DatasetInput, NullTracker, RunInfo, Tracker
 
 FOLDER = "runs/demo"
 
@@ -276,3 +276,15 @@ def test_misuse_is_an_error(storage):
     tracker.start(RUN)
     with pytest.raises(ValueError, match="not a path inside"):
         tracker.artifact("../../x", b"")
+
+
+def test_the_null_tracker_takes_everything_and_leaves_no_trace(storage):
+    tracker = TRACKERS.get("none")(NullTracker.Config(type="none"), storage)
+    assert isinstance(tracker, NullTracker)
+    assert tracker.ui_command is None
+    tracker.start(RunInfo("demo", "key"))
+    tracker.trial(TrialRecord(TrialSpec("t", "p", 0, "d", 1), TrialState.RUNNING), {}, {})
+    tracker.metrics({"a": 1.0})
+    tracker.artifact("a.txt", b"")
+    assert tracker.finish(True) == 0
+    assert storage.names("") == []
