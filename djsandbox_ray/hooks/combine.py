@@ -26,7 +26,10 @@ from djsandbox_ray.recipes.policy import marked
 from djsandbox_ray.records import Choice, PoolKind, Pools, Statistics
 from djsandbox_ray.stats.parts import StatisticColumns
 
-_TAKEN = (TRIALS, NOISE, CONFIRMATION, LEARNING_RATE)
+_TAKEN = (
+    *(TRIALS, NOISE, CONFIRMATION, LEARNING_RATE),
+    *("repetition", "scaling", "search", "search_confirmation"),
+)
 """What other studies are called."""
 
 
@@ -152,6 +155,6 @@ def _checked(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or {name, f"{name}s"} & {*_TAKEN}:
         raise BadInput(
             f"name is {name!r}; lower-case letters, digits and _ are possible, beginning with a "
-            f"letter, but none of {', '.join(_TAKEN)}"
+            f"letter, but neither it nor {name + 's'!r} may be one of {', '.join(_TAKEN)}"
         )
     return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from logging import WARNING
 from typing import Any, overload
 
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.plans import plan_of
 from djsandbox_ray.hooks.results import ranked, ranked_again, scoring
@@ -39,24 +40,32 @@ class Judge(Hook):
         Args:
             pools: with the plan of their study.
             trials: of these pools.
-            first: the trials of the first study: its controls are the unit of the changes. Without,
-                it is this one.
+            first: the trials of the first study, whose controls are the unit of the changes; none
+                where this is the first study.
 
         Returns:
             None where there are no pools, or too few controls of a later study came through.
 
         Raises:
+            BadInput: a later study without the trials of the first: its changes would have a unit
+                of their own.
             SandboxError: too few controls of the first study came through.
         """
         if pools is None or trials is None:
             return None
+        if pools.study is not None and first is None:
+            raise BadInput(
+                f"judge: the pools of {pools.study.name!r} are judged in the unit of the first "
+                "study: its trials are needed as 'first'"
+            )
         plan = plan_of(pools, self.config)
         rows = self._judged(pools, trials, plan, first)
         if rows is None:
             return None
         self._tell_self_tests(rows)
-        path, text = self.write_rows(RankingRow, plan.ranking, rows)
-        return Ranking(content_id("ranking", pools.id, text), path)
+        name = plan.ranking or f"{plan.name}_ranking.csv"
+        path, text = self.write_rows(RankingRow, name, rows)
+        return Ranking.of(content_id("ranking", pools.id, text), path, rows)
 
     def _judged(
         self, pools: Pools, trials: Trials, plan: StudyPlan, first: Trials | None

@@ -26,7 +26,7 @@ UNREAD = "how many rows a trial draws is not known before the data are read, or 
 def plan_of(pools: Pools | Planned, config: RunConfig) -> StudyPlan:
     """Return how pools are trained and judged: as they say, or as those of the first study are."""
     seeds = tuple(range(config.trials.seeds))
-    return pools.study or StudyPlan(TRIALS, seeds, race=True, optional=False)
+    return pools.study or StudyPlan(TRIALS, seeds, "ranking.csv", race=True, optional=False)
 
 
 def confirmation_plan(config: RunConfig) -> StudyPlan:

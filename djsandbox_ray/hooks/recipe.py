@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from djsandbox_ray import __version__
@@ -46,11 +47,12 @@ class WriteRecipe(Hook):
     VERSION = 1
 
     def identity(self) -> Any:
-        """The operators as they are given, the policies, and what the effect is measured in."""
+        """The operators as given, the policies, and what the effect is measured in and within."""
         return [
             self.config.operators,
             [policy.model_dump(mode="json") for policy in self.config.policies],
             scoring(self.config, "alpha"),
+            [asdict(item) for item in self.config.pools.ranges],
         ]
 
     def run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,8 @@ class SearchThresholds(StudyHook):
     def identity(self) -> Any:
         """What decides a trial, how scores are made and judged, and the second look."""
         confirm = self.config.confirm.model_dump(mode="json", include={"seeds", "controls"})
-        return [study_identity(self.config), self.config.evaluation.alpha, confirm, _FRESH]
+        within = [asdict(item) for item in self.config.pools.ranges]
+        return [study_identity(self.config), self.config.evaluation.alpha, confirm, within, _FRESH]
 
     def ahead(self, proposals: int = 16, seeds: int = 1, **_: Any) -> Planned:
         """All proposals, and the second look at the best of them beside its controls."""
@@ -266,13 +267,14 @@ class SearchThresholds(StudyHook):
         self.write_json("search.json", report.to_json())
         self.write_rows(ProposalRow, "search.csv", proposal_rows(report.proposals))
         self.note(report.summary)
-        winner, chosen = report.winner, report.thresholds_json()
+        winner = report.winner
         if not report.accepted:
             # Those of an earlier search must not be taken for this one's.
             self.storage.remove(self.path("search_thresholds.json"))
             return None
-        path = self.write_json("search_thresholds.json", chosen)
-        identity = content_id("thresholds", pools.id, chosen)
         found = narrowed(self.config.pools.ranges, winner.ranges)
         ranges = tuple(Range(r.statistic, r.low, r.high) for r in found)
+        chosen = report.thresholds_json(ranges)
+        path = self.write_json("search_thresholds.json", chosen)
+        identity = content_id("thresholds", pools.id, chosen)
         return Thresholds(identity, ranges, report.summary, winner.pool, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -59,8 +59,9 @@ class Refine(Hook):
     VERSION = 1
 
     def identity(self) -> Any:
-        """The section ``policies``."""
-        return [policy.model_dump(mode="json") for policy in self.config.policies]
+        """The section ``policies``, and the ranges that pools are within."""
+        policies = [policy.model_dump(mode="json") for policy in self.config.policies]
+        return [policies, [asdict(item) for item in self.config.pools.ranges]]
 
     def run(
         self,

@@ -27,6 +27,8 @@ class Train(StudyHook):
         if plan.name == TRIALS:
             arms = first_pools(pools, self.config)
             return self.planned(plan, arms, unbuilt(pools, self.config))
+        if isinstance(pools, Planned) and pools.pools is None:
+            return Planned(study=plan, unknown=f"how many pools {plan.name!r} has is not known yet")
         return self.planned(plan, pools_in(pools, 0))
 
     def study(self, dataset: Dataset, evaluation: Dataset, pools: Pools) -> Study:

@@ -22,10 +22,10 @@ def like(
     size: int | None = None,
     draw_size: int | None = None,
 ) -> Pools:
-    """Return pools made of those of the first study, yet to be written.
+    """Return pools made of others, yet to be written.
 
     Args:
-        first: the pools of the first study.
+        first: the pools that these are made of.
         pools: the new ones.
         study: how they are trained and judged.
         size: rows of every pool; by default that of the first ones.

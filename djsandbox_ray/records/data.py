@@ -131,8 +131,8 @@ class StudyPlan:
     """Names the study: in the ledger, in the tracker, on the terminal, and its files of trials."""
     seeds: tuple[int, ...]
     """A trial of each pool with each of these."""
-    ranking: str = "ranking.csv"
-    """The file with its verdicts."""
+    ranking: str = ""
+    """The file with its verdicts; by default the study's name begins it."""
     race: bool = False
     """Whether pools may be given up early, as ``trials.early_stopping`` says; else never."""
     optional: bool = True

@@ -6,7 +6,7 @@ Sends to the tracker what a run has recorded: after an outage, or to another ser
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -117,10 +117,13 @@ class FinishedRun:
 
     def _outputs(self, kind: type[R]) -> Iterator[tuple[str, R]]:
         """Yield the outputs of one type, with their jobs, in the order of the jobs' names."""
-        adapter, keys = TypeAdapter(kind), {field.name for field in fields(kind)}  # type: ignore[arg-type]
+        adapter, known = TypeAdapter(kind), fields(kind)  # type: ignore[arg-type]
+        keys = {field.name for field in known}
+        # An earlier version may have written less: what has a default since then.
+        needed = {f.name for f in known if f.default is f.default_factory is MISSING}
         for name in self._storage.names(f"{self.folder}/jobs"):
             output = self._storage.read_json(f"{self.folder}/jobs/{name}")["output"]
-            if not isinstance(output, dict) or output.keys() != keys:
+            if not isinstance(output, dict) or not needed <= output.keys() <= keys:
                 continue
             try:
                 yield name.removesuffix(".json"), adapter.validate_python(output)

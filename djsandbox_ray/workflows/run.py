@@ -57,8 +57,9 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
     with Progress(console) as progress:
         refuse_if_running(storage, first.run)  # before a cluster is started for nothing
         connect(config.cluster.address, config.cluster.cpus)
-        # The state refuses once more, as now the cluster's drivers are known.
-        with stoppable(), RunState(storage, first) as state, observed(storage, first.run):
+        # Again, as now the cluster's drivers are known, and before the run's log is written to.
+        refuse_if_running(storage, first.run)
+        with stoppable(), observed(storage, first.run), RunState(storage, first) as state:
             _check_resources(config, progress)
             done = run_rounds(config, progress, state)
     print_results(console, config, done.context, done.outputs, done.unsent)

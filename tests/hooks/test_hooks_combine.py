@@ -134,6 +134,10 @@ def test_what_was_planted_is_found_in_the_ranking(storage: Storage) -> None:
         assert rows[name].verdict == "better"
         assert rows[name].change == pytest.approx((worth - control) / control, abs=0.04)
     assert rows["c/low"].verdict == "undecided"
+    found = [row.change for row in rows.values() if row.verdict == "better"]
+    assert (ranking.better, ranking.effect) == (len(found), max(found))
+    with pytest.raises(BadInput, match="its trials are needed as 'first'"):
+        Judge(context).run(made, trials)
     pair = rows["a/high&b/high"]
     assert (pair.statistic, pair.bucket) == (None, None)
     assert not np.isnan(pair.shrunken)

@@ -15,8 +15,7 @@ from tracked_runs import check, stored
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.tracking import journal as replay
-from djsandbox_ray.tracking.journal import Recorded, Replayed
+from djsandbox_ray.tracking.journal import Recorded, Replayed, replay
 from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
 from djsandbox_ray.tracking.tracker import TRACKERS, DatasetInput, NullTracker, RunInfo, Tracker
 

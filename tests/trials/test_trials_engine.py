@@ -110,7 +110,7 @@ def test_one_bad_trial_does_not_take_others_with_it(arena: Arena) -> None:
     assert not arena.storage.exists("tune"), "Tune's own files are removed"
 
 
-@pytest.mark.parametrize("checkpoints", [True, False])
+@pytest.mark.parametrize("checkpoints", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_crashed_trial_goes_on_from_its_last_rung(
     arena: Arena, notes: Path, checkpoints: bool
 ) -> None:
@@ -198,6 +198,7 @@ def test_what_the_caller_raises_ends_the_run_as_it_is(arena: Arena, notes: Path)
         run_trials(arena.specs, shared, choice, arena.competition(), refuse, "tune")
 
 
+@pytest.mark.slow
 def test_clip_trials_repeat_exactly_and_report_rungs(
     ray_cluster: None, world: World, storage: Storage
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_killed_rank_is_an_error_and_no_hang(pair: tuple[Any, Path]) -> None:
     assert _pid(folder, 1) != first
 
 
+@pytest.mark.slow
 def test_other_ranks_end_with_rank_0(pair: tuple[Any, Path]) -> None:
     actor, folder = pair
     ray.get(actor.run.remote("first", PLAIN, 1), timeout=PATIENCE)
@@ -84,6 +85,7 @@ def test_other_ranks_end_with_rank_0(pair: tuple[Any, Path]) -> None:
     other.wait(PATIENCE)
 
 
+@pytest.mark.slow
 def test_what_fails_on_one_rank_alone_is_the_trials_failure(pair: tuple[Any, Path]) -> None:
     actor, folder = pair
     (result,) = ray.get(actor.run.remote("odd", FAILS_ALONE, 1), timeout=PATIENCE)
@@ -104,6 +106,7 @@ def test_divergence_is_seen_by_all_and_keeps_the_processes(pair: tuple[Any, Path
     assert _pid(folder, 1) == before
 
 
+@pytest.mark.slow
 def test_a_trial_of_another_pool_can_follow_one_that_was_stopped(pair: tuple[Any, Path]) -> None:
     actor, _ = pair
     first = ray.get(actor.run.remote("stopped", PLAIN, 1), timeout=PATIENCE)

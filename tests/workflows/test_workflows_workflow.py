@@ -211,6 +211,12 @@ def test_what_is_wrong_with_the_other_names_its_file(path: Path) -> None:
     ]
 
 
+def test_a_job_that_continues_another_stands_once(path: Path) -> None:
+    write(path, *BASE)
+    twice = small(job("last", "Nowhere"), job("new", "Big"), job("last", "Big"), after=str(path))
+    assert refused(twice)[1:] == ["  job 'last', jobs[2].id: stands twice"]
+
+
 def test_another_that_is_not_there(path: Path) -> None:
     for after, why in {
         "single_opp": "unknown workflow 'single_opp'; did you mean 'single_op'?",

@@ -9,8 +9,8 @@ of freedom, the posterior under the prior 1 / (V within) is
 
 (the one-way random-effects model with its constraint, as in Box & Tiao, Bayesian Inference in
 Statistical Analysis, 1973, section 5.2; here with an upper bound too, that of
-:attr:`.moderated.Design.bucket_bound`). What is predicted is a median: what
-follows from b and w themselves is too small by a tenth where the bucket's part is large.
+:attr:`~djsandbox_ray.analysis.verdicts.design.Design.bucket_bound`). What is predicted is a median:
+what follows from b and w themselves is too small by a tenth where the bucket's part is large.
 """
 
 from __future__ import annotations

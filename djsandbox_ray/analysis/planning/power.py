@@ -3,7 +3,7 @@
 A trial's score varies by ``within`` around its arm, and the arm by ``bucket``, the part that more
 seeds do not average away. With S seeds the mean of an arm has variance V = bucket + within / S, the
 effect of one pool against the mean of C control arms is normal with variance V (1 + 1/C), and the
-half-width of its interval (:mod:`.moderated`) is a function of two
+half-width of its interval (:mod:`~djsandbox_ray.analysis.verdicts.moderated`) is a function of two
 independent estimates, of the variance between control arms and of that within all arms:
 
     between ~ V chi2(C - 1) / (C - 1),    within ~ within chi2(df) / df,  df = (arms - 1) (S - 1).

@@ -252,7 +252,7 @@ def against_new_rows(
     means over both pools differ by chance with the variance S^2 (1/n - 1/(f n)), S^2 that of single
     rows and f at most 1/bucket_share; draws of d n rows vary within the top pool by at least S^2
     (1 - d)/(d n). So the luck of the pool is at most d (1 - 1/f)/(1 - d) times the variance within
-    the cell of "repeat", as in :attr:`.moderated.Design.bucket_bound`.
+    the cell of "repeat", as in :attr:`~djsandbox_ray.analysis.verdicts.design.Design.bucket_bound`.
 
     Args:
         factors: rising.

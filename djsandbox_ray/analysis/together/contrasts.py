@@ -67,7 +67,8 @@ class Arms:
     controls: Floats
     """Shape (controls, seeds), complete."""
     draw_share: float
-    """Size of a draw over the size of a pool; see :class:`.moderated.Design`."""
+    """Size of a draw over the size of a pool; see
+    :class:`~djsandbox_ray.analysis.verdicts.design.Design`."""
     bucket_share: float
     """Size of a pool over the number of rows that pools are made of; see there."""
 

@@ -67,7 +67,7 @@ def rank(
             are in control standard deviations, not fractions.
         alpha: family-wise error rate of the verdicts, in (0, 1).
         draw_share: size of a draw over the size of a bucket; see
-            :class:`.moderated.Design`.
+            :class:`~djsandbox_ray.analysis.verdicts.design.Design`.
         bucket_share: size of a bucket over the number of rows that buckets are made of; see there.
         family: number of pools over which errors are controlled, where these were chosen among
             more: a second study of chosen pools gives the first one's. By default, and at least,

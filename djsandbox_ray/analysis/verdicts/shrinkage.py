@@ -88,7 +88,7 @@ def standard_error(
     left of a change is what the operator does beyond a random bucket. s2_B, the variance between
     the C control means, estimates it without bias but roughly; s2_W, that of trials within arms,
     says that V/w lies between g0 = 1/S and g1 = g0 + bound, see
-    :attr:`.moderated.Design.bucket_bound`. The estimate is
+    :attr:`~djsandbox_ray.analysis.verdicts.design.Design.bucket_bound`. The estimate is
 
         (1 - k) s2_B + k c s2_W,    c = 2 g0 g1 / (g0 + g1),    k = 0.1 (g1 + g0) / (g1 - g0),
 
@@ -98,7 +98,7 @@ def standard_error(
 
     Args:
         controls: scores of complete control arms, shape (controls, seeds).
-        draw_share: as in :class:`.moderated.Design`.
+        draw_share: as in :class:`~djsandbox_ray.analysis.verdicts.design.Design`.
         bucket_share: as there.
     """
     scores = np.asarray(controls, dtype=np.float64)

@@ -109,7 +109,7 @@ def verdicts(
         return []
     scores = np.stack([_pool_row(name, row, seeds) for name, row in pool_scores.items()])
     effect, half, p = _compare(scores, controls, design, alpha)
-    q = stats.false_discovery_control(p)
+    q = stats.false_discovery_control(np.clip(p, 0, 1))  # a last digit may be beyond
     return [
         Verdict(
             pool=name,

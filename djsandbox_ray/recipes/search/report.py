@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from djsandbox_ray.recipes.search.search import Proposal, ProposalState, SearchPlan
-from djsandbox_ray.records import ConfirmationRow, RankingRow
+from djsandbox_ray.records import ConfirmationRow, Range, RankingRow
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,14 @@ class SearchReport:
             "proposals": [_to_json(item) for item in self.proposals],
         }
 
-    def thresholds_json(self) -> dict[str, Any]:
-        """Return the thresholds, and how they came about, as plain data."""
+    def thresholds_json(self, ranges: Sequence[Range]) -> dict[str, Any]:
+        """Return the thresholds, and how they came about, as plain data.
+
+        Args:
+            ranges: those of the winner, within what was searched.
+        """
         return {
-            "ranges": [asdict(found) for found in self.winner.ranges],
+            "ranges": [asdict(found) for found in ranges],
             "source": self.summary,
             "pool": self.winner.pool,
             "proposal": _to_json(self.winner),

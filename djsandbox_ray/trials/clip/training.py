@@ -154,8 +154,8 @@ class Training:
         self._draw, self._config, self._device = draw, config, device
         self._group = group or Group()
         self._half = resolved(config, gpus=float(device != "cpu")).precision == "bf16"
-        recipe = Setup(partial(_optimizer, config=config), config.clip_norm, self._half)
-        self._strategy = share(model, recipe, self._group)
+        setup = Setup(partial(_optimizer, config=config), config.clip_norm, self._half)
+        self._strategy = share(model, setup, self._group)
         self._contrast = require("open_clip", "clip").ClipLoss(cache_labels=True)
         self._steps = 0
         self._seen = 0

@@ -61,11 +61,11 @@ class DeepSpeed(Strategy):
     Rank 0 also holds a plain copy of the model, for evaluation.
     """
 
-    def __init__(self, model: Any, recipe: Setup, group: Group) -> None:
+    def __init__(self, model: Any, setup: Setup, group: Group) -> None:
         device = next(model.parameters()).device
         self._deepspeed = import_deepspeed(device.type)
-        self._config = complete(group.settings, recipe.clip_norm, recipe.half, device.type)
-        super().__init__(model, recipe, group)
+        self._config = complete(group.settings, setup.clip_norm, setup.half, device.type)
+        super().__init__(model, setup, group)
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], gpus: float) -> None:
@@ -84,7 +84,7 @@ class DeepSpeed(Strategy):
         self._deepspeed.init_distributed(verbose=False)
         engine, optimizer, *_ = self._deepspeed.initialize(
             model=self._model,
-            optimizer=self._recipe.optimizer(self._model),
+            optimizer=self._setup.optimizer(self._model),
             config=self._config,
             dist_init_required=False,
         )

@@ -31,7 +31,7 @@ class Fsdp(Strategy):
                 for layer in module:
                     fsdp.fully_shard(layer, mesh=mesh)
         fsdp.fully_shard(self._model, mesh=mesh)
-        return self._model, self._recipe.optimizer(self._model)
+        return self._model, self._setup.optimizer(self._model)
 
     def whole(self) -> Any | None:
         """Gather the weights into the copy of rank 0."""

@@ -70,13 +70,13 @@ class Strategy(ABC):
     Args:
         model: a float32 model on its device, with the same weights on all workers, and no parameter
             without dimensions.
-        recipe: how it is trained.
+        setup: how it is trained.
         group: this worker's place.
     """
 
-    def __init__(self, model: Any, recipe: Setup, group: Group) -> None:
+    def __init__(self, model: Any, setup: Setup, group: Group) -> None:
         self._model = model
-        self._recipe = recipe
+        self._setup = setup
         self._group = group
         self._device = next(model.parameters()).device
         self.forward: Callable[..., Any]
@@ -114,7 +114,7 @@ class Strategy(ABC):
         torch = require("torch", "clip")
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._recipe.clip_norm)
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._setup.clip_norm)
         self._optimizer.step()
 
     def clamp(self, name: str, greatest: float) -> None:
@@ -154,7 +154,7 @@ class Single(Strategy):
     """The model as it is."""
 
     def _share(self) -> tuple[Callable[..., Any], Any]:
-        return self._model, self._recipe.optimizer(self._model)
+        return self._model, self._setup.optimizer(self._model)
 
 
 class Ddp(Strategy):
@@ -164,7 +164,7 @@ class Ddp(Strategy):
         parallel = require("torch.nn.parallel", "clip")
         # The buffers of a model that does not depend on other samples never change.
         wrapped = parallel.DistributedDataParallel(self._model, broadcast_buffers=False)
-        return wrapped, self._recipe.optimizer(self._model)
+        return wrapped, self._setup.optimizer(self._model)
 
 
 STRATEGIES: Registry[Strategy] = Registry(
@@ -179,12 +179,12 @@ STRATEGIES: Registry[Strategy] = Registry(
 )
 
 
-def share(model: Any, recipe: Setup, group: Group) -> Strategy:
+def share(model: Any, setup: Setup, group: Group) -> Strategy:
     """Share a model among the workers of a group; every worker calls this.
 
     Args:
         model: the same on every worker; see :class:`Strategy`.
-        recipe: how it is trained.
+        setup: how it is trained.
         group: this worker's place. One worker alone trains plainly.
 
     Raises:
@@ -194,7 +194,7 @@ def share(model: Any, recipe: Setup, group: Group) -> Strategy:
     if group.size > 1:
         _check_rows_apart(model)
     name = group.strategy if group.size > 1 else "single"
-    return STRATEGIES.get(name)(model, recipe, group)
+    return STRATEGIES.get(name)(model, setup, group)
 
 
 def _check_rows_apart(model: Any) -> None:

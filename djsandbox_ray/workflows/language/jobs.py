@@ -62,8 +62,8 @@ class Workflow(Section):
 
 
 FORM = "${job.output} or ${job.output.field}"
-_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
-_REFERENCE = re.compile(rf"\$\{{({_NAME})\.output((?:\.{_NAME})*)\}}")
+NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_REFERENCE = re.compile(rf"\$\{{({NAME})\.output((?:\.{NAME})*)\}}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from djsandbox_ray.config import RunConfig, checked, replaced
 from djsandbox_ray.errors import BadInput, nearest
-from djsandbox_ray.workflows.language.jobs import Reference, Repeat, parse
+from djsandbox_ray.workflows.language.jobs import NAME, Reference, Repeat, parse
 from djsandbox_ray.workflows.language.parameters import plain
 from djsandbox_ray.workflows.language.types import describe, fits, members
 
@@ -29,9 +29,8 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     "==": operator.eq,
 }
-_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _TARGET = re.compile(
-    rf"\s*({_NAME})((?:\.{_NAME})+)\s*(>=|<=|==|>|<)\s*"
+    rf"\s*({NAME})((?:\.{NAME})+)\s*(>=|<=|==|>|<)\s*"
     r"([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*"
 )
 

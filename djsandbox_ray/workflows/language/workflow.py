@@ -106,6 +106,10 @@ def _read(
     own = [Placed(job, f"{file}jobs[{index}]") for index, job in enumerate(workflow.jobs)]
     if workflow.after is None:
         return own, workflow.repeat
+    # Of two of one name, only one could take the place of a job of the other workflow.
+    ids = [job.id for job in workflow.jobs]
+    if twice := [index for index, id in enumerate(ids) if id in ids[:index]]:
+        raise _wrong(name, [f"job {ids[i]!r}, jobs[{i}].id: stands twice" for i in twice])
     here = _normal(source) if isinstance(source, str) else ""
     chain, after = (*continuing, here), _beside(here, workflow.after)
     if after in chain:
