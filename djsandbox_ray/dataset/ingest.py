@@ -43,6 +43,9 @@ from djsandbox_ray.nodes.kinds import NodeKind, bundle
 from djsandbox_ray.nodes.waiting import AwaitRoom
 from djsandbox_ray.storage.store import Storage
 
+_PREFIX = ".staging-"
+_SECONDS_ELSEWHERE = 7 * 24 * 3600
+
 FOLDER = "datasets"
 _MARKER = "dataset.json"
 _MAX_BLOCKS = 1024
@@ -251,10 +254,6 @@ def _collect_rejections(storage: Storage, folder: str, path: str) -> None:
     with storage.open_write(path) as file, pq.ParquetWriter(file, REJECTED_SCHEMA) as writer:
         for name in storage.names(f"{folder}/rejected"):
             writer.write_table(storage.read_table(f"{folder}/rejected/{name}"))
-
-
-_PREFIX = ".staging-"
-_SECONDS_ELSEWHERE = 7 * 24 * 3600
 
 
 @contextmanager

@@ -26,6 +26,9 @@ from djsandbox_ray.dataset.world import BLOCK, BOILERPLATE
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import canonical
 
+FILE_BYTES = 64 << 20
+"""A file is given up once so much was written to it and all of it was taken."""
+
 Read: TypeAlias = Callable[[], Iterator[Sample | Rejection]]
 
 SHUFFLE_BLOCK = 1024
@@ -214,10 +217,6 @@ def _meta_fault(meta: object) -> tuple[str, str] | None:
     except (TypeError, ValueError) as error:
         return "bad_meta", str(error)
     return None
-
-
-FILE_BYTES = 64 << 20
-"""A file is given up once so much was written to it and all of it was taken."""
 
 
 class Aside:

@@ -36,7 +36,7 @@ from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.operators import OperatorSpec, parse_process, resolve_paths
 from djsandbox_ray.stats.parts import StatisticColumns
 
-Judged = TypeVar("Judged", RankingRow, ConfirmationRow)
+Row = TypeVar("Row", RankingRow, ConfirmationRow)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -215,7 +215,7 @@ class WriteRecipe(Hook):
         return path
 
 
-def _of(pool: Pool, rows: Sequence[Judged]) -> Judged | None:
+def _of(pool: Pool, rows: Sequence[Row]) -> Row | None:
     return next((row for row in rows if row.pool == pool.id), None)
 
 

@@ -58,6 +58,9 @@ from djsandbox_ray.reporting.method import (
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.report import report_html
 
+_COST = TypeAdapter(Cost)
+_LEDGER = "ledger"
+
 _CHUNK_ROWS = 65536
 # Among so many a pool must end to count as one that should not have been given up, where the way of
 # stopping names no number of its own.
@@ -220,10 +223,6 @@ def _statistics(pools: Pools) -> ReportTable:
     return ReportTable("Statistics", header, rows)
 
 
-_COST = TypeAdapter(Cost)
-_NAME = "ledger"
-
-
 class AddUp(Hook):
     """Writes ``ledger.json``."""
 
@@ -233,7 +232,7 @@ class AddUp(Hook):
         """What the runner has noted down of the jobs before this one."""
         path = self.path("costs.json")
         noted = self.storage.read_json(path) if self.storage.exists(path) else {}
-        return list(takewhile(lambda entry: entry["hook"] != _NAME, noted.values()))
+        return list(takewhile(lambda entry: entry["hook"] != _LEDGER, noted.values()))
 
     def run(self) -> Ledger:
         """Write one entry per job, and the total."""

@@ -53,7 +53,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.stats.parts import StatisticColumns
 from djsandbox_ray.trials.gang import bundles
 
-CONFIRMATION = "search_confirmation"
+SECOND_LOOK = "search_confirmation"
 """The study of the best proposal."""
 _FRESH = 1 << 20
 """The first seed of that study: no other one counts so far."""
@@ -249,17 +249,17 @@ class SearchThresholds(StudyHook):
     def _confirm(self, state: _Search, winner: Proposal) -> ConfirmationRow | None:
         """Train the best again with fresh seeds, beside fresh controls, and judge it by these."""
         first, (pool, codes) = state.inputs.pools, state.arms[winner.pool]
-        plan = StudyPlan(CONFIRMATION, tuple(self._fresh_seeds))
+        plan = StudyPlan(SECOND_LOOK, tuple(self._fresh_seeds))
         look = confirmation_arms(first, (pool, codes), self.config.confirm.controls)
         made = like(first, look.pools, study=plan, size=pool.size)
         columns = {"row_id": state.ids, pool.column: codes, **look.assignments}
-        pools = write_pools(self, made, columns, of=first.id, name=CONFIRMATION)
+        pools = write_pools(self, made, columns, of=first.id, name=SECOND_LOOK)
         _, trials = self.conduct(Study(self.context, plan, replace(state.inputs, pools=pools)))
         judged = ranked_again(self.context, pools, trials, plan, first=state.first)
         if judged is None:
             return None
         row = confirmed_effect(winner, next(row for row in judged if row.pool == winner.pool))
-        self.write_rows(ConfirmationRow, f"{CONFIRMATION}.csv", [row])
+        self.write_rows(ConfirmationRow, f"{SECOND_LOOK}.csv", [row])
         return row
 
     def _report(self, pools: Pools, report: SearchReport) -> Thresholds | None:

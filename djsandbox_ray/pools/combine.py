@@ -22,6 +22,9 @@ from djsandbox_ray.pools.draws import members
 from djsandbox_ray.pools.order import hash_key, least
 from djsandbox_ray.records import NotTestable, Pool, PoolKind, Pools
 
+MOST_PARTS = 8
+"""A pattern is a byte; nobody trains the 255 combinations of eight pools anyway."""
+
 JOINT = "&"
 """Between the ids of the parts in the id of a combination."""
 
@@ -151,10 +154,6 @@ def _combination(
         more = {"statistic": part.statistic, "bucket": part.bucket}
         more |= {"operator": part.operator, "ties": part.ties}
     return arm_of(name, membership.row_ids, common[chosen], others=codes, parts=names, **more)
-
-
-MOST_PARTS = 8
-"""A pattern is a byte; nobody trains the 255 combinations of eight pools anyway."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,10 +2,9 @@
 
 A job's artifact id stands for its hook and the ``VERSION`` of its code, the part of the
 configuration the hook depends on, the ids of the records that it takes and its parameters. The
-completion marker ``jobs/<job>.json`` in the
-folder of the round (``runs/<name>/``, for later rounds ``round-<n>/`` in it) holds that id and the
-output; it is written last, so that a killed job is run again. What every job cost is kept in
-``costs.json`` beside it.
+completion marker ``jobs/<job>.json`` in the folder of the round (``runs/<name>/``, for later rounds
+``round-<n>/`` in it) holds that id and the output; it is written last, so that a killed job is run
+again. What every job cost is kept in ``costs.json`` beside it.
 """
 
 from __future__ import annotations

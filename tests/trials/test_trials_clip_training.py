@@ -16,7 +16,7 @@ from trial_world import World
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.trials.clip import samples
 from djsandbox_ray.trials.clip.arch import build_model, load_arch
-from djsandbox_ray.trials.clip.samples import Packed, Streamed, preprocess, share
+from djsandbox_ray.trials.clip.samples import Packed, Streamed, preprocess, share_samples
 from djsandbox_ray.trials.clip.training import (
     DeviceArrays,
     Training,
@@ -191,7 +191,7 @@ def test_the_right_size_is_left_alone() -> None:
 def test_packed_and_streamed_give_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     arch, uri = load_arch("tiny"), world.uri(world.train)
     monkeypatch.setattr(samples, "_BLOCK_ROWS", 64)  # more than one block
-    packed, held = share(uri, arch, NodeKind())
+    packed, held = share_samples(uri, arch, NodeKind())
     streamed = Streamed(uri, arch, threads=2)
     assert isinstance(packed, Packed)
     assert held > 0
@@ -205,6 +205,6 @@ def test_a_table_too_large_for_the_store_is_streamed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "_STORE_SHARE", 1e-9)
-    found, held = share(world.uri(world.train), load_arch("tiny"), NodeKind())
+    found, held = share_samples(world.uri(world.train), load_arch("tiny"), NodeKind())
     assert isinstance(found, Streamed)
     assert held == 0

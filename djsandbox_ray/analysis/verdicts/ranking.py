@@ -30,7 +30,7 @@ STOPPED = "stopped"
 """The verdict on a pool that was given up early."""
 
 Floats = NDArray[np.float64]
-Judge = Callable[[Yardstick], dict[str, Verdict]]
+Verdicts = Callable[[Yardstick], dict[str, Verdict]]
 """From scores on a yardstick to the verdicts by pool."""
 
 
@@ -173,7 +173,7 @@ def _yardstick(
     return Yardstick.from_controls(measured, metrics, aggregate)
 
 
-def _leave_one_out(yardstick: Yardstick, judge: Judge) -> dict[str, dict[str, Verdict]]:
+def _leave_one_out(yardstick: Yardstick, judge: Verdicts) -> dict[str, dict[str, Verdict]]:
     """Judge without each metric in turn; no verdicts where no score can be formed without it."""
     found: dict[str, dict[str, Verdict]] = {}
     for metric in yardstick.metrics if len(yardstick.metrics) > 1 else ():

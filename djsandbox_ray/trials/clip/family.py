@@ -26,7 +26,7 @@ from djsandbox_ray.trials.clip.arch import (
     training_flops,
 )
 from djsandbox_ray.trials.clip.export import export_hugging_face
-from djsandbox_ray.trials.clip.samples import Samples, share
+from djsandbox_ray.trials.clip.samples import Samples, share_samples
 from djsandbox_ray.trials.clip.training import (
     VERSION,
     DeviceArrays,
@@ -95,7 +95,7 @@ class Clip(ModelFamily):
     def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
         """Decode and tokenise both tables once."""
         tables = (train, evaluation)
-        samples, held = zip(*(share(uri, self.arch, nodes) for uri in tables), strict=True)
+        samples, held = zip(*(share_samples(uri, self.arch, nodes) for uri in tables), strict=True)
         return Prepared(samples, sum(held))
 
     def train(self, task: TrialTask, shared: tuple[Samples, Samples]) -> Iterator[RungReport]:

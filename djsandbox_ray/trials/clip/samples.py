@@ -84,7 +84,7 @@ class Streamed:
         return Tokenizer(self.arch)(texts)
 
 
-def share(uri: str, arch: dict[str, Any], nodes: NodeKind) -> tuple[Samples, float]:
+def share_samples(uri: str, arch: dict[str, Any], nodes: NodeKind) -> tuple[Samples, float]:
     """Decode and tokenise a table with Ray tasks, or stream it where it would not fit.
 
     Args:
