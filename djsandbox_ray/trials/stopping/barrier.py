@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from djsandbox_ray.trials.stopping.race import Race
-from djsandbox_ray.trials.stopping.stopping import Action, report_in
+from djsandbox_ray.trials.stopping.stopping import Action, Decision, report_in
+
+
+class Referee(Protocol):
+    """What a barrier asks: told of reports and failures, it decides rungs. See ``race``."""
+
+    def report(self, trial: str, samples: int, metrics: Mapping[str, float]) -> None:
+        """Take in a report."""
+
+    def failed(self, trial: str) -> None:
+        """Wait for a trial no longer."""
+
+    def action(self, trial: str) -> Action:
+        """Say what becomes of a trial now."""
+
+    def decide(self) -> Decision | None:
+        """Decide the next rung if everyone is there."""
 
 
 class Barrier(TrialScheduler):
@@ -20,7 +36,7 @@ class Barrier(TrialScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, race: Race) -> None:
+    def __init__(self, race: Referee) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._race = race
         self._held: dict[str, Trial] = {}
