@@ -53,8 +53,9 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
     """
     configured_workflow(config)
     check_sources(config)
-    storage, first = Storage(config.storage), Round.first(config)
+    first = Round.first(config)
     with Progress(console) as progress:
+        storage = open_round(first, progress).storage  # a tracker that cannot be shows here
         refuse_if_running(storage, first.run)  # before a cluster is started for nothing
         connect(config.cluster.address, config.cluster.cpus)
         # Again, as now the cluster's drivers are known, and before the run's log is written to.
