@@ -267,6 +267,7 @@ def test_without_early_stopping_given_up_trials_go_on(finished_run: Ran) -> None
     assert not curves.duplicated(["trial", "samples"]).any()
 
 
+@pytest.mark.slow
 def test_whole_buckets_train_one_draw_per_arm(finished_run: Ran) -> None:
     changes = {
         **PROBE,
@@ -326,6 +327,7 @@ def test_crashed_trials_are_tried_again_by_the_same_command(
     assert len(again.mlflow()) == 1 + (3 + 2 + 8) * 2
 
 
+@pytest.mark.slow
 def test_a_run_in_which_everything_fails_ends_early(ray_cluster: None, tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match=r"all of the first \d trials failed.*no hope"):
         run(tmp_path, _failing("Hopeless"))
@@ -346,6 +348,7 @@ def test_leaked_samples_are_reported_and_kept_out(ray_cluster: None, tmp_path: P
     assert (assignments.drop(columns="row_id").iloc[:60] < 0).all().all()
 
 
+@pytest.mark.slow
 def test_what_an_outage_of_mlflow_kept_away_is_sent_by_sync(
     ray_cluster: None, tmp_path: Path
 ) -> None:

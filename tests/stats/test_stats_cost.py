@@ -58,6 +58,7 @@ def test_cpu_seconds_are_those_that_ray_accounts_for(storage: Storage, clip_fold
     assert cost.flops == pytest.approx(rows * per_sample[1])
 
 
+@pytest.mark.slow
 def test_what_was_there_costs_nothing_and_what_a_killed_run_left_is_counted(
     storage: Storage, clip_folder: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_operations_are_counted_on_the_first_samples_that_can_be_computed(
     assert found["flops_per_sample"] > 1e5
 
 
+@pytest.mark.slow
 def test_operations_that_nobody_could_count_are_not_taken_for_zero(
     storage: Storage, clip_folder: Path
 ) -> None:

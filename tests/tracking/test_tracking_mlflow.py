@@ -232,6 +232,7 @@ def test_metrics_that_mlflow_cannot_tell_apart_are_refused_and_said(storage, cap
     assert stored(f"sqlite:///{storage.uri('mlflow.db')}")[2]["1"].info.status == "FAILED"
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_up_late_gets_everything_once(storage, tmp_path, caplog):
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
