@@ -22,6 +22,8 @@ from djsandbox_ray.outside.environment import FOLDER, remove
 from djsandbox_ray.outside.process import ProgramFailed
 from djsandbox_ray.outside.program import Program
 
+pytestmark = pytest.mark.slow
+
 SECRET = "planted-secret"
 
 
