@@ -18,14 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 import ray
 
-from djsandbox_ray.analysis.verdicts.scores import Aggregate
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.shapes import ShapesConfig, ShapesSource
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.connection import connect, slots
 from djsandbox_ray.nodes.kinds import NodeKind
-from djsandbox_ray.records import Dataset, Pool, PoolKind, TrialRecord, TrialSpec
+from djsandbox_ray.records import Aggregate, Dataset, Pool, PoolKind, TrialRecord, TrialSpec
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.config import Resources

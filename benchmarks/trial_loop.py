@@ -19,11 +19,10 @@ import ray
 import torch
 from open_clip import ClipLoss
 
-from djsandbox_ray.analysis.verdicts.scores import Aggregate
 from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.connection import connect
-from djsandbox_ray.records import Pool, PoolKind, TrialRecord, TrialSpec
+from djsandbox_ray.records import Aggregate, Pool, PoolKind, TrialRecord, TrialSpec
 from djsandbox_ray.trials.clip.arch import build_model, image_size, load_arch
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.clip.samples import Packed

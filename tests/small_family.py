@@ -34,7 +34,8 @@ class TasterConfig(Component):
     """Seconds before every report, for tests that kill what is at work."""
     place: str = ""
     """Folder for notes of where it is at work: ``start-*.json`` when a worker begins, and
-    ``behind-*.json`` when it is behind its first rung; empty for none."""
+    ``behind-*.json`` when it is behind its first rung; empty for none. While there is a file
+    ``hold`` in it, trials of seed 1 wait at their beginning, with a note ``held-*.json``."""
 
 
 class Taster(ModelFamily):
@@ -65,6 +66,7 @@ class Taster(ModelFamily):
             "machine": Path.home().parent.name,
         }
         self._note("start", where)
+        self._hold(task, where)
         noise = np.random.default_rng([task.seed, int(task.rows[0])]).normal(0, 0.02)
         share = self._share(task, shared[0])
         for rung in [rung for rung in task.rungs if rung > done]:
@@ -80,6 +82,13 @@ class Taster(ModelFamily):
 
     def begin(self, task: TrialTask) -> None:
         """Do what goes before."""
+
+    def _hold(self, task: TrialTask, where: dict[str, Any]) -> None:
+        hold = Path(self.config.place, "hold")
+        if self.config.place and task.seed == 1 and hold.exists():
+            self._note("held", where)
+            while hold.exists():
+                time.sleep(0.05)
 
     @staticmethod
     def _share(task: TrialTask, table: str) -> float:

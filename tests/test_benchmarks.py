@@ -28,6 +28,7 @@ TOYS = {
     "trial_loop": ("--rows=64", "--budget=64", "--batch=32", "--repeats=1"),
 }
 """In this process, on the session's cluster."""
+LONG = ("orchestration",)
 ALONE = {"stats": ("--rows=200",), "streaming": ("--rows", "10", "20")}
 """These measure processes of their own."""
 
@@ -56,7 +57,9 @@ def test_every_benchmark_is_run_here() -> None:
     assert {path.stem for path in BENCHMARKS.glob("*.py")} == {*TOYS, *ALONE, "pools"}
 
 
-@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in TOYS]
+)
 def test_a_benchmark_prints_its_table(
     name: str,
     here: pytest.MonkeyPatch,

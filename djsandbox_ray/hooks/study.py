@@ -16,7 +16,6 @@ import ray
 from numpy.typing import NDArray
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
-from djsandbox_ray.analysis.verdicts.scores import Aggregate
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
@@ -28,6 +27,7 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger.cost import together, trial_cost
 from djsandbox_ray.pools.draws import members
 from djsandbox_ray.records import (
+    Aggregate,
     Cost,
     Dataset,
     Pool,

@@ -43,6 +43,7 @@ from djsandbox_ray.records.recipes import (
 )
 from djsandbox_ray.records.trials import RungReport, TrialRecord, Trials, TrialSpec, TrialState
 from djsandbox_ray.records.verdicts import (
+    Aggregate,
     Confirmation,
     ConfirmationRow,
     FlipRow,
@@ -54,6 +55,7 @@ from djsandbox_ray.records.verdicts import (
 
 __all__ = [
     "Acceptance",
+    "Aggregate",
     "Choice",
     "Confirmation",
     "ConfirmationRow",

@@ -5,8 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from djsandbox_ray.records.data import PoolKind
+
+
+class Aggregate(StrEnum):
+    """How the changes of several metrics become one number."""
+
+    POOLED = "pooled"
+    """sum(s - s') / sum(s'): Eq. 1 of "Data-Juicer Sandbox" (arXiv 2407.11784). Metrics with large
+    values dominate."""
+    MEAN_RELATIVE = "mean_relative"
+    """mean((s - s') / s'): what the published Table 9 of that paper holds."""
+    STANDARDIZED = "standardized"
+    """mean((s - s') / noise), in standard deviations of the control trials: metrics count by how
+    well they are measured, not by their unit."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from scipy import stats
 from simulations import mostly_slow
 
 from djsandbox_ray.analysis.scale.repetition import FILLINGS, Fillings, against_new_rows, paying
-from djsandbox_ray.analysis.verdicts.scores import Aggregate, Yardstick
-from djsandbox_ray.records import Pools
+from djsandbox_ray.analysis.verdicts.scores import Yardstick
+from djsandbox_ray.records import Aggregate, Pools
 
 FACTORS = [1, 2, 4, 8]
 

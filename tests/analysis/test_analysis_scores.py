@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from djsandbox_ray.analysis.verdicts.scores import Aggregate, relative_change
+from djsandbox_ray.analysis.verdicts.scores import relative_change
+from djsandbox_ray.records import Aggregate
 
 # Table 9 of "Data-Juicer Sandbox" (arXiv 2407.11784).
 BASELINE = [59.2, 51.6, 1334, 302]

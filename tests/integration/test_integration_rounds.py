@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import yaml
-from small_runs import mlflow_runs, run
+from small_runs import SMALL, WHOLE, Ran, mlflow_runs, run
 
 from djsandbox_ray.workflows.language.workflow import load_workflow
 
@@ -24,16 +22,21 @@ WORKFLOW = {
 }
 
 
-def test_the_second_round_probes_what_the_first_leaves(ray_cluster: None, tmp_path: Path) -> None:
+def test_the_second_round_probes_what_the_first_leaves(finished_run: Ran) -> None:
     changes = {
+        "name": "rounds",
+        "operators": WHOLE["operators"][:1],
         "pools": {"controls": 5, "self_tests": False},
+        "trials": SMALL["trials"],
         "confirm": {"top": 1},
+        "learning_rate_check": None,
         "workflow": WORKFLOW,
+        "jobs": {},
     }
-    first = run(tmp_path, changes)
+    first = run(finished_run.home.parent, changes, base=WHOLE)
     assert "confirmation.effect > 1000" in first.out
     pools, narrower = first.json("pools.json"), first.json("round-1/pools.json")
-    assert narrower["eligible"] < pools["eligible"] == 900
+    assert narrower["eligible"] < pools["eligible"] == 1200
     second = yaml.safe_load((first.folder / "round-1" / "config.yaml").read_text())
     (within,) = second["pools"]["within"]
     assert within["statistic"] == "special_char_ratio"
@@ -41,8 +44,9 @@ def test_the_second_round_probes_what_the_first_leaves(ray_cluster: None, tmp_pa
     assert max(highs) <= within["high"] < max(p["high"] for p in pools["pools"] if p["high"])
     assert [entry["round"] for entry in first.json("run.json")["rounds"]] == [0, 1]
     logged = mlflow_runs(f"sqlite:///{first.home}/mlflow.db")
-    assert sum("mlflow.parentRunId" not in found.data.tags for found in logged) == 2
+    parents = [found for found in logged if "mlflow.parentRunId" not in found.data.tags]
+    assert sum(str(found.info.run_name).startswith("rounds") for found in parents) == 2
     trials = first.stamps("trials/*.json")
-    again = run(tmp_path, changes)
+    again = run(finished_run.home.parent, changes, base=WHOLE)
     assert again.out.count("done before") == 2 * len(load_workflow(WORKFLOW).jobs)
     assert again.stamps("trials/*.json") == trials

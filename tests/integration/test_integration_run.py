@@ -291,12 +291,17 @@ def test_whole_buckets_train_one_draw_per_arm(finished_run: Ran) -> None:
 
 def _failing(family: str, **changes: Any) -> dict[str, Any]:
     model = {"type": f"small_family:{family}", **changes}
-    pools = {"controls": 8, "size": 240}  # three of their arms must be left
-    return {"pools": pools, "trials": {**SMALL["trials"], "retries": 0, "model": model}}
+    return {
+        **PROBE,
+        "name": family.lower(),
+        "operators": SMALL["operators"],
+        "pools": {"controls": 8, "size": 240},  # three of their arms must be left
+        "trials": {**SMALL["trials"], "retries": 0, "model": model},
+    }
 
 
-def test_failed_trials_are_left_out_and_said(ray_cluster: None, tmp_path: Path) -> None:
-    flaky = run(tmp_path, _failing("Flaky"))
+def test_failed_trials_are_left_out_and_said(finished_run: Ran) -> None:
+    flaky = _beside(finished_run, **_failing("Flaky"))
     failed = flaky.outputs["trials"].failed
     assert failed > 0
     trials = flaky.parquet()
@@ -309,17 +314,17 @@ def test_failed_trials_are_left_out_and_said(ray_cluster: None, tmp_path: Path) 
 
 
 def test_crashed_trials_are_tried_again_by_the_same_command(
-    ray_cluster: None, tmp_path: Path
+    finished_run: Ran, tmp_path: Path
 ) -> None:
     stone = tmp_path / "stone"
     stone.touch()
     changes = _failing("Stumbling", place=str(stone))
-    first = run(tmp_path, changes)
+    first = _beside(finished_run, **changes)
     assert first.outputs["trials"].crashed > 0
     assert "RuntimeError: stumbled" in first.out
     before = first.stamps("trials/*.json")
     stone.unlink()
-    again = run(tmp_path, changes)
+    again = _beside(finished_run, **changes)
     assert again.outputs["trials"].failed == 0
     written = again.stamps("trials/*.json").items() - before.items()
     assert len(written) == first.outputs["trials"].crashed, "only those are trained again"
@@ -328,19 +333,25 @@ def test_crashed_trials_are_tried_again_by_the_same_command(
 
 
 @pytest.mark.slow
-def test_a_run_in_which_everything_fails_ends_early(ray_cluster: None, tmp_path: Path) -> None:
+def test_a_run_in_which_everything_fails_ends_early(finished_run: Ran) -> None:
+    before = finished_run.stamps("trials/*")
     with pytest.raises(SandboxError, match=r"all of the first \d trials failed.*no hope"):
-        run(tmp_path, _failing("Hopeless"))
-    assert len(list(tmp_path.glob("storage/trials/*"))) < 10
-    state = json.loads((tmp_path / "storage/runs/small/run.json").read_text())
+        _beside(finished_run, **_failing("Hopeless"))
+    assert len(finished_run.stamps("trials/*").keys() - before.keys()) < 10
+    state = json.loads((finished_run.home / "runs/hopeless/run.json").read_text())
     assert state["state"] == "FAILED"
 
 
-def test_leaked_samples_are_reported_and_kept_out(ray_cluster: None, tmp_path: Path) -> None:
+def test_leaked_samples_are_reported_and_kept_out(finished_run: Ran) -> None:
     # The split is drawn from the same world with the same seed: its rows are the training rows.
-    same = {**SMALL["dataset"], "rows": [0, 60]}
+    same = {**WHOLE["dataset"], "rows": [0, 60]}
     evaluation = {**SMALL["evaluation"], "dataset": same}
-    leaky = run(tmp_path, {"evaluation": evaluation, "workflow": jobs_until("pools")})
+    leaky = _beside(
+        finished_run,
+        **{**PROBE, "workflow": jobs_until("pools")},
+        name="leaky",
+        evaluation=evaluation,
+    )
     assert leaky.outputs["leaks"].rows == 60
     told = "60 training rows occur in the evaluation split too; kept out of every pool"
     assert told in leaky.out
@@ -367,7 +378,7 @@ def test_what_an_outage_of_mlflow_kept_away_is_sent_by_sync(
 
 @pytest.mark.slow
 def test_seconds_of_trials_agree_with_what_ray_accounts(ray_cluster: None, tmp_path: Path) -> None:
-    changes = _failing("Taster", pause=2.0)
+    changes = {**_failing("Taster", pause=2.0), "name": "small"}
     # Everything but the trials of the study itself is done before the meter runs.
     run(tmp_path, {**changes, "workflow": jobs_until("noise")})
     with ResourceMeter() as meter:

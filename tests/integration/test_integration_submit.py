@@ -191,6 +191,7 @@ def test_submitted_stopped_and_resumed(service: Service, tmp_path: Path) -> None
     assert f"the middle is reached in {place.folder}" not in done, "what ran is what was shipped"
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_ends_the_follower_as_itself(service: Service, tmp_path: Path) -> None:
     place = Place(tmp_path, service)
     missing = json.dumps({"type": "parquet", "path": str(tmp_path / "missing.parquet")})
@@ -200,6 +201,7 @@ def test_a_job_that_fails_ends_the_follower_as_itself(service: Service, tmp_path
     assert place.jobs()[0]["exit_code"] == 2
 
 
+@pytest.mark.slow
 def test_a_study_on_two_nodes_keeps_everything_in_the_bucket(
     service: Service, tmp_path: Path
 ) -> None:

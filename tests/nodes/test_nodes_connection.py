@@ -65,6 +65,7 @@ except BadInput as error:
 """
 
 
+@pytest.mark.slow
 def test_what_the_own_ray_job_reserves_is_never_free(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(JOB)
     with machines(cpus=2) as cluster:

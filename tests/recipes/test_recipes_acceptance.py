@@ -233,6 +233,7 @@ def test_two_ranges_are_no_promise() -> None:
 
 
 @pytest.mark.shared_data
+@pytest.mark.slow
 def test_coco_captions(storage: Storage, tmp_path: Path, shared_data: Path) -> None:
     """Real captions, 5,000 of them; no operator reads the image that every row must have."""
     path = shared_data / "coco_captions" / "coco_val2017_captions.parquet"
@@ -244,6 +245,7 @@ def test_coco_captions(storage: Storage, tmp_path: Path, shared_data: Path) -> N
 
 
 @pytest.mark.shared_data
+@pytest.mark.slow
 def test_coco_photos(storage: Storage, tmp_path: Path, shared_data: Path) -> None:
     table = pq.read_table(shared_data / "coco_open_photos" / "coco_open_photos_256.parquet")
     specs = [

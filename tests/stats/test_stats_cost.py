@@ -34,6 +34,7 @@ def marker(storage: Storage, dataset: Dataset, spec: OperatorSpec) -> dict[str, 
     return found
 
 
+@pytest.mark.slow
 def test_cpu_seconds_are_those_that_ray_accounts_for(storage: Storage, clip_folder: Path) -> None:
     rows = 5000
     dataset = ingest(storage, rows)

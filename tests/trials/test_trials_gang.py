@@ -59,6 +59,7 @@ def _kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_an_error_and_no_hang(pair: tuple[Any, Path]) -> None:
     actor, folder = pair
     ray.get(actor.run.remote("first", PLAIN, 1), timeout=PATIENCE)

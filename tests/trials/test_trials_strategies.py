@@ -77,7 +77,7 @@ def test_one_worker_goes_on_bit_for_bit(alone: dict[str, list[dict[str, Any]]]) 
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(c, marks=pytest.mark.slow if c in ("zero1", "zero3") else ()) for c in CASES],
+    [pytest.param(c, marks=() if c in ("ddp", "zero2") else pytest.mark.slow) for c in CASES],
 )
 def test_two_workers_compute_what_one_does(
     case: str, world: World, tmp_path: Path, alone: dict[str, list[dict[str, Any]]]

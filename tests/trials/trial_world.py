@@ -14,11 +14,18 @@ from typing import Any
 import numpy as np
 import ray
 
-from djsandbox_ray.analysis.verdicts.scores import Aggregate
 from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
-from djsandbox_ray.records import Dataset, Pool, PoolKind, RungReport, TrialRecord, TrialSpec
+from djsandbox_ray.records import (
+    Aggregate,
+    Dataset,
+    Pool,
+    PoolKind,
+    RungReport,
+    TrialRecord,
+    TrialSpec,
+)
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.config import Resources

@@ -110,6 +110,7 @@ def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+@pytest.mark.slow
 def test_recipe_only_bounds_every_statistic_without_a_trial(finished: Path) -> None:
     outputs = run(finished, "only", "recipe_only")
     thresholds, accepted = outputs["thresholds"], outputs["acceptance"]

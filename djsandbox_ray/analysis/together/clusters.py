@@ -15,10 +15,10 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from djsandbox_ray.analysis.together.correlation import Correlation, Floats
-from djsandbox_ray.analysis.verdicts.scores import Aggregate, StudyScores, Yardstick
+from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
 from djsandbox_ray.analysis.verdicts.second_look import Candidate
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import Pool, PoolKind, TrialRecord
+from djsandbox_ray.records import Aggregate, Pool, PoolKind, TrialRecord
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from djsandbox_ray.analysis.verdicts.grid import completed_metrics, given_up
-from djsandbox_ray.analysis.verdicts.scores import Aggregate, StudyScores, Yardstick
+from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
 from djsandbox_ray.analysis.verdicts.second_look import DECIDED
 from djsandbox_ray.analysis.verdicts.shrinkage import shrink, standard_error
 from djsandbox_ray.analysis.verdicts.verdicts import Verdict, verdicts
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import Pool, PoolKind, RankingRow, TrialRecord, TrialState
+from djsandbox_ray.records import Aggregate, Pool, PoolKind, RankingRow, TrialRecord, TrialState
 
 FAILED = "failed"
 """The verdict on a pool none of whose trials was completed."""

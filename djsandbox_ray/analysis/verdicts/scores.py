@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import TypeVar
 
 import numpy as np
@@ -22,23 +21,10 @@ from numpy.typing import NDArray
 from djsandbox_ray.analysis.verdicts.grid import Grid, Key, completed_metrics, trial_grid
 from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROLS
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.records import Pool, PoolKind, TrialRecord
+from djsandbox_ray.records import Aggregate, Pool, PoolKind, TrialRecord
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
-
-
-class Aggregate(StrEnum):
-    """How the changes of several metrics become one number."""
-
-    POOLED = "pooled"
-    """sum(s - s') / sum(s'): Eq. 1 of "Data-Juicer Sandbox" (arXiv 2407.11784). Metrics with large
-    values dominate."""
-    MEAN_RELATIVE = "mean_relative"
-    """mean((s - s') / s'): what the published Table 9 of that paper holds."""
-    STANDARDIZED = "standardized"
-    """mean((s - s') / noise), in standard deviations of the control trials: metrics count by how
-    well they are measured, not by their unit."""
 
 
 def relative_change(

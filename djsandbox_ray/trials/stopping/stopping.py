@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from djsandbox_ray.analysis.verdicts.scores import Aggregate
-from djsandbox_ray.records import Pool, TrialRecord, TrialSpec
+from djsandbox_ray.records import Aggregate, Pool, TrialRecord, TrialSpec
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
 
