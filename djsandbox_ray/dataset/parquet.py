@@ -170,14 +170,16 @@ def _items(
             yield Rejection(source, "bad_text", f"column {config.text!r}: {error}")
             continue
         try:
-            meta = {name: plain(batch.column(name)[index].as_py()) for name in config.meta_columns}
+            meta = {
+                name: as_json(batch.column(name)[index].as_py()) for name in config.meta_columns
+            }
         except (TypeError, UnicodeDecodeError) as error:
             yield Rejection(source, "bad_meta", str(error))
             continue
         yield Sample(image, text, source, meta)
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Turn a Parquet value into plain JSON data; NaN and infinities become None.
 
     Raises:
@@ -188,9 +190,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, date | datetime | time):
         return value.isoformat()
     if isinstance(value, Decimal):

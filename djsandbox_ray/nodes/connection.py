@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.nodes.fitting import groups_that_fit, in_words
+from djsandbox_ray.nodes.packing import groups_that_fit, in_words
 from djsandbox_ray.settings.sections import Section
 
 # Read by Ray, Hugging Face and Data-Juicer when they are imported, in every process of the cluster.

@@ -13,7 +13,7 @@ from typing import Any
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.nodes.connection import check_placeable, slots, waited_for
-from djsandbox_ray.nodes.fitting import in_words
+from djsandbox_ray.nodes.packing import in_words
 
 Bundles = Sequence[Mapping[str, float]]
 AwaitRoom = Callable[[Bundles, str], None]

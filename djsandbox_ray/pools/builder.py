@@ -19,7 +19,7 @@ from djsandbox_ray.settings.sections import Component, Section
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
-class Bounds(Section):
+class StatisticRange(Section):
     """Values of a statistic, bounds included; a row without a value is outside."""
 
     statistic: str
@@ -30,7 +30,7 @@ class Bounds(Section):
     """Greatest value; by default there is no bound."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Bounds:
+    def _ordered(self) -> StatisticRange:
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"low is {self.low:g}, which is above high, {self.high:g}")
         return self
@@ -177,7 +177,7 @@ class _Columns(Mapping[str, NDArray[np.float64]]):
         return len(self._names)
 
 
-class RangeConfig(BuilderConfig, Bounds):
+class RangeConfig(BuilderConfig, StatisticRange):
     """Thresholds that somebody has in mind."""
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
-from djsandbox_ray.pools.builder import BUILDERS, Bounds, BuilderConfig
+from djsandbox_ray.pools.builder import BUILDERS, BuilderConfig, StatisticRange
 from djsandbox_ray.records import Range
 from djsandbox_ray.settings.sections import Section, component
 
@@ -16,7 +16,7 @@ WHOLE_BUCKET_CONTROLS = 8
 """With one draw per arm nothing but the control arms tells how much arms scatter."""
 
 
-class WithinConfig(Bounds):
+class WithinConfig(StatisticRange):
     """What a statistic of every row in a pool is within."""
 
 

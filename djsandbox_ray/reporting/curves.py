@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from djsandbox_ray.records import RepetitionRow, ScalingRow
 from djsandbox_ray.reporting.costs import operations
-from djsandbox_ray.reporting.figures import caption, plain
+from djsandbox_ray.reporting.figures import caption, escaped
 from djsandbox_ray.reporting.ranking import Unit
 
 # Okabe and Ito (2008), as in the bar chart.
@@ -125,7 +125,7 @@ def _canvas(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    axes.set_title(plain(title), loc="left")
+    axes.set_title(escaped(title), loc="left")
     axes.grid(color="#E5E5E5", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -151,7 +151,7 @@ def _points(
         markersize=5,
         linewidth=1.4,
         linestyle=line,
-        label=plain(label),
+        label=escaped(label),
         zorder=3,
     )
     for place, (low, high) in zip(x, ends, strict=True):

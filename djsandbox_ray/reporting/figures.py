@@ -71,7 +71,7 @@ def bar_chart(
             _name_section(axes, part, bottom)
         bottom += len(part.rows) + 1
     _style(axes, title, unit)
-    axes.set_yticks(list(labels), [plain(label) for label in labels.values()], fontsize=9)
+    axes.set_yticks(list(labels), [escaped(label) for label in labels.values()], fontsize=9)
     axes.set_ylim(max(bottom - 1.2, 0.0), -1.0)
     _legend(axes, [row for part in parts for row in part.rows], again)
     if stopped := sum(row.stopped_at is not None for row in rows):
@@ -129,7 +129,7 @@ def _name_section(axes: Axes, section: RankingSection, top: float) -> None:
 
 def _style(axes: Axes, title: str, unit: Unit) -> None:
     axes.axvline(0, color="black", linewidth=0.8, zorder=3)
-    axes.set_title(plain(title), loc="left", fontsize=12, pad=28)
+    axes.set_title(escaped(title), loc="left", fontsize=12, pad=28)
     axes.set_xlabel(f"change against the random controls ({unit}), with simultaneous interval")
     axes.grid(axis="x", color="#E5E5E5", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -166,9 +166,9 @@ def png(figure: Figure) -> bytes:
 
 def caption(figure: Figure, text: str) -> None:
     """Write a remark below a figure, as plain text."""
-    figure.supxlabel(plain(text), x=0.99, ha="right", fontsize=8, style="italic", color="#666666")
+    figure.supxlabel(escaped(text), x=0.99, ha="right", fontsize=8, style="italic", color="#666666")
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     """Escape dollars, which would begin a formula."""
     return text.replace("$", r"\$")

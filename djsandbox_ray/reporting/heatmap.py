@@ -13,7 +13,7 @@ from scipy.cluster import hierarchy
 
 from djsandbox_ray.analysis.together.clusters import Clustering
 from djsandbox_ray.analysis.together.correlation import Correlation, Floats
-from djsandbox_ray.reporting.figures import caption, plain
+from djsandbox_ray.reporting.figures import caption, escaped
 
 _COLOUR_MAP = "RdBu_r"
 """Diverging, white at 0: told apart with every common colour blindness."""
@@ -42,7 +42,7 @@ def heat_map(correlation: Correlation, clustering: Clustering, *, title: str, no
     image = _draw_map(map_, matrix, clustering)
     _draw_tree(tree, clustering)
     figure.colorbar(image, cax=bar, label="Pearson correlation")
-    figure.suptitle(plain(title), x=0.01, ha="left", fontsize=12)
+    figure.suptitle(escaped(title), x=0.01, ha="left", fontsize=12)
     if np.isnan(matrix).any():
         note = f"{note}; grey: no correlation"
     caption(figure, note)
@@ -53,7 +53,7 @@ def _draw_map(axes: Axes, matrix: Floats, clustering: Clustering) -> Any:
     count = len(matrix)
     image = axes.imshow(matrix, cmap=_COLOUR_MAP, vmin=-1, vmax=1, aspect="auto")
     axes.set_facecolor(_GAP)
-    labels = [plain(name) for name in clustering.order]
+    labels = [escaped(name) for name in clustering.order]
     size = 9 if count <= _MOST_WRITTEN else 7
     axes.set_xticks(range(count), labels, rotation=90, fontsize=size)
     axes.set_yticks(range(count), labels, fontsize=size)

@@ -25,7 +25,7 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry.events import event
 from djsandbox_ray.workflows.language.jobs import Job, Workflow
-from djsandbox_ray.workflows.language.parameters import Arguments, output_type, plain, resolve
+from djsandbox_ray.workflows.language.parameters import Arguments, as_data, output_type, resolve
 
 _TRACEBACK = 8000
 """Characters of a traceback in an event, the last ones."""
@@ -88,7 +88,7 @@ def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, 
     record = {
         "artifact": artifact,
         "seconds": seconds,
-        "output": plain(output),
+        "output": as_data(output),
     }
     kept = hook.keep(output)
     if kept:

@@ -24,7 +24,7 @@ from djsandbox_ray import __version__
 from djsandbox_ray.errors import BadInput, Stopped
 from djsandbox_ray.masking import masked
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.workflows.language.parameters import plain
+from djsandbox_ray.workflows.language.parameters import as_data
 from djsandbox_ray.workflows.language.repeat import Outcome, Round
 
 _PACKAGES = (
@@ -93,7 +93,7 @@ class RunState:
 
     def conclude(self, outcome: Outcome) -> None:
         """Note how the round came out."""
-        judged = [plain(asdict(item)) for item in outcome.judged]
+        judged = [as_data(asdict(item)) for item in outcome.judged]
         self._rounds[-1] |= {"state": "COMPLETED", "targets": judged, "then": outcome.reason}
         self._write()
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from djsandbox_ray.dataset.parquet import _grouped, plain
+from djsandbox_ray.dataset.parquet import _grouped, as_json
 from djsandbox_ray.dataset.source import Rejection, Sample
 from djsandbox_ray.errors import BadInput
 
@@ -132,9 +132,9 @@ def test_wrong_columns_are_said_before_anything_is_read(
 
 def test_meta_values_become_plain_json() -> None:
     value = {"day": date(2026, 1, 2), "d": Decimal("1.5"), "x": [float("nan"), 1.0, None, True]}
-    assert plain(value) == {"day": "2026-01-02", "d": "1.5", "x": [None, 1.0, None, True]}
+    assert as_json(value) == {"day": "2026-01-02", "d": "1.5", "x": [None, 1.0, None, True]}
     with pytest.raises(TypeError, match="bytes"):
-        plain(b"raw")
+        as_json(b"raw")
 
 
 @pytest.mark.shared_data

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from djsandbox_ray.dataset.source import IngestConfig
-from djsandbox_ray.nodes.fitting import groups_that_fit, in_words
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
+from djsandbox_ray.nodes.packing import groups_that_fit, in_words
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.gang import bundles

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field
 
 from djsandbox_ray.records import PoolKind, Range, Ranking
-from djsandbox_ray.workflows.language.types import describe, fits, is_plain, is_record, members
+from djsandbox_ray.workflows.language.types import alternatives, describe, fits, is_plain, is_record
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def test_records() -> None:
     assert is_record(type(None))
     assert not is_record(Range)  # it has no id
     assert not is_record(list[Base])
-    assert members(Annotated[int | None, Field()]) == (int, type(None))
+    assert alternatives(Annotated[int | None, Field()]) == (int, type(None))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from djsandbox_ray.analysis.planning.posterior import CredibleRange, Posterior
 from djsandbox_ray.analysis.planning.power import MAX_SEEDS
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.moderated import between_variance, within_variance
-from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROLS
+from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import RankingRow
 
@@ -200,8 +200,8 @@ def _checked(scores: ArrayLike) -> Floats:
         raise BadInput(f"control scores: one number per arm and seed is needed: {error}") from error
     if table.ndim != 2 or not table.size:
         raise BadInput(f"control scores have the shape {table.shape}; (controls, seeds) is needed")
-    if len(table) < MIN_CONTROLS:
-        raise BadInput(f"{len(table)} control arms; at least {MIN_CONTROLS} are needed")
+    if len(table) < MIN_CONTROL_ARMS:
+        raise BadInput(f"{len(table)} control arms; at least {MIN_CONTROL_ARMS} are needed")
     bad = np.argwhere(~np.isfinite(table))
     if len(bad):
         arm, seed = bad[0]

@@ -28,7 +28,7 @@ from scipy import optimize, special, stats
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
 from djsandbox_ray.analysis.verdicts.moderated import Moderation
-from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROLS
+from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 from djsandbox_ray.errors import BadInput
 
 Floats = NDArray[np.float64]
@@ -282,8 +282,8 @@ def _check(within: float, bucket: float, design: Design, alpha: float) -> None:
     for name, value in (("within", within), ("bucket", bucket)):
         if not 0 <= value < math.inf:
             raise BadInput(f"the variance {name!r} is {value}; a finite number >= 0 is needed")
-    if design.controls < MIN_CONTROLS:
-        raise BadInput(f"{design.controls} control arms; at least {MIN_CONTROLS} are needed")
+    if design.controls < MIN_CONTROL_ARMS:
+        raise BadInput(f"{design.controls} control arms; at least {MIN_CONTROL_ARMS} are needed")
     if not 0 < alpha < 1:
         raise BadInput(f"alpha is {alpha}; a rate strictly between 0 and 1 is needed")
 

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.moderated import Moderation, between_variance
 from djsandbox_ray.analysis.verdicts.squeeze import squeeze
-from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROLS
+from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 
 Floats = NDArray[np.float64]
 Combination = frozenset[str]
@@ -94,8 +94,10 @@ class Arms:
                 f"scores have shape {self.scores.shape} and controls {self.controls.shape}; "
                 "(arms, seeds) is needed, with the same seeds"
             )
-        if len(self.controls) < MIN_CONTROLS or not np.isfinite(self.controls).all():
-            raise ValueError(f"at least {MIN_CONTROLS} control arms with finite scores are needed")
+        if len(self.controls) < MIN_CONTROL_ARMS or not np.isfinite(self.controls).all():
+            raise ValueError(
+                f"at least {MIN_CONTROL_ARMS} control arms with finite scores are needed"
+            )
         if np.isinf(self.scores).any() or np.isnan(self.scores).all(axis=1).any():
             raise ValueError("every arm needs a score, all finite; NaN stands for a missing one")
         if frozenset() in self.combinations:

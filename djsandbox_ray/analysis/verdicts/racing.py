@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from djsandbox_ray.analysis.verdicts.dunnett import chi_rule, normal_rule
-from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROLS
+from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 from djsandbox_ray.pools.order import hash_key
 from djsandbox_ray.records import TrialRecord, TrialState
 
@@ -106,7 +106,7 @@ def compare(scores: Mapping[str, Floats], controls: Floats, rule: RaceRule) -> C
     """
     racing = _racing(scores, controls)
     complete = controls[~np.isnan(controls).any(axis=1)]
-    if len(complete) < MIN_CONTROLS:
+    if len(complete) < MIN_CONTROL_ARMS:
         return Comparison({}, math.inf, ())
     table = np.array(list(racing.values())).reshape(len(racing), controls.shape[1])
     effect = np.nanmean(table - complete.mean(axis=0), axis=1) if racing else np.empty(0)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.analysis.verdicts.grid import Grid, Key, completed_metrics, trial_grid
-from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROLS
+from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.records import Aggregate, Pool, PoolKind, TrialRecord
 
@@ -258,13 +258,13 @@ class StudyScores:
         grid = trial_grid(pools, trials, seeds)
         measured = completed_metrics(grid)
         controls = [pool.id for pool in pools if pool.kind is PoolKind.CONTROL]
-        if len(controls) < MIN_CONTROLS:
-            raise BadInput(f"{len(controls)} control pools; at least {MIN_CONTROLS} are needed")
+        if len(controls) < MIN_CONTROL_ARMS:
+            raise BadInput(f"{len(controls)} control pools; at least {MIN_CONTROL_ARMS} are needed")
         arms = [name for name in controls if all((name, seed) in measured for seed in seeds)]
-        if len(arms) < MIN_CONTROLS:
+        if len(arms) < MIN_CONTROL_ARMS:
             raise SandboxError(
                 f"only {len(arms)} of {len(controls)} control arms completed all their trials; "
-                f"at least {MIN_CONTROLS} are needed to measure the noise between arms"
+                f"at least {MIN_CONTROL_ARMS} are needed to measure the noise between arms"
             )
         return cls(grid, seeds, measured, controls, arms)
 

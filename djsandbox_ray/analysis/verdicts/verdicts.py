@@ -31,7 +31,7 @@ from djsandbox_ray.analysis.verdicts.squeeze import squeeze
 
 Floats = NDArray[np.float64]
 
-MIN_CONTROLS = 3
+MIN_CONTROL_ARMS = 3
 """Fewer control arms leave one degree of freedom for the noise, or none."""
 
 
@@ -210,9 +210,9 @@ def _complete_arms(control_scores: Iterable[ArrayLike]) -> Floats:
                 "shape (controls, seeds) is needed, with NaN for a missing score"
             )
     complete = [row for row in rows if not np.isnan(row).any()]
-    if len(complete) < MIN_CONTROLS:
+    if len(complete) < MIN_CONTROL_ARMS:
         raise ValueError(
             f"{len(complete)} of {len(rows)} control arms have all their scores; "
-            f"at least {MIN_CONTROLS} are needed to measure the noise between arms"
+            f"at least {MIN_CONTROL_ARMS} are needed to measure the noise between arms"
         )
     return np.stack(complete)

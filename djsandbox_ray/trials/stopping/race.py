@@ -17,7 +17,7 @@ from pydantic import Field
 
 from djsandbox_ray.analysis.verdicts.racing import RaceRule, audited, compare
 from djsandbox_ray.analysis.verdicts.scores import Yardstick
-from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROLS
+from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import PoolKind, TrialSpec
 from djsandbox_ray.trials.stopping.stopping import (
@@ -147,10 +147,10 @@ class Race:
         }
         names = self._controls()
         controls = {key: metrics for key, metrics in found.items() if key[0] in names}
-        if (arms := len({pool for pool, _ in controls})) < MIN_CONTROLS:
+        if (arms := len({pool for pool, _ in controls})) < MIN_CONTROL_ARMS:
             return _undecided(
                 rung,
-                f"nobody can be given up: {arms} control arms were evaluated there, {MIN_CONTROLS} "
+                f"nobody can be given up: {arms} control arms were evaluated there, {MIN_CONTROL_ARMS} "
                 "are needed (controls of earlier runs have the rungs of those runs)",
             )
         study, config = self._competition, self._config

@@ -18,7 +18,7 @@ from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.workflows.foresight.budget import Stage, stages, total, whole_cost
 from djsandbox_ray.workflows.foresight.wiring import wiring
 from djsandbox_ray.workflows.language.jobs import Job, Workflow
-from djsandbox_ray.workflows.language.parameters import parameters, plain, setting
+from djsandbox_ray.workflows.language.parameters import as_data, parameters, setting
 from djsandbox_ray.workflows.language.repeat import Round, conclude
 from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.run import check_sources, open_round
@@ -118,7 +118,7 @@ def _job(job: Job, done: bool) -> dict[str, Any]:
         "hook": job.hook,
         "takes": takes,
         "from": list(dict.fromkeys(reference.job for reference in references.values())),
-        "parameters": plain(values),
+        "parameters": as_data(values),
         "changed": [
             name for name in values if name not in defaults or values[name] != defaults[name]
         ],

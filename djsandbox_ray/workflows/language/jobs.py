@@ -14,7 +14,7 @@ from pydantic import Field
 
 from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.settings.sections import Section
-from djsandbox_ray.workflows.language.types import describe, members
+from djsandbox_ray.workflows.language.types import alternatives, describe
 
 
 class Job(Section):
@@ -132,7 +132,7 @@ def _has_reference(value: Any) -> bool:
 def _field_type(kind: Any, name: str) -> Any:
     """Return the annotation of a field; where there may be no record, there may be no field."""
     found = []
-    for part in members(kind):
+    for part in alternatives(kind):
         said = describe(part)
         if part in (Any, type(None)):
             found.append(part)

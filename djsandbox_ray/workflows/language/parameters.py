@@ -20,7 +20,7 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS, Hook
 from djsandbox_ray.settings.yaml_input import problems
 from djsandbox_ray.workflows.language.jobs import FORM, Job
-from djsandbox_ray.workflows.language.types import describe, fits, is_plain, is_record, members
+from djsandbox_ray.workflows.language.types import alternatives, describe, fits, is_plain, is_record
 
 _REQUIRED = inspect.Parameter.empty
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -58,7 +58,7 @@ class Parameter:
         Raises:
             BadInput: with one line per thing that is wrong.
         """
-        kinds = [kind for kind in members(self.kind) if kind is Any or is_plain(kind)]
+        kinds = [kind for kind in alternatives(self.kind) if kind is Any or is_plain(kind)]
         if Any not in kinds and (_NONE not in kinds if value is None else set(kinds) <= {_NONE}):
             raise BadInput(f"{where}: must be {describe(self.kind)} ({FORM}), not {value!r}")
         if unfit := [f"{where}{path}: {what}" for path, what in _unfit_for_json(value, "")]:
@@ -72,7 +72,9 @@ class Parameter:
         Raises:
             BadInput: it breaks a limit that the annotation sets.
         """
-        return _validated(self.kind, plain(value), where, strict=False) if self.is_plain else value
+        return (
+            _validated(self.kind, as_data(value), where, strict=False) if self.is_plain else value
+        )
 
 
 def parameters(hook: type[Hook]) -> dict[str, Parameter]:
@@ -107,7 +109,7 @@ def output_type(hook: type[Hook], given: Mapping[str, Any] | None = None) -> Any
         if given and all(fits(taken, wanted.get(name, Any)) for name, taken in given.items()):
             kind = wanted["return"]
             break
-    if all(map(is_record, members(kind))):
+    if all(map(is_record, alternatives(kind))):
         return kind
     raise BadInput(
         f"run of {hook.__name__} must be annotated to return a dataclass with an id, or None, "
@@ -115,7 +117,7 @@ def output_type(hook: type[Hook], given: Mapping[str, Any] | None = None) -> Any
     )
 
 
-def plain(value: Any) -> Any:
+def as_data(value: Any) -> Any:
     """Return a value of records as plain data: a dataclass as a mapping of its fields.
 
     What JSON does not have is kept as text: ``NaN``, ``Infinity``.
@@ -125,7 +127,7 @@ def plain(value: Any) -> Any:
 
 def _parameter(found: inspect.Parameter, kind: Any) -> Parameter:
     given = found.default is not _REQUIRED and is_plain(kind)
-    return Parameter(found.name, kind, plain(found.default) if given else found.default)
+    return Parameter(found.name, kind, as_data(found.default) if given else found.default)
 
 
 def _annotations(hook: type[Hook], *, include_extras: bool) -> dict[str, Any]:
@@ -194,7 +196,7 @@ def resolve(job: Job, outputs: Mapping[str, Any]) -> Arguments:
         if reference is None:
             read = setting(job, parameter)
             if parameter.is_plain or read is not None:
-                taken[name] = plain(read)
+                taken[name] = as_data(read)
             elif name in job.given:
                 records[name] = None
             values[name] = read
@@ -202,7 +204,7 @@ def resolve(job: Job, outputs: Mapping[str, Any]) -> Arguments:
         found = reference.look_up(outputs)
         values[name] = parameter.take(found, f"job {job.id!r}, {name} ({reference})")
         if reference.fields:
-            taken[name] = plain(values[name])
+            taken[name] = as_data(values[name])
         else:
             records[name] = None if found is None else found.id
     return Arguments(values, records, taken)

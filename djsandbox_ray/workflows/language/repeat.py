@@ -19,8 +19,8 @@ from pydantic import BaseModel
 from djsandbox_ray.config import RunConfig, checked, replaced
 from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.workflows.language.jobs import NAME, Reference, Repeat, parse
-from djsandbox_ray.workflows.language.parameters import plain
-from djsandbox_ray.workflows.language.types import describe, fits, members
+from djsandbox_ray.workflows.language.parameters import as_data
+from djsandbox_ray.workflows.language.types import alternatives, describe, fits
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -84,7 +84,7 @@ class Target:
             BadInput: there is no such job or field, or it holds no number.
         """
         kind = self.reference.type_in(outputs)
-        numbers = [part for part in members(kind) if part is not type(None)]
+        numbers = [part for part in alternatives(kind) if part is not type(None)]
         if not numbers or not all(fits(part, float) for part in numbers):
             raise BadInput(f"{self.text!r}: a number is needed, but the field is {describe(kind)}")
 
@@ -204,6 +204,6 @@ def conclude(repeat: Repeat | None, this: Round, outputs: Mapping[str, Any]) -> 
 
 def _next(this: Round, updates: Mapping[str, Reference], outputs: Mapping[str, Any]) -> Round:
     number = this.number + 1
-    values = {key: plain(reference.look_up(outputs)) for key, reference in updates.items()}
+    values = {key: as_data(reference.look_up(outputs)) for key, reference in updates.items()}
     config = updated(this.config, f"{this.run}.round-{number}", values)
     return Round(number, config, this.run)

@@ -13,11 +13,11 @@ _SEQUENCES = (list, tuple, Sequence)
 _MAPPINGS = (dict, Mapping)
 
 
-def members(kind: Any) -> tuple[Any, ...]:
+def alternatives(kind: Any) -> tuple[Any, ...]:
     """Return the types that a union allows; of anything else, itself."""
     kind = _bare(kind)
     if get_origin(kind) in (Union, types.UnionType):
-        return tuple(member for part in get_args(kind) for member in members(part))
+        return tuple(member for part in get_args(kind) for member in alternatives(part))
     return (kind,)
 
 
@@ -47,12 +47,14 @@ def fits(given: Any, wanted: Any) -> bool:
     As for values from YAML: a whole number may stand for a float, a boolean for no number, and
     kinds of lists and of maps for each other. Of ``Any`` nothing is known: it fits.
     """
-    return all(any(_fits(part, kind) for kind in members(wanted)) for part in members(given))
+    return all(
+        any(_fits(part, kind) for kind in alternatives(wanted)) for part in alternatives(given)
+    )
 
 
 def describe(kind: Any) -> str:
     """Return an annotation as a reader would say it: ``None or Number``, ``tuple[int, ...]``."""
-    return " or ".join(sorted({_describe(part) for part in members(kind)}))
+    return " or ".join(sorted({_describe(part) for part in alternatives(kind)}))
 
 
 def _bare(kind: Any) -> Any:

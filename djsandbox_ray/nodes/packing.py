@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-Resources = Mapping[str, float]
+Amounts = Mapping[str, float]
 
 _UNIT = 10_000  # Ray's own: amounts are exact to 1/10000
 
 
 def groups_that_fit(
-    bundles: Sequence[Resources], nodes: Iterable[Resources], most: int | None = None
+    bundles: Sequence[Amounts], nodes: Iterable[Amounts], most: int | None = None
 ) -> int:
     """Count the groups that fit onto nodes at once, up to ``most``.
 
@@ -37,7 +37,7 @@ def groups_that_fit(
     return count
 
 
-def in_words(bundles: Iterable[Resources]) -> str:
+def in_words(bundles: Iterable[Amounts]) -> str:
     """Say what bundles or nodes hold: ``2 x (1 CPU, 1 GPU) and 1 x (0.01 CPUs)``."""
     kinds = Counter(", ".join(_named(bundle)) or "no CPUs" for bundle in bundles)
     return " and ".join(f"{count} x ({kind})" for kind, count in kinds.items())
@@ -46,7 +46,7 @@ def in_words(bundles: Iterable[Resources]) -> str:
 class _Room:
     """What is left of one node."""
 
-    def __init__(self, node: Resources) -> None:
+    def __init__(self, node: Amounts) -> None:
         self._left = _units(node)
         whole, rest = divmod(self._left.pop("GPU", 0), _UNIT)
         self._gpus = [_UNIT] * whole + [rest] * (rest > 0)
@@ -79,7 +79,7 @@ class _Room:
         return [*self._gpus[:-whole], *[0] * whole]
 
 
-def _units(bundle: Resources) -> dict[str, int]:
+def _units(bundle: Amounts) -> dict[str, int]:
     amounts = {name: round(amount * _UNIT) for name, amount in bundle.items()}
     return {name: amount for name, amount in amounts.items() if amount}
 
@@ -88,7 +88,7 @@ def _size(bundle: Mapping[str, int]) -> tuple[int, int, int]:
     return bundle.get("GPU", 0), bundle.get("CPU", 0), sum(bundle.values())
 
 
-def _named(bundle: Resources) -> list[str]:
+def _named(bundle: Amounts) -> list[str]:
     return [
         f"{amount:g} {name}" + "s" * (name in ("CPU", "GPU") and amount != 1)
         for name, amount in sorted(bundle.items(), key=lambda item: _order(item[0]))
