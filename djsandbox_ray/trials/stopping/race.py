@@ -150,8 +150,8 @@ class Race:
         if (arms := len({pool for pool, _ in controls})) < MIN_CONTROL_ARMS:
             return _undecided(
                 rung,
-                f"nobody can be given up: {arms} control arms were evaluated there, {MIN_CONTROL_ARMS} "
-                "are needed (controls of earlier runs have the rungs of those runs)",
+                f"nobody can be given up: {arms} control arms were evaluated there, "
+                f"{MIN_CONTROL_ARMS} are needed (controls of earlier runs have the rungs of those runs)",
             )
         study, config = self._competition, self._config
         try:
