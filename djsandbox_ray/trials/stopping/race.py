@@ -151,7 +151,7 @@ class Race:
             return _undecided(
                 rung,
                 f"nobody can be given up: {arms} control arms were evaluated there, "
-                f"{MIN_CONTROL_ARMS} are needed (controls of earlier runs have the rungs of those runs)",
+                f"{MIN_CONTROL_ARMS} are needed (controls of earlier runs have those runs' rungs)",
             )
         study, config = self._competition, self._config
         try:
