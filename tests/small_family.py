@@ -137,7 +137,7 @@ class Stumbling(Taster):
     """Fails on some draws while there is a file at ``place``."""
 
     def begin(self, task: TrialTask) -> None:
-        if Path(self.config.place).is_file() and task.seed == 1 and int(task.rows[0]) % 3 == 0:
+        if Path(self.config.place).is_file() and task.seed == 1 and int(task.rows[0]) % 6 == 0:
             raise RuntimeError("stumbled")
 
     def _note(self, kind: str, content: dict[str, Any]) -> None:

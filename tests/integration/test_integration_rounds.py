@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import yaml
 from small_runs import SMALL, WHOLE, Ran, mlflow_runs, run
@@ -22,7 +25,8 @@ WORKFLOW = {
 }
 
 
-def test_the_second_round_probes_what_the_first_leaves(finished_run: Ran) -> None:
+def test_the_second_round_probes_what_the_first_leaves(finished_run: Ran, tmp_path: Path) -> None:
+    shutil.copytree(finished_run.home, tmp_path / "storage")  # its data and statistics
     changes = {
         "name": "rounds",
         "operators": WHOLE["operators"][:1],
@@ -33,7 +37,7 @@ def test_the_second_round_probes_what_the_first_leaves(finished_run: Ran) -> Non
         "workflow": WORKFLOW,
         "jobs": {},
     }
-    first = run(finished_run.home.parent, changes, base=WHOLE)
+    first = run(tmp_path, changes, base=WHOLE)
     assert "confirmation.effect > 1000" in first.out
     pools, narrower = first.json("pools.json"), first.json("round-1/pools.json")
     assert narrower["eligible"] < pools["eligible"] == 1200
@@ -47,6 +51,6 @@ def test_the_second_round_probes_what_the_first_leaves(finished_run: Ran) -> Non
     parents = [found for found in logged if "mlflow.parentRunId" not in found.data.tags]
     assert sum(str(found.info.run_name).startswith("rounds") for found in parents) == 2
     trials = first.stamps("trials/*.json")
-    again = run(finished_run.home.parent, changes, base=WHOLE)
+    again = run(tmp_path, changes, base=WHOLE)
     assert again.out.count("done before") == 2 * len(load_workflow(WORKFLOW).jobs)
     assert again.stamps("trials/*.json") == trials

@@ -142,6 +142,7 @@ def test_a_tampered_promise_names_the_rows_among_those_that_are_tried(small: Wor
     assert any("not in [" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_tampered_recipe_is_found_too(small: World) -> None:
     document = yaml.safe_load(small.recipe.read_text())
     lengths = document["process"][0]["text_length_filter"]
@@ -155,6 +156,7 @@ def test_a_tampered_recipe_is_found_too(small: World) -> None:
     ].tolist()
 
 
+@pytest.mark.slow
 def test_nothing_kept_is_a_result(small: World) -> None:
     document = yaml.safe_load(small.recipe.read_text())
     document["process"][0]["text_length_filter"]["min_len"] = 10_000

@@ -507,6 +507,7 @@ def test_the_same_again_trains_nothing(
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_a_killed_search_goes_on_with_what_is_missing(searched: tuple[Any, ...]) -> None:
     made, _, given, study, _, found = searched
     table = pd.read_parquet(made.storage.uri(f"{made.folder}/search_trials.parquet"))

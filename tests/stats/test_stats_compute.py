@@ -122,6 +122,7 @@ def test_a_second_run_computes_nothing_and_a_new_operator_only_itself(
     assert more.id != first.id
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_with_the_parts_it_lacks(storage: Storage, dataset: Dataset) -> None:
     first = compute_statistics(storage, dataset, TEXT)
     columns = [load_column(storage, statistic, ROWS) for statistic in first.statistics]
