@@ -425,13 +425,19 @@ def run(made: Any, given: search_world.Given, study: Any, **numbers: int) -> Any
 
 
 @pytest.fixture(scope="module")
-def searched(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+def studied(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+    """What a search starts from: a first study."""
     storage = Storage(str(tmp_path_factory.mktemp("searched") / "storage"))
     made, out = search_world.context(storage)
     given = search_world.inputs(made)
-    study = search_world.first_study(made, given)
-    hook, found = run(made, given, study, proposals=10)
-    return made, out, given, study, hook, found
+    return made, out, given, search_world.first_study(made, given)
+
+
+@pytest.fixture(scope="module")
+def searched(studied: tuple[Any, ...]) -> tuple[Any, ...]:
+    """That, and a search."""
+    made, _, given, study = studied
+    return (*studied, *run(made, given, study, proposals=10))
 
 
 def trial_files(storage: Storage) -> dict[Path, int]:
@@ -439,6 +445,7 @@ def trial_files(storage: Storage) -> dict[Path, int]:
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_search_beats_the_best_bucket_and_is_confirmed(searched: tuple[Any, ...]) -> None:
     made, out, _, study, hook, found = searched
     ranking = pd.read_csv(made.storage.uri(study[1].path), index_col="pool")
@@ -467,6 +474,7 @@ def test_the_search_beats_the_best_bucket_and_is_confirmed(searched: tuple[Any, 
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_everything_that_was_tried_is_written(searched: tuple[Any, ...]) -> None:
     made, _, given, _, _, found = searched
     report = made.storage.read_json(f"{made.folder}/search.json")
@@ -491,6 +499,7 @@ def test_everything_that_was_tried_is_written(searched: tuple[Any, ...]) -> None
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_same_again_trains_nothing(
     searched: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -522,8 +531,8 @@ def test_a_killed_search_goes_on_with_what_is_missing(searched: tuple[Any, ...])
 
 
 @pytest.mark.integration
-def test_wrong_numbers_and_no_start_cost_nothing(searched: tuple[Any, ...]) -> None:
-    made, out, given, study, _, _ = searched
+def test_wrong_numbers_and_no_start_cost_nothing(studied: tuple[Any, ...]) -> None:
+    made, out, given, study = studied
     for numbers, words in (
         ({"seeds": 3}, r"seeds is 3; 1 to 2 \(trials.seeds\)"),
         ({"seeds": 0}, "seeds is 0"),
@@ -539,8 +548,8 @@ def test_wrong_numbers_and_no_start_cost_nothing(searched: tuple[Any, ...]) -> N
 
 
 @pytest.mark.integration
-def test_crashed_trials_are_tried_again(searched: tuple[Any, ...], tmp_path: Path) -> None:
-    first, _, given, study, _, _ = searched
+def test_crashed_trials_are_tried_again(studied: tuple[Any, ...], tmp_path: Path) -> None:
+    first, _, given, study = studied
     # A world of its own: another search in the same run would be the one that is resumed.
     storage = Storage(shutil.copytree(first.storage.url, tmp_path / "storage").as_posix())
     made, _ = search_world.context(storage, "Fragile")
