@@ -30,7 +30,7 @@ from djsandbox_ray.storage.store import Storage
 
 Found = TypeVar("Found")
 
-PATIENCE = 300.0
+PATIENCE = 1500
 """Seconds until a wait is given up: far more than anything takes, however busy the machine."""
 
 LEFT_OUT = object()
