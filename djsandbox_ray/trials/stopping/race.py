@@ -180,9 +180,7 @@ class Race:
             return _undecided(rung, str(error))
         scores = self._table({key: yardstick.change(metrics) for key, metrics in found.items()})
         rule = RaceRule(keep=config.keep, alpha=config.alpha, rungs=len(study.rungs) - 1)
-        control_scores = np.array(
-            [scores.pop(name) for name in self._controls if name in scores]
-        )
+        control_scores = np.array([scores.pop(name) for name in self._controls if name in scores])
         comparison = compare(scores, control_scores, rule)
         if not isfinite(comparison.margin):
             return _undecided(rung, "too few complete control arms or pools are there to compare")
