@@ -141,15 +141,7 @@ class Arena:
             for name, kind in zip(ids, kinds, strict=True)
         }
         self.specs = [
-            TrialSpec(
-                f"{name.replace('/', '-')}-{seed}",
-                name,
-                seed,
-                self._draw(name, seed),
-                self.rungs[-1],
-            )
-            for seed in self.seeds
-            for name in self.pools
+            self._spec(name, pool, seed) for seed in self.seeds for name, pool in self.pools.items()
         ]
 
     def _spec(self, name: str, pool: Pool, seed: int) -> TrialSpec:
