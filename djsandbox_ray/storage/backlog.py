@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 _THREADS = 16
+_IDLE_SECONDS = 10.0
 _MOST = 1000
 """So many may wait; then who hands in waits too, and a kill never loses more."""
 
@@ -30,9 +31,11 @@ class Backlog:
         self._name = name
         self._waiting: dict[str, Callable[[], object]] = {}
         self._busy: set[str] = set()
-        self._threads = 0
+        self._threads = self._idle = 0
         self._failed: Exception | None = None
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._handed_in = threading.Condition(lock)
+        self._done = threading.Condition(lock)
 
     def __enter__(self) -> Backlog:
         return self
@@ -53,11 +56,13 @@ class Backlog:
         Raises:
             Exception: what earlier work has raised, once and for all.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < _MOST or key in self._waiting)
+        with self._done:
+            self._done.wait_for(lambda: len(self._waiting) < _MOST or key in self._waiting)
             self._raise()
             self._waiting[key] = work
-            if self._threads < min(_THREADS, len(self._waiting) + len(self._busy)):
+            if self._idle:
+                self._handed_in.notify()
+            elif self._threads < _THREADS:
                 self._threads += 1
                 threading.Thread(target=self._run, name=self._name, daemon=True).start()
 
@@ -71,8 +76,8 @@ class Backlog:
         self._raise()
 
     def _wait(self, within: float | None = None) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting and not self._busy, within)
+        with self._done:
+            self._done.wait_for(lambda: not self._waiting and not self._busy, within)
 
     def _raise(self) -> None:
         if self._failed is not None:
@@ -86,16 +91,21 @@ class Backlog:
             except Exception as error:
                 self._failed = self._failed or error
             finally:
-                with self._changed:
+                with self._done:
                     self._busy.discard(key)
-                    self._changed.notify_all()
+                    self._done.notify_all()
 
     def _next(self) -> tuple[str, Callable[[], object]] | None:
-        """Return the next work, or None after which this thread is gone."""
-        with self._changed:
-            key = next((key for key in self._waiting if key not in self._busy), None)
-            if key is None:
+        """Return the next work; None after a while without any, and the thread is gone."""
+        with self._handed_in:
+            self._idle += 1
+            there = self._handed_in.wait_for(self._first, _IDLE_SECONDS)
+            self._idle -= 1
+            if there is None:
                 self._threads -= 1
                 return None
-            self._busy.add(key)
-            return key, self._waiting.pop(key)
+            self._busy.add(there)
+            return there, self._waiting.pop(there)
+
+    def _first(self) -> str | None:
+        return next((key for key in self._waiting if key not in self._busy), None)
