@@ -27,7 +27,7 @@ CHANGES = st.lists(
         st.sampled_from([(), (50,), (50, BUDGET)]),
         st.floats(0.1, 9, allow_nan=False),
     ),
-    max_size=40,
+    max_size=20,
 )
 
 
