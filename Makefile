@@ -35,6 +35,7 @@ bench: setup  ## Print every benchmark's table beside its peer
 	$(BIN)/python benchmarks/trial_loop.py
 	$(BIN)/python benchmarks/stats.py
 	$(BIN)/python benchmarks/orchestration.py
+	$(BIN)/python benchmarks/many_trials.py
 	$(BIN)/python benchmarks/early_stopping.py
 	$(BIN)/python benchmarks/threshold_search.py
 	$(BIN)/python benchmarks/streaming.py

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import ray
 
 from djsandbox_ray.dataset.ingest import ingest
@@ -24,6 +25,7 @@ from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.connection import connect, slots
 from djsandbox_ray.nodes.kinds import NodeKind
+from djsandbox_ray.pools.draws import draw_from
 from djsandbox_ray.records import Aggregate, Dataset, Pool, PoolKind, TrialRecord, TrialSpec
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
@@ -59,14 +61,40 @@ class Study:
         kinds = {f"control/{n}": PoolKind.CONTROL for n in range(self.controls)}
         kinds |= dict.fromkeys(names, PoolKind.BUCKET)
         size = self.train.rows // 3
-        return {name: Pool(name, kind, "", 0, size, name) for name, kind in kinds.items()}
+        return {name: Pool(name, kind, name, 0, size, name) for name, kind in kinds.items()}
 
-    def specs(self, prefix: str) -> list[TrialSpec]:
+    @property
+    def draw_size(self) -> int:
+        """Rows that a trial trains on."""
+        return self.train.rows // 6
+
+    def assign(self) -> str:
+        """Write which rows are in which pool, at random; return the path."""
+        rng, path = np.random.default_rng(0), "assignments.parquet"
+        columns = {}
+        for name, pool in self.pools().items():
+            columns[name] = np.full(self.train.rows, -1, dtype=np.int8)
+            columns[name][rng.permutation(self.train.rows)[: pool.size]] = 0
+        row_ids = np.arange(self.train.rows, dtype=np.int64)
+        self.storage.write_table(path, pa.table({"row_id": row_ids, **columns}))
+        return path
+
+    def specs(self, prefix: str, assignments: str) -> list[TrialSpec]:
         """Return the trials; the prefix keeps those of one measurement from being known already."""
+        table = self.storage.read_table(assignments)
+        parts = {
+            name: [(table["row_id"].to_numpy(), table[name].to_numpy())] for name in self.pools()
+        }
         return [
-            TrialSpec(f"{prefix}-{pool.replace('/', '-')}-{seed}", pool, seed, "", self.budget)
+            TrialSpec(
+                id=f"{prefix}-{name.replace('/', '-')}-{seed}",
+                pool=name,
+                seed=seed,
+                draw_hash=draw_from(parts[name], pool, seed, self.draw_size, 0).hash,
+                budget=self.budget,
+            )
             for seed in range(self.seeds)
-            for pool in self.pools()
+            for name, pool in self.pools().items()
         ]
 
 
@@ -98,9 +126,8 @@ def worked(record: TrialRecord) -> float:
 def measure(study: Study, family: Clip, prepared: object, stopping: str, workers: int) -> str:
     """Run a study, and return its line of the table."""
     resources = Resources(workers=workers)
-    pools, specs = study.pools(), study.specs(f"{stopping}-{workers}")
-    rng = np.random.default_rng(0)
-    rows = {name: rng.permutation(study.train.rows)[: pool.size] for name, pool in pools.items()}
+    pools, assignments = study.pools(), study.assign()
+    specs = study.specs(f"{stopping}-{workers}", assignments)
     evaluator = EVALUATORS.get("retrieval").Config.model_validate(
         {"type": "retrieval", "k": [1, 5]}
     )
@@ -110,8 +137,8 @@ def measure(study: Study, family: Clip, prepared: object, stopping: str, workers
         prepared=prepared,
         suite=Suite([evaluator], split),
         pools=pools,
-        members={name: ray.put(np.sort(ids)) for name, ids in rows.items()},
-        draw_size=study.train.rows // 6,
+        assignments=assignments,
+        draw_size=study.draw_size,
         base_seed=0,
         rungs=study.rungs,
         storage=study.storage.url,

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import torch
 from open_clip import ClipLoss
@@ -22,7 +23,9 @@ from open_clip import ClipLoss
 from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.connection import connect
+from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import Aggregate, Pool, PoolKind, TrialRecord, TrialSpec
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.arch import build_model, image_size, load_arch
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.clip.samples import Packed
@@ -71,13 +74,16 @@ def main() -> None:
     samples = Packed(args.rows, (ray.put(images),), (ray.put(tokens),))
     rows = np.arange(args.rows, dtype=np.int64)
     pool = Pool("pool", PoolKind.BUCKET, "pool", 0, args.rows, "none")
+    column = pa.table({"row_id": rows, "pool": np.zeros(args.rows, np.int8)})
+    Storage(storage.name).write_table("assignments.parquet", column)
+    draws = [draw(pool, rows, seed, args.rows, 0).hash for seed in (0, 1)]
     config = ClipConfig(type="clip", arch=args.arch, batch_size=args.batch)
     shared = Shared(
         family=Clip(config),
         prepared=(samples, samples),
         suite=Suite([], Split("none", "", (), ())),
         pools={"pool": pool},
-        members={"pool": ray.put(rows)},
+        assignments="assignments.parquet",
         draw_size=args.rows,
         base_seed=0,
         rungs=(args.budget,),
@@ -98,7 +104,7 @@ def main() -> None:
         bare.append(bare_loop(images, tokens, arch, args.budget, args.batch))
         # The first trial starts the process and imports torch; the second is what others cost.
         specs = [
-            TrialSpec(f"{repeat}-{seed}", "pool", seed, "none", args.budget) for seed in (0, 1)
+            TrialSpec(f"{repeat}-{seed}", "pool", seed, draws[seed], args.budget) for seed in (0, 1)
         ]
         seen.clear()
         competition = Competition(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -46,7 +46,17 @@ def without_secrets(text: str, *, environment: bool = True) -> str:
         environment: whether to mask the values of secret environment variables, too, wherever they
             stand. Not for what must be the same on every machine.
     """
-    for secret in _from_environment() if environment else ():
+    return masker(environment=environment)(text)
+
+
+def masker(*, environment: bool = True) -> Callable[[str], str]:
+    """Return :func:`without_secrets` for many texts, with the environment as it is now."""
+    secrets = _from_environment() if environment else ()
+    return lambda text: (_known if len(text) <= _SHORT else _without)(text, secrets)
+
+
+def _without(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
         text = text.replace(secret, MASK)
     text = _USER.sub(f"://{MASK}@", text)
     for pattern in (_ANYWHERE, _QUERY, _HEADER):
@@ -54,19 +64,29 @@ def without_secrets(text: str, *, environment: bool = True) -> str:
     return text
 
 
+_SHORT = 200
+_known = lru_cache(maxsize=1 << 13)(_without)  # names of pools, stages and metrics come again
+
+
 def masked(value: Any) -> Any:
     """Return plain data (mappings, lists, scalars) with the secrets in its texts masked.
 
     A text under a key whose name says secret (``password``, ``api_key``) is masked whole.
     """
+    return _masked(value, masker())
+
+
+def _masked(value: Any, mask: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping):
         return {
-            key: MASK if isinstance(item, str) and item and _KEY.search(str(key)) else masked(item)
+            key: MASK
+            if isinstance(item, str) and item and _KEY.search(str(key))
+            else _masked(item, mask)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [masked(item) for item in value]
-    return without_secrets(value) if isinstance(value, str) else value
+        return [_masked(item, mask) for item in value]
+    return mask(value) if isinstance(value, str) else value
 
 
 @cache  # every line that is printed asks for all variables

@@ -15,6 +15,7 @@ from small_runs import ROOT, environment
 BENCHMARKS = ROOT / "benchmarks"
 TOYS = {
     "early_stopping": ("--studies=1",),
+    "many_trials": ("--trials=60", "--slots=8"),
     "orchestration": (
         "--operators=1",
         "--controls=5",

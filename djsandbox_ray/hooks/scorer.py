@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.source import SOURCES
@@ -15,6 +16,7 @@ from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Scorer
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.arch import load_arch, training_flops
 from djsandbox_ray.trials.clip.scorer import ScorerConfig, train_scorer
 from djsandbox_ray.trials.clip.training import VERSION
@@ -63,7 +65,10 @@ class TrainScorer(Hook):
             task = train.options(name="train the scorer")
             arch = load_arch(config.model.arch)
             done = task.remote(storage.url, path, uri, dataset.rows, config, arch)
-            loss, seconds = ray.get(done)
+            try:
+                loss, seconds = ray.get(done)
+            except RayTaskError as error:
+                raise error.cause from None  # what it says is for the user
             self.account(_cost(config, seconds))
             self.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
         return Scorer(scorer_id, path)
@@ -96,8 +101,10 @@ def _train(
     """Return the training loss and the seconds it took."""
     start = time.perf_counter()
     storage = Storage(url)
+    checkpoint = Checkpoint(url, path.rpartition("/")[2])
     with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
-        loss = train_scorer(uri, rows, config, arch, Path(folder))
+        loss = train_scorer(uri, rows, config, arch, Path(folder), checkpoint)
         storage.upload(Path(folder), path)
     storage.write_json(f"{path}/scorer.json", {"loss": loss, "rows": rows})  # the marker, last
+    checkpoint.remove()
     return loss, time.perf_counter() - start

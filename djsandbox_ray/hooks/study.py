@@ -6,14 +6,10 @@ and writes the tables of all; :class:`StudyHook` is the job that trains one or s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
-
-import numpy as np
-import ray
-from numpy.typing import NDArray
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.config import RunConfig
@@ -25,7 +21,7 @@ from djsandbox_ray.hooks.results import decisions, scoring
 from djsandbox_ray.hooks.watch import Watch
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger.cost import together, trial_cost
-from djsandbox_ray.pools.draws import members
+from djsandbox_ray.pools.draws import Part
 from djsandbox_ray.records import (
     Aggregate,
     Cost,
@@ -45,6 +41,9 @@ from djsandbox_ray.trials.family import FAMILIES, ModelFamily
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
 from djsandbox_ray.trials.trial_records import TrialStore, curves_table, plan_trials, trials_table
 from djsandbox_ray.trials.worker import Shared
+
+_OF_NO_EFFECT = {"model", "resources", "retries", "retry_diverged", "keep_stopped"}
+"""Settings of trials that do not decide their results, or are part of the identity otherwise."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class Study:
         return plan_trials(
             self.inputs.dataset.id,
             self.inputs.pools,
-            self.rows,
+            self.column,
             seeds=self.plan.seeds,
             budget=self.rungs[-1],
             model=self.family.identity(),
@@ -119,9 +118,7 @@ class Study:
     @cached_property
     def known(self) -> dict[str, TrialRecord]:
         """What this run or another has left of the trials, settled or not, by trial id."""
-        store = TrialStore(self.context.storage)
-        found = {spec.id: store.load(spec) for spec in self.specs}
-        return {key: record for key, record in found.items() if record is not None}
+        return TrialStore(self.context.storage).load_all(self.specs)
 
     @property
     def settled(self) -> dict[str, TrialRecord]:
@@ -134,11 +131,11 @@ class Study:
         made = decisions(self.context.storage, self._race)
         return {pool for decision in made for pool in decision.stopped}
 
-    def rows(self, pool: Pool) -> NDArray[np.int64]:
-        """Return the row ids of a pool, shape (pool.size,)."""
+    def column(self, name: str) -> Iterator[Part]:
+        """Read which rows are in the pools of a column, part by part."""
         path = self.inputs.pools.assignments
-        table = self.context.storage.read_table(path, ["row_id", pool.column])
-        return members(table["row_id"].to_numpy(), table[pool.column].to_numpy(), pool)
+        for part in self.context.storage.read_batches(path, ["row_id", name]):
+            yield part["row_id"].to_numpy(), part[name].to_numpy()
 
     def run(self) -> list[TrialRecord]:
         """Train what is not settled, and return the records of all trials.
@@ -148,8 +145,8 @@ class Study:
         """
         context, progress = self.context, self.context.progress
         name = self.plan.name
-        todo = [spec for spec in self.specs if spec.id not in self.settled]
-        records = dict(self.settled)
+        records = self.settled
+        todo = [spec for spec in self.specs if spec.id not in records]
         progress.stage(name, total=len(self.specs))
         watch = Watch(context, self.plan, self.pools, self.specs, self.known)
         for record in records.values():
@@ -157,16 +154,14 @@ class Study:
         if records:
             progress.note(f"{name}: {len(records)} of {len(self.specs)} known already")
         progress.update(done=len(records))
-        store = TrialStore(context.storage)
 
         def on_record(record: TrialRecord) -> None:
-            record = self._owned(record)
-            records[record.spec.id] = record
-            store.save(record)
+            record = records[record.spec.id] = self._owned(record)
             watch.track(record)
-            watch.take(record, records.values())
+            watch.take(record)
 
         if todo:
+            store = TrialStore(context.storage)
             stopping = STOPPING.get(self.stopping.type)(self.stopping)
             run_trials(
                 todo,
@@ -178,6 +173,7 @@ class Study:
                 on_waiting=watch.waiting,
                 await_room=context.await_room,
                 on_retry=watch.retried,
+                save=lambda record: store.save(self._owned(record)),
             )
         return [records[spec.id] for spec in self.specs]
 
@@ -277,7 +273,7 @@ class Study:
             prepared=self._prepared(storage.uri(dataset.table), storage.uri(evaluation.table)),
             suite=self.suite,
             pools=pools,
-            members={name: ray.put(self.rows(pool)) for name, pool in pools.items()},
+            assignments=self.inputs.pools.assignments,
             draw_size=self.inputs.pools.draw_size,
             base_seed=self.inputs.pools.seed,
             rungs=self.rungs,
@@ -287,6 +283,7 @@ class Study:
             retry_diverged=config.retry_diverged,
             study=self._owner,
             logs=f"{self.context.folder}/{LOGS}",
+            keep_stopped=config.keep_stopped,
         )
 
     def _prepared(self, train: str, evaluation: str) -> Any:
@@ -348,7 +345,7 @@ def study_identity(config: RunConfig) -> Any:
     trials = config.trials
     return [
         configured_family(config).identity(),
-        trials.model_dump(mode="json", exclude={"model", "resources", "retries", "retry_diverged"}),
+        trials.model_dump(mode="json", exclude=_OF_NO_EFFECT),
         [
             [EVALUATORS.get(metric.type)(metric).identity(), EVALUATORS.get(metric.type).VERSION]
             for metric in config.evaluation.metrics

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from statistics import fmean
 from typing import Any
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.nodes.waiting import Absence
-from djsandbox_ray.records import Pool, PoolKind, StudyPlan, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.records import Pool, StudyPlan, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry.events import event
 from djsandbox_ray.telemetry.output import LOGS, last_lines, log_path
+from djsandbox_ray.telemetry.standing import Standing, samples_of
 from djsandbox_ray.tracking.tracker import trial_facts
 from djsandbox_ray.trials.stopping.stopping import Decision
 
@@ -46,38 +45,39 @@ class Watch:
     ) -> None:
         self._context, self._plan, self._pools, self._specs = context, plan, pools, specs
         self._last = dict(known)
+        self._standing = Standing(pools, context.config.evaluation.score)
+        self._planned = sum(spec.budget for spec in specs)
         self._ended: set[str] = set()
+        self._hopeless = True
+        """Nothing but failures has come back."""
         self._absence = Absence(context.config.cluster.wait)
         self._waited_for: str | None = None
         settled = [record for record in known.values() if record.settled]
         self._event("study_begun", trials=len(specs), known=len(settled))
-        metrics.PLANNED_SAMPLES.set(sum(spec.budget for spec in specs), stage=plan.name)
-        self._measure(settled, self._means(settled))
+        metrics.PLANNED_SAMPLES.set(self._planned, stage=plan.name)
+        for record in settled:
+            self._standing.take(record)
+        self._measure()
 
     def track(self, record: TrialRecord) -> None:
         """Hand a record to the tracker."""
         facts = trial_facts(record, self._pools[record.spec.pool], self._plan.name)
         self._context.tracker.trial(record, *facts)
 
-    def take(self, record: TrialRecord, records: Collection[TrialRecord]) -> None:
+    def take(self, record: TrialRecord) -> None:
         """Tell what is new of a trial, and bring progress and metrics up to date.
-
-        Args:
-            record: its newest record.
-            records: the newest of all trials that were begun or were settled before.
 
         Raises:
             SandboxError: nothing but failures has come back.
         """
-        means = self._means(records)
-        self._show(records, means)
+        self._standing.take(record)
+        self._show()
         self._tell(record)
-        self._measure(records, means)
+        self._measure()
         if record.state is TrialState.FAILED:
             self._note(self._failure(record))
-        self._ended |= {record.spec.id} if record.state is not TrialState.RUNNING else set()
-        if not self._plan.optional:
-            _give_up_if_hopeless([entry for entry in records if entry.spec.id in self._ended])
+        if record.state is not TrialState.RUNNING:
+            self._end(record)
 
     def retried(self, record: TrialRecord) -> None:
         """Say that a trial crashed and will be tried again; error and place are in the record."""
@@ -109,20 +109,15 @@ class Watch:
             self._event("waiting_over")
         self._waited_for = wanted
 
-    def _show(self, records: Collection[TrialRecord], means: Mapping[str, float]) -> None:
-        states = Counter(entry.state for entry in records)
-        asked = self._only(PoolKind.BUCKET, means)
+    def _show(self) -> None:
+        now = self._standing
         self._context.progress.update(
-            done=len(records) - states[TrialState.RUNNING],
-            running=states[TrialState.RUNNING],
-            failed=states[TrialState.FAILED],
-            stopped=states[TrialState.STOPPED],
-            begun=sum(
-                _samples(entry) / entry.spec.budget
-                for entry in records
-                if entry.state is TrialState.RUNNING
-            ),
-            best=max(asked, key=asked.__getitem__, default=None),  # not yet a verdict
+            done=now.known - now.count(TrialState.RUNNING),
+            running=now.count(TrialState.RUNNING),
+            failed=now.count(TrialState.FAILED),
+            stopped=now.count(TrialState.STOPPED),
+            begun=now.begun,
+            best=now.best,  # not yet a verdict
         )
 
     def _tell(self, record: TrialRecord) -> None:
@@ -130,13 +125,13 @@ class Watch:
         before = self._last.get(record.spec.id)
         self._last[record.spec.id] = record
         if record.attempts > (before.attempts if before else 0):
-            self._trial("trial_started", record, attempt=record.attempts, after=_samples(record))
+            self._trial("trial_started", record, attempt=record.attempts, after=samples_of(record))
         if record.reports and record.reports != (before.reports if before else ()):
             self._tell_rung(record, before)
         if record.state is TrialState.COMPLETED:
-            self._trial("trial_finished", record, samples=_samples(record))
+            self._trial("trial_finished", record, samples=samples_of(record))
         elif record.state is TrialState.STOPPED:
-            self._trial("trial_stopped", record, samples=_samples(record))
+            self._trial("trial_stopped", record, samples=samples_of(record))
         elif record.state is TrialState.FAILED:
             self._tell_failure("trial_failed", logging.ERROR, record)
 
@@ -173,32 +168,24 @@ class Watch:
             log=path,
         )
 
-    def _measure(self, records: Collection[TrialRecord], means: Mapping[str, float]) -> None:
-        stage = self._plan.name
-        states = Counter(str(record.state) for record in records)
-        states["WAITING"] = len(self._specs) - len(records)
-        for state in ("WAITING", *map(str, TrialState)):
-            metrics.TRIALS.set(states[state], stage=stage, state=state)
-        planned = sum(spec.budget for spec in self._specs)
-        used = sum(map(_samples, records))
-        metrics.BUDGET_USED.set(used / planned if planned else 0.0, stage=stage)
-        asked = self._only(PoolKind.BUCKET, means).values()
-        controls = self._only(PoolKind.CONTROL, means).values()
-        if asked and controls and (base := fmean(controls)):
-            metrics.BEST_CHANGE.set((max(asked) - base) / abs(base), stage=stage)
+    def _measure(self) -> None:
+        stage, now = self._plan.name, self._standing
+        metrics.TRIALS.set(len(self._specs) - now.known, stage=stage, state="WAITING")
+        for state in TrialState:
+            metrics.TRIALS.set(now.count(state), stage=stage, state=str(state))
+        used = now.used / self._planned if self._planned else 0.0
+        metrics.BUDGET_USED.set(used, stage=stage)
+        if (change := now.best_change) is not None:
+            metrics.BEST_CHANGE.set(change, stage=stage)
 
-    def _means(self, records: Iterable[TrialRecord]) -> dict[str, float]:
-        """Return the mean of the score's metrics over the completed trials of every pool."""
-        score = self._context.config.evaluation.score
-        found: dict[str, list[float]] = {}
-        for record in records:
-            if record.final and (known := record.final.metrics):
-                mean = fmean(known[name] for name in score or known)
-                found.setdefault(record.spec.pool, []).append(mean)
-        return {pool: fmean(values) for pool, values in found.items()}
-
-    def _only(self, kind: PoolKind, means: Mapping[str, float]) -> dict[str, float]:
-        return {pool: mean for pool, mean in means.items() if self._pools[pool].kind is kind}
+    def _end(self, record: TrialRecord) -> None:
+        """End the run when nothing but failures has come back: the rest would be in vain."""
+        self._ended.add(record.spec.id)
+        self._hopeless &= record.state is TrialState.FAILED
+        if self._hopeless and len(self._ended) >= _HOPELESS and not self._plan.optional:
+            raise SandboxError(
+                f"all of the first {len(self._ended)} trials failed; the last: {record.error}"
+            )
 
     def _failure(self, record: TrialRecord) -> str:
         where = f" on {record.place}" if record.place else ""
@@ -213,15 +200,3 @@ class Watch:
 
     def _event(self, name: str, **details: Any) -> None:
         event(name, stage=self._plan.name, **details)
-
-
-def _give_up_if_hopeless(ended: Sequence[TrialRecord]) -> None:
-    """End the run when nothing but failures has come back: the rest would be paid for in vain."""
-    if len(ended) >= _HOPELESS and all(record.state is TrialState.FAILED for record in ended):
-        raise SandboxError(
-            f"all of the first {len(ended)} trials failed; the last: {ended[-1].error}"
-        )
-
-
-def _samples(record: TrialRecord) -> int:
-    return record.reports[-1].samples if record.reports else 0

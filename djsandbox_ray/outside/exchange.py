@@ -57,10 +57,11 @@ def write_samples(
         rows_per_shard: samples of every file but the last.
 
     Raises:
-        BadInput: a sample that the format cannot hold.
+        BadInput: a sample that the format cannot hold, or that is not what was ingested.
     """
     writer = SHARD_FORMATS.get(form)()
     output, source = Storage(str(folder)), SampleTable(table)
+    source.check(rows)
     for index, start in enumerate(range(0, len(rows), rows_per_shard)):
         part = slice(start, start + rows_per_shard)
         some = _read(source, rows[part], captions[part])

@@ -27,6 +27,7 @@ from djsandbox_ray.storage.filesystems import filesystem, has_buckets, reaching
 from djsandbox_ray.storage.rows import Row, from_csv, to_csv
 
 _PART = ".part"
+_BATCH_ROWS = 1 << 20
 _STAMPS = ("size", "mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag")
 """What filesystems call the size, time and hash of a file."""
 
@@ -220,6 +221,12 @@ class Storage:
             return self._read_file(path, columns)
         parts = [name for name in self.names(path) if name.endswith(".parquet")]
         return pa.concat_tables(self._read_file(f"{path}/{part}", columns) for part in parts)
+
+    def read_batches(self, path: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Read one Parquet file piece by piece, for columns as long as the largest datasets."""
+        unbuffered = {} if self.is_local else {"cache_type": "none"}
+        with reaching(self.url), self._fs.open(self._at(path), "rb", **unbuffered) as file:
+            yield from pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=columns)
 
     def _read_file(self, path: str, columns: list[str] | None) -> pa.Table:
         # Arrow reads just the ranges that it needs; reading ahead would only add to them.

@@ -16,13 +16,13 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 from djsandbox_ray.errors import BadInput, Stopped
-from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.masking import masker, without_secrets
 from djsandbox_ray.storage.store import Storage
 
 EVENTS: Mapping[str, str] = {
@@ -125,7 +125,8 @@ class Segments:
         with self._changed:
             self._lines.append(line)
             self._urgent |= urgent
-            self._changed.notify()
+            if urgent or len(self._lines) == self._written + 1:
+                self._changed.notify()
 
     def close(self) -> int:
         """Write what is left; return how many lines could not be written."""
@@ -238,17 +239,18 @@ class EventLog(logging.Handler):
     def _line(self, record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         head = {"time": when, "level": record.levelname.lower(), "run": self._run}
-        return json.dumps(_plain({**head, **fields}), ensure_ascii=False, allow_nan=False)
+        plain = _plain({**head, **fields}, masker())
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, mask: Callable[[str], str]) -> Any:
     """Return plain data without secrets, to which JSON has no objection."""
     if isinstance(value, Mapping):
-        return {without_secrets(str(key)): _plain(item) for key, item in value.items()}
+        return {mask(str(key)): _plain(item, mask) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [_plain(item, mask) for item in value]
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    return without_secrets(str(value))
+    return mask(str(value))

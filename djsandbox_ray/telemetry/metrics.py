@@ -40,9 +40,11 @@ class Metric:
         return f"ray_{self.name}_total" if self.kind == "counter" else f"ray_{self.name}"
 
     def set(self, value: float, **tags: str) -> None:
-        """Replace the value of a gauge."""
-        self._gauged[tuple(sorted(tags.items()))] = value
-        self._record("set", value, tags)
+        """Replace the value of a gauge; one that it has already is left to :meth:`refresh`."""
+        key = tuple(sorted(tags.items()))
+        if self._gauged.get(key) != value:
+            self._gauged[key] = value
+            self._record("set", value, tags)
 
     def add(self, value: float, **tags: str) -> None:
         """Raise a counter; nothing but a positive value changes it."""

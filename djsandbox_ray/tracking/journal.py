@@ -14,7 +14,9 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,6 +25,7 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import masked
 from djsandbox_ray.records import TrialRecord
+from djsandbox_ray.storage.backlog import Backlog
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo, Tracker
 
@@ -143,9 +146,10 @@ class Journal:
 
     def _write(self, name: str, data: bytes) -> None:
         path = f"{self._folder}/{name}"
-        # A repeated run says what it said before.
-        if not (self._storage.exists(path) and self._storage.read_bytes(path) == data):
-            self._storage.write_bytes(path, data)
+        with suppress(FileNotFoundError):
+            if self._storage.read_bytes(path) == data:
+                return  # a repeated run says what it said before
+        self._storage.write_bytes(path, data)
 
 
 def _read(storage: Storage, path: str, entry: type[M]) -> M:
@@ -162,6 +166,8 @@ def _read(storage: Storage, path: str, entry: type[M]) -> M:
 class Recorded(Tracker):
     """Keeps a :class:`Journal` in the run's folder, from which ``replay`` sends everything again.
 
+    Trials are written in the background: a run that is killed tells all of them again.
+
     Args:
         tracker: is told the same.
         folder: of the run, in the storage.
@@ -172,6 +178,7 @@ class Recorded(Tracker):
         self._tracker = tracker
         self._folder = folder
         self._kept: Journal | None = None
+        self._writes = Backlog("tracking journal")
 
     @property
     def ui_command(self) -> str | None:
@@ -206,11 +213,12 @@ class Recorded(Tracker):
         tags, params = masked(tags), masked(params)
         shown = replace(record, traceback=None)
         entry = TrialEntry(record=shown, tags=tags, params=params, inputs=tuple(inputs))
-        self._journal.keep_trial(entry)
+        self._writes.put(record.spec.id, partial(self._journal.keep_trial, entry))
         self._tracker.trial(record, tags, params, inputs)
 
     def metrics(self, values: Mapping[str, float], time_ms: int | None = None) -> None:
         """Keep numbers of the run, each with the time at which it was first told."""
+        self._writes.flush()  # the trials that they were made of
         now = time_ms or time.time_ns() // 1_000_000
         known = self._journal.run.metrics
         new = {
@@ -223,11 +231,13 @@ class Recorded(Tracker):
 
     def artifact(self, name: str, data: bytes) -> None:
         """Keep a file of the run."""
+        self._writes.flush()
         self._tracker.artifact(name, data)  # first, as it refuses what is no relative path
         self._journal.keep_artifact(name, data)
 
     def finish(self, ok: bool, within: float | None = None) -> int:
         """Keep how the run ended, if it began."""
+        self._writes.flush(within)
         if self._kept is not None:
             self._kept.keep(ok=ok)
         return self._tracker.finish(ok, within)

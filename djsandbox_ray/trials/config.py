@@ -76,6 +76,9 @@ class TrialsConfig(Section):
     rung; see ``retry_diverged``."""
     retry_diverged: bool = False
     """Whether one that diverged is tried again, too: on GPUs the same numbers need not come."""
+    keep_stopped: bool = False
+    """Whether the state of trials that were given up early stays in the storage: a later run that
+    does not give them up goes on from it, and begins them anew otherwise."""
     resources: Resources = Resources()
     """What each trial occupies."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from pyarrow.fs import FSSpecHandler, PyFileSystem
@@ -17,12 +18,13 @@ from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.nodes.connection import check_placeable
 from djsandbox_ray.nodes.waiting import AwaitRoom
 from djsandbox_ray.records import PoolKind, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.storage.backlog import Backlog
 from djsandbox_ray.storage.filesystems import filesystem
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.reporter import Reporter
-from djsandbox_ray.trials.stopping.stopping import Competition, Stopping
+from djsandbox_ray.trials.stopping.stopping import Competition, Decision, Stopping
 from djsandbox_ray.trials.trainable import Trial
 from djsandbox_ray.trials.worker import Shared
 
@@ -37,11 +39,16 @@ def run_trials(
     on_waiting: Callable[[Sequence[Mapping[str, float]] | None], None] = lambda group: None,
     await_room: AwaitRoom = check_placeable,
     on_retry: Callable[[TrialRecord], None] = lambda record: None,
+    save: Callable[[TrialRecord], None] = lambda record: None,
 ) -> None:
     """Run every trial to its end, or until it is stopped, and hand over its record as it changes.
 
-    A trial that earlier work has begun goes on from its checkpoint. Pools that earlier decisions
-    gave up stay given up.
+    A trial that earlier work has begun goes on from its checkpoint, or from what it has reported.
+    Pools that earlier decisions gave up stay given up.
+
+    Records are saved in the background, since Tune handles one event after the other: all of them
+    are there before a decision is made of them, and before this returns or raises. One that a kill
+    keeps from being saved comes again, from the checkpoint that its trial wrote before it reported.
 
     Args:
         specs: the trials that are not settled, in the order in which they start.
@@ -55,6 +62,8 @@ def run_trials(
         await_room: waits until there are nodes for one trial; Tune asks for those of the others.
         on_retry: called with the record of a trial that crashed and will be tried again; error,
             traceback and place are those of the crash.
+        save: keeps a record where later work finds it; called in the background, with the newest
+            record of a trial.
 
     Raises:
         BadInput: the cluster can never place a trial.
@@ -66,44 +75,92 @@ def run_trials(
     storage = Storage(shared.storage)
     _remove_settled_checkpoints(storage, competition.known)
 
-    def keep(record: TrialRecord) -> None:
-        on_record(record)
-        kind = competition.pools[record.spec.pool].kind
-        if record.state is TrialState.STOPPED and kind is not PoolKind.BUCKET:
+    with Backlog("trial records") as backlog:
+        keeper = _Keeper(shared, competition, on_record, save, backlog)
+        racing = keeper.without_given_up(specs)
+        if not racing:
+            return
+        reporter = Reporter(
+            racing,
+            competition.known,
+            keeper.keep,
+            lambda waits: on_waiting(group if waits else None),
+            on_retry,
+        )
+        scheduler = stopping.scheduler(replace(competition, on_decision=keeper.decide))
+        try:
+            _tuner(racing, shared, group, scheduler, reporter, competition.known, folder).fit()
+        except TuneError as error:
+            # Tune turns what a callback raises into text.
+            raise reporter.raised or error from None
+        finally:
+            storage.remove(folder)
+        if unfinished := reporter.unfinished():
+            raise SandboxError(
+                f"interrupted with {unfinished} of {len(racing)} trials to go; "
+                "the same command goes on from here"
+            )
+        keeper.conclude()
+
+
+class _Keeper:
+    """Has records saved, and lets go of the checkpoints that nobody needs any more."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        competition: Competition,
+        on_record: Callable[[TrialRecord], None],
+        save: Callable[[TrialRecord], None],
+        backlog: Backlog,
+    ) -> None:
+        self._shared, self._competition = shared, competition
+        self._on_record, self._save, self._backlog = on_record, save, backlog
+        self._given_up = {pool for made in competition.decisions for pool in made.stopped}
+        self._stopped: dict[str, TrialRecord] = {}
+        """Without a decision that stands: the same command, cut off, lets them go on."""
+        self._crashed = False
+
+    def keep(self, record: TrialRecord) -> None:
+        """Hand on a record and have it saved; then the checkpoint of one that is over goes."""
+        self._on_record(record)
+        settled, stopped = record.settled, record.state is TrialState.STOPPED
+        given_up = stopped and record.spec.pool in self._given_up
+        over = settled or (given_up and not self._shared.keep_stopped)
+        self._backlog.put(record.spec.id, partial(self._write, record, over))
+        if stopped and self._competition.pools[record.spec.pool].kind is not PoolKind.BUCKET:
             raise SandboxError(
                 f"early stopping has stopped a trial of {record.spec.pool}: controls and "
                 "self-tests must run to the end, everything is compared with them"
             )
-        if record.settled:
-            Checkpoint(shared.storage, record.spec.id).remove()
+        if stopped and not over:
+            self._stopped[record.spec.id] = record
+        self._crashed |= record.state is TrialState.FAILED and not settled
 
-    given_up = {pool for decision in competition.decisions for pool in decision.stopped}
-    for spec in specs:
-        if spec.pool in given_up:
-            left = competition.known.get(spec.id, TrialRecord(spec, TrialState.STOPPED))
-            keep(replace(left, state=TrialState.STOPPED))
-    racing = [spec for spec in specs if spec.pool not in given_up]
-    if not racing:
-        return
-    reporter = Reporter(
-        racing,
-        competition.known,
-        keep,
-        lambda waits: on_waiting(group if waits else None),
-        on_retry,
-    )
-    try:
-        _tuner(racing, shared, group, stopping.scheduler(competition), reporter, folder).fit()
-    except TuneError as error:
-        # Tune turns what a callback raises into text.
-        raise reporter.raised or error from None
-    finally:
-        storage.remove(folder)
-    if unfinished := reporter.unfinished():
-        raise SandboxError(
-            f"interrupted with {unfinished} of {len(racing)} trials to go; "
-            "the same command goes on from here"
-        )
+    def decide(self, decision: Decision) -> None:
+        """Keep a decision, behind the reports that it was made of."""
+        self._backlog.flush()
+        self._competition.on_decision(decision)
+        self._given_up.update(decision.stopped)
+
+    def without_given_up(self, specs: Sequence[TrialSpec]) -> list[TrialSpec]:
+        """Return the trials of pools that earlier decisions have not given up."""
+        for spec in specs:
+            if spec.pool in self._given_up:
+                left = self._competition.known.get(spec.id, TrialRecord(spec, TrialState.STOPPED))
+                self.keep(replace(left, state=TrialState.STOPPED))
+        return [spec for spec in specs if spec.pool not in self._given_up]
+
+    def conclude(self) -> None:
+        """Let go of what the same command would need only if it had been cut off."""
+        if not self._crashed and not self._shared.keep_stopped:
+            for record in self._stopped.values():
+                self._backlog.put(record.spec.id, partial(self._write, record, over=True))
+
+    def _write(self, record: TrialRecord, over: bool) -> None:
+        self._save(record)
+        if over:
+            Checkpoint(self._shared.storage, record.spec.id).remove()
 
 
 def _tuner(
@@ -112,6 +169,7 @@ def _tuner(
     group: Sequence[Mapping[str, float]],
     scheduler: Any,
     reporter: Reporter,
+    known: Mapping[str, TrialRecord],
     folder: str,
 ) -> tune.Tuner:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
@@ -125,7 +183,7 @@ def _tuner(
         tune.with_parameters(Trial, shared=shared),
         tune.PlacementGroupFactory([dict(bundle) for bundle in group]),
     )
-    configs = [{"id": spec.id, "pool": spec.pool, "seed": spec.seed} for spec in specs]
+    configs = [_config(spec, known.get(spec.id)) for spec in specs]
     # Tune would copy AWS keys into the runtime environment of its actors, which Ray logs and shows;
     # nodes have their own.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
@@ -148,6 +206,13 @@ def _tuner(
             **_place(Storage(shared.storage), folder),
         ),
     )
+
+
+def _config(spec: TrialSpec, known: TrialRecord | None) -> dict[str, Any]:
+    """Return what a worker is told of a trial, as plain data."""
+    reports = [asdict(report) for report in known.reports] if known else []
+    own = {"id": spec.id, "pool": spec.pool, "seed": spec.seed, "draw": spec.draw_hash}
+    return {**own, "reports": reports}
 
 
 def _place(storage: Storage, folder: str) -> dict[str, Any]:

@@ -47,6 +47,8 @@ class Reporter(tune.Callback):
         self._records = {spec.id: _begun_anew(spec, known.get(spec.id)) for spec in specs}
         self._on_record = on_record
         self._attempted: set[str] = set()
+        self._held: dict[str, Any] = {}
+        """Tune's trials that were given a place; asked at every event, unlike all the others."""
         self._held_since: dict[str, float] = {}
         self._started: dict[str, float] = {}
         self._process: dict[str, str] = {}
@@ -65,6 +67,7 @@ class Reporter(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial was given its place, for the first time or again."""
         record = self._record(trial)
+        self._held[record.spec.id] = trial
         self._held_since[record.spec.id] = self._started[record.spec.id] = time.monotonic()
         if record.spec.id in self._attempted:
             return  # it was paused
@@ -107,16 +110,14 @@ class Reporter(tune.Callback):
         """Close the accounts of trials that no longer run: Tune does not tell of pauses."""
         if self.raised:  # Tune swallows what is raised while it stops a trial
             raise self.raised
-        self._look_for_room(trials)
-        if not self._held_since:
-            return
-        for trial in trials:
-            if trial.status != "RUNNING" and self._record(trial).spec.id in self._held_since:
+        for key, trial in list(self._held.items()):
+            if trial.status != "RUNNING":
                 self._count(trial)
-                key = self._record(trial).spec.id
+                del self._held[key]
                 released = self._held_since.pop(key)
                 if process := self._process.pop(key, None):
                     self._released[process] = released
+        self._look_for_room()
 
     @staticmethod
     def _failure(trial: Any) -> dict[str, Any]:
@@ -134,10 +135,10 @@ class Reporter(tune.Callback):
             return started - released
         return min(float(process["startup"]), started - self._began)
 
-    def _look_for_room(self, trials: list[Any]) -> None:
+    def _look_for_room(self) -> None:
         """Tell when trials wait for a place and none runs, as when others use the cluster."""
         now = time.monotonic()
-        if any(trial.status == "RUNNING" for trial in trials):
+        if self._held:
             self._ran_at = now
         waiting = now - self._ran_at > _PATIENCE
         if waiting or self._waiting:

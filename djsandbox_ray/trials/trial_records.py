@@ -9,16 +9,15 @@ trial, from which a killed run goes on and to which MLflow is brought up. The ta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.pools.draws import draw
+from djsandbox_ray.pools.draws import Part, draw, members_of
 from djsandbox_ray.records import (
     Pool,
     PoolKind,
@@ -31,6 +30,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.storage.store import Storage
 
 _RECORD = TypeAdapter(TrialRecord)
+_READERS = 16
 _METRIC = "metric:"
 _SPEC = (("trial", pa.string()), ("pool", pa.string()), ("seed", pa.int64()))
 _TRIAL = (
@@ -56,7 +56,7 @@ _REPORT = (
 def plan_trials(
     dataset: str,
     pools: Pools,
-    members: Callable[[Pool], NDArray[np.int64]],
+    column: Callable[[str], Iterable[Part]],
     *,
     seeds: Sequence[int],
     budget: int,
@@ -68,23 +68,28 @@ def plan_trials(
     Args:
         dataset: id of the dataset: row ids mean nothing without it.
         pools: the pools to train.
-        members: the rows of a pool, shape (pools.size,).
+        column: reads a column of the assignments, part by part; called once for each.
         seeds: the trials of every pool.
         budget: samples seen in training.
         model: identity of the model family.
         evaluation: identity of the evaluation suite.
     """
+    by_column: dict[str, list[Pool]] = {}
+    for pool in pools.pools:
+        by_column.setdefault(pool.column, []).append(pool)
+    drawn = {
+        (pool.id, seed): draw(pool, rows, seed, pool.draw_size or pools.draw_size, pools.seed).hash
+        for name, those in by_column.items()
+        for pool, rows in members_of(column(name), those)
+        for seed in seeds
+    }
+
+    def spec(pool: Pool, seed: int) -> TrialSpec:
+        parts = (dataset, drawn[pool.id, seed], model, seed, budget, list(evaluation))
+        return TrialSpec(content_id("trial", *parts), pool.id, seed, parts[1], budget)
+
     by_kind = sorted(pools.pools, key=lambda pool: pool.kind is not PoolKind.CONTROL)
-    specs: list[list[TrialSpec]] = [[] for _ in seeds]
-    for pool in by_kind:
-        rows = members(pool)
-        for index, seed in enumerate(seeds):
-            drawn = draw(pool, rows, seed, pool.draw_size or pools.draw_size, pools.seed).hash
-            parts = (dataset, drawn, model, seed, budget, list(evaluation))
-            specs[index].append(
-                TrialSpec(content_id("trial", *parts), pool.id, seed, drawn, budget)
-            )
-    return [spec for seed_specs in specs for spec in seed_specs]
+    return [spec(pool, seed) for seed in seeds for pool in by_kind]
 
 
 class TrialStore:
@@ -107,14 +112,21 @@ class TrialStore:
 
         The record keeps the rungs that the trial was run with.
         """
-        path = self._path(spec.id)
-        if not self._storage.exists(path):
-            return None
         try:
-            record = _RECORD.validate_python(self._storage.read_json(path))
+            record = _RECORD.validate_python(self._storage.read_json(self._path(spec.id)))
+        except FileNotFoundError:
+            return None
         except ValueError:
             return None  # of another version
         return replace(record, spec=spec)
+
+    def load_all(self, specs: Sequence[TrialSpec]) -> dict[str, TrialRecord]:
+        """Return what :meth:`load` finds, by trial id; an object store is asked many at a time."""
+        there = set(self._storage.names("trials"))
+        found = [spec for spec in specs if f"{spec.id}.json" in there]
+        with ThreadPoolExecutor(_READERS) as readers:
+            records = readers.map(self.load, found)
+            return {record.spec.id: record for record in records if record is not None}
 
     @staticmethod
     def _path(trial_id: str) -> str:

@@ -12,10 +12,10 @@ from typing import Any
 
 import ray
 
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.pools.draws import draw
+from djsandbox_ray.pools.draws import Draw, draw_from
 from djsandbox_ray.records import Pool, RungReport
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.output import FAILED, TrialLog, log_path
@@ -33,8 +33,8 @@ class Shared:
     prepared: Any
     suite: Suite
     pools: Mapping[str, Pool]
-    members: Mapping[str, Any]
-    """Per pool, a reference to its rows in the object store."""
+    assignments: str
+    """Parquet in the storage with the rows of all pools: each trial draws its own of its column."""
     draw_size: int
     base_seed: int
     rungs: tuple[int, ...]
@@ -50,6 +50,31 @@ class Shared:
     """Run and stage, by which processes are named."""
     logs: str | None = None
     """Folder of the storage for what trials print; None keeps nothing."""
+    keep_stopped: bool = False
+    """Whether the checkpoints of trials that were given up stay."""
+
+    def draw(self, trial: Mapping[str, Any]) -> Draw:
+        """Return the rows that a trial trains on.
+
+        Raises:
+            BadInput: they are not those that it was planned with.
+        """
+        pool, column = self.pools[trial["pool"]], self.pools[trial["pool"]].column
+        parts = Storage(self.storage).read_batches(self.assignments, ["row_id", column])
+        drawn = draw_from(
+            ((part["row_id"].to_numpy(), part[column].to_numpy()) for part in parts),
+            pool,
+            int(trial["seed"]),
+            pool.draw_size or self.draw_size,
+            self.base_seed,
+        )
+        if drawn.hash != trial["draw"]:
+            raise BadInput(
+                f"{self.assignments}: the rows of {pool.id!r} are not those that trial "
+                f"{trial['id']} was planned with: the file was changed while the run was at work; "
+                "the same command plans anew"
+            )
+        return drawn
 
 
 class TrialWorker:
@@ -76,7 +101,8 @@ class TrialWorker:
         """Make ready for a trial, new or cut off; training begins with the first step.
 
         Args:
-            trial: id, pool and seed.
+            trial: id, pool, seed, the hash of its draw, and what it has reported in earlier work:
+                that comes first, where no checkpoint has it.
             reported: samples seen at the last report that has been handed on; the steps go on
                 behind it, with the reports that the newest checkpoint holds first.
         """
@@ -87,9 +113,7 @@ class TrialWorker:
             path = log_path(shared.logs, trial["id"], self._group.rank)
             title = f"{shared.study}: {pool.id} seed {seed} behind {reported} samples, {self.place}"
             self._log = TrialLog(Storage(shared.storage), path, title)
-        rows = ray.get(shared.members[pool.id])
-        size = pool.draw_size or shared.draw_size
-        drawn = draw(pool, rows, seed, size, shared.base_seed)
+        drawn = shared.draw(trial)
         checkpoint = Checkpoint(shared.storage, trial["id"], self._group)
         task = TrialTask(
             seed=seed,
@@ -103,7 +127,8 @@ class TrialWorker:
             evaluate=shared.suite.run,
         )
         self._reported = reported
-        self._kept = iter(checkpoint.reports())
+        known = tuple(RungReport(**report) for report in trial["reports"])
+        self._kept = iter(checkpoint.reports() or known)
         self._training = shared.family.train(task, shared.prepared)
 
     def step(self) -> dict[str, Any]:

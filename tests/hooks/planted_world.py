@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import StringIO
-from types import SimpleNamespace
 from typing import Any
 
 import lance
@@ -24,7 +23,6 @@ from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.pools.build import construct
-from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import (
     Confirmation,
     ConfirmationRow,
@@ -159,9 +157,7 @@ def _train_here(
     **_: object,
 ) -> None:
     for spec in specs:
-        pool, rows = shared.pools[spec.pool], shared.members[spec.pool]
-        size = pool.draw_size or shared.draw_size
-        drawn = draw(pool, rows, spec.seed, size, shared.base_seed)  # type: ignore[arg-type]
+        drawn = shared.draw({**asdict(spec), "draw": spec.draw_hash})
         nothing: Any = None
         task = TrialTask(
             spec.seed, drawn.rows, drawn.captions, shared.rungs, 1, 0, nothing, nothing, nothing
@@ -181,7 +177,5 @@ def _train_here(
 def trained_here() -> Iterator[None]:
     """Train in this process, one trial after the other."""
     with pytest.MonkeyPatch.context() as patch:
-        here = SimpleNamespace(put=lambda value: value)
-        patch.setattr("djsandbox_ray.hooks.study.ray", here)
         patch.setattr("djsandbox_ray.hooks.study.run_trials", _train_here)
         yield

@@ -77,7 +77,7 @@ def test_the_life_of_a_trial(storage: Storage, counted: dict[tuple[str, ...], fl
         half, full = _record("s/low", _report(50)), _record("s/low", _report(50), _report(100, 0.6))
         ended = replace(full, state=TrialState.COMPLETED)
         for record in (first, half, half, full, ended):
-            study.take(record, [done, record])
+            study.take(record)
     found = read_events(storage, "demo")[1:-1]
     assert [(one["event"], one["pool"], one["seed"]) for one in found] == [
         ("study_begun", None, None),
@@ -103,13 +103,13 @@ def test_a_retried_trial_counts_what_it_trains_twice(
     first = _record("s/low", _report(50))
     with EventLog(storage, "demo"):
         study = watching(storage, [first.spec])
-        study.take(first, [first])
+        study.take(first)
         crash = replace(first, error="KeyError: 'x'", traceback="Trace\n" * 9000, place="node n")
         study.retried(crash)
         again = replace(_record("s/low", _report(20)), attempts=2)
-        study.take(again, [again])
+        study.take(again)
         failed = replace(crash, reports=again.reports, state=TrialState.FAILED, attempts=2)
-        study.take(failed, [failed])
+        study.take(failed)
     found = read_events(storage, "demo")[1:-1]
     assert [(one["event"], one["level"]) for one in found] == [
         ("study_begun", "info"),
@@ -153,7 +153,7 @@ def test_a_study_of_failures_alone_ends_unless_it_is_optional(storage: Storage) 
         for number in range(6)
     ]
     study = watching(storage, [record.spec for record in failed])
-    for number, record in enumerate(failed[:5], start=1):
-        study.take(record, failed[:number])
+    for record in failed[:5]:
+        study.take(record)
     with pytest.raises(SandboxError, match="all of the first 6 trials failed; the last: KeyError"):
-        study.take(failed[5], failed)
+        study.take(failed[5])

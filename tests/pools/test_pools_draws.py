@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.arms import pool_hash
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.config import PoolConfig
-from djsandbox_ray.pools.draws import Draw, draw, members
+from djsandbox_ray.pools.draws import Draw, draw, draw_from, members, members_of
+from djsandbox_ray.pools.order import hash_key, hash_rows
 from djsandbox_ray.records import Pool, PoolKind
 
 
@@ -59,6 +61,38 @@ def test_draws_of_other_seeds_and_pools_are_independent(other: tuple[str, int, i
     assert one.hash != two.hash
     shared = len(np.intersect1d(one.rows, two.rows))
     assert abs(shared - 1_000) < 5 * 16, "hypergeometric: mean 1000, standard deviation 15.8"
+
+
+@given(
+    order=st.permutations(range(60)),
+    cuts=st.lists(st.integers(0, 60), max_size=5),
+    size=st.integers(2, 30),
+    shuffle=st.booleans(),
+)
+def test_a_draw_read_in_parts_is_that_of_all_rows(
+    order: list[int], cuts: list[int], size: int, shuffle: bool
+) -> None:
+    row_ids = np.array(order, dtype=np.int64)
+    codes = (row_ids % 2).astype(np.int8)
+    evens = np.sort(row_ids[codes == 0])
+    pool = pool_of(evens, shuffle=shuffle)
+    hashes = hash_rows(evens, hash_key(7, "draw", pool.id, "3"))
+    ends = [0, *sorted(cuts), 60]
+    parts = [(row_ids[a:b], codes[a:b]) for a, b in pairwise(ends)]
+    drawn = draw_from(parts, pool, 3, size, 7)
+    assert drawn.rows.tolist() == evens[np.argsort(hashes)][:size].tolist()
+    assert drawn.hash == draw(pool, evens, 3, size, 7).hash
+    assert {p.id: rows.tolist() for p, rows in members_of(parts, [pool])} == {
+        pool.id: evens.tolist()
+    }
+
+
+def test_a_column_with_other_rows_is_refused() -> None:
+    rows = np.arange(10)
+    codes = np.zeros(10, np.int8)
+    codes[3] = 1
+    with pytest.raises(BadInput, match="give 9 rows for the pool 'x/low' that are not the 10"):
+        draw_from([(rows, codes)], pool_of(rows), 0, 5, 0)
 
 
 def test_whole_buckets_give_every_seed_the_same_rows() -> None:

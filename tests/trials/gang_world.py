@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from trial_world import World
+from trial_world import ASSIGNMENTS, DRAW, ROWS, World, write_assignments
 
 from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.retrieval import RetrievalConfig
 from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import Pool, PoolKind, RungReport
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.arch import build_model
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.clip.training import DeviceArrays, Training
@@ -30,6 +32,7 @@ PLAIN, HOT, DIVERGES, FAILS_ALONE, FOR_EVER = range(5)
 """Seeds of :class:`Moody`."""
 # The last batch of 15, and every full one, does not divide by two.
 BATCH, RUNGS = 63, (100, 330)
+ROW_IDS = np.arange(ROWS, dtype=np.int64)
 
 
 class Moody(Clip):
@@ -54,10 +57,10 @@ class Moody(Clip):
         model = build_model(self.arch, task.seed, shareable=True)
         model.logit_scale.data.fill_(math.log(100) + 1)
         samples = shared[0]
-        draw = DeviceArrays(
+        arrays = DeviceArrays(
             samples.images(task.rows), samples.tokens(task.captions), task.seed, "cpu"
         )
-        training = Training(model, draw, self.config, "cpu", task.group)
+        training = Training(model, arrays, self.config, "cpu", task.group)
         for state in training.run(task.rungs):
             plain = training.whole()
             metrics = {} if plain is None else {"scale": float(plain.logit_scale.detach())}
@@ -69,14 +72,15 @@ def shared_by(world: World, folder: Path, resources: Resources, rungs: tuple[int
     split = Split.read(world.evaluation.id, world.uri(world.evaluation))
     family = Moody(ClipConfig(type="clip", batch_size=BATCH, learning_rate=1e-3))
     family.folder = folder
-    pool = Pool("text_len/low", PoolKind.BUCKET, "text_len", 0, 300, "hash")
+    pool = Pool("text_len/low", PoolKind.BUCKET, "text_len/low", 0, ROWS, "hash")
+    write_assignments(Storage(str(folder / "storage")), {pool.id: ROW_IDS})
     return Shared(
         family=family,
         prepared=world.prepared(family),
         suite=Suite([RetrievalConfig(type="retrieval", k=[5])], split),
         pools={pool.id: pool},
-        members={pool.id: ray.put(np.arange(300, dtype=np.int64))},
-        draw_size=200,
+        assignments=ASSIGNMENTS,
+        draw_size=DRAW,
         base_seed=0,
         rungs=rungs,
         storage=str(folder / "storage"),
@@ -89,12 +93,16 @@ class Lead:
     """A process with a worker of its own, or a gang: what a Tune trial is in a run."""
 
     def __init__(self, shared: Shared) -> None:
+        self._shared = shared
         alone = shared.resources.workers == 1
         self._worker = TrialWorker(shared) if alone else Gang(shared, shared.resources)
 
     def run(self, name: str, seed: int, steps: int, reported: int = 0) -> list[dict[str, Any]]:
         """Take up a trial and return the results of its next steps."""
-        self._worker.begin({"id": name, "pool": "text_len/low", "seed": seed}, reported)
+        ((_, pool),) = self._shared.pools.items()
+        drawn = draw(pool, ROW_IDS, seed, DRAW, self._shared.base_seed).hash
+        trial = {"id": name, "pool": pool.id, "seed": seed, "draw": drawn, "reports": []}
+        self._worker.begin(trial, reported)
         return [self._worker.step() for _ in range(steps)]
 
 

@@ -87,7 +87,7 @@ def _arrays(rows: int = 64, seed: int = 0) -> DeviceArrays:
 def test_training_learns_and_reports_exactly_at_the_rungs() -> None:
     model = build_model(load_arch("tiny"), 0)
     config = TrainingConfig(batch_size=32, learning_rate=1e-3)
-    states = list(train(model, _arrays(), [320, 1000, 3000], config, "cpu"))
+    states = list(Training(model, _arrays(), config, "cpu").run([320, 1000, 3000]))
     assert [state.samples for state in states] == [320, 1024, 3000]
     assert states[-1].loss < 0.5 * states[0].loss
     assert states[0].loss < math.log(32) * 1.5
@@ -97,7 +97,7 @@ def test_same_seed_same_numbers() -> None:
     def run(seed: int) -> list[float]:
         model = build_model(load_arch("tiny"), seed)
         config = TrainingConfig(batch_size=32)
-        return [s.loss for s in train(model, _arrays(seed=seed), [128, 256], config, "cpu")]
+        return [s.loss for s in Training(model, _arrays(seed=seed), config, "cpu").run([128, 256])]
 
     assert run(1) == run(1)
     assert run(1) != run(2)
@@ -105,7 +105,7 @@ def test_same_seed_same_numbers() -> None:
 
 def test_rungs_in_one_batch_are_one_report() -> None:
     model = build_model(load_arch("tiny"), 0)
-    states = train(model, _arrays(), [1, 2, 64], TrainingConfig(batch_size=32), "cpu")
+    states = Training(model, _arrays(), TrainingConfig(batch_size=32), "cpu").run([1, 2, 64])
     assert [state.samples for state in states] == [32, 64]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,15 @@ from djsandbox_ray.evaluation.retrieval import RetrievalConfig
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport, TrialRecord, TrialState
 from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.backlog import Backlog
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.config import Resources
-from djsandbox_ray.trials.engine import run_trials
+from djsandbox_ray.trials.engine import _Keeper, run_trials
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
 from djsandbox_ray.trials.reporter import merged
 from djsandbox_ray.trials.stopping.stopping import Decision, NoStopping, StoppingConfig
+from djsandbox_ray.trials.worker import TrialWorker
 
 BUDGET = 512
 
@@ -239,6 +241,114 @@ def test_what_no_node_has_is_refused_before_anything_starts(
         pytest.skip("this machine has the GPU that the test asks for in vain")
     with pytest.raises(BadInput, match=r"trials\.resources asks for"):
         replace(arena, resources=Resources(**resources)).run(Counter(), None)
+
+
+def test_what_was_reported_is_not_trained_again_before_a_decision(
+    storage: Storage, notes: Path
+) -> None:
+    """Without its checkpoint a trial that was given up waits with the reports of its record."""
+    arena = Arena(storage)
+    (spec,) = arena.specs
+    report = RungReport(10, 1.0, {"quality": 10.0}, 1.0, 0.0, 1)
+    worker = TrialWorker(arena.shared(Counter(checkpoints=False), notes))
+    trial = {**asdict(spec), "draw": spec.draw_hash, "reports": [asdict(report)]}
+    worker.begin(trial, 0)
+    assert worker.step() == {"report": asdict(report), "done": False}
+    assert not starts(notes)
+    assert worker.step()["report"]["samples"] == 20, "behind it, from the begin"
+    assert [start["from"] for start in starts(notes)] == [0]
+
+
+def test_rows_that_are_not_those_of_the_plan_are_refused(storage: Storage, notes: Path) -> None:
+    arena = Arena(storage)
+    worker = TrialWorker(arena.shared(Counter(), notes))
+    trial = {**asdict(arena.specs[0]), "draw": "another", "reports": []}
+    with pytest.raises(BadInput, match="are not those that trial s-0-0 was planned with"):
+        worker.begin(trial, 0)
+
+
+def _keeper(
+    arena: Arena, save: Callable[[TrialRecord], None], backlog: Backlog, **changes: Any
+) -> _Keeper:
+    shared = replace(arena.shared(Counter(), None), **changes)
+    return _Keeper(shared, arena.competition(), lambda record: None, save, backlog)
+
+
+def test_what_a_decision_is_made_of_is_saved_before_it(storage: Storage) -> None:
+    arena, done = Arena(storage, buckets=5), []
+    arena.decisions = Said(done)  # type: ignore[assignment]
+
+    def save(record: TrialRecord) -> None:
+        time.sleep(0.01)
+        done.append(record.spec.id)
+
+    with Backlog("test") as backlog:
+        keeper = _keeper(arena, save, backlog)
+        for spec in arena.specs:
+            keeper.keep(TrialRecord(spec, TrialState.RUNNING))
+        keeper.decide(Decision(10, ("s/0",), (), {}, 1.0))
+    assert sorted(done[:-1]) == sorted(spec.id for spec in arena.specs)
+    assert done[-1] == "decided"
+
+
+class Said(list[Any]):
+    """Says that a decision was kept."""
+
+    def __init__(self, done: list[str]) -> None:
+        super().__init__()
+        self._done = done
+
+    def append(self, decision: Decision) -> None:
+        self._done.append("decided")
+
+
+@pytest.mark.parametrize(
+    ("state", "decided", "changes", "stays"),
+    [
+        (TrialState.COMPLETED, False, {}, False),
+        (TrialState.STOPPED, True, {}, False),
+        (TrialState.STOPPED, True, {"keep_stopped": True}, True),
+        (TrialState.STOPPED, False, {}, True),
+        (TrialState.FAILED, False, {}, True),
+        (TrialState.RUNNING, False, {}, True),
+    ],
+)
+def test_a_checkpoint_goes_when_nobody_needs_it(
+    storage: Storage, state: TrialState, decided: bool, changes: dict[str, Any], stays: bool
+) -> None:
+    arena = Arena(storage)
+    (spec,) = arena.specs
+    storage.write_json(f"trials/{spec.id}/10/done.json", {})
+    there: list[bool] = []
+
+    def save(record: TrialRecord) -> None:
+        there.append(storage.exists(f"trials/{spec.id}/10"))
+
+    with Backlog("test") as backlog:
+        keeper = _keeper(arena, save, backlog, **changes)
+        if decided:
+            keeper.decide(Decision(10, ("s/0",), (), {}, 1.0))
+        keeper.keep(TrialRecord(spec, state))
+        backlog.flush()
+        assert storage.exists(f"trials/{spec.id}") is stays
+        keeper.conclude()
+    assert there[0], "not before the record is there"
+    kept = stays and (state is not TrialState.STOPPED or bool(changes))
+    assert storage.exists(f"trials/{spec.id}") is kept, "at the end, too"
+
+
+def test_while_a_crashed_trial_is_to_be_tried_again_stopped_ones_may_go_on(
+    storage: Storage,
+) -> None:
+    arena = Arena(storage, buckets=2)
+    first, second = arena.specs
+    storage.write_json(f"trials/{first.id}/10/done.json", {})
+    with Backlog("test") as backlog:
+        keeper = _keeper(arena, lambda record: None, backlog)
+        keeper.keep(TrialRecord(first, TrialState.STOPPED))
+        keeper.keep(TrialRecord(second, TrialState.FAILED))
+        keeper.conclude()
+    assert storage.exists(f"trials/{first.id}/10")
 
 
 def test_reports_are_merged_by_samples() -> None:

@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.config import PoolConfig
-from djsandbox_ray.pools.draws import members
+from djsandbox_ray.pools.draws import Part
 from djsandbox_ray.records import (
     Pool,
     PoolKind,
@@ -50,12 +49,13 @@ def _plan(
         "p", "a", built.pools, built.size, built.draw_size, eligible=built.eligible, seed=0
     )
 
-    def rows(pool: Pool) -> NDArray[np.int64]:
-        return members(row_ids, built.assignments[pool.column], pool)
+    def column(name: str) -> list[Part]:
+        codes = built.assignments[name]
+        return [(row_ids[:400], codes[:400]), (row_ids[400:], codes[400:])]
 
     model = Clip(ClipConfig(type="clip", learning_rate=learning_rate)).identity()
     return plan_trials(
-        dataset, pools, rows, seeds=seeds, budget=budget, model=model, evaluation=[evaluation]
+        dataset, pools, column, seeds=seeds, budget=budget, model=model, evaluation=[evaluation]
     )
 
 

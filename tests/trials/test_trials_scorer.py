@@ -5,9 +5,13 @@ The exported folder must be the same model: same tokens, pixels and embeddings.
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 
+import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 import torch
@@ -18,6 +22,9 @@ from trial_world import World
 from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.identity import sample_digest
+from djsandbox_ray.records import RungReport
+from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.arch import Tokenizer, build_model, load_arch
 from djsandbox_ray.trials.clip.export import export_hugging_face
 from djsandbox_ray.trials.clip.family import ClipConfig
@@ -26,15 +33,62 @@ from djsandbox_ray.trials.clip.scorer import ScorerConfig, train_scorer
 from djsandbox_ray.trials.clip.training import normalise
 
 
+def _config(budget: int) -> ScorerConfig:
+    return ScorerConfig(
+        dataset={"type": "shapes", "samples": 1},
+        model=ClipConfig(type="clip", learning_rate=1e-3, batch_size=64),
+        budget=budget,
+    )
+
+
+class Cut(Checkpoint):
+    """The checkpoint of a scorer whose process is killed at its third one."""
+
+    def save(self, report: RungReport, write: Callable[[Path], None]) -> None:
+        if len(self.reports()) == 2:
+            raise KeyboardInterrupt
+        super().save(report, write)
+
+
+def test_a_scorer_that_was_cut_off_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    rng, rows, uri = np.random.default_rng(0), 96, str(tmp_path / "samples.lance")
+    images = []
+    for pixels in rng.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        images.append(file.getvalue())
+    texts = [f"number {row}" for row in range(rows)]
+    digests = [sample_digest(*pair) for pair in zip(images, texts, strict=True)]
+    lance.write_dataset(pa.table({"image": images, "text": texts, "digest": digests}), uri)
+    arch, config = load_arch("tiny"), _config(640)
+
+    def train(name: str, checkpoint: Checkpoint) -> float:
+        (tmp_path / name).mkdir()
+        return train_scorer(uri, rows, config, arch, tmp_path / name, checkpoint)
+
+    whole = train("whole", Checkpoint(str(tmp_path), "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", Cut(str(tmp_path), "cut"))
+    left = Checkpoint(str(tmp_path), "cut")
+    assert len(left.reports()) == 2
+    assert train("resumed", left) == whole
+    assert left.reports()[-1].samples == 640
+    weights = [
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "resumed")
+    ]
+    assert weights[0] == weights[1]
+
+
 def test_scorer_prefers_the_true_caption(world: World, tmp_path: Path) -> None:
     config = ScorerConfig(
         dataset={"type": "shapes", "samples": 1},
         model=ClipConfig(type="clip", learning_rate=1e-3),
         budget=12000,
     )
+    checkpoint = Checkpoint(str(tmp_path / "storage"), "scorer")
     train = ray.remote(num_cpus=1)(train_scorer)
     table, arch = world.uri(world.train), load_arch("tiny")
-    loss = ray.get(train.remote(table, world.train.rows, config, arch, tmp_path))
+    loss = ray.get(train.remote(table, world.train.rows, config, arch, tmp_path, checkpoint))
     assert loss < 3
 
     table = SampleTable(world.uri(world.evaluation)).scan(0, 100, ["image", "text"])

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
+from numpy.typing import NDArray
 
 from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
+from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import (
     Aggregate,
     Dataset,
@@ -34,7 +37,17 @@ from djsandbox_ray.trials.family import ModelFamily, TrialTask
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision
 from djsandbox_ray.trials.worker import Shared
 
-ROWS = 300
+ROWS, DRAW = 300, 200
+ASSIGNMENTS = "assignments.parquet"
+
+
+def write_assignments(storage: Storage, rows: Mapping[str, NDArray[np.int64]]) -> None:
+    """Write which rows are in which pool: a column for each, of its name."""
+    row_ids = np.arange(max(int(some.max()) for some in rows.values()) + 1, dtype=np.int64)
+    columns = {
+        name: np.where(np.isin(row_ids, some), 0, -1).astype(np.int8) for name, some in rows.items()
+    }
+    storage.write_table(ASSIGNMENTS, pa.table({"row_id": row_ids, **columns}))
 
 
 @dataclass(frozen=True)
@@ -124,23 +137,26 @@ class Arena:
             for name, place in zip(ids, places, strict=True)
         }
         self.pools = {
-            name: Pool(name, kind, "s", 0, ROWS, "hash")
+            name: Pool(name, kind, name, 0, ROWS, "hash")
             for name, kind in zip(ids, kinds, strict=True)
         }
         self.specs = [
-            TrialSpec(f"{name.replace('/', '-')}-{seed}", name, seed, "draw", self.rungs[-1])
-            for seed in self.seeds
-            for name in self.pools
+            self._spec(name, pool, seed) for seed in self.seeds for name, pool in self.pools.items()
         ]
 
+    def _spec(self, name: str, pool: Pool, seed: int) -> TrialSpec:
+        drawn = draw(pool, self.rows[name], seed, DRAW, 0).hash
+        return TrialSpec(f"{name.replace('/', '-')}-{seed}", name, seed, drawn, self.rungs[-1])
+
     def shared(self, family: ModelFamily, prepared: Any) -> Shared:
+        write_assignments(self.storage, self.rows)
         return Shared(
             family=family,
             prepared=prepared,
             suite=Suite([], Split("none", "", (), ())),
             pools=self.pools,
-            members={name: ray.put(rows) for name, rows in self.rows.items()},
-            draw_size=200,
+            assignments=ASSIGNMENTS,
+            draw_size=DRAW,
             base_seed=0,
             rungs=self.rungs,
             storage=self.storage.url,

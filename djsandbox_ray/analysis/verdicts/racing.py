@@ -121,8 +121,11 @@ def compare(scores: Mapping[str, Floats], controls: Floats, rule: RaceRule) -> C
     unit = _critical(rule, len(racing), len(complete) - 1, equal) * spread
     if not equal:
         unit *= math.sqrt(1 + 1 / len(complete))
-    margins = unit * np.sqrt(inflation[:, None] + inflation[None, :])
-    leads = (effect[None, :] - effect[:, None] > margins + rounding).sum(axis=1)
+    # Pool by pool: a table of all pairs would take gigabytes where thousands race.
+    leads = [
+        np.count_nonzero(effect - own > unit * np.sqrt(inflation + its) + rounding)
+        for own, its in zip(effect, inflation, strict=True)
+    ]
     behind = tuple(pool for pool, count in zip(racing, leads, strict=True) if count >= rule.keep)
     return Comparison(effects, unit * math.sqrt(2), behind)
 

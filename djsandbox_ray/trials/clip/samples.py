@@ -17,6 +17,7 @@ import psutil
 import ray
 from numpy.typing import NDArray
 from PIL import Image
+from ray.exceptions import RayTaskError
 
 from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -73,7 +74,9 @@ class Streamed:
 
     def images(self, rows: NDArray[np.int64]) -> Images:
         """Read and decode images; JPEG decoding leaves the interpreter lock, so threads help."""
-        data = SampleTable(self.uri).take(rows, ["image"])["image"].to_pylist()
+        table = SampleTable(self.uri)
+        table.check(rows)
+        data = table.take(rows, ["image"])["image"].to_pylist()
         side = image_size(self.arch)
         with ThreadPoolExecutor(self.threads) as pool:
             return np.stack(list(pool.map(lambda item: preprocess(item, side), data)))
@@ -125,7 +128,10 @@ def _held_seconds(ends: Sequence[Any], start: float) -> float:
     waiting = list(ends)
     while waiting:
         (ready,), waiting = ray.wait(waiting, num_returns=1)
-        process, age = ray.get(ready)  # raises what the task raised
+        try:
+            process, age = ray.get(ready)
+        except RayTaskError as error:
+            raise error.cause from None  # what it says is for the user, without Ray's traceback
         held[process] = min(time.perf_counter() - start, age)
     return sum(held.values())
 
@@ -145,7 +151,9 @@ def _pack(
     uri: str, arch: dict[str, Any], start: int, stop: int
 ) -> tuple[Images, Tokens, tuple[str, float]]:
     """Return a block, and which process made it, with its age in seconds."""
-    columns = SampleTable(uri).scan(start, stop, ["image", "text"])
+    table = SampleTable(uri)
+    columns = table.scan(start, stop, ["image", "text", "digest"])
+    table.check(np.arange(start, stop), columns)
     side = image_size(arch)
     images = np.stack([preprocess(item, side) for item in columns["image"].to_pylist()])
     tokens = Tokenizer(arch)(columns["text"].to_pylist())

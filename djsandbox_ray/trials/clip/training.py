@@ -248,13 +248,6 @@ class Training:
         return images[:rows], texts[:rows], *scale
 
 
-def train(
-    model: Any, draw: DeviceArrays, rungs: Sequence[int], config: TrainingConfig, device: str
-) -> Iterator[TrainingState]:
-    """Train a model in place with one worker; see :class:`Training`."""
-    return Training(model, draw, config, device).run(rungs)
-
-
 def schedule(step: int, steps: int, warmup: float) -> float:
     """Return the factor of the learning rate: linear warm-up, then a cosine to zero."""
     rise = max(1, round(warmup * steps))

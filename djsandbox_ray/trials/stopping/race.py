@@ -7,7 +7,7 @@ come and however often the driver is killed between them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from math import isfinite
 from typing import Any
 
@@ -46,7 +46,9 @@ class Race:
     """Who has reached which rung, and what was decided there.
 
     Controls and self-tests never wait. A rung is decided when every trial of the pools still in
-    the race, and of the controls, has reached it or has failed.
+    the race, and of the controls, has reached it or has failed. Who is awaited is kept up to date
+    report by report, so that an event costs the same however many trials there are; all of them
+    are looked at once per rung.
     """
 
     def __init__(self, competition: Competition, config: RaceConfig) -> None:
@@ -54,8 +56,20 @@ class Race:
         self._config = config
         self._reports: dict[str, dict[int, Mapping[str, float]]] = {}
         self._failed: set[str] = set()
-        self._specs = {spec.id: spec for spec in competition.specs}
-        self._decisions = list(competition.decisions)
+        self._trials: dict[str, list[TrialSpec]] = {}
+        for spec in competition.specs:
+            self._trials.setdefault(spec.pool, []).append(spec)
+        self._pool_of = {spec.id: spec.pool for spec in competition.specs}
+        pools = competition.pools.values()
+        # Both in the order of the study.
+        self._controls = dict.fromkeys(p.id for p in pools if p.kind is PoolKind.CONTROL)
+        self._racing = dict.fromkeys(p.id for p in pools if p.kind is PoolKind.BUCKET)
+        self._stopped: set[str] = set()
+        self._decided: set[int] = set()
+        self._rung: int | None = None
+        """The next to be decided."""
+        self._awaited: set[str] = set()
+        """Trials that have not reached it."""
         for trial, record in competition.known.items():
             for report in record.reports:
                 self.report(trial, report.samples, report.metrics)
@@ -63,12 +77,15 @@ class Race:
                 self.failed(trial)
         self._finished = {
             pool.id
-            for pool in competition.pools.values()
+            for pool in pools
             if all(
                 spec.id in competition.known and competition.known[spec.id].final
-                for spec in self._of({pool.id})
+                for spec in self._trials.get(pool.id, ())
             )
         }
+        for decision in competition.decisions:
+            self._apply(decision)
+        self._look_ahead()
 
     def report(self, trial: str, samples: int, metrics: Mapping[str, float]) -> None:
         """Take in a report; one that differs from an earlier one, or is new, ends what it knew."""
@@ -76,62 +93,66 @@ class Race:
         if reports.get(samples) != metrics:
             kept = {rung: value for rung, value in reports.items() if rung < samples}
             self._reports[trial] = {**kept, samples: dict(metrics)}
+            self._await(trial)
 
     def failed(self, trial: str) -> None:
         """Wait for a trial no longer."""
         self._failed.add(trial)
+        self._awaited.discard(trial)
 
     def action(self, trial: str) -> Action:
-        """Say what becomes of a trial now."""
-        pool = self._specs[trial].pool
-        if any(pool in decision.stopped for decision in self._decisions):
+        """Say what becomes of a trial now; only a report of its own or a decision changes that."""
+        pool = self._pool_of[trial]
+        if pool in self._stopped:
             return Action.STOP
-        rung = self._next_rung()
-        if pool in self._racing() and rung is not None and self._reached(trial, rung):
+        if self._rung is not None and pool in self._racing and self._reached(trial, self._rung):
             return Action.WAIT
         return Action.GO
 
     def decide(self) -> Decision | None:
         """Decide the next rung if everyone is there, and hand the decision on before it counts."""
-        rung, racing = self._next_rung(), self._racing()
-        if rung is None:
+        if self._rung is None or self._awaited:
             return None
-        awaited = self._of({*racing, *self._controls()})
-        if not all(self._reached(spec.id, rung) for spec in awaited):
-            return None
-        decision = self._compare(rung, racing)
+        decision = self._compare(self._rung)
         self._competition.on_decision(decision)
-        self._decisions.append(decision)
+        self._apply(decision)
+        self._look_ahead()
         return decision
 
-    def _racing(self) -> list[str]:
-        out = {pool for made in self._decisions for pool in (*made.stopped, *made.audited)}
-        return [
-            pool.id
-            for pool in self._competition.pools.values()
-            if pool.kind is PoolKind.BUCKET and pool.id not in out
-        ]
+    def _apply(self, decision: Decision) -> None:
+        self._decided.add(decision.samples)
+        self._stopped.update(decision.stopped)
+        for pool in (*decision.stopped, *decision.audited):
+            self._racing.pop(pool, None)
 
-    def _controls(self) -> list[str]:
-        pools = self._competition.pools.values()
-        return [pool.id for pool in pools if pool.kind is PoolKind.CONTROL]
-
-    def _of(self, pools: Iterable[str]) -> list[TrialSpec]:
-        wanted = set(pools)
-        return [spec for spec in self._competition.specs if spec.pool in wanted]
-
-    def _next_rung(self) -> int | None:
-        decided = {decision.samples for decision in self._decisions}
-        waiting = [rung for rung in self._competition.rungs[:-1] if rung not in decided]
+    def _look_ahead(self) -> None:
+        """Find the next rung, and whom it awaits."""
+        waiting = [rung for rung in self._competition.rungs[:-1] if rung not in self._decided]
         # With no more pools than are kept, none can be given up.
-        return waiting[0] if waiting and len(self._racing()) > self._config.keep else None
+        self._rung = waiting[0] if waiting and len(self._racing) > self._config.keep else None
+        self._awaited = set()
+        if self._rung is not None:
+            for spec in self._of({*self._racing, *self._controls}):
+                self._await(spec.id)
+
+    def _await(self, trial: str) -> None:
+        """Bring up to date whether the next rung awaits a trial."""
+        pool = self._pool_of.get(trial)
+        counts = pool in self._racing or pool in self._controls
+        if counts and self._rung is not None and not self._reached(trial, self._rung):
+            self._awaited.add(trial)
+        else:
+            self._awaited.discard(trial)
+
+    def _of(self, pools: Collection[str]) -> list[TrialSpec]:
+        return [spec for spec in self._competition.specs if spec.pool in pools]
 
     def _reached(self, trial: str, rung: int) -> bool:
         reports = self._reports.get(trial, {})
         return trial in self._failed or max(reports, default=0) >= rung
 
-    def _compare(self, rung: int, racing: list[str]) -> Decision:
-        specs = self._of({*racing, *self._controls()})
+    def _compare(self, rung: int) -> Decision:
+        specs = self._of({*self._racing, *self._controls})
         # Batches end a little behind a rung, all at the same place. A trial that went on from the
         # checkpoint of another plan of rungs has nothing there that could be compared.
         seen = [
@@ -145,8 +166,7 @@ class Race:
             for spec in specs
             if (metrics := self._reports.get(spec.id, {}).get(place)) is not None
         }
-        names = self._controls()
-        controls = {key: metrics for key, metrics in found.items() if key[0] in names}
+        controls = {key: found[key] for key in found if key[0] in self._controls}
         if (arms := len({pool for pool, _ in controls})) < MIN_CONTROL_ARMS:
             return _undecided(
                 rung,
@@ -160,7 +180,7 @@ class Race:
             return _undecided(rung, str(error))
         scores = self._table({key: yardstick.change(metrics) for key, metrics in found.items()})
         rule = RaceRule(keep=config.keep, alpha=config.alpha, rungs=len(study.rungs) - 1)
-        control_scores = np.array([scores.pop(name) for name in names if name in scores])
+        control_scores = np.array([scores.pop(name) for name in self._controls if name in scores])
         comparison = compare(scores, control_scores, rule)
         if not isfinite(comparison.margin):
             return _undecided(rung, "too few complete control arms or pools are there to compare")
