@@ -173,6 +173,34 @@ class Storage:
             with self._uploading(target):
                 self._fs.pipe_file(target, data)
 
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a small file that nobody else has written; False if it is there.
+
+        Of several who try at once one succeeds: on a disk, and where an object store refuses to
+        write over what is there. Where it does not, the last one counts: read it again.
+        """
+        target = self._at(path)
+        if self.is_local:
+            self._make_parent(target)
+            try:
+                with Path(target).open("xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+            return True
+        if self.exists(path):
+            return False
+        try:
+            with self._uploading(target):
+                self._fs.pipe_file(target, data, mode="create")
+        except FileExistsError:
+            return False
+        except (OSError, TypeError, NotImplementedError):
+            if self.exists(path):
+                return False  # refused, in words of its own
+            self.write_bytes(path, data)  # it does not know of conditions
+        return True
+
     def read_bytes(self, path: str) -> bytes:
         """Read a whole file."""
         with reaching(self.url):
