@@ -261,10 +261,10 @@ def dead(storage: Storage, paths: Sequence[str]) -> list[str]:
     return [*over, *sorted(unknown)]
 
 
-def is_over(storage: Storage, path: str) -> bool:
-    """Say whether nobody holds it for certain, without waiting."""
+def has_ended(storage: Storage, path: str) -> bool:
+    """Say whether it was held once and its owner has ended for certain, without waiting."""
     seen = _newest(storage, path)
-    return seen is None or seen.is_over
+    return seen is not None and seen.is_over
 
 
 def _vacant(storage: Storage, path: str) -> tuple[int, _Seen | None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,10 @@ class Storage:
         """Say whether a file or folder is there."""
         with reaching(self.url):
             return bool(self._fs.exists(self._at(path)))
+
+    def is_link(self, path: str) -> bool:
+        """Say whether it is a symbolic link, behind which something of others may lie."""
+        return self.is_local and Path(self._at(path)).is_symlink()
 
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder, sorted; an empty list when it does not exist.
@@ -118,6 +123,27 @@ class Storage:
             with suppress(FileNotFoundError), reaching(self.url):  # somebody was faster
                 self._fs.rm(self._at(path), recursive=True)
 
+    def remove_empty(self, folder: str) -> None:
+        """Remove a folder if nothing is in it; on an object store it is gone already."""
+        if not has_buckets(self._fs):
+            with suppress(OSError):
+                self._fs.rmdir(self._at(folder))
+
+    def copy(self, source: str, target: str, names: Sequence[str]) -> None:
+        """Copy some files of a folder, each whole, into another one.
+
+        Raises:
+            FileNotFoundError: one of them is not there.
+        """
+        at, to = self._at(source), self._at(target)
+        if self.is_local:
+            for name in names:
+                with self.open_write(f"{target}/{name}") as file, Path(at, name).open("rb") as one:
+                    shutil.copyfileobj(one, file, 1 << 20)
+            return
+        with reaching(self.url):
+            self._fs.copy([f"{at}/{name}" for name in names], [f"{to}/{name}" for name in names])
+
     def move(self, source: str, target: str) -> None:
         """Move a folder.
 
@@ -136,8 +162,7 @@ class Storage:
         if not names:
             raise FileNotFoundError(f"{self.shown}/{source}")
         # By name: fsspec's own move would also look for the folders that are none.
-        with reaching(self.url):
-            self._fs.copy([f"{at}/{name}" for name in names], [f"{to}/{name}" for name in names])
+        self.copy(source, target, names)
         self.remove(source)
 
     @contextmanager

@@ -21,8 +21,10 @@ from djsandbox_ray.storage.filesystems import filesystem
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.gang import bundles
+from djsandbox_ray.trials.ownership import clear, take_over
 from djsandbox_ray.trials.reporter import Reporter
 from djsandbox_ray.trials.stopping.stopping import Competition, Stopping
+from djsandbox_ray.trials.strategies.strategy import Group
 from djsandbox_ray.trials.trainable import Trial
 from djsandbox_ray.trials.worker import Shared
 
@@ -64,7 +66,8 @@ def run_trials(
     group = bundles(shared.resources)
     await_room(group, "trials.resources")
     storage = Storage(shared.storage)
-    _remove_settled_checkpoints(storage, competition.known)
+    settled = [key for key, record in competition.known.items() if record.settled]
+    clear(storage, settled, shared.owner)
 
     def keep(record: TrialRecord) -> None:
         on_record(record)
@@ -75,7 +78,7 @@ def run_trials(
                 "self-tests must run to the end, everything is compared with them"
             )
         if record.settled:
-            Checkpoint(shared.storage, record.spec.id).remove()
+            Checkpoint(shared.storage, record.spec.id, owner=shared.owner).remove()
 
     given_up = {pool for decision in competition.decisions for pool in decision.stopped}
     for spec in specs:
@@ -85,6 +88,9 @@ def run_trials(
     racing = [spec for spec in specs if spec.pool not in given_up]
     if not racing:
         return
+    resources = shared.resources
+    alike = Group(0, resources.workers, resources.strategy)
+    take_over(storage, [spec.id for spec in racing], shared.owner, alike)
     reporter = Reporter(
         racing,
         competition.known,
@@ -166,13 +172,6 @@ def _check_complete(specs: Sequence[TrialSpec], competition: Competition) -> Non
         if (spec.id in run) == (spec.id in settled):
             what = "is settled, but runs again" if spec.id in run else "is not settled, nor run"
             raise ValueError(f"trial {spec.id!r} (pool {spec.pool!r}, seed {spec.seed}) {what}")
-
-
-def _remove_settled_checkpoints(storage: Storage, known: Mapping[str, TrialRecord]) -> None:
-    """Remove what a driver that was killed has left of trials that were over."""
-    for name in storage.names("trials"):
-        if name in known and known[name].settled:
-            Checkpoint(storage.url, name).remove()
 
 
 def _trial_name(trial: Any) -> str:

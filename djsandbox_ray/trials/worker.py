@@ -19,7 +19,7 @@ from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import Pool, RungReport
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.output import FAILED, TrialLog, log_path
-from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.checkpoint import ALONE, Checkpoint
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
 from djsandbox_ray.trials.strategies.strategy import Group
@@ -50,6 +50,8 @@ class Shared:
     """Run and stage, by which processes are named."""
     logs: str | None = None
     """Folder of the storage for what trials print; None keeps nothing."""
+    owner: str = ALONE
+    """The driver, by which its folders of checkpoints are named."""
 
 
 class TrialWorker:
@@ -90,7 +92,7 @@ class TrialWorker:
         rows = ray.get(shared.members[pool.id])
         size = pool.draw_size or shared.draw_size
         drawn = draw(pool, rows, seed, size, shared.base_seed)
-        checkpoint = Checkpoint(shared.storage, trial["id"], self._group)
+        checkpoint = Checkpoint(shared.storage, trial["id"], self._group, shared.owner)
         task = TrialTask(
             seed=seed,
             rows=drawn.rows,

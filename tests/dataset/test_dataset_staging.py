@@ -17,7 +17,8 @@ from djsandbox_ray.storage.store import Storage
 def test_only_left_over_staging_folders_of_dead_runs_are_removed(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "WATCH", 1)
+    monkeypatch.setattr(lease, "RENEWAL", 0.2)
+    monkeypatch.setattr(lease, "WATCH", 4)
     gone = {**asdict(Process.this()), "pid": 2**22 + 1}
     elsewhere = {**gone, "space": "of another machine"}
     living = take(storage, "datasets/.staging-living/lease", "another run")

@@ -24,8 +24,8 @@ from djsandbox_ray.storage.lease import (
     Lease,
     Lost,
     dead,
+    has_ended,
     inherit,
-    is_over,
     refuse_if_held,
     take,
 )
@@ -68,10 +68,10 @@ def test_one_owner_at_a_time_and_the_next_at_once(place: Storage) -> None:
             take(place, "it", "the thing")
         with pytest.raises(Held):
             refuse_if_held(place, "it", "the thing")
-        assert not is_over(place, "it")
+        assert not has_ended(place, "it")
         assert dead(place, ["it", "none"]) == []
         first.check()
-    assert is_over(place, "it")
+    assert has_ended(place, "it")
     refuse_if_held(place, "it", "the thing")
     with take(place, "it", "the thing") as second:
         assert second.number == first.number + 1
@@ -94,7 +94,7 @@ def test_of_many_at_once_one_has_it(place: Storage) -> None:
 
 def test_the_dead_are_found_though_their_machine_is_not_ours(place: Storage) -> None:
     _left(place)
-    assert not is_over(place, "it")
+    assert not has_ended(place, "it")
     with take(place, "it", "the thing") as lease:
         assert lease.number == 2
 

@@ -21,6 +21,7 @@ from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport, TrialRecord, TrialState
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.checkpoint import ALONE
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.engine import run_trials
@@ -137,7 +138,9 @@ def test_retries_come_to_an_end(arena: Arena, notes: Path) -> None:
     assert record.attempts == 2
     assert not record.diverged
     assert [report.samples for report in record.reports] == [10]
-    assert arena.storage.exists("trials/s-0-0/10/done.json"), "another run may go on from there"
+    assert arena.storage.exists(f"trials/s-0-0/{ALONE}/10/done.json"), (
+        "another run may go on from there"
+    )
 
 
 def test_a_later_run_goes_on_from_the_checkpoint(arena: Arena, notes: Path) -> None:
@@ -174,7 +177,7 @@ def test_checkpoints_that_a_killed_driver_left_are_removed(arena: Arena, notes: 
     spec = arena.specs[0]
     report = RungReport(20, 1.0, {}, 1.0, 0.0, 1)
     known = {spec.id: TrialRecord(spec, TrialState.COMPLETED, (report,))}
-    arena.storage.write_json(f"trials/{spec.id}/20/done.json", {})
+    arena.storage.write_json(f"trials/{spec.id}/{ALONE}/20/done.json", {})
     arena.run(Counter(), notes, known=known)
     assert not arena.storage.exists(f"trials/{spec.id}")
 
