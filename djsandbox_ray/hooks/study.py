@@ -160,6 +160,7 @@ class Study:
         store = TrialStore(context.storage)
 
         def on_record(record: TrialRecord) -> None:
+            context.check()
             record = self._owned(record)
             records[record.spec.id] = record
             store.save(record)
@@ -287,6 +288,7 @@ class Study:
             retry_diverged=config.retry_diverged,
             study=self._owner,
             logs=f"{self.context.folder}/{LOGS}",
+            owner=self.context.owner,
         )
 
     def _prepared(self, train: str, evaluation: str) -> Any:

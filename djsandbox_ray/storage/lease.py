@@ -197,6 +197,7 @@ def take(
     *,
     wait: bool = False,
     on_lost: Callable[[], None] | None = None,
+    note: Callable[[str], None] = logger.warning,
 ) -> Lease:
     """Take the lease of something; from an owner that is dead after at most :data:`WATCH` seconds.
 
@@ -206,19 +207,20 @@ def take(
         what: it is about, in words.
         wait: for an owner that lives, as long as that takes.
         on_lost: called in another thread when it turns out that somebody has taken it over.
+        note: told when it must be found out whether an owner lives.
 
     Raises:
         Held: another owner lives.
     """
-    told = False
+    seen = _newest(storage, path)
+    if seen is not None and not seen.is_over:
+        more = ", and waiting for it" if wait else f", {WATCH:g} s at most"
+        note(f"{what} is held by {seen.who}: looking whether it is alive{more}")
     while True:
         number, owner = _vacant(storage, path)
         if owner is not None:
             if not wait:
                 raise Held(_refusal(storage, what, owner))
-            if not told:
-                logger.warning("%s is held by %s: waiting for it", what, owner.who)
-            told = True
             continue
         lease = Lease(storage, path, number, what, on_lost)
         if lease._begin():
