@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,6 +12,7 @@ from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Scorer
+from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.arch import load_arch, training_flops
 from djsandbox_ray.trials.clip.scorer import ScorerConfig, train_scorer
@@ -96,8 +95,8 @@ def _train(
     """Return the training loss and the seconds it took."""
     start = time.perf_counter()
     storage = Storage(url)
-    with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
-        loss = train_scorer(uri, rows, config, arch, Path(folder))
-        storage.upload(Path(folder), path)
+    with temporary() as folder:
+        loss = train_scorer(uri, rows, config, arch, folder)
+        storage.upload(folder, path)
     storage.write_json(f"{path}/scorer.json", {"loss": loss, "rows": rows})  # the marker, last
     return loss, time.perf_counter() - start

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage.filesystems import filesystem, has_buckets, reaching
+from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.rows import Row, from_csv, to_csv
 
 _PART = ".part"
@@ -171,10 +171,10 @@ class Storage:
         target = self._at(path)
         if not self.is_local:
             # fsspec's transactions are shared by all who write; an upload of a whole file is not.
-            with tempfile.NamedTemporaryFile(prefix="djsandbox-") as file:
+            with temporary() as folder, (folder / "whole").open("wb") as file:
                 yield file
                 file.flush()
-                self._put(Path(file.name), target)
+                self._put(folder / "whole", target)
             return
         self._make_parent(target)
         part = f"{target}.{uuid.uuid4().hex}{_PART}"

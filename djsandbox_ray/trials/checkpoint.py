@@ -8,7 +8,6 @@ says.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from djsandbox_ray.records import RungReport
+from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.strategies.strategy import Group
 
@@ -86,9 +86,9 @@ class Checkpoint:
         if self._storage.is_local:
             yield samples, Path(self._storage.uri(kept))
             return
-        with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
-            self._storage.download(kept, Path(folder))
-            yield samples, Path(folder)
+        with temporary() as folder:
+            self._storage.download(kept, folder)
+            yield samples, folder
 
     def reports(self) -> tuple[RungReport, ...]:
         """Return the reports up to the newest checkpoint."""
@@ -131,6 +131,6 @@ class Checkpoint:
             place.mkdir(parents=True, exist_ok=True)
             write(place)
             return
-        with tempfile.TemporaryDirectory(prefix="djsandbox-") as local:
-            write(Path(local))
-            self._storage.upload(Path(local), folder)
+        with temporary() as local:
+            write(local)
+            self._storage.upload(local, folder)
