@@ -40,7 +40,7 @@ from djsandbox_ray.records import (
 )
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.telemetry.output import LOGS
-from djsandbox_ray.trials.engine import run_trials
+from djsandbox_ray.trials.engine import clear_left, run_trials
 from djsandbox_ray.trials.family import FAMILIES, ModelFamily
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
 from djsandbox_ray.trials.trial_records import TrialStore, curves_table, plan_trials, trials_table
@@ -167,6 +167,7 @@ class Study:
             watch.track(record)
             watch.take(record, records.values())
 
+        clear_left(context.storage, context.folder)
         if todo:
             stopping = STOPPING.get(self.stopping.type)(self.stopping)
             run_trials(
@@ -175,10 +176,11 @@ class Study:
                 stopping,
                 self._competition(watch),
                 on_record,
-                folder=f"{context.folder}/tune",
+                folder=context.folder,
                 on_waiting=watch.waiting,
                 await_room=context.await_room,
                 on_retry=watch.retried,
+                on_silence=watch.silent,
             )
         return [records[spec.id] for spec in self.specs]
 
@@ -286,6 +288,7 @@ class Study:
             resources=config.resources,
             retries=config.retries,
             retry_diverged=config.retry_diverged,
+            stall_seconds=config.stall_seconds,
             study=self._owner,
             logs=f"{self.context.folder}/{LOGS}",
             owner=self.context.owner,
@@ -345,12 +348,16 @@ def configured_family(config: RunConfig, model: Component | None = None) -> Mode
     return FAMILIES.get(model.type)(model).resolved(gpus)
 
 
+_NO_RESULT = {"resources", "retries", "retry_diverged", "stall_seconds"}
+"""Settings of trials that decide no result."""
+
+
 def study_identity(config: RunConfig) -> Any:
     """Return plain data that decides which trials a study consists of; not where they run."""
     trials = config.trials
     return [
         configured_family(config).identity(),
-        trials.model_dump(mode="json", exclude={"model", "resources", "retries", "retry_diverged"}),
+        trials.model_dump(mode="json", exclude={"model", *_NO_RESULT}),
         [
             [EVALUATORS.get(metric.type)(metric).identity(), EVALUATORS.get(metric.type).VERSION]
             for metric in config.evaluation.metrics

@@ -81,20 +81,21 @@ def mark(folder: Path, kind: str, name: str | None = None) -> None:
         kind: what it is for.
         name: that it is going to have.
     """
-    (folder / MARKER).write_text(_words(kind, name or folder.name))
+    (folder / MARKER).write_text(marker(kind, name or folder.name))
 
 
 def is_ours(folder: Path, kind: str, name: str | None = None) -> bool:
     """Say whether a folder is one that :func:`mark` was called on; a link to one is not."""
-    marker = folder / MARKER
-    if folder.is_symlink() or marker.is_symlink() or not marker.is_file():
+    file = folder / MARKER
+    if folder.is_symlink() or file.is_symlink() or not file.is_file():
         return False
-    wanted = _words(kind, name or folder.name)
-    with marker.open("rb") as file:
-        return file.read(len(wanted) + 1) == wanted.encode()
+    wanted = marker(kind, name or folder.name)
+    with file.open("rb") as found:
+        return found.read(len(wanted.encode()) + 1) == wanted.encode()
 
 
-def _words(kind: str, name: str) -> str:
+def marker(kind: str, name: str) -> str:
+    """Return what the marker of a folder holds."""
     return json.dumps({"made by": "djsandbox_ray", "for": kind, "name": name}) + "\n"
 
 

@@ -9,9 +9,7 @@ An object store has no folders: a folder is there as long as something lies belo
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,9 +23,9 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage.filesystems import filesystem, has_buckets, reaching
 from djsandbox_ray.storage.own import temporary
+from djsandbox_ray.storage.parts import SUFFIX, written
 from djsandbox_ray.storage.rows import Row, from_csv, to_csv
 
-_PART = ".part"
 _STAMPS = ("size", "mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag")
 """What filesystems call the size, time and hash of a file."""
 
@@ -80,7 +78,7 @@ class Storage:
             return []
         # Some programs mark folders of an object store by an empty object of the same name.
         names = (path.rsplit("/", 1)[-1] for path in paths if path.lstrip("/") != at.lstrip("/"))
-        return sorted(name for name in names if not name.endswith(_PART))
+        return sorted(name for name in names if not name.endswith(SUFFIX))
 
     def stamps(self, folder: str) -> dict[str, dict[str, str]]:
         """Return the files below a folder with what changes when their content does.
@@ -94,7 +92,7 @@ class Storage:
         stamps = {
             _below(path, at): {key: str(info[key]) for key in _STAMPS if key in info}
             for path, info in found.items()
-            if not str(path).endswith(("/", _PART))
+            if not str(path).endswith(("/", SUFFIX))
         }
         return dict(sorted(stamps.items()))
 
@@ -177,15 +175,8 @@ class Storage:
                 self._put(folder / "whole", target)
             return
         self._make_parent(target)
-        part = f"{target}.{uuid.uuid4().hex}{_PART}"
-        try:
-            with Path(part).open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            Path(part).replace(target)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        with written(Path(target)) as file:
+            yield file
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a whole file atomically."""

@@ -137,7 +137,8 @@ def _call(
         "metrics": target,
     }
     given = {name: str(value) for name, value in values.items()}
-    program.call(given, folder, cpus=task.cpus, gpus=task.gpus)
+    with task.pulse.aside():  # its own timeout ends it
+        program.call(given, folder, cpus=task.cpus, gpus=task.gpus)
     return _measured(read_measured(target, "the training"), rung)
 
 

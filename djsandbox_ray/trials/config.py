@@ -76,6 +76,10 @@ class TrialsConfig(Section):
     rung; see ``retry_diverged``."""
     retry_diverged: bool = False
     """Whether one that diverged is tried again, too: on GPUs the same numbers need not come."""
+    stall_seconds: float | None = Field(default=1800, ge=0)
+    """After how many seconds a worker that says nothing is replaced, and its trial tried again from
+    its last rung, as one of its ``retries``; null or 0 for never. Time in which a trial is loaded
+    or evaluated, or a program runs, does not count."""
     resources: Resources = Resources()
     """What each trial occupies."""
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
@@ -18,6 +19,7 @@ from djsandbox_ray.nodes.connection import check_placeable
 from djsandbox_ray.nodes.waiting import AwaitRoom
 from djsandbox_ray.records import PoolKind, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage.filesystems import filesystem
+from djsandbox_ray.storage.own import MARKER, marker
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.gang import bundles
@@ -26,7 +28,10 @@ from djsandbox_ray.trials.reporter import Reporter
 from djsandbox_ray.trials.stopping.stopping import Competition, Stopping
 from djsandbox_ray.trials.strategies.strategy import Group
 from djsandbox_ray.trials.trainable import Trial
+from djsandbox_ray.trials.vigil import Silence, Vigil
 from djsandbox_ray.trials.worker import Shared
+
+_KIND, _TUNE = "files of Tune", "tune-"
 
 
 def run_trials(
@@ -39,6 +44,7 @@ def run_trials(
     on_waiting: Callable[[Sequence[Mapping[str, float]] | None], None] = lambda group: None,
     await_room: AwaitRoom = check_placeable,
     on_retry: Callable[[TrialRecord], None] = lambda record: None,
+    on_silence: Callable[[Silence], None] = lambda silence: None,
 ) -> None:
     """Run every trial to its end, or until it is stopped, and hand over its record as it changes.
 
@@ -51,12 +57,14 @@ def run_trials(
         stopping: how trials are stopped early.
         competition: the study that the trials are part of.
         on_record: called in this process after every start, report and end of a trial.
-        folder: a folder of the storage for Tune's own files, removed at the end.
+        folder: where in the storage a folder for Tune's own files is made, and removed at the end.
         on_waiting: called again and again with the bundles that a trial needs while nothing can
             run for want of them, and with None when that is over; what it raises ends the study.
         await_room: waits until there are nodes for one trial; Tune asks for those of the others.
         on_retry: called with the record of a trial that crashed and will be tried again; error,
             traceback and place are those of the crash.
+        on_silence: called in another thread when a worker says nothing for long, and when it is
+            replaced.
 
     Raises:
         BadInput: the cluster can never place a trial.
@@ -91,25 +99,46 @@ def run_trials(
     resources = shared.resources
     alike = Group(0, resources.workers, resources.strategy)
     take_over(storage, [spec.id for spec in racing], shared.owner, alike)
+    vigil = Vigil(shared.stall_seconds, on_silence)
+    shared = replace(shared, watch=vigil.watch, pause=vigil.pause)
+
+    def retried(record: TrialRecord) -> None:
+        vigil.crashed(record.spec.id)
+        on_retry(record)
+
     reporter = Reporter(
         racing,
         competition.known,
         keep,
         lambda waits: on_waiting(group if waits else None),
-        on_retry,
+        retried,
     )
+    own = f"{folder}/{_TUNE}{uuid4().hex}"
+    storage.write_bytes(f"{own}/{MARKER}", marker(_KIND, own).encode())
+    vigil.begin(reporter.running)
     try:
-        _tuner(racing, shared, group, stopping.scheduler(competition), reporter, folder).fit()
+        _tuner(racing, shared, group, stopping.scheduler(competition), reporter, own).fit()
     except TuneError as error:
         # Tune turns what a callback raises into text.
         raise reporter.raised or error from None
     finally:
-        storage.remove(folder)
+        vigil.end()
+        storage.remove(own)
     if unfinished := reporter.unfinished():
         raise SandboxError(
             f"interrupted with {unfinished} of {len(racing)} trials to go; "
             "the same command goes on from here"
         )
+
+
+def clear_left(storage: Storage, folder: str) -> None:
+    """Remove what killed drivers have left of Tune's own files, where this driver's are made."""
+    for name in [name for name in storage.names(folder) if name.startswith(_TUNE)]:
+        path = f"{folder}/{name}"
+        if storage.is_link(path) or not storage.exists(f"{path}/{MARKER}"):
+            continue
+        if storage.read_bytes(f"{path}/{MARKER}") == marker(_KIND, path).encode():
+            storage.remove(path)
 
 
 def _tuner(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from math import isfinite
+from pathlib import Path
 from traceback import format_exc
 from typing import Any
 
 import ray
 
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.evaluation.evaluator import Artefact, Encoder
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.pools.draws import draw
@@ -22,6 +24,7 @@ from djsandbox_ray.telemetry.output import FAILED, TrialLog, log_path
 from djsandbox_ray.trials.checkpoint import ALONE, Checkpoint
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
+from djsandbox_ray.trials.pulse import Pulse
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
@@ -50,6 +53,12 @@ class Shared:
     """Run and stage, by which processes are named."""
     logs: str | None = None
     """Folder of the storage for what trials print; None keeps nothing."""
+    stall_seconds: float | None = None
+    """After how many seconds a silent worker is replaced; None or 0 for never."""
+    watch: str | None = None
+    """Whom workers tell that they are alive; None for nobody."""
+    pause: float = 5.0
+    """Seconds between two times."""
     owner: str = ALONE
     """The driver, by which its folders of checkpoints are named."""
 
@@ -66,6 +75,7 @@ class TrialWorker:
         self._group = group or Group()
         self._training: Iterator[RungReport] | None = None
         self._log: TrialLog | None = None
+        self._pulse = Pulse(shared.watch, self._group.rank, shared.pause)
 
     @property
     def place(self) -> str:
@@ -83,6 +93,7 @@ class TrialWorker:
                 behind it, with the reports that the newest checkpoint holds first.
         """
         self.close()
+        self._pulse.begin(trial["id"], self.place)
         shared = self._shared
         pool, seed = shared.pools[trial["pool"]], int(trial["seed"])
         if shared.logs is not None:
@@ -92,7 +103,8 @@ class TrialWorker:
         rows = ray.get(shared.members[pool.id])
         size = pool.draw_size or shared.draw_size
         drawn = draw(pool, rows, seed, size, shared.base_seed)
-        checkpoint = Checkpoint(shared.storage, trial["id"], self._group, shared.owner)
+        checkpoint = _Watched(shared.storage, trial["id"], self._group, shared.owner)
+        checkpoint.pulse = self._pulse
         task = TrialTask(
             seed=seed,
             rows=drawn.rows,
@@ -102,7 +114,8 @@ class TrialWorker:
             gpus=shared.resources.gpus_per_worker,
             checkpoint=checkpoint,
             group=self._group,
-            evaluate=shared.suite.run,
+            evaluate=self._evaluate,
+            pulse=self._pulse,
         )
         self._reported = reported
         self._kept = iter(checkpoint.reports())
@@ -119,7 +132,8 @@ class TrialWorker:
         """
         budget = self._shared.rungs[-1]
         try:
-            report = self._next()
+            with self._pulse.training():
+                report = self._next()
             _check(report, budget)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -137,12 +151,17 @@ class TrialWorker:
 
     def close(self) -> None:
         """Let go of the trial, and of its model."""
+        self._pulse.end()
         training, self._training = self._training, None
         if training is not None and hasattr(training, "close"):
             training.close()
         log, self._log = self._log, None
         if log is not None:
             log.close()
+
+    def _evaluate(self, model: Encoder | Artefact) -> dict[str, float]:
+        with self._pulse.aside():
+            return self._shared.suite.run(model)
 
     def _note(self, text: str) -> None:
         if self._log is not None:
@@ -158,6 +177,17 @@ class TrialWorker:
                 self._reported = report.samples
                 return report
         raise SandboxError("the model family ended before the budget")
+
+
+class _Watched(Checkpoint):
+    """Checkpoints whose transfers may take as long as they take."""
+
+    pulse: Pulse
+
+    def save(self, report: RungReport, write: Callable[[Path], None]) -> None:
+        """See :meth:`Checkpoint.save`."""
+        with self.pulse.aside():
+            super().save(report, write)
 
 
 def _check(report: RungReport, budget: int) -> None:

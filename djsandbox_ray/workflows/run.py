@@ -38,6 +38,7 @@ from djsandbox_ray.workflows.ending import print_results
 from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.repeat import Round, conclude
 from djsandbox_ray.workflows.language.workflow import configured_workflow
+from djsandbox_ray.workflows.leftovers import cleared
 from djsandbox_ray.workflows.publish import publish
 from djsandbox_ray.workflows.runner import run_workflow
 from djsandbox_ray.workflows.state import RunState, alone, interrupt, state_path
@@ -67,6 +68,7 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
             held = anchor()
             with (
                 stoppable(),
+                cleared(storage, first.run),
                 observed(storage, first.run),
                 aftermath(lease, state_path(first), held),
                 watched(held, interrupt),
@@ -183,7 +185,7 @@ def _run_info(context: Context) -> RunInfo:
     resolved = config.model_dump(
         mode="json", exclude={"storage", "cluster", "tracking", "statistics"}
     )
-    for key in ("resources", "retries", "retry_diverged"):
+    for key in ("resources", "retries", "retry_diverged", "stall_seconds"):
         resolved["trials"].pop(key)
     for section in ("ingest", "scorer"):
         (resolved[section] or {}).pop("resources", None)

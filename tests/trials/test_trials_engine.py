@@ -20,11 +20,12 @@ from djsandbox_ray.evaluation.retrieval import RetrievalConfig
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport, TrialRecord, TrialState
 from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.own import MARKER, marker
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import ALONE
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.config import Resources
-from djsandbox_ray.trials.engine import run_trials
+from djsandbox_ray.trials.engine import clear_left, run_trials
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
 from djsandbox_ray.trials.reporter import merged
 from djsandbox_ray.trials.stopping.stopping import Decision, NoStopping, StoppingConfig
@@ -108,7 +109,7 @@ def test_one_bad_trial_does_not_take_others_with_it(arena: Arena) -> None:
         ("RUNNING", [10, 20]),
         ("COMPLETED", [10, 20]),
     ]
-    assert not arena.storage.exists("tune"), "Tune's own files are removed"
+    assert arena.storage.names("tune") == [], "Tune's own files are removed"
 
 
 @pytest.mark.parametrize("checkpoints", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -251,3 +252,18 @@ def test_reports_are_merged_by_samples() -> None:
     other = replace(first, loss=2.0)
     assert merged((first, second), other) == (other,), "what was built on it is no longer true"
     assert merged((first,), second) == (first, second)
+
+
+def test_only_what_killed_drivers_left_of_tune_is_removed(storage: Storage) -> None:
+    for name in ("tune-left", "tune-copied"):
+        ours = marker("files of Tune", "runs/r/tune-left").encode()
+        storage.write_bytes(f"runs/r/{name}/{MARKER}", ours)
+        storage.write_bytes(f"runs/r/{name}/trials/x", b"")
+    foreign = ("tune-of-the-user/precious", "tune/precious", f"tune-else/{MARKER}")
+    for name in foreign:
+        storage.write_bytes(f"runs/r/{name}", b"{}")
+    Path(storage.uri("runs/r/tune-link")).symlink_to(storage.uri("runs/r/tune-of-the-user"))
+    clear_left(storage, "runs/r")
+    assert not storage.exists("runs/r/tune-left")
+    kept = ("tune-copied/trials/x", "tune-link/precious", *foreign)
+    assert all(storage.exists(f"runs/r/{name}") for name in kept)
