@@ -136,4 +136,6 @@ def store() -> Any:
 def _node() -> str:
     import ray
 
+    if not ray.is_initialized():  # at the end of a process; asking would start a cluster
+        raise RuntimeError("this process is no worker of a cluster")
     return str(ray.get_runtime_context().get_node_id())

@@ -192,7 +192,7 @@ def test_a_pulse_is_written_by_itself(kept: dict[str, Any]) -> None:
     one.begin("t", "rank 3")
     while kept.get(key("w", "t", 3), {}).get("beats", 0) < 3:
         time.sleep(0.01)
-    one._watch = None
+    one.end()
     silent = Pulse()
     silent.begin("t", "")
     assert silent._thread is None
