@@ -1,17 +1,15 @@
 """Source to sample table: shards are read in Ray Data tasks, the driver puts them in order.
 
-Work in progress lies in a folder of its own, named after its process, so that what killed runs left
-behind is known and removed; a finished dataset appears in its place at once.
+Work in progress lies in a folder of its own with a lease in it, so that what killed runs left
+behind is known and removed; a finished dataset appears in its place at once, and runs that read the
+same put it there one after the other: the second finds it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import socket
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,10 +39,10 @@ from djsandbox_ray.identity import chain, content_id
 from djsandbox_ray.nodes.connection import check_placeable
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
 from djsandbox_ray.nodes.waiting import AwaitRoom
+from djsandbox_ray.storage.lease import dead, take
 from djsandbox_ray.storage.store import Storage
 
-_PREFIX = ".staging-"
-_SECONDS_ELSEWHERE = 7 * 24 * 3600
+_PREFIX, _LEASE = ".staging-", "lease"
 
 FOLDER = "datasets"
 _MARKER = "dataset.json"
@@ -98,15 +96,17 @@ def ingest(
         digests = [bytes.fromhex(manifest.digest) for manifest in manifests if manifest.accepted]
         dataset_id = content_id("dataset", chain(digests).hex())
         home = f"{FOLDER}/{dataset_id}"
-        table = placed(
-            storage,
-            f"{folder}/samples.lance",
-            home,
-            lambda uri: _build_table(uri, manifests, tasks),
-        )
-        _collect_rejections(storage, folder, f"{home}/rejected.parquet")
-    dataset = records.Dataset(dataset_id, table, rows, reasons.total())
-    storage.write_json(f"{home}/{_MARKER}", {**asdict(dataset), "reasons": dict(reasons)})
+        with take(storage, f"{home}/{_LEASE}", f"dataset {dataset_id}", wait=True):
+            table = placed(
+                storage,
+                f"{folder}/samples.lance",
+                home,
+                lambda uri: _build_table(uri, manifests, tasks),
+            )
+            _collect_rejections(storage, folder, f"{home}/rejected.parquet")
+            dataset = records.Dataset(dataset_id, table, rows, reasons.total())
+            marker = {**asdict(dataset), "reasons": dict(reasons)}
+            storage.write_json(f"{home}/{_MARKER}", marker)
     if spent is not None:
         spent(tasks.cost(rows + reasons.total(), time.perf_counter() - start))
     return dataset
@@ -115,8 +115,9 @@ def ingest(
 def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None]) -> str:
     """Return the path of a dataset's table, built and put there unless it is there already.
 
-    Several runs may do so at once. Whose table is named by ``dataset.json`` first, has it read by
-    all. Where a folder is not moved at once, each has a path of its own: none disturbs another.
+    Who calls it holds the lease of the dataset. Should two believe that they do, as one was asleep,
+    that whose table is named by ``dataset.json`` first has it read by both; where a folder is not
+    moved at once, each has a path of its own.
 
     Args:
         storage: where the dataset lies.
@@ -131,7 +132,7 @@ def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None
         return found
     if storage.is_local:
         own = f"{home}/samples.lance"
-        storage.remove(home)
+        storage.remove(own)  # a killed run's: statistics beside it stay
     else:
         own = f"{home}/samples-{uuid4().hex[:8]}.lance"
     storage.move(staged, own)
@@ -258,30 +259,17 @@ def _collect_rejections(storage: Storage, folder: str, path: str) -> None:
 
 @contextmanager
 def staging(storage: Storage, parent: str) -> Iterator[str]:
-    """Give a new folder below ``parent``, removed when the block ends, however it ends."""
-    for name in storage.names(parent):
-        if name.startswith(_PREFIX) and _is_left_over(name.removeprefix(_PREFIX)):
-            storage.remove(f"{parent}/{name}")
-    owner = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}-{uuid.uuid4().hex[:8]}"
-    folder = f"{parent}/{_PREFIX}{owner}"
+    """Give a new folder below ``parent``, removed when the block ends, however it ends.
+
+    What killed runs have left behind is removed first: what bears our lease, and whose owner is
+    dead. Nothing else is, whatever its name.
+    """
+    present = [f"{parent}/{name}" for name in storage.names(parent) if name.startswith(_PREFIX)]
+    for lease in dead(storage, [f"{folder}/{_LEASE}" for folder in present]):
+        storage.remove(lease.removesuffix(f"/{_LEASE}"))
+    folder = f"{parent}/{_PREFIX}{uuid4().hex}"
     try:
-        yield folder
+        with take(storage, f"{folder}/{_LEASE}", folder):
+            yield folder
     finally:
         storage.remove(folder)
-
-
-def _is_left_over(owner: str) -> bool:
-    """Say whether the process is gone; of another machine, whether it began over a week ago."""
-    parts = owner.rsplit("-", 3)
-    if len(parts) != 4 or not (parts[1].isdigit() and parts[2].isdigit()):
-        return False
-    host, pid, started, _ = parts
-    if host != socket.gethostname():
-        return time.time() - int(started) > _SECONDS_ELSEWHERE
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False

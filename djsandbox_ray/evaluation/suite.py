@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved, Split
 from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.own import temporary
 
 
 class NotFinite(SandboxError):
@@ -96,8 +95,7 @@ def _as_files(model: Encoder | Artefact, evaluator: str, stack: ExitStack) -> Ar
         return model
     if not isinstance(model, Saved):
         raise BadInput(f"{evaluator}: it reads files, but this model has no way to be saved")
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="djsandbox-"))
-    return model.save(Path(folder))
+    return model.save(stack.enter_context(temporary()))
 
 
 class _Finite:

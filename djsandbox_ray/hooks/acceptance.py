@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +29,7 @@ from djsandbox_ray.records import (
 )
 from djsandbox_ray.stats.operators import parse_process, resolve_paths
 from djsandbox_ray.stats.parts import StatisticColumns
+from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 
 
@@ -123,8 +123,8 @@ def _accept(
     processes: int,
 ) -> Acceptance:
     """Run the recipe; the storage may be anywhere, Data-Juicer reads a local file."""
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / Path(recipe.path).name
+    with temporary() as folder_here:
+        path = folder_here / Path(recipe.path).name
         path.write_bytes(storage.read_bytes(recipe.path))
         return accept(
             path,

@@ -12,9 +12,12 @@ from djsandbox_ray.nodes.waiting import Bundles, await_room
 from djsandbox_ray.records import Cost, StudyPlan
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.settings.registry import Registry
+from djsandbox_ray.storage.lease import Lease
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import Tracker
+from djsandbox_ray.trials.checkpoint import ALONE
 from djsandbox_ray.trials.family import Prepared
+from djsandbox_ray.trials.ownership import owner_name
 
 Row = TypeVar("Row")
 
@@ -40,6 +43,24 @@ class Context:
     prepared: dict[str, tuple[str, Prepared]] = field(default_factory=dict)
     """What model families have prepared in this process, by what decides it, each with the study
     on whose account it is: studies share it."""
+    lease: Lease | None = None
+    """Of the run, while it runs."""
+
+    @property
+    def owner(self) -> str:
+        """This driver, in the names of folders that only it writes."""
+        if self.lease is None:
+            return ALONE
+        return owner_name(self.folder.split("/")[1], self.lease.number)
+
+    def check(self) -> None:
+        """Make sure that the run is still this driver's, before something of it is written.
+
+        Raises:
+            Lost: another process has taken it over.
+        """
+        if self.lease is not None:
+            self.lease.check()
 
     def await_room(self, group: Bundles, where: str) -> None:
         """Wait until the living nodes have room for a group, as long as ``cluster.wait`` allows.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,6 +13,7 @@ from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Scorer
+from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.arch import load_arch, training_flops
@@ -102,9 +101,9 @@ def _train(
     start = time.perf_counter()
     storage = Storage(url)
     checkpoint = Checkpoint(url, path.rpartition("/")[2])
-    with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
-        loss = train_scorer(uri, rows, config, arch, Path(folder), checkpoint)
-        storage.upload(Path(folder), path)
+    with temporary() as folder:
+        loss = train_scorer(uri, rows, config, arch, folder, checkpoint)
+        storage.upload(folder, path)
     storage.write_json(f"{path}/scorer.json", {"loss": loss, "rows": rows})  # the marker, last
     checkpoint.remove()
     return loss, time.perf_counter() - start

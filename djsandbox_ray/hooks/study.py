@@ -36,14 +36,11 @@ from djsandbox_ray.records import (
 )
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.telemetry.output import LOGS
-from djsandbox_ray.trials.engine import run_trials
+from djsandbox_ray.trials.engine import clear_left, run_trials
 from djsandbox_ray.trials.family import FAMILIES, ModelFamily
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
 from djsandbox_ray.trials.trial_records import TrialStore, curves_table, plan_trials, trials_table
 from djsandbox_ray.trials.worker import Shared
-
-_OF_NO_EFFECT = {"model", "resources", "retries", "retry_diverged", "keep_stopped"}
-"""Settings of trials that do not decide their results, or are part of the identity otherwise."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +153,12 @@ class Study:
         progress.update(done=len(records))
 
         def on_record(record: TrialRecord) -> None:
+            context.check()
             record = records[record.spec.id] = self._owned(record)
             watch.track(record)
             watch.take(record)
 
+        clear_left(context.storage, context.folder)
         if todo:
             store = TrialStore(context.storage)
             stopping = STOPPING.get(self.stopping.type)(self.stopping)
@@ -169,11 +168,12 @@ class Study:
                 stopping,
                 self._competition(watch),
                 on_record,
-                folder=f"{context.folder}/tune",
+                folder=context.folder,
                 on_waiting=watch.waiting,
                 await_room=context.await_room,
                 on_retry=watch.retried,
                 save=lambda record: store.save(self._owned(record)),
+                on_silence=watch.silent,
             )
         return [records[spec.id] for spec in self.specs]
 
@@ -281,9 +281,11 @@ class Study:
             resources=config.resources,
             retries=config.retries,
             retry_diverged=config.retry_diverged,
+            stall_seconds=config.stall_seconds,
             study=self._owner,
             logs=f"{self.context.folder}/{LOGS}",
             keep_stopped=config.keep_stopped,
+            owner=self.context.owner,
         )
 
     def _prepared(self, train: str, evaluation: str) -> Any:
@@ -340,12 +342,16 @@ def configured_family(config: RunConfig, model: Component | None = None) -> Mode
     return FAMILIES.get(model.type)(model).resolved(gpus)
 
 
+_NO_RESULT = {"resources", "retries", "retry_diverged", "keep_stopped", "stall_seconds"}
+"""Settings of trials that decide no result."""
+
+
 def study_identity(config: RunConfig) -> Any:
     """Return plain data that decides which trials a study consists of; not where they run."""
     trials = config.trials
     return [
         configured_family(config).identity(),
-        trials.model_dump(mode="json", exclude=_OF_NO_EFFECT),
+        trials.model_dump(mode="json", exclude={"model", *_NO_RESULT}),
         [
             [EVALUATORS.get(metric.type)(metric).identity(), EVALUATORS.get(metric.type).VERSION]
             for metric in config.evaluation.metrics

@@ -17,6 +17,7 @@ from djsandbox_ray.telemetry.output import LOGS, last_lines, log_path
 from djsandbox_ray.telemetry.standing import Standing, samples_of
 from djsandbox_ray.tracking.tracker import trial_facts
 from djsandbox_ray.trials.stopping.stopping import Decision
+from djsandbox_ray.trials.vigil import Silence
 
 _HOPELESS = 6
 """After so many trials, all failed, the run ends."""
@@ -83,6 +84,23 @@ class Watch:
         """Say that a trial crashed and will be tried again; error and place are in the record."""
         self._tell_failure("trial_retried", logging.WARNING, record)
         self._note(f"{self._failure(record)}; it is tried again")
+
+    def silent(self, silence: Silence) -> None:
+        """Say that a trial says nothing, and whether its worker is replaced; in any thread."""
+        spec = next(spec for spec in self._specs if spec.id == silence.trial)
+        line = f"{spec.pool} seed {spec.seed} has said nothing for {silence.seconds:.0f} s"
+        what = "is ended, and the trial tried again" if silence.replaced else "may be stuck"
+        self._note(f"{line}: {silence.place} {what}")
+        self._event(
+            "trial_silent",
+            level=logging.WARNING,
+            pool=spec.pool,
+            seed=spec.seed,
+            trial=spec.id,
+            seconds=round(silence.seconds),
+            place=silence.place,
+            replaced=silence.replaced,
+        )
 
     def decided(self, decision: Decision) -> None:
         """Say which pools were given up at a rung."""

@@ -10,28 +10,23 @@ Package indexes are those that the node's own settings of uv name.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from djsandbox_ray.errors import BadInput, SandboxError, require
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.outside.config import EnvironmentConfig, requirement_lines
-from djsandbox_ray.storage.cache import locked, own_folder
-
-logger = logging.getLogger(__name__)
+from djsandbox_ray.storage import own
 
 FOLDER = "DJSANDBOX_OUTSIDE"
 """Environment variable of a node: the folder."""
-_LOCK = ".lock"
+_KIND = "environment"
 _MARKER = "made.json"
 _REQUIREMENTS = "requirements.txt"
 _TAIL_LINES = 20
@@ -45,55 +40,16 @@ def node_folder(name: str) -> Path:
     Raises:
         BadInput: it belongs to another user, who could choose what is run here.
     """
-    folder = own_folder(FOLDER, "outside") / name
+    folder = own.own_folder("outside", FOLDER) / name
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, if it is there.
-
-    Raises:
-        SandboxError: it cannot be, as when a program has written there as another user.
-    """
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise SandboxError(f"what a program left in {folder} cannot be removed: {error}") from error
-
-
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Give an empty folder that is gone afterwards; what killed processes left is removed too."""
-    root = node_folder("scratch")
-    _remove_left(root)
-    folder = root / uuid4().hex
-    lock = folder.with_name(f"{folder.name}{_LOCK}")
-    with locked(lock):
-        folder.mkdir(mode=0o700)
-        try:
-            yield folder
-        finally:
-            _clear(folder, lock)
-
-
-def _remove_left(root: Path) -> None:
-    # The lock is there before the folder: without one, nobody is about to use it.
-    for folder in [path for path in root.iterdir() if path.is_dir()]:
-        lock = folder.with_name(f"{folder.name}{_LOCK}")
-        with suppress(BlockingIOError), locked(lock, wait=False):
-            _clear(folder, lock)
-
-
-def _clear(folder: Path, lock: Path) -> None:
-    """Remove a folder and its lock; one that cannot be removed is told, and tried again later."""
-    try:
-        remove(folder)
-    except SandboxError as error:
-        logger.warning("%s", error)
-    lock.unlink(missing_ok=True)
+    """Give an empty folder of this node that is gone afterwards."""
+    with own.scratch(node_folder("scratch")) as folder:
+        yield folder
 
 
 @dataclass(frozen=True)
@@ -122,7 +78,7 @@ class Environment:
         Raises:
             BadInput: there is no such set of packages, or none that is in reach of this node.
         """
-        if (self._folder / _MARKER).exists() or not self.requirements:
+        if self._is_made or not self.requirements:
             return
         given = "\n".join(self.requirements)
         resolving = ["pip", "compile", "--quiet", "--python-version", self.python, "-"]
@@ -136,21 +92,38 @@ class Environment:
             SandboxError: uv cannot make it; quotes what it says.
         """
         folder = self._folder
-        with locked(folder.with_name(f"{folder.name}.lock")):
-            if (folder / _MARKER).exists():
+        with own.locked(folder.with_name(f"{folder.name}.lock")):
+            if self._is_made:
                 return folder
-            if folder.exists():  # half-made
-                shutil.rmtree(folder)
+            if own.is_ours(folder, _KIND):  # half-made
+                own.remove(folder)
+            if not os.path.lexists(folder):
+                folder.mkdir()
+            if folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()):
+                raise SandboxError(
+                    f"{folder} is in the way, and is not ours: move it, or set {FOLDER}"
+                )
+            own.mark(folder, _KIND)
             self._make(folder)
-            (folder / _MARKER).write_text(json.dumps(asdict(self), indent=2))
+            (folder / _MARKER).write_text(self._said)
         return folder
+
+    @property
+    def _said(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+    @property
+    def _is_made(self) -> bool:
+        marker = self._folder / _MARKER
+        return marker.is_file() and marker.read_text(errors="replace") == self._said
 
     @property
     def _folder(self) -> Path:
         return node_folder("environments") / self.id
 
     def _make(self, folder: Path) -> None:
-        steps = [["venv", "--quiet", "--no-project", "--python", self.python, str(folder)]]
+        venv = ["venv", "--quiet", "--no-project", "--allow-existing", "--python", self.python]
+        steps = [[*venv, str(folder)]]
         if self.requirements:
             listed = str(folder / _REQUIREMENTS)
             python = str(folder / "bin" / "python")

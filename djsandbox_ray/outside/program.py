@@ -18,8 +18,9 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.outside.config import EnvironmentConfig, ProgramConfig, filled
 from djsandbox_ray.outside.container import Container
-from djsandbox_ray.outside.environment import Environment, remove
+from djsandbox_ray.outside.environment import Environment
 from djsandbox_ray.outside.process import Call, run, variables, without_values
+from djsandbox_ray.storage.own import remove
 
 LARGEST = 64 * 2**20
 """Bytes of all files together: code, not data or weights."""

@@ -8,7 +8,6 @@ formatter drops rows too. Samples are streamed to files; row ids come back.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.recipes.executor import execute
 from djsandbox_ray.recipes.recipe_file import Promise, RecipeFile, read_recipe, runnable
 from djsandbox_ray.records import Acceptance, Dataset
+from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 
 ROW_ID = "row_id"
@@ -68,12 +68,12 @@ def accept(
     tried = np.ones(dataset.rows, bool) if rows is None else _mask(rows, dataset.rows, "rows")
     if not tried.any():
         raise BadInput("there are no rows to try the recipe on")
-    with tempfile.TemporaryDirectory(prefix="acceptance-") as name:
-        data, work = Path(name) / "data", Path(name) / "work"
+    with temporary() as place:
+        data, work = place / "data", place / "work"
         work.mkdir()
         table = SampleTable(storage.uri(dataset.table))
         file = write_input(recipe, table, np.flatnonzero(tried), data)
-        with runnable(recipe, Path(name)) as local:
+        with runnable(recipe, place) as local:
             done = execute(local, file, work, processes=processes)
         kept, surprises = _read_kept(done.kept, tried, wanted)
     differing = np.flatnonzero((kept != wanted) & tried)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.config import RunConfig, checked, read_document
@@ -19,6 +17,7 @@ from djsandbox_ray.masking import MASK, masked, without_secrets
 from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs
 from djsandbox_ray.service.shipment import Shipment, named_files, pack
 from djsandbox_ray.settings.yaml_input import read_value
+from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.mlflow import MlflowConfig
 from djsandbox_ray.tracking.mlflow_index import user
@@ -108,8 +107,8 @@ def submit_run(
             f"the run {name!r} in {storage} is {other.state} as the job {other.id}; see it with\n"
             f"  djsandbox logs {other.id} --follow --address {jobs.shown}"
         )
-    with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
-        shipment = pack(Path(folder), submission.document, submission.path, submission.named)
+    with temporary() as folder:
+        shipment = pack(folder, submission.document, submission.path, submission.named)
         say(f"shipping {shipment}")
         metadata = {
             "run": name,
@@ -123,7 +122,7 @@ def submit_run(
             key = jobs.client.submit_job(
                 entrypoint=_entrypoint(shipment, over_budget),
                 submission_id=_new_id(name),
-                runtime_env={"working_dir": folder, "env_vars": _variables()},
+                runtime_env={"working_dir": str(folder), "env_vars": _variables()},
                 metadata=metadata,
             )
         except (OSError, RuntimeError) as error:

@@ -1,32 +1,30 @@
 """What a node keeps of remote folders, such as models: brought once, bounded in bytes.
 
-``$DJSANDBOX_CACHE/<key>/`` holds a folder as it was when its files had certain sizes, times and
-hashes: a folder that changes is another entry. All processes of a node share the cache. Under the
-lock of the whole cache one of them at a time makes room and downloads; the entry appears under its
-name when it is complete. Who reads an entry holds a shared lock on it, and an entry that is read is
-never removed. Locks are the system's own, so that they end with the process that holds them,
-however it ends.
+``$DJSANDBOX_CACHE/<key>/files/`` holds a folder as it was when its files had certain sizes, times
+and hashes: a folder that changes is another entry. All processes of a node share the cache. Under
+the lock of the whole cache one of them at a time makes room and downloads; the entry appears under
+its name when it is complete. Who reads an entry holds a shared lock on it, and an entry that is
+read is never removed. What is not marked as ours is never touched, nor counted.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.storage.own import is_ours, locked, mark, own_folder, remove
 from djsandbox_ray.storage.store import Storage
 
 FOLDER, BYTES = "DJSANDBOX_CACHE", "DJSANDBOX_CACHE_BYTES"
 """Environment variables: the folder, and how many bytes it may hold."""
 DEFAULT_BYTES = 20 * 10**9
 _PART, _LOCK = ".part", ".lock"
-# Lock files are never removed: who waits for a file that is gone would hold nothing.
+_KIND, _FILES = "cache", "files"
 
 
 @contextmanager
@@ -51,15 +49,15 @@ def cached(storage: Storage, path: str) -> Iterator[Path]:
     root = _root()
     while True:
         with locked(root / f"{key}{_LOCK}", shared=True) as file:
-            if (root / key).is_dir():
+            if _is_there(root / key):
                 os.utime(file)  # the time of its last use
-                yield root / key
+                yield root / key / _FILES
                 return
         _bring(storage, path, root, key, sum(int(stamp["size"]) for stamp in stamps.values()))
 
 
 def _root() -> Path:
-    return own_folder(FOLDER, "cache")
+    return own_folder("cache", FOLDER)
 
 
 def _most() -> int:
@@ -69,19 +67,33 @@ def _most() -> int:
     return int(text)
 
 
+def _is_there(entry: Path) -> bool:
+    """Say whether an entry is there.
+
+    Raises:
+        SandboxError: something else is in its place.
+    """
+    if is_ours(entry, _KIND):
+        return True
+    if os.path.lexists(entry):
+        raise SandboxError(f"{entry} is in the way, and is not ours: move it, or set {FOLDER}")
+    return False
+
+
 def _bring(storage: Storage, path: str, root: Path, key: str, size: int) -> None:
     """Download a folder, unless another process has just done so."""
     with locked(root / _LOCK):
-        if (root / key).is_dir():
+        if _is_there(root / key):
             return
         _make_room(root, size, f"{storage.shown}/{path}")
-        part = root / f"{key}{_PART}"
+        part = root / f"{key}.{uuid4().hex}{_PART}"
         part.mkdir()
         try:
-            storage.download(path, part)
+            mark(part, _KIND, key)
+            storage.download(path, part / _FILES)
             part.rename(root / key)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            remove(part)
 
 
 def _make_room(root: Path, size: int, what: str) -> None:
@@ -90,11 +102,9 @@ def _make_room(root: Path, size: int, what: str) -> None:
     if size > most:
         raise BadInput(f"{what} has {size} bytes, but {BYTES} allows {most}")
     for part in root.glob(f"*{_PART}"):
-        shutil.rmtree(part)
-    entries = sorted(
-        (path for path in root.iterdir() if path.is_dir()),
-        key=lambda path: path.with_name(f"{path.name}{_LOCK}").stat().st_mtime_ns,
-    )
+        if is_ours(part, _KIND, _key(part)):
+            remove(part)
+    entries = sorted((path for path in root.iterdir() if is_ours(path, _KIND)), key=_last_use)
     sizes = {entry: _size(entry) for entry in entries}
     for entry in entries:
         if sum(sizes.values()) + size <= most:
@@ -112,51 +122,22 @@ def _evicted(entry: Path) -> bool:
     """Remove an entry, unless somebody reads it."""
     try:
         with locked(entry.with_name(f"{entry.name}{_LOCK}"), wait=False):
-            gone = entry.rename(entry.with_name(f"{entry.name}{_PART}"))
+            gone = entry.rename(entry.with_name(f"{entry.name}.{uuid4().hex}{_PART}"))
     except BlockingIOError:
         return False
-    shutil.rmtree(gone)
+    remove(gone)
     return True
 
 
+def _key(part: Path) -> str:
+    """Return the name of the entry of which this is a part."""
+    return part.name.removesuffix(_PART).rpartition(".")[0]
+
+
+def _last_use(entry: Path) -> int:
+    lock = entry.with_name(f"{entry.name}{_LOCK}")
+    return lock.stat().st_mtime_ns if lock.is_file() else 0
+
+
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def own_folder(variable: str, name: str) -> Path:
-    """Return a folder of this node, made if need be.
-
-    Args:
-        variable: of the environment, which may say where it is.
-        name: of one in the temporary directory, where it does not.
-
-    Raises:
-        BadInput: it belongs to another user, who could choose what is loaded or run here.
-    """
-    given = os.environ.get(variable)
-    folder = Path(given or Path(tempfile.gettempdir(), f"djsandbox-{name}-{os.getuid()}"))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise BadInput(f"{folder} belongs to another user; set {variable} to another folder")
-    return folder.absolute()
-
-
-@contextmanager
-def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[int]:
-    """Hold a lock on a file, which is made if need be and stays; gives its descriptor.
-
-    Args:
-        path: of the file.
-        shared: whether others may hold it in the same way.
-        wait: whether to wait for who holds it otherwise.
-
-    Raises:
-        BlockingIOError: somebody else holds it, and ``wait`` is false.
-    """
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
-        yield file
-    finally:
-        os.close(file)
+    return sum(path.stat().st_size for path in (folder / _FILES).rglob("*") if path.is_file())

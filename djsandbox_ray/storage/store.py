@@ -9,9 +9,7 @@ An object store has no folders: a folder is there as long as something lies belo
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-import uuid
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,9 +22,10 @@ from fsspec.implementations.local import LocalFileSystem
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage.filesystems import filesystem, has_buckets, reaching
+from djsandbox_ray.storage.own import temporary
+from djsandbox_ray.storage.parts import SUFFIX, written
 from djsandbox_ray.storage.rows import Row, from_csv, to_csv
 
-_PART = ".part"
 _BATCH_ROWS = 1 << 20
 _STAMPS = ("size", "mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag")
 """What filesystems call the size, time and hash of a file."""
@@ -63,6 +62,10 @@ class Storage:
         with reaching(self.url):
             return bool(self._fs.exists(self._at(path)))
 
+    def is_link(self, path: str) -> bool:
+        """Say whether it is a symbolic link, behind which something of others may lie."""
+        return self.is_local and Path(self._at(path)).is_symlink()
+
     def names(self, folder: str) -> list[str]:
         """Return the names in a folder, sorted; an empty list when it does not exist.
 
@@ -76,7 +79,7 @@ class Storage:
             return []
         # Some programs mark folders of an object store by an empty object of the same name.
         names = (path.rsplit("/", 1)[-1] for path in paths if path.lstrip("/") != at.lstrip("/"))
-        return sorted(name for name in names if not name.endswith(_PART))
+        return sorted(name for name in names if not name.endswith(SUFFIX))
 
     def stamps(self, folder: str) -> dict[str, dict[str, str]]:
         """Return the files below a folder with what changes when their content does.
@@ -90,7 +93,7 @@ class Storage:
         stamps = {
             _below(path, at): {key: str(info[key]) for key in _STAMPS if key in info}
             for path, info in found.items()
-            if not str(path).endswith(("/", _PART))
+            if not str(path).endswith(("/", SUFFIX))
         }
         return dict(sorted(stamps.items()))
 
@@ -119,6 +122,27 @@ class Storage:
             with suppress(FileNotFoundError), reaching(self.url):  # somebody was faster
                 self._fs.rm(self._at(path), recursive=True)
 
+    def remove_empty(self, folder: str) -> None:
+        """Remove a folder if nothing is in it; on an object store it is gone already."""
+        if not has_buckets(self._fs):
+            with suppress(OSError):
+                self._fs.rmdir(self._at(folder))
+
+    def copy(self, source: str, target: str, names: Sequence[str]) -> None:
+        """Copy some files of a folder, each whole, into another one.
+
+        Raises:
+            FileNotFoundError: one of them is not there.
+        """
+        at, to = self._at(source), self._at(target)
+        if self.is_local:
+            for name in names:
+                with self.open_write(f"{target}/{name}") as file, Path(at, name).open("rb") as one:
+                    shutil.copyfileobj(one, file, 1 << 20)
+            return
+        with reaching(self.url):
+            self._fs.copy([f"{at}/{name}" for name in names], [f"{to}/{name}" for name in names])
+
     def move(self, source: str, target: str) -> None:
         """Move a folder.
 
@@ -137,8 +161,7 @@ class Storage:
         if not names:
             raise FileNotFoundError(f"{self.shown}/{source}")
         # By name: fsspec's own move would also look for the folders that are none.
-        with reaching(self.url):
-            self._fs.copy([f"{at}/{name}" for name in names], [f"{to}/{name}" for name in names])
+        self.copy(source, target, names)
         self.remove(source)
 
     @contextmanager
@@ -147,21 +170,14 @@ class Storage:
         target = self._at(path)
         if not self.is_local:
             # fsspec's transactions are shared by all who write; an upload of a whole file is not.
-            with tempfile.NamedTemporaryFile(prefix="djsandbox-") as file:
+            with temporary() as folder, (folder / "whole").open("wb") as file:
                 yield file
                 file.flush()
-                self._put(Path(file.name), target)
+                self._put(folder / "whole", target)
             return
         self._make_parent(target)
-        part = f"{target}.{uuid.uuid4().hex}{_PART}"
-        try:
-            with Path(part).open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            Path(part).replace(target)
-        finally:
-            Path(part).unlink(missing_ok=True)
+        with written(Path(target)) as file:
+            yield file
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a whole file atomically."""
@@ -173,6 +189,34 @@ class Storage:
             target = self._at(path)
             with self._uploading(target):
                 self._fs.pipe_file(target, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a small file that nobody else has written; False if it is there.
+
+        Of several who try at once one succeeds: on a disk, and where an object store refuses to
+        write over what is there. Where it does not, the last one counts: read it again.
+        """
+        target = self._at(path)
+        if self.is_local:
+            self._make_parent(target)
+            try:
+                with Path(target).open("xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+            return True
+        if self.exists(path):
+            return False
+        try:
+            with self._uploading(target):
+                self._fs.pipe_file(target, data, mode="create")
+        except FileExistsError:
+            return False
+        except (OSError, TypeError, NotImplementedError):
+            if self.exists(path):
+                return False  # refused, in words of its own
+            self.write_bytes(path, data)  # it does not know of conditions
+        return True
 
     def read_bytes(self, path: str) -> bytes:
         """Read a whole file."""

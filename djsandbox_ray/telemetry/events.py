@@ -40,6 +40,7 @@ EVENTS: Mapping[str, str] = {
     "trial_finished": "it reached its budget",
     "trial_stopped": "it was given up early",
     "trial_retried": "it crashed and will be tried again; the details are those of a failure",
+    "trial_silent": "it says nothing for long; `replaced` tells whether its worker is ended now",
     "trial_failed": "error, place (rank, node, process), traceback, last lines of its output, log",
     "race_decided": "which pools are given up at a rung, and which of these run on as a check",
     "self_test_failed": "a verdict that was known beforehand came out otherwise",

@@ -10,15 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import RungReport, TrialRecord, TrialState
+from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.tracking.mlflow_index import Known, MlflowIndex
 from djsandbox_ray.tracking.outbox import Refused
 from djsandbox_ray.tracking.tracker import DatasetInput
@@ -130,8 +130,8 @@ class MlflowRuns:
         path = PurePosixPath(name)
         folder = None if path.parent == PurePosixPath() else str(path.parent)
         self._warn_of_local_files()
-        with tempfile.TemporaryDirectory() as scratch:
-            file = Path(scratch) / path.name
+        with temporary() as scratch:
+            file = scratch / path.name
             file.write_bytes(data)
             self._index.client.log_artifact(self._index.parent().run_id, str(file), folder)
 

@@ -1,13 +1,13 @@
 """Where a trial's state at its last rung is kept, so that a cut-off trial goes on from there.
 
-``<storage>/trials/<trial id>/<samples>/`` holds what every worker wrote, and last, ``done.json``
-with the reports up to that rung: a folder without it does not count. Weights are read with
-``weights_only``; nothing here is a pickle of objects.
+``<storage>/trials/<trial id>/<owner>/<samples>/`` holds what every worker wrote, and last,
+``done.json`` with the reports up to that rung: a folder without it does not count. Weights are read
+with ``weights_only``; nothing here is a pickle of objects. Whose folder is whose, ``ownership``
+says.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,22 +18,34 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from djsandbox_ray.records import RungReport
+from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.strategies.strategy import Group
 
 _REPORTS = TypeAdapter(tuple[RungReport, ...])
-_DONE = "done.json"
+DONE = "done.json"
+"""Makes a rung count."""
+ALONE = "alone@000000"
+"""The owner where there is no run."""
 
 
 class Checkpoint:
     """The checkpoints of one trial.
 
     What another number of workers, or another strategy, has written does not count.
+
+    Args:
+        storage: where they are kept.
+        trial: its id.
+        group: the place of this worker.
+        owner: of the folder: the driver that has the trial trained.
     """
 
-    def __init__(self, storage: str, trial: str, group: Group | None = None) -> None:
+    def __init__(
+        self, storage: str, trial: str, group: Group | None = None, owner: str = ALONE
+    ) -> None:
         self._storage = Storage(storage)
-        self._folder = f"trials/{trial}"
+        self._trial, self._folder = f"trials/{trial}", f"trials/{trial}/{owner}"
         self._group = group or Group()
 
     def save(self, report: RungReport, write: Callable[[Path], None]) -> None:
@@ -57,7 +69,7 @@ class Checkpoint:
             return
         if isfinite(report.loss) and all(map(isfinite, report.metrics.values())):
             mark = {"group": self._mark(), "reports": [asdict(kept) for kept in (*reports, report)]}
-            self._storage.write_json(f"{folder}/{_DONE}", mark)
+            self._storage.write_json(f"{folder}/{DONE}", mark)
             for samples in self._rungs():
                 if samples < report.samples:
                     self._remove(samples)
@@ -74,9 +86,9 @@ class Checkpoint:
         if self._storage.is_local:
             yield samples, Path(self._storage.uri(kept))
             return
-        with tempfile.TemporaryDirectory(prefix="djsandbox-") as folder:
-            self._storage.download(kept, Path(folder))
-            yield samples, Path(folder)
+        with temporary() as folder:
+            self._storage.download(kept, folder)
+            yield samples, folder
 
     def reports(self) -> tuple[RungReport, ...]:
         """Return the reports up to the newest checkpoint."""
@@ -84,10 +96,11 @@ class Checkpoint:
         return newest[1] if newest else ()
 
     def remove(self) -> None:
-        """Delete all checkpoints of the trial."""
+        """Delete all checkpoints of the owner."""
         for samples in self._rungs():
             self._remove(samples)
         self._storage.remove(self._folder)
+        self._storage.remove_empty(self._trial)
 
     def _rungs(self) -> list[int]:
         """Return the samples seen at the rungs of which something is kept, in order."""
@@ -96,12 +109,12 @@ class Checkpoint:
 
     def _remove(self, samples: int) -> None:
         """Delete a checkpoint, first what makes it count."""
-        self._storage.remove(f"{self._folder}/{samples}/{_DONE}")
+        self._storage.remove(f"{self._folder}/{samples}/{DONE}")
         self._storage.remove(f"{self._folder}/{samples}")
 
     def _newest(self) -> tuple[int, tuple[RungReport, ...]] | None:
         for samples in reversed(self._rungs()):
-            path = f"{self._folder}/{samples}/{_DONE}"
+            path = f"{self._folder}/{samples}/{DONE}"
             if self._storage.exists(path):
                 mark = self._storage.read_json(path)
                 if mark["group"] == self._mark():
@@ -118,6 +131,6 @@ class Checkpoint:
             place.mkdir(parents=True, exist_ok=True)
             write(place)
             return
-        with tempfile.TemporaryDirectory(prefix="djsandbox-") as local:
-            write(Path(local))
-            self._storage.upload(Path(local), folder)
+        with temporary() as local:
+            write(local)
+            self._storage.upload(local, folder)

@@ -14,10 +14,11 @@ from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.evaluator import Artefact, Reads
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.outside.config import ProgramConfig
-from djsandbox_ray.outside.environment import remove, scratch
+from djsandbox_ray.outside.environment import scratch
 from djsandbox_ray.outside.exchange import Format, number, read_measured, write_samples
 from djsandbox_ray.outside.program import Program
 from djsandbox_ray.records import RungReport
+from djsandbox_ray.storage.own import remove
 from djsandbox_ray.trials.family import Clock, Diverged, ModelFamily, Prepared, TrialTask
 
 
@@ -136,7 +137,8 @@ def _call(
         "metrics": target,
     }
     given = {name: str(value) for name, value in values.items()}
-    program.call(given, folder, cpus=task.cpus, gpus=task.gpus)
+    with task.pulse.aside():  # its own timeout ends it
+        program.call(given, folder, cpus=task.cpus, gpus=task.gpus)
     return _measured(read_measured(target, "the training"), rung)
 
 

@@ -79,6 +79,10 @@ class TrialsConfig(Section):
     keep_stopped: bool = False
     """Whether the state of trials that were given up early stays in the storage: a later run that
     does not give them up goes on from it, and begins them anew otherwise."""
+    stall_seconds: float | None = Field(default=1800, ge=0)
+    """After how many seconds a worker that says nothing is replaced, and its trial tried again from
+    its last rung, as one of its ``retries``; null or 0 for never. Time in which a trial is loaded
+    or evaluated, or a program runs, does not count."""
     resources: Resources = Resources()
     """What each trial occupies."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray import tune
@@ -20,13 +21,19 @@ from djsandbox_ray.nodes.waiting import AwaitRoom
 from djsandbox_ray.records import PoolKind, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage.backlog import Backlog
 from djsandbox_ray.storage.filesystems import filesystem
+from djsandbox_ray.storage.own import MARKER, marker
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.gang import bundles
+from djsandbox_ray.trials.ownership import clear, take_over
 from djsandbox_ray.trials.reporter import Reporter
 from djsandbox_ray.trials.stopping.stopping import Competition, Decision, Stopping
+from djsandbox_ray.trials.strategies.strategy import Group
 from djsandbox_ray.trials.trainable import Trial
+from djsandbox_ray.trials.vigil import Silence, Vigil
 from djsandbox_ray.trials.worker import Shared
+
+_KIND, _TUNE = "files of Tune", "tune-"
 
 
 def run_trials(
@@ -40,6 +47,7 @@ def run_trials(
     await_room: AwaitRoom = check_placeable,
     on_retry: Callable[[TrialRecord], None] = lambda record: None,
     save: Callable[[TrialRecord], None] = lambda record: None,
+    on_silence: Callable[[Silence], None] = lambda silence: None,
 ) -> None:
     """Run every trial to its end, or until it is stopped, and hand over its record as it changes.
 
@@ -56,7 +64,7 @@ def run_trials(
         stopping: how trials are stopped early.
         competition: the study that the trials are part of.
         on_record: called in this process after every start, report and end of a trial.
-        folder: a folder of the storage for Tune's own files, removed at the end.
+        folder: where in the storage a folder for Tune's own files is made, and removed at the end.
         on_waiting: called again and again with the bundles that a trial needs while nothing can
             run for want of them, and with None when that is over; what it raises ends the study.
         await_room: waits until there are nodes for one trial; Tune asks for those of the others.
@@ -64,6 +72,8 @@ def run_trials(
             traceback and place are those of the crash.
         save: keeps a record where later work finds it; called in the background, with the newest
             record of a trial.
+        on_silence: called in another thread when a worker says nothing for long, and when it is
+            replaced.
 
     Raises:
         BadInput: the cluster can never place a trial.
@@ -73,28 +83,43 @@ def run_trials(
     group = bundles(shared.resources)
     await_room(group, "trials.resources")
     storage = Storage(shared.storage)
-    _remove_settled_checkpoints(storage, competition.known)
+    settled = [key for key, record in competition.known.items() if record.settled]
+    clear(storage, settled, shared.owner)
 
     with Backlog("trial records") as backlog:
         keeper = _Keeper(shared, competition, on_record, save, backlog)
         racing = keeper.without_given_up(specs)
         if not racing:
             return
+        resources = shared.resources
+        alike = Group(0, resources.workers, resources.strategy)
+        take_over(storage, [spec.id for spec in racing], shared.owner, alike)
+        vigil = Vigil(shared.stall_seconds, on_silence)
+        watched = replace(shared, watch=vigil.watch, pause=vigil.pause)
+
+        def retried(record: TrialRecord) -> None:
+            vigil.crashed(record.spec.id)
+            on_retry(record)
+
         reporter = Reporter(
             racing,
             competition.known,
             keeper.keep,
             lambda waits: on_waiting(group if waits else None),
-            on_retry,
+            retried,
         )
         scheduler = stopping.scheduler(replace(competition, on_decision=keeper.decide))
+        own = f"{folder}/{_TUNE}{uuid4().hex}"
+        storage.write_bytes(f"{own}/{MARKER}", marker(_KIND, own).encode())
+        vigil.begin(reporter.running)
         try:
-            _tuner(racing, shared, group, scheduler, reporter, competition.known, folder).fit()
+            _tuner(racing, watched, group, scheduler, reporter, competition.known, own).fit()
         except TuneError as error:
             # Tune turns what a callback raises into text.
             raise reporter.raised or error from None
         finally:
-            storage.remove(folder)
+            vigil.end()
+            storage.remove(own)
         if unfinished := reporter.unfinished():
             raise SandboxError(
                 f"interrupted with {unfinished} of {len(racing)} trials to go; "
@@ -160,7 +185,18 @@ class _Keeper:
     def _write(self, record: TrialRecord, over: bool) -> None:
         self._save(record)
         if over:
-            Checkpoint(self._shared.storage, record.spec.id).remove()
+            owner = self._shared.owner
+            Checkpoint(self._shared.storage, record.spec.id, owner=owner).remove()
+
+
+def clear_left(storage: Storage, folder: str) -> None:
+    """Remove what killed drivers have left of Tune's own files, where this driver's are made."""
+    for name in [name for name in storage.names(folder) if name.startswith(_TUNE)]:
+        path = f"{folder}/{name}"
+        if storage.is_link(path) or not storage.exists(f"{path}/{MARKER}"):
+            continue
+        if storage.read_bytes(f"{path}/{MARKER}") == marker(_KIND, path).encode():
+            storage.remove(path)
 
 
 def _tuner(
@@ -231,13 +267,6 @@ def _check_complete(specs: Sequence[TrialSpec], competition: Competition) -> Non
         if (spec.id in run) == (spec.id in settled):
             what = "is settled, but runs again" if spec.id in run else "is not settled, nor run"
             raise ValueError(f"trial {spec.id!r} (pool {spec.pool!r}, seed {spec.seed}) {what}")
-
-
-def _remove_settled_checkpoints(storage: Storage, known: Mapping[str, TrialRecord]) -> None:
-    """Remove what a driver that was killed has left of trials that were over."""
-    for name in storage.names("trials"):
-        if name in known and known[name].settled:
-            Checkpoint(storage.url, name).remove()
 
 
 def _trial_name(trial: Any) -> str:

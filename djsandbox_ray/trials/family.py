@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,6 +23,7 @@ from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.pulse import Pulse
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
@@ -53,6 +54,9 @@ class TrialTask:
     """The workers that train the model together; a family is called on every one of them."""
     evaluate: Callable[[Encoder | Artefact], dict[str, float]]
     """The evaluation suite."""
+    pulse: Pulse = field(default_factory=Pulse)
+    """A family that calls ``pulse.beat()`` at every step is replaced when its steps stop coming
+    (``trials.stall_seconds``); of one that does not, only a process that computes nothing is."""
 
 
 @dataclass(frozen=True)

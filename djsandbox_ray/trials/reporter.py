@@ -64,6 +64,10 @@ class Reporter(tune.Callback):
         """Return how many trials have not come to an end."""
         return sum(record.state is TrialState.RUNNING for record in self._records.values())
 
+    def running(self) -> list[str]:
+        """Return the ids of the trials that have a place; in any thread."""
+        return list(self._held_since)
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial was given its place, for the first time or again."""
         record = self._record(trial)

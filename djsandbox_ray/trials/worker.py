@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from math import isfinite
+from pathlib import Path
 from traceback import format_exc
 from typing import Any
 
 import ray
 
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.evaluation.evaluator import Artefact, Encoder
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.pools.draws import Draw, draw_from
 from djsandbox_ray.records import Pool, RungReport
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.output import FAILED, TrialLog, log_path
-from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.checkpoint import ALONE, Checkpoint
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
+from djsandbox_ray.trials.pulse import Pulse
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
@@ -52,6 +55,14 @@ class Shared:
     """Folder of the storage for what trials print; None keeps nothing."""
     keep_stopped: bool = False
     """Whether the checkpoints of trials that were given up stay."""
+    stall_seconds: float | None = None
+    """After how many seconds a silent worker is replaced; None or 0 for never."""
+    watch: str | None = None
+    """Whom workers tell that they are alive; None for nobody."""
+    pause: float = 5.0
+    """Seconds between two times."""
+    owner: str = ALONE
+    """The driver, by which its folders of checkpoints are named."""
 
     def draw(self, trial: Mapping[str, Any]) -> Draw:
         """Return the rows that a trial trains on.
@@ -89,6 +100,7 @@ class TrialWorker:
         self._group = group or Group()
         self._training: Iterator[RungReport] | None = None
         self._log: TrialLog | None = None
+        self._pulse = Pulse(shared.watch, self._group.rank, shared.pause)
 
     @property
     def place(self) -> str:
@@ -107,6 +119,7 @@ class TrialWorker:
                 behind it, with the reports that the newest checkpoint holds first.
         """
         self.close()
+        self._pulse.begin(trial["id"], self.place)
         shared = self._shared
         pool, seed = shared.pools[trial["pool"]], int(trial["seed"])
         if shared.logs is not None:
@@ -114,7 +127,8 @@ class TrialWorker:
             title = f"{shared.study}: {pool.id} seed {seed} behind {reported} samples, {self.place}"
             self._log = TrialLog(Storage(shared.storage), path, title)
         drawn = shared.draw(trial)
-        checkpoint = Checkpoint(shared.storage, trial["id"], self._group)
+        checkpoint = _Watched(shared.storage, trial["id"], self._group, shared.owner)
+        checkpoint.pulse = self._pulse
         task = TrialTask(
             seed=seed,
             rows=drawn.rows,
@@ -124,7 +138,8 @@ class TrialWorker:
             gpus=shared.resources.gpus_per_worker,
             checkpoint=checkpoint,
             group=self._group,
-            evaluate=shared.suite.run,
+            evaluate=self._evaluate,
+            pulse=self._pulse,
         )
         self._reported = reported
         known = tuple(RungReport(**report) for report in trial["reports"])
@@ -142,7 +157,8 @@ class TrialWorker:
         """
         budget = self._shared.rungs[-1]
         try:
-            report = self._next()
+            with self._pulse.training():
+                report = self._next()
             _check(report, budget)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -160,12 +176,17 @@ class TrialWorker:
 
     def close(self) -> None:
         """Let go of the trial, and of its model."""
+        self._pulse.end()
         training, self._training = self._training, None
         if training is not None and hasattr(training, "close"):
             training.close()
         log, self._log = self._log, None
         if log is not None:
             log.close()
+
+    def _evaluate(self, model: Encoder | Artefact) -> dict[str, float]:
+        with self._pulse.aside():
+            return self._shared.suite.run(model)
 
     def _note(self, text: str) -> None:
         if self._log is not None:
@@ -181,6 +202,17 @@ class TrialWorker:
                 self._reported = report.samples
                 return report
         raise SandboxError("the model family ended before the budget")
+
+
+class _Watched(Checkpoint):
+    """Checkpoints whose transfers may take as long as they take."""
+
+    pulse: Pulse
+
+    def save(self, report: RungReport, write: Callable[[Path], None]) -> None:
+        """See :meth:`Checkpoint.save`."""
+        with self.pulse.aside():
+            super().save(report, write)
 
 
 def _check(report: RungReport, budget: int) -> None:

@@ -16,10 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import Dataset, Pool, PoolKind, Pools
+from djsandbox_ray.storage.lease import refuse_if_held
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.journal import Journal, Replayed, replay
 from djsandbox_ray.tracking.tracker import TRACKERS
-from djsandbox_ray.workflows.state import refuse_if_running
+from djsandbox_ray.trials.ownership import lease_path
 
 R = TypeVar("R")
 
@@ -140,13 +141,15 @@ def sync_run(name: str, url: str, uri: str | None) -> Replayed:
         uri: of the MLflow server or database; by default the one that the run was tracked by.
 
     Raises:
-        BadInput: there is no such run, it is still running, or ``uri`` is needed: for a password,
-            which the kept configuration does not hold, or as the run was tracked elsewhere than
-            its configuration says on this machine.
+        BadInput: there is no such run, or ``uri`` is needed: for a password, which the kept
+            configuration does not hold, or as the run was tracked elsewhere than its configuration
+            says on this machine.
+        Held: the run is still running.
     """
     storage = Storage(url)
     folder = FinishedRun(storage, name).folder
-    refuse_if_running(storage, name)
+    run = name.partition("/")[0]
+    refuse_if_held(storage, lease_path(run), f"the run {run!r}")
     settings: dict[str, Any] = yaml.safe_load(storage.read_bytes(f"{folder}/config.yaml"))
     tracking = settings["tracking"] if uri is None else {"type": "mlflow", "uri": uri}
     if "***" in str(tracking.get("uri")):

@@ -21,9 +21,11 @@ from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.nodes.anchor import anchor, watched
 from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.nodes.waiting import foreseen
 from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.storage.lease import Lease
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.observed import observed
 from djsandbox_ray.tracking.journal import Recorded
@@ -31,13 +33,15 @@ from djsandbox_ray.tracking.tracker import TRACKERS, RunInfo
 from djsandbox_ray.trials.config import worker_bundle
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.strategies.strategy import STRATEGIES
+from djsandbox_ray.workflows.aftermath import aftermath
 from djsandbox_ray.workflows.ending import print_results
 from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.repeat import Round, conclude
 from djsandbox_ray.workflows.language.workflow import configured_workflow
+from djsandbox_ray.workflows.leftovers import cleared
 from djsandbox_ray.workflows.publish import publish
 from djsandbox_ray.workflows.runner import run_workflow
-from djsandbox_ray.workflows.state import RunState, refuse_if_running
+from djsandbox_ray.workflows.state import RunState, alone, interrupt, state_path
 
 
 def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
@@ -48,7 +52,9 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
 
     Raises:
         BadInput: something is wrong that only shows with the data at hand.
-        Stopped: by SIGTERM or Ctrl-C; what is finished is kept.
+        Stopped: by SIGTERM or Ctrl-C, or the cluster is gone; what is finished is kept.
+        Held: another process runs it.
+        Lost: another process has taken the run over.
         SandboxError: a job failed; what is finished is kept.
     """
     configured_workflow(config)
@@ -56,13 +62,20 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
     first = Round.first(config)
     with Progress(console) as progress:
         storage = open_round(first, progress).storage  # a tracker that cannot be shows here
-        refuse_if_running(storage, first.run)  # before a cluster is started for nothing
-        connect(config.cluster.address, config.cluster.cpus)
-        # Again, as now the cluster's drivers are known, and before the run's log is written to.
-        refuse_if_running(storage, first.run)
-        with stoppable(), observed(storage, first.run), RunState(storage, first) as state:
-            _check_resources(config, progress)
-            done = run_rounds(config, progress, state)
+        # Before a cluster is started for nothing.
+        with alone(storage, first.run, progress.note) as lease:
+            connect(config.cluster.address, config.cluster.cpus)
+            held = anchor()
+            with (
+                stoppable(),
+                cleared(storage, first.run),
+                observed(storage, first.run),
+                aftermath(lease, state_path(first), held),
+                watched(held, interrupt),
+                RunState(lease, first, held) as state,
+            ):
+                _check_resources(config, progress)
+                done = run_rounds(config, progress, state)
     print_results(console, config, done.context, done.outputs, done.unsent)
     return done.outputs
 
@@ -90,7 +103,7 @@ def run_rounds(config: RunConfig, progress: Progress, state: RunState) -> Done:
     while True:
         state.begin(this)
         workflow = configured_workflow(this.config)
-        context = open_round(this, progress)
+        context = open_round(this, progress, state.lease)
         outputs, kept_back = _run_round(workflow, context, state)
         unsent += kept_back
         outcome = conclude(workflow.repeat, this, outputs)
@@ -111,10 +124,12 @@ def _run_round(workflow: Workflow, context: Context, state: RunState) -> tuple[d
         outputs = run_workflow(workflow, context, partial(publish, context))
     except KeyboardInterrupt:
         state.end("STOPPED")  # first of all: this process may be killed in a moment
-        tracker.finish(False, FLUSH_SECONDS)
+        if state.lease.lost is None:
+            tracker.finish(False, FLUSH_SECONDS)
         raise
     except BaseException:
-        tracker.finish(False, None)
+        if state.lease.lost is None:  # else it is another's to tell how the run ends
+            tracker.finish(False, None)
         raise
     return outputs, tracker.finish(True, None)
 
@@ -124,13 +139,13 @@ def open_context(config: RunConfig, progress: Progress) -> Context:
     return open_round(Round.first(config), progress)
 
 
-def open_round(this: Round, progress: Progress) -> Context:
+def open_round(this: Round, progress: Progress, lease: Lease | None = None) -> Context:
     """Return what the hooks of a round work with; nothing is started or written yet."""
     config, storage = this.config, Storage(this.config.storage)
     tracker = TRACKERS.get(config.tracking.type)(config.tracking, storage)
     # Every round is a run to the tracker; what they told it lies together, for `djsandbox sync`.
     recorded = Recorded(tracker, f"runs/{this.run}")
-    return Context(config, storage, this.folder, recorded, progress)
+    return Context(config, storage, this.folder, recorded, progress, lease=lease)
 
 
 def check_sources(config: RunConfig) -> None:
@@ -170,7 +185,7 @@ def _run_info(context: Context) -> RunInfo:
     resolved = config.model_dump(
         mode="json", exclude={"storage", "cluster", "tracking", "statistics"}
     )
-    for key in ("resources", "retries", "retry_diverged"):
+    for key in ("resources", "retries", "retry_diverged", "stall_seconds"):
         resolved["trials"].pop(key)
     for section in ("ingest", "scorer"):
         (resolved[section] or {}).pop("resources", None)

@@ -1,6 +1,6 @@
 """``run.json`` and ``config.yaml``: what a run is, what made it, and which rounds it had.
 
-One run, one writer: a second process is refused, on this machine and on this Ray cluster.
+One run, one writer: who holds its lease.
 """
 
 from __future__ import annotations
@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -21,9 +24,12 @@ import psutil
 import yaml
 
 from djsandbox_ray import __version__
-from djsandbox_ray.errors import BadInput, Stopped
+from djsandbox_ray.errors import Stopped
 from djsandbox_ray.masking import masked
+from djsandbox_ray.nodes.anchor import LOST, Anchor
+from djsandbox_ray.storage.lease import Lease, Lost, take
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.ownership import lease_path
 from djsandbox_ray.workflows.language.parameters import as_data
 from djsandbox_ray.workflows.language.repeat import Outcome, Round
 
@@ -42,24 +48,52 @@ Ending = Literal["COMPLETED", "FAILED", "STOPPED"]
 """``STOPPED``: by its user. The same command resumes it, as it does a run that has failed."""
 
 
-class RunState:
-    """The state of a run in the storage, while this process writes it.
+_NO_CLUSTER = Anchor()
 
-    As a context it notes how the run ended, whatever happens, and lets Ctrl-C end it as
-    :class:`~djsandbox_ray.errors.Stopped`.
+
+def state_path(first: Round) -> str:
+    """Return where the state of a run lies in the storage."""
+    return f"{first.folder}/run.json"
+
+
+def alone(storage: Storage, run: str, note: Callable[[str], None] = print) -> Lease:
+    """Take the lease of a run; if it is lost, the main thread is stopped as by SIGTERM.
 
     Args:
         storage: of the run.
-        first: its first round.
+        run: its name.
+        note: told when it takes a while to find out whether its owner is alive.
 
     Raises:
-        BadInput: another process is writing the run.
+        Held: another process runs it; says which, and since when.
+    """
+    what = f"the run {run!r}"
+    return take(storage, lease_path(run), what, on_lost=interrupt, note=note)
+
+
+def interrupt() -> None:
+    """Have the main thread end what it does, if it lets SIGTERM do that; from any thread."""
+    main = threading.main_thread().ident
+    if main is not None and callable(signal.getsignal(signal.SIGTERM)):
+        signal.pthread_kill(main, signal.SIGTERM)
+
+
+class RunState:
+    """The state of a run in the storage, while this process writes it.
+
+    As a context it notes how the run ended, whatever happens, and lets Ctrl-C, and the loss of the
+    cluster, end it as :class:`~djsandbox_ray.errors.Stopped`.
+
+    Args:
+        lease: of the run; once it is lost, nothing is written.
+        first: its first round.
+        held: what the connection to the cluster hangs on.
     """
 
-    def __init__(self, storage: Storage, first: Round) -> None:
-        refuse_if_running(storage, first.run)
-        self._storage = storage
-        self._path = f"{first.folder}/run.json"
+    def __init__(self, lease: Lease, first: Round, held: Anchor = _NO_CLUSTER) -> None:
+        self.lease, self._anchor = lease, held
+        self._storage = lease.storage
+        self._path = state_path(first)
         self._rounds: list[dict[str, Any]] = []
         self._content = {
             "state": "RUNNING",
@@ -77,8 +111,13 @@ class RunState:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if self.lease.lost is not None:
+            raise Lost(self.lease.lost) from None
+        lost = self._anchor.lost() if kind is not None else None
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self.end("COMPLETED" if kind is None else "STOPPED" if stopped else "FAILED")
+        self.end("COMPLETED" if kind is None else "STOPPED" if stopped or lost else "FAILED")
+        if lost:
+            raise Stopped(LOST.format(lost)) from None
         if stopped:
             raise Stopped("what is finished is kept; the same command resumes the run") from None
 
@@ -99,7 +138,7 @@ class RunState:
 
     def end(self, state: Ending) -> None:
         """Note how the run ended; of several words on it, the first counts."""
-        if self._content["state"] != "RUNNING":
+        if self._content["state"] != "RUNNING" or self.lease.lost is not None:
             return
         if state != "COMPLETED":
             self._rounds[-1]["state"] = state
@@ -107,6 +146,7 @@ class RunState:
         self._write()
 
     def _write(self) -> None:
+        self.lease.check()
         self._storage.write_json(self._path, {**self._content, "rounds": self._rounds})
 
 
@@ -133,28 +173,6 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def refuse_if_running(storage: Storage, name: str) -> None:
-    """Refuse to write into a run that another living process is writing.
-
-    A process of this machine is looked up; the driver of another machine is known to be alive only
-    while this process is connected to the same Ray cluster, which is then asked. What cannot be
-    known does not block: a run that was cut off can always be resumed.
-
-    Raises:
-        BadInput: says which process or job it is.
-    """
-    path = f"runs/{name}/run.json"
-    if not storage.exists(path):
-        return
-    state = storage.read_json(path)
-    owner = state.get("process")
-    if state["state"] == "RUNNING" and owner and not _is_this(owner) and _is_alive(owner):
-        raise BadInput(
-            f"the run {name!r} in {storage.shown} is being run by {_called(owner)}; "
-            "wait for it, stop it, or choose another name"
-        )
-
-
 def this_process() -> dict[str, Any]:
     """Identify this process: on its machine, and as a driver of the Ray cluster it is part of."""
     return {**_process(os.getpid()), "ray": _driver()}
@@ -179,37 +197,3 @@ def _driver() -> dict[str, Any] | None:
         "job": here.get_job_id(),
         "submission": config.get("metadata", {}).get("job_submission_id"),
     }
-
-
-def _is_this(owner: dict[str, Any]) -> bool:
-    return _process(os.getpid()).items() <= owner.items()
-
-
-def _is_alive(owner: dict[str, Any]) -> bool:
-    if owner["host"] != gethostname():
-        return _is_alive_in_ray(owner.get("ray"))
-    try:
-        zombie = psutil.Process(owner["pid"]).status() == psutil.STATUS_ZOMBIE
-        return not zombie and _process(owner["pid"]).items() <= owner.items()
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _is_alive_in_ray(driver: dict[str, Any] | None) -> bool:
-    import ray
-
-    if driver is None or not ray.is_initialized():
-        return False
-    # Ids of jobs are counted anew in every cluster; those of nodes are unique.
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    if driver["node"] not in {node["NodeID"] for node in nodes if node["Alive"]}:
-        return False
-    # The public list of jobs needs a dashboard, which a cluster may be without.
-    jobs: list[dict[str, Any]] = ray._private.state.jobs()  # type: ignore[no-untyped-call]
-    return any(job["JobID"] == driver["job"] and not job["IsDead"] for job in jobs)
-
-
-def _called(owner: dict[str, Any]) -> str:
-    submission = (owner.get("ray") or {}).get("submission")
-    where = "" if owner["host"] == gethostname() else f" on {owner['host']}"
-    return f"process {owner['pid']}{where}" + (f", the Ray job {submission}" if submission else "")

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from djsandbox_ray.dataset.ingest import ingest, staging
+from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import Sample
@@ -186,26 +182,6 @@ def test_an_error_of_a_source_stops_the_run_and_leaves_nothing(
     with pytest.raises(Exception, match=r"a\.parquet"):
         ingest(source, storage, max_rejected=1)
     assert storage.names("datasets") == []
-
-
-def test_left_over_staging_folders_of_dead_runs_are_removed(storage) -> None:
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    host, now = socket.gethostname(), int(time.time())
-    names = {
-        f".staging-{host}-{dead.pid}-{now}-00000000": False,
-        f".staging-{host}-{os.getpid()}-{now}-00000001": True,
-        f".staging-other-host-1-{now}-00000002": True,
-        f".staging-other-host-1-{now - 8 * 24 * 3600}-00000003": False,
-        "dataset-1234": True,
-    }
-    for name in names:
-        storage.write_json(f"datasets/{name}/x.json", {})
-    with staging(storage, "datasets") as folder:
-        storage.write_json(f"{folder}/x.json", {})
-        present = set(storage.names("datasets"))
-    assert {name: name in present for name in names} == names
-    assert not storage.exists(folder)
 
 
 def test_take_and_scan(open_source, storage) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.outside.config import EnvironmentConfig
-from djsandbox_ray.outside.environment import FOLDER, Environment, node_folder, remove, scratch
+from djsandbox_ray.outside.environment import FOLDER, Environment, node_folder, scratch
 from djsandbox_ray.outside.process import variables, without_values
 from djsandbox_ray.outside.program import Snapshot
-from djsandbox_ray.storage.cache import locked
+from djsandbox_ray.storage.own import locked
 
 SMALL = Environment("3.11", ("packaging==21.3",))
 
@@ -75,21 +75,26 @@ def test_a_scratch_folder_of_a_killed_process_is_removed(folder: Path) -> None:
         "with scratch() as folder: (folder / 'big').write_text('x'); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code], check=False)
-    assert len(list(folder.glob("scratch/*/big"))) == 1
+    assert len(list(folder.glob("scratch/*/files/big"))) == 1
     with scratch() as own, scratch() as other:
-        assert not list(folder.glob("scratch/*/big"))
-        assert {own, other} == {path for path in own.parent.iterdir() if path.is_dir()}
+        assert not list(folder.glob("scratch/*/files/big"))
+        root = folder / "scratch"
+        assert {own.parent, other.parent} == {path for path in root.iterdir() if path.is_dir()}
     assert not list((folder / "scratch").iterdir())
 
 
-def test_what_cannot_be_removed_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    remove(tmp_path / "not there")
-    with scratch() as own:
-        own.rmdir()
-        own.symlink_to(tmp_path)  # followed by nothing that removes
-        with pytest.raises(SandboxError, match=r"cannot be removed: .*symbolic link"):
-            remove(own)
-    assert f"{own} cannot be removed" in caplog.text
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_environment_never_takes_the_place_of_what_is_not_ours(
+    tmp_path: Path, linked: bool
+) -> None:
+    home, project = node_folder("environments") / SMALL.id, tmp_path / "project"
+    (project if linked else home).mkdir()
+    if linked:
+        home.symlink_to(project)
+    (home / "made.json").write_text("of another tool")
+    with pytest.raises(SandboxError, match="is in the way, and is not ours"):
+        SMALL.made()
+    assert [path.name for path in home.iterdir()] == ["made.json"]
 
 
 def test_a_lock_is_held_by_one(folder: Path) -> None:

@@ -37,7 +37,7 @@ def remote(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sto
 
 def _entries(tmp_path: Path) -> list[str]:
     """Return the first letter of every entry's content, sorted."""
-    return sorted(path.read_text()[0] for path in (tmp_path / "cache").glob("*/deep/weights"))
+    return sorted(path.read_text()[0] for path in (tmp_path / "cache").glob("*/files/deep/weights"))
 
 
 def test_a_local_folder_is_given_as_it_is(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_what_a_killed_download_left_is_removed(remote: Storage, tmp_path: Path)
     left = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
     assert len(left) == 1
     with cached(remote, "a") as folder:
-        assert folder not in left
+        assert folder.parent not in left
     assert not left[0].exists()
 
 
@@ -202,3 +202,36 @@ def test_the_cache_of_another_user_is_not_used(
     monkeypatch.setenv(FOLDER, str(other))
     with pytest.raises(BadInput, match="belongs to another user"):
         cached(remote, "a").__enter__()
+
+
+def test_what_is_not_ours_is_neither_removed_nor_counted(remote: Storage, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").touch()
+    for name in ("project", "project.part", f"{'0' * 32}.part"):
+        (root / name).mkdir(parents=True)
+        (root / name / "precious").write_text("x" * 5000)
+    (root / "file.part").touch()
+    (root / "link.part").symlink_to(tmp_path / "elsewhere")
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    foreign = {path: path.stat().st_size for path in root.rglob("*")}
+    remote.write_bytes("d/deep/weights", b"d" * 600)
+    for name in ("a", "b", "c", "d"):
+        with cached(remote, name):
+            pass
+    assert _entries(tmp_path) == ["c", "d"]
+    assert {path: path.stat().st_size for path in foreign} == foreign
+    assert (tmp_path / "elsewhere" / "precious").exists()
+
+
+def test_what_is_in_the_place_of_an_entry_is_said_and_stays(
+    remote: Storage, tmp_path: Path
+) -> None:
+    with cached(remote, "a") as folder:
+        entry = folder.parent
+    for path in entry.iterdir():
+        path.rename(tmp_path / path.name)
+    (entry / "precious").touch()
+    with pytest.raises(SandboxError, match="is in the way, and is not ours"):
+        cached(remote, "a").__enter__()
+    assert (entry / "precious").exists()

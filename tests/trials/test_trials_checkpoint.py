@@ -52,7 +52,7 @@ def test_the_newest_rung_is_kept_with_all_reports_up_to_it(url: str) -> None:
     again = Checkpoint(url, "t")
     assert _state(again) == (20, "twenty")
     assert again.reports() == (REPORT, later), "to the last digit"
-    assert Storage(url).names("trials/t") == ["20"], "older rungs are removed"
+    assert Storage(url).names("trials/t/alone@000000") == ["20"], "older rungs are removed"
     again.remove()
     assert _state(checkpoint) is None
     assert not Storage(url).exists("trials/t")
@@ -139,7 +139,9 @@ def test_another_number_of_workers_begins_anew(url: str) -> None:
     assert Checkpoint(url, "t", Group(0, 2, "ddp")).reports() == ()
     alone.save(REPORT, _write("ten"))
     assert _state(alone) == (10, "ten")
-    assert Storage(url).names("trials/t") == ["10", "20"], "another run's are not touched"
+    assert Storage(url).names("trials/t/alone@000000") == ["10", "20"], (
+        "another run's are not touched"
+    )
     alone.remove()
     assert Storage(url).names("trials") == []
 

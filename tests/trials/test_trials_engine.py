@@ -21,10 +21,12 @@ from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport, TrialRecord, TrialState
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.backlog import Backlog
+from djsandbox_ray.storage.own import MARKER, marker
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.checkpoint import ALONE
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.config import Resources
-from djsandbox_ray.trials.engine import _Keeper, run_trials
+from djsandbox_ray.trials.engine import _Keeper, clear_left, run_trials
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
 from djsandbox_ray.trials.reporter import merged
 from djsandbox_ray.trials.stopping.stopping import Decision, NoStopping, StoppingConfig
@@ -109,7 +111,7 @@ def test_one_bad_trial_does_not_take_others_with_it(arena: Arena) -> None:
         ("RUNNING", [10, 20]),
         ("COMPLETED", [10, 20]),
     ]
-    assert not arena.storage.exists("tune"), "Tune's own files are removed"
+    assert arena.storage.names("tune") == [], "Tune's own files are removed"
 
 
 @pytest.mark.parametrize("checkpoints", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -139,7 +141,9 @@ def test_retries_come_to_an_end(arena: Arena, notes: Path) -> None:
     assert record.attempts == 2
     assert not record.diverged
     assert [report.samples for report in record.reports] == [10]
-    assert arena.storage.exists("trials/s-0-0/10/done.json"), "another run may go on from there"
+    assert arena.storage.exists(f"trials/s-0-0/{ALONE}/10/done.json"), (
+        "another run may go on from there"
+    )
 
 
 def test_a_later_run_goes_on_from_the_checkpoint(arena: Arena, notes: Path) -> None:
@@ -176,7 +180,7 @@ def test_checkpoints_that_a_killed_driver_left_are_removed(arena: Arena, notes: 
     spec = arena.specs[0]
     report = RungReport(20, 1.0, {}, 1.0, 0.0, 1)
     known = {spec.id: TrialRecord(spec, TrialState.COMPLETED, (report,))}
-    arena.storage.write_json(f"trials/{spec.id}/20/done.json", {})
+    arena.storage.write_json(f"trials/{spec.id}/{ALONE}/20/done.json", {})
     arena.run(Counter(), notes, known=known)
     assert not arena.storage.exists(f"trials/{spec.id}")
 
@@ -358,3 +362,18 @@ def test_reports_are_merged_by_samples() -> None:
     other = replace(first, loss=2.0)
     assert merged((first, second), other) == (other,), "what was built on it is no longer true"
     assert merged((first,), second) == (first, second)
+
+
+def test_only_what_killed_drivers_left_of_tune_is_removed(storage: Storage) -> None:
+    for name in ("tune-left", "tune-copied"):
+        ours = marker("files of Tune", "runs/r/tune-left").encode()
+        storage.write_bytes(f"runs/r/{name}/{MARKER}", ours)
+        storage.write_bytes(f"runs/r/{name}/trials/x", b"")
+    foreign = ("tune-of-the-user/precious", "tune/precious", f"tune-else/{MARKER}")
+    for name in foreign:
+        storage.write_bytes(f"runs/r/{name}", b"{}")
+    Path(storage.uri("runs/r/tune-link")).symlink_to(storage.uri("runs/r/tune-of-the-user"))
+    clear_left(storage, "runs/r")
+    assert not storage.exists("runs/r/tune-left")
+    kept = ("tune-copied/trials/x", "tune-link/precious", *foreign)
+    assert all(storage.exists(f"runs/r/{name}") for name in kept)

@@ -25,7 +25,7 @@ from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan
 from djsandbox_ray.workflows.language.repeat import Round, Target
 from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.run import Done, run_rounds
-from djsandbox_ray.workflows.state import RunState
+from djsandbox_ray.workflows.state import RunState, alone
 
 # Targets
 
@@ -154,8 +154,12 @@ def run(config: RunConfig) -> tuple[Done, list[str], str]:
     """Run; return what came of it, the hooks that ran, and what the console said."""
     RAN.clear()
     said = StringIO()
-    state = RunState(Storage(config.storage), Round.first(config))
-    with Progress(Console(file=said, width=200)) as progress, state:
+    first = Round.first(config)
+    with (
+        alone(Storage(config.storage), first.run) as lease,
+        Progress(Console(file=said, width=200)) as progress,
+        RunState(lease, first) as state,
+    ):
         done = run_rounds(config, progress, state)
     return done, list(RAN), said.getvalue()
 

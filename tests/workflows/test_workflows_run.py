@@ -1,6 +1,6 @@
 """What is checked before a run starts anything, and how it is told to stop.
 
-Who is writing a run: what this machine cannot know, the Ray cluster is asked.
+Who runs it: one process at a time; who loses a run, or its cluster, ends with a sentence.
 """
 
 from __future__ import annotations
@@ -8,22 +8,28 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
+import threading
+import time
+from io import StringIO
 from pathlib import Path
-from socket import gethostname
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 from rich.console import Console
 
 from djsandbox_ray.config import load_config
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError, Stopped
+from djsandbox_ray.nodes import anchor as anchor_module
+from djsandbox_ray.nodes.anchor import Anchor, watched
+from djsandbox_ray.storage import lease
+from djsandbox_ray.storage.lease import Held, Lost
+from djsandbox_ray.storage.processes import Process
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows import run as run_module
+from djsandbox_ray.workflows.language.repeat import Round
 from djsandbox_ray.workflows.run import run_sandbox, stoppable
-from djsandbox_ray.workflows.state import refuse_if_running, this_process
+from djsandbox_ray.workflows.state import RunState, alone
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
@@ -42,23 +48,69 @@ def test_missing_data_is_found_in_all_sources_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "storage").exists()
 
 
-def test_a_driver_that_shows_with_the_cluster_keeps_its_log_to_itself(
+def test_a_run_that_another_process_runs_is_refused_before_a_cluster_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_config(str(DEMO), ["tracking.type=none"], str(tmp_path))
+    monkeypatch.setattr(lease, "RENEWAL", 0.2)
+    monkeypatch.setattr(run_module, "connect", lambda *_: pytest.fail("connected"))
+    said = StringIO()
+    refused = pytest.raises(Held, match=rf"run 'demo' in .* is held by process {os.getpid()} ")
+    with alone(Storage(str(tmp_path)), "demo"), refused:
+        run_sandbox(config, Console(file=said, width=200))
+    assert "looking whether it is alive" in said.getvalue()
+    assert Held.exit_code == 1
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["000001.json"]
+
+
+def test_who_lost_its_run_is_stopped_and_writes_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEWAL", 0.2)
+    config = load_config(str(DEMO), ["tracking.type=none"], str(tmp_path))
+    storage, first = Storage(str(tmp_path)), Round.first(config)
+
+    def run() -> None:
+        with alone(storage, "demo") as held, stoppable(), RunState(held, first):
+            successor = {"owner": "other", "who": "process 1 on elsewhere", "since": "noon"}
+            storage.write_json("runs/demo/lease/000002.json", successor)
+            storage.write_json("runs/demo/run.json", {"state": "of the successor"})
+            time.sleep(60)
+            pytest.fail("nobody has stopped it")
+
+    with pytest.raises(Lost, match="the run 'demo' was taken over by process 1 on elsewhere"):
+        run()
+    assert storage.read_json("runs/demo/run.json") == {"state": "of the successor"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("of Ray"), SandboxError("6")])
+def test_what_ends_a_run_whose_cluster_is_gone_is_told_as_that(
+    tmp_path: Path, error: BaseException
+) -> None:
     storage = Storage(str(tmp_path))
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+    first = Round.first(load_config(str(DEMO), [], str(tmp_path)))
+    with subprocess.Popen(["sleep", "600"]) as raylet:
+        anchor = Anchor(Process.of(raylet.pid))
+        raylet.kill()
+    told = pytest.raises(Stopped, match=r"cluster was lost \(the raylet .*the same command goes on")
+    with told, alone(storage, "demo") as held, RunState(held, first, anchor):
+        raise error
+    assert storage.read_json("runs/demo/run.json")["state"] == "STOPPED"
 
-        def connected(*arguments: Any) -> None:
-            started = psutil.Process(other.pid).create_time()
-            owner = {"host": gethostname(), "pid": other.pid, "started": started}
-            storage.write_json("runs/demo/run.json", {"state": "RUNNING", "process": owner})
 
-        monkeypatch.setattr(run_module, "connect", connected)
-        with pytest.raises(BadInput, match=f"is being run by process {other.pid}"):
-            run_sandbox(config, Console(quiet=True))
-        other.kill()
-    assert storage.names("runs/demo") == ["run.json"]
+def test_a_head_that_is_away_for_a_moment_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anchor_module, "_LOOK", 0.01)
+    monkeypatch.setattr(anchor_module, "HEAD_PATIENCE", 0.5)
+    monkeypatch.setattr(anchor_module, "GRACE", 3600)
+    away, lost = threading.Event(), threading.Event()
+    monkeypatch.setattr(anchor_module, "_answers", lambda address: not away.is_set())
+    with watched(Anchor(head="127.0.0.1:1"), lost.set):
+        away.set()
+        assert not lost.wait(0.1)
+        away.clear()
+        assert not lost.wait(1)
+        away.set()
+        assert lost.wait(60)
 
 
 def _stopped_by(number: signal.Signals) -> None:
@@ -94,56 +146,3 @@ def test_while_the_block_ends_sigterm_is_ignored_and_ctrl_c_is_not() -> None:
     with pytest.raises(KeyboardInterrupt):
         run()
     assert ended == ["cleaned up"]
-
-
-ELSEWHERE = {"host": "elsewhere", "pid": 7, "started": 1.0}
-
-
-def _written_by(storage: Storage, **owner: Any) -> None:
-    storage.write_json("runs/r/run.json", {"state": "RUNNING", "process": {**ELSEWHERE, **owner}})
-
-
-def test_a_driver_on_another_machine_of_this_cluster(ray_cluster: None, storage: Storage) -> None:
-    driver = this_process()["ray"]
-    assert driver["submission"] is None
-    _written_by(storage, ray={**driver, "submission": "r-1"})
-    with pytest.raises(BadInput, match="by process 7 on elsewhere, the Ray job r-1; wait"):
-        refuse_if_running(storage, "r")
-
-
-@pytest.mark.parametrize(
-    "change", [{"job": "ffff0000"}, {"node": "0" * 56}], ids=["an ended job", "another cluster"]
-)
-def test_what_is_over_or_unknown_never_blocks(
-    ray_cluster: None, storage: Storage, change: dict[str, str]
-) -> None:
-    _written_by(storage, ray={**this_process()["ray"], **change})
-    refuse_if_running(storage, "r")
-
-
-def test_records_of_earlier_versions_and_of_runs_without_ray(storage: Storage) -> None:
-    _written_by(storage)
-    refuse_if_running(storage, "r")
-    _written_by(storage, ray=None)
-    refuse_if_running(storage, "r")
-
-
-def test_this_process_is_not_another_one(storage: Storage) -> None:
-    _written_by(storage, **this_process())
-    refuse_if_running(storage, "r")
-
-
-def test_another_process_of_this_machine_while_it_lives(storage: Storage) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        started = psutil.Process(other.pid).create_time()
-        owner = {"host": gethostname(), "pid": other.pid, "started": started}
-        _written_by(storage, **owner)
-        with pytest.raises(BadInput, match=f"is being run by process {other.pid}"):
-            refuse_if_running(storage, "r")
-        # The number was given to another process since; or it is one of another machine.
-        for change in ({"started": started - 60}, {"host": "elsewhere"}):
-            _written_by(storage, **{**owner, **change})
-            refuse_if_running(storage, "r")
-        _written_by(storage, **owner)
-        other.kill()
-    refuse_if_running(storage, "r")  # it was killed: this is how a run is resumed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from djsandbox_ray.dataset.writers.formats import SHARD_FORMATS, Row
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.records import Dataset
+from djsandbox_ray.storage.lease import WATCH
+from djsandbox_ray.storage.parts import Leftovers
 from djsandbox_ray.storage.store import Storage
 
 MARKER = "materialised.json"
@@ -89,6 +92,8 @@ def materialise(
     }
     folder = Storage(output)
     _claim(folder, plan)
+    if folder.is_local:
+        Leftovers([Path(folder.url)], WATCH)  # of calls that were killed
     table = SampleTable(storage.uri(dataset.table))
     written = done = 0
     for index, some in enumerate(shards):

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from djsandbox_ray.errors import BadInput, require, unknown
 from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.storage.filesystems import read_text
+from djsandbox_ray.storage.own import temporary
 
 _BATCH = 8
 # OpenAI's byte-pair vocabulary: 256 bytes, 256 bytes that end a word, the merges, 2 special tokens.
@@ -119,8 +118,8 @@ def _simple_tokenizer(merges: int) -> Any:
     with gzip.open(tokenizer.default_bpe()) as file:
         lines = file.read().decode().split("\n")[: merges + 1]  # the first line is a header
     # open_clip reads its merges from a gzip file only.
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bpe.txt.gz"
+    with temporary() as folder:
+        path = folder / "bpe.txt.gz"
         path.write_bytes(gzip.compress("\n".join(lines).encode()))
         return tokenizer.SimpleTokenizer(bpe_path=str(path))
 

@@ -106,7 +106,7 @@ class Clip(ModelFamily):
         model = build_model(self.arch, task.seed, shareable=True).to(device)
         images, tokens = samples.images(task.rows), samples.tokens(task.captions)
         draw = DeviceArrays(images, tokens, task.seed, device)
-        training = Training(model, draw, self.config, device, task.group)
+        training = Training(model, draw, self.config, device, task.group, task.pulse.beat)
         try:
             if (before := _resume(training, task.checkpoint)) is not None:
                 clock.resume(before)

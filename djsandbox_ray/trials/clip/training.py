@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -138,6 +138,7 @@ class Training:
         config: the hyper-parameters.
         device: a torch device name.
         group: this worker's place.
+        beat: called at every step.
 
     Raises:
         BadInput: the group's strategy cannot train the model.
@@ -150,8 +151,9 @@ class Training:
         config: TrainingConfig,
         device: str,
         group: Group | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
-        self._draw, self._config, self._device = draw, config, device
+        self._draw, self._config, self._device, self._beat = draw, config, device, beat
         self._group = group or Group()
         self._half = resolved(config, gpus=float(device != "cpu")).precision == "bf16"
         setup = Setup(partial(_optimizer, config=config), config.clip_norm, self._half)
@@ -180,6 +182,7 @@ class Training:
             self._strategy.set_learning_rate(self._config.learning_rate * factor)
             total += self._step(positions) * len(positions)
             self._steps += 1
+            self._beat()
             self._seen += len(positions)
             since += len(positions)
             if self._seen >= ahead[0]:

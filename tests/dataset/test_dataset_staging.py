@@ -1,0 +1,59 @@
+"""Folders of work in progress: those of dead runs are removed, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from djsandbox_ray.dataset.ingest import placed, staging
+from djsandbox_ray.storage import lease
+from djsandbox_ray.storage.lease import take
+from djsandbox_ray.storage.processes import Process
+from djsandbox_ray.storage.store import Storage
+
+
+def test_only_left_over_staging_folders_of_dead_runs_are_removed(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEWAL", 0.2)
+    monkeypatch.setattr(lease, "WATCH", 4)
+    gone = {**asdict(Process.this()), "pid": 2**22 + 1}
+    elsewhere = {**gone, "space": "of another machine"}
+    living = take(storage, "datasets/.staging-living/lease", "another run")
+    for name, process in {"killed": gone, "dead-elsewhere": elsewhere}.items():
+        path = f"datasets/.staging-{name}/lease/000001.json"
+        storage.write_json(path, {"owner": name, "process": process})
+    storage.write_json("datasets/.staging-of-the-user/x.json", {})
+    storage.write_json("datasets/.staging-host-12-1700000000-00000000/lease/notes.json", {})
+    storage.write_json("elsewhere/precious.json", {})
+    home = Path(storage.uri("datasets"))
+    (home / ".staging-link").symlink_to(storage.uri("elsewhere"))
+    (home / ".staging-killed" / "link").symlink_to(storage.uri("elsewhere"))
+    with staging(storage, "datasets") as folder:
+        storage.write_json(f"{folder}/x.json", {})
+        present = {*storage.names("datasets")} - {folder.removeprefix("datasets/")}
+    living.release()
+    assert present == {
+        ".staging-living",
+        ".staging-of-the-user",
+        ".staging-host-12-1700000000-00000000",
+        ".staging-link",
+    }
+    assert not storage.exists(folder)
+    assert storage.exists("elsewhere/precious.json")
+
+
+def test_what_a_killed_run_left_gives_way_and_statistics_stay(storage: Storage) -> None:
+    for name in ("samples.lance/data/old", "stats/operator.parquet/0.parquet"):
+        storage.write_bytes(f"datasets/one/{name}", b"old")
+
+    def build(uri: str) -> None:
+        storage.write_bytes("staged/data/new", b"new")
+
+    assert placed(storage, "staged", "datasets/one", build) == "datasets/one/samples.lance"
+    assert sorted(storage.stamps("datasets/one")) == [
+        "samples.lance/data/new",
+        "stats/operator.parquet/0.parquet",
+    ]

@@ -1,0 +1,237 @@
+"""Leases: one owner at a time, the dead are found without clocks, and who was replaced ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from s3_server import S3Server, s3_here
+
+from djsandbox_ray.storage import lease as module
+from djsandbox_ray.storage.lease import (
+    Held,
+    Lease,
+    Lost,
+    dead,
+    has_ended,
+    inherit,
+    refuse_if_held,
+    take,
+)
+from djsandbox_ray.storage.processes import Process
+from djsandbox_ray.storage.store import Storage
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_here(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(params=["disk", "memory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    name = uuid.uuid4().hex
+    if request.param == "s3":
+        return Storage(f"{request.getfixturevalue('s3').url}/{name}")
+    return Storage(str(tmp_path) if request.param == "disk" else f"memory://{name}")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten all times, in proportion."""
+    for name, seconds in {"RENEWAL": 0.2, "WATCH": 4, "SETTLE": 0.1, "_LOOK": 0.05}.items():
+        monkeypatch.setattr(module, name, seconds)
+
+
+def _left(storage: Storage, number: int = 1, **changes: Any) -> None:
+    """Leave a lease as an owner in another PID namespace leaves it that is killed."""
+    process = {"space": "of another system", "pid": 1, "started": 1}
+    content = {"owner": "other", "count": 3, "over": False, "who": "process 1 on elsewhere"}
+    found = {**content, "since": "2024-05-01T10:00:00Z", "process": process, **changes}
+    storage.write_bytes(f"it/{number:06d}.json", json.dumps(found).encode())
+
+
+def test_one_owner_at_a_time_and_the_next_at_once(place: Storage) -> None:
+    with take(place, "it", "the thing") as first:
+        with pytest.raises(Held, match=rf"the thing in .* is held by process {os.getpid()} on .*Z"):
+            take(place, "it", "the thing")
+        with pytest.raises(Held):
+            refuse_if_held(place, "it", "the thing")
+        assert not has_ended(place, "it")
+        assert dead(place, ["it", "none"]) == []
+        first.check()
+    assert has_ended(place, "it")
+    refuse_if_held(place, "it", "the thing")
+    with take(place, "it", "the thing") as second:
+        assert second.number == first.number + 1
+        assert place.names("it") == ["000002.json"]
+
+
+def test_of_many_at_once_one_has_it(place: Storage) -> None:
+    def attempt(_: int) -> Lease | None:
+        try:
+            return take(place, "it", "the thing")
+        except Held:
+            return None
+
+    with ThreadPoolExecutor(8) as threads:
+        found = [lease for lease in threads.map(attempt, range(8)) if lease is not None]
+    assert len(found) == 1
+    found[0].check()
+    found[0].release()
+
+
+def test_the_dead_are_found_though_their_machine_is_not_ours(place: Storage) -> None:
+    _left(place)
+    assert not has_ended(place, "it")
+    with take(place, "it", "the thing") as lease:
+        assert lease.number == 2
+
+
+def test_several_dead_are_found_at_once(storage: Storage) -> None:
+    _left(storage)
+    for name, process in {"a": "nonsense", "b": {}}.items():
+        storage.write_json(f"{name}/000001.json", {"owner": "other", "process": process})
+    assert dead(storage, ["it", "a", "b", "none"]) == ["a", "b", "it"]
+
+
+def test_a_damaged_lease_blocks_nobody_for_ever(storage: Storage) -> None:
+    storage.write_bytes("it/000004.json", b"\xff{")
+    storage.write_bytes("it/README.md", b"of the user")
+    with take(storage, "it", "the thing") as lease:
+        assert lease.number == 5
+        assert storage.names("it") == ["000005.json", "README.md"]
+
+
+def test_who_renews_lives_whatever_its_clock_says(place: Storage) -> None:
+    ended = threading.Event()
+
+    def renew() -> None:
+        count = 0
+        while not ended.wait(0.2):
+            count += 1
+            _left(place, count=count, since="1970-01-01T00:00:00Z")
+
+    _left(place)
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        with pytest.raises(Held, match="process 1 on elsewhere since 1970"):
+            take(place, "it", "the thing")
+        assert dead(place, ["it"]) == []
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_who_waits_gets_it_when_it_is_given_back(place: Storage) -> None:
+    first = take(place, "it", "the thing")
+    timer = threading.Timer(1, first.release)
+    timer.start()
+    with take(place, "it", "the thing", wait=True) as second:
+        assert second.number == 2
+    timer.join()
+
+
+def test_an_owner_that_was_replaced_notices_and_writes_nothing_more(place: Storage) -> None:
+    told = threading.Event()
+    with take(place, "it", "the thing", on_lost=told.set) as lease:
+        _left(place, 2)
+        assert told.wait(30)
+        with pytest.raises(Lost, match="the thing was taken over by process 1 on elsewhere since"):
+            lease.check()
+    assert json.loads(place.read_bytes("it/000002.json"))["owner"] == "other"
+
+
+def test_an_owner_whose_folder_was_removed_ends(place: Storage) -> None:
+    with take(place, "it", "the thing") as lease:
+        place.remove("it")
+        while lease.lost is None:
+            time.sleep(0.05)
+        with pytest.raises(Lost, match="/it was removed while it was held"):
+            lease.check()
+
+
+def test_a_storage_that_is_away_for_a_while_loses_nothing(
+    place: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with take(place, "it", "the thing") as lease:
+        with monkeypatch.context() as patched:
+            patched.setattr(Storage, "names", lambda *_: 1 / 0)
+            time.sleep(1)
+        lease.check()
+        with pytest.raises(Held):
+            take(place, "it", "the thing")
+
+
+_HOLD = (
+    "import sys, time\nfrom djsandbox_ray.storage import lease\n"
+    "from djsandbox_ray.storage.store import Storage\n"
+    "lease.RENEWAL = .2\n"
+    "held = lease.take(Storage(sys.argv[1]), 'it', 'the thing')\n"
+    "print(held.owner, flush=True)\n"
+    "while held.lost is None: time.sleep(.05)\nprint(held.lost, flush=True)\n"
+)
+
+
+def _holder(storage: Storage) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _HOLD, storage.url], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_killed_process_of_this_machine_is_known_at_once(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _holder(storage) as other:
+        assert other.stdout is not None
+        owner = other.stdout.readline().strip()
+        with pytest.raises(Held, match=f"process {other.pid}"):
+            take(storage, "it", "the thing")
+        other.kill()
+        other.wait()
+        monkeypatch.setattr(module, "WATCH", 3600)
+        assert inherit(storage, "it", "somebody else", "the thing") is None
+        with inherit(storage, "it", owner, "the thing") as heir:  # type: ignore[union-attr]
+            assert heir.number == 2
+            assert inherit(storage, "it", owner, "the thing") is None
+
+
+def test_a_process_that_sleeps_is_replaced_and_ends_when_it_wakes_up(storage: Storage) -> None:
+    with _holder(storage) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        os.kill(other.pid, signal.SIGSTOP)
+        with take(storage, "it", "the thing") as lease:
+            assert lease.number == 2
+            os.kill(other.pid, signal.SIGCONT)
+            said = other.stdout.readline()
+            assert f"the thing was taken over by process {os.getpid()}" in said
+            lease.check()
+
+
+def test_processes_are_told_apart() -> None:
+    this = Process.this()
+    assert this == Process.of(os.getpid())
+    assert not this.is_gone
+    assert Process(this.space, this.pid, this.started - 1).is_gone, "its number was given again"
+    assert not Process("another system", this.pid, 1).is_gone, "nothing is known of it"
+    with subprocess.Popen(["sleep", "600"]) as other:
+        found = Process.of(other.pid)
+        assert found is not None
+        assert not found.is_gone
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert found.is_gone, "though nobody has waited for it yet"
+    assert Process.of(other.pid) is None
