@@ -36,6 +36,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _JPEG = b"\xff\xd8\xff"
+_PNG_INTERLACED = 28
+"""Where a PNG says so."""
 
 # Threads may decode at once: the first one in makes Pillow strict, the last one out undoes it.
 _lock = threading.Lock()
@@ -132,7 +134,8 @@ def _is_whole(image: Image.Image, data: bytes) -> bool:
     width, height = image.size
     if image.format == "PNG":
         last_row = image.crop((0, height - 1, width, height)).tobytes()
-        return any(last_row) and not image.info.get("interlace") or png_is_whole(data)
+        interlaced = data[_PNG_INTERLACED] != 0
+        return (any(last_row) and not interlaced) or png_is_whole(data)
     if image.format == "JPEG":
         corner = image.getpixel((width - 1, height - 1))
         bands = corner if isinstance(corner, tuple) else (corner,)

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from djsandbox_ray.dataset.parquet import _grouped, as_json
+from djsandbox_ray.dataset.faults import as_json
+from djsandbox_ray.dataset.parquet import _grouped
 from djsandbox_ray.dataset.source import Rejection, Sample
 from djsandbox_ray.errors import BadInput
 
