@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,8 @@ _SHARD_ROWS = 2048
 _BATCH_ROWS = 256
 _BATCH_BYTES = 8 << 20
 _BUFFER_BYTES = 4 << 20
+_MOST_PER_BYTE = 1000
+"""Rows that a footer may announce for each byte of its file."""
 _DAMAGE = (
     *(pa.ArrowException, ValueError, OverflowError, MemoryError),
     *(TypeError, LookupError, SystemError, RecursionError),
@@ -70,33 +73,30 @@ class ParquetSource(Source):
         """Read the footers of all files and check their columns."""
         files = find_files(self.config.path, (".parquet",))
         with ThreadPoolExecutor(16) as threads:
-            footers = list(threads.map(_footer, files))
-        size = rows = 0  # of those that can be read
-        for file, found in zip(files, footers, strict=True):
-            if not isinstance(found, str):
-                size, rows = size + _size(file), rows + found[0].num_rows
+            footers = list(threads.map(partial(_footer, text=self.config.text), files))
+        size = sum(_size(file) for file, foot in zip(files, footers, strict=True) if not foot.fault)
+        rows = sum(footer.rows for footer in footers)
         shards: list[Shard] = []
-        for file, found in zip(files, footers, strict=True):
-            if isinstance(found, str):
-                lost = estimated_loss(_size(file), size, rows)
-                shards.append(_lost(file, 0, found, lost))
+        for file, footer in zip(files, footers, strict=True):
+            if not footer.fault:
+                shards += self._file_shards(file, footer)
             else:
-                shards += self._file_shards(file, *found)
+                lost = estimated_loss(_size(file), size, rows)
+                shards.append(_lost(file, 0, footer.fault, lost))
         return shards
 
-    def _file_shards(self, file: SourceFile, footer: Any, schema: pa.Schema) -> list[Shard]:
-        self._check(file.name, schema)
+    def _file_shards(self, file: SourceFile, footer: _Footer) -> list[Shard]:
+        self._check(file.name, footer.schema)
         shards, first_row = [], 0
-        sizes = [_group_rows(footer, group, self.config.text) for group in _groups(footer)]
-        for groups in _grouped(sizes):
-            rows = sum(sizes[group] for group in groups)
-            held = {group: sizes[group] for group in groups}
+        for groups in _grouped(footer.groups):
+            held = {group: footer.groups[group] for group in groups}
+            rows = sum(held.values())
             read = partial(_read, file, self.config, held, first_row)
             shards.append(Shard(f"{file.name}#{first_row}", file.stamp, read, rows))
             first_row += rows
-        if first_row < footer.num_rows:
-            said = f"{footer.num_rows} rows are announced, {first_row} are there"
-            shards.append(_lost(file, first_row, said, footer.num_rows - first_row))
+        if first_row < footer.rows:
+            said = f"{footer.rows} rows are announced, {first_row} are there"
+            shards.append(_lost(file, first_row, said, footer.rows - first_row))
         return shards
 
     def _check(self, name: str, schema: pa.Schema) -> None:
@@ -130,32 +130,39 @@ def _size(file: SourceFile) -> int:
     return int(file.stamp["size"] or 0)
 
 
-def _footer(file: SourceFile) -> tuple[Any, pa.Schema] | str:
-    """Return a file's footer and schema, or what is wrong with it."""
+@dataclass(frozen=True)
+class _Footer:
+    """What a file says of itself."""
+
+    fault: str
+    """Why it cannot be read; empty if it can."""
+    schema: pa.Schema = None
+    rows: int = 0
+    groups: list[int] = field(default_factory=list)
+    """Rows of each row group."""
+
+
+def _footer(file: SourceFile, text: str) -> _Footer:
     try:
         with file.open() as handle, pq.ParquetFile(handle) as parquet:
-            schema, footer = parquet.schema_arrow, parquet.metadata
-        rows = [footer.row_group(group).num_rows for group in _groups(footer)]
+            schema, found = parquet.schema_arrow, parquet.metadata
+            rows = int(found.num_rows)
+            groups = [_group_rows(found.row_group(at), text) for at in range(found.num_row_groups)]
         ", ".join(schema.names).encode()  # names that are no text are found here
     except Exception as error:
         if not _is_damage(error):
             raise
-        return described(error)
-    if min([0, footer.num_rows, *rows]) < 0 or sum(rows) + footer.num_rows > 2 * _size(file):
-        return f"its footer announces {footer.num_rows} rows in {_size(file)} bytes"
-    return footer, schema
+        return _Footer(described(error))
+    if min([rows, *groups]) < 0 or max(rows, sum(groups)) > _MOST_PER_BYTE * _size(file):
+        return _Footer(f"its footer announces {rows} rows in {_size(file)} bytes")
+    return _Footer("", schema, rows, groups)
 
 
-def _groups(footer: Any) -> range:
-    return range(footer.num_row_groups)
-
-
-def _group_rows(footer: Any, group: int, text: str) -> int:
+def _group_rows(group: Any, text: str) -> int:
     """Return the rows of a row group; if its footer contradicts itself, the larger number."""
-    found = footer.row_group(group)
-    columns = (found.column(index) for index in range(found.num_columns))
+    columns = (group.column(index) for index in range(group.num_columns))
     values = (column.num_values for column in columns if column.path_in_schema == text)
-    return int(max(found.num_rows, *values, 0))
+    return max(int(group.num_rows), *map(int, values), 0)
 
 
 def _lost(file: SourceFile, row: int, detail: str, lost: int) -> Shard:

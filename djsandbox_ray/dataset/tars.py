@@ -56,9 +56,7 @@ class Broken(Exception):
         after: members whose headers were found in these, by kind.
     """
 
-    def __init__(
-        self, detail: str, *, cut: bool, read: int, unread: int, after: Counter[str]
-    ) -> None:
+    def __init__(self, detail: str, cut: bool, read: int, unread: int, after: Counter[str]) -> None:
         super().__init__(detail)
         self.cut, self.read, self.unread, self.after = cut, read, unread, after
 
@@ -73,7 +71,7 @@ def read_tar(file: SourceFile, kind: Kind) -> Iterator[Member]:
     with file.open() as handle:
         source = _Source(handle, file.name)
         stream = _Stream(source)
-        place, cut = 0, False
+        place, cut, ended = 0, False, False
         try:
             with tarfile.TarFile(
                 fileobj=cast("IO[bytes]", stream), encoding="utf-8", errors="surrogateescape"
@@ -87,10 +85,13 @@ def read_tar(file: SourceFile, kind: Kind) -> Iterator[Member]:
                     # What could not be read whole is found before the next one is looked for.
                     stream.reach(archive.offset)
                     place, cut = archive.offset, False
+            ended = stream.at_end_mark
             fault = stream.fault()
         except SandboxError:
             raise
         except Exception as error:
+            if ended:  # of a compressed file: nothing is missing, but something is wrong
+                raise Broken(described(error), False, place, 0, Counter()) from None
             cut = cut or isinstance(error, EOFError)
             fault = described(error)
         if fault:
@@ -180,6 +181,11 @@ class _Stream:
             if not self.read(1):
                 raise tarfile.ReadError("unexpected end of data")
 
+    @property
+    def at_end_mark(self) -> bool:
+        """Whether what was read last is empty, but there."""
+        return bool(self._last) and not any(self._last)
+
     def fault(self) -> str | None:
         """Say what is wrong with the end, where no further member was found."""
         if not self._last:
@@ -205,7 +211,7 @@ class _Stream:
             raise
         except Exception:  # the compressed stream itself is damaged
             unread = max(self._announced() - place, end - place)
-        return Broken(fault, cut=cut and not after, read=place, unread=unread, after=after)
+        return Broken(fault, cut and not after, place, unread, after)
 
     def _announced(self) -> int:
         """Return how many bytes the damaged archive should have, decompressed."""
@@ -218,15 +224,17 @@ class _Stream:
         return max(by_share, said) if said <= 100 * self._size else by_share
 
     def _headers(self) -> Iterator[tuple[str | None, int]]:
-        """Yield the names of members in what is left, and how far it was looked through."""
-        buffer, at = b"", 0
+        """Yield the names of members in what is left, and up to where there are data."""
+        buffer, at, end = b"", 0, self.tell()
         while True:
             found = buffer.find(_MAGIC, at)
             if found < 0 or found - _MAGIC_AT + _BLOCK > len(buffer):
                 piece = self.read(_PIECE)
                 if not piece:
                     return
-                yield None, self.tell()
+                if data := piece.rstrip(b"\0"):
+                    end = self.tell() - len(piece) + len(data)
+                    yield None, end
                 from_here = max(0, found - _MAGIC_AT if found >= 0 else len(buffer) - _BLOCK)
                 at = max(0, (found if found >= 0 else len(buffer) - len(_MAGIC)) - from_here)
                 buffer = buffer[from_here:] + piece
@@ -242,4 +250,4 @@ class _Stream:
             except (tarfile.HeaderError, ValueError):
                 continue
             if member.isfile():
-                yield member.name, self.tell()
+                yield member.name, end

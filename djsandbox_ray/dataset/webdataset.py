@@ -136,17 +136,19 @@ def _read(file: SourceFile, images: tuple[str, ...], text: str) -> Iterator[Item
             for item in group.items(passed):
                 counted += not isinstance(item, Remark)
                 yield item
-        begun = bool(group.parts) and not group.is_whole
-        lost = _lost(broken, counted, names) + begun
+        begun = [] if group.is_whole else group.parts
+        lost = _lost(broken, counted, names, begun)
         where = f"after {group.last!r}" if group.last else "at its start"
         said = f"the tar ends {where}: {broken}; about {lost} samples are lost"
         yield Rejection(f"{file.name}#{group.last}", "broken_shard", said, lost)
     yield from passed.remarks()
 
 
-def _lost(broken: Broken, samples: int, names: _Names) -> int:
-    """Count the samples in what cannot be read."""
-    seen = max(broken.after[names.text], sum(broken.after[end] for end in names.images))
+def _lost(broken: Broken, samples: int, names: _Names, begun: list[_Part]) -> int:
+    """Count the samples in what cannot be read, with the one that was begun."""
+    least = 1 if begun else 0
+    after = broken.after + Counter({part.extension for part in begun})
+    seen = max(after[names.text], sum(after[end] for end in names.images))
     if broken.cut:  # how much is missing cannot be seen; as much again, at the worst guess
         return max(1, samples)
     if broken.unread == 0:
@@ -154,7 +156,7 @@ def _lost(broken: Broken, samples: int, names: _Names) -> int:
     mean = broken.read / samples if samples else 0
     if seen and seen * mean >= broken.unread / 2:
         return seen
-    return max(seen, estimated_loss(broken.unread, broken.read, samples))
+    return max(seen, least + estimated_loss(broken.unread, broken.read, samples))
 
 
 class _Passed:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections import Counter
 from functools import partial
 
@@ -12,8 +13,8 @@ from pydantic import ValidationError
 
 from djsandbox_ray.dataset import prepare
 from djsandbox_ray.dataset.prepare import Aside, check, prepared, shuffle_block, sliced
-from djsandbox_ray.dataset.source import Rejection, Sample, Shard
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.dataset.source import Rejection, Remark, Sample, Shard
+from djsandbox_ray.errors import BadInput, SandboxError
 
 
 def numbers(start: int, stop: int):
@@ -47,6 +48,48 @@ def test_rows_are_a_slice_of_all(known: bool, sizes: list[int], cut: tuple[int, 
     kept = sliced(shards(*sizes, known=known), start, stop)
     assert texts(kept) == [str(number) for number in range(start, stop)]
     assert all(shard.rows == len(list(shard.read())) for shard in kept)
+
+
+def test_a_rejection_is_as_many_rows_as_it_stands_for_and_a_remark_none() -> None:
+    def read():
+        yield Remark("s#", "said", "at the start")
+        yield Sample(b"", "0", "s#0")
+        yield Rejection("s#1", "broken_shard", "rows 1 to 4", lost=4)
+        yield Sample(b"", "5", "s#5")
+
+    shard = Shard("s", None, read)
+    for start, stop, lost in ((0, 3, 2), (2, 6, 3), (1, 5, 4), (3, 4, 1)):
+        (kept,) = sliced([shard], start, stop)
+        found = [item for item in kept.read() if not isinstance(item, Remark)]
+        assert [item.lost for item in found if isinstance(item, Rejection)] == [lost]
+        assert sum(getattr(item, "lost", 1) for item in found) == stop - start == kept.rows
+
+
+def broken_source(open_source, monkeypatch, items):
+    source = open_source("shapes", samples=5)
+
+    def read():
+        for item in items:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    monkeypatch.setattr(source, "shards", lambda: [Shard("part-7", None, read)])
+    (shard,) = prepared(source)
+    return shard.read()
+
+
+@pytest.mark.parametrize("error", [KeyError("caption"), struct.error("unpack"), OSError(5, "EIO")])
+def test_what_ends_a_shard_says_where(open_source, monkeypatch, jpeg, error) -> None:
+    read = broken_source(open_source, monkeypatch, [Sample(jpeg(0), "a", "part-7#0"), error])
+    next(read)
+    with pytest.raises(SandboxError, match="shard part-7, after part-7#0"):
+        next(read)
+
+
+def test_what_is_no_item_says_where(open_source, monkeypatch) -> None:
+    with pytest.raises(SandboxError, match=r"shard part-7, at its start: .*not 'text'"):
+        next(broken_source(open_source, monkeypatch, ["text"]))
 
 
 @pytest.mark.parametrize("rows", [[3, 3], [5, 2], [-1, 4], [1]])
