@@ -87,15 +87,35 @@ def shortened(image: Image.Image, side: int) -> Image.Image:
         image: any.
         side: what its shorter side is to be scaled to, in pixels.
     """
-    short, long = sorted(image.size)
-    if side * side * long <= _MOST_SCALED * short:
+    if not _fills_memory(image.size, side):
         return image
+    short, long = sorted(image.size)
     # As even or odd as it was: the middle stays the middle.
     kept = min(long, _LONGEST * short + (_LONGEST * short - long) % 2)
     start = (long - kept) // 2
     if image.width > image.height:
         return image.crop((start, 0, start + kept, image.height))
     return image.crop((0, start, image.width, start + kept))
+
+
+def _fills_memory(size: tuple[int, int], side: int) -> bool:
+    return side * side * max(size) > _MOST_SCALED * min(size)
+
+
+def shortened_file(data: bytes, side: int) -> bytes:
+    """Return an image file, or a PNG of what :func:`shortened` leaves of it.
+
+    A file that cannot be read comes back as it is.
+    """
+    try:
+        with _opened(data) as image:
+            if not _fills_memory(image.size, side):
+                return data
+        file = io.BytesIO()
+        shortened(decode(data), side).save(file, "PNG")
+        return file.getvalue()
+    except Exception:  # whoever reads it will say what is wrong
+        return data
 
 
 def _opened(data: bytes) -> ImageFile.ImageFile:
