@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 
-from djsandbox_ray.dataset.faults import printable
+from djsandbox_ray.dataset.faults import described, printable
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Item, Rejection, Remark, Sample, Shard
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.identity import canonical, chain, sample_digest
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage.store import Storage
@@ -150,10 +151,13 @@ def write_shard(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[s
         written = write_fragments(
             reader, uri, schema=SCHEMA, mode="create", storage_options=lance_options(uri)
         )
-    except OSError:
+    except OSError as error:
         if tally.error is not None:
             raise tally.error from None
-        raise
+        place = without_secrets(uri)
+        raise SandboxError(
+            f"shard {shard.name}: its samples cannot be written to {place}: {described(error)}"
+        ) from error
     if tally.rejected:
         rejected = pa.Table.from_pylist(tally.rejected, REJECTED_SCHEMA)
         storage.write_table(f"{folder}/rejected/{row['index']:08d}.parquet", rejected)

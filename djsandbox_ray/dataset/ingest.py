@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from djsandbox_ray import records
+from djsandbox_ray.dataset.faults import described, printable
 from djsandbox_ray.dataset.fragments import (
     REJECTED_SCHEMA,
     Manifest,
@@ -36,7 +37,7 @@ from djsandbox_ray.dataset.fragments import (
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Shard, Source
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import chain, content_id
 from djsandbox_ray.nodes.connection import check_placeable
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
@@ -49,6 +50,8 @@ _SECONDS_ELSEWHERE = 7 * 24 * 3600
 FOLDER = "datasets"
 _MARKER = "dataset.json"
 _MAX_BLOCKS = 1024
+_SHOWN = 300
+"""Characters of an example on the terminal; all of it is in ``rejected.parquet``."""
 _CPUS_PER_TASK = 1
 _ANY = NodeKind()
 
@@ -129,7 +132,7 @@ def _counted(counts: Counter[str], first: dict[str, str]) -> str:
     said = ", ".join(f"{count} {name}" for name, count in counts.most_common())
     ((name, _),) = counts.most_common(1)
     example = f"first {name}" if len(counts) > 1 else "first"
-    return f"{said}; {example}: {first[name]}"
+    return f"{said}; {example}: {printable(first[name], _SHOWN)}"
 
 
 def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None]) -> str:
@@ -185,7 +188,12 @@ class _Tasks:
     def map(
         self, function: Callable[..., dict[str, Any]], rows: list[dict[str, Any]], **arguments: Any
     ) -> Iterator[dict[str, Any]]:
-        """Run a function on rows; results come as they are ready."""
+        """Run a function on rows; results come as they are ready.
+
+        Raises:
+            SandboxError: what the function raises, in words. It comes as a value: an exception
+                would come with Ray's tracebacks.
+        """
         if not rows:
             return
         call: Callable[..., dict[str, Any]] = _timed
@@ -199,6 +207,8 @@ class _Tasks:
         data.set_name(function.__name__)  # on the dashboard, where all of them are `_timed`
         for row in data.iter_rows():
             self._seconds += row["seconds"]
+            if row["error"]:
+                raise pickle.loads(row["error"])
             yield row
 
     def cost(self, samples: int, wall_seconds: float) -> records.Cost:
@@ -216,9 +226,14 @@ class _Tasks:
 def _timed(
     row: dict[str, Any], *, function: Callable[..., dict[str, Any]], **arguments: Any
 ) -> dict[str, Any]:
-    start = time.perf_counter()
-    result = function(row, **arguments)
-    return {**result, "seconds": time.perf_counter() - start}
+    start, result, failed = time.perf_counter(), {}, b""
+    try:
+        result = function(row, **arguments)
+    except SandboxError as error:
+        failed = pickle.dumps(error)
+    except Exception as error:
+        failed = pickle.dumps(SandboxError(f"{function.__name__}: {described(error)}"))
+    return {**result, "seconds": time.perf_counter() - start, "error": failed}
 
 
 def _write(

@@ -234,7 +234,7 @@ def test_a_jpeg_that_is_closed_too_early_is_refused(mode: str, options: dict) ->
     start = data.index(b"\xff\xda") + 12
     for share in (0.1, 0.4, 0.6):
         cut = data[: start + int(share * (len(data) - start))] + b"\xff\xd9"
-        with pytest.raises(ValueError, match="end before its last row"):
+        with pytest.raises(ValueError, match=r"end before its last row|cannot be decoded"):
             decode(cut)
 
 
