@@ -19,8 +19,10 @@ import numpy as np
 import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 
+from djsandbox_ray.dataset.faults import described, printable
 from djsandbox_ray.dataset.sample_table import lance_options
-from djsandbox_ray.dataset.source import Rejection, Sample, Shard
+from djsandbox_ray.dataset.source import Item, Rejection, Remark, Sample, Shard
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.identity import canonical, chain, sample_digest
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage.store import Storage
@@ -37,8 +39,14 @@ SCHEMA = pa.schema(
 """Columns of the sample table, before ``row_id`` (int64) is added."""
 
 REJECTED_SCHEMA = pa.schema(
-    [("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+    [
+        ("source", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("lost", pa.int64()),
+    ]
 )
+"""What was set aside; ``lost`` samples each, 0 for what only was to be said."""
 
 _ROW_ID = pa.schema([("row_id", pa.int64())])
 _BATCH_ROWS = 512
@@ -56,6 +64,10 @@ class Manifest:
     accepted: int
     reasons: dict[str, int]
     """Rejected samples by reason."""
+    remarks: dict[str, int]
+    """What cost no sample, counted."""
+    first: dict[str, str]
+    """Per reason and remark: where it was found first, and what it was."""
     digest: str
     """Chain of the accepted samples, image, text and meta data; hex."""
 
@@ -67,17 +79,21 @@ class _Tally:
     accepted: int = 0
     digest: Any = field(default_factory=partial(hashlib.blake2b, digest_size=16))
     """As :func:`~djsandbox_ray.identity.chain` makes it, without keeping what is chained."""
-    rejections: list[Rejection] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of :data:`REJECTED_SCHEMA`."""
     error: BaseException | None = None
 
-    def batches(self, items: Iterable[Sample | Rejection]) -> Iterator[pa.RecordBatch]:
+    def batches(self, items: Iterable[Item]) -> Iterator[pa.RecordBatch]:
         """Yield the samples as record batches of :data:`SCHEMA`."""
         rows: list[dict[str, Any]] = []
         size = 0
         try:
             for item in items:
-                if isinstance(item, Rejection):
-                    self.rejections.append(item)
+                if not isinstance(item, Sample):
+                    self._set_aside(item)
                     continue
                 rows.append(self._row(item))
                 size += len(item.image)
@@ -91,6 +107,18 @@ class _Tally:
             self.error = error
             raise
 
+    def _set_aside(self, item: Rejection | Remark) -> None:
+        source, detail = printable(item.source), printable(without_secrets(item.detail))
+        if isinstance(item, Rejection):
+            reason, lost = item.reason, item.lost
+            self.reasons[reason] += lost
+        else:
+            reason, lost = item.what, 0
+            self.remarks[reason] += item.count
+        self.first.setdefault(reason, f"{source}: {detail}")
+        row = {"source": source, "reason": reason, "detail": detail, "lost": lost}
+        self.rejected.append(row)
+
     def _row(self, sample: Sample) -> dict[str, Any]:
         digest, meta = sample_digest(sample.image, sample.text), canonical(sample.meta)
         self.digest.update(digest + chain([meta]))
@@ -98,7 +126,7 @@ class _Tally:
         return {
             "image": sample.image,
             "text": sample.text,
-            "source": sample.source,
+            "source": printable(sample.source),
             "digest": digest,
             "meta": meta.decode(),
         }
@@ -123,21 +151,23 @@ def write_shard(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[s
         written = write_fragments(
             reader, uri, schema=SCHEMA, mode="create", storage_options=lance_options(uri)
         )
-    except OSError:
+    except OSError as error:
         if tally.error is not None:
             raise tally.error from None
-        raise
-    if tally.rejections:
-        rejected = pa.Table.from_pylist(
-            [asdict(item) | {"detail": without_secrets(item.detail)} for item in tally.rejections],
-            REJECTED_SCHEMA,
-        )
+        place = without_secrets(uri)
+        raise SandboxError(
+            f"shard {shard.name}: its samples cannot be written to {place}: {described(error)}"
+        ) from error
+    if tally.rejected:
+        rejected = pa.Table.from_pylist(tally.rejected, REJECTED_SCHEMA)
         storage.write_table(f"{folder}/rejected/{row['index']:08d}.parquet", rejected)
     manifest = Manifest(
         index=row["index"],
         fragments=[json.dumps(fragment.to_json()) for fragment in written],
         accepted=tally.accepted,
-        reasons=dict(Counter(item.reason for item in tally.rejections)),
+        reasons=dict(tally.reasons),
+        remarks=dict(tally.remarks),
+        first=tally.first,
         digest=tally.digest.hexdigest(),
     )
     return {"manifest": json.dumps(asdict(manifest))}

@@ -1,4 +1,7 @@
-"""Strict decoding of images: what cannot be read whole is an error, never half an image."""
+"""Strict decoding of images: what cannot be read whole is an error, never half an image.
+
+What lies beside the pixels (EXIF, a second picture, later frames) never makes a picture unreadable.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+
+from djsandbox_ray.dataset.wholeness import jpeg_is_whole, png_is_whole, without_side_data
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485
 """Pillow's own limit against decompression bombs (a quarter of a gigabyte as RGB)."""
+
+_MOST_SCALED = 1 << 24
+"""Pixels that a picture may have once its shorter side is scaled; longer ones are cut first."""
+_LONGEST = 16
+"""Times its shorter side is what is left of a picture that is cut before it is scaled."""
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_JPEG = b"\xff\xd8\xff"
+_PNG_INTERLACED = 28
+"""Where a PNG says so."""
 
 # Threads may decode at once: the first one in makes Pillow strict, the last one out undoes it.
 _lock = threading.Lock()
@@ -23,23 +48,84 @@ _outside_value = False
 def decode(data: bytes) -> Image.Image:
     """Decode an image file to RGB.
 
-    Alpha is composited on white, the EXIF orientation is applied, of an animation the first frame
-    is taken and 16-bit grey is scaled to 8 bits.
+    Alpha is composited on white, the EXIF orientation is applied, of an animation and of several
+    pictures in one file the first is taken and 16-bit grey is scaled to 8 bits.
 
     Raises:
         ValueError: not an image of a known format, truncated, damaged, or too large.
     """
     try:
-        with _strict(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _strict(), _opened(data) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"{width} x {height} pixels are more than {MAX_PIXELS}")
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            if not _is_whole(image, data):
+                raise ValueError("cannot be decoded: its data end before its last row")
+            return _to_rgb(_upright(image))
     except UnidentifiedImageError:
         raise ValueError(f"not an image of a known format ({', '.join(FORMATS)})") from None
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot be decoded: {error}") from error
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a decoder stumbles over
+        raise ValueError(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
+def format_of(data: bytes) -> str:
+    """Return which of :data:`FORMATS` an image file has."""
+    with _opened(data) as image:
+        return str(image.format)
+
+
+def shortened(image: Image.Image, side: int) -> Image.Image:
+    """Return the middle of a picture so long that to scale it would take too much memory.
+
+    A picture of 1 x 20,000 pixels whose shorter side becomes 224 has a billion; who then takes the
+    central square needs 224 x 224. All that are less extreme come back as they are.
+
+    Args:
+        image: any.
+        side: what its shorter side is to be scaled to, in pixels.
+    """
+    if not _fills_memory(image.size, side):
+        return image
+    short, long = sorted(image.size)
+    # As even or odd as it was: the middle stays the middle.
+    kept = min(long, _LONGEST * short + (_LONGEST * short - long) % 2)
+    start = (long - kept) // 2
+    if image.width > image.height:
+        return image.crop((start, 0, start + kept, image.height))
+    return image.crop((0, start, image.width, start + kept))
+
+
+def _fills_memory(size: tuple[int, int], side: int) -> bool:
+    return side * side * max(size) > _MOST_SCALED * min(size)
+
+
+def shortened_file(data: bytes, side: int) -> bytes:
+    """Return an image file, or a PNG of what :func:`shortened` leaves of it.
+
+    A file that cannot be read comes back as it is.
+    """
+    try:
+        with _opened(data) as image:
+            if not _fills_memory(image.size, side):
+                return data
+        file = io.BytesIO()
+        shortened(decode(data), side).save(file, "PNG")
+        return file.getvalue()
+    except Exception:  # whoever reads it will say what is wrong
+        return data
+
+
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    if not data.startswith(_JPEG):
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    # Pillow would also look for further pictures, and fail where their list is damaged.
+    try:
+        return JpegImageFile(io.BytesIO(data))
+    except Exception:
+        return JpegImageFile(io.BytesIO(without_side_data(data)))
 
 
 @contextmanager
@@ -58,6 +144,34 @@ def _strict() -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _outside_value
+
+
+def _is_whole(image: Image.Image, data: bytes) -> bool:
+    """Say whether the data reach to the last row; Pillow leaves the rest black, or grey.
+
+    To find out costs as much as to decode, so only those are looked at that may be cut.
+    """
+    width, height = image.size
+    if image.format == "PNG":
+        last_row = image.crop((0, height - 1, width, height)).tobytes()
+        interlaced = data[_PNG_INTERLACED] != 0
+        return (any(last_row) and not interlaced) or png_is_whole(data)
+    if image.format == "JPEG":
+        corner = image.getpixel((width - 1, height - 1))
+        bands = corner if isinstance(corner, tuple) else (corner,)
+        grey = all(band in (127, 128) for band in bands)
+        if grey or "progressive" in image.info:
+            return jpeg_is_whole(data, looks_cut=grey)
+    return True
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its orientation says, whatever else its EXIF block holds."""
+    try:
+        method = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged; Pillow raises half a dozen kinds
+        method = None
+    return image if method is None else image.transpose(method)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

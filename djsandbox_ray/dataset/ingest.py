@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from djsandbox_ray import records
+from djsandbox_ray.dataset.faults import described, printable
 from djsandbox_ray.dataset.fragments import (
     REJECTED_SCHEMA,
     Manifest,
@@ -34,7 +35,7 @@ from djsandbox_ray.dataset.fragments import (
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Shard, Source
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import chain, content_id
 from djsandbox_ray.nodes.connection import check_placeable
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
@@ -47,6 +48,8 @@ _PREFIX, _LEASE = ".staging-", "lease"
 FOLDER = "datasets"
 _MARKER = "dataset.json"
 _MAX_BLOCKS = 1024
+_SHOWN = 300
+"""Characters of an example on the terminal; all of it is in ``rejected.parquet``."""
 _CPUS_PER_TASK = 1
 _ANY = NodeKind()
 
@@ -68,8 +71,8 @@ def ingest(
 
     A sample's ``row_id`` is its position among the accepted samples of the source, in its order,
     whatever the number of workers. A dataset that is there already is kept. ``rejected.parquet``
-    (source, reason, detail) and ``dataset.json``, which marks the dataset as complete and names its
-    table, lie beside the table.
+    (source, reason, detail, samples lost) and ``dataset.json``, which marks the dataset as complete
+    and names its table, lie beside the table.
 
     Args:
         source: what to read.
@@ -90,9 +93,9 @@ def ingest(
     shards = prepared(source)
     with staging(storage, FOLDER) as folder:
         manifests = _write(shards, storage, folder, tasks, progress)
-        reasons = sum((Counter(manifest.reasons) for manifest in manifests), Counter[str]())
-        rows = sum(manifest.accepted for manifest in manifests)
-        _refuse_if_bad(rows, reasons, max_rejected, shards, storage, folder)
+        found = _Found.of(manifests)
+        rows, rejected = found.accepted, found.reasons.total()
+        _refuse_if_bad(found, max_rejected, shards, storage, folder)
         digests = [bytes.fromhex(manifest.digest) for manifest in manifests if manifest.accepted]
         dataset_id = content_id("dataset", chain(digests).hex())
         home = f"{FOLDER}/{dataset_id}"
@@ -104,12 +107,31 @@ def ingest(
                 lambda uri: _build_table(uri, manifests, tasks),
             )
             _collect_rejections(storage, folder, f"{home}/rejected.parquet")
-            dataset = records.Dataset(dataset_id, table, rows, reasons.total())
-            marker = {**asdict(dataset), "reasons": dict(reasons)}
-            storage.write_json(f"{home}/{_MARKER}", marker)
+            dataset = records.Dataset(dataset_id, table, rows, rejected)
+            told = {"reasons": found.reasons, "remarks": found.remarks, "first": found.first}
+            storage.write_json(f"{home}/{_MARKER}", {**asdict(dataset), **told})
     if spent is not None:
-        spent(tasks.cost(rows + reasons.total(), time.perf_counter() - start))
+        spent(tasks.cost(rows + rejected, time.perf_counter() - start))
     return dataset
+
+
+def outcome(storage: Storage, dataset: records.Dataset) -> str:
+    """Say in a line how many samples there are, and what was set aside, with an example of each."""
+    marker = storage.read_json(f"{dataset.table.rpartition('/')[0]}/{_MARKER}")
+    said = [f"{dataset.rows} samples", f"{dataset.rejected} rejected"]
+    if dataset.rejected:
+        said[-1] += f" ({_counted(Counter(marker['reasons']), marker['first'])})"
+    if remarks := marker["remarks"]:
+        said.append(_counted(Counter(remarks), marker["first"]))
+    return ", ".join(said)
+
+
+def _counted(counts: Counter[str], first: dict[str, str]) -> str:
+    """Name all counts, and an example of the most frequent."""
+    said = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    ((name, _),) = counts.most_common(1)
+    example = f"first {name}" if len(counts) > 1 else "first"
+    return f"{said}; {example}: {printable(first[name], _SHOWN)}"
 
 
 def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None]) -> str:
@@ -166,7 +188,12 @@ class _Tasks:
     def map(
         self, function: Callable[..., dict[str, Any]], rows: list[dict[str, Any]], **arguments: Any
     ) -> Iterator[dict[str, Any]]:
-        """Run a function on rows; results come as they are ready."""
+        """Run a function on rows; results come as they are ready.
+
+        Raises:
+            SandboxError: what the function raises, in words. It comes as a value: an exception
+                would come with Ray's tracebacks.
+        """
         if not rows:
             return
         call: Callable[..., dict[str, Any]] = _timed
@@ -180,6 +207,8 @@ class _Tasks:
         data.set_name(function.__name__)  # on the dashboard, where all of them are `_timed`
         for row in data.iter_rows():
             self._seconds += row["seconds"]
+            if row["error"]:
+                raise pickle.loads(row["error"])
             yield row
 
     def cost(self, samples: int, wall_seconds: float) -> records.Cost:
@@ -197,9 +226,14 @@ class _Tasks:
 def _timed(
     row: dict[str, Any], *, function: Callable[..., dict[str, Any]], **arguments: Any
 ) -> dict[str, Any]:
-    start = time.perf_counter()
-    result = function(row, **arguments)
-    return {**result, "seconds": time.perf_counter() - start}
+    start, result, failed = time.perf_counter(), {}, b""
+    try:
+        result = function(row, **arguments)
+    except SandboxError as error:
+        failed = pickle.dumps(error)
+    except Exception as error:
+        failed = pickle.dumps(SandboxError(f"{function.__name__}: {described(error)}"))
+    return {**result, "seconds": time.perf_counter() - start, "error": failed}
 
 
 def _write(
@@ -226,27 +260,46 @@ def _build_table(uri: str, manifests: list[Manifest], tasks: _Tasks) -> None:
     table.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What all shards held."""
+
+    accepted: int
+    reasons: Counter[str]
+    remarks: Counter[str]
+    first: dict[str, str]
+
+    @classmethod
+    def of(cls, manifests: list[Manifest]) -> _Found:
+        first: dict[str, str] = {}
+        reasons, remarks = Counter[str](), Counter[str]()
+        for manifest in manifests:
+            reasons.update(manifest.reasons)
+            remarks.update(manifest.remarks)
+            first = {**manifest.first, **first}
+        return cls(sum(manifest.accepted for manifest in manifests), reasons, remarks, first)
+
+
 def _refuse_if_bad(
-    rows: int,
-    reasons: Counter[str],
+    found: _Found,
     max_rejected: float,
     shards: list[Shard],
     storage: Storage,
     folder: str,
 ) -> None:
-    rejected = reasons.total()
+    rows, rejected = found.accepted, found.reasons.total()
     if rows + rejected == 0:
-        raise BadInput("the source holds no samples")
+        seen = f": {_counted(found.remarks, found.first)}" if found.remarks else ""
+        raise BadInput(f"the source holds no samples{seen}")
     if rows and rejected <= max_rejected * (rows + rejected):
         return
     stamp = [[shard.name, shard.stamp] for shard in shards]
     path = f"rejected/{content_id('rejected', stamp)}.parquet"
     _collect_rejections(storage, folder, path)
-    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     raise BadInput(
         f"{rejected} of {rows + rejected} samples were rejected, more than "
-        f"max_rejected: {max_rejected:g} allows: {counts}; each with its reason in "
-        f"{storage.uri(path)}"
+        f"max_rejected: {max_rejected:g} allows: {_counted(found.reasons, found.first)}; each with "
+        f"its reason in {storage.uri(path)}"
     )
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import posixpath
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
-
+from djsandbox_ray.dataset.beside import read_beside
+from djsandbox_ray.dataset.faults import META_LEFT_OUT, Unusable, attempt, described, kept_meta
 from djsandbox_ray.dataset.files import SourceFile, find_files
-from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.source import Item, Remark, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.errors import BadInput
 
 SPECIAL_TOKENS = ("<__dj__image>", "<|__dj__eoc|>")
 _SHARD_ROWS = 1024
+_PEEKED = 1 << 16
 
 
 class JsonlConfig(SourceConfig):
@@ -26,7 +26,7 @@ class JsonlConfig(SourceConfig):
     text: str = "text"
     """Key of the text; Data-Juicer's special tokens are taken out of it."""
     images: str = "images"
-    """Key of the list of image paths, relative to the file; exactly one path is needed."""
+    """Key of the image's path, relative to the file: a text, or a list of exactly one."""
 
 
 class JsonlSource(Source):
@@ -41,6 +41,9 @@ class JsonlSource(Source):
 
     def shards(self) -> list[Shard]:
         """Read through the files once, for the byte offsets of the lines."""
+        files = find_files(self.config.path, (".jsonl",))
+        for file in files:
+            _refuse_list(file)
         return [
             Shard(
                 f"{file.name}#{line}",
@@ -48,9 +51,28 @@ class JsonlSource(Source):
                 partial(_read, file, self.config, offset, line, rows),
                 rows,
             )
-            for file in find_files(self.config.path, (".jsonl",))
+            for file in files
             for offset, line, rows in _chunks(file)
         ]
+
+
+def _refuse_list(file: SourceFile) -> None:
+    """Say what to do with a file that is one JSON list, as LLaVA's are."""
+    with file.open() as handle:
+        start = handle.read(_PEEKED).removeprefix(b"\xef\xbb\xbf").lstrip()
+    first, _, rest = start.partition(b"\n")
+    if not start.startswith(b"[") or (first.rstrip().endswith(b"]") and rest.strip()):
+        return
+    try:
+        entry, _ = json.JSONDecoder().raw_decode(start[1:].lstrip().decode(errors="replace"))
+        keys = f"; its first entry has the keys {', '.join(entry)}"
+    except (ValueError, TypeError, RecursionError):
+        keys = ""
+    raise BadInput(
+        f"{file.name} is one JSON list; JSON Lines are needed, an object on each line with a text "
+        f"and the path of an image (`jq -c '.[]' {file.name}` writes a list as lines; the keys "
+        f"text and images of the source name what to read{keys})"
+    )
 
 
 def _chunks(file: SourceFile) -> Iterator[tuple[int, int, int]]:
@@ -70,51 +92,53 @@ def _chunks(file: SourceFile) -> Iterator[tuple[int, int, int]]:
 
 def _read(
     file: SourceFile, config: JsonlConfig, offset: int, line: int, rows: int
-) -> Iterator[Sample | Rejection]:
+) -> Iterator[Item]:
     with file.open() as handle:
         handle.seek(offset)
         while rows:
             content = handle.readline()
+            if not content:
+                raise BadInput(f"{file.name} has changed while it was read: it is shorter now")
             if not content.isspace():
-                yield _item(file, config, f"{file.name}#{line}", content)
+                source = f"{file.name}#{line}"
+                yield from attempt(source, partial(_items, file, config, source, content))
                 rows -= 1
             line += 1
 
 
-def _item(file: SourceFile, config: JsonlConfig, source: str, line: bytes) -> Sample | Rejection:
+def _entries(line: bytes, config: JsonlConfig) -> int:
+    """Return of how many entries a line is made: of two where the break between them is damaged."""
+    keys = (json.dumps(key).encode() for key in (config.text, config.images))
+    return max(1, min(line.count(key) for key in keys))
+
+
+def _items(file: SourceFile, config: JsonlConfig, source: str, line: bytes) -> list[Item]:
     try:
-        entry = json.loads(line.decode())
-    except ValueError as error:
-        return Rejection(source, "bad_json", str(error))
+        entry = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        said = f"{described(error)}; each line is to be an object of its own"
+        raise Unusable("bad_json", said, _entries(line, config)) from None
     if not isinstance(entry, dict):
-        return Rejection(source, "bad_json", f"an object is needed, not {type(entry).__name__}")
+        raise Unusable("bad_json", f"an object is needed, not {type(entry).__name__}")
+    keys = ", ".join(entry)
     text, images = entry.pop(config.text, None), entry.pop(config.images, None)
     if not isinstance(text, str):
-        return Rejection(source, "bad_text", f"key {config.text!r}: {type(text).__name__}")
-    if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], str):
-        found = len(images) if isinstance(images, list) else type(images).__name__
-        return Rejection(source, "image_count", f"key {config.images!r}: one path, not {found}")
-    path = _inside(file, images[0])
-    if path is None:
-        return Rejection(source, "escaping_path", f"{images[0]!r} leads out of the file's folder")
-    try:
-        meta = _meta(entry)
-        image = bytes(file.fs.cat_file(path))
-    except ValueError as error:
-        return Rejection(source, "bad_meta", str(error))
-    except (FileNotFoundError, IsADirectoryError):
-        return Rejection(source, "missing_image", f"there is no file {images[0]!r}")
-    return Sample(image, _plain_text(text), source, meta)
+        raise Unusable(
+            "bad_text", f"key {config.text!r}: {_found(text)} is no text (the line has {keys})"
+        )
+    paths = [images] if isinstance(images, str) else images
+    if not isinstance(paths, list) or len(paths) != 1 or not isinstance(paths[0], str):
+        found = len(paths) if isinstance(paths, list) else _found(images)
+        raise Unusable(
+            "image_count", f"key {config.images!r}: one path, not {found} (the line has {keys})"
+        )
+    image = read_beside(file, paths[0])
+    meta, remarks = _meta(source, entry)
+    return [Sample(image, _plain_text(text), source, meta), *remarks]
 
 
-def _inside(file: SourceFile, path: str) -> str | None:
-    """Resolve a path against the folder of the file; None when it leads out of the folder."""
-    folder = posixpath.dirname(file.path)
-    full = posixpath.normpath(posixpath.join(folder, path))
-    inside = full.startswith(folder.rstrip("/") + "/")
-    if inside and isinstance(file.fs, LocalFileSystem):  # a link may lead out all the same
-        inside = Path(full).resolve().is_relative_to(Path(folder).resolve())
-    return full if inside else None
+def _found(value: object) -> str:
+    return "nothing" if value is None else type(value).__name__
 
 
 def _plain_text(text: str) -> str:
@@ -123,14 +147,12 @@ def _plain_text(text: str) -> str:
     return text.strip()
 
 
-def _meta(entry: dict[str, Any]) -> dict[str, Any]:
-    """Join the keys beside text and images with those of ``meta``."""
-    meta = entry.pop("meta", None)
-    if meta is None:
-        return entry
-    if not isinstance(meta, dict):
-        raise ValueError(f"key 'meta': an object is needed, not {type(meta).__name__}")
-    twice = entry.keys() & meta.keys()
-    if twice:
-        raise ValueError(f"keys both in 'meta' and beside it: {', '.join(sorted(twice))}")
-    return {**entry, **meta}
+def _meta(source: str, entry: dict[str, Any]) -> tuple[dict[str, Any], list[Item]]:
+    """Join the keys beside text and images with those of ``meta``; the former hold if both do."""
+    below = entry.pop("meta", None)
+    meta, remarks = kept_meta(source, lambda: below)
+    beside, more = kept_meta(source, lambda: entry)
+    if twice := beside.keys() & meta.keys():
+        said = f"keys both in 'meta' and beside it: {', '.join(sorted(twice))}"
+        more = [*more, Remark(source, META_LEFT_OUT, said)]
+    return {**meta, **beside}, [*remarks, *more][:1]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime, time
-from decimal import Decimal
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,14 +13,40 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
+from djsandbox_ray.dataset.beside import read_beside
+from djsandbox_ray.dataset.faults import (
+    META_LEFT_OUT,
+    Unusable,
+    as_json,
+    attempt,
+    described,
+    is_failing,
+    shown,
+)
 from djsandbox_ray.dataset.files import SourceFile, find_files
-from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.source import (
+    Item,
+    Rejection,
+    Remark,
+    Sample,
+    Shard,
+    Source,
+    SourceConfig,
+    estimated_loss,
+)
 from djsandbox_ray.errors import BadInput
 
 _SHARD_ROWS = 2048
 _BATCH_ROWS = 256
 _BATCH_BYTES = 8 << 20
 _BUFFER_BYTES = 4 << 20
+_MOST_PER_BYTE = 1000
+"""Rows that a footer may announce for each byte of its file."""
+_DAMAGE = (
+    *(pa.ArrowException, ValueError, OverflowError, MemoryError),
+    *(TypeError, LookupError, SystemError, RecursionError),
+)
+"""What Arrow raises on damaged files; a client of an object store has others."""
 
 
 class ParquetConfig(SourceConfig):
@@ -31,7 +55,9 @@ class ParquetConfig(SourceConfig):
     path: str | tuple[str, ...]
     """A file, a folder or a glob, local or a URL; or a list of these."""
     image: str = "image"
-    """Column of encoded images: bytes, or a struct with a field ``bytes`` (Hugging Face)."""
+    """Column of encoded images: bytes, or a struct with a field ``bytes`` (Hugging Face).
+
+    Where ``bytes`` is null, the field ``path`` names a file beside the Parquet file."""
     text: str = "text"
     meta_columns: tuple[str, ...] = ()
     """Columns to keep as ``meta``."""
@@ -47,34 +73,38 @@ class ParquetSource(Source):
         """Read the footers of all files and check their columns."""
         files = find_files(self.config.path, (".parquet",))
         with ThreadPoolExecutor(16) as threads:
-            return [shard for some in threads.map(self._file_shards, files) for shard in some]
+            footers = list(threads.map(partial(_footer, text=self.config.text), files))
+        size = sum(_size(file) for file, foot in zip(files, footers, strict=True) if not foot.fault)
+        rows = sum(footer.rows for footer in footers)
+        shards: list[Shard] = []
+        for file, footer in zip(files, footers, strict=True):
+            if not footer.fault:
+                shards += self._file_shards(file, footer)
+            else:
+                lost = estimated_loss(_size(file), size, rows)
+                shards.append(_lost(file, 0, footer.fault, lost))
+        return shards
 
-    def _file_shards(self, file: SourceFile) -> list[Shard]:
-        try:
-            with file.open() as handle, pq.ParquetFile(handle) as parquet:
-                schema, footer = parquet.schema_arrow, parquet.metadata
-        except (pa.ArrowException, OSError) as error:
-            if not _is_damage(error):
-                raise
-            broken = Rejection(f"{file.name}#0", "broken_shard", str(error))
-            return [Shard(file.name, file.stamp, partial(iter, (broken,)), rows=1)]
-        self._check(file.name, schema)
+    def _file_shards(self, file: SourceFile, footer: _Footer) -> list[Shard]:
+        self._check(file.name, footer.schema)
         shards, first_row = [], 0
-        for groups in _grouped(
-            [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
-        ):
-            rows = sum(footer.row_group(i).num_rows for i in groups)
-            read = partial(_read, file, self.config, groups, first_row)
+        for groups in _grouped(footer.groups):
+            held = {group: footer.groups[group] for group in groups}
+            rows = sum(held.values())
+            read = partial(_read, file, self.config, held, first_row)
             shards.append(Shard(f"{file.name}#{first_row}", file.stamp, read, rows))
             first_row += rows
+        if first_row < footer.rows:
+            said = f"{footer.rows} rows are announced, {first_row} are there"
+            shards.append(_lost(file, first_row, said, footer.rows - first_row))
         return shards
 
     def _check(self, name: str, schema: pa.Schema) -> None:
         for column in (self.config.image, self.config.text, *self.config.meta_columns):
-            if column not in schema.names:
-                raise BadInput(
-                    f"{name} has no column {column!r} (it has {', '.join(schema.names)})"
-                )
+            times = schema.names.count(column)
+            if times != 1:
+                fault = f"has {times} columns" if times else "has no column"
+                raise BadInput(f"{name} {fault} {column!r} (it has {', '.join(schema.names)})")
         image = schema.field(self.config.image).type
         if types.is_struct(image) and image.get_field_index("bytes") >= 0:
             image = image.field("bytes").type
@@ -89,6 +119,56 @@ class ParquetSource(Source):
             raise BadInput(
                 f"{name}: the text column {self.config.text!r} is of type {text}, not string"
             )
+        for column in self.config.meta_columns:
+            if _is_binary(schema.field(column).type):
+                raise BadInput(
+                    f"{name}: the column {column!r} holds bytes, which cannot be kept as meta data"
+                )
+
+
+def _size(file: SourceFile) -> int:
+    return int(file.stamp["size"] or 0)
+
+
+@dataclass(frozen=True)
+class _Footer:
+    """What a file says of itself."""
+
+    fault: str
+    """Why it cannot be read; empty if it can."""
+    schema: pa.Schema = None
+    rows: int = 0
+    groups: list[int] = field(default_factory=list)
+    """Rows of each row group."""
+
+
+def _footer(file: SourceFile, text: str) -> _Footer:
+    try:
+        with file.open() as handle, pq.ParquetFile(handle) as parquet:
+            schema, found = parquet.schema_arrow, parquet.metadata
+            rows = int(found.num_rows)
+            groups = [_group_rows(found.row_group(at), text) for at in range(found.num_row_groups)]
+        ", ".join(schema.names).encode()  # names that are no text are found here
+    except Exception as error:
+        if not _is_damage(error):
+            raise
+        return _Footer(described(error))
+    if min([rows, *groups]) < 0 or max(rows, sum(groups)) > _MOST_PER_BYTE * _size(file):
+        return _Footer(f"its footer announces {rows} rows in {_size(file)} bytes")
+    return _Footer("", schema, rows, groups)
+
+
+def _group_rows(group: Any, text: str) -> int:
+    """Return the rows of a row group; if its footer contradicts itself, the larger number."""
+    columns = (group.column(index) for index in range(group.num_columns))
+    values = (column.num_values for column in columns if column.path_in_schema == text)
+    return max(int(group.num_rows), *map(int, values), 0)
+
+
+def _lost(file: SourceFile, row: int, detail: str, lost: int) -> Shard:
+    """Return the shard of what cannot be read."""
+    broken = Rejection(f"{file.name}#{row}", "broken_shard", detail, lost)
+    return Shard(f"{file.name}#{row}", file.stamp, partial(iter, (broken,)), rows=lost)
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -97,9 +177,11 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _is_damage(error: Exception) -> bool:
     """Tell damaged content from a failing disk or network, which must stop the run."""
-    if isinstance(error, FileNotFoundError | PermissionError | ConnectionError | TimeoutError):
+    if isinstance(error, OSError):
+        return error.errno is None and not isinstance(error, FileNotFoundError | PermissionError)
+    if isinstance(error, BadInput) or is_failing(error):
         return False
-    return not (isinstance(error, OSError) and error.errno is not None)
+    return isinstance(error, _DAMAGE)
 
 
 def _grouped(sizes: list[int]) -> Iterator[range]:
@@ -115,31 +197,34 @@ def _grouped(sizes: list[int]) -> Iterator[range]:
 
 
 def _read(
-    file: SourceFile, config: ParquetConfig, groups: range, first_row: int
-) -> Iterator[Sample | Rejection]:
+    file: SourceFile, config: ParquetConfig, groups: dict[int, int], first_row: int
+) -> Iterator[Item]:
     # By default every column of a row group is first read as a whole; so, page by page.
     paged = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
     with file.open() as handle, pq.ParquetFile(handle, **paged) as parquet:
-        for group in groups:
-            yield from _read_group(parquet, group, file.name, first_row, config)
-            first_row += parquet.metadata.row_group(group).num_rows
+        for group, rows in groups.items():
+            yield from _read_group(parquet, group, file, range(first_row, first_row + rows), config)
+            first_row += rows
 
 
 def _read_group(
-    parquet: pq.ParquetFile, group: int, name: str, first_row: int, config: ParquetConfig
-) -> Iterator[Sample | Rejection]:
-    """Yield the rows of a row group; where it is damaged, a rejection for each row that is lost."""
+    parquet: pq.ParquetFile, group: int, file: SourceFile, rows: range, config: ParquetConfig
+) -> Iterator[Item]:
+    """Yield the rows of a row group; where it is damaged, a rejection of all that are lost."""
     columns = list(dict.fromkeys([config.image, config.text, *config.meta_columns]))
-    position, end = first_row, first_row + parquet.metadata.row_group(group).num_rows
+    position, said = rows.start, "the rows end before"
     try:
         for batch in parquet.iter_batches(_batch_rows(parquet, group), [group], columns):
-            yield from _items(batch, f"{name}#", position, config)
-            position += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+            for items in _items(batch, file, position, config):
+                yield from items
+                position += 1
+    except Exception as error:
         if not _is_damage(error):
             raise
-        for lost in range(position, end):
-            yield Rejection(f"{name}#{lost}", "broken_shard", str(error))
+        said = described(error)
+    if lost := rows.stop - position:
+        detail = f"rows {position} to {rows.stop - 1} cannot be read: {said}"
+        yield Rejection(f"{file.name}#{position}", "broken_shard", detail, lost)
 
 
 def _batch_rows(parquet: pq.ParquetFile, group: int) -> int:
@@ -150,51 +235,58 @@ def _batch_rows(parquet: pq.ParquetFile, group: int) -> int:
 
 
 def _items(
-    batch: pa.RecordBatch, prefix: str, position: int, config: ParquetConfig
-) -> Iterator[Sample | Rejection]:
+    batch: pa.RecordBatch, file: SourceFile, position: int, config: ParquetConfig
+) -> Iterator[list[Item]]:
     images, texts = batch.column(config.image), batch.column(config.text)
+    paths = pa.nulls(batch.num_rows)
     if types.is_struct(images.type):
+        if images.type.get_field_index("path") >= 0:
+            paths = pc.struct_field(images, "path")
         images = pc.struct_field(images, "bytes")
     if types.is_dictionary(texts.type):
         texts = texts.dictionary_decode()
-    pairs = zip(images.to_pylist(), texts.cast(pa.large_binary()).to_pylist(), strict=True)
-    for index, (image, raw) in enumerate(pairs):
-        source = f"{prefix}{position + index}"
-        if image is None or raw is None:
-            reason, column = ("bad_text", config.text) if image else ("missing_image", config.image)
-            yield Rejection(source, reason, f"column {column!r} is null")
-            continue
+    texts = texts.cast(pa.large_binary())
+    for index in range(batch.num_rows):
+        source = f"{file.name}#{position + index}"
+        image, path, text = images[index], paths[index], texts[index]
+        meta = {name: batch.column(name)[index] for name in config.meta_columns}
+        yield attempt(source, partial(_row, source, file, config, image, path, text, meta))
+
+
+def _row(
+    source: str,
+    file: SourceFile,
+    config: ParquetConfig,
+    image: pa.Scalar,
+    path: pa.Scalar,
+    text: pa.Scalar,
+    meta: dict[str, pa.Scalar],
+) -> list[Item]:
+    content = image.as_py()
+    if content is None:
+        content = _beside(file, config.image, path.as_py())
+    if not text.is_valid:
+        raise Unusable("bad_text", f"column {config.text!r} is null")
+    try:
+        caption = text.as_py().decode()
+    except UnicodeDecodeError as error:
+        raise Unusable("bad_text", f"column {config.text!r}: {error}") from None
+    kept, faults = {}, []
+    for name, value in meta.items():
         try:
-            text = raw.decode()
-        except UnicodeDecodeError as error:
-            yield Rejection(source, "bad_text", f"column {config.text!r}: {error}")
-            continue
-        try:
-            meta = {
-                name: as_json(batch.column(name)[index].as_py()) for name in config.meta_columns
-            }
-        except (TypeError, UnicodeDecodeError) as error:
-            yield Rejection(source, "bad_meta", str(error))
-            continue
-        yield Sample(image, text, source, meta)
+            kept[name] = as_json(value.as_py())
+        except Exception as error:  # a date after the year 9999, bytes in a list, ...
+            kept[name] = None
+            faults.append(f"column {name!r}: {described(error)}")
+    remarks: list[Item] = [Remark(source, META_LEFT_OUT, "; ".join(faults))] if faults else []
+    return [Sample(content, caption, source, kept), *remarks]
 
 
-def as_json(value: Any) -> Any:
-    """Turn a Parquet value into plain JSON data; NaN and infinities become None.
-
-    Raises:
-        TypeError: it has no JSON form (bytes).
-    """
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, date | datetime | time):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return str(value)
-    raise TypeError(f"a value of type {type(value).__name__} cannot be kept as meta data")
+def _beside(file: SourceFile, column: str, path: Any) -> bytes:
+    if not isinstance(path, str) or not path:
+        raise Unusable("missing_image", f"column {column!r} is null")
+    try:
+        return read_beside(file, path)
+    except Unusable as error:
+        said = f"column {column!r}: bytes is null and path is {shown(path)}: {error.detail}"
+        raise Unusable(error.reason, said) from None

@@ -14,22 +14,22 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from types import TracebackType
 from typing import IO, TypeAlias
 
 import numpy as np
 
+from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.dataset.images import decode
-from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source
+from djsandbox_ray.dataset.source import Item, Rejection, Remark, Sample, Shard, Source
 from djsandbox_ray.dataset.world import BLOCK, BOILERPLATE
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import canonical
 
 FILE_BYTES = 64 << 20
 """A file is given up once so much was written to it and all of it was taken."""
 
-Read: TypeAlias = Callable[[], Iterator[Sample | Rejection]]
+Read: TypeAlias = Callable[[], Iterator[Item]]
 
 SHUFFLE_BLOCK = 1024
 """Captions are exchanged within so many samples of a shard, or up to twice as many at its end."""
@@ -44,7 +44,7 @@ def prepared(source: Source) -> list[Shard]:
     shards = source.shards()
     if source.config.rows is not None:
         shards = sliced(shards, *source.config.rows)
-    shards = [replace(shard, read=partial(_checked, shard.read)) for shard in shards]
+    shards = [replace(shard, read=partial(_checked, shard.read, shard.name)) for shard in shards]
     shuffle = source.config.shuffle_captions
     if shuffle is not None:
         shards = [
@@ -66,7 +66,7 @@ def prepared(source: Source) -> list[Shard]:
 
 
 def sliced(shards: list[Shard], start: int, stop: int) -> list[Shard]:
-    """Keep the rows from ``start`` up to ``stop``.
+    """Keep the rows from ``start`` up to ``stop``; a rejection is as many as it stands for.
 
     A shard that does not know its number of rows is read through once, here.
 
@@ -75,7 +75,9 @@ def sliced(shards: list[Shard], start: int, stop: int) -> list[Shard]:
     """
     kept, first = [], 0
     for shard in shards:
-        rows = sum(1 for _ in shard.read()) if shard.rows is None else shard.rows
+        rows = shard.rows
+        if rows is None:
+            rows = sum(_rows(item) for item in _named(shard.read, shard.name))
         low, high = max(start - first, 0), min(stop - first, rows)
         if low < high:
             read = partial(_slice, shard.read, low, high)
@@ -86,16 +88,55 @@ def sliced(shards: list[Shard], start: int, stop: int) -> list[Shard]:
     raise BadInput(f"rows: [{start}, {stop}] asks for more than the {first} rows of the source")
 
 
-def _slice(read: Read, low: int, high: int) -> Iterator[Sample | Rejection]:
-    return islice(read(), low, high)
+def _rows(item: Item) -> int:
+    """Return of how many rows of a source an item tells."""
+    if isinstance(item, Remark):
+        return 0
+    return item.lost if isinstance(item, Rejection) else 1
 
 
-def _checked(read: Read) -> Iterator[Sample | Rejection]:
+def _slice(read: Read, low: int, high: int) -> Iterator[Item]:
+    first = 0
     for item in read():
-        yield item if isinstance(item, Rejection) else check(item) or item
+        start, first = first, first + _rows(item)
+        inside = min(first, high) - max(start, low)
+        if isinstance(item, Rejection) and inside > 0:
+            yield replace(item, lost=inside)
+        elif inside > 0 or (isinstance(item, Remark) and low < first):
+            yield item
+        if first >= high:
+            return
 
 
-def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sample | Rejection]:
+def _checked(read: Read, name: str) -> Iterator[Item]:
+    for item in _named(read, name):
+        yield (check(item) or item) if isinstance(item, Sample) else item
+
+
+def _named(read: Read, name: str) -> Iterator[Item]:
+    """Yield what a shard holds; what it raises says which shard it is, and where.
+
+    Raises:
+        SandboxError: it cannot be read on.
+    """
+    place, items = "at its start", iter(read())
+    while True:
+        try:
+            item = next(items)
+            if not isinstance(item, Sample | Rejection | Remark):
+                raise TypeError(f"a source gives samples and rejections, not {item!r:.80}")
+        except StopIteration:
+            return
+        except SandboxError:
+            raise
+        except Exception as error:
+            said = f"shard {name}, {place}: {described(error)}"
+            raise SandboxError(f"{said}; nothing was kept: mend it and run again") from error
+        place = f"after {item.source}"
+        yield item
+
+
+def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Item]:
     """Shuffle captions in blocks; rejections pass through.
 
     The number of samples chosen up to the end of any block is the rounded fraction of all so far.
@@ -111,7 +152,7 @@ def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sam
 
     with Aside() as images:
         for item in read():
-            if isinstance(item, Rejection):
+            if not isinstance(item, Sample):
                 yield item
                 continue
             images.append(item.image)
@@ -125,13 +166,13 @@ def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sam
             yield replace(sample, image=images.popleft())
 
 
-def _injected(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sample | Rejection]:
+def _injected(read: Read, name: str, fraction: float, seed: int) -> Iterator[Item]:
     """Replace captions by boilerplate, the rounded share of every 100 samples; others pass."""
     rng = _generator(name, seed)
     chosen: set[int] = set()
     done = 0
     for item in read():
-        if isinstance(item, Rejection):
+        if not isinstance(item, Sample):
             yield item
             continue
         if done % BLOCK == 0:
@@ -144,7 +185,8 @@ def _injected(read: Read, name: str, fraction: float, seed: int) -> Iterator[Sam
 
 def _generator(name: str, seed: int) -> np.random.Generator:
     """Return the chance of one shard."""
-    digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+    spelled = name.encode(errors="backslashreplace")  # a file's name may be no text
+    digest = hashlib.blake2b(spelled, digest_size=16).digest()
     return np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])
 
 
@@ -195,7 +237,7 @@ def _text_fault(text: object) -> tuple[str, str] | None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        return "bad_text", str(error)
+        return "bad_text", f"the caption is no text: {error}"
     return None
 
 
@@ -214,8 +256,8 @@ def _meta_fault(meta: object) -> tuple[str, str] | None:
         return "bad_meta", f"the meta data is of type {type(meta).__name__}, not an object"
     try:
         canonical(meta)
-    except (TypeError, ValueError) as error:
-        return "bad_meta", str(error)
+    except (TypeError, ValueError, RecursionError) as error:
+        return "bad_meta", described(error)
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from pydantic import Field, field_validator
 
@@ -38,13 +38,46 @@ class Rejection:
     The reasons that this package gives are
     ``missing_image``, ``bad_image`` (not decodable, truncated, too large), ``bad_text`` (no text,
     or not Unicode), ``empty_caption``, ``bad_meta`` (not JSON), ``bad_json``, ``image_count``
-    (not exactly one), ``escaping_path``, ``missing_member`` and ``duplicate_member`` (tar), and
-    ``broken_shard`` (a file, or the rest of one, cannot be read).
+    (not exactly one), ``escaping_path``, ``missing_member`` and ``duplicate_member`` (tar),
+    ``broken_shard`` (a file, or the rest of one, cannot be read), and ``unreadable`` (anything
+    else that a reader stumbles over).
     """
 
     source: str
     reason: str
     detail: str
+    lost: int = 1
+    """How many samples it stands for; an estimate where the rest of a file cannot be read."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something that costs no sample, and is to be known all the same."""
+
+    source: str
+    """Where it was found first."""
+    what: str
+    """In the plural: it is counted over all shards."""
+    detail: str
+    count: int = 1
+
+
+Item: TypeAlias = Sample | Rejection | Remark
+
+
+_SAMPLE_BYTES = 16 << 10
+"""What a sample is taken to have where nothing was read to know better: a small web picture."""
+
+
+def estimated_loss(unread: int, read: int, samples: int) -> int:
+    """Estimate how many samples lie in what cannot be read; at least 1.
+
+    Args:
+        unread: bytes that cannot be read.
+        read: bytes of the same kind that could be read.
+        samples: how many these held.
+    """
+    return max(1, round(unread / (read / samples if read and samples else _SAMPLE_BYTES)))
 
 
 @dataclass(frozen=True)
@@ -55,10 +88,10 @@ class Shard:
     """Unique in the source and the same wherever the data lies."""
     stamp: Any
     """Plain data that changes when the content may have changed."""
-    read: Callable[[], Iterator[Sample | Rejection]]
+    read: Callable[[], Iterator[Item]]
     """Picklable; yields the same in the same order every time."""
     rows: int | None = None
-    """How many samples and rejections ``read`` yields, where that is known without reading."""
+    """How many samples it holds, rejected ones too, where that is known without reading."""
 
 
 class ShuffleCaptions(Section):

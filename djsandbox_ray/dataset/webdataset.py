@@ -1,23 +1,41 @@
 """WebDataset tars: the files of a sample follow each other and share a name up to the first dot.
 
-Tars are streamed and nothing is extracted to disk, so names inside them cannot do harm.
+Where that gives no samples because names hold dots of their own (``scan_v1.5_000001.jpg``), they
+share it up to the ending. Tars are streamed and nothing is extracted to disk, so names inside them
+cannot do harm.
 """
 
 from __future__ import annotations
 
 import json
 import posixpath
-import tarfile
-import zlib
+import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
-from typing import Any, NamedTuple
 
+from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, printable
 from djsandbox_ray.dataset.files import SourceFile, find_files
-from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.source import (
+    Item,
+    Rejection,
+    Remark,
+    Sample,
+    Shard,
+    Source,
+    SourceConfig,
+    estimated_loss,
+)
+from djsandbox_ray.dataset.tars import MOST_BYTES, Broken, Member, read_tar
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+PASSED_OVER = "members passed over"
+
+_HELD = 64
+"""Members of one key whose data are kept: with more, it names no sample."""
+_LEFT_BY_TOOLS = re.compile(r"__MACOSX|(\./)?PaxHeaders?(\.\d+)?")
+_ABOUT = {"readme", "license", "licence", "copying", "notice", "changelog", "citation"}
 
 
 class WebDatasetConfig(SourceConfig):
@@ -46,66 +64,246 @@ class WebDatasetSource(Source):
         ]
 
 
-class _Member(NamedTuple):
+@dataclass(frozen=True)
+class _Part:
+    """A member that may be part of a sample."""
+
     key: str
+    """Folder and name up to the first dot."""
+    stem: str
+    """Folder and name up to the wanted extension."""
     extension: str
-    data: bytes
+    """The wanted extension; empty where there is none."""
+    data: bytes | None
+    said: str
+    """How it is named in messages."""
 
 
-def _read(file: SourceFile, images: tuple[str, ...], text: str) -> Iterator[Sample | Rejection]:
-    # The last key is where a broken archive ends.
-    wanted, last = {*images, text, "json"}, ""
+class _Names:
+    """What the names of members say."""
+
+    def __init__(self, images: tuple[str, ...], text: str) -> None:
+        self.images, self.text = images, text
+        # The longest first: "caption.txt" is not a "txt" where both are wanted.
+        self._wanted = sorted({*images, text, "json"}, key=lambda name: (-len(name), name))
+
+    def extension(self, name: str) -> str | None:
+        """Return the wanted extension of a member, if it has one and may be part of a sample."""
+        if self.passed_over(name) is not None:
+            return None
+        lower = posixpath.basename(name).lower()
+        return next((end for end in self._wanted if lower.endswith(f".{end}")), None)
+
+    def passed_over(self, name: str) -> str | None:
+        """Say why a member is no part of a sample."""
+        *folders, base = name.split("/")
+        if any(_LEFT_BY_TOOLS.fullmatch(folder) for folder in folders):
+            return "left by a tool"
+        if base.startswith(".") or any(
+            folder.startswith(".") and folder not in (".", "..") for folder in folders
+        ):
+            return "hidden"
+        return None if "." in base else "without an extension"
+
+    def part(self, member: Member) -> _Part:
+        folder, base = posixpath.split(member.name)
+        first, _, rest = base.partition(".")
+        extension = self.extension(member.name) or ""
+        stem = base[: -len(extension) - 1] if extension else first
+        join = partial(posixpath.join, folder)
+        return _Part(join(first), join(stem), extension, member.data, f".{rest.lower()}")
+
+
+def _read(file: SourceFile, images: tuple[str, ...], text: str) -> Iterator[Item]:
+    names = _Names(images, text)
+    group, passed, counted = _Group(file.name, names), _Passed(file.name), 0
     try:
-        for key, members in groupby(_members(file, wanted), key=lambda member: member.key):
-            last = key
-            yield _sample(f"{file.name}#{key}", list(members), images, text)
-    except (tarfile.TarError, zlib.error, EOFError) as error:
-        after = f"after {last!r}" if last else "at its start"
-        yield Rejection(f"{file.name}#{last}", "broken_shard", f"the tar ends {after}: {error}")
-
-
-def _members(file: SourceFile, wanted: set[str]) -> Iterator[_Member]:
-    """Yield the regular files of a tar, with the bytes of the wanted ones only."""
-    with file.open() as handle, tarfile.open(fileobj=handle, mode="r|*") as archive:
-        for member in archive:
-            archive.members = []  # type: ignore[attr-defined]  # it would keep all it has passed
-            if not member.isfile():
+        for member in read_tar(file, names.extension):
+            if why := member.other or names.passed_over(member.name):
+                passed.add(member.name, why)
                 continue
-            folder, name = posixpath.split(member.name)
-            stem, _, extension = name.partition(".")
-            extension = extension.lower()
-            content = archive.extractfile(member) if extension in wanted else None
-            data = b"" if content is None else content.read()
-            yield _Member(posixpath.join(folder, stem), extension, data)
+            part = names.part(member)
+            if group.is_over(part):
+                for item in group.items(passed):
+                    counted += not isinstance(item, Remark)
+                    yield item
+                group = group.next(part.key)
+            group.add(part)
+        yield from group.items(passed)
+    except Broken as broken:
+        # What was read of the last key is a sample if it is as whole as the one before.
+        if group.is_whole:
+            for item in group.items(passed):
+                counted += not isinstance(item, Remark)
+                yield item
+        begun = [] if group.is_whole else group.parts
+        lost = _lost(broken, counted, names, begun)
+        where = f"after {group.last!r}" if group.last else "at its start"
+        said = f"the tar ends {where}: {broken}; about {lost} samples are lost"
+        yield Rejection(f"{file.name}#{group.last}", "broken_shard", said, lost)
+    yield from passed.remarks()
 
 
-def _sample(
-    source: str, members: list[_Member], images: tuple[str, ...], text: str
-) -> Sample | Rejection:
-    by_extension = {member.extension: member.data for member in members}
-    if len(by_extension) < len(members):
-        names = ", ".join(member.extension for member in members)
-        return Rejection(source, "duplicate_member", f"members: {names}")
-    found = [extension for extension in images if extension in by_extension]
-    if len(found) > 1:
-        return Rejection(source, "image_count", f"several images: {', '.join(found)}")
-    if not found or text not in by_extension:
-        lacking = f".{text}" if found else f"image ({', '.join(images)})"
-        has = ", ".join(f".{extension}" for extension in by_extension)
-        return Rejection(source, "missing_member", f"no {lacking}; it has {has}")
-    try:
-        meta = _meta(by_extension.get("json", b"{}"))
-    except ValueError as error:
-        return Rejection(source, "bad_meta", f"the json member: {error}")
-    try:
-        caption = by_extension[text].decode()
-    except UnicodeDecodeError as error:
-        return Rejection(source, "bad_text", str(error))
-    return Sample(by_extension[found[0]], caption, source, meta)
+def _lost(broken: Broken, samples: int, names: _Names, begun: list[_Part]) -> int:
+    """Count the samples in what cannot be read, with the one that was begun."""
+    least = 1 if begun else 0
+    after = broken.after + Counter({part.extension for part in begun})
+    seen = max(after[names.text], sum(after[end] for end in names.images))
+    if broken.cut:  # how much is missing cannot be seen; as much again, at the worst guess
+        return max(1, samples)
+    if broken.unread == 0:
+        return 1
+    mean = broken.read / samples if samples else 0
+    if seen and seen * mean >= broken.unread / 2:
+        return seen
+    return max(seen, least + estimated_loss(broken.unread, broken.read, samples))
 
 
-def _meta(data: bytes) -> dict[str, Any]:
-    meta = json.loads(data.decode())
-    if not isinstance(meta, dict):
-        raise ValueError("not an object")
-    return meta
+class _Passed:
+    """Members that are no samples, counted by why."""
+
+    def __init__(self, file: str) -> None:
+        self._file, self._first = file, ""
+        self._reasons: Counter[str] = Counter()
+
+    def add(self, name: str, why: str) -> None:
+        self._first = self._first or name
+        self._reasons[why] += 1
+
+    def remarks(self) -> list[Item]:
+        if not self._reasons:
+            return []
+        said = ", ".join(f"{count} {why}" for why, count in self._reasons.most_common())
+        source, count = f"{self._file}#{self._first}", self._reasons.total()
+        return [Remark(source, PASSED_OVER, said, count)]
+
+
+@dataclass
+class _Group:
+    """Members of one key that follow each other: a sample, or several with dots in their names."""
+
+    file: str
+    names: _Names
+    key: str = ""
+    parts: list[_Part] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    """Names of members whose extension is not wanted."""
+    usual: frozenset[str] = frozenset()
+    """Extensions of the sample before."""
+    last: str = ""
+    """The last key, for messages."""
+
+    def is_over(self, part: _Part) -> bool:
+        """Say whether a member begins another sample."""
+        if part.key != self.key:
+            return True
+        if not self.parts or not part.extension:
+            return False
+        newest = self.parts[-1].stem
+        return not _related(part.stem, newest) and newest in self._complete()
+
+    def next(self, key: str) -> _Group:
+        return _Group(self.file, self.names, key, usual=self._extensions() or self.usual)
+
+    def add(self, part: _Part) -> None:
+        self.key, self.last = part.key, printable(part.stem)
+        if not part.extension:
+            self.others.append(part.said)
+            return
+        self.parts.append(part)
+        if len(self.parts) > _HELD and self.parts[-_HELD - 1].stem != self.key:
+            self.parts[-_HELD - 1] = replace(self.parts[-_HELD - 1], data=None)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has what the sample before it had."""
+        return bool(self._complete()) and self._extensions() >= self.usual
+
+    def _extensions(self) -> frozenset[str]:
+        return frozenset(part.extension for part in self.parts if part.stem in self._complete())
+
+    def _complete(self) -> list[str]:
+        """Return the names under which there are an image and a text."""
+        has: dict[str, set[str]] = {}
+        for part in self.parts:
+            if part.data is not None:
+                has.setdefault(part.stem, set()).add(part.extension)
+        wanted = {*self.names.images}
+        return [stem for stem, ends in has.items() if self.names.text in ends and ends & wanted]
+
+    def items(self, passed: _Passed) -> Iterator[Item]:
+        """Yield the samples, or what is wrong."""
+        complete = self._complete()
+        plain = any(part.stem == self.key for part in self.parts)
+        stems = dict.fromkeys(part.stem for part in self.parts)
+        if whole := plain and not complete:
+            stems = {self.key: None}
+        for stem in stems:
+            parts = [part for part in self.parts if whole or part.stem == stem]
+            if stem not in complete and self._belongs(stem, parts, complete, passed):
+                continue
+            yield from self._sample(stem, parts)
+        if not self.parts:
+            for said in self.others:
+                passed.add(f"{self.key}{said}", "of another kind")
+
+    def _belongs(self, stem: str, parts: list[_Part], complete: list[str], passed: _Passed) -> bool:
+        """Say whether members are side data of a sample, or of all."""
+        if any(stem.startswith(f"{other}.") for other in complete):
+            return True
+        pair = {*self.names.images, self.names.text}
+        about = posixpath.basename(self.key).lower() in _ABOUT
+        if about and not any(part.extension in self.names.images for part in parts):
+            for part in parts:
+                passed.add(f"{self.key}{part.said}", "about the data")
+            return True
+        if complete and not any(part.extension in pair for part in parts):
+            passed.add(f"{stem}{parts[0].said}", "of no sample")
+            return True
+        return False
+
+    def _sample(self, stem: str, parts: list[_Part]) -> Iterator[Item]:
+        source = f"{self.file}#{stem}"
+        yield from attempt(source, partial(self._pair, source, stem, parts))
+
+    def _pair(self, source: str, stem: str, parts: list[_Part]) -> list[Item]:
+        exact = [part for part in parts if part.stem == stem]
+        images = [part for part in exact if part.extension in self.names.images]
+        texts = [part for part in exact if part.extension == self.names.text]
+        metas = [part for part in exact if part.extension == "json"]
+        ((most, times),) = Counter(part.extension for part in exact).most_common(1) or [("", 0)]
+        if times > 1 and most != "json":
+            raise Unusable("duplicate_member", f"members: {_listed(exact)}", times)
+        if len(images) > 1:
+            raise Unusable("image_count", f"several images: {_listed(images)}")
+        has = ", ".join([*(part.said for part in parts), *self.others][:12])
+        if not images or not texts:
+            lacking = f".{self.names.text}" if images else f"image ({', '.join(self.names.images)})"
+            raise Unusable("missing_member", f"no {lacking}; it has {has}")
+        if images[0].data is None or texts[0].data is None:
+            said = (
+                f"a member has more than {MOST_BYTES} bytes, or {_HELD} others are between: {has}"
+            )
+            raise Unusable("missing_member", said)
+        try:
+            caption = texts[0].data.decode()
+        except UnicodeDecodeError as error:
+            raise Unusable("bad_text", str(error)) from None
+        meta, remarks = kept_meta(source, partial(_meta, metas))
+        return [Sample(images[0].data, caption, source, meta), *remarks]
+
+
+def _related(stem: str, other: str) -> bool:
+    return stem == other or stem.startswith(f"{other}.") or other.startswith(f"{stem}.")
+
+
+def _listed(parts: list[_Part]) -> str:
+    return ", ".join(part.extension for part in parts[:12])
+
+
+def _meta(members: list[_Part]) -> object:
+    if len(members) > 1:
+        raise ValueError("there are several json members")
+    if not members or members[0].data is None:
+        return None
+    return json.loads(members[0].data.decode())

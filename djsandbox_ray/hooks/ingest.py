@@ -10,7 +10,7 @@ from dataclasses import replace
 from logging import WARNING
 from typing import Any
 
-from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Source
@@ -48,7 +48,7 @@ class _Ingest(Hook):
             progress=lambda done, total: progress.update(done=done, total=total),
             spent=self.account,
         )
-        progress.note(f"{stage}: {dataset.rows} samples, {dataset.rejected} rejected")
+        progress.note(f"{stage}: {outcome(self.storage, dataset)}")
         if dataset.rejected:
             self._tell_rejected(dataset, stage)
         return dataset

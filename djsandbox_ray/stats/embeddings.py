@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.dataset.images import decode
+from djsandbox_ray.dataset.images import decode, shortened
 from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.stats.datajuicer import load
 
+MODEL_SIDE = 224
+"""What image processors scale the shorter side to, in pixels, or about so much."""
 _BATCH = 32
 """Images that are decoded and sent through the model at once."""
 
@@ -62,7 +64,7 @@ class ImageEmbedder:
 
 def _decoded(data: bytes, row_id: int) -> object:
     try:
-        return decode(data)
+        return shortened(decode(data), MODEL_SIDE)
     except ValueError as error:
         raise SandboxError(f"the image of row {row_id} of the sample table: {error}") from error
 

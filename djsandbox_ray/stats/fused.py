@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from djsandbox_ray.dataset.images import shortened_file
 from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import DataJuicer, load
-from djsandbox_ray.stats.embeddings import IMAGE_NAME, BatchedSimilarity
+from djsandbox_ray.stats.embeddings import IMAGE_NAME, MODEL_SIDE, BatchedSimilarity
 from djsandbox_ray.stats.operators import OperatorSpec
 
 _TEXT, _TAGGED, _IMAGES, _BYTES = "text", "text_with_tokens", "images", "image_bytes"
@@ -110,6 +111,7 @@ class _Runner:
         self.name = spec.name
         self.keys = spec.keys
         self.reads_images = "image" in inspection.reads(cls)
+        self._scales = self.reads_images and bool(_model_kinds(spec))
         self._context = inspection.takes_context(cls)
         runner: dict[str, Any] = {
             "text_key": _TAGGED if inspection.needs_tokens(cls) else _TEXT,
@@ -145,6 +147,7 @@ class _Runner:
         start = time.perf_counter()
         size = len(rows[_TEXT])
         done = Computed({key: np.full(size, np.nan) for key in self.keys})
+        rows = self._bounded(rows)
         try:
             self._fill(done, rows, slice(0, size), self._compute)
         except Exception as error:
@@ -156,9 +159,25 @@ class _Runner:
 
     def flops_per_sample(self, rows: dict[str, list[Any]]) -> float | None:
         size = len(rows[_TEXT])
-        batch = {**rows, load().stats_field: [{} for _ in range(size)]}
+        batch = {**self._bounded(rows), load().stats_field: [{} for _ in range(size)]}
         flops = count_flops(self._spec, lambda: self._compute(batch))
         return None if flops is None else flops / size
+
+    def _bounded(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Keep very long pictures from a model, which would scale them whole and fill the memory.
+
+        Other operators see them as they are.
+        """
+        if not self._scales or _BYTES not in rows:
+            return rows
+        images = [[shortened_file(image, MODEL_SIDE)] for (image,) in rows[_BYTES]]
+        contexts = [  # what the operators share is the picture as it was
+            context if new[0] is old[0] else {}
+            for context, new, old in zip(
+                rows[load().context_field], images, rows[_BYTES], strict=True
+            )
+        ]
+        return {**rows, _BYTES: images, load().context_field: contexts}
 
     def _single(self, done: Computed, rows: dict[str, list[Any]], row: int) -> None:
         try:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray.dataset.files import find_files
-from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.source import SOURCES, IngestConfig
 from djsandbox_ray.dataset.writers.materialise import Materialised, materialise
 from djsandbox_ray.errors import BadInput, SandboxError
@@ -162,7 +162,7 @@ def _dataset(storage: Storage, source: str, progress: Progress) -> Dataset:
         max_rejected=IngestConfig().max_rejected,
         progress=lambda done, total: progress.update(done=done, total=total),
     )
-    progress.note(f"ingest: {dataset.id}: {dataset.rows} samples, {dataset.rejected} rejected")
+    progress.note(f"ingest: {dataset.id}: {outcome(storage, dataset)}")
     return dataset
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import random
+import struct
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from djsandbox_ray.dataset import images
-from djsandbox_ray.dataset.images import decode
+from djsandbox_ray.dataset.images import decode, format_of, shortened, shortened_file
 
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
@@ -94,6 +97,178 @@ def test_the_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     assert decode(encoded(NOISE, "JPEG", exif=exif)).size == (40, 60)
+
+
+def exif_block(entries: list[tuple[int, int, int, bytes]]) -> bytes:
+    """Return an EXIF block of (tag, type, count, value)."""
+    body, listed, start = b"", b"", 8 + 2 + 12 * len(entries) + 4
+    for tag, kind, count, value in sorted(entries):
+        listed += struct.pack("<HHI", tag, kind, count)
+        if len(value) <= 4:
+            listed += value.ljust(4, b"\0")
+        else:
+            listed += struct.pack("<I", start + len(body))
+            body += value
+    head = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries))
+    return head + listed + bytes(4) + body
+
+
+TURNED = (0x0112, 3, 1, struct.pack("<H", 6))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (0x011A, 10, 1, struct.pack("<ii", -1, 0)),  # a resolution of -1/0
+        (0x011A, 5, 1, struct.pack("<II", 1, 0)),
+        (0x010F, 2, 2**31, b"\0\0\0\x7f"),  # a text far behind the end
+        (0x8769, 4, 1, struct.pack("<I", 2**32 - 1)),  # a block far behind the end
+        (0x8825, 2, 4, b"text"),  # a text where a place is expected
+        (0x0132, 77, 1, b"????"),  # a type that is none
+    ],
+)
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_the_orientation_is_applied_whatever_else_is_damaged(format: str, other) -> None:
+    data = encoded(NOISE, format, exif=exif_block([TURNED, other]))
+    assert decode(data).size == (40, 60)
+
+
+@pytest.mark.parametrize("block", [b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0" + b"\xff" * 40])
+def test_damaged_exif_never_costs_a_picture(block: bytes) -> None:
+    assert decode(encoded(NOISE, "JPEG", exif=block)).size == (60, 40)
+
+
+def test_no_mutation_of_exif_costs_a_jpeg() -> None:
+    block = exif_block(
+        [TURNED, (0x011A, 5, 1, struct.pack("<II", 72, 1)), (0x010F, 2, 5, b"maker")]
+    )
+    good, chance = encoded(NOISE, "JPEG", exif=block), random.Random(0)
+    start = good.index(b"Exif")
+    for _ in range(500):
+        data = bytearray(good)
+        for _ in range(chance.randrange(1, 6)):
+            data[start + chance.randrange(len(block))] = chance.randrange(256)
+        assert decode(bytes(data)).size in ((60, 40), (40, 60))
+
+
+def test_of_several_pictures_the_first_is_read() -> None:
+    file = io.BytesIO()
+    NOISE.save(file, "MPO", save_all=True, append_images=[NOISE.rotate(90, expand=True)])
+    assert decode(file.getvalue()).size == (60, 40)
+    assert format_of(file.getvalue()) == "JPEG"
+    damaged = bytearray(file.getvalue())
+    place = damaged.index(b"MPF\0")
+    damaged[place + 4 : place + 60] = b"\xff" * 56
+    assert decode(bytes(damaged)).size == (60, 40)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_is_read(format: str) -> None:
+    file = io.BytesIO()
+    black = Image.new("RGB", NOISE.size)
+    NOISE.save(file, format, save_all=True, append_images=[black] * 3)
+    frame = np.asarray(decode(file.getvalue()), dtype=float)
+    assert np.abs(frame - np.asarray(NOISE, dtype=float)).mean() < 60
+
+
+# A stream that ends early
+
+
+def png(rows: int, interlaced: bool = False) -> bytes:
+    """Return a PNG whose stream is closed properly after some rows."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    pixels = np.asarray(NOISE)
+    passes = ADAM7 if interlaced else [(0, 0, 1, 1)]
+    lines = [
+        b"\0" + pixels[row, left::across].tobytes()
+        for left, top, across, down in passes
+        for row in range(top, 40, down)
+    ]
+    head = struct.pack(">IIBBBBB", 60, 40, 8, 2, 0, 0, interlaced)
+    body = zlib.compress(b"".join(lines[: len(lines) - 40 + rows]))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*part)
+        for part in ((b"IHDR", head), (b"IDAT", body[:50]), (b"IDAT", body[50:]), (b"IEND", b""))
+    )
+
+
+ADAM7 = [
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)),
+    (0, 1, 1, 2),
+]
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_png_without_its_last_rows_is_refused(interlaced: bool, lenient: bool) -> None:
+    assert np.array_equal(np.asarray(decode(png(40, interlaced))), np.asarray(NOISE))
+    for rows in (0, 1, 20, 39):
+        with pytest.raises(ValueError, match=r"end before its last row|cannot be decoded"):
+            decode(png(rows, interlaced))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_black_png_is_whole(mode: str) -> None:
+    assert decode(encoded(Image.new(mode, (13, 7)), "PNG")).size == (13, 7)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"subsampling": 0},
+        {"restart_marker_blocks": 3},
+        {"restart_marker_rows": 1},
+        {"progressive": True},
+        {"optimize": True, "quality": 30},
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_is_closed_too_early_is_refused(mode: str, options: dict) -> None:
+    data = encoded(NOISE.convert(mode), "JPEG", **options)
+    assert decode(data).size == (60, 40)
+    start = data.index(b"\xff\xda") + 12
+    for share in (0.1, 0.4, 0.6):
+        cut = data[: start + int(share * (len(data) - start))] + b"\xff\xd9"
+        with pytest.raises(ValueError, match=r"end before its last row|cannot be decoded"):
+            decode(cut)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_grey_jpeg_is_whole(mode: str, options: dict) -> None:
+    for colour in ((128, 128, 128), (127, 127, 127)):
+        image = Image.new("RGB", (50, 30), colour).convert(mode)
+        assert decode(encoded(image, "JPEG", **options)).size == (50, 30)
+
+
+# Very long pictures
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 65_500), (65_500, 2)])
+def test_of_a_very_long_picture_the_middle_is_left(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size)
+    middle = (size[0] // 2, size[1] // 2)
+    image.putpixel(middle, (255, 0, 0))
+    cut = shortened(image, 224)
+    assert min(cut.size) == min(size)
+    assert max(cut.size) <= 17 * min(size)
+    assert cut.getpixel((cut.width // 2, cut.height // 2)) == (255, 0, 0)
+    with Image.open(io.BytesIO(shortened_file(encoded(image, "PNG"), 224))) as file:
+        assert file.size == cut.size
+
+
+@pytest.mark.parametrize("size", [(1, 300), (60, 40), (4000, 20)])
+def test_other_pictures_stay_as_they_are(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size)
+    data = encoded(image, "PNG")
+    assert shortened(image, 224) is image
+    assert shortened_file(data, 224) is data
+    assert shortened_file(b"no image", 224) == b"no image"
 
 
 def test_16_bit_grey_is_scaled_and_not_clipped() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import Sample
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import sample_digest
 from djsandbox_ray.records import Cost
 from djsandbox_ray.storage.store import Storage
@@ -105,6 +105,62 @@ def test_bad_samples_are_set_aside_with_reasons(
         "broken_shard": 1,
     }
     assert storage.names("datasets") == [dataset.id]
+    said = outcome(storage, dataset)
+    assert said.startswith("10 samples, 5 rejected (2 bad_image, ")
+    assert "first bad_image: a.parquet#4: cannot be decoded" in said
+
+
+def test_the_rest_of_a_tar_counts_as_what_it_holds(open_source, storage, write_tar, pairs) -> None:
+    members = [
+        member
+        for key in range(100)
+        for member in ((f"k{key}.jpg", pairs[0][0]), (f"k{key}.txt", b"text"))
+    ]
+    good = Path(write_tar([("README", b""), *members], "data/a.tar"))
+    bad = Path(write_tar(members, "data/b.tar"))
+    data = bytearray(bad.read_bytes())
+    data[data.index(b"k70.jpg") + 150] ^= 1
+    bad.write_bytes(data)
+    source = open_source("webdataset", path=str(good.parent))
+    with pytest.raises(BadInput, match=r"30 of 200 samples .* 30 broken_shard; first: b\.tar#k69"):
+        ingest(source, storage, max_rejected=0.1)
+    dataset = ingest(source, storage, max_rejected=0.15)
+    assert (dataset.rows, dataset.rejected) == (170, 30)
+    rejected = storage.read_table(f"datasets/{dataset.id}/rejected.parquet").to_pylist()
+    assert [(row["source"], row["reason"], row["lost"]) for row in rejected] == [
+        ("a.tar#README", "members passed over", 0),
+        ("b.tar#k69", "broken_shard", 30),
+    ]
+    assert outcome(storage, dataset).endswith(
+        "1 members passed over; first: a.tar#README: 1 without an extension"
+    )
+
+
+def test_what_no_file_can_hold_is_spelled(open_source, storage, write_jsonl, jpeg) -> None:
+    lines = [
+        {"text": "t", "images": ["a.jpg"], "k\ud800": "\udfff"},
+        {"text": "t", "images": ["\ud83d.jpg"]},
+        {"text": "\ud83d", "images": ["a.jpg"]},
+        {"text": "t", "images": ["x" * 100_000]},
+    ]
+    path = write_jsonl(lines, {"a.jpg": jpeg(0)})
+    dataset = ingest(open_source("jsonl", path=path), storage, max_rejected=1)
+    assert (dataset.rows, dataset.rejected) == (1, 3)
+
+
+def test_what_ends_a_shard_is_said_in_one_sentence(
+    open_source, storage, write_parquet, pairs
+) -> None:
+    path = write_parquet(pairs)
+    source = open_source("parquet", path=path)
+    shards = source.shards()
+    Path(path).unlink()
+    source.shards = lambda: shards
+    with pytest.raises(SandboxError) as error:
+        ingest(source, storage, max_rejected=1)
+    assert str(error.value).startswith("shard a.parquet#0, at its start: ")
+    assert storage.names("datasets") == []
+    assert "Traceback" not in str(error.value)
 
 
 def test_too_many_rejected_stop_and_say_why_and_where(
@@ -169,19 +225,6 @@ def test_the_id_is_that_of_the_content(open_source, storage, write_parquet, pair
     assert dataset_id("c.parquet", [*pairs, (b"junk", "rejected")]) == same
     assert dataset_id("d.parquet", pairs[::-1]) != same
     assert dataset_id("e.parquet", pairs, meta_columns=["label"]) != same
-
-
-def test_an_error_of_a_source_stops_the_run_and_leaves_nothing(
-    open_source, storage, write_parquet, pairs
-) -> None:
-    path = write_parquet(pairs)
-    source = open_source("parquet", path=path)
-    shards = source.shards()
-    Path(path).unlink()
-    source.shards = lambda: shards
-    with pytest.raises(Exception, match=r"a\.parquet"):
-        ingest(source, storage, max_rejected=1)
-    assert storage.names("datasets") == []
 
 
 def test_take_and_scan(open_source, storage) -> None:

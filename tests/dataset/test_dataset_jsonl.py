@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from djsandbox_ray.dataset.source import Rejection, Sample
+from djsandbox_ray.dataset.faults import META_LEFT_OUT
+from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.source import Rejection, Remark, Sample
+from djsandbox_ray.errors import BadInput, SandboxError
 
 
 def items(source) -> list[Sample | Rejection]:
@@ -56,10 +59,21 @@ def test_an_absolute_path_inside_the_folder_is_fine(
     [
         ("{broken", "bad_json", "Expecting"),
         ("[1, 2]", "bad_json", "not list"),
-        ({"images": ["images/0.jpg"]}, "bad_text", "NoneType"),
+        ({"images": ["images/0.jpg"]}, "bad_text", "nothing is no text (the line has images)"),
         ({"text": 5, "images": ["images/0.jpg"]}, "bad_text", "int"),
-        ({"text": "t"}, "image_count", "NoneType"),
-        ({"text": "t", "images": "images/0.jpg"}, "image_count", "str"),
+        ({"text": "t"}, "image_count", "not nothing (the line has text)"),
+        ({"text": "t", "images": {"a": 1}}, "image_count", "dict"),
+        ('{"text": ' + "[" * 100_000, "bad_json", "RecursionError"),
+        ({"text": "t", "images": ["i" * 5000]}, "missing_image", "(5000 characters)"),
+        (
+            {"text": "t", "images": ["data:image/png;base64," + "A" * 9000]},
+            "missing_image",
+            "itself",
+        ),
+        ({"text": "t", "images": ["images/0\0.jpg"]}, "missing_image", "null"),
+        ({"text": "t", "images": ["images/0.jpg/1.jpg"]}, "missing_image", "images/0.jpg/1.jpg"),
+        ({"text": "t", "images": ["images/\ud83d.jpg"]}, "missing_image", "surrogate"),
+        ({"text": "t", "images": [""]}, "escaping_path", "leads out"),
         ({"text": "t", "images": []}, "image_count", "not 0"),
         ({"text": "t", "images": ["images/0.jpg"] * 2}, "image_count", "not 2"),
         ({"text": "t", "images": [None]}, "image_count", "not 1"),
@@ -68,8 +82,6 @@ def test_an_absolute_path_inside_the_folder_is_fine(
         ({"text": "t", "images": ["/etc/passwd"]}, "escaping_path", "leads out"),
         ({"text": "t", "images": ["images/none.jpg"]}, "missing_image", "images/none.jpg"),
         ({"text": "t", "images": ["images"]}, "missing_image", "images"),
-        ({"text": "t", "images": ["images/0.jpg"], "meta": 1}, "bad_meta", "object"),
-        ({"text": "t", "images": ["images/0.jpg"], "a": 1, "meta": {"a": 2}}, "bad_meta", "a"),
     ],
 )
 def test_bad_lines_are_rejected_and_the_others_kept(
@@ -103,3 +115,93 @@ def test_a_link_that_leads_out_of_the_folder_is_rejected(
     assert isinstance(kept, Sample)
     assert isinstance(rejected, Rejection)
     assert rejected.reason == "escaping_path"
+
+
+@pytest.mark.parametrize(
+    ("more", "meta"),
+    [
+        ({"meta": 1, "a": 2}, {"a": 2}),
+        ({"meta": {"a": 1, "b": 3}, "a": 2}, {"a": 2, "b": 3}),
+    ],
+)
+def test_side_data_never_cost_a_pair(open_source, write_jsonl, jpeg, more, meta) -> None:
+    path = write_jsonl([line(0, **more)], {"images/0.jpg": jpeg(0)})
+    sample, remark = items(open_source("jsonl", path=path))
+    assert sample.meta == meta
+    assert isinstance(remark, Remark)
+    assert (remark.source, remark.what) == ("a.jsonl#0", META_LEFT_OUT)
+
+
+def test_numbers_that_are_none_become_null(open_source, write_jsonl, jpeg) -> None:
+    entry = '{"text": "t", "images": ["images/0.jpg"], "a": NaN, "meta": {"b": [-Infinity, 1]}}'
+    (sample,) = items(open_source("jsonl", path=write_jsonl([entry], {"images/0.jpg": jpeg(0)})))
+    assert sample.meta == {"a": None, "b": [None, 1]}
+
+
+def test_half_a_character_is_no_text_and_is_spelled_in_meta(open_source, write_jsonl, jpeg) -> None:
+    lines = [
+        {"text": "half \ud800", "images": ["images/0.jpg"]},
+        line(0, **{"k\ud800": "v\udfff"}),
+    ]
+    (shard,) = prepared(open_source("jsonl", path=write_jsonl(lines, {"images/0.jpg": jpeg(0)})))
+    first, second = shard.read()
+    assert first.reason == "bad_text"
+    assert second.meta == {"k\\ud800": "v\\udfff"}
+
+
+def test_a_path_alone_is_a_list_of_one(open_source, write_jsonl, pairs) -> None:
+    images = {f"images/{number}.jpg": image for number, (image, _) in enumerate(pairs)}
+    lines = [{"caption": text, "image": f"images/{n}.jpg"} for n, (_, text) in enumerate(pairs)]
+    path = write_jsonl(lines, images)
+    read = items(open_source("jsonl", path=path, text="caption", images="image"))
+    assert [(item.image, item.text) for item in read] == pairs
+    assert "the line has caption, image" in items(open_source("jsonl", path=path))[0].detail
+
+
+def test_a_mark_before_the_first_line_is_no_fault(open_source, tmp_path, jpeg) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "t", "images": ["a.jpg"]}\r\n')
+    (sample,) = items(open_source("jsonl", path=str(tmp_path / "a.jsonl")))
+    assert isinstance(sample, Sample)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_one_list_is_refused_with_its_remedy(open_source, tmp_path, indent) -> None:
+    import json
+
+    entries = [{"id": str(n), "image": f"{n}.jpg", "conversations": []} for n in range(3)]
+    (tmp_path / "a.json").write_text(json.dumps(entries, indent=indent))
+    with pytest.raises(BadInput, match=r"one JSON list.*jq -c.*id, image, conversations"):
+        open_source("jsonl", path=str(tmp_path / "a.json")).shards()
+
+
+def test_two_entries_on_one_line_are_two(open_source, write_jsonl, jpeg) -> None:
+    import json
+
+    path = write_jsonl([json.dumps(line(0)) + " " + json.dumps(line(0))], {"images/0.jpg": jpeg(0)})
+    (item,) = items(open_source("jsonl", path=path))
+    assert (item.reason, item.lost) == ("bad_json", 2)
+
+
+def test_a_pipe_is_no_image(open_source, write_jsonl, tmp_path) -> None:
+    import os
+
+    path = Path(write_jsonl([line(0)], {}))
+    (path.parent / "images").mkdir()
+    os.mkfifo(path.parent / "images" / "0.jpg")
+    (item,) = items(open_source("jsonl", path=str(path)))
+    assert item.reason == "missing_image"
+
+
+def test_a_failing_disk_is_no_fault_of_a_row(open_source, write_jsonl, jpeg, monkeypatch) -> None:
+    import errno
+
+    from fsspec.implementations.local import LocalFileSystem
+
+    def fail(self, path, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = write_jsonl([line(0)], {"images/0.jpg": jpeg(0)})
+    monkeypatch.setattr(LocalFileSystem, "cat_file", fail)
+    with pytest.raises(SandboxError, match=r"images/0.jpg.*a\.jsonl.*Input/output"):
+        items(open_source("jsonl", path=path))

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from djsandbox_ray.dataset.parquet import _grouped, as_json
+from djsandbox_ray.dataset.faults import META_LEFT_OUT, as_json
+from djsandbox_ray.dataset.parquet import _grouped
 from djsandbox_ray.dataset.source import Rejection, Sample
 from djsandbox_ray.errors import BadInput
 
@@ -91,6 +92,15 @@ def test_a_file_that_is_not_parquet_is_a_broken_shard(open_source, tmp_path) -> 
     assert (item.source, item.reason) == ("a.parquet#0", "broken_shard")
 
 
+def test_a_file_without_a_footer_counts_by_its_size(open_source, write_parquet, pairs) -> None:
+    path = Path(write_parquet(pairs, "data/b.parquet"))
+    write_parquet(pairs, "data/a.parquet")
+    path.write_bytes(path.read_bytes()[:-100])
+    read = items(open_source("parquet", path=str(path.parent)))
+    assert [type(item) for item in read] == [Sample] * 10 + [Rejection]
+    assert 8 <= read[-1].lost <= 12
+
+
 def test_damage_inside_loses_a_row_group_and_says_so(open_source, write_parquet, pairs) -> None:
     path = Path(write_parquet(pairs, row_group_size=4, compression="none", use_dictionary=False))
     data = bytearray(path.read_bytes())
@@ -98,10 +108,9 @@ def test_damage_inside_loses_a_row_group_and_says_so(open_source, write_parquet,
     data[column.data_page_offset : column.data_page_offset + 40] = bytes(40)
     path.write_bytes(data)
     read = items(open_source("parquet", path=str(path)))
-    assert [type(item) for item in read] == [Sample] * 4 + [Rejection] * 4 + [Sample] * 2
-    assert [(item.source, item.reason) for item in read[4:8]] == [
-        (f"a.parquet#{row}", "broken_shard") for row in range(4, 8)
-    ]
+    assert [type(item) for item in read] == [Sample] * 4 + [Rejection] + [Sample] * 2
+    assert (read[4].source, read[4].reason, read[4].lost) == ("a.parquet#4", "broken_shard", 4)
+    assert "rows 4 to 7" in read[4].detail
 
 
 def test_a_file_that_vanishes_is_an_error_and_not_a_rejection(
@@ -121,6 +130,7 @@ def test_a_file_that_vanishes_is_an_error_and_not_a_rejection(
         ({"image": "label"}, "image column 'label' is of type int64"),
         ({"text": "label"}, "text column 'label' is of type int64, not string"),
         ({"meta_columns": ["lable"]}, "no column 'lable'"),
+        ({"meta_columns": ["image"]}, "'image' holds bytes"),
     ],
 )
 def test_wrong_columns_are_said_before_anything_is_read(
@@ -135,6 +145,60 @@ def test_meta_values_become_plain_json() -> None:
     assert as_json(value) == {"day": "2026-01-02", "d": "1.5", "x": [None, 1.0, None, True]}
     with pytest.raises(TypeError, match="bytes"):
         as_json(b"raw")
+
+
+def test_a_column_name_twice_is_refused(open_source, tmp_path) -> None:
+    table = pa.table([[b"x"], ["a"], ["b"]], names=["image", "text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match="2 columns 'text'"):
+        open_source("parquet", path=str(tmp_path)).shards()
+
+
+def test_values_beyond_python_are_left_out_and_said(open_source, tmp_path, jpeg) -> None:
+    far = pa.array([3_000_000_000, 1], pa.int64())
+    table = pa.table(
+        {
+            "image": pa.array([jpeg(0)] * 2),
+            "text": ["a", "b"],
+            "day": pa.array([2_000_000_000, 1], pa.int32()).cast(pa.date32()),
+            "when": pa.array([2**62, 1], pa.int64()).cast(pa.timestamp("us")),
+            "lasts": far.cast(pa.duration("s")),
+            "longer": pa.array([2**62, 1], pa.int64()).cast(pa.duration("s")),
+            "exact": pa.array(["1.5", "2.5"]).cast(pa.decimal128(38, 10)),
+            "raw": pa.array([[b"x"], []]),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet", store_schema=True)
+    columns = ["day", "when", "lasts", "longer", "exact", "raw"]
+    first, remark, second = items(
+        open_source("parquet", path=str(tmp_path / "a.parquet"), meta_columns=columns)
+    )
+    assert (first.meta["day"], first.meta["when"], first.meta["longer"]) == (None, None, None)
+    assert (first.meta["lasts"], first.meta["raw"]) == (3e9, None)
+    assert (remark.source, remark.what) == ("a.parquet#0", META_LEFT_OUT)
+    assert "'day'" in remark.detail
+    assert second.meta["day"] == "1970-01-02"
+    assert second.meta["exact"] == "2.5000000000"
+
+
+def test_images_without_bytes_are_read_by_their_paths(open_source, tmp_path, pairs) -> None:
+    (tmp_path / "folder").mkdir()
+    for number, (image, _) in enumerate(pairs):
+        (tmp_path / "folder" / f"{number}.jpg").write_bytes(image)
+    paths = [f"folder/{number}.jpg" for number in range(9)] + [str(tmp_path / "folder" / "9.jpg")]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = [{"bytes": None, "path": path} for path in [*paths, "gone.jpg", "../out.jpg", None]]
+    texts = [text for _, text in pairs] + ["x", "y", "z"]
+    table = pa.table({"image": pa.array(images, kind), "text": texts})
+    pq.write_table(table, tmp_path / "a.parquet")
+    read = items(open_source("parquet", path=str(tmp_path / "a.parquet")))
+    assert [(item.image, item.text) for item in read[:10]] == pairs
+    assert [item.reason for item in read[10:]] == [
+        "missing_image",
+        "escaping_path",
+        "missing_image",
+    ]
+    assert "bytes is null and path is 'gone.jpg'" in read[10].detail
 
 
 @pytest.mark.shared_data

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import json
 import random
+import struct
 from collections import Counter
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from djsandbox_ray.dataset import prepare
+from djsandbox_ray.dataset.fragments import _Tally
 from djsandbox_ray.dataset.prepare import Aside, check, prepared, shuffle_block, sliced
-from djsandbox_ray.dataset.source import Rejection, Sample, Shard
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.dataset.source import Rejection, Remark, Sample, Shard
+from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.identity import chain, content_id
 
 
 def numbers(start: int, stop: int):
@@ -47,6 +53,48 @@ def test_rows_are_a_slice_of_all(known: bool, sizes: list[int], cut: tuple[int, 
     kept = sliced(shards(*sizes, known=known), start, stop)
     assert texts(kept) == [str(number) for number in range(start, stop)]
     assert all(shard.rows == len(list(shard.read())) for shard in kept)
+
+
+def test_a_rejection_is_as_many_rows_as_it_stands_for_and_a_remark_none() -> None:
+    def read():
+        yield Remark("s#", "said", "at the start")
+        yield Sample(b"", "0", "s#0")
+        yield Rejection("s#1", "broken_shard", "rows 1 to 4", lost=4)
+        yield Sample(b"", "5", "s#5")
+
+    shard = Shard("s", None, read)
+    for start, stop, lost in ((0, 3, 2), (2, 6, 3), (1, 5, 4), (3, 4, 1)):
+        (kept,) = sliced([shard], start, stop)
+        found = [item for item in kept.read() if not isinstance(item, Remark)]
+        assert [item.lost for item in found if isinstance(item, Rejection)] == [lost]
+        assert sum(getattr(item, "lost", 1) for item in found) == stop - start == kept.rows
+
+
+def broken_source(open_source, monkeypatch, items):
+    source = open_source("shapes", samples=5)
+
+    def read():
+        for item in items:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    monkeypatch.setattr(source, "shards", lambda: [Shard("part-7", None, read)])
+    (shard,) = prepared(source)
+    return shard.read()
+
+
+@pytest.mark.parametrize("error", [KeyError("caption"), struct.error("unpack"), OSError(5, "EIO")])
+def test_what_ends_a_shard_says_where(open_source, monkeypatch, jpeg, error) -> None:
+    read = broken_source(open_source, monkeypatch, [Sample(jpeg(0), "a", "part-7#0"), error])
+    next(read)
+    with pytest.raises(SandboxError, match="shard part-7, after part-7#0"):
+        next(read)
+
+
+def test_what_is_no_item_says_where(open_source, monkeypatch) -> None:
+    with pytest.raises(SandboxError, match=r"shard part-7, at its start: .*not 'text'"):
+        next(broken_source(open_source, monkeypatch, ["text"]))
 
 
 @pytest.mark.parametrize("rows", [[3, 3], [5, 2], [-1, 4], [1]])
@@ -207,3 +255,70 @@ def test_nothing_is_left_open(monkeypatch) -> None:
         queue.append(b"one")
         queue.append(b"two")
     assert [file.closed for file in queue._files] == [True, True]
+
+
+# What is computed of good data stays the same
+
+
+def dataset_id(source) -> str:
+    """Return the id that ingest gives, without Ray."""
+    digests = []
+    for shard in prepared(source):
+        tally = _Tally()
+        for _ in tally.batches(shard.read()):
+            pass
+        assert not tally.rejected
+        digests.append(tally.digest.digest())
+    return content_id("dataset", chain(digests).hex())
+
+
+def picture(number: int) -> bytes:
+    return b"P6 4 3 255\n" + bytes((number * 7 + at * 13) % 256 for at in range(36))
+
+
+def test_ids_of_datasets_stay_the_same(open_source, write_tar, write_jsonl, tmp_path) -> None:
+    texts = [f"caption {number} \u00e9" for number in range(40)]
+    for part, (name, mode) in enumerate((("0.tar", "w"), ("1.tar.gz", "w:gz"))):
+        members = []
+        for number in range(part * 20, part * 20 + 20):
+            meta = json.dumps({"label": number, "x": [1, None, 0.5]}).encode()
+            content = (picture(number), meta, b"mask", texts[number].encode())
+            for end, data in zip(("jpg", "json", "seg.png", "txt"), content, strict=True):
+                members.append((f"f/{number:05d}.{end}", data))
+        write_tar(members, f"wds/{name}", mode)
+    columns = {
+        "image": [picture(number) for number in range(40)],
+        "text": texts,
+        "label": list(range(40)),
+        "x": [float("nan") if number % 5 == 0 else number / 2 for number in range(40)],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=7)
+    lines = [
+        {
+            "text": f"<__dj__image> {text} <|__dj__eoc|>",
+            "images": [f"i/{number}.ppm"],
+            "meta": {"label": number},
+            "id": number,
+        }
+        for number, text in enumerate(texts)
+    ]
+    jsonl = write_jsonl(lines, {f"i/{number}.ppm": picture(number) for number in range(40)})
+    parquet = {"path": str(tmp_path / "a.parquet"), "meta_columns": ["label", "x"]}
+    shapes = {
+        "samples": 700,
+        "seed": 3,
+        "defects": {"mismatched": 0.3},
+        "shuffle_captions": {"fraction": 0.2},
+        "boilerplate": {"fraction": 0.1},
+    }
+    assert {
+        "shapes": dataset_id(open_source("shapes", **shapes)),
+        "webdataset": dataset_id(open_source("webdataset", path=str(tmp_path / "wds"))),
+        "parquet": dataset_id(open_source("parquet", **parquet)),
+        "jsonl": dataset_id(open_source("jsonl", path=jsonl)),
+    } == {
+        "shapes": "dataset-98c437c0e64c6fef",
+        "webdataset": "dataset-ac6db066c7391196",
+        "parquet": "dataset-cc8cffc58ae71a91",
+        "jsonl": "dataset-298d83185da95748",
+    }

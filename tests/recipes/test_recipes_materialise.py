@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from acceptance_world import picture, write_table
+from PIL import Image
 
 from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample
 from djsandbox_ray.dataset.writers.formats import Row, ShardFormat
@@ -178,16 +180,24 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_images_that_webdataset_readers_do_not_know_are_refused(
-    storage: Storage, tmp_path: Path
+def test_no_kind_of_image_ends_an_export(
+    storage: Storage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    images = [picture(8, 8, 0), picture(8, 8, 1, "BMP")]
-    dataset = write_table(storage, ["a", "b"], images, [{}, {}])
-    rows = np.arange(2)
-    with pytest.raises(BadInput, match=r"row 1: .* not bmp"):
-        materialise(storage, dataset, rows, str(tmp_path / "tar"), form="webdataset")
-    materialise(storage, dataset, rows, str(tmp_path / "jsonl"), form="jsonl")
-    assert [sample.image for sample in source("jsonl", tmp_path / "jsonl")] == images
+    two = io.BytesIO()
+    first, second = (Image.open(io.BytesIO(picture(8, 8, n))) for n in (2, 3))
+    first.save(two, "MPO", save_all=True, append_images=[second])
+    images = [picture(8, 8, 0), picture(8, 8, 1, "BMP"), two.getvalue()]
+    dataset = write_table(storage, ["a", "b", "c"], images, [{}, {}, {}])
+    rows = np.arange(3)
+    for form in FORMATS:
+        materialise(storage, dataset, rows, str(tmp_path / form), form=form)
+        options = {"image": ("jpg", "bmp")} if form == "webdataset" else {}
+        found = source(form, tmp_path / form, **options)
+        assert [sample.image for sample in found] == images
+    with tarfile.open(tmp_path / "webdataset" / "000000.tar") as archive:
+        names = [name for name in archive.getnames() if not name.endswith(("txt", "json"))]
+    assert names == ["000000000.jpg", "000000001.bmp", "000000002.jpg"]
+    assert "000000.tar holds images of other kinds than jpg, jpeg, png, webp (1 bmp)" in caplog.text
 
 
 def test_file_names_lead_back_to_the_rows(

@@ -144,3 +144,17 @@ def test_other_families_need_not_count() -> None:
     assert issubclass(FAMILIES.get("clip"), ModelFamily)
     split = Split("split", "", (), ())
     assert ModelFamily.evaluation_flops(Clip(ClipConfig(type="clip")), Suite([], split)) is None
+
+
+@pytest.mark.parametrize("name", ["tiny", "ViT-B-32"])
+def test_a_caption_is_cut_far_behind_the_context(name: str, monkeypatch) -> None:
+    tokenizer = Tokenizer(load_arch(name))
+    lines = ["a photo of a small dog &amp; a cat\n", "caf\u00e9, na\u00efve \u6f22\u5b57 ", "word"]
+    ordinary = [text * times for text in lines for times in (1, 5, 40)]
+    long = "".join(np.random.default_rng(0).choice(list("abcdefghij"), 1600))
+    ours = tokenizer([*ordinary, *(text * 5_000 for text in lines[:2]), long])
+    endless = tokenizer([long * 300])  # would take hours
+    monkeypatch.setattr(Tokenizer, "_cut", lambda self, text: text)
+    plain = tokenizer([*ordinary, *(text * 200 for text in lines[:2]), long])
+    assert np.array_equal(ours, plain)
+    assert np.array_equal(endless[0], plain[-1])

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import tarfile
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -16,14 +18,14 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from djsandbox_ray.dataset.images import FORMATS as IMAGE_FORMATS
+from djsandbox_ray.dataset.images import format_of
 from djsandbox_ray.dataset.jsonl import SPECIAL_TOKENS
 from djsandbox_ray.dataset.webdataset import IMAGE_EXTENSIONS
-from djsandbox_ray.errors import BadInput
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.storage.store import Storage
+
+_logger = logging.getLogger(__name__)
 
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 
@@ -47,8 +49,7 @@ class Row:
     @property
     def image_extension(self) -> str:
         """Extension of the image by its content: jpg, png, webp, gif, bmp, tif or ppm."""
-        with Image.open(io.BytesIO(self.image), formats=IMAGE_FORMATS) as image:
-            kind = str(image.format)
+        kind = format_of(self.image)
         return _EXTENSIONS.get(kind, kind.lower())
 
     @property
@@ -149,16 +150,17 @@ class Parquet(ShardFormat):
 
 
 class WebDataset(ShardFormat):
-    """Members ``<row id>.jpg`` (or png, webp), ``.txt`` and ``.json``."""
+    """Members ``<row id>.jpg`` (or png, webp, ...), ``.txt`` and ``.json``.
+
+    Images of other kinds (gif, bmp, tif, ppm) are written as they are, with a warning: many readers
+    pass over them.
+    """
 
     suffix = "tar"
 
     def write(self, output: Storage, name: str, rows: Iterator[Row]) -> None:
-        """Write a tar whose bytes depend on the rows alone: no times, no owners.
-
-        Raises:
-            BadInput: an image of a kind that readers of WebDataset do not look for.
-        """
+        """Write a tar whose bytes depend on the rows alone: no times, no owners."""
+        unusual: Counter[str] = Counter()
         with (
             output.open_write(name) as file,
             tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as archive,
@@ -166,10 +168,7 @@ class WebDataset(ShardFormat):
             for row in rows:
                 extension = row.image_extension
                 if extension not in IMAGE_EXTENSIONS:
-                    raise BadInput(
-                        f"row {row.row_id}: webdataset holds images of the kinds "
-                        f"{', '.join(IMAGE_EXTENSIONS)}, not {extension}; jsonl and parquet hold it"
-                    )
+                    unusual[extension] += 1
                 for kind, data in (
                     (extension, row.image),
                     ("txt", row.text.encode()),
@@ -178,3 +177,10 @@ class WebDataset(ShardFormat):
                     member = tarfile.TarInfo(f"{row.name}.{kind}")
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
+        if unusual:
+            found = ", ".join(f"{count} {kind}" for kind, count in unusual.items())
+            _logger.warning(
+                "%s holds images of other kinds than %s (%s): readers that do not ask for them "
+                "pass over them",
+                *(name, ", ".join(IMAGE_EXTENSIONS), found),
+            )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from ray.exceptions import RayTaskError
 
-from djsandbox_ray.dataset.images import decode
+from djsandbox_ray.dataset.images import decode, shortened
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.nodes.connection import node_resources
 from djsandbox_ray.nodes.kinds import NodeKind
@@ -137,8 +137,11 @@ def _held_seconds(ends: Sequence[Any], start: float) -> float:
 
 
 def preprocess(data: bytes, side: int) -> Images:
-    """Decode an image, scale its shorter side to ``side`` and crop the centre; (side, side, 3)."""
-    image = decode(data)
+    """Decode an image, scale its shorter side to ``side`` and crop the centre; (side, side, 3).
+
+    Of a very long one only the middle is scaled: else it would fill the memory.
+    """
+    image = shortened(decode(data), side)
     scale = side / min(image.size)
     width, height = (max(side, round(length * scale)) for length in image.size)
     if (width, height) != image.size:

@@ -1,0 +1,57 @@
+"""Images that lie beside the file that names them, by paths relative to it."""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+
+from fsspec.implementations.local import LocalFileSystem
+
+from djsandbox_ray.dataset.faults import Unusable, described, is_failing, shown
+from djsandbox_ray.dataset.files import SourceFile
+from djsandbox_ray.errors import SandboxError
+
+
+def read_beside(file: SourceFile, path: str) -> bytes:
+    """Read a file by a path that stands in another one.
+
+    Args:
+        file: the one with the path.
+        path: relative to the folder of ``file``, or inside it.
+
+    Raises:
+        Unusable: the path leads out of the folder, to no file, or is none.
+        SandboxError: disk or network fail.
+    """
+    local = isinstance(file.fs, LocalFileSystem)
+    try:
+        full = _inside(file, path, local)
+        if local and not Path(full).is_file():  # a pipe would never end
+            raise Unusable("missing_image", f"there is no file {shown(path)}")
+        return bytes(file.fs.cat_file(full))
+    except (OSError, ValueError) as error:
+        if is_failing(error):
+            raise SandboxError(f"{shown(path)} beside {file.name}: {described(error)}") from error
+        if path.startswith("data:"):
+            said = "a path is needed, not the picture itself"
+        elif isinstance(error, FileNotFoundError | IsADirectoryError):
+            said = "there is no such file"
+        else:
+            said = described(error).replace(path, "...")
+        raise Unusable("missing_image", f"{shown(path)}: {said}") from None
+    except Exception as error:  # of a client of an object store
+        if isinstance(error, Unusable):
+            raise
+        raise SandboxError(f"{shown(path)} beside {file.name}: {described(error)}") from error
+
+
+def _inside(file: SourceFile, path: str, local: bool) -> str:
+    """Resolve a path against the folder of the file; raises where it leads out of the folder."""
+    folder = posixpath.dirname(file.path)
+    full = posixpath.normpath(posixpath.join(folder, path))
+    inside = full.startswith(folder.rstrip("/") + "/")
+    if inside and local:  # a link may lead out all the same
+        inside = Path(full).resolve().is_relative_to(Path(folder).resolve())
+    if not inside:
+        raise Unusable("escaping_path", f"{shown(path)} leads out of the file's folder")
+    return full

@@ -1,0 +1,138 @@
+"""One bad row never ends an ingest: what goes wrong with an item becomes its rejection.
+
+What is wrong with the machine (disk, network, memory) is no fault of a row: that stops the ingest,
+with a sentence that says where.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from math import isfinite
+from typing import Any
+from uuid import UUID
+
+from djsandbox_ray.dataset.source import Item, Rejection, Remark
+from djsandbox_ray.errors import SandboxError
+
+META_LEFT_OUT = "samples without some of their meta data"
+
+_FAILING = {
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN"),
+        *("ESTALE", "EREMOTEIO", "ENODEV", "ENETDOWN", "ENETUNREACH", "EHOSTUNREACH"),
+    )
+    if hasattr(errno, name)
+}
+_SHOWN = 80
+_LONGEST = 500
+
+
+class Unusable(Exception):
+    """An item cannot be used; becomes a :class:`~djsandbox_ray.dataset.source.Rejection`."""
+
+    def __init__(self, reason: str, detail: str, lost: int = 1) -> None:
+        super().__init__(reason, detail, lost)
+        self.reason, self.detail, self.lost = reason, detail, lost
+
+
+def attempt(source: str, make: Callable[[], list[Item]]) -> list[Item]:
+    """Return what ``make`` returns or, if it raises, one rejection.
+
+    Args:
+        source: of the item.
+        make: reads it.
+
+    Raises:
+        Exception: what is no fault of the item.
+    """
+    try:
+        return make()
+    except Unusable as error:
+        return [Rejection(source, error.reason, error.detail, error.lost)]
+    except Exception as error:
+        if is_failing(error):
+            raise
+        return [Rejection(source, "unreadable", described(error))]
+
+
+def is_failing(error: BaseException) -> bool:
+    """Tell a failing disk, network or machine, which must stop the run, from a fault of the data.
+
+    An error that was put in words already stops it too.
+    """
+    if isinstance(error, SandboxError | ConnectionError | TimeoutError):
+        return True
+    return isinstance(error, OSError) and error.errno in _FAILING
+
+
+def described(error: BaseException) -> str:
+    """Return what an error says, with its kind where that says more."""
+    said = " ".join(str(error).split())[:_LONGEST]
+    if isinstance(error, ValueError | OSError) and said:
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def shown(text: str) -> str:
+    """Return a text of the user's in quotes, not more than a line of it."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...") + (
+        f" ({len(text)} characters)" if len(text) > _SHOWN else ""
+    )
+
+
+def printable(text: str, longest: int = 2 * _LONGEST) -> str:
+    """Return a text that any file can hold: halves of characters are spelled, the rest cut."""
+    whole = text.encode(errors="backslashreplace").decode()
+    return whole if len(whole) <= longest else f"{whole[: longest - 3]}..."
+
+
+def kept_meta(source: str, load: Callable[[], Any]) -> tuple[dict[str, Any], list[Item]]:
+    """Return meta data as plain JSON: what is damaged is left out, with a remark.
+
+    Args:
+        source: of the sample.
+        load: returns an object, or None for no meta data.
+    """
+    try:
+        value = load()
+        if value is None:
+            return {}, []
+        if not isinstance(value, dict):
+            raise ValueError(f"an object is needed, not {type(value).__name__}")
+        meta = as_json(value)
+        return meta, []
+    except Exception as error:
+        if is_failing(error):
+            raise
+        return {}, [Remark(source, META_LEFT_OUT, described(error))]
+
+
+def as_json(value: Any) -> Any:
+    """Turn a value into plain JSON data.
+
+    NaN and infinities become None, and halves of characters are spelled.
+
+    Raises:
+        TypeError: it has no JSON form (bytes).
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="backslashreplace").decode()
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    if isinstance(value, dict):
+        return {as_json(str(key)): as_json(item) for key, item in value.items()}
+    if isinstance(value, date | datetime | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    raise TypeError(f"a value of type {type(value).__name__} cannot be kept as meta data")

@@ -1,0 +1,210 @@
+"""Damaged at random, small files of every source: never a traceback, never a silent loss.
+
+With one change in a file (a bit, some bytes put in, the end cut off) the samples that are read and
+those that are counted as lost are at least as many as were there: all of them, or those that begin
+before the cut. With several changes at once nothing but an answer is asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from djsandbox_ray.dataset.fragments import REJECTED_SCHEMA, _Tally
+from djsandbox_ray.dataset.images import decode
+from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.errors import BadInput
+
+PAIRS = 8
+SIZES = [
+    pytest.param(1_000, id="1000"),
+    pytest.param(50_000, id="50000", marks=pytest.mark.slow),
+]
+
+
+@dataclass(frozen=True)
+class Change:
+    data: bytes
+    kind: str
+    place: int
+    """Where the file ends, if it was cut."""
+
+
+def changed(data: bytes, chance: random.Random) -> Change:
+    place = chance.randrange(len(data))
+    kind = chance.choice(("flip", "flip", "flip", "insert", "cut"))
+    if kind == "cut":
+        return Change(data[:place], kind, place)
+    if kind == "insert":
+        size = chance.choice((1, 2, 7, 512, 1000))
+        return Change(data[:place] + chance.randbytes(size) + data[place:], kind, place)
+    flipped = data[place] ^ (1 << chance.randrange(8))
+    return Change(data[:place] + bytes([flipped]) + data[place + 1 :], kind, place)
+
+
+def changes(data: bytes, count: int, seed: int) -> Iterator[Change]:
+    """Yield damaged copies; every fourth is damaged in many places."""
+    chance = random.Random(seed)
+    for number in range(count):
+        change = changed(data, chance)
+        if number % 4 == 3:
+            for _ in range(chance.randrange(1, 20)):
+                change = changed(change.data or data, chance)
+            change = Change(change.data, "many", 0)
+        yield change
+
+
+def picture(number: int) -> bytes:
+    return b"P6 4 3 255\n" + bytes((number * 7 + at * 13) % 256 for at in range(36))
+
+
+def caption(number: int) -> bytes:
+    return f"caption number {number} \u00e9".encode()
+
+
+def counted(source) -> tuple[int, int]:
+    """Return how many samples there are, and how many were lost; all of it could be written."""
+    samples = lost = 0
+    for shard in prepared(source):
+        tally = _Tally()
+        rows = sum(batch.num_rows for batch in tally.batches(shard.read()))
+        assert rows == tally.accepted
+        written = pa.Table.from_pylist(tally.rejected, REJECTED_SCHEMA)
+        assert sum(written["lost"].to_pylist()) == tally.reasons.total()
+        samples += tally.accepted
+        lost += tally.reasons.total()
+    return samples, lost
+
+
+def run(
+    open_source: Callable[..., object],
+    path: Path,
+    data: bytes,
+    count: int,
+    expected: Callable[[Change, int], int],
+    **options: object,
+) -> None:
+    """Damage a file again and again; ``expected`` says how many samples must be accounted for."""
+    intact = 0
+    for number, change in enumerate(changes(data, count, seed=1)):
+        path.write_bytes(change.data)
+        try:
+            samples, lost = counted(open_source(path=str(path), **options))
+        except BadInput:
+            continue
+        told = f"change {number}: {change.kind} at {change.place}: {samples} + {lost}"
+        intact += samples
+        if change.kind != "many":
+            assert samples + lost >= expected(change, samples), told
+    assert intact > count  # else nothing but rubbish was tried
+
+
+def tar(mode: str) -> tuple[bytes, list[int]]:
+    """Return a tar, and where each pair begins, with its first header."""
+    file, begins = io.BytesIO(), []
+    with tarfile.open(fileobj=file, mode=mode) as archive:  # type: ignore[call-overload]
+        for number in range(PAIRS):
+            begins.append(archive.offset)
+            for ending, content in (
+                ("jpg", picture(number)),
+                ("json", json.dumps({"label": number}).encode()),
+                ("txt", caption(number)),
+            ):
+                member = tarfile.TarInfo(f"f/{number:05d}.{ending}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return file.getvalue(), begins
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_tars(open_source, tmp_path: Path, count: int) -> None:
+    data, begins = tar("w")
+
+    def expected(change: Change, _: int) -> int:
+        if change.kind != "cut":
+            return PAIRS
+        return max(1, sum(begin + tarfile.BLOCKSIZE <= change.place for begin in begins))
+
+    run(open_source, tmp_path / "a.tar", data, count, expected, type="webdataset")
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_compressed_tars(open_source, tmp_path: Path, count: int) -> None:
+    data, _ = tar("w:gz")
+
+    def expected(change: Change, samples: int) -> int:
+        # Where a damaged stream seems to end, the rest is unseen: as much again counts as lost.
+        return 1 if change.kind == "cut" else min(PAIRS, max(1, 2 * samples))
+
+    run(open_source, tmp_path / "a.tar.gz", data, count, expected, type="webdataset")
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_json_lines(open_source, tmp_path: Path, count: int) -> None:
+    (tmp_path / "i").mkdir()
+    lines = []
+    for number in range(PAIRS):
+        (tmp_path / "i" / f"{number}.ppm").write_bytes(picture(number))
+        entry = {"text": caption(number).decode(), "images": [f"i/{number}.ppm"], "label": number}
+        lines.append(json.dumps(entry).encode() + b"\n")
+    begins = np.cumsum([0, *map(len, lines[:-1])])
+
+    def expected(change: Change, _: int) -> int:
+        return sum(begins < change.place) if change.kind == "cut" else PAIRS
+
+    run(open_source, tmp_path / "a.jsonl", b"".join(lines), count, expected, type="jsonl")
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_parquet(open_source, tmp_path: Path, count: int) -> None:
+    path = tmp_path / "a.parquet"
+    table = {
+        "image": [picture(number) for number in range(PAIRS)],
+        "text": [caption(number).decode() for number in range(PAIRS)],
+        "label": list(range(PAIRS)),
+    }
+    pq.write_table(pa.table(table), path, row_group_size=3)
+
+    def expected(change: Change, samples: int) -> int:
+        return PAIRS if samples else 1  # of a file without a footer nothing is seen
+
+    options = {"type": "parquet", "meta_columns": ["label"]}
+    run(open_source, path, path.read_bytes(), count, expected, **options)
+
+
+def encoded(form: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    if form == "MPO":
+        options = {"save_all": True, "append_images": [image]}
+    image.save(file, form, exif=exif, **options)
+    return file.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("form", ["JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_pictures(form: str, count: int) -> None:
+    read = 0
+    for change in changes(encoded(form), count // 5, seed=2):
+        try:
+            image = decode(change.data)
+        except ValueError:
+            continue
+        assert image.mode == "RGB"
+        read += 1
+    assert read
