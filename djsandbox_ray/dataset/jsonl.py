@@ -7,12 +7,12 @@ import posixpath
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fsspec.implementations.local import LocalFileSystem
 
-from djsandbox_ray.dataset.files import SourceFile, find_files
-from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.source import Rejection, Sample, Shard, SourceConfig
 
 SPECIAL_TOKENS = ("<__dj__image>", "<|__dj__eoc|>")
 _SHARD_ROWS = 1024
@@ -29,13 +29,14 @@ class JsonlConfig(SourceConfig):
     """Key of the list of image paths, relative to the file; exactly one path is needed."""
 
 
-class JsonlSource(Source):
+class JsonlSource(FileSource):
     """A shard is 1024 lines of a file.
 
     The stamp is that of the file with the lines: an image changed in place goes unnoticed, and one
     needs to touch the file with the lines to have it read again.
     """
 
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".jsonl",)
     Config = JsonlConfig
     config: JsonlConfig
 
@@ -48,7 +49,7 @@ class JsonlSource(Source):
                 partial(_read, file, self.config, offset, line, rows),
                 rows,
             )
-            for file in find_files(self.config.path, (".jsonl",))
+            for file in self.files()
             for offset, line, rows in _chunks(file)
         ]
 

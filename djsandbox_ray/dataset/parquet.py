@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, time
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from djsandbox_ray.dataset.files import SourceFile, find_files
-from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.source import Rejection, Sample, Shard, SourceConfig
 from djsandbox_ray.errors import BadInput
 
 _SHARD_ROWS = 2048
@@ -37,15 +37,16 @@ class ParquetConfig(SourceConfig):
     """Columns to keep as ``meta``."""
 
 
-class ParquetSource(Source):
+class ParquetSource(FileSource):
     """A shard is a few row groups of a file: at least one, at most 2048 rows if there are more."""
 
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet",)
     Config = ParquetConfig
     config: ParquetConfig
 
     def shards(self) -> list[Shard]:
         """Read the footers of all files and check their columns."""
-        files = find_files(self.config.path, (".parquet",))
+        files = self.files()
         with ThreadPoolExecutor(16) as threads:
             return [shard for some in threads.map(self._file_shards, files) for shard in some]
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from djsandbox_ray.dataset.debris import PassedOver
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component, Section
@@ -116,6 +117,13 @@ class Source(ABC):
         Raises:
             BadInput: the data is not there or not of the promised form.
         """
+
+    def passed_over(self) -> PassedOver:
+        """Return what lies among the data and is not read, as the last call of :meth:`shards` saw.
+
+        A user is told of it.
+        """
+        return {}
 
     def stamp(self) -> dict[str, Any]:
         """Return plain data, cheap to get, that changes when ingest may have to run again."""

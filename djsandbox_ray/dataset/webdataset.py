@@ -12,10 +12,10 @@ import zlib
 from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from djsandbox_ray.dataset.files import SourceFile, find_files
-from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.source import Rejection, Sample, Shard, SourceConfig
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
@@ -31,15 +31,16 @@ class WebDatasetConfig(SourceConfig):
     """Extension of the caption. A member ``json`` (an object) becomes ``meta``; others are left."""
 
 
-class WebDatasetSource(Source):
+class WebDatasetSource(FileSource):
     """A shard is a tar."""
 
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
     Config = WebDatasetConfig
     config: WebDatasetConfig
 
     def shards(self) -> list[Shard]:
         """Find the tars; none is opened."""
-        files = find_files(self.config.path, (".tar", ".tar.gz", ".tgz"))
+        files = self.files()
         return [
             Shard(file.name, file.stamp, partial(_read, file, self.config.image, self.config.text))
             for file in files

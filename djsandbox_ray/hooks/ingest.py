@@ -10,6 +10,7 @@ from dataclasses import replace
 from logging import WARNING
 from typing import Any
 
+from djsandbox_ray.dataset.debris import told
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -25,6 +26,8 @@ from djsandbox_ray.telemetry.events import event
 
 # A label is looked for among so many of the first samples.
 _LABEL_ROWS = 10_000
+# So many names of each kind of file that is passed over are kept in the log.
+_NAMES = 1000
 
 
 class _Ingest(Hook):
@@ -39,8 +42,9 @@ class _Ingest(Hook):
     def _ingest(self, config: Component, stage: str) -> Dataset:
         progress = self.context.progress
         progress.stage(stage)
+        source = self._source(config)
         dataset = ingest(
-            self._source(config),
+            source,
             self.storage,
             max_rejected=self.config.ingest.max_rejected,
             resources=self.config.ingest.resources,
@@ -49,6 +53,7 @@ class _Ingest(Hook):
             spent=self.account,
         )
         progress.note(f"{stage}: {dataset.rows} samples, {dataset.rejected} rejected")
+        tell_passed_over(self, source, stage)
         if dataset.rejected:
             self._tell_rejected(dataset, stage)
         return dataset
@@ -60,6 +65,16 @@ class _Ingest(Hook):
         event("samples_rejected", level=WARNING, stage=stage, reasons=reasons, path=path)
         for reason, count in reasons.items():
             metrics.REJECTED_SAMPLES.set(count, stage=stage, reason=reason)
+
+
+def tell_passed_over(hook: Hook, source: Source, stage: str) -> None:
+    """Say what lies among the data and was not read."""
+    passed = source.passed_over()
+    if passed:
+        hook.note(f"{stage}: passed over: {told(passed)}")
+        names = {kind: sorted(those)[:_NAMES] for kind, those in passed.items()}
+        counts = {kind: len(those) for kind, those in passed.items()}
+        event("files_passed_over", stage=stage, counts=counts, names=names)
 
 
 class Ingest(_Ingest):

@@ -12,6 +12,7 @@ import ray
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.hooks.ingest import tell_passed_over
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Scorer
 from djsandbox_ray.storage.store import Storage
@@ -49,6 +50,7 @@ class TrainScorer(Hook):
             resources=self.config.ingest.resources,
             await_room=self.context.await_room,
         )
+        tell_passed_over(self, source, "scorer")
         scorer_id = content_id("scorer", dataset.id, _training(config))
         path = f"models/{scorer_id}"
         if not storage.exists(f"{path}/scorer.json"):
