@@ -20,21 +20,8 @@ Beside: TypeAlias = Callable[[str], bool]
 
 _LEFT = frozenset({"_SUCCESS", "_temporary", "_metadata", "_common_metadata", "__MACOSX"})
 _LEFT |= {"_delta_log", "_spark_metadata", "lost+found"}
-_UNFINISHED = tuple(
-    [
-        ".part",
-        ".partial",
-        ".tmp",
-        ".temp",
-        ".incomplete",
-        ".download",
-        ".crdownload",
-        ".aria2",
-        ".filepart",
-        ".swp",
-        "~",
-    ]
-)
+_UNFINISHED: tuple[str, ...] = (".part", ".partial", ".filepart", ".incomplete", ".download")
+_UNFINISHED += (".crdownload", ".aria2", ".tmp", ".temp", ".swp", "~")
 _CHECKSUM = (".crc", ".md5", ".sha1", ".sha256", ".sha512", ".lock")
 _COPY = re.compile(r"(.+)-checkpoint(\.[^/]*)?")
 _SHOWN = 3
