@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context, Hook, Planned
@@ -140,12 +141,30 @@ class Study:
         table = self.context.storage.read_table(path, ["row_id", pool.column])
         return members(table["row_id"].to_numpy(), table[pool.column].to_numpy(), pool)
 
+    def check(self) -> None:
+        """Look whether the draws are large enough.
+
+        Raises:
+            BadInput: one is smaller than the model needs.
+        """
+        config, pools = self.context.config, self.inputs.pools
+        for pool in pools.pools:
+            refuse_small_draw(
+                self.family,
+                self.rungs[-1],
+                pool.draw_size or pools.draw_size,
+                f"a trial of {pool.id!r} draws {{rows}} of {pool.size:,} rows "
+                f"(pools.draw_share: {config.pools.draw_share:g})",
+            )
+
     def run(self) -> list[TrialRecord]:
         """Train what is not settled, and return the records of all trials.
 
         Raises:
+            BadInput: the draws are too small for the model.
             SandboxError: nothing but failures came back.
         """
+        self.check()
         context, progress = self.context, self.context.progress
         name = self.plan.name
         todo = [spec for spec in self.specs if spec.id not in self.settled]
@@ -341,6 +360,32 @@ def configured_family(config: RunConfig, model: Component | None = None) -> Mode
     model = model or config.trials.model
     gpus = config.trials.resources.gpus_per_worker
     return FAMILIES.get(model.type)(model).resolved(gpus)
+
+
+def refuse_small_draw(
+    family: ModelFamily, budget: int, rows: int, drawn: str, section: str = "trials"
+) -> None:
+    """Refuse to train a model on too few different rows.
+
+    Args:
+        family: the model.
+        budget: samples seen in a training.
+        rows: different rows among them.
+        drawn: the sentence that says where they come from; ``{rows}`` in it stands for them.
+        section: of the configuration that says how the model is trained.
+
+    Raises:
+        BadInput: there are fewer than the model needs in one batch.
+    """
+    least = family.least_rows(budget)
+    if rows < least > 1:  # no rows at all are said by whoever makes pools
+        raise BadInput(
+            f"{section}.model: a batch holds {least:,} rows, but {drawn.format(rows=f'{rows:,}')}: "
+            "each would stand in it several times, as its own negative. Take a batch_size of at "
+            f"most {rows:,}, or draw from more rows (more data"
+            + ("" if section == "scorer" else ", a larger pools.draw_share, fewer pools.buckets")
+            + ")"
+        )
 
 
 def study_identity(config: RunConfig) -> Any:

@@ -96,6 +96,14 @@ class ModelFamily(ABC):
         """Return floating-point operations of training on one sample, if the family can count."""
         return None
 
+    def least_rows(self, budget: int) -> int:
+        """Return how many rows a draw must have; a study with smaller draws is refused.
+
+        Args:
+            budget: samples seen in a training.
+        """
+        return 1
+
     def evaluation_flops(self, suite: Suite) -> float | None:
         """Return the operations of one run of the evaluation suite, if the family can count."""
         return None
