@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from djsandbox_ray.dataset.debris import PassedOver
 from djsandbox_ray.nodes.kinds import NodeKind
+from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component, Section
 
@@ -131,6 +132,11 @@ class Source(ABC):
             "config": self.config.model_dump(mode="json", exclude=set(self.config.LOCATION)),
             "shards": [[shard.name, shard.stamp] for shard in self.shards()],
         }
+
+
+def stamp_of(source: Source) -> Any:
+    """Return the stamp of a source, with the code of a user's class."""
+    return with_code(source.stamp(), type(source))
 
 
 SOURCES: Registry[Source] = Registry(

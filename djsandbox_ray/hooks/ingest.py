@@ -14,12 +14,13 @@ from djsandbox_ray.dataset.debris import told
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.dataset.source import SOURCES, Source
+from djsandbox_ray.dataset.source import SOURCES, Source, stamp_of
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.records import Dataset, Leak
+from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry.events import event
@@ -84,7 +85,7 @@ class Ingest(_Ingest):
 
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and which labels are wanted."""
-        stamp = self._source(self.config.dataset).stamp()
+        stamp = stamp_of(self._source(self.config.dataset))
         return [stamp, self._tolerated(), self.config.report.labels]
 
     def run(self) -> Dataset:
@@ -109,8 +110,11 @@ class IngestEvaluation(_Ingest):
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and what must fit it."""
         evaluation = self.config.evaluation
-        metrics = [metric.model_dump(mode="json") for metric in evaluation.metrics]
-        stamp = self._source(evaluation.dataset).stamp()
+        metrics = [
+            with_code(metric.model_dump(mode="json"), EVALUATORS.get(metric.type))
+            for metric in evaluation.metrics
+        ]
+        stamp = stamp_of(self._source(evaluation.dataset))
         return [stamp, self._tolerated(), metrics]
 
     def run(self) -> Dataset:

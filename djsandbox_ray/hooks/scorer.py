@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from djsandbox_ray.dataset.ingest import ingest
-from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.dataset.source import SOURCES, stamp_of
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.ingest import tell_passed_over
 from djsandbox_ray.hooks.study import refuse_small_draw
@@ -35,7 +35,7 @@ class TrainScorer(Hook):
         if config is None:
             return None
         source = SOURCES.get(config.dataset.type)(config.dataset)
-        return [source.stamp(), _training(config)]
+        return [stamp_of(source), _training(config)]
 
     def run(self) -> Scorer | None:
         """Train and save the scorer; nothing to do without a section ``scorer``."""

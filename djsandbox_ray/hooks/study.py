@@ -39,10 +39,11 @@ from djsandbox_ray.records import (
     TrialSpec,
     TrialState,
 )
+from djsandbox_ray.settings.code import version_of, with_code
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.trials.engine import run_trials
-from djsandbox_ray.trials.family import FAMILIES, ModelFamily
+from djsandbox_ray.trials.family import FAMILIES, ModelFamily, identity_of
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
 from djsandbox_ray.trials.trial_records import TrialStore, curves_table, plan_trials, trials_table
 from djsandbox_ray.trials.worker import Shared
@@ -113,7 +114,7 @@ class Study:
             self.rows,
             seeds=self.plan.seeds,
             budget=self.rungs[-1],
-            model=self.family.identity(),
+            model=identity_of(self.family),
             evaluation=self.suite.identity(),
         )
 
@@ -263,6 +264,7 @@ class Study:
     def _race(self) -> str:
         """The folder of the decisions on just these trials under just these rules."""
         rules = self.stopping.model_dump(mode="json")
+        rules = with_code(rules, STOPPING.get(self.stopping.type))
         score = scoring(self.context.config)
         race = content_id("race", [spec.id for spec in self.specs], rules, score)
         return f"{self.context.folder}/race/{race}"
@@ -391,12 +393,16 @@ def refuse_small_draw(
 def study_identity(config: RunConfig) -> Any:
     """Return plain data that decides which trials a study consists of; not where they run."""
     trials = config.trials
+    settings = trials.model_dump(
+        mode="json", exclude={"model", "resources", "retries", "retry_diverged"}
+    )
     return [
-        configured_family(config).identity(),
-        trials.model_dump(mode="json", exclude={"model", "resources", "retries", "retry_diverged"}),
+        identity_of(configured_family(config)),
+        with_code(settings, STOPPING.get(trials.early_stopping.type)),
         [
-            [EVALUATORS.get(metric.type)(metric).identity(), EVALUATORS.get(metric.type).VERSION]
+            [kind(metric).identity(), version_of(kind)]
             for metric in config.evaluation.metrics
+            for kind in [EVALUATORS.get(metric.type)]
         ],
         scoring(config),  # pools are given up by their scores
     ]

@@ -20,6 +20,7 @@ from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
+from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.trials.checkpoint import Checkpoint
@@ -135,6 +136,11 @@ class ModelFamily(ABC):
         Raises:
             Diverged: the loss is not finite.
         """
+
+
+def identity_of(family: ModelFamily) -> Any:
+    """Return plain data that decides the result of a training, the code of a user's class too."""
+    return with_code(family.identity(), type(family))
 
 
 class Clock:
