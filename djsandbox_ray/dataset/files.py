@@ -1,17 +1,34 @@
-"""Finding the files of a source: paths, folders and globs on any fsspec filesystem."""
+"""Finding the files of a source: paths, folders and globs on any fsspec filesystem.
+
+Neither more nor less is found than is there. On a disk, links are followed, once; hidden files and
+what other programs have left are passed over, unless they are named; so is what is reached twice.
+"""
 
 from __future__ import annotations
 
 import posixpath
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, Any, ClassVar, NamedTuple, cast
 
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from djsandbox_ray.dataset.debris import PassedOver, told
+from djsandbox_ray.dataset.paths import Absent, alternatives, several
+from djsandbox_ray.dataset.remote_files import Infos, Remote
+from djsandbox_ray.dataset.source import Source
+from djsandbox_ray.dataset.tree import Tree, literal
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage.filesystems import filesystem, reaching
 
 _BLOCK = 8 << 20
 """Bytes that are read ahead of an object store; ten times as many would mostly be thrown away."""
+_THREADS = 16
+"""Requests at a time to an object store."""
+_NAMED = 5
+"""Paths that are named in a message."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +38,7 @@ class SourceFile:
     fs: Any
     path: str
     name: str
-    """Path below the common folder of all files of the source."""
+    """Path below the common folder of all files of the source; always Unicode."""
     stamp: dict[str, Any]
     """Size and time of the last change."""
 
@@ -30,69 +47,156 @@ class SourceFile:
         return cast("IO[bytes]", self.fs.open(self.path, "rb", block_size=_BLOCK))
 
 
+class Found(NamedTuple):
+    """What a path stands for."""
+
+    files: list[SourceFile]
+    passed_over: PassedOver
+    """What lies there too and is not read."""
+
+
+class FileSource(Source):
+    """A source that consists of files below its ``path``."""
+
+    SUFFIXES: ClassVar[tuple[str, ...]]
+    """Endings, in lower case, of the files that are looked for in folders."""
+
+    def files(self) -> list[SourceFile]:
+        """Find the files; none is opened.
+
+        Raises:
+            BadInput: see :func:`discover`.
+        """
+        found = discover(self.config.path, self.SUFFIXES)
+        self._passed_over = found.passed_over
+        return found.files
+
+    def passed_over(self) -> PassedOver:
+        """Return what the last look at the files has passed over."""
+        return getattr(self, "_passed_over", {})
+
+
 def find_files(paths: str | tuple[str, ...], suffixes: tuple[str, ...]) -> list[SourceFile]:
+    """Return the files of :func:`discover` alone."""
+    return discover(paths, suffixes).files
+
+
+def discover(paths: str | tuple[str, ...], suffixes: tuple[str, ...]) -> Found:
     """Return the files of a path, a folder (searched deeply for ``suffixes``) or a glob.
 
-    Several paths keep their order; the files of a folder or glob are sorted by path.
+    One path may name several, with ``::`` between them or with braces. Paths keep their order; the
+    files of a folder or glob are sorted by path.
+
+    Args:
+        paths: local, or URLs.
+        suffixes: endings of files in a folder, in lower case; those of files may be in upper case.
 
     Raises:
-        BadInput: nothing there, no match, or a file named twice.
+        BadInput: nothing there, no match, a folder that cannot be read, or a file named twice.
     """
+    search = _Search(suffixes)
     found: dict[str, tuple[Any, dict[str, Any]]] = {}
     for path in (paths,) if isinstance(paths, str) else paths:
-        fs, infos = _match(path, suffixes)
-        for name in sorted(infos):
-            if name in found:
-                raise BadInput(f"{name!r} is named twice by path: {paths!r}")
-            found[name] = (fs, infos[name])
+        for fs, infos in search.under(path):
+            for name in sorted(infos):
+                if name in found:
+                    raise BadInput(f"{name!r} is named twice by path: {paths!r}")
+                found[name] = (fs, infos[name])
     if not found:
-        raise BadInput(f"path: {paths!r} names no file")
+        raise BadInput(f"path: {paths!r} names no file{search.besides()}")
     try:
         root = posixpath.commonpath([posixpath.dirname(path) for path in found])
     except ValueError as error:
         raise BadInput(f"path: all of {paths!r} must lie on one filesystem") from error
-    return [
+    files = [
         SourceFile(fs, path, _name(path, root), _stamp(info)) for path, (fs, info) in found.items()
     ]
+    return Found(files, search.passed)
 
 
-def _match(path: str, suffixes: tuple[str, ...]) -> tuple[Any, dict[str, dict[str, Any]]]:
+class _Search:
+    """The search for the files of one source."""
+
+    def __init__(self, suffixes: tuple[str, ...]) -> None:
+        self.passed: dict[str, set[str]] = {}
+        self._suffixes = suffixes
+        self._tree = Tree(suffixes, self.passed)
+
+    def under(self, path: str) -> list[tuple[Any, Infos]]:
+        """Return the files of one entry of ``path``, per pattern in it."""
+        if "\0" in path:
+            raise BadInput(f"path {path!r}: no path holds a zero byte")
+        sources = [path] if _is_here(path) else several(path)
+        return [match for source in sources for match in self._source(source)]
+
+    def besides(self) -> str:
+        """Say what there is beside what was looked for."""
+        return f" (passed over: {told(self.passed)})" if self.passed else ""
+
+    def _source(self, source: str) -> list[tuple[Any, Infos]]:
+        patterns = _patterns(source)
+        if len(patterns) == 1:
+            return [self._match(patterns[0])]
+        with ThreadPoolExecutor(1 if _is_local(source) else _THREADS) as threads:
+            tried = list(threads.map(self._tried, patterns))
+        if absent := [one for one in tried if isinstance(one, Absent)]:
+            named = "; ".join(str(one) for one in absent[:_NAMED])
+            more = "; ..." if len(absent) > _NAMED else ""
+            raise Absent(f"{len(absent)} of the {len(tried)} paths of {source!r}: {named}{more}")
+        return [one for one in tried if not isinstance(one, Absent)]
+
+    def _tried(self, pattern: str) -> tuple[Any, Infos] | Absent:
+        try:
+            return self._match(pattern)
+        except Absent as error:
+            return error
+
+    def _match(self, pattern: str) -> tuple[Any, Infos]:
+        fs, inside = _opened(pattern)
+        with reaching(pattern):
+            if isinstance(fs, LocalFileSystem):
+                return fs, {path: fs.info(path) for path in self._tree.find(pattern, inside)}
+            return fs, Remote(fs, self._suffixes, self.passed).find(pattern, inside)
+
+
+def _patterns(source: str) -> list[str]:
+    """Return what braces stand for, unless they are a part of names that are there."""
+    if "{" not in source:
+        return [source]
+    if _is_local(source):
+        there, rest = literal(posixpath.expanduser(source))
+        return [f"{there}{one}" for one in alternatives(rest)]
+    fs, inside = _opened(source)
+    with reaching(source):
+        return [source] if fs.exists(inside) else alternatives(source)
+
+
+def _is_local(path: str) -> bool:
+    return "://" not in path and "::" not in path
+
+
+def _is_here(path: str) -> bool:
+    """Say whether a local path exists as it is written, whatever signs are in its names."""
+    return "://" not in path and posixpath.lexists(posixpath.expanduser(path))
+
+
+def _opened(path: str) -> tuple[Any, str]:
+    if _is_here(path):  # its signs mean nothing to fsspec
+        return fsspec.filesystem("file"), posixpath.abspath(posixpath.expanduser(path))
     try:
-        fs, inside = filesystem(path)
+        return filesystem(path)
     except BadInput as error:
         raise BadInput(f"path {error}") from None
-    with reaching(path):
-        return fs, _found(fs, path, inside, suffixes)
-
-
-def _found(fs: Any, path: str, inside: str, suffixes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    if fs.exists(inside) and not fs.isdir(inside):
-        return {inside: fs.info(inside)}
-    if fs.isdir(inside):
-        below = fs.find(inside, detail=True)
-        infos = {name: info for name, info in below.items() if name.endswith(suffixes)}
-        if not infos:
-            raise BadInput(f"the folder {path!r} holds no file that ends with {_either(suffixes)}")
-        return infos
-    if not any(sign in path for sign in "*?["):
-        raise BadInput(f"path {path!r} does not exist")
-    matched = fs.glob(inside, detail=True)
-    infos = {name: info for name, info in matched.items() if info["type"] == "file"}
-    if not infos:
-        raise BadInput(f"no file matches {path!r}")
-    return infos
 
 
 def _name(path: str, root: str) -> str:
     # A signed address ends with its signature: a secret, and another one tomorrow.
-    return without_secrets(posixpath.relpath(path, root or "."), environment=False)
+    name = without_secrets(posixpath.relpath(path, root or "."), environment=False)
+    # Bytes of a disk that are no Unicode are shown as \\xe9: names go into ids and tables.
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _stamp(info: dict[str, Any]) -> dict[str, Any]:
     # Filesystems name the time of the last change differently; object stores also have a hash.
     keys = ("mtime", "LastModified", "last_modified", "updated", "ETag", "etag")
     return {"size": info.get("size"), **{key: str(info[key]) for key in keys if key in info}}
-
-
-def _either(suffixes: tuple[str, ...]) -> str:
-    return " or ".join(suffixes)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from djsandbox_ray.dataset.beside import read_beside
 from djsandbox_ray.dataset.faults import META_LEFT_OUT, Unusable, attempt, described, kept_meta
-from djsandbox_ray.dataset.files import SourceFile, find_files
-from djsandbox_ray.dataset.source import Item, Remark, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.source import Item, Remark, Sample, Shard, SourceConfig
 from djsandbox_ray.errors import BadInput
 
 SPECIAL_TOKENS = ("<__dj__image>", "<|__dj__eoc|>")
@@ -29,19 +29,20 @@ class JsonlConfig(SourceConfig):
     """Key of the image's path, relative to the file: a text, or a list of exactly one."""
 
 
-class JsonlSource(Source):
+class JsonlSource(FileSource):
     """A shard is 1024 lines of a file.
 
     The stamp is that of the file with the lines: an image changed in place goes unnoticed, and one
     needs to touch the file with the lines to have it read again.
     """
 
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".jsonl",)
     Config = JsonlConfig
     config: JsonlConfig
 
     def shards(self) -> list[Shard]:
         """Read through the files once, for the byte offsets of the lines."""
-        files = find_files(self.config.path, (".jsonl",))
+        files = self.files()
         for file in files:
             _refuse_list(file)
         return [

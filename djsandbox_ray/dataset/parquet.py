@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,14 +23,13 @@ from djsandbox_ray.dataset.faults import (
     is_failing,
     shown,
 )
-from djsandbox_ray.dataset.files import SourceFile, find_files
+from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.source import (
     Item,
     Rejection,
     Remark,
     Sample,
     Shard,
-    Source,
     SourceConfig,
     estimated_loss,
 )
@@ -63,15 +62,16 @@ class ParquetConfig(SourceConfig):
     """Columns to keep as ``meta``."""
 
 
-class ParquetSource(Source):
+class ParquetSource(FileSource):
     """A shard is a few row groups of a file: at least one, at most 2048 rows if there are more."""
 
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet",)
     Config = ParquetConfig
     config: ParquetConfig
 
     def shards(self) -> list[Shard]:
         """Read the footers of all files and check their columns."""
-        files = find_files(self.config.path, (".parquet",))
+        files = self.files()
         with ThreadPoolExecutor(16) as threads:
             footers = list(threads.map(partial(_footer, text=self.config.text), files))
         size = sum(_size(file) for file, foot in zip(files, footers, strict=True) if not foot.fault)

@@ -13,7 +13,9 @@ from typing import Any, ClassVar, TypeAlias
 
 from pydantic import Field, field_validator
 
+from djsandbox_ray.dataset.debris import PassedOver
 from djsandbox_ray.nodes.kinds import NodeKind
+from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component, Section
 
@@ -150,12 +152,24 @@ class Source(ABC):
             BadInput: the data is not there or not of the promised form.
         """
 
+    def passed_over(self) -> PassedOver:
+        """Return what lies among the data and is not read, as the last call of :meth:`shards` saw.
+
+        A user is told of it.
+        """
+        return {}
+
     def stamp(self) -> dict[str, Any]:
         """Return plain data, cheap to get, that changes when ingest may have to run again."""
         return {
             "config": self.config.model_dump(mode="json", exclude=set(self.config.LOCATION)),
             "shards": [[shard.name, shard.stamp] for shard in self.shards()],
         }
+
+
+def stamp_of(source: Source) -> Any:
+    """Return the stamp of a source, with the code of a user's class."""
+    return with_code(source.stamp(), type(source))
 
 
 SOURCES: Registry[Source] = Registry(

@@ -14,16 +14,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import ClassVar
 
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, printable
-from djsandbox_ray.dataset.files import SourceFile, find_files
+from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.source import (
     Item,
     Rejection,
     Remark,
     Sample,
     Shard,
-    Source,
     SourceConfig,
     estimated_loss,
 )
@@ -49,15 +49,16 @@ class WebDatasetConfig(SourceConfig):
     """Extension of the caption. A member ``json`` (an object) becomes ``meta``; others are left."""
 
 
-class WebDatasetSource(Source):
+class WebDatasetSource(FileSource):
     """A shard is a tar."""
 
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
     Config = WebDatasetConfig
     config: WebDatasetConfig
 
     def shards(self) -> list[Shard]:
         """Find the tars; none is opened."""
-        files = find_files(self.config.path, (".tar", ".tar.gz", ".tgz"))
+        files = self.files()
         return [
             Shard(file.name, file.stamp, partial(_read, file, self.config.image, self.config.text))
             for file in files

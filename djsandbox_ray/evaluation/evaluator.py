@@ -39,21 +39,35 @@ class Split:
         return cls(id, uri, tuple(texts), tuple(metadata))
 
     def labels(self, key: str) -> list[str]:
-        """Return one label per row: the metadata value under ``key``, as text.
+        """Return one label per row: the metadata value under ``key``, as text; 3.0 as 3.
 
         Raises:
-            BadInput: a row has no such key; lists the keys that every row has.
+            BadInput: a row has no such key, lists the keys that every row has; or its value is a
+                list or an object.
         """
         for row, meta in enumerate(self.metadata):
-            if meta.get(key) is None:
+            if isinstance(meta.get(key), list | dict):
+                raise BadInput(
+                    f"evaluation sample {row} has the label {meta[key]!r:.60} under {key!r}: one "
+                    "text or one number is needed"
+                )
+            if meta.get(key) in (None, ""):
                 common = set.intersection(
-                    *({key for key in meta if meta[key] is not None} for meta in self.metadata)
+                    *(
+                        {key for key in meta if meta[key] not in (None, "")}
+                        for meta in self.metadata
+                    )
                 )
                 raise BadInput(
                     f"evaluation sample {row} has no label {key!r}; "
                     f"every sample has: {', '.join(sorted(common)) or 'none'}"
                 )
-        return [str(meta[key]) for meta in self.metadata]
+        return [_label(meta[key]) for meta in self.metadata]
+
+
+def _label(value: Any) -> str:
+    # Whole numbers become fractions where one is missing in the column that they come from.
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 class Encoder(Protocol):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved, Split
+from djsandbox_ray.settings.code import version_of
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.own import temporary
 
@@ -45,7 +46,7 @@ class Suite:
     def identity(self) -> list[Any]:
         """Return plain data that two suites share only if they give the same numbers."""
         settings = [evaluator.identity() for evaluator in self._evaluators]
-        versions = [evaluator.VERSION for evaluator in self._evaluators]
+        versions = [version_of(type(evaluator)) for evaluator in self._evaluators]
         return [self.split.id, settings, versions]
 
     @property

@@ -5,6 +5,7 @@ So a combination is trained and judged like a pool of the first study, by hooks 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from djsandbox_ray.hooks.plans import (
     combination_plan,
     combined_pools,
 )
+from djsandbox_ray.hooks.study import configured_family
 from djsandbox_ray.hooks.writing import like, note_broken, write_pools
 from djsandbox_ray.pools.combine import Pyramid, pyramid
 from djsandbox_ray.pools.config import MIN_CONTROLS, WHOLE_BUCKET_CONTROLS
@@ -39,11 +41,11 @@ class CombinePools(Hook):
     VERSION = 1
 
     def identity(self) -> Any:
-        """Policies, seeds, and controls, here and in the second look, whose numbers are taken."""
+        """Policies, seeds, controls (those of the second look too), and the rows of a draw."""
         seeds = list(combination_plan(self.config, "combination").seeds)
         pools = self.config.pools.model_dump(mode="json", include={"controls", "draw_share"})
         policies = [policy.model_dump(mode="json") for policy in self.config.policies]
-        return [pools, self.config.confirm.controls, policies, seeds]
+        return [pools, self.config.confirm.controls, policies, seeds, self._least]
 
     def ahead(
         self,
@@ -76,7 +78,8 @@ class CombinePools(Hook):
             pools: of the first study.
             choice: which of them.
             statistics: that the policies are about.
-            minimum: least number of rows; smaller combinations are dropped.
+            minimum: least number of rows; smaller combinations are dropped, and those whose draws
+                would not fill a batch.
             controls: control arms, at least 5 (8 with whole buckets); ``auto``: as many as
                 ``pools.controls`` says for so many pools.
             name: of one combination, where a workflow combines more than once: with an s the
@@ -133,7 +136,7 @@ class CombinePools(Hook):
             choice.pools,
             table["row_id"].to_numpy(),
             {column: table[column].to_numpy() for column in columns},
-            minimum=minimum,
+            minimum=max(minimum, self._least),
             controls=lambda count: (
                 config.pools.control_count(count) if controls == "auto" else controls
             ),
@@ -141,6 +144,13 @@ class CombinePools(Hook):
             first=first + config.confirm.controls,
             draw_share=config.pools.draw_share,
         )
+
+    @property
+    def _least(self) -> int:
+        """Rows of a combination whose draws are large enough for the model."""
+        trials = self.config.trials
+        least = configured_family(self.config).least_rows(trials.budget)
+        return math.ceil(least / self.config.pools.draw_share)
 
     def _check_controls(self, controls: int | Literal["auto"]) -> None:
         whole = self.config.pools.draw_share == 1

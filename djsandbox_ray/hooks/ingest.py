@@ -10,21 +10,25 @@ from dataclasses import replace
 from logging import WARNING
 from typing import Any
 
+from djsandbox_ray.dataset.debris import told
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.dataset.source import SOURCES, Source
+from djsandbox_ray.dataset.source import SOURCES, Source, stamp_of
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.records import Dataset, Leak
+from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry.events import event
 
 # A label is looked for among so many of the first samples.
 _LABEL_ROWS = 10_000
+# So many names of each kind of file that is passed over are kept in the log.
+_NAMES = 1000
 
 
 class _Ingest(Hook):
@@ -39,8 +43,9 @@ class _Ingest(Hook):
     def _ingest(self, config: Component, stage: str) -> Dataset:
         progress = self.context.progress
         progress.stage(stage)
+        source = self._source(config)
         dataset = ingest(
-            self._source(config),
+            source,
             self.storage,
             max_rejected=self.config.ingest.max_rejected,
             resources=self.config.ingest.resources,
@@ -49,6 +54,7 @@ class _Ingest(Hook):
             spent=self.account,
         )
         progress.note(f"{stage}: {outcome(self.storage, dataset)}")
+        tell_passed_over(self, source, stage)
         if dataset.rejected:
             self._tell_rejected(dataset, stage)
         return dataset
@@ -62,6 +68,16 @@ class _Ingest(Hook):
             metrics.REJECTED_SAMPLES.set(count, stage=stage, reason=reason)
 
 
+def tell_passed_over(hook: Hook, source: Source, stage: str) -> None:
+    """Say what lies among the data and was not read."""
+    passed = source.passed_over()
+    if passed:
+        hook.note(f"{stage}: passed over: {told(passed)}")
+        names = {kind: sorted(those)[:_NAMES] for kind, those in passed.items()}
+        counts = {kind: len(those) for kind, those in passed.items()}
+        event("files_passed_over", stage=stage, counts=counts, names=names)
+
+
 class Ingest(_Ingest):
     """The data in question."""
 
@@ -69,7 +85,7 @@ class Ingest(_Ingest):
 
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and which labels are wanted."""
-        stamp = self._source(self.config.dataset).stamp()
+        stamp = stamp_of(self._source(self.config.dataset))
         return [stamp, self._tolerated(), self.config.report.labels]
 
     def run(self) -> Dataset:
@@ -94,8 +110,11 @@ class IngestEvaluation(_Ingest):
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and what must fit it."""
         evaluation = self.config.evaluation
-        metrics = [metric.model_dump(mode="json") for metric in evaluation.metrics]
-        stamp = self._source(evaluation.dataset).stamp()
+        metrics = [
+            with_code(metric.model_dump(mode="json"), EVALUATORS.get(metric.type))
+            for metric in evaluation.metrics
+        ]
+        stamp = stamp_of(self._source(evaluation.dataset))
         return [stamp, self._tolerated(), metrics]
 
     def run(self) -> Dataset:

@@ -8,7 +8,7 @@ from typing import Any
 from djsandbox_ray.analysis.planning.noise import NoiseFloor
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.ranking import control_scores
-from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.dataset.source import SOURCES, stamp_of
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.plans import NOISE, first_controls
 from djsandbox_ray.hooks.results import scoring
@@ -23,6 +23,7 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Dataset, Noise, PoolKind, Pools, StudyPlan
 from djsandbox_ray.reporting.method import noise_lines
 from djsandbox_ray.reporting.ranking import Unit
+from djsandbox_ray.trials.family import identity_of
 
 
 class MeasureNoise(StudyHook):
@@ -40,8 +41,8 @@ class MeasureNoise(StudyHook):
         family = configured_family(config)
         evaluation = scoring(config, "metrics")
         sources = (config.dataset, config.evaluation.dataset)
-        stamps = [SOURCES.get(source.type)(source).stamp() for source in sources]
-        return content_id("noise", family.identity(), config.trials.budget, evaluation, stamps)
+        stamps = [stamp_of(SOURCES.get(source.type)(source)) for source in sources]
+        return content_id("noise", identity_of(family), config.trials.budget, evaluation, stamps)
 
     def ahead(self, pools: Pools | Planned, **_: Any) -> Planned:
         """The controls of the study of all pools, with every seed."""

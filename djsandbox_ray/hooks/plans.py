@@ -118,12 +118,22 @@ def pools_in(pools: Pools | Planned, otherwise: int) -> int:
 
 def largest_draw(config: RunConfig, dataset: Dataset | Planned) -> int | None:
     """Return how many rows a trial draws from a bucket at most; None: nobody knows yet."""
+    # A generated world says beforehand how many samples it has.
+    generated = getattr(config.dataset, "samples", None)
+    rows = dataset.rows if isinstance(dataset, Dataset) else generated
+    return draw_of(config, rows if isinstance(rows, int) else None)
+
+
+def draw_of(config: RunConfig, rows: int | None) -> int | None:
+    """Return how many rows a trial draws from a bucket at most.
+
+    Args:
+        config: of the run.
+        rows: of the dataset; None, and then maybe also returned: nobody knows yet.
+    """
     size = config.pools.size
     if size == "auto":
-        # A generated world says beforehand how many samples it has.
-        generated = getattr(config.dataset, "samples", None)
-        rows = dataset.rows if isinstance(dataset, Dataset) else generated
-        if not isinstance(rows, int):
+        if rows is None:
             return None
         size = rows // config.pools.buckets
     return round(size * config.pools.draw_share)

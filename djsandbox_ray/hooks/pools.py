@@ -14,6 +14,7 @@ from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.eligible import outside
 from djsandbox_ray.recipes.policy import marked
 from djsandbox_ray.records import Dataset, Leak, Pools, Statistics
+from djsandbox_ray.settings.code import codes_in
 from djsandbox_ray.stats.parts import StatisticColumns
 
 
@@ -23,9 +24,10 @@ class BuildPools(Hook):
     VERSION = 1
 
     def identity(self) -> Any:
-        """The sections ``pools`` and ``policies``."""
+        """The sections ``pools`` and ``policies``, and the code of a user's builders."""
         policies = [policy.model_dump(mode="json") for policy in self.config.policies]
-        return [self.config.pools.model_dump(mode="json"), policies]
+        codes = codes_in(self.config.pools.model_dump(mode="json"))
+        return [self.config.pools.model_dump(mode="json"), policies, *codes]
 
     def run(self, dataset: Dataset, statistics: Statistics, leaks: Leak) -> Pools:
         """Build pools of one size from all statistics that are testable."""

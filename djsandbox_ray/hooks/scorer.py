@@ -9,14 +9,17 @@ import ray
 from ray.exceptions import RayTaskError
 
 from djsandbox_ray.dataset.ingest import ingest
-from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.dataset.source import SOURCES, stamp_of
 from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.hooks.ingest import tell_passed_over
+from djsandbox_ray.hooks.study import refuse_small_draw
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Scorer
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.arch import load_arch, training_flops
+from djsandbox_ray.trials.clip.family import Clip
 from djsandbox_ray.trials.clip.scorer import ScorerConfig, train_scorer
 from djsandbox_ray.trials.clip.training import VERSION
 from djsandbox_ray.trials.config import worker_bundle
@@ -33,7 +36,7 @@ class TrainScorer(Hook):
         if config is None:
             return None
         source = SOURCES.get(config.dataset.type)(config.dataset)
-        return [source.stamp(), _training(config)]
+        return [stamp_of(source), _training(config)]
 
     def run(self) -> Scorer | None:
         """Train and save the scorer; nothing to do without a section ``scorer``."""
@@ -50,6 +53,8 @@ class TrainScorer(Hook):
             resources=self.config.ingest.resources,
             await_room=self.context.await_room,
         )
+        tell_passed_over(self, source, "scorer")
+        check_trusted(config, dataset.rows)
         scorer_id = content_id("scorer", dataset.id, _training(config))
         path = f"models/{scorer_id}"
         if not storage.exists(f"{path}/scorer.json"):
@@ -71,6 +76,16 @@ class TrainScorer(Hook):
             self.account(_cost(config, seconds))
             self.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
         return Scorer(scorer_id, path)
+
+
+def check_trusted(config: ScorerConfig, rows: int) -> None:
+    """Refuse to train the scorer on too few trusted pairs.
+
+    Raises:
+        BadInput: there are fewer than in one batch.
+    """
+    drawn = "there are {rows} trusted pairs"
+    refuse_small_draw(Clip(config.model), config.budget, rows, drawn, "scorer")
 
 
 def _training(config: ScorerConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context, Hook, Planned
@@ -34,10 +35,11 @@ from djsandbox_ray.records import (
     TrialSpec,
     TrialState,
 )
+from djsandbox_ray.settings.code import version_of, with_code
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.trials.engine import clear_left, run_trials
-from djsandbox_ray.trials.family import FAMILIES, ModelFamily
+from djsandbox_ray.trials.family import FAMILIES, ModelFamily, identity_of
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
 from djsandbox_ray.trials.trial_records import TrialStore, curves_table, plan_trials, trials_table
 from djsandbox_ray.trials.worker import Shared
@@ -108,7 +110,7 @@ class Study:
             self.column,
             seeds=self.plan.seeds,
             budget=self.rungs[-1],
-            model=self.family.identity(),
+            model=identity_of(self.family),
             evaluation=self.suite.identity(),
         )
 
@@ -134,12 +136,30 @@ class Study:
         for part in self.context.storage.read_batches(path, ["row_id", name]):
             yield part["row_id"].to_numpy(), part[name].to_numpy()
 
+    def check(self) -> None:
+        """Look whether the draws are large enough.
+
+        Raises:
+            BadInput: one is smaller than the model needs.
+        """
+        config, pools = self.context.config, self.inputs.pools
+        for pool in pools.pools:
+            refuse_small_draw(
+                self.family,
+                self.rungs[-1],
+                pool.draw_size or pools.draw_size,
+                f"a trial of {pool.id!r} draws {{rows}} of {pool.size:,} rows "
+                f"(pools.draw_share: {config.pools.draw_share:g})",
+            )
+
     def run(self) -> list[TrialRecord]:
         """Train what is not settled, and return the records of all trials.
 
         Raises:
+            BadInput: the draws are too small for the model.
             SandboxError: nothing but failures came back.
         """
+        self.check()
         context, progress = self.context, self.context.progress
         name = self.plan.name
         records = self.settled
@@ -240,6 +260,7 @@ class Study:
     def _race(self) -> str:
         """The folder of the decisions on just these trials under just these rules."""
         rules = self.stopping.model_dump(mode="json")
+        rules = with_code(rules, STOPPING.get(self.stopping.type))
         score = scoring(self.context.config)
         race = content_id("race", [spec.id for spec in self.specs], rules, score)
         return f"{self.context.folder}/race/{race}"
@@ -346,15 +367,43 @@ _NO_RESULT = {"resources", "retries", "retry_diverged", "keep_stopped", "stall_s
 """Settings of trials that decide no result."""
 
 
+def refuse_small_draw(
+    family: ModelFamily, budget: int, rows: int, drawn: str, section: str = "trials"
+) -> None:
+    """Refuse to train a model on too few different rows.
+
+    Args:
+        family: the model.
+        budget: samples seen in a training.
+        rows: different rows among them.
+        drawn: the sentence that says where they come from; ``{rows}`` in it stands for them.
+        section: of the configuration that says how the model is trained.
+
+    Raises:
+        BadInput: there are fewer than the model needs in one batch.
+    """
+    least = family.least_rows(budget)
+    if rows < least > 1:  # no rows at all are said by whoever makes pools
+        raise BadInput(
+            f"{section}.model: a batch holds {least:,} rows, but {drawn.format(rows=f'{rows:,}')}: "
+            "each would stand in it several times, as its own negative. Take a batch_size of at "
+            f"most {rows:,}, or draw from more rows (more data"
+            + ("" if section == "scorer" else ", a larger pools.draw_share, fewer pools.buckets")
+            + ")"
+        )
+
+
 def study_identity(config: RunConfig) -> Any:
     """Return plain data that decides which trials a study consists of; not where they run."""
     trials = config.trials
+    settings = trials.model_dump(mode="json", exclude={"model", *_NO_RESULT})
     return [
-        configured_family(config).identity(),
-        trials.model_dump(mode="json", exclude={"model", *_NO_RESULT}),
+        identity_of(configured_family(config)),
+        with_code(settings, STOPPING.get(trials.early_stopping.type)),
         [
-            [EVALUATORS.get(metric.type)(metric).identity(), EVALUATORS.get(metric.type).VERSION]
+            [kind(metric).identity(), version_of(kind)]
             for metric in config.evaluation.metrics
+            for kind in [EVALUATORS.get(metric.type)]
         ],
         scoring(config),  # pools are given up by their scores
     ]

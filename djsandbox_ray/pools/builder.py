@@ -40,7 +40,7 @@ class BuilderConfig(Component):
     """What every pool builder is told."""
 
     name: str = Field(pattern=f"^{_NAME}$")
-    """Begins the ids of its pools, ``<name>/<part>``; to be changed when its code is."""
+    """Begins the ids of its pools, ``<name>/<part>``."""
 
     @field_validator("name")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from djsandbox_ray.errors import BadInput, unknown
 
@@ -37,9 +37,8 @@ class Registry(Generic[T]):
         place = self._built_in.get(name, name)
         if ":" not in place:
             raise unknown(self.kind, name, self, otherwise="package.module:Class")
-        module, _, attribute = place.partition(":")
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            found = imported(place)
         except Exception as error:  # importing a module may raise anything
             raise BadInput(
                 f"{self.kind} {name!r} cannot be imported: {type(error).__name__}: {error}"
@@ -49,3 +48,9 @@ class Registry(Generic[T]):
         if abstract := ", ".join(sorted(getattr(found, "__abstractmethods__", ()))):
             raise BadInput(f"{self.kind} {name!r} does not define {abstract}")
         return found
+
+
+def imported(place: str) -> Any:
+    """Return what ``package.module:Class`` stands for; raises whatever importing it raises."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)

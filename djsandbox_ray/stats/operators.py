@@ -19,6 +19,7 @@ from pydantic.errors import PydanticUserError
 
 from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.identity import canonical, content_id
+from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.models import content_digest, folder_at, is_url, may_be_folder
@@ -113,10 +114,11 @@ def operator_id(spec: OperatorSpec) -> str:
     """Return the id of what an operator computes, the same wherever its models lie.
 
     It covers the name, the parameters that influence the statistics (a file or folder, local or at
-    a URL, by its content) and Data-Juicer's version.
+    a URL, by its content) and Data-Juicer's version; of a filter that is not its own, the code.
     """
     params = {name: _by_content(name, value) for name, value in spec.influences.items()}
-    return content_id("op", spec.name, params, load().version)
+    name = with_code(spec.name, spec.filter_class)
+    return content_id("op", name, params, load().version)
 
 
 def resolve_paths(spec: OperatorSpec) -> OperatorSpec:

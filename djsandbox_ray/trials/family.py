@@ -20,6 +20,7 @@ from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
+from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.trials.checkpoint import Checkpoint
@@ -100,6 +101,14 @@ class ModelFamily(ABC):
         """Return floating-point operations of training on one sample, if the family can count."""
         return None
 
+    def least_rows(self, budget: int) -> int:
+        """Return how many rows a draw must have; a study with smaller draws is refused.
+
+        Args:
+            budget: samples seen in a training.
+        """
+        return 1
+
     def evaluation_flops(self, suite: Suite) -> float | None:
         """Return the operations of one run of the evaluation suite, if the family can count."""
         return None
@@ -131,6 +140,11 @@ class ModelFamily(ABC):
         Raises:
             Diverged: the loss is not finite.
         """
+
+
+def identity_of(family: ModelFamily) -> Any:
+    """Return plain data that decides the result of a training, the code of a user's class too."""
+    return with_code(family.identity(), type(family))
 
 
 class Clock:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +17,12 @@ from typing import Any
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.dataset.source import SOURCES, Source
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.hook import HOOKS, Context
+from djsandbox_ray.hooks.plans import draw_of
+from djsandbox_ray.hooks.scorer import TrainScorer, check_trusted
+from djsandbox_ray.hooks.study import StudyHook, configured_family, refuse_small_draw
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.anchor import anchor, watched
 from djsandbox_ray.nodes.connection import connect
@@ -149,22 +152,56 @@ def open_round(this: Round, progress: Progress, lease: Lease | None = None) -> C
 
 
 def check_sources(config: RunConfig) -> None:
-    """Look for the data of all sources before any of it is read.
+    """Look for the data of all sources before any of it is read, and whether there is enough.
 
     Raises:
-        BadInput: with one line per source that is not there or not of the promised form.
+        BadInput: with one line per source that is not there or not of the promised form, or that
+            has fewer rows than the training needs.
     """
     sections = {"dataset": config.dataset, "evaluation.dataset": config.evaluation.dataset}
     if config.scorer is not None:
         sections["scorer.dataset"] = config.scorer.dataset
-    problems = []
+    problems, rows = [], {}
     for where, source in sections.items():
         try:
-            SOURCES.get(source.type)(source).shards()
+            rows[where] = _most_rows(SOURCES.get(source.type)(source))
         except BadInput as error:
             problems.append(f"{where}: {error}")
+    for check in (_check_draw, _check_scorer):
+        try:
+            check(config, rows)
+        except BadInput as error:
+            problems.append(str(error))
     if problems:
         raise BadInput("\n".join(problems))
+
+
+def _most_rows(source: Source) -> int | None:
+    """Return how many samples there are at most, if that can be said without reading them."""
+    shards = source.shards()
+    known = [shard.rows for shard in shards if shard.rows is not None]
+    part = source.config.rows
+    if len(known) < len(shards):
+        return part[1] - part[0] if part else None
+    return sum(known) if part is None else min(sum(known), part[1] - part[0])
+
+
+def _check_draw(config: RunConfig, rows: Mapping[str, int | None]) -> None:
+    draw, share = draw_of(config, rows.get("dataset")), config.pools.draw_share
+    if draw is not None and _has_job(config, StudyHook):
+        pool = "of a bucket" if config.pools.size == "auto" else "of pools.size rows"
+        drawn = f"a trial draws {{rows}} (pools.draw_share: {share:g}, {pool})"
+        refuse_small_draw(configured_family(config), config.trials.budget, draw, drawn)
+
+
+def _check_scorer(config: RunConfig, rows: Mapping[str, int | None]) -> None:
+    most = rows.get("scorer.dataset")
+    if config.scorer is not None and most is not None and _has_job(config, TrainScorer):
+        check_trusted(config.scorer, most)
+
+
+def _has_job(config: RunConfig, kind: type[Any]) -> bool:
+    return any(issubclass(HOOKS.get(job.hook), kind) for job in configured_workflow(config).jobs)
 
 
 def _check_resources(config: RunConfig, progress: Progress) -> None:

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.settings.code import codes_in, version_of
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry.events import event
 from djsandbox_ray.workflows.language.jobs import Job, Workflow
@@ -125,8 +126,9 @@ def _keep_cost(workflow: Workflow, job: Job, context: Context, cost: dict[str, A
 
 def _artifact(job: Job, context: Context, arguments: Arguments) -> str:
     kind = HOOKS.get(job.hook)
-    identity = [kind.VERSION, kind(context).identity()]
-    return content_id(job.id, job.hook, identity, arguments.records, arguments.settings)
+    identity = [version_of(kind), kind(context).identity()]
+    codes = codes_in(arguments.settings)  # none where no class of a user is named
+    return content_id(job.id, job.hook, identity, arguments.records, arguments.settings, *codes)
 
 
 def _load(job: Job, context: Context, artifact: str) -> tuple[bool, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,13 @@ def test_braces_are_no_formats() -> None:
         (["a", "x", "y"], {"classes": ["a", "b"]}, r"labels \['x', 'y'\] under 'label'"),
         (["a", "a", "a"], {}, "label 'label' has only one class"),
         (["a", None, "b"], {}, "sample 1 has no label 'label'"),
+        (["a", "", "b"], {}, "sample 1 has no label 'label'"),
+        (["a", ["b"], "b"], {}, r"sample 1 has the label \['b'\] under 'label'"),
+        ([1, 2, 3], {"classes": ["a", "b", "c"]}, r"\['3'\] under 'label' .* the numbers 0 to 2"),
+        ([1, -1, 0], {"classes": ["a", "b", "c"]}, r"\['-1'\] under 'label'"),
+        ([1, 0.5, 0], {"classes": ["a", "b", "c"]}, r"\['0.5'\] under 'label'"),
+        ([1, 2, 9], {"classes": {1: "a", 2: "b"}}, r"\['9'\] .* among the labels \['1', '2'\]"),
+        ([0, 1, 1], {"classes": ["1", "0"]}, "may be names of classes or their numbers"),
         (["a", "b", "a"], {"label": "colour"}, "has no label 'colour'; every sample has: label"),
     ],
 )
@@ -133,12 +141,82 @@ def test_a_split_that_does_not_fit_is_bad_input(
         make(**config).check(split_of("ttt", labels))
 
 
+COLOURS = {"0": EAST, "1": EAST, "red": EAST, "green": NORTH, "blue": (-1.0, 0.0)}
+
+
+@pytest.mark.parametrize("labels", [[1, 0, 0, 1], ["1", "0", "0", "1"], [1.0, 0.0, 0.0, 1.0]])
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["red", "green", "blue"],
+        {0: "red", 1: "green"},
+        {"1": "green", "0": "red", "2": "blue"},
+        "names.txt",
+    ],
+)
+def test_numbers_get_the_names_of_classes(
+    labels: list[Any], classes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("red\n green \r\nblue\n\n")
+    evaluator, split = make(classes=classes, templates=["{}"]), split_of("tttt", labels)
+    evaluator.check(split)
+    found = evaluator.evaluate(TableEncoder([NORTH, EAST, EAST, EAST], COLOURS), split)
+    assert found["zero_shot_label/top1"] == 0.75
+
+
+def test_a_file_of_names_is_what_it_says(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("red\ngreen")
+    listed = make(classes=["red", "green"])
+    assert make(classes=str(tmp_path / "names.txt")).identity() == listed.identity()
+    assert make().identity()["classes"] is None
+
+
+@pytest.mark.parametrize(
+    "labels", [[3, 0, 11], ["3", "0", "11"], [True, False, True], ["a", 3, "b"]]
+)
+def test_numbers_without_names_are_an_error(labels: list[Any]) -> None:
+    first = sorted(map(str, labels), key=lambda label: (len(label), label))[0]
+    with pytest.raises(BadInput) as error:
+        make(templates=["a {} circle"]).check(split_of("ttt", labels))
+    assert f"'a {first} circle'" in str(error.value)
+    assert "Give their names as 'classes'" in str(error.value)
+
+
+def test_digits_may_be_what_images_show() -> None:
+    digits = [str(number) for number in range(10)]
+    for labels in ([3, 0], ["3", "0"]):
+        evaluator, split = make(classes=digits, templates=["{}"]), split_of("tt", labels)
+        evaluator.check(split)
+        texts = {digit: EAST if digit == "3" else NORTH for digit in digits}
+        found = evaluator.evaluate(TableEncoder([EAST, NORTH], texts), split)
+        assert found["zero_shot_label/top1"] == 1.0
+
+
+def test_codes_may_stand_for_names() -> None:
+    evaluator = make(classes={"n01440764": "tench", "n02084071": "dog"}, templates=["{}"])
+    found = evaluator.evaluate(
+        TableEncoder([EAST, NORTH], {"tench": EAST, "dog": NORTH}),
+        split_of("tt", ["n01440764", "n02084071"]),
+    )
+    assert found["zero_shot_label/top1"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("config", "why"),
     [
         ({"label": ""}, "at least 1 character"),
         ({"classes": ["a"]}, "at least 2 items"),
-        ({"classes": ["a", "b", "a"]}, "a class stands twice"),
+        ({"classes": ["a", "b", "a"]}, "a class stands twice: 'a'"),
+        ({"classes": {0: "a", 1: "a"}}, "a class stands twice: 'a'"),
+        ({"classes": {0: "a", "0": "b"}}, "a label stands twice"),
+        ({"classes": {True: "a", 2: "b"}}, "not True"),
+        ({"classes": {0: "a"}}, "at least 2 items"),
+        ({"classes": {0: 1, 1: 2}}, "valid string"),
+        ({"classes": [0, 1]}, "valid string"),
+        ({"classes": ["a", " "]}, r"the class 1 \(counted from 0\) has no name"),
+        ({"classes": "no/such/file.txt"}, "the file 'no/such/file.txt' cannot be read"),
+        ({"classes": "nowhere://x"}, "cannot be opened"),
         ({"templates": []}, "at least 1 item"),
         ({"templates": ["{}", "a photo"]}, "'a photo' needs exactly one {}"),
         ({"templates": ["{} {}"]}, "needs exactly one {}"),

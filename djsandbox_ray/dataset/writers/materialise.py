@@ -15,6 +15,7 @@ from djsandbox_ray.dataset.writers.formats import SHARD_FORMATS, Row
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.records import Dataset
+from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.storage.lease import WATCH
 from djsandbox_ray.storage.parts import Leftovers
 from djsandbox_ray.storage.store import Storage
@@ -70,16 +71,16 @@ def materialise(
         BadInput: no rows, unknown rows or format, a row that the format cannot hold, or a folder
             that holds something else.
     """
-    writer = SHARD_FORMATS.get(form)()
+    kind = SHARD_FORMATS.get(form)
+    writer = kind()
     ordered = _checked(rows, dataset)
     if rows_per_shard < 1:
         raise BadInput(f"rows per shard: at least 1 is needed, not {rows_per_shard}")
     shards = [
         ordered[start : start + rows_per_shard] for start in range(0, len(ordered), rows_per_shard)
     ]
-    identity = content_id(
-        "materialised", _VERSION, dataset.id, form, rows_per_shard, rows_hash(ordered)
-    )
+    shape = (with_code(form, kind), rows_per_shard)
+    identity = content_id("materialised", _VERSION, dataset.id, *shape, rows_hash(ordered))
     plan = {
         "id": identity,
         "complete": False,

@@ -75,6 +75,10 @@ class Clip(ModelFamily):
         """Decide ``precision: auto``."""
         return type(self)(resolved(self.config, gpus))
 
+    def least_rows(self, budget: int) -> int:
+        """Return the size of a batch: in it, a row that stands twice is its own negative."""
+        return min(self.config.batch_size, budget)
+
     def flops_per_sample(self) -> float:
         """Count a forward and a backward pass."""
         return training_flops(self.arch)

@@ -136,6 +136,7 @@ def _listed(job: Job, context: Context, done: dict[str, Any]) -> list[dict[str, 
     ):
         return []
     found = Train(context).study(dataset, evaluation, pools)
+    found.check()
     given_up = found.given_up
     return [
         {
