@@ -24,6 +24,23 @@ class BadInput(SandboxError):
     exit_code = 2
 
 
+class Damaged(BadInput):
+    """A file of the storage is not what was written there: says which, and what mends it.
+
+    Args:
+        message: for the user.
+        path: of the file or folder in the storage; empty where that is not known.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class StorageFailed(SandboxError):
+    """The storage is full, read-only, gone or away: says where, and what the system said."""
+
+
 class PlanRefused(SandboxError):
     """The plan costs more than the user allows."""
 
