@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +96,8 @@ def seals_of(storage: Storage, folder: str) -> dict[str, Seal]:
     return {name: digested.get(name) or Seal(size, None) for name, size in sizes.items()}
 
 
-def broken(storage: Storage, seals: Mapping[str, Seal]) -> list[str]:
-    """Return what is wrong with files, a line for each that is not as its seal says.
+def broken(storage: Storage, seals: Mapping[str, Seal]) -> dict[str, str]:
+    """Return what is wrong with files, by path: those that are not as their seals say.
 
     Args:
         storage: where they lie.
@@ -106,10 +106,10 @@ def broken(storage: Storage, seals: Mapping[str, Seal]) -> list[str]:
     with ThreadPoolExecutor(_THREADS) as threads:
         found = threads.map(storage.seal, seals, map(_told, seals.values()))
         checked = zip(seals.items(), found, strict=True)
-        return [f"{path} {what}" for (path, seal), now in checked if (what := _wrong(seal, now))]
+        return {path: what for (path, seal), now in checked if (what := _wrong(seal, now))}
 
 
-def broken_below(storage: Storage, folder: str, seals: Mapping[str, Seal]) -> list[str]:
+def broken_below(storage: Storage, folder: str, seals: Mapping[str, Seal]) -> dict[str, str]:
     """Return what is wrong with the files of a folder; what lies beside them does not count.
 
     Args:
@@ -118,19 +118,21 @@ def broken_below(storage: Storage, folder: str, seals: Mapping[str, Seal]) -> li
         seals: by path in the folder, as :func:`seals_of` returned them.
     """
     stamps = storage.stamps(folder) if seals else {}
-    lines, digested = [], {}
+    wrong: dict[str, str] = {}
+    digested: dict[str, Seal] = {}
     for name, seal in seals.items():
         path = f"{folder}/{name}"
         found = Seal(int(stamps[name]["size"]), None) if name in stamps else None
         if what := _wrong(Seal(seal.size, None), found):
-            lines.append(f"{path} {what}")
+            wrong[path] = what
         elif seal.digest is not None:
             digested[path] = seal
-    return lines + broken(storage, digested)
+    return wrong | broken(storage, digested)
 
 
-def shortened(lines: Sequence[str]) -> str:
+def shortened(wrong: Mapping[str, str]) -> str:
     """Return what is wrong with some files in one line: the first, and how many more."""
+    lines = [f"{path} {what}" for path, what in wrong.items()]
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     return lines[0] + more if lines else ""
 

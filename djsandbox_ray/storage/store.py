@@ -144,13 +144,13 @@ class Storage:
                 self._fs.rm(self._at(path), recursive=True)
 
     def move(self, source: str, target: str) -> None:
-        """Move a folder.
+        """Move a file or a folder.
 
         On a local disk this is atomic; elsewhere it goes file by file, so that a target may be
         there in part until something written afterwards says that it is whole.
 
         Raises:
-            FileNotFoundError: there is no such folder.
+            FileNotFoundError: there is no such file or folder.
         """
         at, to = self._at(source), self._at(target)
         if self.is_local:
@@ -158,12 +158,13 @@ class Storage:
             with self._using(target):
                 Path(at).rename(to)
             return
-        names = list(self.stamps(source))
-        if not names:
+        # A file is found below itself, under no name.
+        ends = [f"/{name}" if name else "" for name in self.stamps(source)]
+        if not ends:
             raise FileNotFoundError(f"{self.shown}/{source}")
         # By name: fsspec's own move would also look for the folders that are none.
         with self._using(target):
-            self._fs.copy([f"{at}/{name}" for name in names], [f"{to}/{name}" for name in names])
+            self._fs.copy([f"{at}{end}" for end in ends], [f"{to}{end}" for end in ends])
         self.remove(source)
 
     @contextmanager
@@ -328,9 +329,11 @@ class Storage:
             with self._using(path):
                 if self.is_local:
                     return Seal.of_file(Path(at), most)
-                size = int(self._fs.info(at)["size"])
-                if size > most:
-                    return Seal(size, None)
+                info = self._fs.info(at)
+                if info["type"] != "file":
+                    return None
+                if info["size"] > most:
+                    return Seal(info["size"], None)
         except (FileNotFoundError, IsADirectoryError):
             return None
         return Seal.of(self.read_bytes(path))
@@ -338,7 +341,9 @@ class Storage:
     def damaged(self, path: str, what: str) -> Damaged:
         """Return the error about a file that is not what was written."""
         return Damaged(
-            without_secrets(f"{self.shown}/{path} is damaged: {what}; remove it and {_AGAIN}"), path
+            without_secrets(f"{self.shown}/{path} is damaged: {what}"),
+            f"remove it and {_AGAIN}",
+            path,
         )
 
     def _note(self, path: str, written: Path) -> None:
@@ -355,8 +360,7 @@ class Storage:
         try:
             yield
         except FileNotFoundError:
-            text = without_secrets(f"{self.shown}/{path} is not there: {_AGAIN}")
-            raise Damaged(text, path) from None
+            raise Damaged(f"{self.shown}/{path} is not there", _AGAIN, path) from None
         except (ValueError, KeyError, RecursionError, pa.ArrowException) as error:
             raise self.damaged(path, _first_line(error)) from None
         except OSError as error:

@@ -14,8 +14,9 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.records import Dataset, Pool, PoolKind, Pools
+from djsandbox_ray.storage.seals import broken, seals_from_json
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.journal import Journal, Replayed, replay
 from djsandbox_ray.tracking.tracker import TRACKERS
@@ -49,11 +50,9 @@ class FinishedRun:
         Raises:
             BadInput: the run has not read it yet.
         """
-        path = f"{self.folder}/costs.json"
-        costs = self._storage.read_json(path) if self._storage.exists(path) else {}
         for job, found in self._outputs(Dataset):
             # The trusted split is a dataset, too.
-            if costs.get(job, {}).get("hook") == "ingest":
+            if self._hook(job) == "ingest":
                 return found
         raise BadInput(f"the run {self.name!r} has not finished reading its dataset")
 
@@ -78,7 +77,7 @@ class FinishedRun:
         if len({pool.hash for _, _, pool in made}) > 1:
             names = ", ".join(f"{job}:{pool.id}" for job, _, pool in made)
             raise BadInput(f"several pools are called {name!r}: name one of {names}")
-        _, pools, pool = made[0]
+        job, pools, pool = made[0]
         if pool.shuffle_captions:
             raise BadInput(
                 f"pool {name!r}: every trial shuffles the captions of its draw; its rows alone are "
@@ -88,6 +87,7 @@ class FinishedRun:
             raise BadInput(
                 f"pool {name!r} breaks a policy and is never exported: {'; '.join(pool.breaks)}"
             )
+        self._check(job, pools.assignments)
         return self._members(pools, pool)
 
     def evidence(self) -> list[dict[str, Any]]:
@@ -122,13 +122,40 @@ class FinishedRun:
         # An earlier version may have written less: what has a default since then.
         needed = {f.name for f in known if f.default is f.default_factory is MISSING}
         for name in self._storage.names(f"{self.folder}/jobs"):
-            output = self._storage.read_json(f"{self.folder}/jobs/{name}")["output"]
+            job = name.removesuffix(".json")
+            output = self._marker(job).get("output")
             if not isinstance(output, dict) or not needed <= output.keys() <= keys:
                 continue
             try:
-                yield name.removesuffix(".json"), adapter.validate_python(output)
+                yield job, adapter.validate_python(output)
             except ValidationError as error:
-                raise BadInput(f"{self.folder}/jobs/{name} cannot be read: {error}") from error
+                raise self._storage.damaged(self._path(job), error.errors()[0]["msg"]) from None
+
+    def _hook(self, job: str) -> str | None:
+        """Return the hook of a finished job; earlier versions noted it with the costs only."""
+        if "cost" in (marker := self._marker(job)):
+            return str(marker["cost"].get("hook"))
+        path = f"{self.folder}/costs.json"
+        costs = self._storage.read_sealed(path) if self._storage.exists(path) else {}
+        return costs.get(job, {}).get("hook")
+
+    def _check(self, job: str, path: str) -> None:
+        """Look whether a file is as a job wrote it.
+
+        Raises:
+            Damaged: it is not.
+        """
+        files = self._marker(job).get("files", {})
+        if path not in files:  # of an earlier version
+            return
+        if wrong := broken(self._storage, seals_from_json({path: files[path]})):
+            raise self._storage.damaged(path, f"it {wrong[path]}")
+
+    def _marker(self, job: str) -> dict[str, Any]:
+        return self._storage.read_sealed(self._path(job))
+
+    def _path(self, job: str) -> str:
+        return f"{self.folder}/jobs/{job}.json"
 
 
 def sync_run(name: str, url: str, uri: str | None) -> Replayed:
@@ -147,8 +174,7 @@ def sync_run(name: str, url: str, uri: str | None) -> Replayed:
     storage = Storage(url)
     folder = FinishedRun(storage, name).folder
     refuse_if_running(storage, name)
-    settings: dict[str, Any] = yaml.safe_load(storage.read_bytes(f"{folder}/config.yaml"))
-    tracking = settings["tracking"] if uri is None else {"type": "mlflow", "uri": uri}
+    tracking = _tracking(storage, folder) if uri is None else {"type": "mlflow", "uri": uri}
     if "***" in str(tracking.get("uri")):
         raise BadInput(
             "the kept configuration holds no passwords: name the server again with --uri"
@@ -160,6 +186,23 @@ def sync_run(name: str, url: str, uri: str | None) -> Replayed:
     if uri is None:
         _refuse_elsewhere(storage, folder, kind(config, storage).address)
     return replay(storage, folder, lambda: kind(config, storage))
+
+
+def _tracking(storage: Storage, folder: str) -> dict[str, Any]:
+    """Return by what a run was tracked, as its configuration says.
+
+    Raises:
+        Damaged: that cannot be read.
+    """
+    path = f"{folder}/config.yaml"
+    try:
+        tracking = yaml.safe_load(storage.read_bytes(path))["tracking"]
+        TRACKERS.get(tracking["type"]).Config.model_validate(tracking)
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        what = str(error).splitlines()[0]
+        remedy = "run the configuration again (djsandbox run), or name the server with --uri"
+        raise Damaged(f"{storage.shown}/{path} is damaged: {what}", remedy, path) from None
+    return dict(tracking)
 
 
 def _refuse_elsewhere(storage: Storage, folder: str, here: str) -> None:

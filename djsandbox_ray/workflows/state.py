@@ -6,6 +6,7 @@ One run, one writer: a second process is refused, on this machine and on this Ra
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import subprocess
@@ -21,11 +22,13 @@ import psutil
 import yaml
 
 from djsandbox_ray import __version__
-from djsandbox_ray.errors import BadInput, Stopped
+from djsandbox_ray.errors import BadInput, Damaged, Stopped, StorageFailed
 from djsandbox_ray.masking import masked
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.language.parameters import as_data
 from djsandbox_ray.workflows.language.repeat import Outcome, Round
+
+logger = logging.getLogger(__name__)
 
 _PACKAGES = (
     "ray",
@@ -78,7 +81,12 @@ class RunState:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self.end("COMPLETED" if kind is None else "STOPPED" if stopped else "FAILED")
+        try:
+            self.end("COMPLETED" if kind is None else "STOPPED" if stopped else "FAILED")
+        except StorageFailed as failure:
+            if kind is None:
+                raise
+            logger.warning("how the run ended cannot be noted: %s", failure)
         if stopped:
             raise Stopped("what is finished is kept; the same command resumes the run") from None
 
@@ -107,7 +115,7 @@ class RunState:
         self._write()
 
     def _write(self) -> None:
-        self._storage.write_json(self._path, {**self._content, "rounds": self._rounds})
+        self._storage.write_sealed(self._path, {**self._content, "rounds": self._rounds})
 
 
 def _versions() -> dict[str, str]:
@@ -146,9 +154,14 @@ def refuse_if_running(storage: Storage, name: str) -> None:
     path = f"runs/{name}/run.json"
     if not storage.exists(path):
         return
-    state = storage.read_json(path)
+    try:
+        state = storage.read_sealed(path)
+    except Damaged as error:
+        # Who wrote it cannot be known; what cannot be known does not block.
+        logger.warning("%s: it is written anew", error.what)
+        return
     owner = state.get("process")
-    if state["state"] == "RUNNING" and owner and not _is_this(owner) and _is_alive(owner):
+    if state.get("state") == "RUNNING" and owner and not _is_this(owner) and _is_alive(owner):
         raise BadInput(
             f"the run {name!r} in {storage.shown} is being run by {_called(owner)}; "
             "wait for it, stop it, or choose another name"
