@@ -42,6 +42,10 @@ class Damaged(BadInput):
         return type(self), (self.what, self.remedy, self.path)
 
 
+class Missing(Damaged):
+    """A file of the storage is not there."""
+
+
 class StorageFailed(SandboxError):
     """The storage is full, read-only, gone or away: says where, and what the system said."""
 

@@ -24,8 +24,9 @@ CHECKSUM = "checksum"
 or was changed by hand: it counts as it is."""
 DIGESTED_BYTES = 64 << 20
 """A larger file is known by its size alone: every start of a run looks at all that are listed."""
-_FOLDER_BYTES, _FOLDER_FILES = 256 << 20, 256
+FOLDER_BYTES = 256 << 20
 """Of a folder, so much is digested."""
+_FOLDER_FILES = 256
 _THREADS = 8
 _DIGEST_BYTES = 16
 _CHUNK = 1 << 20
@@ -76,22 +77,27 @@ class Seal:
         return [self.size, self.digest]
 
 
-def seals_of(storage: Storage, folder: str) -> dict[str, Seal]:
+def seals_of(storage: Storage, folder: str, most: int = FOLDER_BYTES) -> dict[str, Seal]:
     """Return the seals of all files below a folder, by path in it.
 
     One listing tells the sizes. Digested are the small files, as many as can be read in a second or
     two: a table of terabytes is known by the sizes of its parts and by its manifest.
+
+    Args:
+        storage: where it lies.
+        folder: in the storage.
+        most: bytes of all files that are digested.
     """
     sizes = {name: int(stamp["size"]) for name, stamp in storage.stamps(folder).items()}
     read: list[str] = []
     total = 0
     for name in sorted(sizes, key=lambda name: (sizes[name], name))[:_FOLDER_FILES]:
         total += sizes[name]
-        if total > _FOLDER_BYTES:
+        if total > most:
             break
         read.append(name)
     with ThreadPoolExecutor(_THREADS) as threads:
-        seals = threads.map(lambda name: storage.seal(f"{folder}/{name}"), read)
+        seals = threads.map(lambda name: storage.seal(f"{folder}/{name}", most), read)
         digested = {name: seal for name, seal in zip(read, seals, strict=True) if seal}
     return {name: digested.get(name) or Seal(size, None) for name, size in sizes.items()}
 

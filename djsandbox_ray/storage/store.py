@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from djsandbox_ray.errors import BadInput, Damaged, StorageFailed
+from djsandbox_ray.errors import BadInput, Damaged, Missing, StorageFailed
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage.filesystems import (
     filesystem,
@@ -232,7 +232,8 @@ class Storage:
         """Read a JSON file.
 
         Raises:
-            Damaged: it is not there, or is no JSON.
+            Missing: it is not there.
+            Damaged: it is no JSON.
         """
         with self._reading(path):
             return json.loads(self.read_bytes(path))
@@ -245,7 +246,8 @@ class Storage:
         """Read an object with its checksum, or one that has none.
 
         Raises:
-            Damaged: it is not there, is no JSON object, or not the one that was written.
+            Missing: it is not there.
+            Damaged: it is no JSON object, or not the one that was written.
         """
         with self._reading(path):
             return unsealed(json.loads(self.read_bytes(path)))
@@ -266,7 +268,8 @@ class Storage:
         """Read what :meth:`write_rows` wrote.
 
         Raises:
-            Damaged: it is not there, has other columns, or a cell that cannot be read; says which.
+            Missing: it is not there.
+            Damaged: it has other columns, or a cell that cannot be read; says which.
         """
         with self._reading(path):
             text = self.read_bytes(path).decode()
@@ -284,7 +287,8 @@ class Storage:
         """Read one Parquet file, or the Parquet files of a folder in the order of their names.
 
         Raises:
-            Damaged: it is not there, cannot be read, or lacks a column.
+            Missing: it is not there.
+            Damaged: it cannot be read, or lacks a column.
         """
         at = self._at(path)
         with self._reading(path), self._using(path):
@@ -360,7 +364,7 @@ class Storage:
         try:
             yield
         except FileNotFoundError:
-            raise Damaged(f"{self.shown}/{path} is not there", _AGAIN, path) from None
+            raise Missing(f"{self.shown}/{path} is not there", _AGAIN, path) from None
         except (ValueError, KeyError, RecursionError, pa.ArrowException) as error:
             raise self.damaged(path, _first_line(error)) from None
         except OSError as error:

@@ -137,7 +137,8 @@ class FinishedRun:
             return str(marker["cost"].get("hook"))
         path = f"{self.folder}/costs.json"
         costs = self._storage.read_sealed(path) if self._storage.exists(path) else {}
-        return costs.get(job, {}).get("hook")
+        hook: str | None = costs.get(job, {}).get("hook")
+        return hook
 
     def _check(self, job: str, path: str) -> None:
         """Look whether a file is as a job wrote it.

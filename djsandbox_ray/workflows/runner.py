@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from djsandbox_ray.errors import Damaged, SandboxError
+from djsandbox_ray.errors import Damaged, Missing, SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.storage.seals import (
@@ -225,11 +225,10 @@ def _load(job: Job, context: Context, artifact: str) -> _Done | None:
 
 def _read(job: Job, context: Context) -> dict[str, Any] | None:
     """Return a job's marker; None where there is none that can be read."""
-    path = _marker(job, context)
-    if not context.storage.exists(path):
-        return None
     try:
-        return context.storage.read_sealed(path)
+        return context.storage.read_sealed(_marker(job, context))
+    except Missing:
+        return None
     except Damaged as error:
         _warn(context, job, f"{error.what}: the job is done again")
         return None

@@ -152,10 +152,10 @@ def refuse_if_running(storage: Storage, name: str) -> None:
         BadInput: says which process or job it is.
     """
     path = f"runs/{name}/run.json"
-    if not storage.exists(path):
-        return
     try:
         state = storage.read_sealed(path)
+    except Missing:
+        return
     except Damaged as error:
         # Who wrote it cannot be known; what cannot be known does not block.
         logger.warning("%s: it is written anew", error.what)
