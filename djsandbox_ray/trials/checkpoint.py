@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 _REPORTS = TypeAdapter(tuple[RungReport, ...])
 _DONE = "done.json"
 _DIGESTED_BYTES = 4 << 30
-"""Of a checkpoint on a disk, so much is digested, some seconds per rung. An object store looks after
-what it holds: there sizes tell whether an upload came to its end."""
+"""Of a checkpoint on a disk, so much is digested, some seconds per rung. An object store looks
+after what it holds: there sizes tell whether an upload came to its end."""
 
 
 class Checkpoint:

@@ -22,7 +22,7 @@ import psutil
 import yaml
 
 from djsandbox_ray import __version__
-from djsandbox_ray.errors import BadInput, Damaged, Stopped, StorageFailed
+from djsandbox_ray.errors import BadInput, Damaged, Missing, Stopped, StorageFailed
 from djsandbox_ray.masking import masked
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.language.parameters import as_data
