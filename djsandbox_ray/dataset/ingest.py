@@ -15,7 +15,6 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from djsandbox_ray import records
+from djsandbox_ray.dataset.complete import complete_dataset, mark_complete
 from djsandbox_ray.dataset.fragments import (
     REJECTED_SCHEMA,
     Manifest,
@@ -47,7 +47,6 @@ _PREFIX = ".staging-"
 _SECONDS_ELSEWHERE = 7 * 24 * 3600
 
 FOLDER = "datasets"
-_MARKER = "dataset.json"
 _MAX_BLOCKS = 1024
 _CPUS_PER_TASK = 1
 _ANY = NodeKind()
@@ -106,7 +105,7 @@ def ingest(
         )
         _collect_rejections(storage, folder, f"{home}/rejected.parquet")
     dataset = records.Dataset(dataset_id, table, rows, reasons.total())
-    storage.write_json(f"{home}/{_MARKER}", {**asdict(dataset), "reasons": dict(reasons)})
+    mark_complete(storage, dataset, reasons)
     if spent is not None:
         spent(tasks.cost(rows + reasons.total(), time.perf_counter() - start))
     return dataset
@@ -131,7 +130,7 @@ def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None
         return found
     if storage.is_local:
         own = f"{home}/samples.lance"
-        storage.remove(home)
+        storage.remove(own)  # a killed run's: statistics beside it stay
     else:
         own = f"{home}/samples-{uuid4().hex[:8]}.lance"
     storage.move(staged, own)
@@ -143,8 +142,8 @@ def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None
 
 def _named_table(storage: Storage, home: str) -> str | None:
     """Return the path of the table of a complete dataset."""
-    marker = f"{home}/{_MARKER}"
-    return str(storage.read_json(marker)["table"]) if storage.exists(marker) else None
+    found = complete_dataset(storage, home)
+    return found.table if found else None
 
 
 class _Tasks:
@@ -251,7 +250,10 @@ def _refuse_if_bad(
 
 def _collect_rejections(storage: Storage, folder: str, path: str) -> None:
     """Join the rejections of all shards in one file, in order, one shard in memory at a time."""
-    with storage.open_write(path) as file, pq.ParquetWriter(file, REJECTED_SCHEMA) as writer:
+    with (
+        storage.open_write(path) as file,
+        pq.ParquetWriter(file, REJECTED_SCHEMA, write_page_checksum=True) as writer,
+    ):
         for name in storage.names(f"{folder}/rejected"):
             writer.write_table(storage.read_table(f"{folder}/rejected/{name}"))
 

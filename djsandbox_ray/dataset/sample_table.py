@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +14,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from djsandbox_ray.errors import Damaged, StorageFailed
+from djsandbox_ray.masking import without_secrets
+
+_AWAY = re.compile(r"Generic (S3|GCS|Azure|HTTP) error|error sending request|timed? ?out")
+_BUILT_AT = re.compile(r",? */(?:home/runner|rustc)/.*")
+"""What Lance adds to its messages: where it was compiled."""
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
@@ -29,7 +37,8 @@ def lance_options(uri: str) -> dict[str, str] | None:
 class SampleTable:
     """A Lance sample table: ``row_id``, image, text, source, digest, meta (JSON).
 
-    Opened on first use, so that it can be sent to Ray tasks and actors.
+    Opened on first use, so that it can be sent to Ray tasks and actors. Whatever is read of it may
+    raise ``Damaged``, and ``StorageFailed`` where an object store does not answer.
 
     Args:
         uri: absolute path or URL, as ``storage.uri(dataset.table)`` gives it.
@@ -43,12 +52,14 @@ class SampleTable:
 
     @cached_property
     def _table(self) -> Any:
-        return lance.dataset(self.uri, storage_options=lance_options(self.uri))
+        with _reading(self.uri):
+            return lance.dataset(self.uri, storage_options=lance_options(self.uri))
 
     @cached_property
     def rows(self) -> int:
         """Number of samples."""
-        return int(self._table.count_rows())
+        with _reading(self.uri):
+            return int(self._table.count_rows())
 
     def take(self, row_ids: Sequence[int] | NDArray[np.int64], columns: list[str]) -> pa.Table:
         """Return the rows of ``row_ids``, in the order given; ids may repeat.
@@ -59,14 +70,38 @@ class SampleTable:
         ids = np.asarray(row_ids, dtype=np.int64)
         if ids.size and (ids.min() < 0 or ids.max() >= self.rows):
             raise IndexError(f"row ids from {ids.min()} to {ids.max()} in {self.rows} rows")
-        return self._table.take(ids, columns=columns)
+        with _reading(self.uri):
+            return self._table.take(ids, columns=columns)
 
     def scan(self, start: int, stop: int, columns: list[str]) -> pa.Table:
         """Return the rows from ``start`` up to ``stop`` (or the end), in order."""
         if not 0 <= start <= stop:
             raise IndexError(f"rows from {start} to {stop}")
-        return self._table.to_table(columns=columns, offset=start, limit=stop - start)
+        with _reading(self.uri):
+            return self._table.to_table(columns=columns, offset=start, limit=stop - start)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a whole column in the order of ``row_id``: for small columns, not for images."""
-        return self._table.to_table(columns=[name]).column(name)
+        with _reading(self.uri):
+            return self._table.to_table(columns=[name]).column(name)
+
+
+@contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    """Say in a sentence that a table cannot be read: Lance raises whatever its parts do."""
+    try:
+        yield
+    except BaseException as error:
+        # A manifest that is damaged may end in a panic, which is no Exception.
+        panic = type(error).__name__ == "PanicException"
+        if not panic and not isinstance(error, OSError | ValueError | RuntimeError):
+            raise
+        said = _BUILT_AT.sub("", next(iter(str(error).splitlines()), ""))
+        what = without_secrets(f"the sample table {uri} cannot be read: {said}")
+        if _AWAY.search(str(error)):
+            raise StorageFailed(f"{what}; the same command goes on once that is mended") from None
+        remedy = (
+            "where it is damaged, remove dataset.json beside it and run the configuration again "
+            "(djsandbox run): the data is read anew"
+        )
+        raise Damaged(what, remedy) from None
