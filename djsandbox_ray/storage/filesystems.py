@@ -15,7 +15,7 @@ from typing import Any
 
 import fsspec
 
-from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed, require
+from djsandbox_ray.errors import BadInput, StorageFailed, require
 from djsandbox_ray.masking import without_secrets
 
 _EXTRAS = {
@@ -99,7 +99,7 @@ def _is_away(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in _CLIENTS
 
 
-def storage_failure(error: BaseException, where: str) -> SandboxError | None:
+def storage_failure(error: BaseException, where: str) -> StorageFailed | None:
     """Return what an error says about the storage, in one sentence; None if it is about no storage.
 
     Full, read-only, over its quota, away or gone: nothing that another input would mend.
@@ -108,16 +108,31 @@ def storage_failure(error: BaseException, where: str) -> SandboxError | None:
         error: as the system, a client or a library raised it.
         where: the storage, or the path in it, as it may be shown.
     """
-    what = None
-    if isinstance(error, OSError) and error.errno is not None:
-        if not isinstance(error, _ABOUT_NAMES):
-            what = _WORDS.get(error.errno) or os.strerror(error.errno).lower()
-    elif found := _SYSTEMS_WORDS.search(str(error)):
-        what = found.group().lower()
-    elif isinstance(error, OSError) and _is_away(error):
-        what = "it does not answer"
-    if what is None:
+    if (told := disk_failure(error, where)) is not None:
+        return told
+    if not isinstance(error, OSError) or isinstance(error, _ABOUT_NAMES):
         return None
+    if error.errno is not None:
+        return _failed(where, _WORDS.get(error.errno) or os.strerror(error.errno).lower())
+    return _failed(where, "it does not answer") if _is_away(error) else None
+
+
+def disk_failure(error: BaseException, where: str) -> StorageFailed | None:
+    """Return what an error says about a disk that takes nothing; None if it is another error.
+
+    Args:
+        error: of whoever wrote to some disk: it names the file if it knows it.
+        where: the storage, as it may be shown.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        what = _WORDS.get(error.errno)
+        # Without permission to read or run something, nothing is wrong with a disk.
+        return _failed(where, what) if what and not isinstance(error, PermissionError) else None
+    found = _SYSTEMS_WORDS.search(str(error))
+    return _failed(where, found.group().lower()) if found else None
+
+
+def _failed(where: str, what: str) -> StorageFailed:
     return StorageFailed(
         without_secrets(
             f"storage {where}: {what}; what is finished is kept, and the same command goes on once "

@@ -10,6 +10,7 @@ again, after an outage or for one of later choice.
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections import defaultdict
@@ -19,14 +20,17 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged, Missing, StorageFailed
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import masked
 from djsandbox_ray.records import TrialRecord
+from djsandbox_ray.storage.seals import sealed
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo, Tracker
 
 M = TypeVar("M", bound=BaseModel)
+
+_AGAIN = "the same run, started again, writes it anew"
 
 
 class _Entry(BaseModel):
@@ -119,12 +123,11 @@ class Journal:
     def keep(self, **changes: Any) -> None:
         """Replace some fields of :attr:`run`."""
         self.run = self.run.model_copy(update=changes)
-        self._write("run.json", self.run.model_dump_json(indent=2).encode())
+        self._write("run.json", _sealed(self.run))
 
     def keep_trial(self, entry: TrialEntry) -> None:
         """Replace what is known of a trial."""
-        path = f"trials/{entry.record.spec.id}.json"
-        self._write(path, entry.model_dump_json(indent=2).encode())
+        self._write(f"trials/{entry.record.spec.id}.json", _sealed(entry))
 
     def keep_artifact(self, name: str, data: bytes) -> None:
         """Replace a file of the run."""
@@ -137,9 +140,17 @@ class Journal:
             yield _read(self._storage, f"{self._folder}/trials/{name}", TrialEntry)
 
     def artifacts(self) -> Iterator[tuple[str, bytes]]:
-        """Read the files of the run."""
+        """Read the files of the run.
+
+        Raises:
+            Missing: one is not there.
+        """
         for name in self.run.artifacts:
-            yield name, self._storage.read_bytes(f"{self._folder}/artifacts/{name}")
+            path = f"{self._folder}/artifacts/{name}"
+            try:
+                yield name, self._storage.read_bytes(path)
+            except FileNotFoundError:
+                raise Missing(f"{self._storage.shown}/{path} is not there", _AGAIN, path) from None
 
     def _write(self, name: str, data: bytes) -> None:
         path = f"{self._folder}/{name}"
@@ -148,15 +159,23 @@ class Journal:
             self._storage.write_bytes(path, data)
 
 
+def _sealed(entry: _Entry) -> bytes:
+    """Return an entry as JSON with a checksum."""
+    content = sealed(json.loads(entry.model_dump_json()))
+    return json.dumps(content, indent=2, ensure_ascii=False).encode()
+
+
 def _read(storage: Storage, path: str, entry: type[M]) -> M:
     try:
-        return entry.model_validate_json(storage.read_bytes(path))
+        return entry.model_validate_json(json.dumps(storage.read_sealed(path)))
+    except Missing:
+        raise
+    except Damaged as error:
+        what = error.what
     except ValidationError as error:
-        raise BadInput(
-            f"{path} in {storage.shown} is damaged or of another version: "
-            f"{error.errors()[0]['msg']}; remove the folder {path.rsplit('/', 1)[0]}, and the same "
-            "run, started again, writes it anew"
-        ) from error
+        message = error.errors()[0]["msg"]
+        what = f"{storage.shown}/{path} is damaged or of another version: {message}"
+    raise Damaged(what, f"remove the folder {path.rsplit('/', 1)[0]}, and {_AGAIN}", path)
 
 
 class Recorded(Tracker):
@@ -227,9 +246,17 @@ class Recorded(Tracker):
         self._journal.keep_artifact(name, data)
 
     def finish(self, ok: bool, within: float | None = None) -> int:
-        """Keep how the run ended, if it began."""
-        if self._kept is not None:
-            self._kept.keep(ok=ok)
+        """Keep how the run ended, if it began.
+
+        Raises:
+            StorageFailed: that cannot be kept, of a run that came to its end.
+        """
+        try:
+            if self._kept is not None:
+                self._kept.keep(ok=ok)
+        except StorageFailed:
+            if ok:
+                raise  # else it is why the run ends, which is being said
         return self._tracker.finish(ok, within)
 
     @property

@@ -21,8 +21,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from djsandbox_ray.errors import Damaged, Missing
+from djsandbox_ray.errors import Damaged, Missing, StorageFailed
 from djsandbox_ray.records import RungReport
+from djsandbox_ray.storage.filesystems import storage_failure
 from djsandbox_ray.storage.seals import (
     broken_below,
     seals_from_json,
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _REPORTS = TypeAdapter(tuple[RungReport, ...])
 _DONE = "done.json"
+_PROBE_BYTES = 1 << 20
 _DIGESTED_BYTES = 4 << 30
 """Of a checkpoint on a disk, so much is digested, some seconds per rung. An object store looks
 after what it holds: there sizes tell whether an upload came to its end."""
@@ -162,13 +164,31 @@ class Checkpoint:
     def _write(self, folder: str, write: Callable[[Path], None]) -> None:
         if self._storage.is_local:
             place = Path(self._storage.uri(folder))
-            place.mkdir(parents=True, exist_ok=True)
-            write(place)
-            _to_disk(place)
+            shown = f"{self._storage.shown}/{folder}"
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                write(place)
+                _to_disk(place)
+            except (OSError, RuntimeError) as error:
+                if (told := storage_failure(error, shown) or _full(place, shown)) is None:
+                    raise
+                raise told from None
             return
         with tempfile.TemporaryDirectory(prefix="djsandbox-") as local:
             write(Path(local))
             self._storage.upload(Path(local), folder)
+
+
+def _full(folder: Path, shown: str) -> StorageFailed | None:
+    """Say whether a disk is full: torch only says that it is not where it should be in a file."""
+    probe = folder / f"room{_PROBE_BYTES}"
+    try:
+        probe.write_bytes(bytes(_PROBE_BYTES))
+        _to_disk(folder)
+        probe.unlink()
+    except OSError as error:
+        return storage_failure(error, shown)
+    return None
 
 
 def _to_disk(folder: Path) -> None:

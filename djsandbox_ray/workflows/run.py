@@ -14,16 +14,18 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from ray.exceptions import RayError
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.dataset.source import SOURCES
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.nodes.waiting import foreseen
 from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.storage.filesystems import disk_failure
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.observed import observed
 from djsandbox_ray.tracking.journal import Recorded
@@ -60,7 +62,12 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
         connect(config.cluster.address, config.cluster.cpus)
         # Again, as now the cluster's drivers are known, and before the run's log is written to.
         refuse_if_running(storage, first.run)
-        with stoppable(), observed(storage, first.run), RunState(storage, first) as state:
+        with (
+            stoppable(),
+            observed(storage, first.run),
+            RunState(storage, first) as state,
+            _said_plainly(storage),
+        ):
             _check_resources(config, progress)
             done = run_rounds(config, progress, state)
     print_results(console, config, done.context, done.outputs, done.unsent)
@@ -127,10 +134,40 @@ def open_context(config: RunConfig, progress: Progress) -> Context:
 def open_round(this: Round, progress: Progress) -> Context:
     """Return what the hooks of a round work with; nothing is started or written yet."""
     config, storage = this.config, Storage(this.config.storage)
-    tracker = TRACKERS.get(config.tracking.type)(config.tracking, storage)
+    # With a storage of its own: what a job writes is noted down, what the tracker keeps is not.
+    tracker = TRACKERS.get(config.tracking.type)(config.tracking, Storage(config.storage))
     # Every round is a run to the tracker; what they told it lies together, for `djsandbox sync`.
     recorded = Recorded(tracker, f"runs/{this.run}")
     return Context(config, storage, this.folder, recorded, progress)
+
+
+@contextmanager
+def _said_plainly(storage: Storage) -> Iterator[None]:
+    """Have what a task of Ray or a library has raised say what it is, in a sentence.
+
+    Raises:
+        SandboxError: as the task has raised it, without the traceback that Ray makes of it.
+        StorageFailed: a disk is full, or takes nothing for another reason.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = _plainly(error, storage.shown)
+        if told is None:
+            raise
+        raise told from None
+
+
+def _plainly(error: BaseException, where: str) -> SandboxError | None:
+    causes: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in causes:
+        causes.append(following)
+        following = getattr(following, "cause", None) or following.__cause__
+    own = [one for one in causes if isinstance(one, SandboxError) and not isinstance(one, RayError)]
+    if own:
+        return None if own[0] is error else own[0]
+    return next((told for one in causes if (told := disk_failure(one, where))), None)
 
 
 def check_sources(config: RunConfig) -> None:
