@@ -1,8 +1,8 @@
 """What a run has told its tracker, as JSON in the run's folder: what an outage kept away is here.
 
-``<run folder>/tracking/<journal id>/`` holds ``run.json``, ``trials/<trial id>.json`` and
-``artifacts/``. One run folder may hold several journals: to a tracker, a changed configuration is
-another run. So it is in another storage: the same configuration, run by two people, is two runs.
+``<run folder>/tracking/<journal id>/`` holds ``run.json``, ``origin``, ``trials/<trial id>.json``
+and ``artifacts/``. One run folder may hold several journals: to a tracker, a changed configuration
+is another run. So it is in another storage: the same configuration, run by two people, is two runs.
 
 :class:`Recorded` wraps any tracker and keeps what it is told; :func:`replay` tells it to a tracker
 again, after an outage or for one of later choice.
@@ -11,6 +11,8 @@ again, after an outage or for one of later choice.
 from __future__ import annotations
 
 import json
+import logging
+import re
 import time
 import uuid
 from collections import defaultdict
@@ -30,7 +32,10 @@ from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo, Tracker
 
 M = TypeVar("M", bound=BaseModel)
 
-_AGAIN = "the same run, started again, writes it anew"
+logger = logging.getLogger(__name__)
+
+_AGAIN = "run the configuration again (djsandbox run): it is written anew"
+_ORIGIN = "origin"
 
 
 class _Entry(BaseModel):
@@ -86,18 +91,18 @@ class Journal:
     def begin(cls, storage: Storage, run_folder: str, info: RunInfo, address: str = "") -> Journal:
         """Begin the journal of a run, or go on with the one that is there."""
         folder = f"{run_folder}/tracking/{content_id('journal', info.key)}"
+        before = _before(storage, folder)
         run = RunEntry(
             name=info.name,
             key=info.key,
-            origin=uuid.uuid4().hex[:12],
+            origin=before.origin if before else _origin(storage, folder),
             address=address,
             params=info.params,
             tags=info.tags,
         )
-        if storage.exists(f"{folder}/run.json"):
+        if before:
             # What the run said before it was cut off stays until it says something else.
-            before = _read(storage, f"{folder}/run.json", RunEntry)
-            told = before.model_dump(include={"origin", "metrics", "artifacts"})
+            told = before.model_dump(include={"metrics", "artifacts"})
             run = run.model_copy(update={**told, "datasets": before.datasets})
         journal = cls(storage, folder, run)
         journal.keep(datasets=tuple(dict.fromkeys((*info.datasets, *run.datasets))))
@@ -159,6 +164,29 @@ class Journal:
             self._storage.write_bytes(path, data)
 
 
+def _before(storage: Storage, folder: str) -> RunEntry | None:
+    """Return what a journal says of its run, if it can be read: all of it is told again."""
+    try:
+        return _read(storage, f"{folder}/run.json", RunEntry)
+    except Missing:
+        return None
+    except Damaged as error:
+        logger.warning("%s: it is written anew", error.what)
+        return None
+
+
+def _origin(storage: Storage, folder: str) -> str:
+    """Return what tells the run from others, kept by itself: a new one would be another run."""
+    path = f"{folder}/{_ORIGIN}"
+    if storage.exists(path):
+        kept = storage.read_bytes(path).decode(errors="replace")
+        if re.fullmatch(r"[0-9a-f]{12}", kept):
+            return kept
+    drawn = uuid.uuid4().hex[:12]
+    storage.write_bytes(path, drawn.encode())
+    return drawn
+
+
 def _sealed(entry: _Entry) -> bytes:
     """Return an entry as JSON with a checksum."""
     content = sealed(json.loads(entry.model_dump_json()))
@@ -175,7 +203,17 @@ def _read(storage: Storage, path: str, entry: type[M]) -> M:
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         what = f"{storage.shown}/{path} is damaged or of another version: {message}"
-    raise Damaged(what, f"remove the folder {path.rsplit('/', 1)[0]}, and {_AGAIN}", path)
+    raise Damaged(what, _remedy(path), path)
+
+
+def _remedy(path: str) -> str:
+    if path.endswith("/run.json"):
+        return "run the configuration again (djsandbox run): it is written anew"
+    jobs = f"{path.partition('/tracking/')[0]}/jobs"
+    return (
+        f"remove it, and the marker of the job that ran the trial ({jobs}/trials.json, or that of "
+        "a later study), and run the configuration again: it is told anew, nothing is trained again"
+    )
 
 
 class Recorded(Tracker):
