@@ -118,7 +118,10 @@ def test_tables_of_other_columns_are_damaged(storage: Storage) -> None:
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     # JSON in UTF-8 holds no lone surrogates.
     | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: st.lists(inner) | st.dictionaries(st.text("abc1"), inner),
@@ -171,7 +174,8 @@ def test_of_a_large_folder_the_small_files_are_digested(
     digested = {name for name, seal in found.items() if seal.digest}
     assert digested == {"_versions/1.manifest", *(f"data/{n}.lance" for n in range(3))}
     assert {name for name, seal in seals_of(storage, "t", 3008).items() if seal.digest} == {
-        "_versions/1.manifest", *(f"data/{n}.lance" for n in range(2))
+        "_versions/1.manifest",
+        *(f"data/{n}.lance" for n in range(2)),
     }
     half = Path(storage.uri("t/data/3.lance"))
     DAMAGES["half"](half)
