@@ -172,8 +172,8 @@ def unsealed(value: Any) -> dict[str, Any]:
     Raises:
         ValueError: it is no object, or the content is not the one that was written.
     """
-    if not isinstance(value, dict):
-        raise ValueError("it holds no object")
+    if not isinstance(value, dict) or not value:
+        raise ValueError("it holds no object, or an empty one")
     content = {key: item for key, item in value.items() if key != CHECKSUM}
     if CHECKSUM in value and value[CHECKSUM] != _checksum(content):
         raise ValueError("its content does not match its checksum")

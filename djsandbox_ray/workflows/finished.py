@@ -40,7 +40,7 @@ class FinishedRun:
         self._storage, self.name, self.folder = storage, name, f"runs/{name}"
         if not name or name.startswith("/") or {".", ".."} & set(name.split("/")):
             raise BadInput(f"{name!r} is not the name of a run")
-        if not storage.exists(f"{self.folder}/config.yaml"):
+        if not any(storage.exists(f"{self.folder}/{n}") for n in ("config.yaml", "run.json")):
             known = ", ".join(storage.names("runs")) or "none"
             raise BadInput(f"no run {name!r} in {storage.shown} (there are: {known})")
 
@@ -199,7 +199,7 @@ def _tracking(storage: Storage, folder: str) -> dict[str, Any]:
     try:
         tracking = yaml.safe_load(storage.read_bytes(path))["tracking"]
         TRACKERS.get(tracking["type"]).Config.model_validate(tracking)
-    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
         what = str(error).splitlines()[0]
         remedy = "run the configuration again (djsandbox run), or name the server with --uri"
         raise Damaged(f"{storage.shown}/{path} is damaged: {what}", remedy, path) from None

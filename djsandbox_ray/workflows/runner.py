@@ -26,6 +26,7 @@ from pydantic import TypeAdapter
 from djsandbox_ray.errors import Damaged, Missing, SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.records import Cost
 from djsandbox_ray.storage.seals import (
     Seal,
     broken,
@@ -71,9 +72,21 @@ def _run_jobs(
     workflow: Workflow, context: Context, on_output: Callable[[Any], None]
 ) -> dict[str, Any]:
     outputs: dict[str, Any] = {}
+    made: dict[str, _Done] = {}
     for job in workflow.jobs:
-        outputs[job.id] = _run_job(job, workflow, context, outputs)
-        on_output(outputs[job.id])
+        arguments = resolve(job, outputs)
+        artifact = _artifact(job, context, arguments)
+        done = _load(job, context, artifact)
+        if done is not None and not done.wrong:
+            context.progress.note(f"{job.id}: done before ({artifact})")
+            event("job_skipped", stage=job.id, artifact=artifact)
+        else:
+            _clear(job, context, done)
+            done = _run_job(job, workflow, context, artifact, arguments.values)
+            _take_over(done.files.keys(), made, context)
+        made[job.id] = done
+        outputs[job.id] = done.output
+        on_output(done.output)
     return outputs
 
 
@@ -94,34 +107,36 @@ def finished_jobs(workflow: Workflow, context: Context) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Done:
-    """A job that was done before."""
+    """A job that is done, and what its marker says of its files."""
 
     output: Any
+    files: dict[str, Seal]
+    marker: dict[str, Any] | None
+    """None where the same command does the job again."""
     wrong: dict[str, str]
     """Of its files, by path, those that are not as it wrote them, and how so."""
 
 
-def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, Any]) -> Any:
-    arguments = resolve(job, outputs)
-    artifact = _artifact(job, context, arguments)
-    done = _load(job, context, artifact)
-    if done is not None and not done.wrong:
-        context.progress.note(f"{job.id}: done before ({artifact})")
-        event("job_skipped", stage=job.id, artifact=artifact)
-        return done.output
-    # From here on the files of this job change: an old marker would speak of what is gone.
+def _clear(job: Job, context: Context, done: _Done | None) -> None:
+    """Make ready for a job to be run, perhaps again: from here on its files change."""
     context.storage.remove(_marker(job, context))
-    if done is not None:
-        _warn(context, job, f"done before, but {shortened(done.wrong)}: it is done again")
-        for path in done.wrong:
-            if path.startswith(f"{context.folder}/"):  # of others, the hook takes care
-                _set_aside(context, path)
+    if done is None:
+        return
+    _warn(context, job, f"done before, but {shortened(done.wrong)}: it is done again")
+    for path in done.wrong:
+        if path.startswith(f"{context.folder}/"):  # of others, the hook takes care
+            _set_aside(context, path)
+
+
+def _run_job(
+    job: Job, workflow: Workflow, context: Context, artifact: str, arguments: dict[str, Any]
+) -> _Done:
     start = time.monotonic()
     kind = HOOKS.get(job.hook)
     hook = kind(context)
     event("job_begun", stage=job.id, hook=job.hook, artifact=artifact)
     with _failures_told(job), context.storage.noting() as written:
-        output = hook.run(**arguments.values)
+        output = hook.run(**arguments)
     if not isinstance(output, output_type(kind)):
         raise SandboxError(
             f"{job.id}: hook {job.hook!r} returned a {type(output).__name__}, "
@@ -130,11 +145,12 @@ def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, 
     seconds = round(time.monotonic() - start, 1)
     cost = replace(hook.spent, stage=job.id, wall_seconds=seconds)
     noted = {"artifact": artifact, "hook": job.hook, **asdict(cost)}
+    files = _files(context, output, written)
     record = {
         "artifact": artifact,
         "seconds": seconds,
         "output": as_data(output),
-        "files": seals_to_json(_files(context, output, written)),
+        "files": seals_to_json(files),
         "cost": noted,
     }
     kept = hook.keep(output)
@@ -145,7 +161,18 @@ def _run_job(job: Job, workflow: Workflow, context: Context, outputs: dict[str, 
     metrics.JOB_SECONDS.set(seconds, stage=job.id)
     context.progress.close()
     context.progress.note(f"{job.id}: done in {seconds:g} s")
-    return output
+    return _Done(output, files, record if kept else None, {})
+
+
+def _take_over(paths: Iterable[str], made: Mapping[str, _Done], context: Context) -> None:
+    """Note that files are those of the job that wrote them last, and no longer of earlier ones."""
+    for id, done in made.items():
+        if done.marker is None or not (common := done.files.keys() & set(paths)):
+            continue
+        for path in common:
+            del done.files[path]
+        done.marker["files"] = seals_to_json(done.files)
+        context.storage.write_sealed(_marker_path(id, context), done.marker)
 
 
 @contextmanager
@@ -188,9 +215,12 @@ def _write_costs(workflow: Workflow, context: Context, known: Mapping[str, Any])
 def _costs(context: Context) -> dict[str, Any] | None:
     """Return what jobs cost, by job; None where that cannot be read."""
     try:
-        return context.storage.read_sealed(_costs_path(context))
+        known = context.storage.read_sealed(_costs_path(context))
     except Damaged:
         return None
+    needed = {"artifact", "hook", *Cost.__dataclass_fields__}
+    whole = all(isinstance(cost, dict) and needed <= cost.keys() for cost in known.values())
+    return known if whole else None
 
 
 def _costs_path(context: Context) -> str:
@@ -220,7 +250,7 @@ def _load(job: Job, context: Context, artifact: str) -> _Done | None:
     if "files" not in marker:  # of an earlier version
         named = _paths(as_data(output), context.folder)
         wrong = {path: "is not there" for path in named if not context.storage.exists(path)}
-    return _Done(output, wrong or hook(context).broken(output))
+    return _Done(output, seals, marker, wrong or hook(context).broken(output))
 
 
 def _read(job: Job, context: Context) -> dict[str, Any] | None:
@@ -283,4 +313,8 @@ def _warn(context: Context, job: Job | None, text: str) -> None:
 
 
 def _marker(job: Job, context: Context) -> str:
-    return f"{context.folder}/jobs/{job.id}.json"
+    return _marker_path(job.id, context)
+
+
+def _marker_path(id: str, context: Context) -> str:
+    return f"{context.folder}/jobs/{id}.json"
