@@ -253,7 +253,7 @@ class Study:
 
         def keep(decision: Decision) -> None:
             path = f"{self._race}/{decision.samples:012}.json"
-            storage.write_json(path, asdict(decision))
+            storage.write_sealed(path, asdict(decision))
             watch.decided(decision)
 
         return Competition(

@@ -226,7 +226,8 @@ def in_short(error: BaseException) -> str:
     interest, and secrets perhaps.
     """
     first = next((line for line in str(error).splitlines() if line.strip()), "")
-    said = without_secrets(f"{type(error).__name__}: {first.partition('[SQL')[0].strip()}")
+    words = [type(error).__name__, first.partition("[SQL")[0].strip()]
+    said = without_secrets(": ".join(filter(None, words)))
     if _DAMAGED.search(said):
         said += "; the database is damaged: move its file away, and a new one is written"
     return said if len(said) <= _LONGEST_SAID else said[:_LONGEST_SAID] + "..."

@@ -5,7 +5,7 @@ Sends to the tracker what a run has recorded: after an outage, or to another ser
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.records import Dataset, Pool, PoolKind, Pools
-from djsandbox_ray.storage.seals import broken, seals_from_json
+from djsandbox_ray.storage.seals import Seal, broken, seals_from_json
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.journal import Journal, Replayed, replay
 from djsandbox_ray.tracking.tracker import TRACKERS
@@ -77,7 +77,7 @@ class FinishedRun:
         if len({pool.hash for _, _, pool in made}) > 1:
             names = ", ".join(f"{job}:{pool.id}" for job, _, pool in made)
             raise BadInput(f"several pools are called {name!r}: name one of {names}")
-        job, pools, pool = made[0]
+        _, pools, pool = made[0]
         if pool.shuffle_captions:
             raise BadInput(
                 f"pool {name!r}: every trial shuffles the captions of its draw; its rows alone are "
@@ -87,17 +87,23 @@ class FinishedRun:
             raise BadInput(
                 f"pool {name!r} breaks a policy and is never exported: {'; '.join(pool.breaks)}"
             )
-        self._check(job, pools.assignments)
+        self._check(pools.assignments, self._seals(self.folder))
         return self._members(pools, pool)
 
     def evidence(self) -> list[dict[str, Any]]:
-        """Return what speaks for every recipe of the run, with ``folder``, in order of names."""
+        """Return what speaks for every recipe of the run, with ``folder``, in order of names.
+
+        Raises:
+            Damaged: it is not what the run has written.
+        """
         found = []
         rounds = [name for name in self._storage.names(self.folder) if name.startswith("round-")]
-        for folder in [f"{self.folder}/recipes", *(f"{self.folder}/{r}/recipes" for r in rounds)]:
-            for name in self._storage.names(folder):
+        for folder in [self.folder, *(f"{self.folder}/{name}" for name in rounds)]:
+            seals = self._seals(folder)
+            for name in self._storage.names(f"{folder}/recipes"):
                 if name.endswith(".evidence.json"):
-                    path = f"{folder}/{name}"
+                    path = f"{folder}/recipes/{name}"
+                    self._check(path, seals)
                     found.append({**self._storage.read_json(path), "evidence": path})
         return found
 
@@ -140,16 +146,24 @@ class FinishedRun:
         hook: str | None = costs.get(job, {}).get("hook")
         return hook
 
-    def _check(self, job: str, path: str) -> None:
-        """Look whether a file is as a job wrote it.
+    def _seals(self, folder: str) -> dict[str, Seal]:
+        """Return the seals of all that the jobs of a round have written."""
+        seals: dict[str, Seal] = {}
+        for name in self._storage.names(f"{folder}/jobs"):
+            path = f"{folder}/jobs/{name}"
+            try:
+                seals |= seals_from_json(self._storage.read_sealed(path).get("files", {}))
+            except ValueError as error:
+                raise self._storage.damaged(path, str(error)) from None
+        return seals
+
+    def _check(self, path: str, seals: Mapping[str, Seal]) -> None:
+        """Look whether a file is as a job wrote it; those of earlier versions have no seals.
 
         Raises:
             Damaged: it is not.
         """
-        files = self._marker(job).get("files", {})
-        if path not in files:  # of an earlier version
-            return
-        if wrong := broken(self._storage, seals_from_json({path: files[path]})):
+        if wrong := broken(self._storage, {path: seals[path]} if path in seals else {}):
             raise self._storage.damaged(path, f"it {wrong[path]}")
 
     def _marker(self, job: str) -> dict[str, Any]:
