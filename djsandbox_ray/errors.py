@@ -24,6 +24,32 @@ class BadInput(SandboxError):
     exit_code = 2
 
 
+class Damaged(BadInput):
+    """A file of the storage is not what was written there: says which, and what mends it.
+
+    Args:
+        what: the file, and what is wrong with it.
+        remedy: what the user does about it.
+        path: of the file or folder in the storage; empty where that is not known.
+    """
+
+    def __init__(self, what: str, remedy: str, path: str = "") -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what, self.remedy, self.path = what, remedy, path
+
+    def __reduce__(self) -> tuple[type[Damaged], tuple[str, str, str]]:
+        # An exception is pickled by its message; this one is made from three texts.
+        return type(self), (self.what, self.remedy, self.path)
+
+
+class Missing(Damaged):
+    """A file of the storage is not there."""
+
+
+class StorageFailed(SandboxError):
+    """The storage is full, read-only, gone or away: says where, and what the system said."""
+
+
 class PlanRefused(SandboxError):
     """The plan costs more than the user allows."""
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import ray.data
 
 from djsandbox_ray import records
+from djsandbox_ray.dataset.complete import complete_dataset, mark_complete, told_of
 from djsandbox_ray.dataset.faults import described, printable
 from djsandbox_ray.dataset.fragments import (
     REJECTED_SCHEMA,
@@ -46,7 +47,6 @@ from djsandbox_ray.storage.store import Storage
 _PREFIX, _LEASE = ".staging-", "lease"
 
 FOLDER = "datasets"
-_MARKER = "dataset.json"
 _MAX_BLOCKS = 1024
 _SHOWN = 300
 """Characters of an example on the terminal; all of it is in ``rejected.parquet``."""
@@ -109,7 +109,7 @@ def ingest(
             _collect_rejections(storage, folder, f"{home}/rejected.parquet")
             dataset = records.Dataset(dataset_id, table, rows, rejected)
             told = {"reasons": found.reasons, "remarks": found.remarks, "first": found.first}
-            storage.write_json(f"{home}/{_MARKER}", {**asdict(dataset), **told})
+            mark_complete(storage, dataset, told)
     if spent is not None:
         spent(tasks.cost(rows + rejected, time.perf_counter() - start))
     return dataset
@@ -117,7 +117,7 @@ def ingest(
 
 def outcome(storage: Storage, dataset: records.Dataset) -> str:
     """Say in a line how many samples there are, and what was set aside, with an example of each."""
-    marker = storage.read_json(f"{dataset.table.rpartition('/')[0]}/{_MARKER}")
+    marker = told_of(storage, dataset)
     said = [f"{dataset.rows} samples", f"{dataset.rejected} rejected"]
     if dataset.rejected:
         said[-1] += f" ({_counted(Counter(marker['reasons']), marker['first'])})"
@@ -166,8 +166,8 @@ def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None
 
 def _named_table(storage: Storage, home: str) -> str | None:
     """Return the path of the table of a complete dataset."""
-    marker = f"{home}/{_MARKER}"
-    return str(storage.read_json(marker)["table"]) if storage.exists(marker) else None
+    found = complete_dataset(storage, home)
+    return found.table if found else None
 
 
 class _Tasks:
@@ -305,7 +305,10 @@ def _refuse_if_bad(
 
 def _collect_rejections(storage: Storage, folder: str, path: str) -> None:
     """Join the rejections of all shards in one file, in order, one shard in memory at a time."""
-    with storage.open_write(path) as file, pq.ParquetWriter(file, REJECTED_SCHEMA) as writer:
+    with (
+        storage.open_write(path) as file,
+        pq.ParquetWriter(file, REJECTED_SCHEMA, write_page_checksum=True) as writer,
+    ):
         for name in storage.names(f"{folder}/rejected"):
             writer.write_table(storage.read_table(f"{folder}/rejected/{name}"))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +14,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import Damaged, StorageFailed
 from djsandbox_ray.identity import sample_digest
 from djsandbox_ray.masking import without_secrets
 
 _FIRST, _EVERY = 16, 100
 """Of the rows that are read for training, those that are checked: the first, and one in so many."""
+_AWAY = re.compile(r"Generic (S3|GCS|Azure|HTTP) error|error sending request|timed? ?out")
+_BUILT_AT = re.compile(r",? */(?:home/runner|rustc)/.*")
+"""What Lance adds to its messages: where it was compiled."""
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
@@ -35,7 +40,8 @@ def lance_options(uri: str) -> dict[str, str] | None:
 class SampleTable:
     """A Lance sample table: ``row_id``, image, text, source, digest, meta (JSON).
 
-    Opened on first use, so that it can be sent to Ray tasks and actors.
+    Opened on first use, so that it can be sent to Ray tasks and actors. Whatever is read of it may
+    raise ``Damaged``, and ``StorageFailed`` where an object store does not answer.
 
     Args:
         uri: absolute path or URL, as ``storage.uri(dataset.table)`` gives it.
@@ -49,12 +55,14 @@ class SampleTable:
 
     @cached_property
     def _table(self) -> Any:
-        return lance.dataset(self.uri, storage_options=lance_options(self.uri))
+        with _reading(self.uri):
+            return lance.dataset(self.uri, storage_options=lance_options(self.uri))
 
     @cached_property
     def rows(self) -> int:
         """Number of samples."""
-        return int(self._table.count_rows())
+        with _reading(self.uri):
+            return int(self._table.count_rows())
 
     def take(self, row_ids: Sequence[int] | NDArray[np.int64], columns: list[str]) -> pa.Table:
         """Return the rows of ``row_ids``, in the order given; ids may repeat.
@@ -65,13 +73,15 @@ class SampleTable:
         ids = np.asarray(row_ids, dtype=np.int64)
         if ids.size and (ids.min() < 0 or ids.max() >= self.rows):
             raise IndexError(f"row ids from {ids.min()} to {ids.max()} in {self.rows} rows")
-        return self._table.take(ids, columns=columns)
+        with _reading(self.uri):
+            return self._table.take(ids, columns=columns)
 
     def scan(self, start: int, stop: int, columns: list[str]) -> pa.Table:
         """Return the rows from ``start`` up to ``stop`` (or the end), in order."""
         if not 0 <= start <= stop:
             raise IndexError(f"rows from {start} to {stop}")
-        return self._table.to_table(columns=columns, offset=start, limit=stop - start)
+        with _reading(self.uri):
+            return self._table.to_table(columns=columns, offset=start, limit=stop - start)
 
     def check(self, row_ids: NDArray[np.int64], found: pa.Table | None = None) -> None:
         """Check some of the rows that are about to be used against their digests.
@@ -84,7 +94,7 @@ class SampleTable:
             found: their columns ``image``, ``text`` and ``digest``, where they were read anyway.
 
         Raises:
-            BadInput: a row is not what was ingested.
+            Damaged: a row is not what was ingested.
         """
         places = np.arange(len(row_ids))
         places = places[(places < _FIRST) | (places % _EVERY == 0)]
@@ -93,14 +103,34 @@ class SampleTable:
         rows = zip(row_ids[places].tolist(), some.select(columns).to_pylist(), strict=True)
         for row_id, row in rows:
             if sample_digest(row["image"], row["text"]) != row["digest"]:
-                raise BadInput(
-                    without_secrets(
-                        f"{self.uri}: row {row_id} is not what was ingested (its digest is another "
-                        "one): the table was damaged or changed; remove the folder "
-                        f"{self.uri.rpartition('/')[0]}, and the same command ingests it again"
-                    )
+                what = (
+                    f"{self.uri}: row {row_id} is not what was ingested (its digest is another one)"
                 )
+                remedy = f"remove the folder {self.uri.rpartition('/')[0]}, and run it again"
+                raise Damaged(without_secrets(what), without_secrets(remedy))
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a whole column in the order of ``row_id``: for small columns, not for images."""
-        return self._table.to_table(columns=[name]).column(name)
+        with _reading(self.uri):
+            return self._table.to_table(columns=[name]).column(name)
+
+
+@contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    """Say in a sentence that a table cannot be read: Lance raises whatever its parts do."""
+    try:
+        yield
+    except BaseException as error:
+        # A manifest that is damaged may end in a panic, which is no Exception.
+        panic = type(error).__name__ == "PanicException"
+        if not panic and not isinstance(error, OSError | ValueError | RuntimeError):
+            raise
+        said = _BUILT_AT.sub("", next(iter(str(error).splitlines()), ""))
+        what = without_secrets(f"the sample table {uri} cannot be read: {said}")
+        if _AWAY.search(str(error)):
+            raise StorageFailed(f"{what}; the same command goes on once that is mended") from None
+        remedy = (
+            "where it is damaged, remove dataset.json beside it and run the configuration again "
+            "(djsandbox run): the data is read anew"
+        )
+        raise Damaged(what, remedy) from None

@@ -153,6 +153,16 @@ class Hook(ABC):
         """Say whether the output settles the job; if not, the same command does the job again."""
         return True
 
+    def broken(self, output: Any) -> dict[str, str]:
+        """Return what is wrong with what the output stands for outside the run's folder.
+
+        Of its files there, the runner takes care. It is called before a job counts as done.
+
+        Returns:
+            How each file or folder, by its path, is not as it was made; empty where all is well.
+        """
+        return {}
+
     def account(self, cost: Cost) -> None:
         """Take down what ``run`` cost."""
         self.spent = cost

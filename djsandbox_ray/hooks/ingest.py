@@ -10,12 +10,13 @@ from dataclasses import replace
 from logging import WARNING
 from typing import Any
 
+from djsandbox_ray.dataset.complete import broken_dataset, told_of
 from djsandbox_ray.dataset.debris import told
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Source, stamp_of
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Hook
@@ -33,6 +34,10 @@ _NAMES = 1000
 
 class _Ingest(Hook):
     """Streams a source into a sample table."""
+
+    def broken(self, output: Dataset) -> dict[str, str]:
+        """The table and what lies beside it."""
+        return broken_dataset(self.storage, output)
 
     def _source(self, config: Component) -> Source:
         return SOURCES.get(config.type)(config)
@@ -61,7 +66,7 @@ class _Ingest(Hook):
 
     def _tell_rejected(self, dataset: Dataset, stage: str) -> None:
         home = dataset.table.rpartition("/")[0]
-        reasons = self.storage.read_json(f"{home}/dataset.json")["reasons"]
+        reasons = told_of(self.storage, dataset)["reasons"]
         path = f"{home}/rejected.parquet"
         event("samples_rejected", level=WARNING, stage=stage, reasons=reasons, path=path)
         for reason, count in reasons.items():
@@ -136,6 +141,15 @@ class Leaks(Hook):
     def identity(self) -> Any:
         """What happens to leaked rows."""
         return self.config.evaluation.leaks
+
+    def broken(self, output: Leak) -> dict[str, str]:
+        """The table of leaked rows."""
+        try:
+            rows = self.storage.read_table(output.path, ["row_id"])["row_id"]
+        except Damaged as error:
+            return {output.path: error.what}
+        found = len(rows.unique())
+        return {} if found == output.rows else {output.path: f"has {found} rows"}
 
     def run(self, dataset: Dataset, evaluation: Dataset) -> Leak:
         """Report the rows that occur in both."""

@@ -231,7 +231,7 @@ class AddUp(Hook):
     def identity(self) -> Any:
         """What the runner has noted down of the jobs before this one."""
         path = self.path("costs.json")
-        noted = self.storage.read_json(path) if self.storage.exists(path) else {}
+        noted = self.storage.read_sealed(path) if self.storage.exists(path) else {}
         return list(takewhile(lambda entry: entry["hook"] != _LEDGER, noted.values()))
 
     def run(self) -> Ledger:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from djsandbox_ray.analysis.verdicts.grid import completed_metrics, given_up
 from djsandbox_ray.analysis.verdicts.ranking import rank
@@ -164,6 +164,17 @@ def finished(context: Context, trials: Trials) -> list[TrialRecord]:
 
 
 def decisions(storage: Storage, folder: str) -> list[Decision]:
-    """Return what was decided about early stopping, rung by rung; see :attr:`Trials.race`."""
-    found = (storage.read_json(f"{folder}/{name}") for name in storage.names(folder))
-    return sorted(map(_DECISION.validate_python, found), key=lambda item: item.samples)
+    """Return what was decided about early stopping, rung by rung; see :attr:`Trials.race`.
+
+    Raises:
+        Damaged: a decision is not as it was made.
+    """
+    found = (_decision(storage, f"{folder}/{name}") for name in storage.names(folder))
+    return sorted(found, key=lambda item: item.samples)
+
+
+def _decision(storage: Storage, path: str) -> Decision:
+    try:
+        return _DECISION.validate_python(storage.read_sealed(path))
+    except ValidationError as error:
+        raise storage.damaged(path, error.errors()[0]["msg"]) from None

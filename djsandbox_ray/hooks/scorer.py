@@ -10,12 +10,14 @@ from ray.exceptions import RayTaskError
 
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.source import SOURCES, stamp_of
+from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.ingest import tell_passed_over
 from djsandbox_ray.hooks.study import refuse_small_draw
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Scorer
 from djsandbox_ray.storage.own import temporary
+from djsandbox_ray.storage.seals import broken_below, seals_from_json, seals_of, seals_to_json
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.arch import load_arch, training_flops
@@ -23,6 +25,8 @@ from djsandbox_ray.trials.clip.family import Clip
 from djsandbox_ray.trials.clip.scorer import ScorerConfig, train_scorer
 from djsandbox_ray.trials.clip.training import VERSION
 from djsandbox_ray.trials.config import worker_bundle
+
+_MARKER = "scorer.json"
 
 
 class TrainScorer(Hook):
@@ -37,6 +41,10 @@ class TrainScorer(Hook):
             return None
         source = SOURCES.get(config.dataset.type)(config.dataset)
         return [stamp_of(source), _training(config)]
+
+    def broken(self, output: Scorer | None) -> dict[str, str]:
+        """The files of the model."""
+        return {} if output is None else _broken(self.storage, output.path)
 
     def run(self) -> Scorer | None:
         """Train and save the scorer; nothing to do without a section ``scorer``."""
@@ -57,7 +65,7 @@ class TrainScorer(Hook):
         check_trusted(config, dataset.rows)
         scorer_id = content_id("scorer", dataset.id, _training(config))
         path = f"models/{scorer_id}"
-        if not storage.exists(f"{path}/scorer.json"):
+        if _broken(storage, path):
             resources = config.resources
             self.context.await_room([worker_bundle(resources)], "scorer.resources")
             train = ray.remote(
@@ -88,6 +96,16 @@ def check_trusted(config: ScorerConfig, rows: int) -> None:
     refuse_small_draw(Clip(config.model), config.budget, rows, drawn, "scorer")
 
 
+def _broken(storage: Storage, path: str) -> dict[str, str]:
+    """Return what is wrong with the files of a scorer, by path."""
+    marker = f"{path}/{_MARKER}"
+    try:
+        files = storage.read_sealed(marker).get("files")
+        return broken_below(storage, path, seals_from_json(files)) if files is not None else {}
+    except (Damaged, ValueError) as error:
+        return {marker: "is not there" if isinstance(error, Missing) else "is damaged"}
+
+
 def _training(config: ScorerConfig) -> dict[str, Any]:
     return {
         "model": config.model.model_dump(mode="json"),
@@ -115,10 +133,13 @@ def _train(
     """Return the training loss and the seconds it took."""
     start = time.perf_counter()
     storage = Storage(url)
+    storage.remove(f"{path}/{_MARKER}")  # from here on the files change
     checkpoint = Checkpoint(url, path.rpartition("/")[2])
     with temporary() as folder:
         loss = train_scorer(uri, rows, config, arch, folder, checkpoint)
         storage.upload(folder, path)
-    storage.write_json(f"{path}/scorer.json", {"loss": loss, "rows": rows})  # the marker, last
+    seals = seals_to_json(seals_of(storage, path))
+    mark = {"loss": loss, "rows": rows, "files": seals}
+    storage.write_sealed(f"{path}/{_MARKER}", mark)  # last of all
     checkpoint.remove()
     return loss, time.perf_counter() - start

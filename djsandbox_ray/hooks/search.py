@@ -211,11 +211,11 @@ class SearchThresholds(StudyHook):
         storage, path = self.storage, self.path("search_plan.json")
         what = [inputs.pools.id, list(begin.names), study_identity(self.config)]
         key = content_id("search", what, len(seeds), plan.seed)
-        if storage.exists(path) and (kept := storage.read_json(path))["search"] == key:
+        if storage.exists(path) and (kept := storage.read_sealed(path))["search"] == key:
             return int(kept["batch"])
         self.context.await_room(group := bundles(self.config.trials.resources), "trials.resources")
         batch = max(1, math.ceil(slots(group) / len(seeds)))
-        storage.write_json(path, {"search": key, "batch": batch})
+        storage.write_sealed(path, {"search": key, "batch": batch})
         return batch
 
     def _scale(self, pools: Pools, first: Trials) -> Scale:

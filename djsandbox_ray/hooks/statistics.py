@@ -9,6 +9,7 @@ from djsandbox_ray.recipes.export import with_scorer
 from djsandbox_ray.records import Dataset, Scorer, Statistics
 from djsandbox_ray.stats.compute import compute_statistics
 from djsandbox_ray.stats.operators import operator_id, parse_process
+from djsandbox_ray.stats.parts import broken_parts
 
 
 class ComputeStatistics(Hook):
@@ -19,6 +20,12 @@ class ComputeStatistics(Hook):
     def identity(self) -> Any:
         """The operators with the content of their local models; a scorer is an input."""
         return [operator_id(spec) for spec in parse_process(self.config.operators)]
+
+    def broken(self, output: Statistics) -> dict[str, str]:
+        """The parts of all operators."""
+        paths = dict.fromkeys(item.path for item in output.statistics)
+        found = [broken_parts(self.storage, path) for path in paths]
+        return {path: what for wrong in found for path, what in wrong.items()}
 
     def run(self, dataset: Dataset, scorer: Scorer | None) -> Statistics:
         """Run what is missing of ``operators`` over the sample table."""
@@ -42,7 +49,7 @@ class ComputeStatistics(Hook):
     def _report_failures(self, statistics: Statistics) -> None:
         """Say which operators could not score some samples, and the first reason of each."""
         for path in dict.fromkeys(statistic.path for statistic in statistics.statistics):
-            marker = self.storage.read_json(path.removesuffix(".parquet") + ".json")
+            marker = self.storage.read_sealed(path.removesuffix(".parquet") + ".json")
             if marker["failed"]:
                 reasons = f"; first: {marker['failures'][0]}" if marker["failures"] else ""
                 self.note(

@@ -270,7 +270,7 @@ class Study:
 
         def keep(decision: Decision) -> None:
             path = f"{self._race}/{decision.samples:012}.json"
-            storage.write_json(path, asdict(decision))
+            storage.write_sealed(path, asdict(decision))
             watch.decided(decision)
 
         return Competition(
@@ -363,7 +363,7 @@ def configured_family(config: RunConfig, model: Component | None = None) -> Mode
     return FAMILIES.get(model.type)(model).resolved(gpus)
 
 
-_NO_RESULT = {"resources", "retries", "retry_diverged", "keep_stopped", "stall_seconds"}
+NO_RESULT = {"resources", "retries", "retry_diverged", "keep_stopped", "stall_seconds"}
 """Settings of trials that decide no result."""
 
 
@@ -396,7 +396,7 @@ def refuse_small_draw(
 def study_identity(config: RunConfig) -> Any:
     """Return plain data that decides which trials a study consists of; not where they run."""
     trials = config.trials
-    settings = trials.model_dump(mode="json", exclude={"model", *_NO_RESULT})
+    settings = trials.model_dump(mode="json", exclude={"model", *NO_RESULT})
     return [
         identity_of(configured_family(config)),
         with_code(settings, STOPPING.get(trials.early_stopping.type)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
 from operator import add
@@ -62,7 +62,7 @@ def compute_statistics(
     """Return the statistics of a dataset, computing those that the storage does not hold.
 
     An operator that is complete is not computed again; of an incomplete one (a killed run, a new
-    operator), only the ranges of rows without a part are.
+    operator, files that are damaged), only the ranges of rows without a part are.
 
     Args:
         storage: where the sample table is and the statistics go.
@@ -84,7 +84,7 @@ def compute_statistics(
     pending = [
         (spec, identity)
         for spec, identity in zip(operators, ids, strict=True)
-        if not storage.exists(parts.marker(dataset.id, identity))
+        if parts.broken_parts(storage, parts.folder(dataset.id, identity))
     ]
     if pending:
         check_needs([spec for spec, _ in pending])
@@ -117,9 +117,10 @@ def _complete(
     """
     start = time.perf_counter()
     folders = [parts.folder(dataset.id, identity) for _, identity in pending]
+    left = [_left_over(storage, folder) for folder in folders]
     # Of a killed run, the time that its parts took is known, not that of its actors.
-    held = sum(report.seconds for folder in folders for report in _left_over(storage, folder))
-    if tasks := _tasks(storage, dataset.rows, folders):
+    held = sum(report.seconds for reports in left for report in reports.values())
+    if tasks := _tasks(dataset.rows, left):
         held += run_pass(
             tasks,
             OperatorTask(
@@ -152,18 +153,31 @@ def _complete(
     return cost, [problem for problem in marked if problem]
 
 
-def _left_over(storage: Storage, folder: str) -> list[parts.PartReport]:
-    found = [parts.read_report(storage, f"{folder}/{name}") for name in storage.names(folder)]
-    return [report for report in found if report is not None]
+def _left_over(storage: Storage, folder: str) -> dict[str, parts.PartReport]:
+    """Return how the parts of an operator came about, by name; those that are damaged are removed.
+
+    Where the operator was complete once, its marker tells their sizes; it is removed: from here on
+    the parts change.
+    """
+    for path in parts.broken_parts(storage, folder):
+        storage.remove(path)
+    storage.remove(f"{folder.removesuffix('.parquet')}.json")
+    names = list(parts.sizes(storage, folder))
+    with ThreadPoolExecutor(parts.THREADS) as threads:
+        found = threads.map(lambda name: parts.read_report(storage, f"{folder}/{name}"), names)
+        reports = dict(zip(names, found, strict=True))
+    for name, report in reports.items():
+        if report is None:
+            storage.remove(f"{folder}/{name}")
+    return {name: report for name, report in reports.items() if report is not None}
 
 
-def _tasks(storage: Storage, rows: int, folders: Sequence[str]) -> list[dict[str, Any]]:
+def _tasks(rows: int, left: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """List the ranges that lack a part, each with the indices of the operators that lack it."""
-    present = [set(storage.names(folder)) for folder in folders]
     tasks = []
     for start, stop in parts.ranges(rows):
         name = parts.part("", start).lstrip("/")
-        lacking = [index for index, names in enumerate(present) if name not in names]
+        lacking = [index for index, names in enumerate(left) if name not in names]
         if lacking:
             tasks.append({"start": start, "stop": stop, "operators": lacking})
     return tasks
@@ -204,7 +218,7 @@ def _mark(
     if whole.failed == whole.rows:
         storage.remove(parts.folder(dataset.id, identity))
         return f"{spec.name} failed on every row, first: {whole.examples[0][1]}"
-    storage.write_json(
+    storage.write_sealed(
         parts.marker(dataset.id, identity),
         {
             "operator": spec.name,
@@ -217,6 +231,7 @@ def _mark(
             "failures": [{"row_id": row, "reason": reason} for row, reason in whole.examples],
             "seconds": round(whole.seconds, 3),
             "flops_per_sample": whole.flops_per_sample,
+            "parts": parts.sizes(storage, parts.folder(dataset.id, identity)),
         },
     )
     return None

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.records import Statistic
 from djsandbox_ray.storage.store import Storage
 
@@ -105,15 +105,47 @@ def write_part(
 
 
 def read_report(storage: Storage, path: str) -> PartReport | None:
-    """Return how a part came about, or None if there is no such part."""
-    if not storage.exists(path):
+    """Return how a part came about, or None if there is no such part, or none that can be read."""
+    try:
+        metadata = storage.read_table(path, columns=[]).schema.metadata or {}
+        found = json.loads(metadata[_FOOTER])
+        found["examples"] = tuple((row, reason) for row, reason in found["examples"])
+        return PartReport(**found)
+    except (Damaged, KeyError, TypeError, ValueError):
         return None
-    metadata = storage.read_table(path, columns=[]).schema.metadata or {}
-    if _FOOTER not in metadata:
-        return None
-    found = json.loads(metadata[_FOOTER])
-    found["examples"] = tuple((row, reason) for row, reason in found["examples"])
-    return PartReport(**found)
+
+
+def sizes(storage: Storage, folder: str) -> dict[str, int]:
+    """Return the bytes of every part in a folder, by name."""
+    stamps = storage.stamps(folder)
+    return {name: int(stamps[name]["size"]) for name in stamps if name.startswith("part-")}
+
+
+def broken_parts(storage: Storage, folder: str) -> dict[str, str]:
+    """Return what is wrong with the parts of an operator that is complete, by path.
+
+    Only sizes are compared, by one listing: every page of a part has a checksum, which is compared
+    when it is read.
+
+    Args:
+        storage: where they lie.
+        folder: of the operator.
+    """
+    path = f"{folder.removesuffix('.parquet')}.json"
+    try:
+        marked = storage.read_sealed(path).get("parts", {})
+    except Missing:
+        return {path: "is not there"}
+    except Damaged:
+        return {path: "is damaged"}
+    if not isinstance(marked, dict):
+        return {path: "is damaged"}
+    there = sizes(storage, folder)
+    return {
+        f"{folder}/{name}": f"has {there[name]} bytes, not {size}" if name in there else "is gone"
+        for name, size in marked.items()
+        if there.get(name) != size
+    }
 
 
 def load_column(storage: Storage, statistic: Statistic, rows: int) -> NDArray[np.float64]:
@@ -122,7 +154,7 @@ def load_column(storage: Storage, statistic: Statistic, rows: int) -> NDArray[np
     Parts are read several at a time into the one array: of the others, nothing is held.
 
     Raises:
-        SandboxError: the row ids are not 0 to ``rows`` - 1: the files were changed by hand.
+        Damaged: a part cannot be read, or the row ids are not 0 to ``rows`` - 1.
     """
     column = np.empty(rows, dtype=np.float64)
     fill = partial(_fill, column, storage, statistic)
@@ -130,10 +162,9 @@ def load_column(storage: Storage, statistic: Statistic, rows: int) -> NDArray[np
         spans = sorted(threads.map(fill, _files(storage, statistic.path)))
     ends = [0, *(stop for _, stop in spans)]
     if [start for start, _ in spans] != ends[:-1] or ends[-1] != rows:
-        raise SandboxError(
-            f"statistic {statistic.name}: {statistic.path} does not hold the rows 0 to {rows - 1}, "
-            "each once"
-        )
+        # Without what says that it is complete, the rows that are lacking are computed.
+        mark = f"{statistic.path.removesuffix('.parquet')}.json"
+        raise storage.damaged(mark, f"{statistic.path} does not hold the rows 0 to {rows - 1}")
     return column
 
 
@@ -146,10 +177,7 @@ def _fill(
     start = int(row_ids[0]) if len(row_ids) else 0
     stop = start + len(row_ids)
     if not (0 <= start <= stop <= len(column) and np.array_equal(row_ids, range(start, stop))):
-        raise SandboxError(
-            f"statistic {statistic.name}: the row ids of {path} are not consecutive ones below "
-            f"{len(column)}"
-        )
+        raise storage.damaged(path, f"its row ids are not consecutive ones below {len(column)}")
     column[start:stop] = table[statistic.key].to_numpy()
     return start, stop
 

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import SandboxError, StorageFailed
 from djsandbox_ray.stats import parts
 from djsandbox_ray.stats.fused import Computed, FusedOperators
 from djsandbox_ray.stats.models import on_this_node
@@ -83,8 +83,9 @@ class StatisticsWorker:
                 self._compute(task["start"], task["stop"], task["operators"])
                 rows = task["stop"] - task["start"]
                 report: dict[str, Any] = {"rows": rows, "operators": task["operators"]}
-            except (BadInput, ImportError) as error:
-                report = {"error": str(error)}
+            except (SandboxError, ImportError) as error:
+                failed = isinstance(error, StorageFailed)
+                report = {"error": str(error), "storage_failed": failed}
             age = time.perf_counter() - self._born
             reports.append({**report, "actor": self._name, "age": age})
         return {"report": [json.dumps(report) for report in reports]}

@@ -6,13 +6,16 @@ process; no record, manifest or argument of a task holds them.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import fsspec
 
-from djsandbox_ray.errors import BadInput, SandboxError, require
+from djsandbox_ray.errors import BadInput, StorageFailed, require
 from djsandbox_ray.masking import without_secrets
 
 _EXTRAS = {
@@ -24,6 +27,21 @@ _EXTRAS = {
 """Per scheme, the package that reads it and the extra that brings the package."""
 _CLIENTS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}
 """What raises where an object store cannot be reached."""
+_ABOUT_NAMES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+"""Errors that speak of one path: the storage itself works."""
+_WORDS = {
+    errno.ENOSPC: "no space is left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EFBIG: "the file would be larger than is allowed",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
+_SYSTEMS_WORDS = re.compile(
+    "no space left on device|disk quota exceeded|read-only file system|file too large",
+    re.IGNORECASE,
+)
+"""What is in the text of an error of Lance, Arrow or a server, which pass on no number."""
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -59,16 +77,68 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        is_local = "://" not in url
         refused = isinstance(error, PermissionError) or "Credential" in type(error).__name__
-        if not refused and type(error).__module__.partition(".")[0] not in _CLIENTS:
+        if refused and is_local:
+            raise BadInput(f"{url!r} refuses access: permission denied") from None
+        if not refused and not _is_away(error):
             raise
-        kind, what = (BadInput, "refuses access") if refused else (SandboxError, "is out of reach")
+        kind, what = (BadInput, "refuses access") if refused else (StorageFailed, "is out of reach")
         raise kind(
             without_secrets(
                 f"{url!r} {what}: {error}; endpoint and credentials are read from the environment "
                 "of every node (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...; docs/cluster.md)"
             )
         ) from None
+
+
+def _is_away(error: Exception) -> bool:
+    """Say whether an error is of the client of an object store, or of the network."""
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    return type(error).__module__.partition(".")[0] in _CLIENTS
+
+
+def storage_failure(error: BaseException, where: str) -> StorageFailed | None:
+    """Return what an error says about the storage, in one sentence; None if it is about no storage.
+
+    Full, read-only, over its quota, away or gone: nothing that another input would mend.
+
+    Args:
+        error: as the system, a client or a library raised it.
+        where: the storage, or the path in it, as it may be shown.
+    """
+    if (told := disk_failure(error, where)) is not None:
+        return told
+    if not isinstance(error, OSError) or isinstance(error, _ABOUT_NAMES):
+        return None
+    if error.errno is not None:
+        return _failed(where, _WORDS.get(error.errno) or os.strerror(error.errno).lower())
+    return _failed(where, "it does not answer") if _is_away(error) else None
+
+
+def disk_failure(error: BaseException, where: str) -> StorageFailed | None:
+    """Return what an error says about a disk that takes nothing; None if it is another error.
+
+    Args:
+        error: of whoever wrote to some disk: it names the file if it knows it.
+        where: the storage, as it may be shown.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        what = _WORDS.get(error.errno)
+        # Without permission to read or run something, nothing is wrong with a disk.
+        return _failed(where, what) if what and not isinstance(error, PermissionError) else None
+    found = _SYSTEMS_WORDS.search(str(error))
+    return _failed(where, found.group().lower()) if found else None
+
+
+def _failed(where: str, what: str) -> StorageFailed:
+    return StorageFailed(
+        without_secrets(
+            f"storage {where}: {what}; what is finished is kept, and the same command goes on once "
+            "that is mended"
+        )
+    )
 
 
 def read_text(url: str) -> str:

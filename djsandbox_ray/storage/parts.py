@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -38,7 +38,8 @@ def written(target: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         part.replace(target)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that fails has said so
+            part.unlink(missing_ok=True)
 
 
 class Leftovers:

@@ -1,7 +1,9 @@
 """Where artifacts live: one folder or bucket, reached through fsspec, written atomically.
 
 Paths inside a storage are relative, with ``/``; records hold only such paths, so that a storage
-can be moved. A JSON or Parquet file appears whole or not at all, also when the writer is killed.
+can be moved. A JSON or Parquet file appears whole or not at all, also when the writer is killed or
+the disk is full. What is read and was not written so is :class:`~djsandbox_ray.errors.Damaged`; a
+storage that is full, read-only or gone has failed, and says so in one sentence.
 
 An object store has no folders: a folder is there as long as something lies below it.
 """
@@ -9,8 +11,9 @@ An object store has no folders: a folder is there as long as something lies belo
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -19,14 +22,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged, Missing, StorageFailed
 from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.storage.filesystems import filesystem, has_buckets, reaching
+from djsandbox_ray.storage.filesystems import (
+    filesystem,
+    has_buckets,
+    reaching,
+    storage_failure,
+)
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.parts import SUFFIX, written
 from djsandbox_ray.storage.rows import Row, from_csv, to_csv
+from djsandbox_ray.storage.seals import DIGESTED_BYTES, Seal, sealed, unsealed
 
 _BATCH_ROWS = 1 << 20
+_AGAIN = "run the configuration again (djsandbox run): it is made anew"
 _STAMPS = ("size", "mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag")
 """What filesystems call the size, time and hash of a file."""
 
@@ -46,6 +56,13 @@ class Storage:
         self.is_local = isinstance(self._fs, LocalFileSystem)
         self._root = root.rstrip("/")
         self.url = self._root if self.is_local else url.rstrip("/")
+        self._noted: dict[str, Seal] | None = None
+        self._place: tuple[int, int] | None = None
+        self._newest = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Devices have other numbers on other nodes; notes are taken where they are asked for.
+        return {**self.__dict__, "_noted": None, "_place": None, "_newest": ""}
 
     @property
     def shown(self) -> str:
@@ -59,8 +76,9 @@ class Storage:
 
     def exists(self, path: str) -> bool:
         """Say whether a file or folder is there."""
-        with reaching(self.url):
-            return bool(self._fs.exists(self._at(path)))
+        at = self._at(path)
+        with self._using(path):
+            return bool(self._fs.exists(at))
 
     def is_link(self, path: str) -> bool:
         """Say whether it is a symbolic link, behind which something of others may lie."""
@@ -73,7 +91,7 @@ class Storage:
         """
         at = self._at(folder).rstrip("/")
         try:
-            with reaching(self.url):
+            with self._using(folder):
                 paths = [str(path).rstrip("/") for path in self._fs.ls(at, detail=False)]
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -88,7 +106,7 @@ class Storage:
             By relative path, sorted: size (``size``), time and hash, as far as they are known.
         """
         at = self._at(folder)
-        with reaching(self.url):
+        with self._using(folder):
             found = self._fs.find(at, detail=True)
         stamps = {
             _below(path, at): {key: str(info[key]) for key in _STAMPS if key in info}
@@ -102,13 +120,18 @@ class Storage:
         for name in self.stamps(folder):
             place = target / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            with reaching(self.url):
+            with self._using(f"{folder}/{name}"):
                 self._fs.get_file(self._at(f"{folder}/{name}"), str(place))
 
     def upload(self, source: Path, folder: str) -> None:
         """Copy all files below a local folder into one of the storage; each appears whole."""
         for file in sorted(path for path in source.rglob("*") if path.is_file()):
-            self._put(file, self._at(f"{folder}/{file.relative_to(source).as_posix()}"))
+            target = f"{folder}/{file.relative_to(source).as_posix()}"
+            if self.is_local:
+                with file.open("rb") as data, self.open_write(target) as copy:
+                    shutil.copyfileobj(data, copy)
+            else:
+                self._put(file, self._at(target))
 
     def remove(self, path: str) -> None:
         """Remove a file or a whole folder, if it is there; never the storage itself.
@@ -118,8 +141,10 @@ class Storage:
         """
         if not path:
             raise ValueError("the storage itself is never removed")
+        if self._noted is not None:
+            self._noted.pop(path, None)
         if self.exists(path):
-            with suppress(FileNotFoundError), reaching(self.url):  # somebody was faster
+            with suppress(FileNotFoundError), self._using(path):  # somebody was faster
                 self._fs.rm(self._at(path), recursive=True)
 
     def remove_empty(self, folder: str) -> None:
@@ -140,44 +165,55 @@ class Storage:
                 with self.open_write(f"{target}/{name}") as file, Path(at, name).open("rb") as one:
                     shutil.copyfileobj(one, file, 1 << 20)
             return
-        with reaching(self.url):
+        with self._using(target):
             self._fs.copy([f"{at}/{name}" for name in names], [f"{to}/{name}" for name in names])
 
     def move(self, source: str, target: str) -> None:
-        """Move a folder.
+        """Move a file or a folder.
 
         On a local disk this is atomic; elsewhere it goes file by file, so that a target may be
         there in part until something written afterwards says that it is whole.
 
         Raises:
-            FileNotFoundError: there is no such folder.
+            FileNotFoundError: there is no such file or folder.
         """
         at, to = self._at(source), self._at(target)
         if self.is_local:
             self._make_parent(to)
-            Path(at).rename(to)
+            with self._using(target):
+                Path(at).rename(to)
             return
-        names = list(self.stamps(source))
-        if not names:
+        # A file is found below itself, under no name.
+        ends = [f"/{name}" if name else "" for name in self.stamps(source)]
+        if not ends:
             raise FileNotFoundError(f"{self.shown}/{source}")
         # By name: fsspec's own move would also look for the folders that are none.
-        self.copy(source, target, names)
+        with self._using(target):
+            self._fs.copy([f"{at}{end}" for end in ends], [f"{to}{end}" for end in ends])
         self.remove(source)
 
     @contextmanager
     def open_write(self, path: str) -> Iterator[IO[bytes]]:
-        """Open a file for writing; it appears under its name only when the block ends well."""
+        """Open a file for writing; it appears under its name only when the block ends well.
+
+        Raises:
+            StorageFailed: there is no room, or nothing may be written, or the storage is gone.
+        """
         target = self._at(path)
         if not self.is_local:
             # fsspec's transactions are shared by all who write; an upload of a whole file is not.
-            with temporary() as folder, (folder / "whole").open("wb") as file:
-                yield file
-                file.flush()
+            with temporary() as folder:
+                with _telling(str(folder)), (folder / "whole").open("wb") as file:
+                    yield file
                 self._put(folder / "whole", target)
+                self._note(path, folder / "whole")
             return
         self._make_parent(target)
-        with written(Path(target)) as file:
+        with self._using(path, writing=True), written(Path(target)) as file:
             yield file
+            file.flush()
+            self._note(path, Path(file.name))
+        self._newest = target
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a whole file atomically."""
@@ -189,6 +225,8 @@ class Storage:
             target = self._at(path)
             with self._uploading(target):
                 self._fs.pipe_file(target, data)
+            if self._noted is not None:
+                self._noted[path] = Seal.of(data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a small file that nobody else has written; False if it is there.
@@ -200,7 +238,7 @@ class Storage:
         if self.is_local:
             self._make_parent(target)
             try:
-                with Path(target).open("xb") as file:
+                with self._using(path, writing=True), Path(target).open("xb") as file:
                     file.write(data)
             except FileExistsError:
                 return False
@@ -219,9 +257,15 @@ class Storage:
         return True
 
     def read_bytes(self, path: str) -> bytes:
-        """Read a whole file."""
-        with reaching(self.url):
-            return bytes(self._fs.cat_file(self._at(path)))
+        """Read a whole file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageFailed: the storage cannot be read.
+        """
+        at = self._at(path)
+        with self._using(path):
+            return bytes(self._fs.cat_file(at))
 
     def write_json(self, path: str, value: Any) -> None:
         """Write plain data as indented JSON, atomically; NaN is refused, as in every JSON here."""
@@ -229,8 +273,28 @@ class Storage:
         self.write_bytes(path, text.encode() + b"\n")
 
     def read_json(self, path: str) -> Any:
-        """Read a JSON file."""
-        return json.loads(self.read_bytes(path))
+        """Read a JSON file.
+
+        Raises:
+            Missing: it is not there.
+            Damaged: it is no JSON.
+        """
+        with self._reading(path):
+            return json.loads(self.read_bytes(path))
+
+    def write_sealed(self, path: str, value: Mapping[str, Any]) -> None:
+        """Write plain data as JSON with a checksum, by which :meth:`read_sealed` knows it."""
+        self.write_json(path, sealed(value))
+
+    def read_sealed(self, path: str) -> dict[str, Any]:
+        """Read an object with its checksum, or one that has none.
+
+        Raises:
+            Missing: it is not there.
+            Damaged: it is no JSON object, or not the one that was written.
+        """
+        with self._reading(path):
+            return unsealed(json.loads(self.read_bytes(path)))
 
     def write_rows(self, kind: type[Row], path: str, rows: Sequence[Row]) -> str:
         """Write records of one dataclass as CSV, atomically; return the text.
@@ -248,19 +312,31 @@ class Storage:
         """Read what :meth:`write_rows` wrote.
 
         Raises:
-            BadInput: other columns, or a cell that cannot be read; says which.
+            Missing: it is not there.
+            Damaged: it has other columns, or a cell that cannot be read; says which.
         """
-        return from_csv(kind, self.read_bytes(path).decode(), path)
+        with self._reading(path):
+            text = self.read_bytes(path).decode()
+        try:
+            return from_csv(kind, text)
+        except BadInput as error:
+            raise self.damaged(path, str(error)) from None
 
     def write_table(self, path: str, table: pa.Table) -> None:
-        """Write one Parquet file atomically."""
+        """Write one Parquet file atomically, with a checksum of every page."""
         with self.open_write(path) as file:
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
-        """Read one Parquet file, or the Parquet files of a folder in the order of their names."""
-        with reaching(self.url):
-            is_file = self._fs.info(self._at(path))["type"] == "file"
+        """Read one Parquet file, or the Parquet files of a folder in the order of their names.
+
+        Raises:
+            Missing: it is not there.
+            Damaged: it cannot be read, or lacks a column.
+        """
+        at = self._at(path)
+        with self._reading(path), self._using(path):
+            is_file = self._fs.info(at)["type"] == "file"
         if is_file:
             return self._read_file(path, columns)
         parts = [name for name in self.names(path) if name.endswith(".parquet")]
@@ -269,14 +345,134 @@ class Storage:
     def read_batches(self, path: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Read one Parquet file piece by piece, for columns as long as the largest datasets."""
         unbuffered = {} if self.is_local else {"cache_type": "none"}
-        with reaching(self.url), self._fs.open(self._at(path), "rb", **unbuffered) as file:
-            yield from pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=columns)
+        at = self._at(path)
+        with (
+            self._reading(path),
+            self._using(path),
+            self._fs.open(at, "rb", **unbuffered) as file,
+        ):
+            parts = pq.ParquetFile(file, page_checksum_verification=True)
+            yield from parts.iter_batches(_BATCH_ROWS, columns=columns)
 
     def _read_file(self, path: str, columns: list[str] | None) -> pa.Table:
         # Arrow reads just the ranges that it needs; reading ahead would only add to them.
         unbuffered = {} if self.is_local else {"cache_type": "none"}
-        with reaching(self.url), self._fs.open(self._at(path), "rb", **unbuffered) as file:
-            return pq.read_table(file, columns=columns)
+        at = self._at(path)
+        with (
+            self._reading(path),
+            self._using(path),
+            self._fs.open(at, "rb", **unbuffered) as file,
+        ):
+            table = pq.read_table(file, columns=columns, page_checksum_verification=True)
+        if lacking := [name for name in columns or () if name not in table.column_names]:
+            raise self.damaged(path, f"it has no column {lacking[0]!r}")
+        return table
+
+    @contextmanager
+    def noting(self) -> Iterator[dict[str, Seal]]:
+        """Give what this object writes while the block lasts, by path, less what it removes."""
+        before, self._noted = self._noted, {}
+        try:
+            yield self._noted
+        finally:
+            self._noted = before
+
+    def seal(self, path: str, most: int = DIGESTED_BYTES) -> Seal | None:
+        """Return size and digest of a file; None where there is none.
+
+        Args:
+            path: of the file.
+            most: bytes of the largest file that is read for it; of a larger one, the size is told.
+        """
+        at = self._at(path)
+        try:
+            with self._using(path):
+                if self.is_local:
+                    return Seal.of_file(Path(at), most)
+                info = self._fs.info(at)
+                if info["type"] != "file":
+                    return None
+                if info["size"] > most:
+                    return Seal(info["size"], None)
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        return Seal.of(self.read_bytes(path))
+
+    def damaged(self, path: str, what: str) -> Damaged:
+        """Return the error about a file that is not what was written."""
+        return Damaged(
+            without_secrets(f"{self.shown}/{path} is damaged: {what}"),
+            f"remove it and {_AGAIN}",
+            path,
+        )
+
+    def _note(self, path: str, written: Path) -> None:
+        if self._noted is not None:
+            self._noted[path] = Seal.of_file(written)
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        """Say of a file that it is damaged, where its content is what cannot be read.
+
+        Raises:
+            Damaged: it is not there, or not what was written.
+        """
+        try:
+            yield
+        except FileNotFoundError:
+            raise Missing(f"{self.shown}/{path} is not there", _AGAIN, path) from None
+        except (ValueError, KeyError, RecursionError, pa.ArrowException) as error:
+            raise self.damaged(path, _first_line(error)) from None
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise self.damaged(path, _first_line(error)) from None  # of Arrow
+
+    @contextmanager
+    def _using(self, path: str, *, writing: bool = False) -> Iterator[None]:
+        """Say in one sentence what is wrong with the storage, where something is.
+
+        Raises:
+            BadInput: the credentials are missing, or not good for it.
+            StorageFailed: it is full, read-only, away or gone.
+        """
+        try:
+            if self.is_local:
+                yield
+            else:
+                with reaching(self.url):
+                    yield
+        except FileNotFoundError:
+            if self.is_local and (writing or self._place):
+                self._check_place(gone=writing)
+            raise
+        except OSError as error:
+            if (told := storage_failure(error, f"{self.shown}/{path}")) is None:
+                raise
+            raise told from None
+
+    def _check_place(self, *, gone: bool = False) -> None:
+        """See that the folder is the one that was written to: a disk may have been taken away.
+
+        What is written then would lie on another disk, below the place where it was.
+
+        Args:
+            gone: whether a folder in it has just been removed.
+
+        Raises:
+            StorageFailed: it is not.
+        """
+        found = _found(self._root)
+        place = (found.st_dev, found.st_ino) if found else None
+        if place is not None and place != self._place:
+            # Some network file systems give folders new numbers: what lies in them tells.
+            gone |= bool(self._newest) and not _found(self._newest)
+        if gone or (place is None and self._place is not None):
+            raise StorageFailed(
+                f"storage {self.shown}: it was removed or unmounted while it was in use; bring it "
+                "back, and the same command goes on with what is there"
+            )
+        self._place = place
 
     def _put(self, file: Path, target: str) -> None:
         """Upload a whole file."""
@@ -289,7 +485,7 @@ class Storage:
         if not has_buckets(self._fs):
             self._make_parent(target)
         try:
-            with reaching(self.url):
+            with self._using(_below(target, self._root)):
                 yield
         except FileNotFoundError as error:
             raise BadInput(
@@ -297,16 +493,49 @@ class Storage:
             ) from None
 
     def _make_parent(self, target: str) -> None:
+        if self.is_local and self._place is not None:
+            self._check_place()
         try:
-            self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
-            raise BadInput(
-                without_secrets(f"storage {self.url!r} cannot be written: {error}")
-            ) from None
+            with self._using(_below(target, self._root)):
+                self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise self._unwritable(error) from None
+        except StorageFailed as error:
+            if not self.is_local or _found(self._root):
+                raise
+            raise self._unwritable(error) from None  # nobody ever wrote here
+        if self.is_local and self._place is None:
+            self._check_place()
+
+    def _unwritable(self, error: Exception) -> BadInput:
+        return BadInput(without_secrets(f"storage {self.url!r} cannot be written: {error}"))
 
     def _at(self, path: str) -> str:
         _check_inside(path)
         return f"{self._root}/{path}"
+
+
+@contextmanager
+def _telling(where: str) -> Iterator[None]:
+    """Say what is wrong with a folder of this machine."""
+    try:
+        yield
+    except OSError as error:
+        if (told := storage_failure(error, where)) is None:
+            raise
+        raise told from None
+
+
+def _found(path: str) -> os.stat_result | None:
+    """Return what the system says of a file or folder; None where it says nothing good."""
+    try:
+        return Path(path).stat()
+    except OSError:
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _below(path: str, folder: str) -> str:

@@ -1,8 +1,8 @@
 """What a run has told its tracker, as JSON in the run's folder: what an outage kept away is here.
 
-``<run folder>/tracking/<journal id>/`` holds ``run.json``, ``trials/<trial id>.json`` and
-``artifacts/``. One run folder may hold several journals: to a tracker, a changed configuration is
-another run. So it is in another storage: the same configuration, run by two people, is two runs.
+``<run folder>/tracking/<journal id>/`` holds ``run.json``, ``origin``, ``trials/<trial id>.json``
+and ``artifacts/``. One run folder may hold several journals: to a tracker, a changed configuration
+is another run. So it is in another storage: the same configuration, run by two people, is two runs.
 
 :class:`Recorded` wraps any tracker and keeps what it is told; :func:`replay` tells it to a tracker
 again, after an outage or for one of later choice.
@@ -10,6 +10,9 @@ again, after an outage or for one of later choice.
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 import time
 import uuid
 from collections import defaultdict
@@ -21,15 +24,21 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged, Missing, StorageFailed
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import masked
 from djsandbox_ray.records import TrialRecord
 from djsandbox_ray.storage.backlog import Backlog
+from djsandbox_ray.storage.seals import sealed
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo, Tracker
 
 M = TypeVar("M", bound=BaseModel)
+
+logger = logging.getLogger(__name__)
+
+_AGAIN = "run the configuration again (djsandbox run): it is written anew"
+_ORIGIN = "origin"
 
 
 class _Entry(BaseModel):
@@ -85,18 +94,18 @@ class Journal:
     def begin(cls, storage: Storage, run_folder: str, info: RunInfo, address: str = "") -> Journal:
         """Begin the journal of a run, or go on with the one that is there."""
         folder = f"{run_folder}/tracking/{content_id('journal', info.key)}"
+        before = _before(storage, folder)
         run = RunEntry(
             name=info.name,
             key=info.key,
-            origin=uuid.uuid4().hex[:12],
+            origin=before.origin if before else _origin(storage, folder),
             address=address,
             params=info.params,
             tags=info.tags,
         )
-        if storage.exists(f"{folder}/run.json"):
+        if before:
             # What the run said before it was cut off stays until it says something else.
-            before = _read(storage, f"{folder}/run.json", RunEntry)
-            told = before.model_dump(include={"origin", "metrics", "artifacts"})
+            told = before.model_dump(include={"metrics", "artifacts"})
             run = run.model_copy(update={**told, "datasets": before.datasets})
         journal = cls(storage, folder, run)
         journal.keep(datasets=tuple(dict.fromkeys((*info.datasets, *run.datasets))))
@@ -122,12 +131,11 @@ class Journal:
     def keep(self, **changes: Any) -> None:
         """Replace some fields of :attr:`run`."""
         self.run = self.run.model_copy(update=changes)
-        self._write("run.json", self.run.model_dump_json(indent=2).encode())
+        self._write("run.json", _sealed(self.run))
 
     def keep_trial(self, entry: TrialEntry) -> None:
         """Replace what is known of a trial."""
-        path = f"trials/{entry.record.spec.id}.json"
-        self._write(path, entry.model_dump_json(indent=2).encode())
+        self._write(f"trials/{entry.record.spec.id}.json", _sealed(entry))
 
     def keep_artifact(self, name: str, data: bytes) -> None:
         """Replace a file of the run."""
@@ -140,9 +148,17 @@ class Journal:
             yield _read(self._storage, f"{self._folder}/trials/{name}", TrialEntry)
 
     def artifacts(self) -> Iterator[tuple[str, bytes]]:
-        """Read the files of the run."""
+        """Read the files of the run.
+
+        Raises:
+            Missing: one is not there.
+        """
         for name in self.run.artifacts:
-            yield name, self._storage.read_bytes(f"{self._folder}/artifacts/{name}")
+            path = f"{self._folder}/artifacts/{name}"
+            try:
+                yield name, self._storage.read_bytes(path)
+            except FileNotFoundError:
+                raise Missing(f"{self._storage.shown}/{path} is not there", _AGAIN, path) from None
 
     def _write(self, name: str, data: bytes) -> None:
         path = f"{self._folder}/{name}"
@@ -152,15 +168,56 @@ class Journal:
         self._storage.write_bytes(path, data)
 
 
+def _before(storage: Storage, folder: str) -> RunEntry | None:
+    """Return what a journal says of its run, if it can be read: all of it is told again."""
+    try:
+        return _read(storage, f"{folder}/run.json", RunEntry)
+    except Missing:
+        return None
+    except Damaged as error:
+        logger.warning("%s: it is written anew", error.what)
+        return None
+
+
+def _origin(storage: Storage, folder: str) -> str:
+    """Return what tells the run from others, kept by itself: a new one would be another run."""
+    path = f"{folder}/{_ORIGIN}"
+    if storage.exists(path):
+        kept = storage.read_bytes(path).decode(errors="replace")
+        if re.fullmatch(r"[0-9a-f]{12}", kept):
+            return kept
+    drawn = uuid.uuid4().hex[:12]
+    storage.write_bytes(path, drawn.encode())
+    return drawn
+
+
+def _sealed(entry: _Entry) -> bytes:
+    """Return an entry as JSON with a checksum."""
+    content = sealed(json.loads(entry.model_dump_json()))
+    return json.dumps(content, indent=2, ensure_ascii=False).encode()
+
+
 def _read(storage: Storage, path: str, entry: type[M]) -> M:
     try:
-        return entry.model_validate_json(storage.read_bytes(path))
+        return entry.model_validate_json(json.dumps(storage.read_sealed(path)))
+    except Missing:
+        raise
+    except Damaged as error:
+        what = error.what
     except ValidationError as error:
-        raise BadInput(
-            f"{path} in {storage.shown} is damaged or of another version: "
-            f"{error.errors()[0]['msg']}; remove the folder {path.rsplit('/', 1)[0]}, and the same "
-            "run, started again, writes it anew"
-        ) from error
+        message = error.errors()[0]["msg"]
+        what = f"{storage.shown}/{path} is damaged or of another version: {message}"
+    raise Damaged(what, _remedy(path), path)
+
+
+def _remedy(path: str) -> str:
+    if path.endswith("/run.json"):
+        return "run the configuration again (djsandbox run): it is written anew"
+    jobs = f"{path.partition('/tracking/')[0]}/jobs"
+    return (
+        f"remove it, and the marker of the job that ran the trial ({jobs}/trials.json, or that of "
+        "a later study), and run the configuration again: it is told anew, nothing is trained again"
+    )
 
 
 class Recorded(Tracker):
@@ -236,10 +293,18 @@ class Recorded(Tracker):
         self._journal.keep_artifact(name, data)
 
     def finish(self, ok: bool, within: float | None = None) -> int:
-        """Keep how the run ended, if it began."""
-        self._writes.flush(within)
-        if self._kept is not None:
-            self._kept.keep(ok=ok)
+        """Keep how the run ended, if it began.
+
+        Raises:
+            StorageFailed: that cannot be kept, of a run that came to its end.
+        """
+        try:
+            self._writes.flush(within)
+            if self._kept is not None:
+                self._kept.keep(ok=ok)
+        except StorageFailed:
+            if ok:
+                raise  # else it is why the run ends, which is being said
         return self._tracker.finish(ok, within)
 
     @property

@@ -82,6 +82,7 @@ class MlflowTracker(Tracker):
         self._runs: MlflowRuns | None = None
         self._outbox: Outbox | None = None
         self._count = itertools.count()
+        self._name = ""
 
     @property
     def ui_command(self) -> str:
@@ -104,6 +105,7 @@ class MlflowTracker(Tracker):
         """
         if self._runs is not None:
             raise RuntimeError("the tracker was started before")
+        self._name = run.name
         artifacts = None if self._has_server else self._artifact_root()
         self._runs = MlflowRuns(MlflowIndex(self._uri, self.config.experiment, artifacts, run))
         self._outbox = Outbox(f"MLflow at {without_secrets(self._uri)}")
@@ -157,12 +159,18 @@ class MlflowTracker(Tracker):
         unsent = self._outbox.close(self.config.patience, within)
         if unsent:
             logger.warning(
-                "MLflow at %s: %d things were not sent; they are safe in the storage, and "
-                "'djsandbox sync', or the same command again, sends them",
+                "MLflow at %s: %d things were not sent; they are safe in the storage, and the same "
+                "command again sends them, or: %s",
                 without_secrets(self._uri),
                 unsent,
+                self._sync_command,
             )
         return unsent
+
+    @property
+    def _sync_command(self) -> str:
+        storage = shlex.quote(self.storage.shown)
+        return f"djsandbox sync {shlex.quote(self._name)} --storage {storage}"
 
     @property
     def _has_server(self) -> bool:

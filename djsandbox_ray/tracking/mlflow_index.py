@@ -88,8 +88,10 @@ class MlflowIndex:
             os.environ.setdefault(key, value)
         from mlflow import MlflowClient
 
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        # What they raise is told by who called them, in a line; they log it whole, with all
+        # parameters of a statement.
+        for name in ("mlflow", "alembic", "sqlalchemy"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         return MlflowClient(tracking_uri=self._uri)
 
     def runs(self) -> dict[str, Known]:

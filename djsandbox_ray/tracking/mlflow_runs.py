@@ -40,6 +40,8 @@ STATUS = {
 _FINAL_ERRORS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 _LONGEST_PARAM = 6000
 _LONGEST_ERROR = 4000
+_LONGEST_SAID = 400
+_DAMAGED = re.compile("file is not a database|disk image is malformed")
 _BATCH = 500
 
 
@@ -57,7 +59,7 @@ class MlflowRuns:
         Raises:
             Refused: MLflow will never take it.
             ConnectionError: anything else, such as a server that does not answer; worth another
-                attempt. No message holds a password.
+                attempt. No message holds a password, or more than a line.
         """
         try:
             try:
@@ -70,7 +72,7 @@ class MlflowRuns:
         except Exception as error:
             self._index.forget()  # a call that failed may have had its effect
             kind = Refused if _is_final(error) or isinstance(error, Refused) else ConnectionError
-            raise kind(without_secrets(f"{type(error).__name__}: {error}")) from None
+            raise kind(in_short(error)) from None
 
     def start(self) -> None:
         """Begin the parent run, or take it up again."""
@@ -215,6 +217,20 @@ class MlflowRuns:
         else:
             self._index.client.set_terminated(known.run_id, status, end_ms)
         known.status = status
+
+
+def in_short(error: BaseException) -> str:
+    """Return what an error of MLflow says, in one line.
+
+    Those of a database come with the statement and all of its parameters: samples of nobody's
+    interest, and secrets perhaps.
+    """
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    words = [type(error).__name__, first.partition("[SQL")[0].strip()]
+    said = without_secrets(": ".join(filter(None, words)))
+    if _DAMAGED.search(said):
+        said += "; the database is damaged: move its file away, and a new one is written"
+    return said if len(said) <= _LONGEST_SAID else said[:_LONGEST_SAID] + "..."
 
 
 def _is_final(error: Exception) -> bool:

@@ -1,13 +1,16 @@
 """Where a trial's state at its last rung is kept, so that a cut-off trial goes on from there.
 
 ``<storage>/trials/<trial id>/<owner>/<samples>/`` holds what every worker wrote, and last,
-``done.json`` with the reports up to that rung: a folder without it does not count. Weights are read
-with ``weights_only``; nothing here is a pickle of objects. Whose folder is whose, ``ownership``
-says.
+``done.json`` with the reports up to that rung and the size and digest of every file: a folder
+without it, or with other files than it says, does not count, and the trial begins anew or at the
+rung before. Weights are on the disk before ``done.json`` is; they are read with ``weights_only``,
+and nothing here is a pickle of objects. Whose folder is whose, ``ownership`` says.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,22 +20,38 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from djsandbox_ray.errors import Damaged, Missing, StorageFailed
 from djsandbox_ray.records import RungReport
+from djsandbox_ray.storage.filesystems import storage_failure
 from djsandbox_ray.storage.own import temporary
+from djsandbox_ray.storage.seals import (
+    broken_below,
+    seals_from_json,
+    seals_of,
+    seals_to_json,
+    shortened,
+)
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.strategies.strategy import Group
+
+logger = logging.getLogger(__name__)
 
 _REPORTS = TypeAdapter(tuple[RungReport, ...])
 DONE = "done.json"
 """Makes a rung count."""
 ALONE = "alone@000000"
 """The owner where there is no run."""
+_PROBE_BYTES = 1 << 20
+_DIGESTED_BYTES = 4 << 30
+"""Of a checkpoint on a disk, so much is digested, some seconds per rung. An object store looks
+after what it holds: there sizes tell whether an upload came to its end."""
 
 
 class Checkpoint:
     """The checkpoints of one trial.
 
-    What another number of workers, or another strategy, has written does not count.
+    What another number of workers, or another strategy, has written does not count, nor what is
+    damaged: that is said once.
 
     Args:
         storage: where they are kept.
@@ -47,6 +66,8 @@ class Checkpoint:
         self._storage = Storage(storage)
         self._trial, self._folder = f"trials/{trial}", f"trials/{trial}/{owner}"
         self._group = group or Group()
+        self._found: dict[int, tuple[RungReport, ...] | None] = {}
+        """What is known of the checkpoints that were looked at: large files are read once."""
 
     def save(self, report: RungReport, write: Callable[[Path], None]) -> None:
         """Keep the state at a rung, before its report is yielded; called by every worker.
@@ -59,7 +80,9 @@ class Checkpoint:
         """
         folder = f"{self._folder}/{report.samples}"
         first = self._group.rank == 0
-        reports = [kept for kept in self.reports() if kept.samples < report.samples]
+        self._found.pop(report.samples, None)
+        before = self.reports() if first else ()
+        reports = (*(kept for kept in before if kept.samples < report.samples), report)
         if first:
             self._remove(report.samples)  # left by an attempt that was cut off
         self._group.barrier()
@@ -68,8 +91,14 @@ class Checkpoint:
         if not first:
             return
         if isfinite(report.loss) and all(map(isfinite, report.metrics.values())):
-            mark = {"group": self._mark(), "reports": [asdict(kept) for kept in (*reports, report)]}
-            self._storage.write_json(f"{folder}/{DONE}", mark)
+            most = _DIGESTED_BYTES if self._storage.is_local else 0
+            mark = {
+                "group": self._mark(),
+                "reports": [asdict(kept) for kept in reports],
+                "files": seals_to_json(seals_of(self._storage, folder, most)),
+            }
+            self._storage.write_sealed(f"{folder}/{DONE}", mark)
+            self._found[report.samples] = reports
             for samples in self._rungs():
                 if samples < report.samples:
                     self._remove(samples)
@@ -114,11 +143,30 @@ class Checkpoint:
 
     def _newest(self) -> tuple[int, tuple[RungReport, ...]] | None:
         for samples in reversed(self._rungs()):
-            path = f"{self._folder}/{samples}/{DONE}"
-            if self._storage.exists(path):
-                mark = self._storage.read_json(path)
-                if mark["group"] == self._mark():
-                    return samples, _REPORTS.validate_python(mark["reports"])
+            if samples not in self._found:
+                self._found[samples] = self._read(samples)
+            if reports := self._found[samples]:
+                return samples, reports
+        return None
+
+    def _read(self, samples: int) -> tuple[RungReport, ...] | None:
+        """Return the reports up to a checkpoint; None if it does not count."""
+        folder = f"{self._folder}/{samples}"
+        try:
+            mark = self._storage.read_sealed(f"{folder}/{DONE}")
+            if mark["group"] != self._mark():
+                return None
+            reports = _REPORTS.validate_python(mark["reports"])
+            wrong = broken_below(self._storage, folder, seals_from_json(mark["files"]))
+        except Missing:
+            return None
+        except (Damaged, KeyError, ValueError) as error:
+            what = error.what if isinstance(error, Damaged) else f"{folder}/{DONE}: {error}"
+        else:
+            if not wrong:
+                return reports
+            what = shortened(wrong)
+        logger.warning("a checkpoint is discarded, the trial does that part again: %s", what)
         return None
 
     def _mark(self) -> dict[str, Any]:
@@ -128,9 +176,38 @@ class Checkpoint:
     def _write(self, folder: str, write: Callable[[Path], None]) -> None:
         if self._storage.is_local:
             place = Path(self._storage.uri(folder))
-            place.mkdir(parents=True, exist_ok=True)
-            write(place)
+            shown = f"{self._storage.shown}/{folder}"
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                write(place)
+                _to_disk(place)
+            except (OSError, RuntimeError) as error:
+                if (told := storage_failure(error, shown) or _full(place, shown)) is None:
+                    raise
+                raise told from None
             return
         with temporary() as local:
             write(local)
             self._storage.upload(local, folder)
+
+
+def _full(folder: Path, shown: str) -> StorageFailed | None:
+    """Say whether a disk is full: torch only says that it is not where it should be in a file."""
+    probe = folder / f"room{_PROBE_BYTES}"
+    try:
+        probe.write_bytes(bytes(_PROBE_BYTES))
+        _to_disk(folder)
+        probe.unlink()
+    except OSError as error:
+        return storage_failure(error, shown)
+    return None
+
+
+def _to_disk(folder: Path) -> None:
+    """Have the system write a folder down: a mark that outlives its files would be believed."""
+    for path in (*folder.rglob("*"), folder):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)

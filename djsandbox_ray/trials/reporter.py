@@ -11,11 +11,14 @@ from typing import Any
 from pydantic import TypeAdapter
 from ray import cloudpickle, tune
 
+from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.trials.trainable import Crashed
 
 _REPORT = TypeAdapter(RungReport)
+_FATAL: Mapping[str, type[SandboxError]] = {"StorageFailed": StorageFailed, "Damaged": BadInput}
+"""By the name of what a trial raised in another process, what ends the study."""
 # Starting the first processes takes some seconds too.
 _PATIENCE = 30.0
 
@@ -107,8 +110,17 @@ class Reporter(tune.Callback):
             self._update(trial, state=state)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note that a trial crashed for the last time."""
-        self._update(trial, state=TrialState.FAILED, **self._failure(trial))
+        """Note that a trial crashed for the last time.
+
+        Where the storage fails, or what all trials read is damaged, the others would fail alike:
+        that ends the study.
+        """
+        failure = self._failure(trial)
+        self._update(trial, state=TrialState.FAILED, **failure)
+        kind, _, said = str(failure["error"]).partition(": ")
+        if kind in _FATAL:
+            self.raised = _FATAL[kind](said)
+            raise self.raised
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Close the accounts of trials that no longer run: Tune does not tell of pauses."""

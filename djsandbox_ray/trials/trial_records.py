@@ -2,12 +2,14 @@
 
 A trial's id is made of all that decides its result. Under this id its record lies in the storage,
 for all runs: a JSON file that the driver alone replaces at every report. It is the truth about a
-trial, from which a killed run goes on and to which MLflow is brought up. The tables
-``trials.parquet`` and ``curves.parquet`` are made of records, and give them back.
+trial, from which a killed run goes on and to which MLflow is brought up; with a checksum, for a
+number that was changed would be a verdict that was changed. The tables ``trials.parquet`` and
+``curves.parquet`` are made of records, and give them back.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -16,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.draws import Part, draw, members_of
 from djsandbox_ray.records import (
@@ -28,6 +31,8 @@ from djsandbox_ray.records import (
     TrialState,
 )
 from djsandbox_ray.storage.store import Storage
+
+logger = logging.getLogger(__name__)
 
 _RECORD = TypeAdapter(TrialRecord)
 _READERS = 16
@@ -105,20 +110,28 @@ class TrialStore:
         """
         if not record.settled and (known := self.load(record.spec)) and known.settled:
             return
-        self._storage.write_json(self._path(record.spec.id), asdict(record))
+        self._storage.write_sealed(self._path(record.spec.id), asdict(record))
 
     def load(self, spec: TrialSpec) -> TrialRecord | None:
         """Return what any run has left of a trial, finished or not, or None.
 
-        The record keeps the rungs that the trial was run with.
+        The record keeps the rungs that the trial was run with. One that is not what was written
+        does not count: the trial is trained again.
         """
+        path = self._path(spec.id)
         try:
-            record = _RECORD.validate_python(self._storage.read_json(self._path(spec.id)))
-        except FileNotFoundError:
+            record = _RECORD.validate_python(self._storage.read_sealed(path))
+        except Missing:
             return None
-        except ValueError:
-            return None  # of another version
-        return replace(record, spec=spec)
+        except Damaged as error:
+            what = error.what
+        except ValueError as error:
+            why = str(error).splitlines()[0]
+            what = f"{self._storage.shown}/{path} is damaged or of another version: {why}"
+        else:
+            return replace(record, spec=spec)
+        logger.warning("%s: %s seed %d is trained again", what, spec.pool, spec.seed)
+        return None
 
     def load_all(self, specs: Sequence[TrialSpec]) -> dict[str, TrialRecord]:
         """Return what :meth:`load` finds, by trial id; an object store is asked many at a time."""

@@ -90,17 +90,16 @@ def conclude(told: dict[str, Any]) -> str | None:
     if lease is None:
         return None
     with lease:
-        state = storage.read_json(told["state"])
+        state = storage.read_sealed(told["state"])
         if state["state"] != "RUNNING":
             return None
-        state.pop("checksum", None)
         state |= {
             "state": "STOPPED",
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         if state.get("rounds"):
             state["rounds"][-1]["state"] = "STOPPED"
-        storage.write_json(told["state"], state)
+        storage.write_sealed(told["state"], state)
     reason = Anchor.read(told["anchor"]).lost()
     return LOST.format(reason) if reason else KILLED
 

@@ -5,7 +5,7 @@ Sends to the tracker what a run has recorded: after an outage, or to another ser
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
@@ -14,9 +14,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.records import Dataset, Pool, PoolKind, Pools
 from djsandbox_ray.storage.lease import refuse_if_held
+from djsandbox_ray.storage.seals import Seal, broken, seals_from_json
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.journal import Journal, Replayed, replay
 from djsandbox_ray.tracking.tracker import TRACKERS
@@ -40,7 +41,7 @@ class FinishedRun:
         self._storage, self.name, self.folder = storage, name, f"runs/{name}"
         if not name or name.startswith("/") or {".", ".."} & set(name.split("/")):
             raise BadInput(f"{name!r} is not the name of a run")
-        if not storage.exists(f"{self.folder}/config.yaml"):
+        if not any(storage.exists(f"{self.folder}/{n}") for n in ("config.yaml", "run.json")):
             known = ", ".join(storage.names("runs")) or "none"
             raise BadInput(f"no run {name!r} in {storage.shown} (there are: {known})")
 
@@ -50,11 +51,9 @@ class FinishedRun:
         Raises:
             BadInput: the run has not read it yet.
         """
-        path = f"{self.folder}/costs.json"
-        costs = self._storage.read_json(path) if self._storage.exists(path) else {}
         for job, found in self._outputs(Dataset):
             # The trusted split is a dataset, too.
-            if costs.get(job, {}).get("hook") == "ingest":
+            if self._hook(job) == "ingest":
                 return found
         raise BadInput(f"the run {self.name!r} has not finished reading its dataset")
 
@@ -89,16 +88,23 @@ class FinishedRun:
             raise BadInput(
                 f"pool {name!r} breaks a policy and is never exported: {'; '.join(pool.breaks)}"
             )
+        self._check(pools.assignments, self._seals(self.folder))
         return self._members(pools, pool)
 
     def evidence(self) -> list[dict[str, Any]]:
-        """Return what speaks for every recipe of the run, with ``folder``, in order of names."""
+        """Return what speaks for every recipe of the run, with ``folder``, in order of names.
+
+        Raises:
+            Damaged: it is not what the run has written.
+        """
         found = []
         rounds = [name for name in self._storage.names(self.folder) if name.startswith("round-")]
-        for folder in [f"{self.folder}/recipes", *(f"{self.folder}/{r}/recipes" for r in rounds)]:
-            for name in self._storage.names(folder):
+        for folder in [self.folder, *(f"{self.folder}/{name}" for name in rounds)]:
+            seals = self._seals(folder)
+            for name in self._storage.names(f"{folder}/recipes"):
                 if name.endswith(".evidence.json"):
-                    path = f"{folder}/{name}"
+                    path = f"{folder}/recipes/{name}"
+                    self._check(path, seals)
                     found.append({**self._storage.read_json(path), "evidence": path})
         return found
 
@@ -123,13 +129,49 @@ class FinishedRun:
         # An earlier version may have written less: what has a default since then.
         needed = {f.name for f in known if f.default is f.default_factory is MISSING}
         for name in self._storage.names(f"{self.folder}/jobs"):
-            output = self._storage.read_json(f"{self.folder}/jobs/{name}")["output"]
+            job = name.removesuffix(".json")
+            output = self._marker(job).get("output")
             if not isinstance(output, dict) or not needed <= output.keys() <= keys:
                 continue
             try:
-                yield name.removesuffix(".json"), adapter.validate_python(output)
+                yield job, adapter.validate_python(output)
             except ValidationError as error:
-                raise BadInput(f"{self.folder}/jobs/{name} cannot be read: {error}") from error
+                raise self._storage.damaged(self._path(job), error.errors()[0]["msg"]) from None
+
+    def _hook(self, job: str) -> str | None:
+        """Return the hook of a finished job; earlier versions noted it with the costs only."""
+        if "cost" in (marker := self._marker(job)):
+            return str(marker["cost"].get("hook"))
+        path = f"{self.folder}/costs.json"
+        costs = self._storage.read_sealed(path) if self._storage.exists(path) else {}
+        hook: str | None = costs.get(job, {}).get("hook")
+        return hook
+
+    def _seals(self, folder: str) -> dict[str, Seal]:
+        """Return the seals of all that the jobs of a round have written."""
+        seals: dict[str, Seal] = {}
+        for name in self._storage.names(f"{folder}/jobs"):
+            path = f"{folder}/jobs/{name}"
+            try:
+                seals |= seals_from_json(self._storage.read_sealed(path).get("files", {}))
+            except ValueError as error:
+                raise self._storage.damaged(path, str(error)) from None
+        return seals
+
+    def _check(self, path: str, seals: Mapping[str, Seal]) -> None:
+        """Look whether a file is as a job wrote it; those of earlier versions have no seals.
+
+        Raises:
+            Damaged: it is not.
+        """
+        if wrong := broken(self._storage, {path: seals[path]} if path in seals else {}):
+            raise self._storage.damaged(path, f"it {wrong[path]}")
+
+    def _marker(self, job: str) -> dict[str, Any]:
+        return self._storage.read_sealed(self._path(job))
+
+    def _path(self, job: str) -> str:
+        return f"{self.folder}/jobs/{job}.json"
 
 
 def sync_run(name: str, url: str, uri: str | None) -> Replayed:
@@ -150,8 +192,7 @@ def sync_run(name: str, url: str, uri: str | None) -> Replayed:
     folder = FinishedRun(storage, name).folder
     run = name.partition("/")[0]
     refuse_if_held(storage, lease_path(run), f"the run {run!r}")
-    settings: dict[str, Any] = yaml.safe_load(storage.read_bytes(f"{folder}/config.yaml"))
-    tracking = settings["tracking"] if uri is None else {"type": "mlflow", "uri": uri}
+    tracking = _tracking(storage, folder) if uri is None else {"type": "mlflow", "uri": uri}
     if "***" in str(tracking.get("uri")):
         raise BadInput(
             "the kept configuration holds no passwords: name the server again with --uri"
@@ -163,6 +204,23 @@ def sync_run(name: str, url: str, uri: str | None) -> Replayed:
     if uri is None:
         _refuse_elsewhere(storage, folder, kind(config, storage).address)
     return replay(storage, folder, lambda: kind(config, storage))
+
+
+def _tracking(storage: Storage, folder: str) -> dict[str, Any]:
+    """Return by what a run was tracked, as its configuration says.
+
+    Raises:
+        Damaged: that cannot be read.
+    """
+    path = f"{folder}/config.yaml"
+    try:
+        tracking = yaml.safe_load(storage.read_bytes(path))["tracking"]
+        TRACKERS.get(tracking["type"]).Config.model_validate(tracking)
+    except (yaml.YAMLError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        what = str(error).splitlines()[0]
+        remedy = "run the configuration again (djsandbox run), or name the server with --uri"
+        raise Damaged(f"{storage.shown}/{path} is damaged: {what}", remedy, path) from None
+    return dict(tracking)
 
 
 def _refuse_elsewhere(storage: Storage, folder: str, here: str) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
+from djsandbox_ray.dataset.complete import complete_dataset
 from djsandbox_ray.dataset.files import find_files
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.source import SOURCES, IngestConfig
@@ -24,7 +25,7 @@ from djsandbox_ray.records import Acceptance, Dataset
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.stats.compute import compute_statistics
 from djsandbox_ray.stats.operators import operator_id, resolve_paths
-from djsandbox_ray.stats.parts import StatisticColumns, marker
+from djsandbox_ray.stats.parts import StatisticColumns, broken_parts, folder
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.finished import FinishedRun
 
@@ -146,10 +147,8 @@ def _kept(
 
 
 def _dataset(storage: Storage, source: str, progress: Progress) -> Dataset:
-    path = f"datasets/{source}/dataset.json"
-    if "/" not in source and storage.exists(path):
-        found = storage.read_json(path)
-        return Dataset(found["id"], found["table"], found["rows"], found["rejected"])
+    if "/" not in source and (found := complete_dataset(storage, f"datasets/{source}")):
+        return found
     form = _form(source)
     kind = SOURCES.get(form)
     opened = kind(kind.Config.model_validate({"type": form, "path": source}))
@@ -192,7 +191,7 @@ def _statistics(
 ) -> StatisticColumns:
     progress.stage("statistics")
     ids = [operator_id(resolve_paths(spec)) for spec in recipe.operators]
-    if not all(storage.exists(marker(dataset.id, identity)) for identity in ids):
+    if any(broken_parts(storage, folder(dataset.id, identity)) for identity in ids):
         connect()
     statistics = compute_statistics(
         storage,

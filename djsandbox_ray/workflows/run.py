@@ -14,20 +14,22 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from ray.exceptions import RayError
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.dataset.source import SOURCES, Source
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.hooks.plans import draw_of
 from djsandbox_ray.hooks.scorer import TrainScorer, check_trusted
-from djsandbox_ray.hooks.study import StudyHook, configured_family, refuse_small_draw
+from djsandbox_ray.hooks.study import NO_RESULT, StudyHook, configured_family, refuse_small_draw
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.anchor import anchor, watched
 from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.nodes.waiting import foreseen
 from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.storage.filesystems import disk_failure
 from djsandbox_ray.storage.lease import Lease
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.observed import observed
@@ -76,6 +78,7 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
                 aftermath(lease, state_path(first), held),
                 watched(held, interrupt),
                 RunState(lease, first, held) as state,
+                _said_plainly(storage),
             ):
                 _check_resources(config, progress)
                 done = run_rounds(config, progress, state)
@@ -145,10 +148,40 @@ def open_context(config: RunConfig, progress: Progress) -> Context:
 def open_round(this: Round, progress: Progress, lease: Lease | None = None) -> Context:
     """Return what the hooks of a round work with; nothing is started or written yet."""
     config, storage = this.config, Storage(this.config.storage)
-    tracker = TRACKERS.get(config.tracking.type)(config.tracking, storage)
+    # With a storage of its own: what a job writes is noted down, what the tracker keeps is not.
+    tracker = TRACKERS.get(config.tracking.type)(config.tracking, Storage(config.storage))
     # Every round is a run to the tracker; what they told it lies together, for `djsandbox sync`.
     recorded = Recorded(tracker, f"runs/{this.run}")
     return Context(config, storage, this.folder, recorded, progress, lease=lease)
+
+
+@contextmanager
+def _said_plainly(storage: Storage) -> Iterator[None]:
+    """Have what a task of Ray or a library has raised say what it is, in a sentence.
+
+    Raises:
+        SandboxError: as the task has raised it, without the traceback that Ray makes of it.
+        StorageFailed: a disk is full, or takes nothing for another reason.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = _plainly(error, storage.shown)
+        if told is None:
+            raise
+        raise told from None
+
+
+def _plainly(error: BaseException, where: str) -> SandboxError | None:
+    causes: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in causes:
+        causes.append(following)
+        following = getattr(following, "cause", None) or following.__cause__
+    own = [one for one in causes if isinstance(one, SandboxError) and not isinstance(one, RayError)]
+    if own:
+        return None if own[0] is error else own[0]
+    return next((told for one in causes if (told := disk_failure(one, where))), None)
 
 
 def check_sources(config: RunConfig) -> None:
@@ -222,7 +255,7 @@ def _run_info(context: Context) -> RunInfo:
     resolved = config.model_dump(
         mode="json", exclude={"storage", "cluster", "tracking", "statistics"}
     )
-    for key in ("resources", "retries", "retry_diverged", "stall_seconds"):
+    for key in NO_RESULT:
         resolved["trials"].pop(key)
     for section in ("ingest", "scorer"):
         (resolved[section] or {}).pop("resources", None)

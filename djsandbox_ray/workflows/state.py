@@ -6,6 +6,7 @@ One run, one writer: who holds its lease.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import signal
@@ -24,7 +25,7 @@ import psutil
 import yaml
 
 from djsandbox_ray import __version__
-from djsandbox_ray.errors import Stopped
+from djsandbox_ray.errors import Stopped, StorageFailed
 from djsandbox_ray.masking import masked
 from djsandbox_ray.nodes.anchor import LOST, Anchor
 from djsandbox_ray.storage.lease import Lease, Lost, take
@@ -32,6 +33,8 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.ownership import lease_path
 from djsandbox_ray.workflows.language.parameters import as_data
 from djsandbox_ray.workflows.language.repeat import Outcome, Round
+
+logger = logging.getLogger(__name__)
 
 _PACKAGES = (
     "ray",
@@ -115,7 +118,12 @@ class RunState:
             raise Lost(self.lease.lost) from None
         lost = self._anchor.lost() if kind is not None else None
         stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self.end("COMPLETED" if kind is None else "STOPPED" if stopped or lost else "FAILED")
+        try:
+            self.end("COMPLETED" if kind is None else "STOPPED" if stopped or lost else "FAILED")
+        except StorageFailed as failure:
+            if kind is None:
+                raise
+            logger.warning("how the run ended cannot be noted: %s", failure)
         if lost:
             raise Stopped(LOST.format(lost)) from None
         if stopped:
@@ -147,7 +155,7 @@ class RunState:
 
     def _write(self) -> None:
         self.lease.check()
-        self._storage.write_json(self._path, {**self._content, "rounds": self._rounds})
+        self._storage.write_sealed(self._path, {**self._content, "rounds": self._rounds})
 
 
 def _versions() -> dict[str, str]:

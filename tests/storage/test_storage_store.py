@@ -367,7 +367,7 @@ def test_no_credentials_and_no_server_are_said_so(s3: S3Server, tmp_path: Path) 
     assert without.startswith("BadInput 's3://sandbox/x' refuses access")
     assert "AWS_ACCESS_KEY_ID" in without
     away = said({**s3.environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
-    assert away.startswith("SandboxError 's3://sandbox/x' is out of reach")
+    assert away.startswith("StorageFailed 's3://sandbox/x' is out of reach")
     assert s3.environment["AWS_SECRET_ACCESS_KEY"] not in away
 
 

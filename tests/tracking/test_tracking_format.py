@@ -6,7 +6,14 @@ from dataclasses import replace
 import pytest
 
 from djsandbox_ray.records import RungReport
-from djsandbox_ray.tracking.mlflow_runs import mark, named, started_ms, unsent, values
+from djsandbox_ray.tracking.mlflow_runs import (
+    in_short,
+    mark,
+    named,
+    started_ms,
+    unsent,
+    values,
+)
 from djsandbox_ray.tracking.outbox import Refused
 
 
@@ -58,3 +65,21 @@ def test_a_mark_knows_nan():
 def test_start_of_a_trial():
     assert started_ms([report(10, 10_000), report(20, 20_000)]) == 7_000
     assert started_ms([]) is None
+
+
+def test_an_error_of_a_database_is_told_in_a_line():
+    error = RuntimeError(
+        "(sqlite3.OperationalError) database is locked\n"
+        "[SQL: INSERT INTO params (key, value) VALUES (?, ?)]\n"
+        "[parameters: ('caption', 'planted-sample')]\n"
+        "(Background on this error at: https://sqlalche.me/e/20/e3q8)"
+    )
+    assert in_short(error) == "RuntimeError: (sqlite3.OperationalError) database is locked"
+    assert in_short(ValueError("no [SQL: x] [parameters: y]")) == "ValueError: no"
+    assert len(in_short(ValueError("x" * 10_000))) < 500
+    assert in_short(ValueError()) == "ValueError"
+
+
+def test_a_damaged_database_is_named_with_its_remedy():
+    said = in_short(RuntimeError("(sqlite3.DatabaseError) file is not a database\n[SQL: x]"))
+    assert said.endswith("the database is damaged: move its file away, and a new one is written")

@@ -12,7 +12,7 @@ from ports import free_port
 from tracked_records import COMPLETED, FAILED, PARAMS, POOL, RUN, STOPPED, TAGS, record
 from tracked_runs import check, stored
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.records import TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.journal import Recorded, Replayed, replay
@@ -205,7 +205,7 @@ def test_a_journal_of_an_older_version_stays_the_run_that_it_was(storage):
     (name,) = storage.names(f"{FOLDER}/tracking")
     path = f"{FOLDER}/tracking/{name}/run.json"
     told = storage.read_json(path)
-    del told["origin"]
+    del told["origin"], told["checksum"]
     told["datasets"] = [given[:4] for given in told["datasets"]]
     storage.write_json(path, told)
     again = Listener(storage)
@@ -256,7 +256,46 @@ def test_a_damaged_file_is_bad_input(storage, broken):
     run(Recorded(Listener(storage), FOLDER), COMPLETED)
     (name,) = storage.names(f"{FOLDER}/tracking")
     storage.write_bytes(f"{FOLDER}/tracking/{name}/trials/trial-0.json", broken)
-    with pytest.raises(BadInput, match=r"trial-0\.json in .* is damaged"):
+    with pytest.raises(BadInput, match=r"trial-0\.json is damaged"):
+        heard(storage)
+
+
+def test_a_number_that_was_changed_is_not_sent(storage):
+    run(Recorded(Listener(storage), FOLDER), COMPLETED)
+    (name,) = storage.names(f"{FOLDER}/tracking")
+    path = f"{FOLDER}/tracking/{name}/trials/trial-0.json"
+    told = storage.read_json(path)
+    told["record"]["reports"][0]["loss"] = 77.0
+    storage.write_json(path, told)
+    with pytest.raises(Damaged, match="checksum; remove it, and the marker of the job"):
+        heard(storage)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b'{"name": "demo"}', b"\xff"])
+def test_a_run_goes_on_with_a_journal_that_is_damaged(storage, content):
+    """It is the same run to the tracker, and all that it said before is said again."""
+    first = Listener(storage)
+    run(Recorded(first, FOLDER), COMPLETED)
+    (name,) = storage.names(f"{FOLDER}/tracking")
+    path = f"{FOLDER}/tracking/{name}/run.json"
+    if content is None:
+        storage.remove(path)
+    else:
+        storage.write_bytes(path, content)
+        with pytest.raises(BadInput, match=r"run\.json is damaged.*djsandbox run"):
+            heard(storage)
+    again = Listener(storage)
+    run(Recorded(again, FOLDER), COMPLETED)
+    assert again.of("start")[0][0].key == first.of("start")[0][0].key
+    assert heard(storage).of("trial")
+
+
+def test_a_file_that_is_gone_is_named(storage):
+    run(Recorded(Listener(storage), FOLDER), COMPLETED)
+    (name,) = storage.names(f"{FOLDER}/tracking")
+    (file,) = storage.names(f"{FOLDER}/tracking/{name}/artifacts")
+    storage.remove(f"{FOLDER}/tracking/{name}/artifacts/{file}")
+    with pytest.raises(BadInput, match=f"artifacts/{file} is not there; run the configuration"):
         heard(storage)
 
 

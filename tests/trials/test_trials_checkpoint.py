@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import threading
 import uuid
 from dataclasses import replace
@@ -10,7 +12,9 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from damages import DAMAGES
 
+from djsandbox_ray.errors import StorageFailed
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
@@ -166,3 +170,93 @@ def test_elsewhere_nothing_is_left_on_this_machine() -> None:
         places.append(kept[1])
     assert not any(place.exists() for place in places)
     assert fsspec.filesystem("memory").find(f"/{root}"), "but there"
+
+
+def _saved(url: str) -> Checkpoint:
+    checkpoint = Checkpoint(url, "t")
+    checkpoint.save(REPORT, _write("weights"))
+    checkpoint.save(replace(REPORT, samples=20), _write("weights " * 100))
+    return Checkpoint(url, "t")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["deep/state", "done.json"])
+def test_a_checkpoint_that_is_damaged_is_discarded_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
+) -> None:
+    checkpoint = _saved(str(tmp_path))
+    DAMAGES[damage](tmp_path / "trials" / "t" / "20" / name)
+    assert checkpoint.reports() == ()
+    assert _state(checkpoint) is None, "the trial begins anew"
+    if (name, damage) != ("done.json", "gone"):  # as a writer leaves it that is killed
+        assert caplog.text.count("a checkpoint is discarded") == 1
+        assert "trials/t/20" in caplog.text
+    checkpoint.save(REPORT, _write("anew"))
+    assert _state(Checkpoint(str(tmp_path), "t")) == (10, "anew")
+
+
+def test_an_upload_that_was_cut_off_does_not_count() -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    checkpoint = _saved(url)
+    Storage(url).write_bytes("trials/t/20/deep/state", b"weights")
+    assert _state(checkpoint) is None
+
+
+def test_a_checkpoint_of_an_earlier_version_does_not_count(tmp_path: Path) -> None:
+    checkpoint, storage = _saved(str(tmp_path)), Storage(str(tmp_path))
+    mark = storage.read_sealed("trials/t/20/done.json")
+    del mark["files"]
+    storage.write_json("trials/t/20/done.json", mark)
+    assert _state(checkpoint) is None
+
+
+def test_weights_are_on_the_disk_before_the_mark_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync = os.fsync
+
+    def watched(file: int) -> None:
+        done.append(Path(f"/proc/self/fd/{file}").resolve().name)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    Checkpoint(str(tmp_path), "t").save(REPORT, _write("weights"))
+    *before, mark = done
+    assert set(before) == {"state", "deep", "10"}
+    assert mark.startswith("done.json")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "no"), "no space is left on the device"),
+        (OSError(errno.EROFS, "no"), "read-only"),
+        (RuntimeError("[enforce fail at inline_container.cc] . unexpected pos 576 vs 534"), None),
+    ],
+)
+def test_a_checkpoint_without_room_is_a_storage_that_failed(
+    tmp_path: Path, error: Exception, told: str | None
+) -> None:
+    def fails(folder: Path) -> None:
+        (folder / "state").write_text("half")
+        raise error
+
+    checkpoint = Checkpoint(str(tmp_path), "t")
+    with pytest.raises(StorageFailed if told else RuntimeError, match=told or "unexpected pos"):
+        checkpoint.save(REPORT, fails)
+    assert _state(checkpoint) is None
+
+
+def test_torch_does_not_say_that_a_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(folder: Path) -> None:
+        raise RuntimeError("unexpected pos 576 vs 534")
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageFailed, match="no space is left on the device"):
+        Checkpoint(str(tmp_path), "t").save(REPORT, fails)

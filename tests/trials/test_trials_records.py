@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from damages import DAMAGES
 
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.config import PoolConfig
@@ -104,6 +106,31 @@ RECORDS = [
     _record(TrialState.FAILED, "t2", (10,)),
     _record(TrialState.FAILED, "t3", ()),
 ]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "tripled"])
+def test_a_record_that_is_damaged_is_trained_again_and_said(
+    storage: Storage, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    store, path = TrialStore(storage), "trials/t1.json"
+    store.save(RECORDS[0])
+    if damage == "tripled":  # by hand: the number of a verdict
+        written = storage.read_json(path)
+        written["reports"][-1]["metrics"]["m"] *= 3
+        storage.write_json(path, written)
+    else:
+        DAMAGES[damage](Path(storage.uri(path)))
+    assert store.load(RECORDS[0].spec) is None
+    if damage != "gone":
+        assert f"{path} is damaged" in caplog.text
+        assert "text_len/low seed 1 is trained again" in caplog.text
+    store.save(RECORDS[0])
+    assert store.load(RECORDS[0].spec) == RECORDS[0]
+
+
+def test_a_record_of_an_earlier_version_counts(storage: Storage) -> None:
+    storage.write_json("trials/t1.json", asdict(RECORDS[0]))
+    assert TrialStore(storage).load(RECORDS[0].spec) == RECORDS[0]
 
 
 def test_the_store_gives_back_what_any_run_has_left(storage: Storage) -> None:

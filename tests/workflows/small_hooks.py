@@ -10,6 +10,7 @@ from pydantic import Field
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Statistic, Statistics
+from djsandbox_ray.storage.store import Storage
 
 if TYPE_CHECKING:
     from nowhere import Unknown
@@ -40,6 +41,13 @@ class Tally(Number):
 @dataclass(frozen=True)
 class Nameless:
     value: float
+
+
+@dataclass(frozen=True)
+class Located:
+    id: str
+    path: str
+    others: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,52 @@ class Add(Noted):
     def run(self, left: Number, right: Number) -> Number:
         self.note()
         return number(left.value + right.value)
+
+
+class WritesTable(Noted):
+    """Writes a file that its output names, one that it does not, and one as a task elsewhere."""
+
+    def run(self, left: Number) -> Located:
+        self.note()
+        path, _ = self.write_rows(Number, "kept/table.csv", [left])
+        elsewhere = Storage(self.storage.url)
+        elsewhere.write_json(self.path("elsewhere.json"), left.value)
+        return Located(left.id, path, (self.path("elsewhere.json"),))
+
+
+class ReadsTable(Noted):
+    def run(self, table: Located) -> Number:
+        self.note()
+        (row,) = self.rows(Number, table)
+        return number(row.value)
+
+
+class SpoilsOnce(Noted):
+    """Damages a file of an earlier job, as a disk might."""
+
+    def run(self, left: Number) -> Number:
+        self.note()
+        Storage(self.storage.url).write_bytes(self.path("kept/table.csv"), b"id,val")
+        return number(1)
+
+
+class AlwaysDamaged(Noted):
+    def run(self, left: Number) -> Number:
+        self.note()
+        raise self.storage.damaged(self.path("always.csv"), "it is of no use")
+
+
+class Shares(Noted):
+    """Writes what other runs share."""
+
+    def broken(self, output: Any) -> dict[str, str]:
+        path = "models/shared.json"
+        return {} if self.storage.exists(path) else {path: "is not there"}
+
+    def run(self, left: Number) -> Number:
+        self.note()
+        self.storage.write_json("models/shared.json", {})
+        return number(2)
 
 
 class Double(Noted):

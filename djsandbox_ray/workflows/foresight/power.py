@@ -18,7 +18,7 @@ from djsandbox_ray.analysis.planning.power import (
 )
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.hooks.noise import MeasureNoise
 from djsandbox_ray.reporting.method import noise_lines
 from djsandbox_ray.reporting.progress import Progress
@@ -99,10 +99,12 @@ def _find(storage: Storage, name: str, comparable: Any) -> tuple[str, NoiseFloor
     runs = storage.names("runs")
     for run in sorted(runs, key=lambda run: run != name):
         path = f"runs/{run}/noise.json"
-        if storage.exists(path):
-            content = storage.read_json(path)
-            if content["comparable"] == comparable:
-                return run, NoiseFloor.from_json(content["noise"])
+        try:
+            content = storage.read_sealed(path)
+        except Damaged:  # that of another run may do; there is none where it was not measured
+            continue
+        if content.get("comparable") == comparable:
+            return run, NoiseFloor.from_json(content["noise"])
     raise BadInput(
         f"no run in {storage.shown} has measured the noise of this data, model, budget, evaluation "
         "and aggregate yet: run the configuration once, or one with fewer operators"

@@ -1,0 +1,144 @@
+"""Parts of statistics: what is damaged is known, and computed again by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from damages import DAMAGES
+
+from djsandbox_ray.errors import Damaged
+from djsandbox_ray.records import Dataset, Statistic
+from djsandbox_ray.stats import compute
+from djsandbox_ray.stats.compute import compute_statistics
+from djsandbox_ray.stats.operators import operator_id, parse_process, resolve_paths
+from djsandbox_ray.stats.parts import (
+    PartReport,
+    broken_parts,
+    load_column,
+    read_report,
+    write_part,
+)
+from djsandbox_ray.storage.store import Storage
+
+ROWS = 1200
+DATASET = Dataset("dataset-1", "datasets/dataset-1/samples.lance", ROWS, 0)
+(LENGTH,) = parse_process(["text_length_filter"])
+FOLDER = f"datasets/dataset-1/stats/{operator_id(resolve_paths(LENGTH))}.parquet"
+MARKER = FOLDER.replace(".parquet", ".json")
+
+
+class Pass:
+    """A pass over the ranges that are lacking, in this process: the value of a row is its id."""
+
+    def __init__(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.storage = storage
+        self.ran: list[int] = []
+        monkeypatch.setattr(compute, "run_pass", self._run)
+
+    def _run(self, tasks: Sequence[dict[str, Any]], job: Any, **_: Any) -> float:
+        for task in tasks:
+            self.ran.append(task["start"])
+            row_ids = np.arange(task["start"], task["stop"], dtype=np.int64)
+            (path,) = (f"{folder}/part-{task['start']:012d}.parquet" for folder in job.folders)
+            report = PartReport(len(row_ids), {"text_len": 0}, 0, (), 1.0)
+            write_part(self.storage, path, row_ids, {"text_len": row_ids.astype(float)}, report)
+        return float(len(tasks))
+
+    def __call__(self) -> list[int]:
+        """Compute what is lacking; return where the ranges began that were computed."""
+        self.ran = []
+        (self.statistic,) = compute_statistics(self.storage, DATASET, [LENGTH]).statistics
+        return self.ran
+
+    statistic: Statistic
+
+
+@pytest.fixture
+def passing(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Pass:
+    return Pass(storage, monkeypatch)
+
+
+def test_what_is_whole_is_not_computed_again(passing: Pass, storage: Storage) -> None:
+    assert passing() == [0, 512, 1024]
+    assert passing() == []
+    assert broken_parts(storage, FOLDER) == {}
+    assert np.array_equal(load_column(storage, passing.statistic, ROWS), np.arange(ROWS))
+
+
+@pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "flip"])
+def test_a_part_of_another_size_is_computed_again_alone(
+    passing: Pass, storage: Storage, damage: str
+) -> None:
+    passing()
+    path = f"{FOLDER}/part-{512:012d}.parquet"
+    DAMAGES[damage](Path(storage.uri(path)))
+    assert list(broken_parts(storage, FOLDER)) == [path]
+    assert passing() == [512]
+    assert np.array_equal(load_column(storage, passing.statistic, ROWS), np.arange(ROWS))
+
+
+def test_a_flipped_bit_is_found_when_the_part_is_read(passing: Pass, storage: Storage) -> None:
+    passing()
+    path = f"{FOLDER}/part-{512:012d}.parquet"
+    file = Path(storage.uri(path))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 8] ^= 4
+    file.write_bytes(bytes(data))
+    assert broken_parts(storage, FOLDER) == {}
+    with pytest.raises(Damaged) as caught:
+        load_column(storage, passing.statistic, ROWS)
+    assert caught.value.path == path
+    storage.remove(path)  # as the loop of jobs does with it
+    assert passing() == [512]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_marker_is_written_anew_without_computing(
+    passing: Pass, storage: Storage, damage: str
+) -> None:
+    passing()
+    before = storage.read_sealed(MARKER)
+    DAMAGES[damage](Path(storage.uri(MARKER)))
+    assert list(broken_parts(storage, FOLDER)) == [MARKER]
+    assert passing() == []
+    assert storage.read_sealed(MARKER) == before
+
+
+def test_rows_that_are_missing_or_twice_are_named(passing: Pass, storage: Storage) -> None:
+    passing()
+    marker = storage.read_sealed(MARKER)
+    del marker["parts"]
+    storage.write_json(MARKER, marker)  # of an earlier version
+    storage.remove(f"{FOLDER}/part-{512:012d}.parquet")
+    assert broken_parts(storage, FOLDER) == {}
+    with pytest.raises(Damaged, match="does not hold the rows 0 to 1199") as caught:
+        load_column(storage, passing.statistic, ROWS)
+    assert caught.value.path == MARKER
+    storage.remove(MARKER)
+    assert passing() == [512]
+    write_part(
+        storage,
+        f"{FOLDER}/part-{0:012d}.parquet",
+        np.arange(1, 513, dtype=np.int64)[::-1].copy(),
+        {"text_len": np.zeros(512)},
+        PartReport(512, {"text_len": 0}, 0, (), 1.0),
+    )
+    with pytest.raises(Damaged, match="row ids are not consecutive"):
+        load_column(storage, passing.statistic, ROWS)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_part_that_a_killed_run_left_damaged_does_not_count(
+    passing: Pass, storage: Storage, damage: str
+) -> None:
+    passing()
+    storage.remove(MARKER)
+    path = f"{FOLDER}/part-{1024:012d}.parquet"
+    DAMAGES[damage](Path(storage.uri(path)))
+    if damage != "flip":
+        assert read_report(storage, path) is None
+        assert passing() == [1024]
