@@ -146,6 +146,10 @@ class _Keeper:
         """Without a decision that stands: the same command, cut off, lets them go on."""
         self._crashed = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A user's scheduler may hold it: Tune pickles that for its snapshots, which nobody restores.
+        return {}
+
     def keep(self, record: TrialRecord) -> None:
         """Hand on a record and have it saved; then the checkpoint of one that is over goes."""
         self._on_record(record)

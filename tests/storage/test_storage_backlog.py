@@ -45,12 +45,16 @@ def test_what_waits_is_replaced_and_what_is_being_done_is_not() -> None:
 def test_an_error_is_raised_once_and_for_all_and_the_rest_is_done() -> None:
     done: list[int] = []
 
+    both = threading.Event()
+
     def fail() -> None:
+        both.wait()
         raise OSError("the disk is full")
 
     backlog = Backlog("test")
     backlog.put("a", fail)
     backlog.put("b", partial(done.append, 1))
+    both.set()
     with pytest.raises(OSError, match="the disk is full"):
         backlog.flush()
     assert done == [1]
