@@ -41,7 +41,7 @@ class JsonlSource(FileSource):
     config: JsonlConfig
 
     def shards(self) -> list[Shard]:
-        """Read through the files once, for the byte offsets of the lines."""
+        """Read through the files, once in a process, for the byte offsets of the lines."""
         files = self.files()
         for file in files:
             _refuse_list(file)
@@ -76,8 +76,19 @@ def _refuse_list(file: SourceFile) -> None:
     )
 
 
-def _chunks(file: SourceFile) -> Iterator[tuple[int, int, int]]:
-    """Yield (byte offset, first line, number of lines that are not blank) of each shard."""
+_known: dict[str, list[tuple[int, int, int]]] = {}
+"""By file and stamp: a process that asks for shards again does not read through the file again."""
+
+
+def _chunks(file: SourceFile) -> list[tuple[int, int, int]]:
+    """Return (byte offset, first line, number of lines that are not blank) of each shard."""
+    key = repr((file.path, file.stamp, _SHARD_ROWS))
+    if key not in _known:
+        _known[key] = list(_found_chunks(file))
+    return _known[key]
+
+
+def _found_chunks(file: SourceFile) -> Iterator[tuple[int, int, int]]:
     start = offset = first = rows = line = 0
     with file.open() as handle:
         for content in handle:

@@ -147,7 +147,7 @@ class _Keeper:
         self._crashed = False
 
     def __getstate__(self) -> dict[str, Any]:
-        # A user's scheduler may hold it: Tune pickles that for its snapshots, which nobody restores.
+        # Tune pickles what a user's scheduler holds for its snapshots, which nobody restores.
         return {}
 
     def keep(self, record: TrialRecord) -> None:

@@ -13,7 +13,7 @@ from djsandbox_ray.dataset.complete import (
     broken_dataset,
     complete_dataset,
     mark_complete,
-    rejections,
+    told_of,
 )
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import Damaged, StorageFailed
@@ -30,7 +30,7 @@ def made(storage: Storage) -> Storage:
     Path(storage.uri(HOME)).mkdir(parents=True)
     lance.write_dataset(pa.table(columns), storage.uri(DATASET.table))
     storage.write_table(f"{HOME}/rejected.parquet", pa.table({"source": ["a", "b"]}))
-    mark_complete(storage, DATASET, {"no caption": 2})
+    mark_complete(storage, DATASET, {"reasons": {"no caption": 2}})
     return storage
 
 
@@ -47,7 +47,7 @@ KINDS = ["dataset.json", "rejected.parquet", "*.lance", "*.manifest"]
 def test_a_whole_dataset_is_what_was_read(made: Storage) -> None:
     assert complete_dataset(made, HOME) == DATASET
     assert broken_dataset(made, DATASET) == {}
-    assert rejections(made, DATASET) == {"no caption": 2}
+    assert told_of(made, DATASET)["reasons"] == {"no caption": 2}
     assert complete_dataset(made, "datasets/none") is None
     SampleTable(made.uri(DATASET.table)).take([3], ["text"])
     assert broken_dataset(made, DATASET) == {}, "reading changes nothing"
