@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError
+from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError, field_validator
 
 from djsandbox_ray.analysis.verdicts.second_look import ConfirmConfig, LearningRateConfig
 from djsandbox_ray.dataset.source import SOURCES, IngestConfig
@@ -19,7 +20,8 @@ from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS, PoolConfig
 from djsandbox_ray.pools.eligible import check_statistics
 from djsandbox_ray.recipes.policy import PolicyConfig, unknown_statistics
 from djsandbox_ray.reporting.report import ReportConfig
-from djsandbox_ray.settings.sections import Component, Section, component
+from djsandbox_ray.settings.sections import MOST_NAME, Component, Section, component
+from djsandbox_ray.settings.strict_yaml import MOST_BYTES
 from djsandbox_ray.settings.yaml_input import problems, read_mapping, read_value
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.stats.needs import needs
@@ -35,14 +37,27 @@ from djsandbox_ray.tracking.tracker import TRACKERS
 from djsandbox_ray.trials.clip.scorer import ScorerConfig
 from djsandbox_ray.trials.config import TrialsConfig, misfits
 
+_LONGEST_PART = 255
+_MOST_STEPS = 100
+"""Keys of a path in ``--set``."""
+
 
 class RunConfig(Section):
     """Everything that a run needs to know. Relative paths start at the working directory."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Names the folder of the run; the same name again resumes it."""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MOST_NAME)
+    """Names the folder of the run; the same name again resumes it. Folders have 255 characters at
+    most, what MLflow names after it 250."""
     storage: str = Field(default="./sandbox", min_length=1)
     """Folder or URL for all artifacts; shared by runs, so that they reuse each other's work."""
+
+    @field_validator("storage")
+    @classmethod
+    def _possible(cls, storage: str) -> str:
+        if any(len(part.encode("utf-8", "replace")) > _LONGEST_PART for part in storage.split("/")):
+            raise ValueError(f"a folder's name has {_LONGEST_PART} bytes at most")
+        return storage
+
     dataset: Annotated[SerializeAsAny[Component], component(SOURCES)]
     """The data in question."""
     ingest: IngestConfig = IngestConfig()
@@ -139,14 +154,29 @@ def checked(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> 
             for problem in problems(error, RunConfig, document)
             if not problem.where.startswith("operators[")
         ]
-    found += _operator_problems(document, elsewhere)
-    found += _statistic_problems(document)
+    not_finite = [where for where in _not_finite(document, "") if f"{where}: " not in str(found)]
+    found += [f"{where}: a finite number is needed" for where in not_finite]
+    if not not_finite:
+        found += _operator_problems(document, elsewhere)
+        found += _statistic_problems(document)
     if config is not None:
         found += _trial_problems(config)
     if config is None or found:
         listed = "\n".join(f"  {without_secrets(line)}" for line in found)
         raise BadInput(f"{name}: {len(found)} error(s) in the configuration\n{listed}")
     return config
+
+
+def _not_finite(value: Any, where: str) -> Iterator[str]:
+    """Yield the places of NaN and infinities, also where any value may stand."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{where}.{key}".removeprefix("."))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _not_finite(inner, f"{where}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield where
 
 
 def replaced(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -166,7 +196,7 @@ def replaced(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        text = read_text(path)
+        text = read_text(path, MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: cannot be read: {error}") from error
     return read_mapping(text, path)
@@ -175,12 +205,12 @@ def _read(path: str) -> dict[str, Any]:
 def _overridden(document: dict[str, Any], override: str) -> dict[str, Any]:
     path, equals, text = override.partition("=")
     place = path.replace("[", ".").replace("]", "")
-    if not equals or not all(place.split(".")):
-        raise BadInput(f"--set {override!r}: path.to.key=value is needed")
+    if not equals or not all(place.split(".")) or place.count(".") > _MOST_STEPS:
+        raise BadInput(f"--set {override!r:.200}: path.to.key=value is needed")
     try:
         return replaced(document, place, read_value(text, "the value"))
     except BadInput as error:
-        raise BadInput(f"--set {override!r}: {error}") from error
+        raise BadInput(f"--set {override!r:.200}: {error}") from error
 
 
 def _with(place: Any, keys: list[str], value: Any) -> Any:

@@ -32,7 +32,8 @@ _WORLD = 1
 class ShapesConfig(SourceConfig):
     """How many samples of which world."""
 
-    samples: int = Field(gt=0)
+    samples: int = Field(gt=0, le=100_000_000)
+    """How many; every 500 of them are a shard, which the driver lists."""
     seed: int = Field(default=0, ge=0)
     """Sample i depends on the seed, i, the image size and the defects only."""
     image_size: int = Field(default=32, ge=16, le=512)

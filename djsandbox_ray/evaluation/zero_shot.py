@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
-from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.settings.sections import MOST_NAME, Component
 from djsandbox_ray.storage.filesystems import read_text
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
@@ -39,7 +39,7 @@ def _read_classes(given: Any) -> Any:
 class ZeroShotConfig(Component):
     """Classify the images of the split by the similarity to texts made from class names."""
 
-    label: str = Field(min_length=1, max_length=100)
+    label: str = Field(min_length=1, max_length=MOST_NAME)
     """The key in the samples' metadata that holds the class name, or what stands for it. It is a
     part of the metrics' names, which MLflow wants to be short."""
     classes: Annotated[

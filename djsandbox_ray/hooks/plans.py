@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.pools.builder import BUILDERS, RangePool
 from djsandbox_ray.pools.combine import MOST_PARTS
@@ -18,6 +19,9 @@ from djsandbox_ray.stats.operators import parse_process
 
 TRIALS, CONFIRMATION, NOISE, LEARNING_RATE = "trials", "confirmation", "noise", "learning_rate"
 """The studies of pools that are not combined."""
+
+MOST_SEEDS = 1000
+"""Of a study: its trials are listed one by one."""
 
 UNBUILT = "how many pools a builder of `pools.extra` makes is not known before it has made them"
 UNREAD = "how many rows a trial draws is not known before the data are read, or `pools.size` is set"
@@ -53,7 +57,12 @@ def scaling_seeds(config: RunConfig, count: int = 0) -> range:
     Args:
         config: of the run.
         count: how many; 0 for as many as the run has.
+
+    Raises:
+        BadInput: more than a plan can list.
     """
+    if count > MOST_SEEDS:
+        raise BadInput(f"seeds is {count}; {MOST_SEEDS} are possible")
     start = _combination_seeds(config).stop
     return range(start, start + (count or config.trials.seeds))
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.nodes.packing import groups_that_fit, in_words
-from djsandbox_ray.settings.sections import Section
+from djsandbox_ray.settings.sections import MOST_PROCESSES, MOST_SECONDS, Section
 
 # Read by Ray, Hugging Face and Data-Juicer when they are imported, in every process of the cluster.
 ENVIRONMENT = {
@@ -32,9 +32,9 @@ class ClusterConfig(Section):
 
     address: str | None = None
     """Address of a running cluster; by default ``RAY_ADDRESS``, or else a new local cluster."""
-    cpus: int | None = Field(default=None, ge=1)
+    cpus: int | None = Field(default=None, ge=1, le=MOST_PROCESSES)
     """CPUs of a new local cluster; by default all of this machine."""
-    wait: float | None = Field(default=None, ge=0)
+    wait: float | None = Field(default=None, ge=0, le=MOST_SECONDS)
     """Seconds to wait for nodes where no living one could hold what a stage needs; by default 600
     where an autoscaler runs, else 0: that is an error at once."""
 

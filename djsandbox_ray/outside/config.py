@@ -23,7 +23,7 @@ from pydantic import (
 
 from djsandbox_ray.errors import unknown
 from djsandbox_ray.masking import names_secret
-from djsandbox_ray.settings.sections import Component, Section
+from djsandbox_ray.settings.sections import MOST_SECONDS, Component, Section
 
 OURS = frozenset({"CUDA_VISIBLE_DEVICES", "TMPDIR", "VIRTUAL_ENV"})
 """Environment variables that this package sets itself."""
@@ -143,7 +143,7 @@ class ProgramConfig(Component):
     """Environment variables; placeholders may stand in them."""
     pass_env: tuple[Name, ...] = ()
     """Names of variables of the nodes that it sees too, such as HF_TOKEN."""
-    timeout: float = Field(default=86_400, gt=0)
+    timeout: float = Field(default=86_400, gt=0, le=MOST_SECONDS)
     """Seconds after which one call of it is ended."""
 
     _files: Any = PrivateAttr(default=None)

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.pools.eligible import RESERVED, Columns, EligibleRows, check_statistics, inside
 from djsandbox_ray.settings.registry import Registry
-from djsandbox_ray.settings.sections import Component, Section
+from djsandbox_ray.settings.sections import MOST_NAME, Component, Section
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
@@ -39,7 +39,7 @@ class StatisticRange(Section):
 class BuilderConfig(Component):
     """What every pool builder is told."""
 
-    name: str = Field(pattern=f"^{_NAME}$")
+    name: str = Field(pattern=f"^{_NAME}$", max_length=MOST_NAME)
     """Begins the ids of its pools, ``<name>/<part>``."""
 
     @field_validator("name")

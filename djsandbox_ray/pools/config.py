@@ -12,8 +12,13 @@ from djsandbox_ray.records import Range
 from djsandbox_ray.settings.sections import Section, component
 
 MIN_CONTROLS = 5
+MOST_ARMS = 1000
+"""Each is a column of the assignments, and a trial per seed."""
 WHOLE_BUCKET_CONTROLS = 8
 """With one draw per arm nothing but the control arms tells how much arms scatter."""
+
+
+Arms = Annotated[int, Field(ge=MIN_CONTROLS, le=MOST_ARMS, strict=True)]
 
 
 class WithinConfig(StatisticRange):
@@ -31,7 +36,9 @@ class PoolConfig(Section):
     extra pool."""
     draw_share: float = Field(default=0.5, gt=0, le=1)
     """Share of a pool that one seed trains on; 1.0: whole buckets, the same rows for every seed."""
-    controls: Annotated[int, Field(ge=MIN_CONTROLS, strict=True)] | Literal["auto"] = "auto"
+    controls: (
+        Annotated[int, Field(ge=MIN_CONTROLS, le=MOST_ARMS, strict=True)] | Literal["auto"]
+    ) = "auto"
     """Control arms; ``auto``: twice the square root of the number of other pools, at least 5
     (8 with whole buckets)."""
     min_contrast: float = Field(default=0.05, ge=0, le=1)

@@ -15,6 +15,12 @@ from pydantic_core import PydanticCustomError
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.settings.registry import Registry
 
+MOST_NAME = 100
+"""Characters of a name that becomes a part of names of files, and of metrics in MLflow."""
+MOST_SECONDS = 1e9
+"""Thirty years: clocks that wait overflow behind it."""
+MOST_PROCESSES = 100_000
+"""Of one kind; also more CPUs than a cluster has."""
 NESTED = "component"
 """The type of the error that carries the errors of an inner model."""
 NAME = "component_name"

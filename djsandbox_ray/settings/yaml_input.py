@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.settings.sections import NAME, NESTED
+from djsandbox_ray.settings.strict_yaml import NotStrict, load
 
 Path = tuple[int | str, ...]
 
-_MERGE = "tag:yaml.org,2002:merge"
 _GIVEN_CHARACTERS = 80
+_MOST_PROBLEMS = 50
+"""That are said; more are not read by anybody."""
 
 
 class Problem(NamedTuple):
@@ -49,13 +51,11 @@ def read_value(text: str, name: str) -> Any:
     """Read any YAML document safely.
 
     Raises:
-        BadInput: not YAML, or a key that stands twice.
+        BadInput: not YAML, a key that stands twice, or more than a configuration can be.
     """
     try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except RecursionError as error:
-        raise BadInput(f"{name}: not valid YAML: nested too deeply") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
+        return load(text)
+    except NotStrict as error:
         raise BadInput(f"{name}: not valid YAML: {error}") from error
 
 
@@ -70,7 +70,8 @@ def problems(
         document: as it was read.
     """
     found: dict[tuple[str, str], list[str]] = {}
-    for path, item, owner in _flatten(error.errors(), model, ()):
+    flat = _flatten(error.errors(), model, ())
+    for path, item, owner in flat[:_MOST_PROBLEMS]:
         where = _places(path, document, item["type"] == "missing")
         if item["type"] == NAME:
             where = (*where, "type")
@@ -79,26 +80,9 @@ def problems(
         if message not in messages:
             messages.append(message)
     # Several messages about one value come from the branches of a union.
-    return [Problem(where, "; or ".join(m) + given) for (where, given), m in found.items()]
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML in which a key that stands twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        # Keys that are merged in (<<) may be overridden; those that are written may not.
-        written = [key for key, _ in node.value if key.tag != _MERGE]
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        seen = set()
-        for key_node in written:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice, again in line {line}"
-                )
-            seen.add(key)
-        return mapping
+    said = [Problem(where, "; or ".join(m) + given) for (where, given), m in found.items()]
+    more = len(flat) - _MOST_PROBLEMS
+    return [*said, Problem("", f"and {more:,} more")] if more > 0 else said
 
 
 def _flatten(
@@ -133,14 +117,30 @@ def _places(path: Path, document: Any, missing: bool) -> Path:
 
 
 def _text(path: Path) -> str:
-    parts = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+    parts = (f"[{key}]" if isinstance(key, int) else f".{_short(key)}" for key in path)
     return "".join(parts).removeprefix(".")
 
 
 def _given(error: Any) -> str:
     if error["type"] in ("missing", "extra_forbidden", NAME):
         return ""
-    return f" (given: {repr(error['input'])[:_GIVEN_CHARACTERS]})"
+    return f" (given: {repr(_begin(error['input']))[:_GIVEN_CHARACTERS]})"
+
+
+def _begin(value: Any) -> Any:
+    """Return so much of a value as is shown of it."""
+    if isinstance(value, str):
+        return value[:_GIVEN_CHARACTERS]
+    if isinstance(value, list):
+        return [_begin(item) for item in value[:_GIVEN_CHARACTERS]]
+    if isinstance(value, dict):
+        first = islice(value.items(), _GIVEN_CHARACTERS)
+        return {key: _begin(item) for key, item in first}
+    return value
+
+
+def _short(key: str) -> str:
+    return key if len(key) <= _GIVEN_CHARACTERS else f"{key[:_GIVEN_CHARACTERS]}..."
 
 
 def _message(error: Any, owner: type[BaseModel], key: str) -> str:

@@ -17,7 +17,7 @@ from djsandbox_ray.nodes.connection import check_placeable
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
 from djsandbox_ray.nodes.waiting import AwaitRoom
 from djsandbox_ray.records import Cost, Dataset, Statistic, Statistics
-from djsandbox_ray.settings.sections import Section
+from djsandbox_ray.settings.sections import MOST_PROCESSES, Section
 from djsandbox_ray.stats import parts
 from djsandbox_ray.stats.actors import OnProgress, run_pass
 from djsandbox_ray.stats.datajuicer import load
@@ -30,17 +30,17 @@ from djsandbox_ray.storage.store import Storage
 class StatisticsConfig(Section):
     """How statistics are computed; changes nothing in them."""
 
-    actors: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    actors: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] | Literal["auto"] = "auto"
     """Ray actors; ``auto`` is one per CPU (or per share of a GPU) of the cluster."""
-    cpus_per_actor: float = Field(0.5, gt=0)
+    cpus_per_actor: float = Field(0.5, gt=0, le=MOST_PROCESSES)
     """CPUs that Ray reserves per actor. Less than one leaves room for Ray Data's own tasks, without
     which a pipeline on a full cluster waits forever; an actor computes in one thread, or in this
     number of threads if it is greater."""
-    gpus_per_actor: float = Field(0.0, ge=0)
+    gpus_per_actor: float = Field(0.0, ge=0, le=MOST_PROCESSES)
     """GPUs (or a share of one) per actor; with 0 every model runs on the CPU."""
     resources: NodeKind = NodeKind()
     """Which nodes operators run on, those of diversity and of the acceptance test too."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, le=1 << 20)
     """Rows that are computed together, and whose decoded images are in memory at once."""
 
     def group(self) -> list[dict[str, float]]:

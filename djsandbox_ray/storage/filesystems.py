@@ -141,16 +141,23 @@ def _failed(where: str, what: str) -> StorageFailed:
     )
 
 
-def read_text(url: str) -> str:
+def read_text(url: str, most: int = 16 << 20) -> str:
     """Read a text file, UTF-8, of a path or URL.
+
+    Args:
+        url: where it is.
+        most: bytes that it may have; no more are read.
 
     Raises:
         OSError: it cannot be read.
-        BadInput: its filesystem cannot be opened.
+        BadInput: its filesystem cannot be opened, or it has more bytes.
     """
     fs, path = filesystem(url)
-    with reaching(url):
-        return bytes(fs.cat_file(path)).decode()
+    with reaching(url), fs.open(path, "rb") as file:
+        data = bytes(file.read(most + 1))
+    if len(data) > most:
+        raise BadInput(f"{without_secrets(url)}: it has more than {most:,} bytes")
+    return data.decode()
 
 
 def has_buckets(fs: Any) -> bool:

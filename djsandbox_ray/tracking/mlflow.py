@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import TrialRecord
-from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.settings.sections import MOST_SECONDS, Component
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.mlflow_index import MlflowIndex
 from djsandbox_ray.tracking.mlflow_runs import MlflowRuns
@@ -40,7 +40,7 @@ class MlflowConfig(Component):
     storage."""
     experiment: str = Field("djsandbox", min_length=1, max_length=500)
     """The experiment that the runs belong to."""
-    patience: float = Field(30.0, ge=0)
+    patience: float = Field(30.0, ge=0, le=MOST_SECONDS)
     """Seconds to wait at the end of a run while nothing can be sent."""
 
     @field_validator("uri")

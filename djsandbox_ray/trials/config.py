@@ -9,7 +9,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
-from djsandbox_ray.settings.sections import Component, Section, component
+from djsandbox_ray.settings.sections import MOST_PROCESSES, Component, Section, component
 from djsandbox_ray.trials.family import FAMILIES
 from djsandbox_ray.trials.stopping.stopping import STOPPING, StoppingConfig
 
@@ -17,7 +17,7 @@ from djsandbox_ray.trials.stopping.stopping import STOPPING, StoppingConfig
 class WorkerResources(NodeKind):
     """What one process that trains occupies, and on which nodes."""
 
-    cpus_per_worker: float = Field(default=1, gt=0, strict=True)
+    cpus_per_worker: float = Field(default=1, gt=0, le=MOST_PROCESSES, strict=True)
     """CPUs; a fraction lets several trials share one core. Also sets torch's threads."""
     gpus_per_worker: float = Field(default=0, ge=0, le=1, strict=True)
     """At most one GPU; a fraction (0.25) lets several trials share one."""
@@ -26,9 +26,9 @@ class WorkerResources(NodeKind):
 class Resources(WorkerResources):
     """What one trial occupies while it runs; Ray Tune runs as many at once as fit."""
 
-    workers: int = Field(default=1, ge=1, strict=True)
+    workers: int = Field(default=1, ge=1, le=MOST_PROCESSES, strict=True)
     """Processes that train one model together."""
-    gpus_per_worker: float = Field(default=0, ge=0, strict=True)
+    gpus_per_worker: float = Field(default=0, ge=0, le=MOST_PROCESSES, strict=True)
     """At most one GPU, or a fraction (0.25) of one; more, in whole numbers, only for a model that
     starts its processes itself (``command``)."""
     strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
@@ -63,10 +63,11 @@ class TrialsConfig(Section):
 
     model: Annotated[SerializeAsAny[Component], component(FAMILIES)]
     """The model family and its hyper-parameters, the same for every trial."""
-    budget: int = Field(gt=0, strict=True)
-    """Samples seen in training, by every trial."""
-    seeds: int = Field(default=3, ge=1, strict=True)
-    """Trials per pool. Seed s gives every pool the same initial weights and order of positions."""
+    budget: int = Field(gt=0, le=10**12, strict=True)
+    """Samples seen in training, by every trial; the longest trainings there are see 10^11."""
+    seeds: int = Field(default=3, ge=1, le=1000, strict=True)
+    """Trials per pool, all of which the plan lists. Seed s gives every pool the same initial
+    weights and order of positions."""
     early_stopping: Annotated[SerializeAsAny[StoppingConfig], component(STOPPING)] = Field(
         default_factory=lambda: STOPPING.get("race").Config(type="race")
     )

@@ -26,11 +26,11 @@ DECIDED = ("better", "worse")
 class ConfirmConfig(Section):
     """The second look at the pools that are called better."""
 
-    top: int = Field(default=3, ge=0, strict=True)
+    top: int = Field(default=3, ge=0, le=1000, strict=True)
     """At most so many pools, best first, are trained again with fresh seeds; 0 for none."""
-    seeds: int | None = Field(default=None, ge=1, strict=True)
+    seeds: int | None = Field(default=None, ge=1, le=1000, strict=True)
     """Fresh seeds; by default as many as the first study has."""
-    controls: int = Field(default=5, ge=5, strict=True)
+    controls: int = Field(default=5, ge=5, le=1000, strict=True)
     """Fresh control arms."""
 
 

@@ -36,7 +36,7 @@ class ScorerConfig(Section):
     """Trusted image-text pairs, apart from the data in question."""
     model: ClipConfig = ClipConfig(type="clip")
     """The model; its architecture must be one that Hugging Face's CLIP can hold."""
-    budget: int = Field(gt=0, strict=True)
+    budget: int = Field(gt=0, le=10**12, strict=True)
     """Samples seen in training."""
     seed: int = Field(default=0, ge=0, strict=True)
     """Decides the initial weights and the order of samples."""

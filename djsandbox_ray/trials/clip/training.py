@@ -39,7 +39,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class TrainingConfig(Section):
     """Hyper-parameters of one training."""
 
-    batch_size: int = Field(default=128, ge=2, strict=True)
+    batch_size: int = Field(default=128, ge=2, le=1 << 20, strict=True)
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     """Decays matrices only; biases, norms and the temperature are left alone."""

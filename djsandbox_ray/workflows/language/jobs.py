@@ -13,14 +13,14 @@ from typing import Any, Literal, Union, get_type_hints
 from pydantic import Field
 
 from djsandbox_ray.errors import BadInput, nearest
-from djsandbox_ray.settings.sections import Section
+from djsandbox_ray.settings.sections import MOST_NAME, Section
 from djsandbox_ray.workflows.language.types import alternatives, describe
 
 
 class Job(Section):
     """One step of a workflow."""
 
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=MOST_NAME)
     """Unique in the workflow."""
     hook: str
     """A registered hook, or ``package.module:Class``."""
@@ -43,8 +43,8 @@ class Repeat(Section):
     """Targets, ``job.field OP number`` each."""
     match: Literal["all", "any"] = "all"
     """Which of the targets must hold."""
-    most: int = Field(ge=1)
-    """Rounds, the first included."""
+    most: int = Field(ge=1, le=1000)
+    """Rounds, the first included; each is planned before anything runs."""
     update: dict[str, str] = Field(min_length=1)
     """Per key of the configuration, the output (or a field of it) that replaces its value."""
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, nearest, unknown
+from djsandbox_ray.settings.strict_yaml import MOST_BYTES
 from djsandbox_ray.settings.yaml_input import problems, read_mapping
 from djsandbox_ray.storage.filesystems import read_text
 from djsandbox_ray.workflows.language.checks import Placed, Replaced, checked
@@ -165,7 +166,7 @@ def _normal(name: str) -> str:
 def _text(name: str) -> str:
     if name.endswith(_ENDINGS):
         try:
-            return read_text(name)
+            return read_text(name, MOST_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"workflow {name}: cannot be read: {error}") from error
     built_in = sorted(
