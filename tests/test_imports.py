@@ -198,7 +198,7 @@ def test_packages_of_extras_are_never_imported_outright() -> None:
 
 def test_modules_tell_one_story_each() -> None:
     lengths = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
-    assert max(lengths.values()) <= 500, max(lengths, key=lengths.__getitem__)
+    assert max(lengths.values()) <= 600, max(lengths, key=lengths.__getitem__)
     assert 100 <= sum(lengths.values()) / len(lengths) <= 220, "cut too fine, or too coarse"
     for module, path in MODULES.items():
         assert ast.get_docstring(ast.parse(path.read_text())), module

@@ -27,7 +27,7 @@ def read_beside(file: SourceFile, path: str) -> bytes:
     try:
         full = _inside(file, path, local)
         if local and not Path(full).is_file():  # a pipe would never end
-            raise Unusable("missing_image", f"there is no file {shown(path)}")
+            raise Unusable("missing_image", f"{shown(path)}: there is no such file")
         return bytes(file.fs.cat_file(full))
     except (OSError, ValueError) as error:
         if is_failing(error):

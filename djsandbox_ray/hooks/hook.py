@@ -8,18 +8,23 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.dataset.debris import told
+from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.nodes.waiting import Bundles, await_room
 from djsandbox_ray.records import Cost, StudyPlan
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.storage.lease import Lease
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.telemetry.events import event
 from djsandbox_ray.tracking.tracker import Tracker
 from djsandbox_ray.trials.checkpoint import ALONE
 from djsandbox_ray.trials.family import Prepared
 from djsandbox_ray.trials.ownership import owner_name
 
 Row = TypeVar("Row")
+_NAMES = 1000
+"""Of files that were passed over, so many are named in the log."""
 
 
 class Table(Protocol):
@@ -127,6 +132,15 @@ class Hook(ABC):
     def note(self, line: str) -> None:
         """Say something on the terminal, beginning with what it is about."""
         self.context.progress.note(line)
+
+    def tell_passed_over(self, source: Source, stage: str) -> None:
+        """Say what lies among the data of a source and was not read."""
+        passed = source.passed_over()
+        if passed:
+            self.note(f"{stage}: passed over: {told(passed)}")
+            names = {kind: sorted(those)[:_NAMES] for kind, those in passed.items()}
+            counts = {kind: len(those) for kind, those in passed.items()}
+            event("files_passed_over", stage=stage, counts=counts, names=names)
 
     def rows(self, kind: type[Row], table: Table | None) -> list[Row]:
         """Read the rows of a table; none where there is no table."""

@@ -11,7 +11,6 @@ from logging import WARNING
 from typing import Any
 
 from djsandbox_ray.dataset.complete import broken_dataset, told_of
-from djsandbox_ray.dataset.debris import told
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -28,8 +27,6 @@ from djsandbox_ray.telemetry.events import event
 
 # A label is looked for among so many of the first samples.
 _LABEL_ROWS = 10_000
-# So many names of each kind of file that is passed over are kept in the log.
-_NAMES = 1000
 
 
 class _Ingest(Hook):
@@ -59,7 +56,7 @@ class _Ingest(Hook):
             spent=self.account,
         )
         progress.note(f"{stage}: {outcome(self.storage, dataset)}")
-        tell_passed_over(self, source, stage)
+        self.tell_passed_over(source, stage)
         if dataset.rejected:
             self._tell_rejected(dataset, stage)
         return dataset
@@ -71,16 +68,6 @@ class _Ingest(Hook):
         event("samples_rejected", level=WARNING, stage=stage, reasons=reasons, path=path)
         for reason, count in reasons.items():
             metrics.REJECTED_SAMPLES.set(count, stage=stage, reason=reason)
-
-
-def tell_passed_over(hook: Hook, source: Source, stage: str) -> None:
-    """Say what lies among the data and was not read."""
-    passed = source.passed_over()
-    if passed:
-        hook.note(f"{stage}: passed over: {told(passed)}")
-        names = {kind: sorted(those)[:_NAMES] for kind, those in passed.items()}
-        counts = {kind: len(those) for kind, those in passed.items()}
-        event("files_passed_over", stage=stage, counts=counts, names=names)
 
 
 class Ingest(_Ingest):

@@ -12,7 +12,6 @@ from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.source import SOURCES, stamp_of
 from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.hooks.hook import Hook
-from djsandbox_ray.hooks.ingest import tell_passed_over
 from djsandbox_ray.hooks.study import refuse_small_draw
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Scorer
@@ -61,7 +60,7 @@ class TrainScorer(Hook):
             resources=self.config.ingest.resources,
             await_room=self.context.await_room,
         )
-        tell_passed_over(self, source, "scorer")
+        self.tell_passed_over(source, "scorer")
         check_trusted(config, dataset.rows)
         scorer_id = content_id("scorer", dataset.id, _training(config))
         path = f"models/{scorer_id}"

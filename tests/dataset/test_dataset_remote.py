@@ -91,8 +91,13 @@ def _writer(storage: Storage, staged: str, meanwhile: Callable[[], Any]) -> Call
 def _put(storage: Storage, run: str, meanwhile: Callable[[], Any] = lambda: None) -> str:
     """Ingest as one run does: the table, then the marker that names it."""
     table = placed(storage, run, "datasets/one", _writer(storage, run, meanwhile))
-    storage.write_json("datasets/one/dataset.json", {"table": table})
+    storage.write_json("datasets/one/dataset.json", _mark(table))
     return table
+
+
+def _mark(table: str) -> dict[str, Any]:
+    """Return the marker of a dataset, as earlier versions wrote it: without the sizes of files."""
+    return {"id": "one", "table": table, "rows": 1, "rejected": 0}
 
 
 def test_runs_that_ingest_the_same_at_once_leave_each_other_whole(
@@ -104,7 +109,7 @@ def test_runs_that_ingest_the_same_at_once_leave_each_other_whole(
     tables.append(_put(storage, "slow", lambda: tables.append(_put(storage, "fast"))))
     assert tables[0] == tables[1]
     assert storage.read_bytes(f"{tables[0]}/data/two") == b"fast"
-    assert storage.read_json("datasets/one/dataset.json") == {"table": tables[0]}
+    assert storage.read_json("datasets/one/dataset.json") == _mark(tables[0])
     # The first is through when the second begins to copy.
     storage.remove("datasets")
     tables.clear()
@@ -129,7 +134,8 @@ def test_runs_that_ingest_the_same_at_once_leave_each_other_whole(
 def test_a_dataset_of_a_former_version_is_read_where_it_lies(s3: S3Server) -> None:
     storage = Storage(f"{s3.url}/former")
     table = "datasets/one/samples.lance"
-    storage.write_json("datasets/one/dataset.json", {"table": table})
+    storage.write_json("datasets/one/dataset.json", _mark(table))
+    storage.write_bytes(f"{table}/data/one", b"rows")
     assert placed(storage, "staged", "datasets/one", lambda uri: pytest.fail("built")) == table
 
 

@@ -32,7 +32,12 @@ def test_a_split_is_read_in_the_order_of_rows(tmp_path: Path) -> None:
 def test_labels_are_texts_whatever_they_were() -> None:
     values = ["red", 3, True]
     assert make(*({"x": value} for value in values)).labels("x") == ["red", "3", "True"]
-    assert make({"x": 0}, {"x": ""}, {"x": False}).labels("x") == ["0", "", "False"]
+    assert make({"x": 0}, {"x": 3.0}, {"x": False}).labels("x") == ["0", "3", "False"]
+
+
+def test_an_empty_text_is_no_label() -> None:
+    with pytest.raises(BadInput, match="evaluation sample 1 has no label 'x'"):
+        make({"x": "red"}, {"x": ""}).labels("x")
 
 
 def test_a_label_that_a_sample_lacks_lists_what_all_have() -> None:
