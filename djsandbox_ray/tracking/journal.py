@@ -237,8 +237,8 @@ class Recorded(Tracker):
 
     def finish(self, ok: bool, within: float | None = None) -> int:
         """Keep how the run ended, if it began."""
-        self._writes.flush(within)
         if self._kept is not None:
+            self._writes.flush(within)
             self._kept.keep(ok=ok)
         return self._tracker.finish(ok, within)
 
