@@ -299,8 +299,8 @@ class Recorded(Tracker):
             StorageFailed: that cannot be kept, of a run that came to its end.
         """
         try:
-            self._writes.flush(within)
             if self._kept is not None:
+                self._writes.flush(within)
                 self._kept.keep(ok=ok)
         except StorageFailed:
             if ok:

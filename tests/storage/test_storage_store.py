@@ -400,3 +400,15 @@ def test_other_errors_are_passed_on() -> None:
     with pytest.raises(BadInput, match=r"s3://\*\*\*@b"), filesystems.reaching("s3://me:secret@b"):
         raise PermissionError("no")
     assert issubclass(BadInput, SandboxError)
+
+
+def test_a_long_column_is_read_piece_by_piece(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("djsandbox_ray.storage.store._BATCH_ROWS", 400)
+    table = pa.table({"a": list(range(1000)), "b": ["x"] * 1000})
+    for place in (storage, Storage("memory://long")):
+        place.write_table("long.parquet", table)
+        parts = list(place.read_batches("long.parquet", ["a"]))
+        assert [len(part) for part in parts] == [400, 400, 200]
+        assert pa.Table.from_batches(parts) == table.select(["a"])
