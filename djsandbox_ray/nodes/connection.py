@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import Field
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.packing import groups_that_fit, in_words
 from djsandbox_ray.settings.sections import MOST_PROCESSES, MOST_SECONDS, Section
 
@@ -53,6 +54,10 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
     Args:
         address: address of a running cluster; None for ``RAY_ADDRESS`` or else a new local one.
         cpus: CPUs of a new local cluster; None for all of this machine.
+
+    Raises:
+        BadInput: ``cpus`` with a running cluster.
+        SandboxError: there is no cluster at the address, or it is of another version of Ray.
     """
     prepare_environment()
     import ray
@@ -67,13 +72,18 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
         raise BadInput(f"cluster.cpus is for a new local cluster, not for the one at {remote!r}")
     # Ray refuses these two with the address of a running cluster.
     local: dict[str, Any] = {} if remote else {"num_cpus": cpus, "include_dashboard": False}
-    ray.init(
-        address=remote or "local",
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        runtime_env={"env_vars": _worker_environment()},
-        **local,
-    )
+    try:
+        ray.init(
+            address=remote or "local",
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            runtime_env={"env_vars": _worker_environment()},
+            **local,
+        )
+    except (ConnectionError, RuntimeError, OSError) as error:
+        where = f"the cluster at {without_secrets(remote)!r}" if remote else "a local cluster"
+        reason = without_secrets(str(error)).strip().splitlines() or [type(error).__name__]
+        raise SandboxError(f"{where} cannot be connected to: {reason[0]}") from error
     logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 

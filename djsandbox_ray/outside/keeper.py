@@ -4,7 +4,8 @@ A program of its own, on the standard library alone: ``python -I -S keeper.py CO
 descriptors of pipes. On CONTROL comes one line of JSON: command, cwd, env, timeout in seconds, and
 ``afterwards``, a command that ends what does not die with its processes (a container), or null.
 CONTROL's end means that who asked is gone: then, at the timeout, and when the command ends, every
-process that it has started is killed. RESULT gets ``{"code": ...}``, or ``{"error": ...}``.
+process that it has started is killed. RESULT gets ``{"code": ...}``, or ``{"error": ...}``, and
+under ``left`` why ``afterwards`` did not do its work, or null.
 """
 
 from __future__ import annotations
@@ -76,12 +77,15 @@ def _run(job: dict[str, Any], control: int) -> dict[str, Any]:
     timer.cancel()
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
+    left = None
     if job["afterwards"]:
         # First: killed, an engine's own processes could not clear away what they have set up.
-        with suppress(OSError, subprocess.TimeoutExpired):
+        try:
             subprocess.run(job["afterwards"], env=job["env"], capture_output=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            left = f"{' '.join(job['afterwards'])}: {error}"
     _kill_orphans()
-    return {"error": reason[0]} if reason else {"code": code}
+    return {**({"error": reason[0]} if reason else {"code": code}), "left": left}
 
 
 def _adopt_orphans() -> None:

@@ -123,6 +123,8 @@ def run(call: Call, on_line: Callable[[str], str]) -> None:
             asking.close()
             outcome = json.loads(answer.read() or b'{"error": "its keeper was killed"}')
             process.wait()
+    if outcome.get("left"):
+        tail.append(on_line(f"it may still run: {outcome['left']}"))
     if problem := _problem(outcome, call):
         raise ProgramFailed("\n".join([_said(call, problem, tail), *tail]))
 

@@ -35,6 +35,7 @@ from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.engine import run_trials
 from djsandbox_ray.trials.family import ModelFamily, TrialTask
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision
+from djsandbox_ray.trials.vigil import Silence
 from djsandbox_ray.trials.worker import Shared
 
 ROWS, DRAW = 300, 200
@@ -125,6 +126,8 @@ class Arena:
     resources: Resources = field(default_factory=Resources)
     retries: int = 2
     retry_diverged: bool = False
+    stall_seconds: float | None = None
+    silences: list[Silence] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -163,6 +166,7 @@ class Arena:
             resources=self.resources,
             retries=self.retries,
             retry_diverged=self.retry_diverged,
+            stall_seconds=self.stall_seconds,
         )
 
     def competition(self, known: Mapping[str, TrialRecord] | None = None) -> Competition:
@@ -196,5 +200,6 @@ class Arena:
             self.competition(known),
             seen.append,
             "tune",
+            on_silence=self.silences.append,
         )
         return seen, {**known, **{record.spec.id: record for record in seen}}
