@@ -26,7 +26,6 @@ from djsandbox_ray.trials.clip.training import (
     part,
     resolved,
     schedule,
-    train,
 )
 from djsandbox_ray.trials.family import Diverged
 from djsandbox_ray.trials.strategies.strategy import Group
@@ -114,21 +113,21 @@ def test_a_loss_that_is_not_finite_ends_the_trial() -> None:
     with torch.no_grad():
         model.visual.proj.fill_(math.nan)
     with pytest.raises(Diverged, match="the training loss is nan after 64 samples"):
-        list(train(model, _arrays(), [64], TrainingConfig(batch_size=32), "cpu"))
+        list(Training(model, _arrays(), TrainingConfig(batch_size=32), "cpu").run([64]))
 
 
 def test_only_matrices_decay() -> None:
     model = build_model(load_arch("tiny"), 0)
     before = model.ln_final.weight.detach().clone()
     config = TrainingConfig(batch_size=32, learning_rate=1e-9, weight_decay=0.5)
-    list(train(model, _arrays(), [64], config, "cpu"))
+    list(Training(model, _arrays(), config, "cpu").run([64]))
     torch.testing.assert_close(model.ln_final.weight.detach(), before, atol=1e-7, rtol=0)
 
 
 def test_bf16_trains_too() -> None:
     model = build_model(load_arch("tiny"), 0)
     config = TrainingConfig(batch_size=32, precision="bf16")
-    (state,) = train(model, _arrays(), [64], config, "cpu")
+    (state,) = Training(model, _arrays(), config, "cpu").run([64])
     assert math.isfinite(state.loss)
 
 
