@@ -80,7 +80,7 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
             runtime_env={"env_vars": _worker_environment()},
             **local,
         )
-    except (ConnectionError, RuntimeError, OSError) as error:
+    except Exception as error:  # Ray raises bare ones too, as for a node that starts too slowly
         where = f"the cluster at {without_secrets(remote)!r}" if remote else "a local cluster"
         reason = without_secrets(str(error)).strip().splitlines() or [type(error).__name__]
         raise SandboxError(f"{where} cannot be connected to: {reason[0]}") from error
