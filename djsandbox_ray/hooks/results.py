@@ -14,7 +14,7 @@ from djsandbox_ray.analysis.verdicts.grid import completed_metrics, given_up
 from djsandbox_ray.analysis.verdicts.ranking import rank
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.records import PoolKind, Pools, RankingRow, StudyPlan, TrialRecord, Trials
 from djsandbox_ray.storage.store import Storage
@@ -97,7 +97,7 @@ def ranked_again(
     """
     try:
         return ranked(context, pools, trials, plan.seeds, first=first, family=family)
-    except BadInput:
+    except (BadInput, StorageFailed):
         raise
     except SandboxError as error:
         context.progress.note(f"{plan.name}: cannot be judged: {error}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -193,13 +193,15 @@ class Checkpoint:
 
 def _full(folder: Path, shown: str) -> StorageFailed | None:
     """Say whether a disk is full: torch only says that it is not where it should be in a file."""
-    probe = folder / f"room{_PROBE_BYTES}"
+    probe = folder / "room"
     try:
         probe.write_bytes(bytes(_PROBE_BYTES))
         _to_disk(folder)
-        probe.unlink()
     except OSError as error:
         return storage_failure(error, shown)
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
     return None
 
 
