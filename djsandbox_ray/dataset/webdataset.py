@@ -69,6 +69,7 @@ class WebDatasetSource(FileSource):
 class _Part:
     """A member that may be part of a sample."""
 
+    name: str
     key: str
     """Folder and name up to the first dot."""
     stem: str
@@ -112,7 +113,8 @@ class _Names:
         extension = self.extension(member.name) or ""
         stem = base[: -len(extension) - 1] if extension else first
         join = partial(posixpath.join, folder)
-        return _Part(join(first), join(stem), extension, member.data, f".{rest.lower()}")
+        said = f".{rest.lower()}"
+        return _Part(member.name, join(first), join(stem), extension, member.data, said)
 
 
 def _read(file: SourceFile, images: tuple[str, ...], text: str) -> Iterator[Item]:
@@ -187,12 +189,14 @@ class _Group:
     names: _Names
     key: str = ""
     parts: list[_Part] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    """Names of members whose extension is not wanted."""
+    others: list[_Part] = field(default_factory=list)
+    """Members whose extension is not wanted."""
     usual: frozenset[str] = frozenset()
     """Extensions of the sample before."""
     last: str = ""
-    """The last key, for messages."""
+    """The last name, for messages."""
+    has: dict[str, set[str]] = field(default_factory=dict)
+    """By name, the extensions whose data are kept."""
 
     def is_over(self, part: _Part) -> bool:
         """Say whether a member begins another sample."""
@@ -201,7 +205,7 @@ class _Group:
         if not self.parts or not part.extension:
             return False
         newest = self.parts[-1].stem
-        return not _related(part.stem, newest) and newest in self._complete()
+        return not _related(part.stem, newest) and self._is_pair(newest)
 
     def next(self, key: str) -> _Group:
         return _Group(self.file, self.names, key, usual=self._extensions() or self.usual)
@@ -209,59 +213,73 @@ class _Group:
     def add(self, part: _Part) -> None:
         self.key, self.last = part.key, printable(part.stem)
         if not part.extension:
-            self.others.append(part.said)
+            self.others.append(part)
             return
+        kept = self.has.setdefault(part.stem, set())
+        if part.extension in kept:
+            part = replace(part, data=None)
+        elif part.data is not None:
+            kept.add(part.extension)
         self.parts.append(part)
-        if len(self.parts) > _HELD and self.parts[-_HELD - 1].stem != self.key:
-            self.parts[-_HELD - 1] = replace(self.parts[-_HELD - 1], data=None)
+        if len(self.parts) > _HELD:
+            old = self.parts[-_HELD - 1]
+            if old.stem != self.key and old.data is not None:
+                self.parts[-_HELD - 1] = replace(old, data=None)
+                self.has[old.stem].discard(old.extension)
 
     @property
     def is_whole(self) -> bool:
         """Whether it has what the sample before it had."""
-        return bool(self._complete()) and self._extensions() >= self.usual
+        return any(map(self._is_pair, self.has)) and self._extensions() >= self.usual
 
     def _extensions(self) -> frozenset[str]:
-        return frozenset(part.extension for part in self.parts if part.stem in self._complete())
+        return frozenset(
+            end for stem, ends in self.has.items() if self._is_pair(stem) for end in ends
+        )
 
-    def _complete(self) -> list[str]:
-        """Return the names under which there are an image and a text."""
-        has: dict[str, set[str]] = {}
-        for part in self.parts:
-            if part.data is not None:
-                has.setdefault(part.stem, set()).add(part.extension)
-        wanted = {*self.names.images}
-        return [stem for stem, ends in has.items() if self.names.text in ends and ends & wanted]
+    def _is_pair(self, stem: str) -> bool:
+        ends = self.has[stem]
+        return self.names.text in ends and any(end in ends for end in self.names.images)
 
     def items(self, passed: _Passed) -> Iterator[Item]:
         """Yield the samples, or what is wrong."""
-        complete = self._complete()
-        plain = any(part.stem == self.key for part in self.parts)
-        stems = dict.fromkeys(part.stem for part in self.parts)
-        if whole := plain and not complete:
-            stems = {self.key: None}
-        for stem in stems:
-            parts = [part for part in self.parts if whole or part.stem == stem]
-            if stem not in complete and self._belongs(stem, parts, complete, passed):
+        by_stem: dict[str, list[_Part]] = {}
+        for part in self.parts:
+            by_stem.setdefault(part.stem, []).append(part)
+        complete = {stem for stem in by_stem if self._is_pair(stem)}
+        if not complete and any(map(self._is_content, by_stem.get(self.key, []))):
+            by_stem = {self.key: self.parts}  # one sample with something missing
+        for stem, parts in by_stem.items():
+            if stem in complete:
+                yield from self._sample(stem, parts)
+            elif self._is_side(stem, complete):
                 continue
-            yield from self._sample(stem, parts)
+            elif why := self._no_sample(parts, len(by_stem)):
+                for part in parts:
+                    passed.add(part.name, why)
+            else:
+                yield from self._sample(stem, parts)
         if not self.parts:
-            for said in self.others:
-                passed.add(f"{self.key}{said}", "of another kind")
+            for part in self.others:
+                passed.add(part.name, "of another kind")
 
-    def _belongs(self, stem: str, parts: list[_Part], complete: list[str], passed: _Passed) -> bool:
-        """Say whether members are side data of a sample, or of all."""
-        if any(stem.startswith(f"{other}.") for other in complete):
-            return True
-        pair = {*self.names.images, self.names.text}
-        about = posixpath.basename(self.key).lower() in _ABOUT
-        if about and not any(part.extension in self.names.images for part in parts):
-            for part in parts:
-                passed.add(f"{self.key}{part.said}", "about the data")
-            return True
-        if complete and not any(part.extension in pair for part in parts):
-            passed.add(f"{stem}{parts[0].said}", "of no sample")
-            return True
-        return False
+    def _is_content(self, part: _Part) -> bool:
+        return part.extension != "json"
+
+    def _is_side(self, stem: str, complete: set[str]) -> bool:
+        """Say whether a name is that of a sample, with one more part to its extension."""
+        dots = (at for at, sign in enumerate(stem) if sign == ".")
+        return any(stem[:at] in complete for at in dots)
+
+    def _no_sample(self, parts: list[_Part], names: int) -> str:
+        """Say why members do not belong to a sample that lacks something."""
+        if names > 1 and not any(map(self._is_content, parts)):
+            return "of no sample"
+        if posixpath.basename(self.key).lower() in _ABOUT and not any(
+            part.extension in self.names.images for part in parts
+        ):
+            return "about the data"
+        return ""
 
     def _sample(self, stem: str, parts: list[_Part]) -> Iterator[Item]:
         source = f"{self.file}#{stem}"
@@ -277,7 +295,7 @@ class _Group:
             raise Unusable("duplicate_member", f"members: {_listed(exact)}", times)
         if len(images) > 1:
             raise Unusable("image_count", f"several images: {_listed(images)}")
-        has = ", ".join([*(part.said for part in parts), *self.others][:12])
+        has = ", ".join([part.said for part in (*parts, *self.others)][:12])
         if not images or not texts:
             lacking = f".{self.names.text}" if images else f"image ({', '.join(self.names.images)})"
             raise Unusable("missing_member", f"no {lacking}; it has {has}")

@@ -53,7 +53,7 @@ def test_names_that_climb_out_are_harmless(open_source, write_tar, jpeg, tmp_pat
     [
         ([("x.txt", b"text")], "missing_member", "no image .jpg, jpeg, png, webp.; it has .txt"),
         ([("x.jpg", b"image")], "missing_member", r"no .txt; it has .jpg"),
-        ([("x.v1.jpg", b""), ("x.json", b"{}")], "missing_member", "it has .v1.jpg"),
+        ([("x.v1.jpg", b""), ("x.mp3", b"")], "missing_member", "no .txt; it has .v1.jpg, .mp3"),
         ([("x.jpg", b""), ("x.png", b""), ("x.txt", b"")], "image_count", "jpg, png"),
         ([("x.jpg", b""), ("x.jpg", b""), ("x.txt", b"")], "duplicate_member", "jpg, jpg"),
         ([("x.jpg", b""), ("x.txt", b"\xff")], "bad_text", "utf-8"),
@@ -236,6 +236,21 @@ def test_pairs_that_all_have_one_name_are_counted(open_source, write_tar) -> Non
     assert all(isinstance(item, Rejection) for item in read)
     assert {item.reason for item in read} == {"duplicate_member"}
     assert sum(item.lost for item in read) == 300
+
+
+def test_images_first_and_texts_behind_are_counted_in_little_time(open_source, write_tar) -> None:
+    pairs = members_named([(b"image", "text")] * 3000, "v1.{:06d}")
+    path = write_tar([*pairs[::2], *pairs[1::2]])
+    read = items(open_source("webdataset", path=path))
+    assert {item.reason for item in read} == {"missing_member"}
+    assert sum(item.lost for item in read) == 3000
+
+
+def test_side_data_of_all_are_no_sample(open_source, write_tar) -> None:
+    content = [("v1.json", b"{}"), *members_named([(b"i", "t")] * 3, "v1.{}")]
+    *samples, remark = items(open_source("webdataset", path=write_tar(content)))
+    assert [item.source for item in samples] == [f"a.tar#v1.{n}" for n in range(3)]
+    assert (remark.count, remark.source) == (1, "a.tar#v1.json")
 
 
 def test_an_extension_of_two_parts_can_be_asked_for(open_source, write_tar) -> None:
