@@ -18,9 +18,10 @@ from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.outside.config import ProgramConfig
-from djsandbox_ray.outside.environment import FOLDER, remove
+from djsandbox_ray.outside.environment import FOLDER
 from djsandbox_ray.outside.process import ProgramFailed
 from djsandbox_ray.outside.program import Program
+from djsandbox_ray.storage.own import remove
 
 pytestmark = pytest.mark.slow
 
