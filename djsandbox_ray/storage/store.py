@@ -162,7 +162,7 @@ class Storage:
         at, to = self._at(source), self._at(target)
         if self.is_local:
             for name in names:
-                with self.open_write(f"{target}/{name}") as file, Path(at, name).open("rb") as one:
+                with Path(at, name).open("rb") as one, self.open_write(f"{target}/{name}") as file:
                     shutil.copyfileobj(one, file, 1 << 20)
             return
         with self._using(target):

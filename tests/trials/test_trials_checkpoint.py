@@ -17,7 +17,7 @@ from damages import DAMAGES
 from djsandbox_ray.errors import StorageFailed
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.checkpoint import ALONE, Checkpoint
 from djsandbox_ray.trials.strategies.strategy import Group
 
 REPORT = RungReport(10, 0.5, {"m": 1 / 3, "k/l": 1.0}, 1.5, 0.5, 77)
@@ -185,12 +185,12 @@ def test_a_checkpoint_that_is_damaged_is_discarded_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
 ) -> None:
     checkpoint = _saved(str(tmp_path))
-    DAMAGES[damage](tmp_path / "trials" / "t" / "20" / name)
+    DAMAGES[damage](tmp_path / "trials" / "t" / ALONE / "20" / name)
     assert checkpoint.reports() == ()
     assert _state(checkpoint) is None, "the trial begins anew"
     if (name, damage) != ("done.json", "gone"):  # as a writer leaves it that is killed
         assert caplog.text.count("a checkpoint is discarded") == 1
-        assert "trials/t/20" in caplog.text
+        assert "trials/t/alone@000000/20" in caplog.text
     checkpoint.save(REPORT, _write("anew"))
     assert _state(Checkpoint(str(tmp_path), "t")) == (10, "anew")
 
@@ -198,15 +198,15 @@ def test_a_checkpoint_that_is_damaged_is_discarded_and_said(
 def test_an_upload_that_was_cut_off_does_not_count() -> None:
     url = f"memory://{uuid.uuid4().hex}"
     checkpoint = _saved(url)
-    Storage(url).write_bytes("trials/t/20/deep/state", b"weights")
+    Storage(url).write_bytes("trials/t/alone@000000/20/deep/state", b"weights")
     assert _state(checkpoint) is None
 
 
 def test_a_checkpoint_of_an_earlier_version_does_not_count(tmp_path: Path) -> None:
     checkpoint, storage = _saved(str(tmp_path)), Storage(str(tmp_path))
-    mark = storage.read_sealed("trials/t/20/done.json")
+    mark = storage.read_sealed("trials/t/alone@000000/20/done.json")
     del mark["files"]
-    storage.write_json("trials/t/20/done.json", mark)
+    storage.write_json("trials/t/alone@000000/20/done.json", mark)
     assert _state(checkpoint) is None
 
 

@@ -20,6 +20,7 @@ from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Split
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
+from djsandbox_ray.identity import sample_digest
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.outside.environment import FOLDER
 from djsandbox_ray.outside.process import INHERITED, ProgramFailed
@@ -41,10 +42,12 @@ GOOD = "json.dump({'samples': int(samples), 'loss': 1, 'metrics': {'a': 2}}, ope
 def table(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("table")
     Image.new("RGB", (4, 4)).save(folder / "one.png")
+    image, texts = (folder / "one.png").read_bytes(), [f"caption {row}" for row in range(ROWS)]
     columns = {
         "row_id": np.arange(ROWS),
-        "image": pa.array([(folder / "one.png").read_bytes()] * ROWS, pa.large_binary()),
-        "text": [f"caption {row}" for row in range(ROWS)],
+        "image": pa.array([image] * ROWS, pa.large_binary()),
+        "text": texts,
+        "digest": pa.array([sample_digest(image, text) for text in texts], pa.binary(16)),
         "meta": [json.dumps({"row": row}) for row in range(ROWS)],
     }
     lance.write_dataset(pa.table(columns), str(folder / "samples.lance"))

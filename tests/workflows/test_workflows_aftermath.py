@@ -14,7 +14,7 @@ import pytest
 from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.store import Storage
 
-RUNNING = {"state": "RUNNING", "checksum": "of these words", "rounds": [{"state": "RUNNING"}]}
+RUNNING = {"state": "RUNNING", "rounds": [{"state": "RUNNING"}]}
 _DRIVER = """
 import os, signal, subprocess, sys
 from djsandbox_ray.nodes.anchor import Anchor
@@ -41,7 +41,7 @@ with lease, aftermath(lease, "runs/r/run.json", held):
 
 def _drive(storage: Storage, how: str) -> tuple[int, str]:
     """Run a driver; return its exit code, and what was said on its standard error."""
-    storage.write_json("runs/r/run.json", RUNNING)
+    storage.write_sealed("runs/r/run.json", RUNNING)
     done = subprocess.run(
         [sys.executable, "-c", _DRIVER, storage.url, how],
         capture_output=True,
@@ -70,18 +70,17 @@ def test_it_is_noted_and_said_and_the_run_is_free(
     assert said in text
     assert text.strip().endswith("what is finished is kept; the same command goes on")
     assert len(text.splitlines()) == 1
-    state: dict[str, Any] = storage.read_json("runs/r/run.json")
+    state: dict[str, Any] = storage.read_sealed("runs/r/run.json")
     assert (state["state"], state["rounds"]) == ("STOPPED", [{"state": "STOPPED"}])
-    assert "checksum" not in state, "it would no longer be true"
     with take(storage, "runs/r/lease", "the run 'r'", note=pytest.fail) as lease:
         assert lease.number == 3
 
 
 def test_a_run_that_has_ended_by_itself_is_left_alone(storage: Storage) -> None:
     assert _drive(storage, "") == (0, "")
-    assert storage.read_json("runs/r/run.json") == RUNNING
+    assert storage.read_sealed("runs/r/run.json") == RUNNING
 
 
 def test_a_run_that_goes_on_elsewhere_is_left_alone(storage: Storage) -> None:
     assert _drive(storage, "replaced kill") == (-signal.SIGKILL, "")
-    assert storage.read_json("runs/r/run.json") == RUNNING
+    assert storage.read_sealed("runs/r/run.json") == RUNNING
