@@ -87,11 +87,14 @@ def mark(folder: Path, kind: str, name: str | None = None) -> None:
 def is_ours(folder: Path, kind: str, name: str | None = None) -> bool:
     """Say whether a folder is one that :func:`mark` was called on; a link to one is not."""
     file = folder / MARKER
-    if folder.is_symlink() or file.is_symlink() or not file.is_file():
+    wanted = marker(kind, name or folder.name).encode()
+    try:
+        if folder.is_symlink() or file.is_symlink() or not file.is_file():
+            return False
+        with file.open("rb") as found:
+            return found.read(len(wanted) + 1) == wanted
+    except OSError:  # its owner has just removed it, or it may not be looked into
         return False
-    wanted = marker(kind, name or folder.name)
-    with file.open("rb") as found:
-        return found.read(len(wanted.encode()) + 1) == wanted.encode()
 
 
 def marker(kind: str, name: str) -> str:
@@ -183,12 +186,12 @@ def _lock(folder: Path) -> Path:
 
 def _is_bare(folder: Path) -> bool:
     """Say whether a folder has its lock, but nothing in it: its maker was killed at once."""
-    return (
-        _lock(folder).is_file()
-        and folder.is_dir()
-        and not folder.is_symlink()
-        and not any(folder.iterdir())
-    )
+    try:
+        if folder.is_symlink() or not _lock(folder).is_file():
+            return False
+        return not any(folder.iterdir())
+    except OSError:  # no folder, or its owner has just removed it
+        return False
 
 
 def _is_stray_lock(path: Path) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.outside.environment import node_folder
 from djsandbox_ray.storage.lease import WATCH
 from djsandbox_ray.storage.own import clear_scratch, own_folder
@@ -26,8 +28,9 @@ def cleared(storage: Storage, run: str) -> Iterator[None]:
         storage: of the run.
         run: whose lease is held.
     """
-    for root in (own_folder("tmp"), node_folder("scratch")):
-        clear_scratch(root)
+    for root in (partial(own_folder, "tmp"), partial(node_folder, "scratch")):
+        with suppress(OSError, BadInput):  # whoever needs it says what is wrong with it
+            clear_scratch(root())
     folders = [f"runs/{run}", *_SHARED] if storage.is_local else []
     left = Leftovers([Path(storage.uri(folder)) for folder in folders], WATCH)
     yield
