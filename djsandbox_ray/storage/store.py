@@ -187,7 +187,7 @@ class Storage:
         self._make_parent(target)
         part = Path(f"{target}.{uuid.uuid4().hex}{_PART}")
         try:
-            with self._using(path, writing=True):
+            with self._using(path, into=part.parent):
                 with part.open("wb") as file:
                     yield file
                     file.flush()
@@ -373,8 +373,12 @@ class Storage:
             raise self.damaged(path, _first_line(error)) from None  # of Arrow
 
     @contextmanager
-    def _using(self, path: str, *, writing: bool = False) -> Iterator[None]:
+    def _using(self, path: str, *, into: Path | None = None) -> Iterator[None]:
         """Say in one sentence what is wrong with the storage, where something is.
+
+        Args:
+            path: for the sentence.
+            into: the local folder that is written to, and was there a moment ago.
 
         Raises:
             BadInput: the credentials are missing, or not good for it.
@@ -387,8 +391,8 @@ class Storage:
                 with reaching(self.url):
                     yield
         except FileNotFoundError:
-            if self.is_local and (writing or self._place):
-                self._check_place(gone=writing)
+            if self.is_local and (into or self._place):
+                self._check_place(gone=into is not None and not _found(str(into)))
             raise
         except OSError as error:
             if (told := storage_failure(error, f"{self.shown}/{path}")) is None:
