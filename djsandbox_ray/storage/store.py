@@ -209,7 +209,7 @@ class Storage:
                 self._note(path, folder / "whole")
             return
         self._make_parent(target)
-        with self._using(path, writing=True), written(Path(target)) as file:
+        with self._using(path, into=Path(target).parent), written(Path(target)) as file:
             yield file
             file.flush()
             self._note(path, Path(file.name))
@@ -238,7 +238,7 @@ class Storage:
         if self.is_local:
             self._make_parent(target)
             try:
-                with self._using(path, writing=True), Path(target).open("xb") as file:
+                with self._using(path, into=Path(target).parent), Path(target).open("xb") as file:
                     file.write(data)
             except FileExistsError:
                 return False
@@ -429,8 +429,12 @@ class Storage:
             raise self.damaged(path, _first_line(error)) from None  # of Arrow
 
     @contextmanager
-    def _using(self, path: str, *, writing: bool = False) -> Iterator[None]:
+    def _using(self, path: str, *, into: Path | None = None) -> Iterator[None]:
         """Say in one sentence what is wrong with the storage, where something is.
+
+        Args:
+            path: for the sentence.
+            into: the local folder that is written to, and was there a moment ago.
 
         Raises:
             BadInput: the credentials are missing, or not good for it.
@@ -443,8 +447,8 @@ class Storage:
                 with reaching(self.url):
                     yield
         except FileNotFoundError:
-            if self.is_local and (writing or self._place):
-                self._check_place(gone=writing)
+            if self.is_local and (into or self._place):
+                self._check_place(gone=into is not None and not _found(str(into)))
             raise
         except OSError as error:
             if (told := storage_failure(error, f"{self.shown}/{path}")) is None:
