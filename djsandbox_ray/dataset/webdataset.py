@@ -34,7 +34,7 @@ PASSED_OVER = "members passed over"
 
 _HELD = 64
 """Members of one key whose data are kept: with more, it names no sample."""
-_LEFT_BY_TOOLS = re.compile(r"__MACOSX|(\./)?PaxHeaders?(\.\d+)?")
+_LEFT_BY_TOOLS = re.compile(r"__MACOSX|PaxHeaders?(\.\d+)?")
 _ABOUT = {"readme", "license", "licence", "copying", "notice", "changelog", "citation"}
 
 

@@ -73,7 +73,7 @@ class _Ingest(Hook):
 class Ingest(_Ingest):
     """The data in question."""
 
-    VERSION = 1
+    VERSION = 2
 
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and which labels are wanted."""
@@ -97,7 +97,7 @@ class Ingest(_Ingest):
 class IngestEvaluation(_Ingest):
     """The trusted split."""
 
-    VERSION = 1
+    VERSION = 2
 
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and what must fit it."""
