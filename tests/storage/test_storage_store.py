@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from s3_server import S3Server, s3_here
 
-from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError
+from djsandbox_ray.errors import BadInput, Missing, MissingExtra, SandboxError
 from djsandbox_ray.storage import filesystems
 from djsandbox_ray.storage.store import Storage
 
@@ -139,8 +139,10 @@ def test_what_is_not_there(any_storage: Storage) -> None:
     assert not any_storage.exists("no/such")
     assert any_storage.names("no/such") == []
     any_storage.remove("no/such")
-    for read in (any_storage.read_bytes, any_storage.read_json, any_storage.read_table):
-        with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError):
+        any_storage.read_bytes("no/such")
+    for read in (any_storage.read_json, any_storage.read_sealed, any_storage.read_table):
+        with pytest.raises(Missing, match="no/such is not there"):
             read("no/such")
 
 
