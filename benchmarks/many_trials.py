@@ -4,11 +4,10 @@ Tune is replaced by a loop that tells the package the same: which trials start, 
 event after the other. Scores are made up, so that all seconds are the package's own. The storage
 counts requests, and with ``--delay`` each takes so long, as in an object store.
 
-Seconds of the loop hold up Tune; the threads beside it write records and the journal. Before
-decisions were made by counts, means by differences and writes in the background, the same program
-took, on the same two shared cores:
-
-BEFORE
+Seconds of the loop hold up Tune; the threads beside it write records and the journal. Where every
+event looked at all trials, and every record was written before the next event, the same program
+took 21 ms of the loop per trial of 150 and 37 of 300 (the scheduler alone 6 and 19), on the way to
+hours for 10,000, and made 22 requests per trial in the loop: 0.7 s at 30 ms each.
 """
 
 from __future__ import annotations

@@ -151,12 +151,12 @@ class _Keeper:
         return {}
 
     def keep(self, record: TrialRecord) -> None:
-        """Hand on a record and have it saved; then the checkpoint of one that is over goes."""
-        self._on_record(record)
+        """Have a record saved, whatever is made of it; the checkpoint of one that is over goes."""
         settled, stopped = record.settled, record.state is TrialState.STOPPED
         given_up = stopped and record.spec.pool in self._given_up
         over = settled or (given_up and not self._shared.keep_stopped)
         self._backlog.put(record.spec.id, partial(self._write, record, over))
+        self._on_record(record)
         if stopped and self._competition.pools[record.spec.pool].kind is not PoolKind.BUCKET:
             raise SandboxError(
                 f"early stopping has stopped a trial of {record.spec.pool}: controls and "
