@@ -126,7 +126,7 @@ class _Tally:
         return {
             "image": sample.image,
             "text": sample.text,
-            "source": printable(sample.source),
+            "source": printable(str(sample.source)),
             "digest": digest,
             "meta": meta.decode(),
         }

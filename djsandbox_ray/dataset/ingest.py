@@ -207,9 +207,10 @@ class _Tasks:
         data.set_name(function.__name__)  # on the dashboard, where all of them are `_timed`
         for row in data.iter_rows():
             self._seconds += row["seconds"]
-            if row["error"]:
-                raise pickle.loads(row["error"])
-            yield row
+            result = pickle.loads(row["result"])
+            if isinstance(result, SandboxError):
+                raise result
+            yield result
 
     def cost(self, samples: int, wall_seconds: float) -> records.Cost:
         """Return what all tasks so far cost; reading is no arithmetic."""
@@ -226,14 +227,15 @@ class _Tasks:
 def _timed(
     row: dict[str, Any], *, function: Callable[..., dict[str, Any]], **arguments: Any
 ) -> dict[str, Any]:
-    start, result, failed = time.perf_counter(), {}, b""
+    start = time.perf_counter()
+    result: dict[str, Any] | SandboxError
     try:
         result = function(row, **arguments)
     except SandboxError as error:
-        failed = pickle.dumps(error)
+        result = error
     except Exception as error:
-        failed = pickle.dumps(SandboxError(f"{function.__name__}: {described(error)}"))
-    return {**result, "seconds": time.perf_counter() - start, "error": failed}
+        result = SandboxError(f"{function.__name__}: {described(error)}")
+    return {"result": pickle.dumps(result), "seconds": time.perf_counter() - start}
 
 
 def _write(

@@ -225,8 +225,11 @@ def check(sample: Sample) -> Rejection | None:
 
     Types are checked too, since sources may be a user's own.
     """
-    found = _text_fault(sample.text) or _image_fault(sample.image) or _meta_fault(sample.meta)
-    return Rejection(sample.source, *found) if found else None
+    try:
+        found = _text_fault(sample.text) or _image_fault(sample.image) or _meta_fault(sample.meta)
+    except Exception as error:
+        found = "unreadable", described(error)
+    return Rejection(str(sample.source), *found) if found else None
 
 
 def _text_fault(text: object) -> tuple[str, str] | None:
