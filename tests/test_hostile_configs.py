@@ -14,7 +14,7 @@ from factories import minimal_document
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from djsandbox_ray.cli import main
+from djsandbox_ray import cli
 from djsandbox_ray.config import RunConfig, checked, load_config, read_document
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.workflows.language.workflow import configured_workflow
@@ -176,13 +176,18 @@ def test_many_errors_are_not_all_said() -> None:
         "\x00",
     ],
 )
-def test_a_command_ends_with_2(text: str, tmp_path: Path, capsys: Any) -> None:
+def test_a_command_ends_with_2(
+    text: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    assert main(["plan", str(path)]) == 2
-    told = capsys.readouterr()
-    assert str(path) in told.out + told.err
-    assert "Traceback" not in told.out + told.err
+    monkeypatch.setattr(sys, "argv", ["djsandbox", "plan", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert str(path) in told
+    assert "Traceback" not in told
 
 
 def test_a_file_without_an_end_is_not_read_to_it() -> None:

@@ -159,7 +159,7 @@ class _Search:
             return fs, Remote(fs, self._suffixes, self.passed).find(pattern, inside)
 
 
-def _infos(fs: LocalFileSystem, pattern: str, paths: list[str]) -> Infos:
+def _infos(fs: Any, pattern: str, paths: list[str]) -> Infos:
     try:
         return {path: fs.info(path) for path in paths}
     except OSError as error:  # gone, or out of reach, since it was found
