@@ -155,8 +155,15 @@ class _Search:
         fs, inside = _opened(pattern)
         with reaching(pattern):
             if isinstance(fs, LocalFileSystem):
-                return fs, {path: fs.info(path) for path in self._tree.find(pattern, inside)}
+                return fs, _infos(fs, pattern, self._tree.find(pattern, inside))
             return fs, Remote(fs, self._suffixes, self.passed).find(pattern, inside)
+
+
+def _infos(fs: Any, pattern: str, paths: list[str]) -> Infos:
+    try:
+        return {path: fs.info(path) for path in paths}
+    except OSError as error:  # gone, or out of reach, since it was found
+        raise BadInput(f"path {pattern!r} cannot be read: {error}") from error
 
 
 def _patterns(source: str) -> list[str]:

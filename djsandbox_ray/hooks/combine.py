@@ -136,7 +136,7 @@ class CombinePools(Hook):
             choice.pools,
             table["row_id"].to_numpy(),
             {column: table[column].to_numpy() for column in columns},
-            minimum=max(minimum, self._least),
+            minimum=max(minimum, min(self._least, pools.size)),  # a study says if that is too few
             controls=lambda count: (
                 config.pools.control_count(count) if controls == "auto" else controls
             ),

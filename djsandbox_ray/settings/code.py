@@ -62,7 +62,7 @@ def _named(settings: Any) -> Iterator[tuple[str, type]]:
         if isinstance(name, str) and ":" in name:
             try:
                 found = imported(name)
-            except Exception:  # what it is, is said by whoever reads the setting
+            except (Exception, SystemExit):  # said by whoever reads the setting
                 return
             if isinstance(found, type) and is_users(found):
                 yield name, found

@@ -39,7 +39,7 @@ class Registry(Generic[T]):
             raise unknown(self.kind, name, self, otherwise="package.module:Class")
         try:
             found = imported(place)
-        except Exception as error:  # importing a module may raise anything
+        except (Exception, SystemExit) as error:  # importing a module may raise anything
             raise BadInput(
                 f"{self.kind} {name!r} cannot be imported: {type(error).__name__}: {error}"
             ) from error

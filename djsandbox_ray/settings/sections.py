@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.settings.registry import Registry
 
 MOST_NAME = 100
@@ -78,6 +78,12 @@ def component(registry: Registry[C]) -> BeforeValidator:
             raise PydanticCustomError(
                 NESTED, "not valid", {"errors": error.errors(), "model": config}
             ) from None
+        except SandboxError:
+            raise
+        except Exception as error:  # a validator of a user may raise anything
+            raise PydanticCustomError(
+                "component_raised", "{why}", {"why": f"{type(error).__name__}: {error}"}
+            ) from error
 
     return BeforeValidator(read)
 
