@@ -64,6 +64,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[str, ...], f
         values[key] = value + (values.get(key, 0) if method == "inc" else 0)
 
     monkeypatch.setattr(metrics.Metric, "_record", record)
+    metrics.label("")  # what other tests have set
     yield values
     metrics.label("")
 

@@ -17,8 +17,9 @@ ROOT = Path(djsandbox_ray.__file__).parent
 PATHS = sorted(ROOT.rglob("*.py"))
 
 PICKLES = {
-    # Shards and schemas on their way from the driver to its own tasks and back, by Ray.
+    # Shards, schemas and errors on their way from the driver to its own tasks and back, by Ray.
     "dataset/fragments.py",
+    "dataset/ingest.py",
     # What Tune has written of an error in its folder on the driver's machine.
     "trials/reporter.py",
 }

@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +81,20 @@ def test_what_the_system_refuses_is_one_sentence(
     assert storage.read_bytes("a/x") != b"before", "and then it goes on"
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
     """Let no file of this process grow beyond 3,000 bytes; the system refuses it as it is full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("small_files")
 @pytest.mark.parametrize("write", ["bytes", "table"])
 def test_a_write_that_the_system_breaks_off_leaves_nothing(storage: Storage, write: str) -> None:
-    with pytest.raises(StorageFailed, match="larger than is allowed"):
+    with pytest.raises(StorageFailed, match="larger than is allowed"), small_files():
         WRITES[write](storage)
     assert files(storage) == []
 
