@@ -106,14 +106,24 @@ def test_wrong_usage_is_bad_input(program: Program, arguments: list[str]) -> Non
     assert "Error" in result.err
 
 
-def test_the_module_is_the_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "bad.yaml"),
+        pytest.param(("--help",), marks=pytest.mark.slow),
+        pytest.param(("plan", "--help"), marks=pytest.mark.slow),
+    ],
+)
+def test_the_module_is_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
     script = shutil.which("djsandbox", path=str(Path(sys.executable).parent))
     if script is None:
         pytest.skip("the package is not installed: there is no console script")
-    bad = tmp_path / "bad.yaml"
-    bad.write_text("name: x\n")
-    expected = launch(script, "plan", str(bad))
-    assert launch(sys.executable, "-m", "djsandbox_ray", "plan", str(bad)) == expected
+    (tmp_path / "bad.yaml").write_text("name: x\n")
+    monkeypatch.chdir(tmp_path)
+    expected = launch(script, *arguments)
+    assert launch(sys.executable, "-m", "djsandbox_ray", *arguments) == expected
 
 
 # Errors

@@ -106,17 +106,18 @@ def run_rounds(config: RunConfig, progress: Progress, state: RunState) -> Done:
 def _run_round(workflow: Workflow, context: Context, state: RunState) -> tuple[dict[str, Any], int]:
     """Return the outputs, and how many things could not be sent to the tracker."""
     tracker = context.tracker
+    ok, within = False, None
     try:
         tracker.start(_run_info(context))
         outputs = run_workflow(workflow, context, partial(publish, context))
+        ok = True
     except KeyboardInterrupt:
         state.end("STOPPED")  # first of all: this process may be killed in a moment
-        tracker.finish(False, FLUSH_SECONDS)
+        within = FLUSH_SECONDS
         raise
-    except BaseException:
-        tracker.finish(False, None)
-        raise
-    return outputs, tracker.finish(True, None)
+    finally:
+        unsent = tracker.finish(ok, within)
+    return outputs, unsent
 
 
 def open_context(config: RunConfig, progress: Progress) -> Context:
