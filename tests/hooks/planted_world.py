@@ -154,8 +154,14 @@ def _train_here(
     stopping: object,
     competition: object,
     on_record: Callable[[TrialRecord], None],
+    *,
+    save: Callable[[TrialRecord], None],
     **_: object,
 ) -> None:
+    def told(record: TrialRecord) -> None:
+        save(record)
+        on_record(record)
+
     for spec in specs:
         drawn = shared.draw({**asdict(spec), "draw": spec.draw_hash})
         nothing: Any = None
@@ -163,14 +169,14 @@ def _train_here(
             spec.seed, drawn.rows, drawn.captions, shared.rungs, 1, 0, nothing, nothing, nothing
         )
         begun = TrialRecord(spec, TrialState.RUNNING, attempts=1, held_seconds=1.0)
-        on_record(begun)
+        told(begun)
         try:
             reports = tuple(shared.family.train(task, shared.prepared))
         except Diverged as error:
             failed = replace(begun, state=TrialState.FAILED, error=str(error), diverged=True)
-            on_record(failed)
+            told(failed)
         else:
-            on_record(replace(begun, state=TrialState.COMPLETED, reports=reports))
+            told(replace(begun, state=TrialState.COMPLETED, reports=reports))
 
 
 @contextmanager
