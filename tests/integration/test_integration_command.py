@@ -68,6 +68,7 @@ def _notes(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in files]
 
 
+@pytest.mark.slow
 def test_a_program_with_packages_that_conflict_with_ours_races(
     ray_cluster: None, tmp_path: Path
 ) -> None:

@@ -235,6 +235,7 @@ def test_a_plan_above_the_budget_is_refused(finished_run: Ran) -> None:
 PROBE = {"workflow": "single_op", "jobs": {}, "confirm": {"top": 0}, "learning_rate_check": None}
 
 
+@pytest.mark.slow
 def test_a_new_operator_costs_one_statistic_and_its_own_trials(finished_run: Ran) -> None:
     # The pools must stay as large as they were for the old trials to be the same trials.
     operators = [*WHOLE["operators"], "text_length_filter"]
@@ -254,6 +255,7 @@ def test_a_new_operator_costs_one_statistic_and_its_own_trials(finished_run: Ran
     assert all(job["done"] for job in made["jobs"])
 
 
+@pytest.mark.slow
 def test_without_early_stopping_given_up_trials_go_on(finished_run: Ran) -> None:
     stopped = set(finished_run.ranking.query("verdict == 'stopped'").index)
     plain = {**WHOLE["trials"], "early_stopping": SMALL["trials"]["early_stopping"]}
@@ -313,6 +315,7 @@ def test_failed_trials_are_left_out_and_said(finished_run: Ran) -> None:
     assert states.count("FAILED") == failed
 
 
+@pytest.mark.slow
 def test_crashed_trials_are_tried_again_by_the_same_command(
     finished_run: Ran, tmp_path: Path
 ) -> None:

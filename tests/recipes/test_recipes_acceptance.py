@@ -91,6 +91,7 @@ def small(storage: Storage, tmp_path: Path) -> World:
     return build(storage, tmp_path, TEXT[:4], texts, images, 0.1)
 
 
+@pytest.mark.slow
 def test_nine_operators_keep_what_the_statistics_promise(storage: Storage, tmp_path: Path) -> None:
     texts, images, _ = shapes(400, defects=DEFECTS)
     texts[5] = "  blanks at both ends  "

@@ -39,6 +39,7 @@ print("in:", ray.cluster_resources())
 """
 
 
+@pytest.mark.slow
 def test_a_local_cluster_refuses_strangers() -> None:
     """Ray listens on all interfaces, whatever it is told: a token has to keep others out."""
     ray = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # sockets lie in it: a short path

@@ -80,6 +80,7 @@ def heard(storage) -> Listener:
     return listener
 
 
+@pytest.mark.slow
 def test_a_server_that_was_away_during_the_run_gets_everything_once(storage, tmp_path, caplog):
     port = free_port()
     uri = f"http://127.0.0.1:{port}"

@@ -169,6 +169,7 @@ def test_a_forbidden_recipe_is_shown_and_not_usable(url: str, tmp_path: Path) ->
     assert "forbidden too much of it" in printed(where)
 
 
+@pytest.mark.slow
 def test_the_recipe_is_accepted_on_data_that_the_run_never_saw(
     url: str, recipe: Path, tmp_path: Path
 ) -> None:
