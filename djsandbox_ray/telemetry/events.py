@@ -45,6 +45,7 @@ EVENTS: Mapping[str, str] = {
     "race_decided": "which pools are given up at a rung, and which of these run on as a check",
     "self_test_failed": "a verdict that was known beforehand came out otherwise",
     "samples_rejected": "samples set aside when a source was read, by reason",
+    "files_passed_over": "files beside a source's own that are not read, by kind, with names",
     "node_joined": "a node of the cluster is new",
     "node_lost": "a node of the cluster is gone",
     "waiting": "nothing can run for want of resources",

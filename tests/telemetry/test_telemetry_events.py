@@ -55,6 +55,17 @@ def test_unknown_events_are_a_mistake() -> None:
         event("trial_exploded")
 
 
+def test_the_package_tells_of_known_events_only() -> None:
+    package = Path(segments.__file__).parents[1]
+    told = {
+        name
+        for path in package.rglob("*.py")
+        for name in re.findall(r"\bevent\(\s*\"(\w+)\"", path.read_text())
+    }
+    assert "samples_rejected" in told
+    assert told <= EVENTS.keys()
+
+
 def test_the_docs_list_all_events() -> None:
     text = PAGE.read_text().split("## Events")[1].split("\n## ")[0]
     assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.M)) == EVENTS
