@@ -150,9 +150,10 @@ def test_foreign_files_are_never_among_ours(
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(BadInput, match="not empty"):
         materialise(storage, dataset, CHOSEN, str(tmp_path), form="jsonl")
-    (tmp_path / MARKER).write_text("[")
-    with pytest.raises(BadInput, match="cannot be read"):
-        materialise(storage, dataset, CHOSEN, str(tmp_path), form="jsonl")
+    for text in ("[", "[1]"):
+        (tmp_path / MARKER).write_text(text)
+        with pytest.raises(BadInput, match=rf"{MARKER}.*choose a new folder"):
+            materialise(storage, dataset, CHOSEN, str(tmp_path), form="jsonl")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.writers.formats import SHARD_FORMATS, Row
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.settings.code import with_code
@@ -138,8 +138,10 @@ def _claim(folder: Storage, plan: dict[str, Any]) -> None:
         return
     try:
         found = dict(folder.read_json(MARKER))
-    except (ValueError, TypeError) as error:
-        raise BadInput(f"{folder.shown}/{MARKER} cannot be read: {error}") from error
+    except (Damaged, ValueError, TypeError) as error:
+        # What the storage would advise, running a configuration again, does not mend this folder.
+        what = error.what if isinstance(error, Damaged) else f"{folder.shown}/{MARKER}: {error}"
+        raise BadInput(f"{what}; choose a new folder; nothing there is replaced") from error
     if found.get("id") != plan["id"]:
         other = [
             f"{key} {found.get(key)!r} instead of {plan[key]!r}"
