@@ -28,7 +28,7 @@ from djsandbox_ray.records import (
 class CheckLearningRate(StudyHook):
     """Writes ``learning_rate.csv`` and the tables of its trials."""
 
-    VERSION = 1
+    VERSION = 2
 
     def identity(self) -> Any:
         """The trials, the learning rate, and how scores are made."""

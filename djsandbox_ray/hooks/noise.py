@@ -29,7 +29,7 @@ from djsandbox_ray.trials.family import identity_of
 class MeasureNoise(StudyHook):
     """An A/A test: writes ``noise.json``. Its trials are the controls of the study that follows."""
 
-    VERSION = 1
+    VERSION = 2
 
     def identity(self) -> Any:
         """The trials, and how scores are made of them."""
@@ -38,11 +38,11 @@ class MeasureNoise(StudyHook):
     def comparable(self) -> str:
         """Return what two runs share if the noise of one tells about the other."""
         config = self.config
-        family = configured_family(config)
+        model = identity_of(configured_family(config), config.trials.resources.gpus_per_worker)
         evaluation = scoring(config, "metrics")
         sources = (config.dataset, config.evaluation.dataset)
         stamps = [stamp_of(SOURCES.get(source.type)(source)) for source in sources]
-        return content_id("noise", identity_of(family), config.trials.budget, evaluation, stamps)
+        return content_id("noise", model, config.trials.budget, evaluation, stamps)
 
     def ahead(self, pools: Pools | Planned, **_: Any) -> Planned:
         """The controls of the study of all pools, with every seed."""

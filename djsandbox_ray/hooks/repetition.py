@@ -46,7 +46,7 @@ class RepeatOrExpand(StudyHook):
     ``repetition_x<factor>_trials.parquet`` and ``..._curves.parquet``.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def identity(self) -> Any:
         """The trials, and how scores are made."""

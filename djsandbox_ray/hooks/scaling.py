@@ -68,7 +68,7 @@ class ScaleCompute(StudyHook):
     ``..._curves.parquet``.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def identity(self) -> Any:
         """The trials, how scores are made, and how long the full run is."""

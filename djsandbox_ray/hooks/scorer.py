@@ -19,11 +19,10 @@ from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.seals import broken_below, seals_from_json, seals_of, seals_to_json
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
-from djsandbox_ray.trials.clip.arch import load_arch, training_flops
 from djsandbox_ray.trials.clip.family import Clip
 from djsandbox_ray.trials.clip.scorer import ScorerConfig, train_scorer
-from djsandbox_ray.trials.clip.training import VERSION
 from djsandbox_ray.trials.config import worker_bundle
+from djsandbox_ray.trials.family import check_numerics, identity_of
 
 _MARKER = "scorer.json"
 
@@ -39,7 +38,7 @@ class TrainScorer(Hook):
         if config is None:
             return None
         source = SOURCES.get(config.dataset.type)(config.dataset)
-        return [stamp_of(source), _training(config)]
+        return [stamp_of(source), _training(config, _family(config))]
 
     def broken(self, output: Scorer | None) -> dict[str, str]:
         """The files of the model."""
@@ -62,7 +61,8 @@ class TrainScorer(Hook):
         )
         self.tell_passed_over(source, "scorer")
         check_trusted(config, dataset.rows)
-        scorer_id = content_id("scorer", dataset.id, _training(config))
+        family = _family(config)
+        scorer_id = content_id("scorer", dataset.id, _training(config, family))
         path = f"models/{scorer_id}"
         if _broken(storage, path):
             resources = config.resources
@@ -74,13 +74,13 @@ class TrainScorer(Hook):
             )(_train)
             uri = storage.uri(dataset.table)
             task = train.options(name="train the scorer")
-            arch = load_arch(config.model.arch)
-            done = task.remote(storage.url, path, uri, dataset.rows, config, arch)
+            numerics = family.numerics(resources.gpus_per_worker)
+            done = task.remote(storage.url, path, uri, dataset.rows, config, family, numerics)
             try:
                 loss, seconds = ray.get(done)
             except RayTaskError as error:
                 raise error.cause from None  # what it says is for the user
-            self.account(_cost(config, seconds))
+            self.account(_cost(config, family, seconds))
             self.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
         return Scorer(scorer_id, path)
 
@@ -105,21 +105,21 @@ def _broken(storage: Storage, path: str) -> dict[str, str]:
         return {marker: "is not there" if isinstance(error, Missing) else "is damaged"}
 
 
-def _training(config: ScorerConfig) -> dict[str, Any]:
-    return {
-        "model": config.model.model_dump(mode="json"),
-        "arch": load_arch(config.model.arch),
-        "version": VERSION,
-        "budget": config.budget,
-        "seed": config.seed,
-    }
+def _family(config: ScorerConfig) -> Clip:
+    """Return the model as it trains on the scorer's device."""
+    return Clip(config.model).resolved(config.resources.gpus_per_worker)
 
 
-def _cost(config: ScorerConfig, seconds: float) -> Cost:
+def _training(config: ScorerConfig, family: Clip) -> dict[str, Any]:
+    model = identity_of(family, config.resources.gpus_per_worker)
+    return {"model": model, "budget": config.budget, "seed": config.seed}
+
+
+def _cost(config: ScorerConfig, family: Clip, seconds: float) -> Cost:
     return Cost(
         stage="scorer",
         samples=config.budget,
-        flops=config.budget * training_flops(load_arch(config.model.arch)),
+        flops=config.budget * family.flops_per_sample(),
         cpu_seconds=seconds * config.resources.cpus_per_worker,
         gpu_seconds=seconds * config.resources.gpus_per_worker,
         wall_seconds=seconds,
@@ -127,18 +127,29 @@ def _cost(config: ScorerConfig, seconds: float) -> Cost:
 
 
 def _train(
-    url: str, path: str, uri: str, rows: int, config: ScorerConfig, arch: dict[str, Any]
+    url: str,
+    path: str,
+    uri: str,
+    rows: int,
+    config: ScorerConfig,
+    family: Clip,
+    numerics: dict[str, str],
 ) -> tuple[float, float]:
-    """Return the training loss and the seconds it took."""
+    """Return the training loss and the seconds it took.
+
+    Raises:
+        OtherNumbers: this node has other libraries than the driver, after which it is named.
+    """
     start = time.perf_counter()
+    check_numerics(family, config.resources.gpus_per_worker, numerics)
     storage = Storage(url)
     storage.remove(f"{path}/{_MARKER}")  # from here on the files change
     checkpoint = Checkpoint(url, path.rpartition("/")[2])
     with temporary() as folder:
-        loss = train_scorer(uri, rows, config, arch, folder, checkpoint)
+        loss = train_scorer(uri, rows, config, family.arch, folder, checkpoint)
         storage.upload(folder, path)
     seals = seals_to_json(seals_of(storage, path))
-    mark = {"loss": loss, "rows": rows, "files": seals}
+    mark = {"loss": loss, "rows": rows, "numerics": numerics, "files": seals}
     storage.write_sealed(f"{path}/{_MARKER}", mark)  # last of all
     checkpoint.remove()
     return loss, time.perf_counter() - start

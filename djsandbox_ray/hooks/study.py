@@ -90,6 +90,11 @@ class Study:
         return configured_family(self.context.config, self.model)
 
     @cached_property
+    def numerics(self) -> dict[str, str]:
+        """What the numbers of its trials hang on, beside settings, code and rows."""
+        return self.family.numerics(self._gpus)
+
+    @cached_property
     def suite(self) -> Suite:
         """The evaluators on their split."""
         evaluation, settings = self.inputs.evaluation, self.context.config.evaluation
@@ -110,7 +115,7 @@ class Study:
             self.column,
             seeds=self.plan.seeds,
             budget=self.rungs[-1],
-            model=identity_of(self.family),
+            model=identity_of(self.family, self._gpus),
             evaluation=self.suite.identity(),
         )
 
@@ -198,14 +203,21 @@ class Study:
         return [records[spec.id] for spec in self.specs]
 
     def _owned(self, record: TrialRecord) -> TrialRecord:
-        """Put a record on this study's account, less what earlier owners have paid for."""
+        """Put a record on this study's account, less what earlier owners have paid for.
+
+        Also say in it what its numbers hang on, as its id does.
+        """
         known = self.known.get(record.spec.id)
         if known is None or known.owner == self._owner:
             billed = (known.billed_seconds, known.billed_reports) if known else (0.0, 0)
         else:
             billed = (known.held_seconds, len(known.reports))
         return replace(
-            record, owner=self._owner, billed_seconds=billed[0], billed_reports=billed[1]
+            record,
+            owner=self._owner,
+            billed_seconds=billed[0],
+            billed_reports=billed[1],
+            numerics=self.numerics,
         )
 
     def write(self, records: Sequence[TrialRecord]) -> Trials:
@@ -251,6 +263,10 @@ class Study:
         prepared = self.context.prepared.values()
         preparing = [made.cpu_seconds for stage, made in prepared if stage == self.plan.name]
         return replace(trials, cpu_seconds=trials.cpu_seconds + sum(preparing))
+
+    @property
+    def _gpus(self) -> float:
+        return self.context.config.trials.resources.gpus_per_worker
 
     @property
     def _owner(self) -> str:
@@ -307,6 +323,7 @@ class Study:
             logs=f"{self.context.folder}/{LOGS}",
             keep_stopped=config.keep_stopped,
             owner=self.context.owner,
+            numerics=self.numerics,
         )
 
     def _prepared(self, train: str, evaluation: str) -> Any:
@@ -364,7 +381,7 @@ def configured_family(config: RunConfig, model: Component | None = None) -> Mode
 
 
 NO_RESULT = {"resources", "retries", "retry_diverged", "keep_stopped", "stall_seconds"}
-"""Settings of trials that decide no result."""
+"""Settings of trials that decide no result; of the kind of device :func:`identity_of` knows."""
 
 
 def refuse_small_draw(
@@ -398,7 +415,7 @@ def study_identity(config: RunConfig) -> Any:
     trials = config.trials
     settings = trials.model_dump(mode="json", exclude={"model", *NO_RESULT})
     return [
-        identity_of(configured_family(config)),
+        identity_of(configured_family(config), trials.resources.gpus_per_worker),
         with_code(settings, STOPPING.get(trials.early_stopping.type)),
         [
             [kind(metric).identity(), version_of(kind)]

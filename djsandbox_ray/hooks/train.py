@@ -13,7 +13,7 @@ from djsandbox_ray.records import Dataset, Pools, Trials
 class Train(StudyHook):
     """Writes ``trials.parquet`` and ``curves.parquet``, of later studies with their name before."""
 
-    VERSION = 1
+    VERSION = 2
 
     def identity(self) -> Any:
         """Model, budget, seeds, rungs and evaluators; not where they run."""

@@ -20,7 +20,8 @@ class TrialSpec:
     """One training and evaluation of one pool with one seed and one budget."""
 
     id: str
-    """Fingerprint of the draw, the model, the training, the seed, the budget and the evaluators."""
+    """Fingerprint of the draw, the model, the training, what its numbers hang on (see
+    :attr:`TrialRecord.numerics`), the seed, the budget and the evaluators."""
     pool: str
     seed: int
     draw_hash: str
@@ -70,6 +71,9 @@ class TrialRecord:
     """Of ``held_seconds``, what earlier owners have on their account."""
     billed_reports: int = 0
     """The reports that earlier owners have on their account, the first ones."""
+    numerics: dict[str, str] = field(default_factory=dict)
+    """What its numbers hang on beside settings, code and rows, by name: kind of device, precision,
+    minor versions of libraries. Empty in records of earlier versions."""
 
     @property
     def settled(self) -> bool:

@@ -1,21 +1,25 @@
 """The extension point: a model family trains one trial and yields a report per rung.
 
-Beside it stands what families have in common: the device, and the clock of a trial.
+Beside it stands what families have in common: what their numbers hang on, the device, and the clock
+of a trial.
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from socket import gethostname
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from packaging.version import Version
 
-from djsandbox_ray.errors import SandboxError, require
+from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, require
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
@@ -30,6 +34,10 @@ from djsandbox_ray.trials.strategies.strategy import Group
 
 class Diverged(SandboxError):
     """The training loss is no longer finite; the trial is FAILED and never ranked."""
+
+
+class OtherNumbers(BadInput):
+    """A node has other libraries than the driver, after which trials are named."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,8 @@ class ModelFamily(ABC):
     """What evaluators can read of its models."""
     LAUNCHES: ClassVar[bool] = False
     """Whether one worker starts all processes that a training needs, on all of its GPUs."""
+    LIBRARIES: ClassVar[tuple[str, ...]] = ()
+    """The installed packages (``torch``) with whose minor versions its numbers may change."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -96,6 +106,21 @@ class ModelFamily(ABC):
             gpus: GPUs of a worker, or a share of one; 0 on CPUs.
         """
         return self
+
+    def numerics(self, gpus: float) -> dict[str, str]:
+        """Return what changes the numbers of a training, beside settings, code and task; by name.
+
+        It is part of a trial's id and stands in its record. Of a library, patch releases and builds
+        (``2.14.1+cpu``) do not count: an update that mends a bug must not cost all trials.
+
+        Args:
+            gpus: GPUs of a worker, or a share of one; 0 on CPUs.
+
+        Raises:
+            BadInput: one of :attr:`LIBRARIES` is not installed.
+        """
+        libraries = {name: _minor_version(name) for name in self.LIBRARIES}
+        return {"device": _device_kind(gpus), **libraries}
 
     def flops_per_sample(self) -> float | None:
         """Return floating-point operations of training on one sample, if the family can count."""
@@ -142,9 +167,62 @@ class ModelFamily(ABC):
         """
 
 
-def identity_of(family: ModelFamily) -> Any:
-    """Return plain data that decides the result of a training, the code of a user's class too."""
-    return with_code(family.identity(), type(family))
+_UNMARKED = {"device": "cpu"}
+"""Left out of ids, so that a family without libraries is known on CPUs as it always was."""
+_EXTRAS = {"open_clip_torch": "clip", "torch": "clip"}
+"""Which of our extras brings a library."""
+
+
+def identity_of(family: ModelFamily, gpus: float) -> Any:
+    """Return plain data that decides the result of a training: the code of a user's class, too.
+
+    Args:
+        family: as it is resolved for the device.
+        gpus: GPUs of a worker, or a share of one; 0 on CPUs.
+    """
+    identity, numerics = with_code(family.identity(), type(family)), family.numerics(gpus)
+    return identity if numerics == _UNMARKED else {"family": identity, "numerics": numerics}
+
+
+def check_numerics(family: ModelFamily, gpus: float, promised: Mapping[str, str]) -> None:
+    """Look whether this process computes the numbers that a trial is named after.
+
+    Args:
+        family: that trains.
+        gpus: of this worker.
+        promised: its :meth:`ModelFamily.numerics` on the driver.
+
+    Raises:
+        OtherNumbers: it does not; says what differs, and on which machine.
+    """
+    found = family.numerics(gpus)
+    names = [name for name in {**promised, **found} if promised.get(name) != found.get(name)]
+    if names:
+        here, there = (
+            " and ".join(f"{name} {facts.get(name, 'unknown')}" for name in names)
+            for facts in (found, promised)
+        )
+        raise OtherNumbers(
+            f"{gethostname()} has {here}, the driver {there}: the same trial would have other "
+            "numbers there; give all nodes one image"
+        )
+
+
+def _minor_version(package: str) -> str:
+    """Return the version of an installed package up to its minor one, without importing it."""
+    try:
+        found = Version(version(package))
+    except PackageNotFoundError:
+        if package in _EXTRAS:
+            raise MissingExtra(package, _EXTRAS[package]) from None
+        raise BadInput(
+            f"the package {package!r}, by whose version trials are known, is not installed"
+        ) from None
+    return f"{found.major}.{found.minor}"
+
+
+def _device_kind(gpus: float) -> str:
+    return "cuda" if gpus > 0 else "cpu"
 
 
 class Clock:
@@ -188,7 +266,7 @@ def device_for(cpus: float, gpus: float) -> str:
     torch.set_num_threads(max(1, int(cpus)))
     if gpus > 0 and not torch.cuda.is_available():
         raise SandboxError("the trial was given a GPU, but torch finds no CUDA device")
-    return "cuda" if gpus > 0 else "cpu"
+    return _device_kind(gpus)
 
 
 FAMILIES: Registry[ModelFamily] = Registry(

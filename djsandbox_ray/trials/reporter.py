@@ -14,10 +14,15 @@ from ray import cloudpickle, tune
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.trials.family import OtherNumbers
 from djsandbox_ray.trials.trainable import Crashed
 
 _REPORT = TypeAdapter(RungReport)
-_FATAL: Mapping[str, type[SandboxError]] = {"StorageFailed": StorageFailed, "Damaged": BadInput}
+_FATAL: Mapping[str, type[SandboxError]] = {
+    "StorageFailed": StorageFailed,
+    "Damaged": BadInput,
+    "OtherNumbers": OtherNumbers,
+}
 """By the name of what a trial raised in another process, what ends the study."""
 # Starting the first processes takes some seconds too.
 _PATIENCE = 30.0
@@ -112,8 +117,8 @@ class Reporter(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial crashed for the last time.
 
-        Where the storage fails, or what all trials read is damaged, the others would fail alike:
-        that ends the study.
+        Where the storage fails, or what all trials read is damaged, the others would fail alike;
+        on a node with other libraries one after the other would. That ends the study.
         """
         failure = self._failure(trial)
         self._update(trial, state=TrialState.FAILED, **failure)

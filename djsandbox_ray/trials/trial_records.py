@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _RECORD = TypeAdapter(TrialRecord)
 _READERS = 16
 _METRIC = "metric:"
+_NUMERICS = "numerics:"
 _SPEC = (("trial", pa.string()), ("pool", pa.string()), ("seed", pa.int64()))
 _TRIAL = (
     *((name, pa.string()) for name in ("kind", "statistic", "bucket", "draw")),
@@ -174,6 +175,7 @@ def trials_table(
                 "held_seconds": record.held_seconds,
                 "owner": record.owner,
                 "flops": last.samples * flops_per_sample if last and flops_per_sample else None,
+                **{f"{_NUMERICS}{name}": fact for name, fact in record.numerics.items()},
                 **(_report(last) if last else {}),
             }
         )
@@ -190,13 +192,9 @@ def read_records(trials: pa.Table, curves: pa.Table) -> list[TrialRecord]:
     """Return the records that the two tables were made of."""
     reports: dict[str, list[RungReport]] = {}
     for row in curves.to_pylist():
-        metrics = {
-            name.removeprefix(_METRIC): value
-            for name, value in row.items()
-            if name.startswith(_METRIC) and value is not None
-        }
         numbers = {name: row[name] for name, _ in _REPORT}
-        reports.setdefault(row["trial"], []).append(RungReport(metrics=metrics, **numbers))
+        report = RungReport(metrics=_named(row, _METRIC), **numbers)
+        reports.setdefault(row["trial"], []).append(report)
     return [
         TrialRecord(
             TrialSpec(row["trial"], row["pool"], row["seed"], row["draw"], row["budget"]),
@@ -207,9 +205,19 @@ def read_records(trials: pa.Table, curves: pa.Table) -> list[TrialRecord]:
             attempts=row["attempts"],
             held_seconds=row["held_seconds"],
             owner=row["owner"],
+            numerics=_named(row, _NUMERICS),
         )
         for row in trials.to_pylist()
     ]
+
+
+def _named(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return what a row says in the columns of a prefix, by name."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in row.items()
+        if name.startswith(prefix) and value is not None
+    }
 
 
 def _spec(record: TrialRecord) -> dict[str, Any]:
@@ -224,6 +232,8 @@ def _report(report: RungReport) -> dict[str, Any]:
 
 
 def _table(rows: Sequence[dict[str, Any]], fields: Sequence[tuple[str, pa.DataType]]) -> pa.Table:
-    metrics = sorted({name for row in rows for name in row if name.startswith(_METRIC)})
-    schema = pa.schema([*fields, *((name, pa.float64()) for name in metrics)])
+    names = sorted({name for row in rows for name in row})
+    kinds = ((_NUMERICS, pa.string()), (_METRIC, pa.float64()))
+    more = [(name, kind) for prefix, kind in kinds for name in names if name.startswith(prefix)]
+    schema = pa.schema([*fields, *more])
     return pa.Table.from_pylist(list(rows), schema=schema)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from math import isfinite
@@ -23,7 +23,7 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.output import FAILED, TrialLog, log_path
 from djsandbox_ray.trials.checkpoint import ALONE, Checkpoint
 from djsandbox_ray.trials.config import Resources
-from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
+from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask, check_numerics
 from djsandbox_ray.trials.pulse import Pulse
 from djsandbox_ray.trials.strategies.strategy import Group
 
@@ -63,6 +63,8 @@ class Shared:
     """Seconds between two times."""
     owner: str = ALONE
     """The driver, by which its folders of checkpoints are named."""
+    numerics: Mapping[str, str] | None = None
+    """The family's on the driver, after which trials are named; None where nobody compares."""
 
     def draw(self, trial: Mapping[str, Any]) -> Draw:
         """Return the rows that a trial trains on.
@@ -98,7 +100,7 @@ class TrialWorker:
     def __init__(self, shared: Shared, group: Group | None = None) -> None:
         self._shared = shared
         self._group = group or Group()
-        self._training: Iterator[RungReport] | None = None
+        self._training: Generator[RungReport] | None = None
         self._log: TrialLog | None = None
         self._pulse = Pulse(shared.watch, self._group.rank, shared.pause)
 
@@ -144,7 +146,7 @@ class TrialWorker:
         self._reported = reported
         known = tuple(RungReport(**report) for report in trial["reports"])
         self._kept = iter(checkpoint.reports() or known)
-        self._training = shared.family.train(task, shared.prepared)
+        self._training = self._train(task)
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung.
@@ -178,11 +180,18 @@ class TrialWorker:
         """Let go of the trial, and of its model."""
         self._pulse.end()
         training, self._training = self._training, None
-        if training is not None and hasattr(training, "close"):
+        if training is not None:
             training.close()
         log, self._log = self._log, None
         if log is not None:
             log.close()
+
+    def _train(self, task: TrialTask) -> Generator[RungReport]:
+        """Train, if the numbers are those that the trial is named after."""
+        shared = self._shared
+        if shared.numerics is not None:
+            check_numerics(shared.family, task.gpus, shared.numerics)
+        yield from shared.family.train(task, shared.prepared)
 
     def _evaluate(self, model: Encoder | Artefact) -> dict[str, float]:
         with self._pulse.aside():

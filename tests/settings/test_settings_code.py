@@ -113,7 +113,7 @@ def ids(folder: Path) -> dict[str, Any]:
     return {
         "source": stamp_of(SOURCES.get(config.dataset.type)(config.dataset)),
         "evaluator": Suite(config.evaluation.metrics, split).identity(),
-        "family": identity_of(configured_family(config)),
+        "family": identity_of(configured_family(config), gpus=0),
         "stopping": study_identity(config)[1],
         "study": study_identity(config),
         "builder": BuildPools(context).identity(),

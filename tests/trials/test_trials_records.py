@@ -97,7 +97,14 @@ def _record(state: TrialState, trial: str, samples: tuple[int, ...]) -> TrialRec
     spec = TrialSpec(trial, "text_len/low", 1, "draw", 20)
     error = "why" if state is TrialState.FAILED else None
     return TrialRecord(
-        spec, state, reports, error, attempts=2, held_seconds=1.25, owner="run/trials"
+        spec,
+        state,
+        reports,
+        error,
+        attempts=2,
+        held_seconds=1.25,
+        owner="run/trials",
+        numerics={"device": "cpu", "torch": "2.14"},
     )
 
 
@@ -128,9 +135,14 @@ def test_a_record_that_is_damaged_is_trained_again_and_said(
     assert store.load(RECORDS[0].spec) == RECORDS[0]
 
 
-def test_a_record_of_an_earlier_version_counts(storage: Storage) -> None:
-    storage.write_json("trials/t1.json", asdict(RECORDS[0]))
-    assert TrialStore(storage).load(RECORDS[0].spec) == RECORDS[0]
+@pytest.mark.parametrize("lacking", ["checksum", "numerics"])
+def test_a_record_of_an_earlier_version_counts(storage: Storage, lacking: str) -> None:
+    written = asdict(RECORDS[0])
+    if lacking == "numerics":
+        del written["numerics"]
+    storage.write_json("trials/t1.json", written)
+    expected = replace(RECORDS[0], numerics={}) if lacking == "numerics" else RECORDS[0]
+    assert TrialStore(storage).load(RECORDS[0].spec) == expected
 
 
 def test_the_store_gives_back_what_any_run_has_left(storage: Storage) -> None:
@@ -165,8 +177,19 @@ def test_tables_hold_everything_and_give_it_back() -> None:
     frame = trials.to_pandas().set_index("trial")
     assert frame.loc["t1", "flops"] == 40
     assert frame.loc["t1", "metric:m"] == pytest.approx(2.0)
+    assert list(frame["numerics:torch"]) == ["2.14"] * 3
     assert pd.isna(frame.loc["t3", "samples"])
     assert curves.num_rows == 3
+
+
+def test_tables_of_an_earlier_version_and_of_records_from_both() -> None:
+    pool = Pool("text_len/low", PoolKind.BUCKET, "text_len", 0, 300, "h")
+    for records in (
+        [replace(record, numerics={}) for record in RECORDS],
+        [replace(RECORDS[0], numerics={}), *RECORDS[1:]],
+    ):
+        trials = trials_table(records, {pool.id: pool}, None)
+        assert read_records(trials, curves_table(records)) == records
 
 
 def test_tables_without_a_single_report() -> None:

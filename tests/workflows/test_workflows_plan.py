@@ -167,7 +167,9 @@ def test_trials_that_any_run_has_completed_cost_nothing(
     assert made["samples_to_train"] == 1900
 
 
-@pytest.mark.parametrize("changes", [{"budget": 200}, {"family": "Family"}])
+@pytest.mark.parametrize(
+    "changes", [{"budget": 200}, {"family": "Family"}, {"resources": {"gpus_per_worker": 0.5}}]
+)
 def test_other_trials_are_not_in_the_cache(
     config: MakeConfig, storage: Storage, changes: dict[str, Any]
 ) -> None:

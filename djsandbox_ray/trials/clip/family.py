@@ -60,6 +60,7 @@ class Clip(ModelFamily):
 
     Config = ClipConfig
     OFFERS: ClassVar[tuple[Reads, ...]] = ("embeddings", "files")
+    LIBRARIES: ClassVar[tuple[str, ...]] = ("torch", "open_clip_torch")
     config: ClipConfig
 
     def __init__(self, config: ClipConfig) -> None:
@@ -74,6 +75,10 @@ class Clip(ModelFamily):
     def resolved(self, gpus: float) -> Self:
         """Decide ``precision: auto``."""
         return type(self)(resolved(self.config, gpus))
+
+    def numerics(self, gpus: float) -> dict[str, str]:
+        """Add the precision, as it is resolved."""
+        return {**super().numerics(gpus), "precision": resolved(self.config, gpus).precision}
 
     def least_rows(self, budget: int) -> int:
         """Return the size of a batch: in it, a row that stands twice is its own negative."""
