@@ -322,11 +322,11 @@ def test_a_checkpoint_goes_when_nobody_needs_it(
 ) -> None:
     arena = Arena(storage)
     (spec,) = arena.specs
-    storage.write_json(f"trials/{spec.id}/10/done.json", {})
+    storage.write_json(f"trials/{spec.id}/{ALONE}/10/done.json", {})
     there: list[bool] = []
 
     def save(record: TrialRecord) -> None:
-        there.append(storage.exists(f"trials/{spec.id}/10"))
+        there.append(storage.exists(f"trials/{spec.id}/{ALONE}/10"))
 
     with Backlog("test") as backlog:
         keeper = _keeper(arena, save, backlog, **changes)
@@ -346,13 +346,13 @@ def test_while_a_crashed_trial_is_to_be_tried_again_stopped_ones_may_go_on(
 ) -> None:
     arena = Arena(storage, buckets=2)
     first, second = arena.specs
-    storage.write_json(f"trials/{first.id}/10/done.json", {})
+    storage.write_json(f"trials/{first.id}/{ALONE}/10/done.json", {})
     with Backlog("test") as backlog:
         keeper = _keeper(arena, lambda record: None, backlog)
         keeper.keep(TrialRecord(first, TrialState.STOPPED))
         keeper.keep(TrialRecord(second, TrialState.FAILED))
         keeper.conclude()
-    assert storage.exists(f"trials/{first.id}/10")
+    assert storage.exists(f"trials/{first.id}/{ALONE}/10")
 
 
 def test_reports_are_merged_by_samples() -> None:
