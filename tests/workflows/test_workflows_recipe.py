@@ -191,23 +191,27 @@ def test_the_recipe_is_accepted_on_data_that_the_run_never_saw(
 
 
 def test_a_difference_ends_the_command(url: str, recipe: Path) -> None:
-    """The statistics are tampered with, after they were computed."""
+    """The statistics are not those of Data-Juicer, though no file of theirs is damaged."""
     storage = Storage(url)
-    marker = storage.read_json("runs/found/jobs/statistics.json")["output"]
-    length = next(item for item in marker["statistics"] if item["name"] == "text_len")
-    parts = storage.names(length["path"])
-    original = storage.read_bytes(f"{length['path']}/{parts[0]}")
-    table = storage.read_table(f"{length['path']}/{parts[0]}")
+    done = storage.read_json("runs/found/jobs/statistics.json")["output"]
+    folder = next(s["path"] for s in done["statistics"] if s["name"] == "text_len")
+    part = storage.names(folder)[0]
+    marker = f"{folder.removesuffix('.parquet')}.json"
+    before = {path: storage.read_bytes(path) for path in (f"{folder}/{part}", marker)}
+    table = storage.read_table(f"{folder}/{part}")
+    wrong = np.full(table.num_rows, 5000.0)
+    tampered = table.set_column(table.schema.get_field_index("text_len"), "text_len", [wrong])
     dataset = FinishedRun(storage, "found").dataset()
     try:
-        index = table.schema.get_field_index("text_len")
-        wrong = np.full(table.num_rows, 5000.0)
-        tampered = table.set_column(index, "text_len", [wrong])
-        storage.write_table(f"{length['path']}/{parts[0]}", tampered)
+        storage.write_table(f"{folder}/{part}", tampered)
+        mark = storage.read_sealed(marker)
+        mark["parts"][part] = len(storage.read_bytes(f"{folder}/{part}"))
+        storage.write_sealed(marker, mark)
         with pytest.raises(SandboxError, match=r"row \d+: kept by data_juicer only") as caught:
             accept_recipe(str(recipe), dataset.id, url, console())
     finally:
-        storage.write_bytes(f"{length['path']}/{parts[0]}", original)
+        for path, original in before.items():
+            storage.write_bytes(path, original)
     assert caught.value.exit_code == 1
     assert "text_len = 5000.0 not in [" in str(caught.value)
 
