@@ -10,11 +10,13 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
+import psutil
 import pytest
 from factories import read_events, wait_until
 from machines import Machines, machines
@@ -71,6 +73,50 @@ def test_a_killed_driver_is_resumed_by_the_same_command(ray_cluster: None, tmp_p
     assert (trials["attempts"] == 2).sum() == 2, "those that were running went on"
     assert not trials.duplicated("trial").any()
     assert len(resumed.mlflow()) == len(undisturbed.mlflow()) == 17
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server", "python"])
+def test_a_run_that_loses_its_cluster_is_stopped_and_leaves_nothing(
+    tmp_path: Path, template: Path, undisturbed: Ran, victim: str
+) -> None:
+    """The cluster is the driver's own; ``python`` is the driver itself."""
+    log = tmp_path / "log"
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    words = ("run", str(write(tmp_path, {**_changes(tmp_path), "cluster": {"cpus": 2}})))
+    driver = started(*words, log=log)
+    ours = psutil.Process(driver.pid)
+    try:
+
+        def at_work() -> bool:
+            assert driver.poll() is None, log.read_text()
+            return bool(notes(tmp_path / "notes", "behind"))
+
+        wait_until(at_work, log.read_text)
+        theirs = ours.children(recursive=True)
+        killed = [ours] if victim == "python" else [p for p in theirs if p.name() == victim]
+        assert len(killed) == 1
+        killed[0].kill()
+        driver.wait()
+        wait_until(lambda: not any(map(_is_alive, theirs)), log.read_text)
+    finally:
+        driver.kill()
+    said_last = log.read_text()
+    assert "Traceback" not in said_last
+    assert "the same command goes on" in said_last
+    state = tmp_path / "storage" / "runs" / "small" / "run.json"
+    assert json.loads(state.read_text())["state"] == "STOPPED"
+    resumed = left(tmp_path, said(*words))
+    assert not list((tmp_path / "storage").rglob("*.part"))
+    pd.testing.assert_frame_equal(resumed.ranking, undisturbed.ranking)
+    assert _decisions(resumed) == _decisions(undisturbed)
+    assert _logged(resumed) == _logged(undisturbed)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 Victim = Callable[[Path, Machines], Callable[[], Any] | None]
