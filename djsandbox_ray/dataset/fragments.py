@@ -20,6 +20,7 @@ import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 
 from djsandbox_ray.dataset.faults import described, printable
+from djsandbox_ray.dataset.prepare import split
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Item, Rejection, Remark, Sample, Shard
 from djsandbox_ray.errors import SandboxError
@@ -130,6 +131,18 @@ class _Tally:
             "digest": digest,
             "meta": meta.decode(),
         }
+
+
+def split_shard(row: dict[str, Any]) -> dict[str, Any]:
+    """Read through a shard for what it is made of.
+
+    Args:
+        row: ``index`` of the shard and ``shard``, pickled.
+
+    Returns:
+        ``index``, and ``shards``: a list, pickled.
+    """
+    return {"index": row["index"], "shards": pickle.dumps(split(pickle.loads(row["shard"])))}
 
 
 def write_shard(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[str, str]:

@@ -31,6 +31,7 @@ from djsandbox_ray.dataset.fragments import (
     add_row_ids,
     commit,
     commit_row_ids,
+    split_shard,
     write_shard,
 )
 from djsandbox_ray.dataset.prepare import prepared
@@ -90,7 +91,7 @@ def ingest(
     await_room([bundle(_CPUS_PER_TASK, 0, resources)], "ingest.resources")
     start = time.perf_counter()
     tasks = _Tasks(workers, resources)
-    shards = prepared(source)
+    shards = prepared(source, tasks.split)
     with staging(storage, FOLDER) as folder:
         manifests = _write(shards, storage, folder, tasks, progress)
         found = _Found.of(manifests)
@@ -212,6 +213,14 @@ class _Tasks:
                 raise result
             yield result
 
+    def split(self, shards: list[Shard]) -> list[list[Shard]]:
+        """Split those shards that are to be, each in a task of its own; in their order."""
+        found = [[shard] for shard in shards]
+        rows = [_row(index, shard) for index, shard in enumerate(shards) if shard.split]
+        for row in self.map(split_shard, rows):
+            found[row["index"]] = pickle.loads(row["shards"])
+        return found
+
     def cost(self, samples: int, wall_seconds: float) -> records.Cost:
         """Return what all tasks so far cost; reading is no arithmetic."""
         return records.Cost(
@@ -222,6 +231,10 @@ class _Tasks:
             gpu_seconds=0.0,
             wall_seconds=wall_seconds,
         )
+
+
+def _row(index: int, shard: Shard) -> dict[str, Any]:
+    return {"index": index, "shard": pickle.dumps(shard)}
 
 
 def _timed(
@@ -245,7 +258,7 @@ def _write(
     tasks: _Tasks,
     progress: OnProgress | None,
 ) -> list[Manifest]:
-    rows = [{"index": index, "shard": pickle.dumps(shard)} for index, shard in enumerate(shards)]
+    rows = [_row(index, shard) for index, shard in enumerate(shards)]
     manifests = []
     for row in tasks.map(write_shard, rows, storage=storage, folder=folder):
         manifests.append(Manifest(**json.loads(row["manifest"])))
