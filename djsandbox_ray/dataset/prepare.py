@@ -159,7 +159,7 @@ def _named(read: Read, name: str) -> Iterator[Item]:
             raise
         except Exception as error:
             said = f"shard {name}, {place}: {described(error)}"
-            raise SandboxError(f"{said}; nothing was kept: mend it and run again") from error
+            raise SandboxError(f"{said}; once that is mended, the same command goes on") from error
         place = f"after {item.source}"
         yield item
 
