@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -22,18 +23,24 @@ from djsandbox_ray.storage.store import Storage
 
 logger = logging.getLogger(__name__)
 
+FOLDER = "datasets"
 _MARKER, _REJECTED = "dataset.json", "rejected.parquet"
 
 
+def home_of(dataset_id: str) -> str:
+    """Return the folder of a dataset; on an object store its table lies elsewhere."""
+    return f"{FOLDER}/{dataset_id}"
+
+
 def mark_complete(storage: Storage, dataset: records.Dataset, told: Mapping[str, Any]) -> None:
-    """Write ``dataset.json`` beside the table, last of all: with size and digest of every file.
+    """Write ``dataset.json``, last of all: with size and digest of every file.
 
     Args:
         storage: where the dataset lies.
         dataset: what was read.
         told: what else is said of it; ``rejected.parquet`` is there already.
     """
-    home = dataset.table.rpartition("/")[0]
+    home = home_of(dataset.id)
     rejected = storage.seal(f"{home}/{_REJECTED}")
     if rejected is None:
         raise ValueError(f"{home}/{_REJECTED} is to be written first")
@@ -48,7 +55,16 @@ def mark_complete(storage: Storage, dataset: records.Dataset, told: Mapping[str,
 
 def told_of(storage: Storage, dataset: records.Dataset) -> dict[str, Any]:
     """Return what the mark of a dataset says."""
-    return storage.read_sealed(f"{dataset.table.rpartition('/')[0]}/{_MARKER}")
+    return storage.read_sealed(f"{home_of(dataset.id)}/{_MARKER}")
+
+
+def used_tables(storage: Storage) -> set[str]:
+    """Return the paths of all tables that datasets name."""
+    tables = set()
+    for name in storage.names(FOLDER):
+        with suppress(Damaged):  # it is to be read again
+            tables.add(str(storage.read_sealed(f"{home_of(name)}/{_MARKER}").get("table")))
+    return tables
 
 
 def complete_dataset(storage: Storage, home: str) -> records.Dataset | None:
@@ -73,7 +89,7 @@ def complete_dataset(storage: Storage, home: str) -> records.Dataset | None:
 
 def broken_dataset(storage: Storage, dataset: records.Dataset) -> dict[str, str]:
     """Return what is wrong with the files of a dataset, by path; empty where all are whole."""
-    path = f"{dataset.table.rpartition('/')[0]}/{_MARKER}"
+    path = f"{home_of(dataset.id)}/{_MARKER}"
     try:
         marker = storage.read_sealed(path)
         named = _dataset(storage, path, marker)

@@ -1,6 +1,8 @@
 """The part of ingest that runs in workers: shards to Lance fragments, and their row ids.
 
-Only a small manifest of each shard travels to the driver; samples go straight to the table.
+Only a small manifest of each shard travels to the driver; samples go straight to the table. The
+manifest stays beside it as well, with seals of the files that the shard became, written when these
+are: what a killed ingest has read is known by it, and known to be whole.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 
 from djsandbox_ray.dataset.faults import described, printable
+from djsandbox_ray.dataset.prepare import split
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Item, Rejection, Remark, Sample, Shard
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import Damaged, SandboxError
 from djsandbox_ray.identity import canonical, chain, sample_digest
 from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.storage.seals import DIGESTED_BYTES, broken, seals_from_json, seals_to_json
 from djsandbox_ray.storage.store import Storage
 
 SCHEMA = pa.schema(
@@ -48,6 +52,8 @@ REJECTED_SCHEMA = pa.schema(
 )
 """What was set aside; ``lost`` samples each, 0 for what only was to be said."""
 
+VERSION = 1
+"""Raised when a shard becomes other rows or files: what was read so far is then read again."""
 _ROW_ID = pa.schema([("row_id", pa.int64())])
 _BATCH_ROWS = 512
 _BATCH_BYTES = 8 << 20
@@ -132,13 +138,55 @@ class _Tally:
         }
 
 
-def write_shard(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[str, str]:
-    """Write a shard to ``<folder>/samples.lance`` and its rejections to ``<folder>/rejected``.
+def split_shard(row: dict[str, Any]) -> dict[str, Any]:
+    """Read through a shard for what it is made of.
 
     Args:
         row: ``index`` of the shard and ``shard``, pickled.
+
+    Returns:
+        ``index``, and ``shards``: a list, pickled.
+    """
+    return {"index": row["index"], "shards": pickle.dumps(split(pickle.loads(row["shard"])))}
+
+
+def part_name(index: int) -> str:
+    """Return the name of the file that tells of a shard that was read."""
+    return f"{index:08d}.json"
+
+
+def known_part(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[str, str]:
+    """See whether all is there and whole that a former ingest has made of a shard.
+
+    Args:
+        row: ``index`` and ``name`` of the shard.
         storage: where ``folder`` lies.
-        folder: staging folder; the fragments are not part of a table until they are committed.
+        folder: staging folder.
+
+    Returns:
+        The manifest as JSON, under ``manifest``; empty where the shard is to be read again.
+    """
+    try:
+        told = storage.read_sealed(f"{folder}/parts/{part_name(row['index'])}")
+        manifest = Manifest(**told["manifest"])
+        is_whole = told["shard"] == row["name"] and not broken(
+            storage, seals_from_json(told["files"])
+        )
+    except (Damaged, KeyError, TypeError, ValueError):
+        is_whole = False
+    return {"manifest": json.dumps(asdict(manifest)) if is_whole else ""}
+
+
+def write_shard(
+    row: dict[str, Any], *, storage: Storage, folder: str, table: str
+) -> dict[str, str]:
+    """Write the samples of a shard, its rejections, and last what :func:`known_part` reads.
+
+    Args:
+        row: ``index`` of the shard and ``shard``, pickled.
+        storage: where ``folder`` and ``table`` lie.
+        folder: staging folder.
+        table: the fragments lie here, and are not part of it until they are committed.
 
     Returns:
         The manifest as JSON, under ``manifest``.
@@ -146,7 +194,7 @@ def write_shard(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[s
     shard: Shard = pickle.loads(row["shard"])
     tally = _Tally()
     reader = pa.RecordBatchReader.from_batches(SCHEMA, tally.batches(shard.read()))
-    uri = storage.uri(f"{folder}/samples.lance")
+    uri = storage.uri(table)
     try:
         written = write_fragments(
             reader, uri, schema=SCHEMA, mode="create", storage_options=lance_options(uri)
@@ -158,9 +206,11 @@ def write_shard(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[s
         raise SandboxError(
             f"shard {shard.name}: its samples cannot be written to {place}: {described(error)}"
         ) from error
+    files = [f"{table}/data/{file.path}" for fragment in written for file in fragment.files]
     if tally.rejected:
         rejected = pa.Table.from_pylist(tally.rejected, REJECTED_SCHEMA)
-        storage.write_table(f"{folder}/rejected/{row['index']:08d}.parquet", rejected)
+        files.append(f"{folder}/rejected/{row['index']:08d}.parquet")
+        storage.write_table(files[-1], rejected)
     manifest = Manifest(
         index=row["index"],
         fragments=[json.dumps(fragment.to_json()) for fragment in written],
@@ -170,7 +220,24 @@ def write_shard(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[s
         first=tally.first,
         digest=tally.digest.hexdigest(),
     )
+    told = {"shard": shard.name, "manifest": asdict(manifest), "files": _seals(storage, files)}
+    storage.write_sealed(f"{folder}/parts/{part_name(row['index'])}", told)
     return {"manifest": json.dumps(asdict(manifest))}
+
+
+def _seals(storage: Storage, files: list[str]) -> dict[str, Any]:
+    """Return the seals of files that were just written.
+
+    A disk may lose what it has taken, when it is switched off; an object store does not, and to
+    read there what was written a moment ago would cost as much again as to write it.
+    """
+    most = DIGESTED_BYTES if storage.is_local else -1
+    seals = {}
+    for file in files:
+        if (seal := storage.seal(file, most)) is None:
+            raise storage.damaged(file, "it was written a moment ago and is gone")
+        seals[file] = seal
+    return seals_to_json(seals)
 
 
 def commit(uri: str, manifests: list[Manifest]) -> list[dict[str, int]]:

@@ -1,52 +1,56 @@
 """Source to sample table: shards are read in Ray Data tasks, the driver puts them in order.
 
-Work in progress lies in a folder of its own with a lease in it, so that what killed runs left
-behind is known and removed; a finished dataset appears in its place at once, and runs that read the
-same put it there one after the other: the second finds it.
+Work in progress lies in a folder of its own (``staging``), where the same command goes on with the
+shards that are not read yet. A finished dataset appears in its place at once, and runs that read
+the same put it there one after the other: the second finds it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import lance
 import pyarrow.parquet as pq
 import ray.data
 
-from djsandbox_ray import records
-from djsandbox_ray.dataset.complete import complete_dataset, mark_complete, told_of
+from djsandbox_ray import __version__, records
+from djsandbox_ray.dataset.complete import home_of, mark_complete, told_of
 from djsandbox_ray.dataset.faults import described, printable
 from djsandbox_ray.dataset.fragments import (
     REJECTED_SCHEMA,
+    VERSION,
     Manifest,
     add_row_ids,
     commit,
     commit_row_ids,
+    known_part,
+    part_name,
+    split_shard,
     write_shard,
 )
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Shard, Source
+from djsandbox_ray.dataset.staging import Staging, placed, staging
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import chain, content_id
 from djsandbox_ray.nodes.connection import check_placeable
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
 from djsandbox_ray.nodes.waiting import AwaitRoom
-from djsandbox_ray.storage.lease import dead, take
+from djsandbox_ray.settings.code import version_of
+from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.store import Storage
 
-_PREFIX, _LEASE = ".staging-", "lease"
+logger = logging.getLogger(__name__)
 
-FOLDER = "datasets"
 _MAX_BLOCKS = 1024
 _SHOWN = 300
 """Characters of an example on the terminal; all of it is in ``rejected.parquet``."""
@@ -65,6 +69,7 @@ def ingest(
     resources: NodeKind = _ANY,
     await_room: AwaitRoom = check_placeable,
     progress: OnProgress | None = None,
+    note: Callable[[str], None] = logger.info,
     spent: Callable[[records.Cost], None] | None = None,
 ) -> records.Dataset:
     """Read a source into a table in ``datasets/<dataset id>``; Ray must be connected.
@@ -72,7 +77,10 @@ def ingest(
     A sample's ``row_id`` is its position among the accepted samples of the source, in its order,
     whatever the number of workers. A dataset that is there already is kept. ``rejected.parquet``
     (source, reason, detail, samples lost) and ``dataset.json``, which marks the dataset as complete
-    and names its table, lie beside the table.
+    and names its table, lie in the same folder.
+
+    What is read of a source stays when this ends early: the next call for the same source reads the
+    shards that are missing.
 
     Args:
         source: what to read.
@@ -82,6 +90,7 @@ def ingest(
         resources: which nodes read.
         await_room: waits until there are such nodes.
         progress: called with the number of finished shards and of all shards.
+        note: told how many shards an earlier call has read.
         spent: called at the end with what it cost.
 
     Raises:
@@ -90,29 +99,33 @@ def ingest(
     await_room([bundle(_CPUS_PER_TASK, 0, resources)], "ingest.resources")
     start = time.perf_counter()
     tasks = _Tasks(workers, resources)
-    shards = prepared(source)
-    with staging(storage, FOLDER) as folder:
-        manifests = _write(shards, storage, folder, tasks, progress)
+    shards = prepared(source, tasks.split)
+    with staging(storage, _identity(source, shards)) as at:
+        manifests, samples = _write(shards, at, tasks, progress, note)
         found = _Found.of(manifests)
         rows, rejected = found.accepted, found.reasons.total()
-        _refuse_if_bad(found, max_rejected, shards, storage, folder)
+        _refuse_if_bad(found, max_rejected, shards, at)
         digests = [bytes.fromhex(manifest.digest) for manifest in manifests if manifest.accepted]
         dataset_id = content_id("dataset", chain(digests).hex())
-        home = f"{FOLDER}/{dataset_id}"
-        with take(storage, f"{home}/{_LEASE}", f"dataset {dataset_id}", wait=True):
-            table = placed(
-                storage,
-                f"{folder}/samples.lance",
-                home,
-                lambda uri: _build_table(uri, manifests, tasks),
-            )
-            _collect_rejections(storage, folder, f"{home}/rejected.parquet")
+        home = home_of(dataset_id)
+        with take(storage, f"{home}/lease", f"dataset {dataset_id}", wait=True):
+            at.lease.check()
+            table = placed(storage, at.table, home, lambda uri: _build_table(uri, manifests, tasks))
+            _collect_rejections(at, f"{home}/rejected.parquet")
             dataset = records.Dataset(dataset_id, table, rows, rejected)
             told = {"reasons": found.reasons, "remarks": found.remarks, "first": found.first}
             mark_complete(storage, dataset, told)
     if spent is not None:
-        spent(tasks.cost(rows + rejected, time.perf_counter() - start))
+        spent(tasks.cost(samples, time.perf_counter() - start))
     return dataset
+
+
+def _identity(source: Source, shards: list[Shard]) -> str:
+    """Return an id of what is read, where, and by which code."""
+    config = source.config.model_dump(mode="json")
+    read = [[shard.name, shard.stamp] for shard in shards]
+    code = [VERSION, version_of(type(source)), __version__, lance.__version__]
+    return content_id("source", config, read, code)
 
 
 def outcome(storage: Storage, dataset: records.Dataset) -> str:
@@ -132,42 +145,6 @@ def _counted(counts: Counter[str], first: dict[str, str]) -> str:
     ((name, _),) = counts.most_common(1)
     example = f"first {name}" if len(counts) > 1 else "first"
     return f"{said}; {example}: {printable(first[name], _SHOWN)}"
-
-
-def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None]) -> str:
-    """Return the path of a dataset's table, built and put there unless it is there already.
-
-    Who calls it holds the lease of the dataset. Should two believe that they do, as one was asleep,
-    that whose table is named by ``dataset.json`` first has it read by both; where a folder is not
-    moved at once, each has a path of its own.
-
-    Args:
-        storage: where the dataset lies.
-        staged: path at which the table is built.
-        home: folder of the dataset.
-        build: writes the table to a URI.
-    """
-    if (found := _named_table(storage, home)) is None:
-        build(storage.uri(staged))
-        found = _named_table(storage, home)  # somebody may have been faster
-    if found is not None:
-        return found
-    if storage.is_local:
-        own = f"{home}/samples.lance"
-        storage.remove(own)  # a killed run's: statistics beside it stay
-    else:
-        own = f"{home}/samples-{uuid4().hex[:8]}.lance"
-    storage.move(staged, own)
-    found = _named_table(storage, home) or own
-    if found != own:
-        storage.remove(own)
-    return found
-
-
-def _named_table(storage: Storage, home: str) -> str | None:
-    """Return the path of the table of a complete dataset."""
-    found = complete_dataset(storage, home)
-    return found.table if found else None
 
 
 class _Tasks:
@@ -212,6 +189,14 @@ class _Tasks:
                 raise result
             yield result
 
+    def split(self, shards: list[Shard]) -> list[list[Shard]]:
+        """Split those shards that are to be, each in a task of its own; in their order."""
+        found = [[shard] for shard in shards]
+        rows = [_row(index, shard) for index, shard in enumerate(shards) if shard.split]
+        for row in self.map(split_shard, rows):
+            found[row["index"]] = pickle.loads(row["shards"])
+        return found
+
     def cost(self, samples: int, wall_seconds: float) -> records.Cost:
         """Return what all tasks so far cost; reading is no arithmetic."""
         return records.Cost(
@@ -222,6 +207,10 @@ class _Tasks:
             gpu_seconds=0.0,
             wall_seconds=wall_seconds,
         )
+
+
+def _row(index: int, shard: Shard) -> dict[str, Any]:
+    return {"index": index, "name": shard.name, "shard": pickle.dumps(shard)}
 
 
 def _timed(
@@ -240,18 +229,39 @@ def _timed(
 
 def _write(
     shards: list[Shard],
-    storage: Storage,
-    folder: str,
+    at: Staging,
     tasks: _Tasks,
     progress: OnProgress | None,
-) -> list[Manifest]:
-    rows = [{"index": index, "shard": pickle.dumps(shard)} for index, shard in enumerate(shards)]
-    manifests = []
-    for row in tasks.map(write_shard, rows, storage=storage, folder=folder):
-        manifests.append(Manifest(**json.loads(row["manifest"])))
+    note: Callable[[str], None],
+) -> tuple[list[Manifest], int]:
+    """Read all shards that are not known; return all manifests, in order, and the samples read."""
+    rows = [_row(index, shard) for index, shard in enumerate(shards)]
+    place = {"storage": at.storage, "folder": at.folder}
+    left = at.parts
+    begun = [row for row in rows if part_name(row["index"]) in left]
+    manifests: dict[int, Manifest] = {}
+
+    def known(row: dict[str, str]) -> Manifest:
+        manifest = Manifest(**json.loads(row["manifest"]))
+        manifests[manifest.index] = manifest
+        return manifest
+
+    for row in tasks.map(known_part, begun, **place):
+        if row["manifest"]:
+            known(row)
+    if begun:
+        note(f"{len(manifests)} of {len(shards)} shards were read before")
         if progress is not None:
             progress(len(manifests), len(shards))
-    return sorted(manifests, key=lambda manifest: manifest.index)
+    missing = [row for row in rows if row["index"] not in manifests]
+    samples = 0
+    for row in tasks.map(write_shard, missing, table=at.table, **place):
+        at.lease.check()
+        manifest = known(row)
+        samples += manifest.accepted + sum(manifest.reasons.values())
+        if progress is not None:
+            progress(len(manifests), len(shards))
+    return [manifests[index] for index in range(len(shards))], samples
 
 
 def _build_table(uri: str, manifests: list[Manifest], tasks: _Tasks) -> None:
@@ -286,8 +296,7 @@ def _refuse_if_bad(
     found: _Found,
     max_rejected: float,
     shards: list[Shard],
-    storage: Storage,
-    folder: str,
+    at: Staging,
 ) -> None:
     rows, rejected = found.accepted, found.reasons.total()
     if rows + rejected == 0:
@@ -297,37 +306,20 @@ def _refuse_if_bad(
         return
     stamp = [[shard.name, shard.stamp] for shard in shards]
     path = f"rejected/{content_id('rejected', stamp)}.parquet"
-    _collect_rejections(storage, folder, path)
+    _collect_rejections(at, path)
     raise BadInput(
         f"{rejected} of {rows + rejected} samples were rejected, more than "
         f"max_rejected: {max_rejected:g} allows: {_counted(found.reasons, found.first)}; each with "
-        f"its reason in {storage.uri(path)}"
+        f"its reason in {at.storage.uri(path)}"
     )
 
 
-def _collect_rejections(storage: Storage, folder: str, path: str) -> None:
+def _collect_rejections(at: Staging, path: str) -> None:
     """Join the rejections of all shards in one file, in order, one shard in memory at a time."""
+    storage, folder = at.storage, at.folder
     with (
         storage.open_write(path) as file,
         pq.ParquetWriter(file, REJECTED_SCHEMA, write_page_checksum=True) as writer,
     ):
         for name in storage.names(f"{folder}/rejected"):
             writer.write_table(storage.read_table(f"{folder}/rejected/{name}"))
-
-
-@contextmanager
-def staging(storage: Storage, parent: str) -> Iterator[str]:
-    """Give a new folder below ``parent``, removed when the block ends, however it ends.
-
-    What killed runs have left behind is removed first: what bears our lease, and whose owner is
-    dead. Nothing else is, whatever its name.
-    """
-    present = [f"{parent}/{name}" for name in storage.names(parent) if name.startswith(_PREFIX)]
-    for lease in dead(storage, [f"{folder}/{_LEASE}" for folder in present]):
-        storage.remove(lease.removesuffix(f"/{_LEASE}"))
-    folder = f"{parent}/{_PREFIX}{uuid4().hex}"
-    try:
-        with take(storage, f"{folder}/{_LEASE}", folder):
-            yield folder
-    finally:
-        storage.remove(folder)

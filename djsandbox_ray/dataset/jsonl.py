@@ -30,7 +30,7 @@ class JsonlConfig(SourceConfig):
 
 
 class JsonlSource(FileSource):
-    """A shard is 1024 lines of a file.
+    """A shard is a file, split into 1024 lines each.
 
     The stamp is that of the file with the lines: an image changed in place goes unnoticed, and one
     needs to touch the file with the lines to have it read again.
@@ -41,19 +41,18 @@ class JsonlSource(FileSource):
     config: JsonlConfig
 
     def shards(self) -> list[Shard]:
-        """Read through the files, once in a process, for the byte offsets of the lines."""
+        """Look at the first lines of the files; where the others begin is for tasks to find out."""
         files = self.files()
         for file in files:
             _refuse_list(file)
         return [
             Shard(
-                f"{file.name}#{line}",
+                file.name,
                 file.stamp,
-                partial(_read, file, self.config, offset, line, rows),
-                rows,
+                partial(_read_whole, file, self.config),
+                split=partial(_split, file, self.config),
             )
             for file in files
-            for offset, line, rows in _chunks(file)
         ]
 
 
@@ -76,19 +75,26 @@ def _refuse_list(file: SourceFile) -> None:
     )
 
 
-_known: dict[str, list[tuple[int, int, int]]] = {}
-"""By file and stamp: a process that asks for shards again does not read through the file again."""
+def _split(file: SourceFile, config: JsonlConfig) -> list[Shard]:
+    """Read through a file for the byte offsets of its lines."""
+    return [
+        Shard(
+            f"{file.name}#{line}",
+            file.stamp,
+            partial(_read, file, config, offset, line, rows),
+            rows,
+        )
+        for offset, line, rows in _chunks(file)
+    ]
 
 
-def _chunks(file: SourceFile) -> list[tuple[int, int, int]]:
-    """Return (byte offset, first line, number of lines that are not blank) of each shard."""
-    key = repr((file.path, file.stamp, _SHARD_ROWS))
-    if key not in _known:
-        _known[key] = list(_found_chunks(file))
-    return _known[key]
+def _read_whole(file: SourceFile, config: JsonlConfig) -> Iterator[Item]:
+    for shard in _split(file, config):
+        yield from shard.read()
 
 
-def _found_chunks(file: SourceFile) -> Iterator[tuple[int, int, int]]:
+def _chunks(file: SourceFile) -> Iterator[tuple[int, int, int]]:
+    """Yield (byte offset, first line, number of lines that are not blank) of each shard."""
     start = offset = first = rows = line = 0
     with file.open() as handle:
         for content in handle:

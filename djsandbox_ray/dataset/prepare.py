@@ -11,7 +11,7 @@ import hashlib
 import math
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -31,17 +31,45 @@ FILE_BYTES = 64 << 20
 
 Read: TypeAlias = Callable[[], Iterator[Item]]
 
+Parts: TypeAlias = Callable[[list[Shard]], Iterable[list[Shard]]]
+"""Returns for each of some shards, in order, what it is made of."""
+
 SHUFFLE_BLOCK = 1024
 """Captions are exchanged within so many samples of a shard, or up to twice as many at its end."""
 
 
-def prepared(source: Source) -> list[Shard]:
-    """Return the shards of a source with its common options applied.
+def split(shard: Shard) -> list[Shard]:
+    """Return what a shard is made of: itself, where it is not to be split.
+
+    Raises:
+        SandboxError: it cannot be read through.
+    """
+    if shard.split is None:
+        return [shard]
+    try:
+        return shard.split()
+    except SandboxError:
+        raise
+    except Exception as error:
+        raise SandboxError(f"{shard.name} cannot be read through: {described(error)}") from error
+
+
+def split_here(shards: list[Shard]) -> Iterable[list[Shard]]:
+    """Split shards in this process."""
+    return map(split, shards)
+
+
+def prepared(source: Source, parts: Parts = split_here) -> list[Shard]:
+    """Return the shards of a source, split, with its common options applied.
+
+    Args:
+        source: whose shards.
+        parts: splits them, where that is to be done elsewhere.
 
     Raises:
         BadInput: ``rows`` asks for more than there are.
     """
-    shards = source.shards()
+    shards = [part for found in parts(source.shards()) for part in found]
     if source.config.rows is not None:
         shards = sliced(shards, *source.config.rows)
     shards = [replace(shard, read=partial(_checked, shard.read, shard.name)) for shard in shards]
@@ -131,7 +159,7 @@ def _named(read: Read, name: str) -> Iterator[Item]:
             raise
         except Exception as error:
             said = f"shard {name}, {place}: {described(error)}"
-            raise SandboxError(f"{said}; nothing was kept: mend it and run again") from error
+            raise SandboxError(f"{said}; once that is mended, the same command goes on") from error
         place = f"after {item.source}"
         yield item
 

@@ -106,8 +106,7 @@ class SampleTable:
                 what = (
                     f"{self.uri}: row {row_id} is not what was ingested (its digest is another one)"
                 )
-                home = self.uri.rpartition("/")[0]
-                remedy = f"remove the folder {home}, and the same command ingests it again"
+                remedy = f"remove the folder {self.uri}, and the same command ingests it again"
                 raise Damaged(without_secrets(what), without_secrets(remedy))
 
     def column(self, name: str) -> pa.ChunkedArray:

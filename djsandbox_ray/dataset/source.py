@@ -94,6 +94,9 @@ class Shard:
     """Picklable; yields the same in the same order every time."""
     rows: int | None = None
     """How many samples it holds, rejected ones too, where that is known without reading."""
+    split: Callable[[], list[Shard]] | None = None
+    """Picklable; returns the smaller shards that it is made of, where only reading through it tells
+    where they begin. It is called once in an ingest, in a task."""
 
 
 class ShuffleCaptions(Section):
@@ -146,7 +149,7 @@ class Source(ABC):
 
     @abstractmethod
     def shards(self) -> list[Shard]:
-        """Return the shards, in the order of the sample table.
+        """Return the shards, in the order of the sample table, without reading through the data.
 
         Raises:
             BadInput: the data is not there or not of the promised form.

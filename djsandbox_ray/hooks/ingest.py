@@ -10,7 +10,7 @@ from dataclasses import replace
 from logging import WARNING
 from typing import Any
 
-from djsandbox_ray.dataset.complete import broken_dataset, told_of
+from djsandbox_ray.dataset.complete import broken_dataset, home_of, told_of
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -53,6 +53,7 @@ class _Ingest(Hook):
             resources=self.config.ingest.resources,
             await_room=self.context.await_room,
             progress=lambda done, total: progress.update(done=done, total=total),
+            note=lambda text: progress.note(f"{stage}: {text}"),
             spent=self.account,
         )
         progress.note(f"{stage}: {outcome(self.storage, dataset)}")
@@ -62,9 +63,8 @@ class _Ingest(Hook):
         return dataset
 
     def _tell_rejected(self, dataset: Dataset, stage: str) -> None:
-        home = dataset.table.rpartition("/")[0]
         reasons = told_of(self.storage, dataset)["reasons"]
-        path = f"{home}/rejected.parquet"
+        path = f"{home_of(dataset.id)}/rejected.parquet"
         event("samples_rejected", level=WARNING, stage=stage, reasons=reasons, path=path)
         for reason, count in reasons.items():
             metrics.REJECTED_SAMPLES.set(count, stage=stage, reason=reason)

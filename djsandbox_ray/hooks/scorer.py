@@ -58,6 +58,7 @@ class TrainScorer(Hook):
             max_rejected=self.config.ingest.max_rejected,
             resources=self.config.ingest.resources,
             await_room=self.context.await_room,
+            note=lambda text: self.note(f"scorer: {text}"),
         )
         self.tell_passed_over(source, "scorer")
         check_trusted(config, dataset.rows)

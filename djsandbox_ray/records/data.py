@@ -16,7 +16,7 @@ class Dataset:
     """The Lance table; a sample's ``row_id`` is its position in it."""
     rows: int
     rejected: int
-    """Samples that were set aside; ``rejected.parquet`` beside the table says why."""
+    """Samples that were set aside; ``rejected.parquet`` in the dataset's folder says why."""
     use: str = "training"
     """What the run reads it for: ``training`` or ``evaluation``."""
 

@@ -16,9 +16,10 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import cached_property
 from os import getpid
 from socket import gethostname
@@ -129,6 +130,12 @@ class Lease:
             if self.lost is None and self._is_ours():
                 self._write(over=True)
 
+    def vanish(self) -> None:
+        """Release it with what it was about, which is gone: nothing tells of it any more."""
+        self.release()
+        self.storage.remove(self._file(self.number))
+        self.storage.remove_empty(self.path)
+
     def _begin(self) -> bool:
         """Create the lease; False if somebody was faster."""
         if not self.storage.create(self._file(self.number), self._data()):
@@ -187,7 +194,7 @@ class Lease:
         return json.dumps(content).encode()
 
     def _file(self, number: int) -> str:
-        return f"{self.path}/{number:06d}.json"
+        return _file(self.path, number)
 
 
 def take(
@@ -247,20 +254,15 @@ def refuse_if_held(storage: Storage, path: str, what: str) -> None:
         raise Held(_refusal(storage, what, owner))
 
 
-def dead(storage: Storage, paths: Sequence[str]) -> list[str]:
-    """Return those paths whose lease was held, and whose owner ended or is dead.
+def renewed(storage: Storage, path: str) -> datetime | None:
+    """Return when it was last renewed, by the clock of the storage; None where no lease ever was.
 
-    Waits up to :data:`WATCH` seconds where that must be found out; a path where no lease ever was
-    is not among them.
+    That tells what was abandoned long ago, and never whether an owner lives.
     """
-    first = {path: seen for path in paths if (seen := _newest(storage, path)) is not None}
-    unknown = {path for path, seen in first.items() if not seen.is_over}
-    over = [path for path in first if path not in unknown]
-    end = time.monotonic() + WATCH
-    while unknown and time.monotonic() < end:
-        time.sleep(_LOOK)
-        unknown -= {path for path in unknown if _newest(storage, path) != first[path]}
-    return [*over, *sorted(unknown)]
+    with suppress(FileNotFoundError):  # it is being cleared away
+        if numbers := _numbers(storage, path):
+            return storage.modified(_file(path, numbers[-1]))
+    return None
 
 
 def has_ended(storage: Storage, path: str) -> bool:
@@ -284,8 +286,12 @@ def _vacant(storage: Storage, path: str) -> tuple[int, _Seen | None]:
 def _newest(storage: Storage, path: str) -> _Seen | None:
     while numbers := _numbers(storage, path):
         with suppress(FileNotFoundError):  # a successor has cleared it away
-            return _Seen(numbers[-1], storage.read_bytes(f"{path}/{numbers[-1]:06d}.json"))
+            return _Seen(numbers[-1], storage.read_bytes(_file(path, numbers[-1])))
     return None
+
+
+def _file(path: str, number: int) -> str:
+    return f"{path}/{number:06d}.json"
 
 
 def _numbers(storage: Storage, path: str) -> list[int]:

@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -79,6 +80,17 @@ class Storage:
         at = self._at(path)
         with self._using(path):
             return bool(self._fs.exists(at))
+
+    def modified(self, path: str) -> datetime:
+        """Return when a file was last written, by the clock of the storage.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        at = self._at(path)
+        with self._using(path):
+            found: datetime = self._fs.modified(at)
+        return found
 
     def is_link(self, path: str) -> bool:
         """Say whether it is a symbolic link, behind which something of others may lie."""

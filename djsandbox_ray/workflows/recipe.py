@@ -160,6 +160,7 @@ def _dataset(storage: Storage, source: str, progress: Progress) -> Dataset:
         storage,
         max_rejected=IngestConfig().max_rejected,
         progress=lambda done, total: progress.update(done=done, total=total),
+        note=lambda text: progress.note(f"ingest: {text}"),
     )
     progress.note(f"ingest: {dataset.id}: {outcome(storage, dataset)}")
     return dataset

@@ -30,7 +30,7 @@ def rise(kind: str, path: str) -> int:
     before = memory("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
         row = {"index": 0, "shard": pickle.dumps(shard)}
-        write_shard(row, storage=Storage(folder), folder="shards")
+        write_shard(row, storage=Storage(folder), folder="shards", table="samples.lance")
     return memory("VmHWM") - before
 
 

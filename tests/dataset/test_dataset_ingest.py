@@ -8,6 +8,7 @@ import pytest
 
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.leaks import find_leaks
+from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import Sample
 from djsandbox_ray.errors import BadInput, SandboxError
@@ -161,6 +162,45 @@ def test_what_ends_a_shard_is_said_in_one_sentence(
     assert str(error.value).startswith("shard a.parquet#0, at its start: ")
     assert storage.names("datasets") == []
     assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_what_was_read_before_an_error_is_not_read_again(
+    open_source, storage, write_parquet, write_jsonl, pairs, tmp_path, form
+) -> None:
+    """The first file is gone when the second call reads what is missing."""
+    names = [f"data/{name}.{form}" for name in "abc"]
+    parts = (pairs[:4], [*pairs[4:7], (b"junk", "bad")], pairs[7:])
+    for name, some in zip(names, parts, strict=True):
+        if form == "parquet":
+            write_parquet(some, name)
+        else:
+            images = {f"{text}.jpg": image for image, text in some}
+            lines = [{"text": text, "images": [f"{text}.jpg"]} for _, text in some]
+            write_jsonl(lines, images, name)
+    source = open_source(form, path=str(tmp_path / "data"))
+    whole = Storage(str(tmp_path / "whole"))
+    expected = ingest(source, whole, max_rejected=0.1)
+    shards = prepared(source)
+    assert len(shards) == 3
+    source.shards = lambda: shards
+    first, _, last = (tmp_path / name for name in names)
+    content = last.read_bytes()
+    last.unlink()
+    with pytest.raises(SandboxError, match=f"shard c.{form}#0, .* the same command goes on"):
+        ingest(source, storage, max_rejected=0.1, workers=1)
+    (left,) = storage.names("datasets")
+    assert "00000000.json" in storage.names(f"datasets/{left}/parts")
+    last.write_bytes(content)
+    first.unlink()
+    notes: list[str] = []
+    dataset = ingest(source, storage, max_rejected=0.1, note=notes.append)
+    assert dataset == expected
+    assert notes[0].endswith(" of 3 shards were read before")
+    assert contents(storage, dataset) == contents(whole, expected)
+    rejected = f"datasets/{dataset.id}/rejected.parquet"
+    assert storage.read_table(rejected) == whole.read_table(rejected)
+    assert storage.names("datasets") == [dataset.id]
 
 
 def test_too_many_rejected_stop_and_say_why_and_where(

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from djsandbox_ray.dataset import jsonl
 from djsandbox_ray.dataset.faults import META_LEFT_OUT
-from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.prepare import prepared, split
 from djsandbox_ray.dataset.source import Rejection, Remark, Sample
 from djsandbox_ray.errors import BadInput, SandboxError
 
@@ -35,13 +36,40 @@ def test_shards_are_lines_and_blank_lines_do_not_count(
     images = {f"images/{number}.jpg": jpeg(number) for number in range(5)}
     lines = [line(0), "", line(1), line(2), "  ", line(3), line(4), ""]
     source = open_source("jsonl", path=write_jsonl(lines, images))
-    shards = source.shards()
+    shards = prepared(source)
     assert [(shard.name, shard.rows) for shard in shards] == [
         ("a.jsonl#0", 2),
         ("a.jsonl#3", 2),
         ("a.jsonl#6", 1),
     ]
     assert [item.source for item in items(source)] == [f"a.jsonl#{n}" for n in (0, 2, 3, 5, 6)]
+    assert [item for shard in shards for item in shard.read()] == items(source)
+
+
+def test_only_a_split_reads_through_the_files(
+    open_source, write_jsonl, jpeg, tmp_path, monkeypatch
+) -> None:
+    """What a start looks at before there are tasks costs no more for long files."""
+    path = write_jsonl([line(0)] * 3, {"images/0.jpg": jpeg(0)})
+    (tmp_path / "data" / "b.jsonl").write_text(Path(path).read_text())
+    source = open_source("jsonl", path=str(Path(path).parent))
+    opened: list[str] = []
+    chunks = jsonl._chunks
+    monkeypatch.setattr(jsonl, "_chunks", lambda file: opened.append(file.name) or chunks(file))
+    found = source.shards()
+    assert [(shard.name, shard.rows) for shard in found] == [("a.jsonl", None), ("b.jsonl", None)]
+    assert source.stamp()["shards"] == [[shard.name, shard.stamp] for shard in found]
+    assert opened == []
+    assert [part.name for shard in found for part in split(shard)] == ["a.jsonl#0", "b.jsonl#0"]
+    assert opened == ["a.jsonl", "b.jsonl"]
+
+
+def test_a_file_that_cannot_be_read_through_is_named(open_source, write_jsonl, jpeg) -> None:
+    path = write_jsonl([line(0)], {"images/0.jpg": jpeg(0)})
+    (shard,) = open_source("jsonl", path=path).shards()
+    Path(path).unlink()
+    with pytest.raises(SandboxError, match=r"^a\.jsonl cannot be read through: "):
+        split(shard)
 
 
 def test_an_absolute_path_inside_the_folder_is_fine(

@@ -45,7 +45,7 @@ def test_a_changed_row_is_named_with_its_table_and_what_mends_it(
         with pytest.raises(BadInput, match=f"row {wrong} is not what was ingested") as error:
             table.check(np.arange(ROWS), found)
         assert table.uri in str(error.value)
-        assert f"remove the folder {tmp_path}/dataset-1, and the same command" in str(error.value)
+        assert f"remove the folder {table.uri}, and the same command" in str(error.value)
 
 
 def test_the_first_rows_that_are_read_are_checked_wherever_they_lie(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from djsandbox_ray.dataset.ingest import placed, staging
+from djsandbox_ray.dataset import staging as module
+from djsandbox_ray.dataset.staging import placed, staging
 from djsandbox_ray.storage import lease
 from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.processes import Process
@@ -19,6 +22,7 @@ def test_only_left_over_staging_folders_of_dead_runs_are_removed(
 ) -> None:
     monkeypatch.setattr(lease, "RENEWAL", 0.2)
     monkeypatch.setattr(lease, "WATCH", 4)
+    monkeypatch.setattr(module, "KEPT", timedelta(0))
     gone = {**asdict(Process.this()), "pid": 2**22 + 1}
     elsewhere = {**gone, "space": "of another machine"}
     living = take(storage, "datasets/.staging-living/lease", "another run")
@@ -31,9 +35,9 @@ def test_only_left_over_staging_folders_of_dead_runs_are_removed(
     home = Path(storage.uri("datasets"))
     (home / ".staging-link").symlink_to(storage.uri("elsewhere"))
     (home / ".staging-killed" / "link").symlink_to(storage.uri("elsewhere"))
-    with staging(storage, "datasets") as folder:
-        storage.write_json(f"{folder}/x.json", {})
-        present = {*storage.names("datasets")} - {folder.removeprefix("datasets/")}
+    with staging(storage, "source-1") as staged:
+        storage.write_json(f"{staged.folder}/x.json", {})
+        present = {*storage.names("datasets")} - {staged.folder.removeprefix("datasets/")}
     living.release()
     assert present == {
         ".staging-living",
@@ -41,7 +45,7 @@ def test_only_left_over_staging_folders_of_dead_runs_are_removed(
         ".staging-host-12-1700000000-00000000",
         ".staging-link",
     }
-    assert not storage.exists(folder)
+    assert not storage.exists(staged.folder)
     assert storage.exists("elsewhere/precious.json")
 
 
@@ -57,3 +61,31 @@ def test_what_a_killed_run_left_gives_way_and_statistics_stay(storage: Storage) 
         "samples.lance/data/new",
         "stats/operator.parquet/0.parquet",
     ]
+
+
+def test_the_folder_with_most_in_it_is_gone_on_with(storage: Storage) -> None:
+    for name, parts in {"a": 1, "b": 2, "c": 0}.items():
+        folder = f"datasets/.staging-source-1-{name}"
+        take(storage, f"{folder}/lease", name).release()
+        for part in range(parts):
+            storage.write_json(f"{folder}/parts/{part:08d}.json", {})
+        storage.write_json(f"{folder}/samples.lance/data/x.lance", {})
+        storage.write_json(f"{folder}/samples.lance/_versions/1.manifest", {})
+    take(storage, "datasets/.staging-source-10-a/lease", "of another source").release()
+    with staging(storage, "source-1") as staged:
+        assert staged.folder == "datasets/.staging-source-1-b"
+        assert storage.names("datasets") == [".staging-source-1-b", ".staging-source-10-a"]
+        assert storage.names(staged.table) == ["data"]
+    assert storage.names("datasets") == [".staging-source-10-a"]
+
+
+def test_who_was_asleep_leaves_the_folder_to_its_successor(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEWAL", 0.1)
+    with staging(storage, "source-1") as staged:
+        storage.write_json(f"{staged.folder}/parts/00000000.json", {})
+        storage.write_json(f"{staged.folder}/lease/000002.json", {"owner": "another"})
+        while staged.lease.lost is None:
+            time.sleep(0.05)
+    assert staged.parts == {"00000000.json"}

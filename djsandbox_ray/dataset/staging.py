@@ -1,0 +1,172 @@
+"""The folder of an ingest that is under way, and what a killed one has left of it.
+
+``datasets/.staging-<source>-<random>`` holds what was read of a source so far, shard by shard, and
+a lease. Who ingests the same source goes on in the folder of one that has ended too early; while
+that one lives, in a folder of its own. Nothing is left of an ingest that came to its end: its
+dataset, or the news that the data are not good enough. What nobody goes on with is removed when it
+is a week old.
+
+On a disk the table is written in this folder and moved to its dataset, which is done at once. An
+object store can only copy, so there a table is written where it stays: ``tables/<random>.lance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from djsandbox_ray.dataset.complete import FOLDER, complete_dataset, used_tables
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.storage.lease import Held, Lease, Lost, renewed, take
+from djsandbox_ray.storage.store import Storage
+
+KEPT = timedelta(days=7)
+"""So long what was read waits for somebody to go on. Clocks that differ do no more than end that
+early: of what is old, too, the lease tells whether its owner lives."""
+_PREFIX, _LEASE, _PARTS = ".staging-", "lease", "parts"
+_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Staging:
+    """What one ingest works in, and holds."""
+
+    storage: Storage
+    folder: str
+    lease: Lease
+
+    @property
+    def table(self) -> str:
+        """Path at which the table is written."""
+        if self.storage.is_local:
+            return f"{self.folder}/samples.lance"
+        return f"tables/{self.folder.rpartition(_PREFIX)[2]}.lance"
+
+    @property
+    def parts(self) -> set[str]:
+        """The names of the markers of shards that were read."""
+        return {*self.storage.names(f"{self.folder}/{_PARTS}")}
+
+    def reopen(self) -> None:
+        """Make the table one that shards can be written to, as it was before it was put together.
+
+        What was written stays; Lance writes no fragments for a table that is there already.
+        """
+        for name in self.storage.names(self.table):
+            if name != "data":
+                self.storage.remove(f"{self.table}/{name}")
+
+    def discard(self) -> None:
+        """Remove the folder, and the table unless a dataset has it.
+
+        Not if somebody else goes on here, as this process was asleep for long. The lease goes last:
+        without one, nobody would know whose the rest is.
+        """
+        try:
+            self.lease.check()
+        except Lost:
+            return
+        for name in self.storage.names(self.folder):
+            if name != _LEASE:
+                self.storage.remove(f"{self.folder}/{name}")
+        if not self.is_placed:
+            self.storage.remove(self.table)
+        self.lease.vanish()
+        self.storage.remove_empty(self.folder)
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the table is that of a dataset, where it lies."""
+        return not self.storage.is_local and self.table in used_tables(self.storage)
+
+
+@contextmanager
+def staging(storage: Storage, source: str) -> Iterator[Staging]:
+    """Give a folder to read a source in: the one that a killed ingest of it has left, or a new one.
+
+    It is kept if the block is broken off and something was read, and removed otherwise.
+
+    Args:
+        storage: where datasets lie.
+        source: an id of what is read, and by which code.
+    """
+    staged = _begun(storage, source)
+    try:
+        yield staged
+    except BadInput:  # the same command would end in the same way
+        staged.discard()
+        raise
+    except BaseException:
+        if not staged.parts:
+            staged.discard()
+        raise
+    else:
+        staged.discard()
+    finally:
+        staged.lease.release()
+
+
+def _begun(storage: Storage, source: str) -> Staging:
+    prefix = f"{FOLDER}/{_PREFIX}{source}-"
+    left = _left(storage, prefix)
+    fit = [one for one in left if one.folder.startswith(prefix) and not one.is_placed]
+    chosen = max(fit, key=lambda one: len(one.parts), default=None)
+    for one in left:
+        if one is not chosen:
+            one.discard()
+    if chosen is not None:
+        chosen.reopen()
+        return chosen
+    folder = f"{prefix}{uuid4().hex}"
+    return Staging(storage, folder, take(storage, f"{folder}/{_LEASE}", folder))
+
+
+def _left(storage: Storage, prefix: str) -> list[Staging]:
+    """Take the folders that killed ingests have left: all below a prefix, of others the old ones.
+
+    Only what bears a lease is ours, whatever its name.
+    """
+    now = datetime.now(UTC)
+
+    def taken(folder: str) -> Staging | None:
+        since = renewed(storage, f"{folder}/{_LEASE}")
+        if since is None or not (folder.startswith(prefix) or now - since > KEPT):
+            return None
+        try:
+            return Staging(storage, folder, take(storage, f"{folder}/{_LEASE}", folder))
+        except Held:
+            return None
+
+    names = [name for name in storage.names(FOLDER) if name.startswith(_PREFIX)]
+    with ThreadPoolExecutor(_THREADS) as threads:  # to see whether one lives takes a while
+        found = threads.map(taken, [f"{FOLDER}/{name}" for name in names])
+        return [one for one in found if one is not None]
+
+
+def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None]) -> str:
+    """Return the path of a dataset's table, built and put there unless it is there already.
+
+    Who calls it holds the lease of the dataset. Should two believe that they do, as one was asleep,
+    each has a table of its own or, on a disk, one that holds the same.
+
+    Args:
+        storage: where the dataset lies.
+        staged: path at which the table is built.
+        home: folder of the dataset.
+        build: writes the table to a URI.
+    """
+    if (found := complete_dataset(storage, home)) is not None:
+        return found.table
+    build(storage.uri(staged))
+    if (found := complete_dataset(storage, home)) is not None:
+        return found.table  # somebody was faster
+    if not storage.is_local:
+        return staged
+    own = f"{home}/samples.lance"
+    storage.remove(own)  # a killed run's: statistics beside it stay
+    storage.move(staged, own)
+    return own
