@@ -76,7 +76,7 @@ def compute_statistics(
 
     Raises:
         BadInput: an operator lacks something, or cannot compute a plain sample.
-        SandboxError: an operator failed on every row.
+        SandboxError: an operator failed on every row, or a machine under it.
     """
     settings = settings or StatisticsConfig()
     operators = [resolve_paths(spec) for spec in operators]
