@@ -14,7 +14,8 @@ from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.study import refuse_small_draw
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.records import Cost, Scorer
+from djsandbox_ray.records import Cost, Dataset, Scorer
+from djsandbox_ray.storage.lease import RENEWAL, Lease, take
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.seals import broken_below, seals_from_json, seals_of, seals_to_json
 from djsandbox_ray.storage.store import Storage
@@ -28,7 +29,10 @@ _MARKER = "scorer.json"
 
 
 class TrainScorer(Hook):
-    """A CLIP on trusted data, saved as a Hugging Face folder under ``models/``."""
+    """A CLIP on trusted data, saved as a Hugging Face folder under ``models/``.
+
+    Runs share it, and the checkpoints on the way to it: one of them trains it at a time.
+    """
 
     VERSION = 1
 
@@ -66,24 +70,40 @@ class TrainScorer(Hook):
         scorer_id = content_id("scorer", dataset.id, _training(config, family))
         path = f"models/{scorer_id}"
         if _broken(storage, path):
-            resources = config.resources
-            self.context.await_room([worker_bundle(resources)], "scorer.resources")
-            train = ray.remote(
-                num_cpus=resources.cpus_per_worker,
-                num_gpus=resources.gpus_per_worker,
-                resources=resources.demand(),
-            )(_train)
-            uri = storage.uri(dataset.table)
-            task = train.options(name="train the scorer")
-            numerics = family.numerics(resources.gpus_per_worker)
-            done = task.remote(storage.url, path, uri, dataset.rows, config, family, numerics)
-            try:
-                loss, seconds = ray.get(done)
-            except RayTaskError as error:
-                raise error.cause from None  # what it says is for the user
-            self.account(_cost(config, family, seconds))
-            self.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
+            # Beside the folder: what is in that is the model.
+            with take(
+                storage,
+                f"{path}.lease",
+                f"the scorer {scorer_id}",
+                wait=True,
+                note=lambda text: self.note(f"scorer: {text}"),
+            ) as lease:
+                if _broken(storage, path):  # who was waited for may have trained it
+                    self._have_trained(config, family, dataset, path, lease)
         return Scorer(scorer_id, path)
+
+    def _have_trained(
+        self, config: ScorerConfig, family: Clip, dataset: Dataset, path: str, lease: Lease
+    ) -> None:
+        resources = config.resources
+        self.context.await_room([worker_bundle(resources)], "scorer.resources")
+        train = ray.remote(
+            num_cpus=resources.cpus_per_worker,
+            num_gpus=resources.gpus_per_worker,
+            resources=resources.demand(),
+        )(_train)
+        uri = self.storage.uri(dataset.table)
+        task = train.options(name="train the scorer")
+        numerics = family.numerics(resources.gpus_per_worker)
+        done = task.remote(self.storage.url, path, uri, dataset.rows, config, family, numerics)
+        while not ray.wait([done], timeout=RENEWAL)[0]:
+            lease.check()  # another run would train in the same folders; the task ends with us
+        try:
+            loss, seconds = ray.get(done)
+        except RayTaskError as error:
+            raise error.cause from None  # what it says is for the user
+        self.account(_cost(config, family, seconds))
+        self.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
 
 
 def check_trusted(config: ScorerConfig, rows: int) -> None:

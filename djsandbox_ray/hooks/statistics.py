@@ -40,6 +40,7 @@ class ComputeStatistics(Hook):
             await_room=self.context.await_room,
             progress=lambda done, total: progress.update(done=done, total=total),
             spent=self.account,
+            note=lambda text: self.note(f"statistics: {text}"),
         )
         names = ", ".join(statistic.name for statistic in statistics.statistics)
         progress.note(f"statistics: {names}")

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from djsandbox_ray.errors import BadInput, StorageFailed
 from djsandbox_ray.nodes.connection import connect, slots
 from djsandbox_ray.nodes.waiting import AwaitRoom
-from djsandbox_ray.stats.worker import OperatorTask, StatisticsWorker
+from djsandbox_ray.stats.worker import ERRORS, OperatorTask, StatisticsWorker
 from djsandbox_ray.telemetry import metrics
 
 OnProgress = Callable[[int, int], None]
@@ -42,6 +41,7 @@ def run_pass(
     Raises:
         BadInput: an operator cannot be used, or the cluster is too small for the actors.
         StorageFailed: there is no room for what they compute.
+        SandboxError: a machine fails under them.
     """
     connect()
     await_room(group, "statistics")
@@ -54,7 +54,7 @@ def run_pass(
         report = json.loads(row["report"])
         lives.note(report["actor"], report["age"])
         if "error" in report:
-            raise (StorageFailed if report["storage_failed"] else BadInput)(report["error"])
+            raise ERRORS[report["kind"]](report["error"])
         done += report["rows"]
         for index in report["operators"]:
             metrics.OPERATOR_ROWS.add(report["rows"], operator=job.operators[index][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,10 @@ from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.needs import check_needs
 from djsandbox_ray.stats.operators import OperatorSpec, operator_id, resolve_paths, statistic_names
 from djsandbox_ray.stats.worker import OperatorTask
+from djsandbox_ray.storage.lease import Lease, take
 from djsandbox_ray.storage.store import Storage
+
+logger = logging.getLogger(__name__)
 
 
 class StatisticsConfig(Section):
@@ -58,11 +62,13 @@ def compute_statistics(
     await_room: AwaitRoom = check_placeable,
     progress: OnProgress | None = None,
     spent: Callable[[Cost], None] | None = None,
+    note: Callable[[str], None] = logger.warning,
 ) -> Statistics:
     """Return the statistics of a dataset, computing those that the storage does not hold.
 
     An operator that is complete is not computed again; of an incomplete one (a killed run, a new
-    operator, files that are damaged), only the ranges of rows without a part are.
+    operator, files that are damaged), only the ranges of rows without a part are. Of several runs
+    that compute on one dataset, one does at a time; the others wait, and find what it has computed.
 
     Args:
         storage: where the sample table is and the statistics go.
@@ -73,26 +79,30 @@ def compute_statistics(
         progress: called with (rows done, rows to do) after every range that is computed.
         spent: called with the cost of the operators that this call has completed; parts that a
             killed run has left are among it. Not called when all were complete.
+        note: told when another run is waited for.
 
     Raises:
         BadInput: an operator lacks something, or cannot compute a plain sample.
-        SandboxError: an operator failed on every row.
+        SandboxError: an operator failed on every row, or a machine under it.
+        Lost: this process was not heard of for long, and another run computes them now.
     """
     settings = settings or StatisticsConfig()
     operators = [resolve_paths(spec) for spec in operators]
     ids = [operator_id(spec) for spec in operators]
-    pending = [
-        (spec, identity)
-        for spec, identity in zip(operators, ids, strict=True)
-        if parts.broken_parts(storage, parts.folder(dataset.id, identity))
-    ]
-    if pending:
+    wanted = [*zip(operators, ids, strict=True)]
+    if pending := _pending(storage, dataset, wanted):
         check_needs([spec for spec, _ in pending])
-        cost, problems = _complete(storage, dataset, pending, settings, await_room, progress)
-        if spent is not None:
-            spent(cost)
-        if problems:
-            raise SandboxError("\n".join(problems))
+        what = f"the folder of statistics of {dataset.id}"
+        with take(storage, parts.lease(dataset.id), what, wait=True, note=note) as lease:
+            # Who was waited for may have completed some.
+            if pending := _pending(storage, dataset, wanted):
+                cost, problems = _complete(
+                    storage, dataset, pending, settings, await_room, progress, lease
+                )
+                if spent is not None:
+                    spent(cost)
+                if problems:
+                    raise SandboxError("\n".join(problems))
     statistics = tuple(
         Statistic(name, key, spec.name, identity, parts.folder(dataset.id, identity))
         for spec, identity, names in zip(operators, ids, statistic_names(operators), strict=True)
@@ -102,6 +112,17 @@ def compute_statistics(
     return Statistics(content_id("statistics", dataset.id, named), statistics)
 
 
+def _pending(
+    storage: Storage, dataset: Dataset, operators: Sequence[tuple[OperatorSpec, str]]
+) -> list[tuple[OperatorSpec, str]]:
+    """Return those operators that are not complete, each with its id."""
+    return [
+        (spec, identity)
+        for spec, identity in operators
+        if parts.broken_parts(storage, parts.folder(dataset.id, identity))
+    ]
+
+
 def _complete(
     storage: Storage,
     dataset: Dataset,
@@ -109,8 +130,9 @@ def _complete(
     settings: StatisticsConfig,
     await_room: AwaitRoom,
     progress: OnProgress | None,
+    lease: Lease,
 ) -> tuple[Cost, list[str]]:
-    """Compute what is lacking and mark the operators as complete.
+    """Compute what is lacking and mark the operators as complete, if that is still ours to do.
 
     Returns:
         What they cost, and what is wrong with those that failed on every row.
@@ -137,6 +159,7 @@ def _complete(
             await_room=await_room,
             progress=progress,
         )
+    lease.check()
     wholes = [_whole(storage, dataset, spec, identity) for spec, identity in pending]
     marked = [
         _mark(storage, dataset, spec, identity, whole)
@@ -154,10 +177,11 @@ def _complete(
 
 
 def _left_over(storage: Storage, folder: str) -> dict[str, parts.PartReport]:
-    """Return how the parts of an operator came about, by name; those that are damaged are removed.
+    """Return how the parts of an operator came about, by name; those that do not count are removed.
 
-    Where the operator was complete once, its marker tells their sizes; it is removed: from here on
-    the parts change.
+    Those are the damaged, and those without any value: what made the operator fail everywhere may
+    have been mended since. Where the operator was complete once, its marker tells their sizes; it
+    is removed: from here on the parts change.
     """
     for path in parts.broken_parts(storage, folder):
         storage.remove(path)
@@ -166,10 +190,14 @@ def _left_over(storage: Storage, folder: str) -> dict[str, parts.PartReport]:
     with ThreadPoolExecutor(parts.THREADS) as threads:
         found = threads.map(lambda name: parts.read_report(storage, f"{folder}/{name}"), names)
         reports = dict(zip(names, found, strict=True))
-    for name, report in reports.items():
-        if report is None:
-            storage.remove(f"{folder}/{name}")
-    return {name: report for name, report in reports.items() if report is not None}
+    kept = {
+        name: report
+        for name, report in reports.items()
+        if report is not None and report.failed < report.rows
+    }
+    for name in reports.keys() - kept:
+        storage.remove(f"{folder}/{name}")
+    return kept
 
 
 def _tasks(rows: int, left: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -22,14 +22,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from djsandbox_ray.dataset.faults import is_no_fault
 from djsandbox_ray.dataset.images import shortened_file
-from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.errors import BadInput, SandboxError, require
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import DataJuicer, load
 from djsandbox_ray.stats.embeddings import IMAGE_NAME, MODEL_SIDE, BatchedSimilarity
 from djsandbox_ray.stats.operators import OperatorSpec
 
 _TEXT, _TAGGED, _IMAGES, _BYTES = "text", "text_with_tokens", "images", "image_bytes"
+_DEVICE_FAILS = (
+    *("out of memory", "can't allocate memory", "unable to find an engine"),
+    *("CUDA error", "CUDA driver error", "cuDNN error", "HIP error"),
+)
+"""How torch words the failures of a device, and of memory that ran out; all are RuntimeErrors."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,10 @@ class FusedOperators:
 
         Returns:
             One entry per index, in order.
+
+        Raises:
+            SandboxError: the machine fails. A row would lose its value for good by that, and many
+                rows: once a GPU has failed, no process that used it can go on.
         """
         rows = _rows(texts, images)
         with _inference():
@@ -184,6 +194,11 @@ class _Runner:
             self._fill(done, rows, slice(row, row + 1), self._call)
         except Exception as error:
             _reraise_fatal(error)
+            if is_no_fault(error) or _is_of_device(error):
+                raise SandboxError(
+                    f"{self.name} cannot go on, and not for what a sample holds: {_reason(error)}; "
+                    "what is finished is kept, and the same command goes on from there"
+                ) from error
             done.failures.append(Failure(row, _reason(error)))
 
     def _fill(
@@ -262,9 +277,13 @@ def _inference() -> AbstractContextManager[Any]:
 
 
 def _reraise_fatal(error: Exception) -> None:
-    """A missing package is no fault of a row."""
-    if isinstance(error, (ImportError, BadInput)):
+    """A missing package is no fault of a row, nor is what was put in words already."""
+    if isinstance(error, (ImportError, SandboxError)):
         raise error
+
+
+def _is_of_device(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _DEVICE_FAILS)
 
 
 def _reason(error: Exception) -> str:

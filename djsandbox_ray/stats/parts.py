@@ -2,6 +2,7 @@
 
 A part holds ``row_id`` and one float64 column per statistic for one range of rows; how it was
 computed is in its own footer, so that a killed run loses nothing and a resumed one reports all.
+Whoever writes parts holds the lease of the dataset's statistics: a marker holds the sizes of parts.
 Finished statistics are read back one column at a time.
 """
 
@@ -78,6 +79,11 @@ def folder(dataset_id: str, operator: str) -> str:
 def marker(dataset_id: str, operator: str) -> str:
     """Return the path of what says that an operator is complete."""
     return f"datasets/{dataset_id}/stats/{operator}.json"
+
+
+def lease(dataset_id: str) -> str:
+    """Return the path of the lease of who computes statistics of a dataset."""
+    return f"datasets/{dataset_id}/stats/lease"
 
 
 def part(parts: str, start: int) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import SandboxError, StorageFailed
+from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.stats import parts
 from djsandbox_ray.stats.fused import Computed, FusedOperators
 from djsandbox_ray.stats.models import on_this_node
@@ -28,6 +28,10 @@ READ_ROWS = 4096
 """Most rows that are read at once: text is small."""
 COUNTED_ROWS = 16
 """Rows on which the floating-point operations of an operator are counted, once per dataset."""
+ERRORS: dict[str, type[SandboxError]] = {
+    kind.__name__: kind for kind in (StorageFailed, BadInput, SandboxError)
+}
+"""What a report may say that an error is, the narrowest first: who is to mend it hangs on that."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,8 @@ class StatisticsWorker:
 
         Returns:
             ``report``: per task a JSON text with the actor, its age in seconds, and the rows done
-            or the error that ends the run. The error is a value, because an exception would reach
-            the driver as text of Ray's.
+            or the error that ends the run and which of :data:`ERRORS` it is. The error is a value,
+            because an exception would reach the driver as text of Ray's.
         """
         reports = []
         for text in batch["task"]:
@@ -84,8 +88,7 @@ class StatisticsWorker:
                 rows = task["stop"] - task["start"]
                 report: dict[str, Any] = {"rows": rows, "operators": task["operators"]}
             except (SandboxError, ImportError) as error:
-                failed = isinstance(error, StorageFailed)
-                report = {"error": str(error), "storage_failed": failed}
+                report = {"error": str(error), "kind": _kind(error)}
             age = time.perf_counter() - self._born
             reports.append({**report, "actor": self._name, "age": age})
         return {"report": [json.dumps(report) for report in reports]}
@@ -142,6 +145,12 @@ class StatisticsWorker:
                 # Python objects: Data-Juicer fails on numpy cells.
                 images = rows["image"].to_pylist() if with_images else None
                 yield rows["row_id"].to_numpy(), rows["text"].to_pylist(), images
+
+
+def _kind(error: SandboxError | ImportError) -> str:
+    if isinstance(error, ImportError):  # a package that the user can install
+        return BadInput.__name__
+    return next(name for name, kind in ERRORS.items() if isinstance(error, kind))
 
 
 def _good_rows(computed: Computed, size: int) -> list[int]:

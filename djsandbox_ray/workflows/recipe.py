@@ -199,6 +199,7 @@ def _statistics(
         dataset,
         recipe.operators,
         progress=lambda done, total: progress.update(done=done, total=total),
+        note=lambda text: progress.note(f"statistics: {text}"),
     )
     return StatisticColumns(storage, statistics.statistics, dataset.rows)
 

@@ -67,6 +67,18 @@ def test_other_files_are_refused(data: bytes) -> None:
         decode(data)
 
 
+def test_a_picture_that_there_is_no_room_for_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(_: Image.Image) -> None:
+        raise MemoryError
+
+    data = encoded(NOISE, "PNG")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(MemoryError):
+        decode(data)
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9_500, 20_000])
 def test_bombs_are_refused_before_they_are_decoded(side: int) -> None:

@@ -228,6 +228,24 @@ def test_a_truncated_image_is_rejected(jpeg) -> None:
     assert "truncated" in rejection.detail
 
 
+class TooMuch(dict):
+    """Meta data for which there is no room."""
+
+    def items(self):
+        raise MemoryError
+
+
+def test_a_sample_that_memory_is_lacking_for_is_not_set_aside(
+    open_source, monkeypatch, jpeg
+) -> None:
+    """Else the row ids of all that follow, and the dataset's, would depend on the machine."""
+    samples = [Sample(jpeg(0), "a", "part-7#0"), Sample(jpeg(1), "b", "part-7#1", TooMuch(x=1))]
+    read = broken_source(open_source, monkeypatch, samples)
+    next(read)
+    with pytest.raises(SandboxError, match="shard part-7, after part-7#0: MemoryError"):
+        next(read)
+
+
 # Samples that wait for others
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from djsandbox_ray.dataset import tars
 from djsandbox_ray.dataset.source import Rejection, Remark, Sample
 
 
@@ -81,6 +82,25 @@ def test_a_truncated_tar_says_where_it_ends(open_source, write_tar, pairs, name,
     assert 1 < len(read) < 10
     assert [type(item) for item in read[:-1]] == [Sample] * (len(read) - 1)
     assert read[-1].reason == "broken_shard"
+
+
+@pytest.mark.parametrize("name", ["a.tar", "cut.tar"])
+def test_a_tar_that_there_is_no_room_for_is_not_called_damaged(
+    open_source, write_tar, pairs, monkeypatch, name
+) -> None:
+    """Nor is what follows the damage of one that is cut counted by the memory there is."""
+    path = Path(write_tar(members(pairs), name))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] if name == "cut.tar" else data)
+    (shard,) = open_source("webdataset", path=str(path)).shards()
+    place = "_headers" if name == "cut.tar" else "read"
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(tars._Stream, place, fail)
+    with pytest.raises(MemoryError):
+        list(shard.read())
 
 
 def test_a_file_that_is_no_tar_is_a_broken_shard(open_source, tmp_path) -> None:

@@ -215,7 +215,9 @@ def test_columns_changed_by_hand_are_refused(storage: Storage, dataset: Dataset)
         load_column(storage, statistic, ROWS)
     shifted = pa.table({"row_id": np.arange(0, 1024, 2), statistic.key: np.zeros(512)})
     storage.write_table(parts.part(statistic.path, 0), shifted)
-    with pytest.raises(SandboxError, match=r"part-000000000000\.parquet is damaged: its row ids are not"):
+    with pytest.raises(
+        SandboxError, match=r"part-000000000000\.parquet is damaged: its row ids are not"
+    ):
         load_column(storage, statistic, ROWS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from conftest_stats import captions, picture, pictures
 
-from djsandbox_ray.errors import BadInput, MissingExtra
+from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError
 from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.fused import FusedOperators, count_flops, to_number
 from djsandbox_ray.stats.operators import OperatorSpec
@@ -137,6 +138,63 @@ def test_only_the_rows_that_fail_lose_their_values(clip_folder: Path) -> None:
             kept = [row for row in range(8) if row not in lost]
             assert np.isnan(column[sorted(lost)]).all()
             np.testing.assert_allclose(column[kept], before.columns[key][kept], rtol=0, atol=1e-6)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, errors: dict[int, Exception]) -> FusedOperators:
+    """Return an operator to which something happens, by the number of the call."""
+    fused = FusedOperators([OperatorSpec("text_length_filter")])
+    operator = fused._runners[0]._operator
+    real, calls = operator.compute_stats_batched, iter(range(99))
+
+    def compute(batch: dict[str, Any]) -> None:
+        if error := errors.get(next(calls)):
+            raise error
+        real(batch)
+
+    monkeypatch.setattr(operator, "compute_stats_batched", compute)
+    return fused
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ESTALE, "stale file handle"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of ..."),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+    ],
+    ids=["memory", "disk", "device memory", "device", "memory of torch"],
+)
+def test_a_failing_machine_costs_no_row_its_value(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A value that is missing stays missing: the row would leave all pools for good."""
+    texts = captions(4)
+    lasting = failing(monkeypatch, {0: error, 2: error})  # the whole batch, and its second row
+    with pytest.raises(SandboxError, match="text_length_filter cannot go on") as caught:
+        lasting(texts, None, [0])
+    assert str(error) in str(caught.value)
+    assert caught.value.exit_code == 1  # not the user's
+    passing = failing(monkeypatch, {0: error})  # one row at a time there is room
+    (computed,) = passing(texts, None, [0])
+    assert computed.columns["text_len"].tolist() == [len(text) for text in texts]
+    assert computed.failures == []
+
+
+def test_torch_words_its_lack_of_memory_as_is_known_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)
+    lasting = failing(monkeypatch, {0: caught.value, 1: caught.value})
+    with pytest.raises(SandboxError, match="cannot go on"):
+        lasting(captions(1), None, [0])
+
+
+def test_what_was_put_in_words_already_is_told_in_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SandboxError, match=r"^the model server is away$"):
+        failing(monkeypatch, {0: SandboxError("the model server is away")})(["a"], None, [0])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from djsandbox_ray.stats.parts import (
     read_report,
     write_part,
 )
+from djsandbox_ray.storage import lease
 from djsandbox_ray.storage.store import Storage
 
 ROWS = 1200
@@ -37,9 +40,11 @@ class Pass:
     def __init__(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
         self.storage = storage
         self.ran: list[int] = []
+        self.begun: Callable[[], object] = lambda: None
         monkeypatch.setattr(compute, "run_pass", self._run)
 
     def _run(self, tasks: Sequence[dict[str, Any]], job: Any, **_: Any) -> float:
+        self.begun()
         for task in tasks:
             self.ran.append(task["start"])
             row_ids = np.arange(task["start"], task["stop"], dtype=np.int64)
@@ -142,3 +147,57 @@ def test_a_part_that_a_killed_run_left_damaged_does_not_count(
     if damage != "flip":
         assert read_report(storage, path) is None
         assert passing() == [1024]
+
+
+def test_parts_without_any_value_are_computed_again(passing: Pass, storage: Storage) -> None:
+    """A run was killed before it could say what is wrong; that has been mended since."""
+    for start in (0, 512):
+        row_ids = np.arange(start, start + 512, dtype=np.int64)
+        report = PartReport(512, {"text_len": 512}, 512, ((start, "no model"),), 1.0)
+        path = f"{FOLDER}/part-{start:012d}.parquet"
+        write_part(storage, path, row_ids, {"text_len": np.full(512, np.nan)}, report)
+    assert passing() == [0, 512, 1024]
+    assert storage.read_sealed(MARKER)["failed"] == 0
+
+
+# Several runs at once
+
+
+def test_a_second_run_waits_and_finds_what_the_first_has_computed(
+    passing: Pass, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_LOOK", 0.01)
+    at_work, waited_for = threading.Event(), threading.Event()
+    said: list[str] = []
+
+    def begun() -> None:
+        at_work.set()
+        assert waited_for.wait(60)
+
+    def note(line: str) -> None:
+        said.append(line)
+        waited_for.set()
+
+    passing.begun = begun
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(compute_statistics, storage, DATASET, [LENGTH])
+        assert at_work.wait(60)
+        second = compute_statistics(storage, DATASET, [LENGTH], note=note, spent=pytest.fail)
+        assert first.result() == second
+    assert passing.ran == [0, 512, 1024]
+    assert broken_parts(storage, FOLDER) == {}
+    (line,) = said
+    assert line.startswith("the folder of statistics of dataset-1 is held by process ")
+    assert line.endswith("and waiting for it")
+
+
+def test_a_run_that_was_taken_for_dead_marks_nothing(
+    passing: Pass, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(_: lease.Lease) -> None:
+        raise lease.Lost("taken over")
+
+    passing.begun = lambda: monkeypatch.setattr(lease.Lease, "check", check)
+    with pytest.raises(lease.Lost):
+        passing()
+    assert not storage.exists(MARKER)

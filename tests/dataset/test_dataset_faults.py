@@ -1,0 +1,43 @@
+"""What is no fault of a row never becomes its rejection."""
+
+from __future__ import annotations
+
+import errno
+from typing import NoReturn
+
+import pytest
+
+from djsandbox_ray.dataset.faults import attempt, kept_meta
+from djsandbox_ray.dataset.source import Rejection, Remark
+from djsandbox_ray.errors import SandboxError
+
+
+def _raising(error: Exception) -> NoReturn:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ESTALE, "stale file handle"),
+        ConnectionResetError(),
+        SandboxError("the disk fails"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_wrong_with_the_machine_is_raised(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        attempt("a#0", lambda: _raising(error))
+    with pytest.raises(type(error)):
+        kept_meta("a#0", lambda: _raising(error))
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), OSError("cannot identify"), KeyError("text")])
+def test_what_is_wrong_with_a_row_is_told(error: Exception) -> None:
+    (rejection,) = attempt("a#0", lambda: _raising(error))
+    assert isinstance(rejection, Rejection)
+    assert rejection.reason == "unreadable"
+    meta, (remark,) = kept_meta("a#0", lambda: _raising(error))
+    assert meta == {}
+    assert isinstance(remark, Remark)

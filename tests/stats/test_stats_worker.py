@@ -1,0 +1,56 @@
+"""What an actor tells of an error: the driver raises the same, in the same words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import pytest
+
+from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, StorageFailed
+from djsandbox_ray.stats import actors
+from djsandbox_ray.stats.worker import OperatorTask, StatisticsWorker
+
+JOB = OperatorTask("/nowhere", "samples.lance", (), (), batch_size=4, threads=1, gpu=False)
+TASK = {"start": 0, "stop": 8, "operators": [0]}
+
+
+class Pipeline:
+    """What an actor reports, without Ray."""
+
+    def __init__(self, tasks: Sequence[dict[str, Any]], job: OperatorTask, *_: object) -> None:
+        self._tasks, self._worker = tasks, StatisticsWorker(job)
+
+    def iter_rows(self) -> list[dict[str, str]]:
+        reports = self._worker({"task": [json.dumps(task) for task in self._tasks]})["report"]
+        return [{"report": report} for report in reports]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (SandboxError("a GPU fails"), SandboxError),
+        (StorageFailed("the disk is full"), StorageFailed),
+        (BadInput("no such model"), BadInput),
+        (MissingExtra("spacy", "spacy"), BadInput),
+        (ImportError("no module"), BadInput),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or type(value).__name__,
+)
+def test_an_error_stays_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[SandboxError]
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(StatisticsWorker, "_compute", fail)
+    monkeypatch.setattr(actors, "connect", lambda: None)
+    monkeypatch.setattr(actors, "_has_free", lambda *_: True)
+    monkeypatch.setattr(actors, "_stream", Pipeline)
+    with pytest.raises(SandboxError) as caught:
+        actors.run_pass(
+            [TASK], JOB, group=[{"CPU": 1}], fill=False, await_room=lambda *_: None, progress=None
+        )
+    assert type(caught.value) is raised
+    assert str(caught.value) == str(error)
