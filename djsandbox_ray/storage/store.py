@@ -75,10 +75,19 @@ class Storage:
         return f"{self.url}/{path}"
 
     def exists(self, path: str) -> bool:
-        """Say whether a file or folder is there."""
+        """Say whether a file or folder is there.
+
+        Raises:
+            StorageFailed: the storage cannot be asked. What is not known is not taken for not
+                there, which is what fsspec's own question does with any error, even with Ctrl-C.
+        """
         at = self._at(path)
-        with self._using(path):
-            return bool(self._fs.exists(at))
+        try:
+            with self._using(path):
+                self._fs.info(at)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def is_link(self, path: str) -> bool:
         """Say whether it is a symbolic link, behind which something of others may lie."""

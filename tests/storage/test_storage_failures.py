@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import re
 import resource
 import shutil
 import subprocess
@@ -139,6 +140,7 @@ def test_a_storage_that_is_removed_is_not_made_anew(storage: Storage) -> None:
         lambda: storage.write_json("a/c.json", {}),
         lambda: storage.read_json("a/b.json"),
         lambda: storage.read_table("a/b.parquet"),
+        lambda: storage.exists("a/b.json"),
     ):
         with pytest.raises(StorageFailed, match=f"storage {storage.url}: it was removed"):
             call()
@@ -196,6 +198,35 @@ def test_an_object_store_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPa
     with pytest.raises(StorageFailed):
         storage.read_json("a")
     assert not fsspec.filesystem("memory").exists("/failing/a/x")
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def call(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("url", ["", "memory://bucket/asked"])
+def test_what_cannot_be_asked_for_is_not_taken_for_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    storage = Storage(url or str(tmp_path))
+    storage.write_bytes("a/x", b"1")
+    assert storage.exists("a/x")
+    assert not storage.exists("a/x/below")
+    for number in (errno.EIO, errno.ESTALE, errno.EMFILE):
+        failing = OSError(number, os.strerror(number))
+        with monkeypatch.context() as patch:
+            patch.setattr(type(storage._fs), "info", raising(failing))
+            for call in (storage.exists, storage.remove):
+                with pytest.raises(StorageFailed, match=re.escape(os.strerror(number).lower())):
+                    call("a/x")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage._fs), "info", raising(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            storage.exists("a/x")
+    assert storage.read_bytes("a/x") == b"1"
 
 
 def test_texts_of_libraries_are_understood() -> None:
