@@ -99,11 +99,7 @@ class Storage:
         What a killed writer has left behind is not there.
         """
         at = self._at(folder).rstrip("/")
-        try:
-            with self._using(folder):
-                paths = [str(path).rstrip("/") for path in self._fs.ls(at, detail=False)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        paths = [str(path).rstrip("/") for path in self._listed(folder, detail=False)]
         # Some programs mark folders of an object store by an empty object of the same name.
         names = (path.rsplit("/", 1)[-1] for path in paths if path.lstrip("/") != at.lstrip("/"))
         return sorted(name for name in names if not name.endswith(SUFFIX))
@@ -113,14 +109,15 @@ class Storage:
 
         Returns:
             By relative path, sorted: size (``size``), time and hash, as far as they are known.
+
+        Raises:
+            StorageFailed: a part of it cannot be listed; it may hold anything.
         """
         at = self._at(folder)
-        with self._using(folder):
-            found = self._fs.find(at, detail=True)
         stamps = {
             _below(path, at): {key: str(info[key]) for key in _STAMPS if key in info}
-            for path, info in found.items()
-            if not str(path).endswith(("/", SUFFIX))
+            for path, info in self._files(folder)
+            if not path.endswith(("/", SUFFIX))
         }
         return dict(sorted(stamps.items()))
 
@@ -414,6 +411,30 @@ class Storage:
             f"remove it and {_AGAIN}",
             path,
         )
+
+    def _files(self, folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Give what the filesystem says of each file below a folder, with its path there."""
+        if self._fs.async_impl:  # an object store, which lists all at once
+            with self._using(folder):
+                found = self._fs.find(self._at(folder), detail=True)
+            yield from found.items()
+            return
+        # The search of fsspec takes a folder that cannot be listed for an empty one.
+        for info in self._listed(folder, detail=True):
+            path = str(info["name"])
+            if info["type"] == "directory":
+                yield from self._files(_below(path, self._root))
+            else:
+                yield path, info
+
+    def _listed(self, folder: str, *, detail: bool) -> list[Any]:
+        """Return what lies in a folder, as the filesystem says it; nothing if it is not there."""
+        at = self._at(folder).rstrip("/")
+        try:
+            with self._using(folder):
+                return list(self._fs.ls(at, detail=detail))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def _note(self, path: str, written: Path) -> None:
         if self._noted is not None:

@@ -141,6 +141,7 @@ def test_a_storage_that_is_removed_is_not_made_anew(storage: Storage) -> None:
         lambda: storage.read_json("a/b.json"),
         lambda: storage.read_table("a/b.parquet"),
         lambda: storage.exists("a/b.json"),
+        lambda: storage.stamps("a"),
     ):
         with pytest.raises(StorageFailed, match=f"storage {storage.url}: it was removed"):
             call()
@@ -227,6 +228,49 @@ def test_what_cannot_be_asked_for_is_not_taken_for_not_there(
         with pytest.raises(KeyboardInterrupt):
             storage.exists("a/x")
     assert storage.read_bytes("a/x") == b"1"
+
+
+def failing_below(
+    monkeypatch: pytest.MonkeyPatch, url: str, folder: str, error: BaseException
+) -> None:
+    """Have the listing of one folder fail, of a disk or of the filesystem in memory."""
+    owner, name = (type(Storage(url)._fs), "ls") if "://" in url else (os, "scandir")
+    listing = getattr(owner, name)
+
+    def fail(*args: Any, **more: Any) -> Any:
+        if str(args[-1]).endswith(f"/{folder}"):
+            raise error
+        return listing(*args, **more)
+
+    monkeypatch.setattr(owner, name, fail)
+
+
+@pytest.mark.parametrize("folder", ["a", "a/deep"])
+@pytest.mark.parametrize("url", ["", "memory://bucket/listed"])
+def test_what_cannot_be_listed_is_not_taken_for_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, folder: str
+) -> None:
+    """Healthy files that were not listed would count as gone, and the others be removed."""
+    storage = Storage(url or str(tmp_path))
+    for name in ("a/x", "a/deep/y"):
+        storage.write_bytes(name, b"1")
+    for number in (errno.EIO, errno.ESTALE, errno.EMFILE):
+        with monkeypatch.context() as patch:
+            failing_below(patch, storage.url, folder, OSError(number, os.strerror(number)))
+            with pytest.raises(StorageFailed, match=re.escape(os.strerror(number).lower())):
+                storage.stamps("a")
+    assert list(storage.stamps("a")) == ["deep/y", "x"]
+    assert [*storage.stamps("a/x").values()] == [storage.stamps("a")["x"]], "a file is found, too"
+    assert storage.stamps("a/x/below") == {}
+
+
+def test_a_folder_that_goes_while_it_is_listed_is_not_there(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/x", "a/deep/y"):
+        storage.write_bytes(name, b"1")
+    failing_below(monkeypatch, storage.url, "a/deep", FileNotFoundError(errno.ENOENT, "gone"))
+    assert list(storage.stamps("a")) == ["x"]
 
 
 def test_texts_of_libraries_are_understood() -> None:
