@@ -102,6 +102,24 @@ def marker(kind: str, name: str) -> str:
     return json.dumps({"made by": "djsandbox_ray", "for": kind, "name": name}) + "\n"
 
 
+def erase(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; what others remove meanwhile is no error.
+
+    Raises:
+        OSError: it cannot be; ``ENOTEMPTY`` if others have written there meanwhile.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=_unless_gone)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _unless_gone(_: object, __: str, raised: tuple[object, BaseException, object]) -> None:
+    """Go on with a removal where somebody was faster, which else would end at that."""
+    if not isinstance(raised[1], FileNotFoundError):
+        raise raised[1]
+
+
 def remove(folder: Path) -> None:
     """Remove a folder of ours with all that is in it, if it is there.
 

@@ -10,6 +10,7 @@ An object store has no folders: a folder is there as long as something lies belo
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -30,12 +31,14 @@ from djsandbox_ray.storage.filesystems import (
     reaching,
     storage_failure,
 )
-from djsandbox_ray.storage.own import temporary
+from djsandbox_ray.storage.own import erase, temporary
 from djsandbox_ray.storage.parts import SUFFIX, written
 from djsandbox_ray.storage.rows import Row, from_csv, to_csv
 from djsandbox_ray.storage.seals import DIGESTED_BYTES, Seal, sealed, unsealed
 
 _BATCH_ROWS = 1 << 20
+_REMOVALS = 5
+"""How often a removal is begun anew, as others have written there meanwhile."""
 _AGAIN = "run the configuration again (djsandbox run): it is made anew"
 _STAMPS = ("size", "mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag")
 """What filesystems call the size, time and hash of a file."""
@@ -144,14 +147,20 @@ class Storage:
 
         A removal that is cut off has removed a part, in no certain order: what makes a folder
         count is to be removed first, by itself.
+
+        Raises:
+            StorageFailed: it cannot be, or others write there all the time.
         """
         if not path:
             raise ValueError("the storage itself is never removed")
         if self._noted is not None:
             self._noted.pop(path, None)
-        if self.exists(path):
-            with suppress(FileNotFoundError), self._using(path):  # somebody was faster
-                self._fs.rm(self._at(path), recursive=True)
+        for _ in range(_REMOVALS):
+            if not self.exists(path) or self._erased(path):
+                return
+        raise StorageFailed(
+            f"storage {self.shown}/{path}: it cannot be removed, others write there"
+        )
 
     def remove_empty(self, folder: str) -> None:
         """Remove a folder if nothing is in it; on an object store it is gone already."""
@@ -435,6 +444,21 @@ class Storage:
                 return list(self._fs.ls(at, detail=detail))
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def _erased(self, path: str) -> bool:
+        """Remove a file or a folder; False if others came between, so that some may be left."""
+        at = self._at(path)
+        with self._using(path):
+            try:
+                if self.is_local:
+                    erase(Path(at))
+                else:
+                    self._fs.rm(at, recursive=True)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) or error.errno == errno.ENOTEMPTY:
+                    return False
+                raise
+        return True
 
     def _note(self, path: str, written: Path) -> None:
         if self._noted is not None:
