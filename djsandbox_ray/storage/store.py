@@ -475,6 +475,8 @@ class Storage:
             yield
         except FileNotFoundError:
             raise Missing(f"{self.shown}/{path} is not there", _AGAIN, path) from None
+        except (pa.ArrowMemoryError, pa.ArrowCancelled):
+            raise  # of this process, nothing of the file: a damaged one would be removed
         except (ValueError, KeyError, RecursionError, pa.ArrowException) as error:
             raise self.damaged(path, _first_line(error)) from None
         except OSError as error:

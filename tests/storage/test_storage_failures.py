@@ -315,6 +315,20 @@ def test_a_storage_travels_without_its_place(storage: Storage) -> None:
     again.write_json("b.json", {})
 
 
+@pytest.mark.parametrize("error", [pa.ArrowMemoryError("realloc failed"), pa.ArrowCancelled("x")])
+def test_a_file_is_not_damaged_by_what_this_process_lacks(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Healthy files would be removed, as the machine was out of memory for a moment."""
+    storage.write_table("a.parquet", TABLE)
+    monkeypatch.setattr(pq, "read_table", raising(error))
+    monkeypatch.setattr(pq, "ParquetFile", raising(error))
+    with pytest.raises(type(error)):
+        storage.read_table("a.parquet")
+    with pytest.raises(type(error)):
+        next(storage.read_batches("a.parquet", ["value"]))
+
+
 def test_a_table_of_another_writer_is_read(storage: Storage) -> None:
     """Of an earlier version, its pages have no checksums."""
     with storage.open_write("a.parquet") as file:
