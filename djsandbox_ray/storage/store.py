@@ -142,17 +142,26 @@ class Storage:
             else:
                 self._put(file, self._at(target))
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str, *, last: str = "") -> None:
         """Remove a file or a whole folder, if it is there; never the storage itself.
 
         A removal that is cut off has removed a part, in no certain order: what makes a folder
         count is to be removed first, by itself.
+
+        Args:
+            path: of the file or folder.
+            last: name in the folder of what goes when all else is gone: by what it says, somebody
+                else may remove the rest.
 
         Raises:
             StorageFailed: it cannot be, or others write there all the time.
         """
         if not path:
             raise ValueError("the storage itself is never removed")
+        if last:
+            for name in self.names(path):
+                if name != last:
+                    self.remove(f"{path}/{name}")
         if self._noted is not None:
             self._noted.pop(path, None)
         for _ in range(_REMOVALS):

@@ -326,6 +326,24 @@ def test_what_others_write_to_all_the_time_is_not_said_to_be_removed(
         storage.remove("a")
 
 
+def test_what_the_rest_is_known_by_is_removed_last(
+    any_storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("-a", "marker", "z/deep"):
+        any_storage.write_bytes(f"a/{name}", b"1")
+    erased, gone = Storage._erased, []
+
+    def erase(storage: Storage, path: str) -> bool:
+        gone.append(path)
+        return erased(storage, path)
+
+    monkeypatch.setattr(Storage, "_erased", erase)
+    any_storage.remove("a", last="marker")
+    assert gone == ["a/-a", "a/z", "a"]
+    assert not any_storage.exists("a")
+    any_storage.remove("a", last="marker")
+
+
 def test_a_folder_is_not_what_begins_like_it(any_storage: Storage) -> None:
     for path in ("t/10/done.json", "t.json", "t2/a"):
         any_storage.write_bytes(path, b"1")
