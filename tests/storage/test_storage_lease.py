@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,8 +11,9 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +237,38 @@ def test_processes_are_told_apart() -> None:
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
         assert found.is_gone, "though nobody has waited for it yet"
     assert Process.of(other.pid) is None
+
+
+def _failing(number: int) -> Callable[..., Any]:
+    def call(*_: object, **__: object) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO])
+def test_a_process_that_cannot_be_looked_up_is_not_gone(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    this = Process.this()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", _failing(number))
+        assert not this.is_gone
+        assert Process.of(this.pid) is None
+        unknown = Process.this()
+    assert unknown.pid == this.pid
+    assert not unknown.is_gone, "not even to those who can look again"
+
+
+def test_a_process_of_another_user_that_is_hidden_is_not_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With ``hidepid=2`` its number is not in ``/proc``, as if there were none."""
+    this = Process.this()
+    other = replace(this, pid=this.pid + 1)
+    monkeypatch.setattr(Path, "read_text", _failing(errno.ENOENT))
+    assert not this.is_gone, "a signal would reach it"
+    monkeypatch.setattr(os, "kill", _failing(errno.EPERM))
+    assert not other.is_gone, "a signal is refused"
+    monkeypatch.setattr(os, "kill", _failing(errno.ESRCH))
+    assert other.is_gone
