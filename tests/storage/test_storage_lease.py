@@ -156,6 +156,63 @@ def test_an_owner_that_was_replaced_notices_and_writes_nothing_more(place: Stora
     assert json.loads(place.read_bytes("it/000002.json"))["owner"] == "other"
 
 
+def test_an_owner_that_is_replaced_while_it_renews_does_not_trust_itself(
+    place: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fell asleep between its look, by which it was ours, and its writing."""
+    monkeypatch.setattr(module, "RENEWAL", 3600)  # by nobody but the test
+    with take(place, "it", "the thing") as lease:
+        write = lease._write
+
+        def late() -> None:
+            _left(place, 2)
+            place.remove("it/000001.json")
+            write()
+
+        monkeypatch.setattr(lease, "_write", late)
+        lease._renew()
+        with pytest.raises(Lost, match="the thing was taken over by process 1 on elsewhere since"):
+            lease.check()
+
+
+def test_who_takes_over_gives_way_to_an_owner_that_has_just_woken_up(
+    place: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has renewed after it was looked at, and before it could see who came: it goes on."""
+    monkeypatch.setattr(module, "WATCH", 0.1)
+    _left(place)
+    create, tried = Storage.create, []
+
+    def late(storage: Storage, path: str, data: bytes) -> bool:
+        tried.append(path)
+        if len(tried) == 1:
+            _left(place, count=4)
+        return create(storage, path, data)
+
+    monkeypatch.setattr(Storage, "create", late)
+    with take(place, "it", "the thing") as lease:
+        lease.check()
+        assert tried == ["it/000002.json"] * 2, "it was watched again, and is dead after all"
+        assert place.names("it") == ["000002.json"]
+
+
+def test_who_takes_over_goes_on_where_the_owner_let_go_meanwhile(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH", 0.1)
+    _left(storage)
+    create, tried = Storage.create, []
+
+    def late(storage: Storage, path: str, data: bytes) -> bool:
+        tried.append(path)
+        _left(storage, over=True)
+        return create(storage, path, data)
+
+    monkeypatch.setattr(Storage, "create", late)
+    with take(storage, "it", "the thing"):
+        assert tried == ["it/000002.json"]
+
+
 def test_an_owner_whose_folder_was_removed_ends(place: Storage) -> None:
     with take(place, "it", "the thing") as lease:
         place.remove("it")
