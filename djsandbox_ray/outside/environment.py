@@ -97,13 +97,7 @@ class Environment:
                 return folder
             if own.is_ours(folder, _KIND):  # half-made
                 own.remove(folder)
-            if not os.path.lexists(folder):
-                folder.mkdir()
-            if folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()):
-                raise SandboxError(
-                    f"{folder} is in the way, and is not ours: move it, or set {FOLDER}"
-                )
-            own.mark(folder, _KIND)
+            _claim(folder)
             self._make(folder)
             (folder / _MARKER).write_text(self._said)
         return folder
@@ -134,6 +128,28 @@ class Environment:
             if (said := _uv(step, folder.parent)) is not None:
                 raise SandboxError(f"the environment of a program cannot be made: {said}")
             (folder / _REQUIREMENTS).write_text("\n".join([*self.requirements, ""]))
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder of an environment, with its marker from the first moment on.
+
+    One that a killed maker, or a full disk, has left without would be in the way for ever.
+
+    Raises:
+        SandboxError: something else is there.
+    """
+    with scratch() as place:
+        new = place / folder.name
+        new.mkdir()
+        own.mark(new, _KIND)
+        try:
+            new.rename(folder)  # or in the place of an empty one
+        except OSError as error:
+            if not os.path.lexists(folder):
+                raise
+            raise SandboxError(
+                f"{folder} is in the way, and is not ours: move it, or set {FOLDER}"
+            ) from error
 
 
 def _uv(arguments: list[str], cwd: Path, given: str | None = None) -> str | None:

@@ -4,9 +4,10 @@
 greatest number counts. The owner renews it every few seconds by a counter in it. Who wants the
 same looks twice, with a pause longer than several renewals: if nothing changed in between, the
 owner is dead or asleep, and the next number is taken by a file that only one can create. An owner
-that wakes up finds a greater number, and ends. Host and process in a lease are words for people;
-only a process that can be looked up here, because it shares the PID namespace, is known to be gone
-without waiting.
+that wakes up finds a greater number, and ends. Should it wake up just then, both look again after
+they have written, so that one of them at least sees the other, and gives way. Host and process in a
+lease are words for people; only a process that can be looked up here, because it shares the PID
+namespace, is known to be gone without waiting.
 """
 
 from __future__ import annotations
@@ -89,15 +90,16 @@ class Lease:
         self,
         storage: Storage,
         path: str,
-        number: int,
+        after: _Seen | None,
         what: str,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
-        self.storage, self.path, self.number, self.what = storage, path, number, what
+        self.storage, self.path, self.what = storage, path, what
+        self.number = after.number + 1 if after else 1
         self.owner = uuid4().hex
         self.lost: str | None = None
         """Why it is no longer ours, in words."""
-        self._on_lost = on_lost
+        self._after, self._on_lost = after, on_lost
         self._count = 0
         self._since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._lock = threading.Lock()
@@ -137,12 +139,15 @@ class Lease:
         self.storage.remove_empty(self.path)
 
     def _begin(self) -> bool:
-        """Create the lease; False if somebody was faster."""
+        """Create the lease; False if somebody was faster, or has woken up."""
         if not self.storage.create(self._file(self.number), self._data()):
             return False
         if not self.storage.is_local:
             time.sleep(SETTLE)
         if not self._is_ours():
+            return False
+        if self._former_lives():
+            self.storage.remove(self._file(self.number))
             return False
         for number in _numbers(self.storage, self.path):
             if number < self.number:
@@ -150,6 +155,21 @@ class Lease:
         self._renewed = _awake()
         threading.Thread(target=self._run, name=f"lease of {self.what}", daemon=True).start()
         return True
+
+    def _former_lives(self) -> bool:
+        """Say whether the owner before has renewed its lease after it was found dead.
+
+        It looks again after it has written, and so do we: whatever the order, one of us sees what
+        the other has written, and not both go on.
+        """
+        if self._after is None:
+            return False
+        try:
+            data = self.storage.read_bytes(self._file(self._after.number))
+        except FileNotFoundError:
+            return False
+        now = _Seen(self._after.number, data)
+        return now != self._after and not now.is_over
 
     def _run(self) -> None:
         while not self._ended.wait(RENEWAL) and self.lost is None:
@@ -163,8 +183,9 @@ class Lease:
             if self._is_ours():
                 self._count += 1
                 self._write()
-                self._renewed = _awake()
-                return
+                if self._is_ours():  # nobody came between the look and the writing
+                    self._renewed = _awake()
+                    return
             seen = _newest(self.storage, self.path)
             self.lost = (
                 f"{self.what} was taken over by {seen.who}, while this process was not heard of "
@@ -224,12 +245,12 @@ def take(
         more = ", and waiting for it" if wait else f", {WATCH:g} s at most"
         note(f"{what} is held by {seen.who}: looking whether it is alive{more}")
     while True:
-        number, owner = _vacant(storage, path)
+        last, owner = _vacant(storage, path)
         if owner is not None:
             if not wait:
                 raise Held(_refusal(storage, what, owner))
             continue
-        lease = Lease(storage, path, number, what, on_lost)
+        lease = Lease(storage, path, last, what, on_lost)
         if lease._begin():
             return lease
 
@@ -239,7 +260,7 @@ def inherit(storage: Storage, path: str, owner: str, what: str) -> Lease | None:
     seen = _newest(storage, path)
     if seen is None or seen.content.get("owner") != owner or seen.content.get("over"):
         return None
-    lease = Lease(storage, path, seen.number + 1, what)
+    lease = Lease(storage, path, seen, what)
     return lease if lease._begin() else None
 
 
@@ -271,16 +292,16 @@ def has_ended(storage: Storage, path: str) -> bool:
     return seen is not None and seen.is_over
 
 
-def _vacant(storage: Storage, path: str) -> tuple[int, _Seen | None]:
-    """Return the number of the next lease, and the owner that stands in its way, if one lives."""
+def _vacant(storage: Storage, path: str) -> tuple[_Seen | None, _Seen | None]:
+    """Return the lease that counts, and the owner that stands in the way, if one lives."""
     first = seen = _newest(storage, path)
     end = time.monotonic() + WATCH
     while seen is not None and not seen.is_over and time.monotonic() < end:
         time.sleep(_LOOK)
         seen = _newest(storage, path)
         if seen is not None and seen != first and not seen.is_over:
-            return 0, seen
-    return (seen.number if seen else 0) + 1, None
+            return seen, seen
+    return seen, None
 
 
 def _newest(storage: Storage, path: str) -> _Seen | None:

@@ -81,7 +81,12 @@ def mark(folder: Path, kind: str, name: str | None = None) -> None:
         kind: what it is for.
         name: that it is going to have.
     """
-    (folder / MARKER).write_text(marker(kind, name or folder.name))
+    file = folder / MARKER
+    try:
+        file.write_text(marker(kind, name or folder.name))
+    except BaseException:
+        file.unlink(missing_ok=True)  # a torn one, as on a full disk, makes it nobody's
+        raise
 
 
 def is_ours(folder: Path, kind: str, name: str | None = None) -> bool:
@@ -102,14 +107,38 @@ def marker(kind: str, name: str) -> str:
     return json.dumps({"made by": "djsandbox_ray", "for": kind, "name": name}) + "\n"
 
 
+def erase(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; what others remove meanwhile is no error.
+
+    Raises:
+        OSError: it cannot be; ``ENOTEMPTY`` if others have written there meanwhile.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=_unless_gone)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _unless_gone(_: object, __: str, raised: tuple[object, BaseException, object]) -> None:
+    """Go on with a removal where somebody was faster, which else would end at that."""
+    if not isinstance(raised[1], FileNotFoundError):
+        raise raised[1]
+
+
 def remove(folder: Path) -> None:
     """Remove a folder of ours with all that is in it, if it is there.
+
+    Its marker goes last: a removal that is cut off leaves a folder that still is ours.
 
     Raises:
         SandboxError: it cannot be, as when a program has written there as another user.
     """
     try:
-        shutil.rmtree(folder)
+        if not folder.is_symlink():
+            for path in folder.iterdir():
+                if path.name != MARKER:
+                    erase(path)
+        shutil.rmtree(folder, onerror=_unless_gone)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -174,10 +203,13 @@ def _clear(folder: Path, lock: Path) -> None:
             remove(folder)
         else:
             with suppress(FileNotFoundError):
+                if _is_bare(folder):
+                    (folder / MARKER).unlink(missing_ok=True)
                 folder.rmdir()
     except (SandboxError, OSError) as error:
         logger.warning("%s", error)
-    lock.unlink(missing_ok=True)
+    if not os.path.lexists(folder):  # it is by its lock that one without a marker is known
+        lock.unlink(missing_ok=True)
 
 
 def _lock(folder: Path) -> Path:
@@ -185,11 +217,14 @@ def _lock(folder: Path) -> Path:
 
 
 def _is_bare(folder: Path) -> bool:
-    """Say whether a folder has its lock, but nothing in it: its maker was killed at once."""
+    """Say whether a folder has its lock, but holds nothing: its maker was killed at once.
+
+    A marker that is empty is nothing, too: it was not written yet, or never came to the disk.
+    """
     try:
         if folder.is_symlink() or not _lock(folder).is_file():
             return False
-        return not any(folder.iterdir())
+        return all(path.name == MARKER and path.lstat().st_size == 0 for path in folder.iterdir())
     except OSError:  # no folder, or its owner has just removed it
         return False
 

@@ -7,6 +7,7 @@ that was started once. Of any other process nothing can be known here.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,20 +28,30 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> Process | None:
-        """Return a process that this one can see, None if it is gone."""
-        found = _stat(pid)
-        return None if found is None else cls(_space(), pid, found)
+        """Return a process that this one can see, None if it is gone or cannot be looked up."""
+        with suppress(OSError):
+            if (started := _started(pid)) is not None:
+                return cls(_space(), pid, started)
+        return None
 
     @classmethod
     def this(cls) -> Process:
-        """Return the process that asks."""
+        """Return the process that asks; of no space if it cannot be looked up.
+
+        Nobody takes such a one for gone; one with another start than it has, everybody would.
+        """
         pid = os.getpid()
-        return cls(_space(), pid, _stat(pid) or 0)
+        return cls.of(pid) or cls("", pid, 0)
 
     @property
     def is_gone(self) -> bool:
         """Whether it is certain that the process has ended."""
-        return bool(self.space) and self.space == _space() and _stat(self.pid) != self.started
+        if not self.space or self.space != _space():
+            return False
+        try:
+            return _started(self.pid) != self.started
+        except OSError:
+            return False
 
 
 @cache
@@ -52,12 +63,29 @@ def _space() -> str:
         return ""
 
 
-def _stat(pid: int) -> int | None:
-    """Return when a living process began; None if there is none of that number."""
+def _started(pid: int) -> int | None:
+    """Return when a living process began; None if there is certainly none of that number.
+
+    Raises:
+        OSError: nothing is known of it, as it is hidden from this user, or too many files are open.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
+        if _answers(pid):
+            raise
         return None
     # The name of the program, in parentheses, may hold anything.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in _DEAD else int(fields[19])
+
+
+def _answers(pid: int) -> bool:
+    """Say whether the system knows a process of that number, also one that /proc hides."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True

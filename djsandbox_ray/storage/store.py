@@ -10,6 +10,7 @@ An object store has no folders: a folder is there as long as something lies belo
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -31,12 +32,14 @@ from djsandbox_ray.storage.filesystems import (
     reaching,
     storage_failure,
 )
-from djsandbox_ray.storage.own import temporary
+from djsandbox_ray.storage.own import erase, temporary
 from djsandbox_ray.storage.parts import SUFFIX, written
 from djsandbox_ray.storage.rows import Row, from_csv, to_csv
 from djsandbox_ray.storage.seals import DIGESTED_BYTES, Seal, sealed, unsealed
 
 _BATCH_ROWS = 1 << 20
+_REMOVALS = 5
+"""How often a removal is begun anew, as others have written there meanwhile."""
 _AGAIN = "run the configuration again (djsandbox run): it is made anew"
 _STAMPS = ("size", "mtime", "LastModified", "last_modified", "updated", "created", "ETag", "etag")
 """What filesystems call the size, time and hash of a file."""
@@ -76,10 +79,19 @@ class Storage:
         return f"{self.url}/{path}"
 
     def exists(self, path: str) -> bool:
-        """Say whether a file or folder is there."""
+        """Say whether a file or folder is there.
+
+        Raises:
+            StorageFailed: the storage cannot be asked. What is not known is not taken for not
+                there, which is what fsspec's own question does with any error, even with Ctrl-C.
+        """
         at = self._at(path)
-        with self._using(path):
-            return bool(self._fs.exists(at))
+        try:
+            with self._using(path):
+                self._fs.info(at)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def modified(self, path: str) -> datetime:
         """Return when a file was last written, by the clock of the storage.
@@ -102,11 +114,7 @@ class Storage:
         What a killed writer has left behind is not there.
         """
         at = self._at(folder).rstrip("/")
-        try:
-            with self._using(folder):
-                paths = [str(path).rstrip("/") for path in self._fs.ls(at, detail=False)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        paths = [str(path).rstrip("/") for path in self._listed(folder, detail=False)]
         # Some programs mark folders of an object store by an empty object of the same name.
         names = (path.rsplit("/", 1)[-1] for path in paths if path.lstrip("/") != at.lstrip("/"))
         return sorted(name for name in names if not name.endswith(SUFFIX))
@@ -116,14 +124,15 @@ class Storage:
 
         Returns:
             By relative path, sorted: size (``size``), time and hash, as far as they are known.
+
+        Raises:
+            StorageFailed: a part of it cannot be listed; it may hold anything.
         """
         at = self._at(folder)
-        with self._using(folder):
-            found = self._fs.find(at, detail=True)
         stamps = {
             _below(path, at): {key: str(info[key]) for key in _STAMPS if key in info}
-            for path, info in found.items()
-            if not str(path).endswith(("/", SUFFIX))
+            for path, info in self._files(folder)
+            if not path.endswith(("/", SUFFIX))
         }
         return dict(sorted(stamps.items()))
 
@@ -145,19 +154,34 @@ class Storage:
             else:
                 self._put(file, self._at(target))
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: str, *, last: str = "") -> None:
         """Remove a file or a whole folder, if it is there; never the storage itself.
 
         A removal that is cut off has removed a part, in no certain order: what makes a folder
         count is to be removed first, by itself.
+
+        Args:
+            path: of the file or folder.
+            last: name in the folder of what goes when all else is gone: by what it says, somebody
+                else may remove the rest.
+
+        Raises:
+            StorageFailed: it cannot be, or others write there all the time.
         """
         if not path:
             raise ValueError("the storage itself is never removed")
+        if last:
+            for name in self.names(path):
+                if name != last:
+                    self.remove(f"{path}/{name}")
         if self._noted is not None:
             self._noted.pop(path, None)
-        if self.exists(path):
-            with suppress(FileNotFoundError), self._using(path):  # somebody was faster
-                self._fs.rm(self._at(path), recursive=True)
+        for _ in range(_REMOVALS):
+            if not self.exists(path) or self._erased(path):
+                return
+        raise StorageFailed(
+            f"storage {self.shown}/{path}: it cannot be removed, others write there"
+        )
 
     def remove_empty(self, folder: str) -> None:
         """Remove a folder if nothing is in it; on an object store it is gone already."""
@@ -418,6 +442,45 @@ class Storage:
             path,
         )
 
+    def _files(self, folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Give what the filesystem says of each file below a folder, with its path there."""
+        if self._fs.async_impl:  # an object store, which lists all at once
+            with self._using(folder):
+                found = self._fs.find(self._at(folder), detail=True)
+            yield from found.items()
+            return
+        # The search of fsspec takes a folder that cannot be listed for an empty one.
+        for info in self._listed(folder, detail=True):
+            path = str(info["name"])
+            if info["type"] == "directory":
+                yield from self._files(_below(path, self._root))
+            else:
+                yield path, info
+
+    def _listed(self, folder: str, *, detail: bool) -> list[Any]:
+        """Return what lies in a folder, as the filesystem says it; nothing if it is not there."""
+        at = self._at(folder).rstrip("/")
+        try:
+            with self._using(folder):
+                return list(self._fs.ls(at, detail=detail))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _erased(self, path: str) -> bool:
+        """Remove a file or a folder; False if others came between, so that some may be left."""
+        at = self._at(path)
+        with self._using(path):
+            try:
+                if self.is_local:
+                    erase(Path(at))
+                else:
+                    self._fs.rm(at, recursive=True)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) or error.errno == errno.ENOTEMPTY:
+                    return False
+                raise
+        return True
+
     def _note(self, path: str, written: Path) -> None:
         if self._noted is not None:
             self._noted[path] = Seal.of_file(written)
@@ -433,6 +496,8 @@ class Storage:
             yield
         except FileNotFoundError:
             raise Missing(f"{self.shown}/{path} is not there", _AGAIN, path) from None
+        except (pa.ArrowMemoryError, pa.ArrowCancelled):
+            raise  # of this process, nothing of the file: a damaged one would be removed
         except (ValueError, KeyError, RecursionError, pa.ArrowException) as error:
             raise self.damaged(path, _first_line(error)) from None
         except OSError as error:

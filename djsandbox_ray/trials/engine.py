@@ -119,7 +119,7 @@ def run_trials(
             raise reporter.raised or error from None
         finally:
             vigil.end()
-            storage.remove(own)
+            storage.remove(own, last=MARKER)
         if unfinished := reporter.unfinished():
             raise SandboxError(
                 f"interrupted with {unfinished} of {len(racing)} trials to go; "
@@ -200,7 +200,7 @@ def clear_left(storage: Storage, folder: str) -> None:
         if storage.is_link(path) or not storage.exists(f"{path}/{MARKER}"):
             continue
         if storage.read_bytes(f"{path}/{MARKER}") == marker(_KIND, path).encode():
-            storage.remove(path)
+            storage.remove(path, last=MARKER)
 
 
 def _tuner(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -14,7 +16,8 @@ from djsandbox_ray.outside.config import EnvironmentConfig
 from djsandbox_ray.outside.environment import FOLDER, Environment, node_folder, scratch
 from djsandbox_ray.outside.process import variables, without_values
 from djsandbox_ray.outside.program import Snapshot
-from djsandbox_ray.storage.own import locked
+from djsandbox_ray.storage import own
+from djsandbox_ray.storage.own import MARKER, locked
 
 SMALL = Environment("3.11", ("packaging==21.3",))
 
@@ -48,6 +51,41 @@ def test_it_is_made_once_and_never_used_half_made() -> None:
     marker.unlink()
     (found[0] / "bin" / "python").unlink()
     assert (SMALL.made() / "bin" / "python").exists()
+
+
+def _full(folder: Path, *_: object) -> None:
+    (folder / MARKER).touch()
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _beginning(environment: Environment, folder: Path) -> None:
+    (folder / "bin").mkdir()
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_a_full_disk_or_a_kill_has_left_is_made_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(own, "mark", _full)
+        with pytest.raises(OSError, match="No space left"):
+            SMALL.made()
+    with monkeypatch.context() as patch:
+        patch.setattr(Environment, "_make", _beginning)
+        patch.setattr(Environment, "_said", property(_killed))
+        with pytest.raises(KeyboardInterrupt):
+            SMALL.made()
+    assert list(folder.glob("environments/*/bin"))
+    monkeypatch.setattr(Environment, "_make", _beginning)
+    with monkeypatch.context() as patch:  # while that is removed, too
+        patch.setattr(os, "rmdir", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            SMALL.made()
+    assert (SMALL.made() / "made.json").exists()
+    assert not list((folder / "scratch").iterdir())
 
 
 def test_what_cannot_be_had_is_said(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import re
 import resource
 import shutil
 import subprocess
@@ -139,6 +140,8 @@ def test_a_storage_that_is_removed_is_not_made_anew(storage: Storage) -> None:
         lambda: storage.write_json("a/c.json", {}),
         lambda: storage.read_json("a/b.json"),
         lambda: storage.read_table("a/b.parquet"),
+        lambda: storage.exists("a/b.json"),
+        lambda: storage.stamps("a"),
     ):
         with pytest.raises(StorageFailed, match=f"storage {storage.url}: it was removed"):
             call()
@@ -198,6 +201,78 @@ def test_an_object_store_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPa
     assert not fsspec.filesystem("memory").exists("/failing/a/x")
 
 
+def raising(error: BaseException) -> Callable[..., Any]:
+    def call(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("url", ["", "memory://bucket/asked"])
+def test_what_cannot_be_asked_for_is_not_taken_for_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    storage = Storage(url or str(tmp_path))
+    storage.write_bytes("a/x", b"1")
+    assert storage.exists("a/x")
+    assert not storage.exists("a/x/below")
+    for number in (errno.EIO, errno.ESTALE, errno.EMFILE):
+        failing = OSError(number, os.strerror(number))
+        with monkeypatch.context() as patch:
+            patch.setattr(type(storage._fs), "info", raising(failing))
+            for call in (storage.exists, storage.remove):
+                with pytest.raises(StorageFailed, match=re.escape(os.strerror(number).lower())):
+                    call("a/x")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage._fs), "info", raising(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            storage.exists("a/x")
+    assert storage.read_bytes("a/x") == b"1"
+
+
+def failing_below(
+    monkeypatch: pytest.MonkeyPatch, url: str, folder: str, error: BaseException
+) -> None:
+    """Have the listing of one folder fail, of a disk or of the filesystem in memory."""
+    owner, name = (type(Storage(url)._fs), "ls") if "://" in url else (os, "scandir")
+    listing = getattr(owner, name)
+
+    def fail(*args: Any, **more: Any) -> Any:
+        if str(args[-1]).endswith(f"/{folder}"):
+            raise error
+        return listing(*args, **more)
+
+    monkeypatch.setattr(owner, name, fail)
+
+
+@pytest.mark.parametrize("folder", ["a", "a/deep"])
+@pytest.mark.parametrize("url", ["", "memory://bucket/listed"])
+def test_what_cannot_be_listed_is_not_taken_for_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, folder: str
+) -> None:
+    """Healthy files that were not listed would count as gone, and the others be removed."""
+    storage = Storage(url or str(tmp_path))
+    for name in ("a/x", "a/deep/y"):
+        storage.write_bytes(name, b"1")
+    for number in (errno.EIO, errno.ESTALE, errno.EMFILE):
+        with monkeypatch.context() as patch:
+            failing_below(patch, storage.url, folder, OSError(number, os.strerror(number)))
+            with pytest.raises(StorageFailed, match=re.escape(os.strerror(number).lower())):
+                storage.stamps("a")
+    assert list(storage.stamps("a")) == ["deep/y", "x"]
+    assert [*storage.stamps("a/x").values()] == [storage.stamps("a")["x"]], "a file is found, too"
+    assert storage.stamps("a/x/below") == {}
+
+
+def test_a_folder_that_goes_while_it_is_listed_is_not_there(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/x", "a/deep/y"):
+        storage.write_bytes(name, b"1")
+    failing_below(monkeypatch, storage.url, "a/deep", FileNotFoundError(errno.ENOENT, "gone"))
+    assert list(storage.stamps("a")) == ["x"]
+
+
 def test_texts_of_libraries_are_understood() -> None:
     for text in (
         "LanceError(IO): Generic LocalFileSystem error: No space left on device (os error 28)",
@@ -238,6 +313,20 @@ def test_a_storage_travels_without_its_place(storage: Storage) -> None:
     assert again._place is None
     assert again._noted is None
     again.write_json("b.json", {})
+
+
+@pytest.mark.parametrize("error", [pa.ArrowMemoryError("realloc failed"), pa.ArrowCancelled("x")])
+def test_a_file_is_not_damaged_by_what_this_process_lacks(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Healthy files would be removed, as the machine was out of memory for a moment."""
+    storage.write_table("a.parquet", TABLE)
+    monkeypatch.setattr(pq, "read_table", raising(error))
+    monkeypatch.setattr(pq, "ParquetFile", raising(error))
+    with pytest.raises(type(error)):
+        storage.read_table("a.parquet")
+    with pytest.raises(type(error)):
+        next(storage.read_batches("a.parquet", ["value"]))
 
 
 def test_a_table_of_another_writer_is_read(storage: Storage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,8 +11,9 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,63 @@ def test_an_owner_that_was_replaced_notices_and_writes_nothing_more(place: Stora
     assert json.loads(place.read_bytes("it/000002.json"))["owner"] == "other"
 
 
+def test_an_owner_that_is_replaced_while_it_renews_does_not_trust_itself(
+    place: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fell asleep between its look, by which it was ours, and its writing."""
+    monkeypatch.setattr(module, "RENEWAL", 3600)  # by nobody but the test
+    with take(place, "it", "the thing") as lease:
+        write = lease._write
+
+        def late() -> None:
+            _left(place, 2)
+            place.remove("it/000001.json")
+            write()
+
+        monkeypatch.setattr(lease, "_write", late)
+        lease._renew()
+        with pytest.raises(Lost, match="the thing was taken over by process 1 on elsewhere since"):
+            lease.check()
+
+
+def test_who_takes_over_gives_way_to_an_owner_that_has_just_woken_up(
+    place: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has renewed after it was looked at, and before it could see who came: it goes on."""
+    monkeypatch.setattr(module, "WATCH", 0.1)
+    _left(place)
+    create, tried = Storage.create, []
+
+    def late(storage: Storage, path: str, data: bytes) -> bool:
+        tried.append(path)
+        if len(tried) == 1:
+            _left(place, count=4)
+        return create(storage, path, data)
+
+    monkeypatch.setattr(Storage, "create", late)
+    with take(place, "it", "the thing") as lease:
+        lease.check()
+        assert tried == ["it/000002.json"] * 2, "it was watched again, and is dead after all"
+        assert place.names("it") == ["000002.json"]
+
+
+def test_who_takes_over_goes_on_where_the_owner_let_go_meanwhile(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH", 0.1)
+    _left(storage)
+    create, tried = Storage.create, []
+
+    def late(storage: Storage, path: str, data: bytes) -> bool:
+        tried.append(path)
+        _left(storage, over=True)
+        return create(storage, path, data)
+
+    monkeypatch.setattr(Storage, "create", late)
+    with take(storage, "it", "the thing"):
+        assert tried == ["it/000002.json"]
+
+
 def test_an_owner_whose_folder_was_removed_ends(place: Storage) -> None:
     with take(place, "it", "the thing") as lease:
         place.remove("it")
@@ -241,3 +300,38 @@ def test_processes_are_told_apart() -> None:
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
         assert found.is_gone, "though nobody has waited for it yet"
     assert Process.of(other.pid) is None
+
+
+def _failing(number: int) -> Callable[..., Any]:
+    def call(*_: object, **__: object) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO])
+def test_a_process_that_cannot_be_looked_up_is_not_gone(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    this = Process.this()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", _failing(number))
+        assert not this.is_gone
+        assert Process.of(this.pid) is None
+        unknown = Process.this()
+    assert unknown.pid == this.pid
+    assert not unknown.is_gone, "not even to those who can look again"
+
+
+def test_a_process_of_another_user_that_is_hidden_is_not_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With ``hidepid=2`` its number is not in ``/proc``, as if there were none."""
+    this = Process.this()
+    other = replace(this, pid=this.pid + 1)
+    monkeypatch.setattr(Path, "read_text", _failing(errno.ENOENT))
+    assert not this.is_gone, "a signal would reach it"
+    monkeypatch.setattr(os, "kill", _failing(errno.EPERM))
+    assert not other.is_gone, "a signal is refused"
+    monkeypatch.setattr(os, "kill", _failing(errno.ESRCH))
+    assert other.is_gone

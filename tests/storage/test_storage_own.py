@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -9,7 +10,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,8 +161,78 @@ def test_what_cannot_be_removed_is_said(tmp_path: Path, caplog: pytest.LogCaptur
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
-def _refuse(folder: Path) -> None:
+def _refuse(folder: Path, **_: object) -> None:
     raise PermissionError(13, "as another user")
+
+
+class Killed(BaseException):
+    pass
+
+
+def _killed_at(patched: pytest.MonkeyPatch, step: int) -> None:
+    """Have a process end when it is about to remove its next file or folder, after some."""
+    steps = count()
+
+    def until(real: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any, **more: Any) -> None:
+            if next(steps) == step:
+                raise Killed
+            real(*args, **more)
+
+        return call
+
+    for name in ("unlink", "rmdir"):
+        patched.setattr(os, name, until(getattr(os, name)))
+
+
+@pytest.mark.parametrize("step", range(7))
+def test_what_was_removed_in_part_is_still_ours(tmp_path: Path, step: int) -> None:
+    folder = tmp_path / HEX
+    folder.mkdir()
+    mark(folder, "scratch")
+    for name in ("-first", "z-last"):
+        (folder / name).mkdir()
+        (folder / name / "big").write_text("x")
+    with pytest.MonkeyPatch.context() as patched, suppress(Killed):
+        _killed_at(patched, step)
+        remove(folder)
+    assert folder.exists() is (step < 6), "of 4 in it, the marker and the folder"
+    assert is_ours(folder, "scratch") is (step < 5)
+
+
+def _torn(file: Path, text: str) -> None:
+    file.touch()
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_marker_that_a_full_disk_tears_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_text", _torn)
+    with pytest.raises(OSError, match="No space left"), scratch(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_marker_is_none_yet(tmp_path: Path) -> None:
+    """It is what a killed process, or a power cut, leaves of one."""
+    _killed(tmp_path, "mark")
+    (left,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    (left / MARKER).touch()
+    clear_scratch(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_could_not_be_removed_is_removed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _killed(tmp_path, "mark")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rmdir", _refuse)
+        clear_scratch(tmp_path)
+    assert list(tmp_path.iterdir())
+    clear_scratch(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lock_is_no_link(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from s3_server import S3Server, s3_here
 
-from djsandbox_ray.errors import BadInput, Missing, MissingExtra, SandboxError
+from djsandbox_ray.errors import BadInput, Missing, MissingExtra, SandboxError, StorageFailed
 from djsandbox_ray.storage import filesystems
 from djsandbox_ray.storage.store import Storage
 
@@ -268,6 +270,78 @@ def test_folders_are_moved_and_removed(any_storage: Storage) -> None:
     any_storage.remove("x/y")
     assert not any_storage.exists("x/y/d")
     assert any_storage.names("x") == []
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
+    """Have something done at the first removal of a file of a disk, before it is removed."""
+    unlink, todo = os.unlink, [act]
+
+    def late(*args: Any, **more: Any) -> None:
+        if todo:
+            todo.pop()()
+        unlink(*args, **more)
+
+    monkeypatch.setattr(os, "unlink", late)
+
+
+def test_a_folder_in_which_a_writer_comes_to_its_end_is_removed_whole(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was listed is gone, and something else is there."""
+    for number in range(8):
+        storage.write_bytes(f"a/deep/{number}", b"1")
+    folder = Path(storage.uri("a/deep"))
+
+    def rename() -> None:
+        for file in list(folder.iterdir()):
+            file.rename(file.with_name(f"{file.name}.whole"))
+
+    meanwhile(monkeypatch, rename)
+    storage.remove("a")
+    assert not storage.exists("a")
+
+
+def test_of_two_who_remove_a_folder_one_is_late(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        storage.write_bytes(f"a/deep/{number}", b"1")
+    meanwhile(monkeypatch, lambda: shutil.rmtree(storage.uri("a")))
+    storage.remove("a")
+    assert not storage.exists("a")
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTEMPTY])
+def test_what_others_write_to_all_the_time_is_not_said_to_be_removed(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    storage = Storage("memory://bucket/busy")
+    storage.write_bytes("a/x", b"1")
+
+    def busy(*_: Any, **__: Any) -> None:
+        raise OSError(number, "others were here")  # FileNotFoundError, for the first
+
+    monkeypatch.setattr(type(storage._fs), "rm", busy)
+    with pytest.raises(StorageFailed, match="bucket/busy/a: it cannot be removed, others write"):
+        storage.remove("a")
+
+
+def test_what_the_rest_is_known_by_is_removed_last(
+    any_storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("-a", "marker", "z/deep"):
+        any_storage.write_bytes(f"a/{name}", b"1")
+    erased, gone = Storage._erased, []
+
+    def erase(storage: Storage, path: str) -> bool:
+        gone.append(path)
+        return erased(storage, path)
+
+    monkeypatch.setattr(Storage, "_erased", erase)
+    any_storage.remove("a", last="marker")
+    assert gone == ["a/-a", "a/z", "a"]
+    assert not any_storage.exists("a")
+    any_storage.remove("a", last="marker")
 
 
 def test_a_folder_is_not_what_begins_like_it(any_storage: Storage) -> None:

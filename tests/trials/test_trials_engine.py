@@ -377,3 +377,24 @@ def test_only_what_killed_drivers_left_of_tune_is_removed(storage: Storage) -> N
     assert not storage.exists("runs/r/tune-left")
     kept = ("tune-copied/trials/x", "tune-link/precious", *foreign)
     assert all(storage.exists(f"runs/r/{name}") for name in kept)
+
+
+def test_what_makes_files_of_tune_ours_is_removed_last(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a driver that is killed during it leaves the rest for ever."""
+    left = "runs/r/tune-left"
+    storage.write_bytes(f"{left}/{MARKER}", marker("files of Tune", left).encode())
+    for number in range(16):
+        storage.write_bytes(f"{left}/{number}/x", b"")
+    unlink = os.unlink
+
+    def killed(path: str, **more: Any) -> None:
+        unlink(path, **more)
+        if Path(path).name == MARKER:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        clear_left(storage, "runs/r")
+    assert storage.names(left) == []
