@@ -59,6 +59,16 @@ def test_a_driver_goes_on_with_what_former_ones_of_its_run_left(place: Storage) 
     assert _state(place, third) == (20, second), "once more changes nothing"
 
 
+def test_a_driver_that_was_succeeded_takes_nothing_from_its_successor(storage: Storage) -> None:
+    """As one that slept, and has not noticed yet that its run was taken over."""
+    asleep, successor = owner_name("r", 3), owner_name("r", 4)
+    with take(storage, lease_path("r"), "r"):
+        _save(storage, successor, 10)
+        take_over(storage, ["t"], asleep, ONE)
+        clear(storage, ["t"], asleep)
+        assert _state(storage, successor) == (10, successor)
+
+
 def test_what_another_run_has_is_copied_and_left_alone(place: Storage) -> None:
     ours, theirs = owner_name("ours", 3), owner_name("theirs", 1)
     _save(place, ours, 10)
