@@ -54,7 +54,7 @@ def attempt(source: str, make: Callable[[], list[Item]]) -> list[Item]:
     except Unusable as error:
         return [Rejection(source, error.reason, error.detail, error.lost)]
     except Exception as error:
-        if is_failing(error):
+        if is_no_fault(error):
             raise
         return [Rejection(source, "unreadable", described(error))]
 
@@ -67,6 +67,15 @@ def is_failing(error: BaseException) -> bool:
     if isinstance(error, SandboxError | ConnectionError | TimeoutError):
         return True
     return isinstance(error, OSError) and error.errno in _FAILING
+
+
+def is_no_fault(error: BaseException) -> bool:
+    """Tell what is no fault of a row: with other luck, or on another machine, it would be read.
+
+    Memory that ran out is among it, which :func:`is_failing` leaves to whoever asks: a whole file,
+    when damaged, may announce more than any machine holds.
+    """
+    return isinstance(error, MemoryError) or is_failing(error)
 
 
 def described(error: BaseException) -> str:
@@ -106,7 +115,7 @@ def kept_meta(source: str, load: Callable[[], Any]) -> tuple[dict[str, Any], lis
         meta = as_json(value)
         return meta, []
     except Exception as error:
-        if is_failing(error):
+        if is_no_fault(error):
             raise
         return {}, [Remark(source, META_LEFT_OUT, described(error))]
 

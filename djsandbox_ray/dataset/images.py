@@ -53,6 +53,7 @@ def decode(data: bytes) -> Image.Image:
 
     Raises:
         ValueError: not an image of a known format, truncated, damaged, or too large.
+        MemoryError: there was no room for it, whatever it is.
     """
     try:
         with _strict(), _opened(data) as image:
@@ -65,7 +66,7 @@ def decode(data: bytes) -> Image.Image:
             return _to_rgb(_upright(image))
     except UnidentifiedImageError:
         raise ValueError(f"not an image of a known format ({', '.join(FORMATS)})") from None
-    except ValueError:
+    except (ValueError, MemoryError):
         raise
     except Exception as error:  # whatever a decoder stumbles over
         raise ValueError(f"cannot be decoded: {error or type(error).__name__}") from error

@@ -19,7 +19,7 @@ from typing import IO, TypeAlias
 
 import numpy as np
 
-from djsandbox_ray.dataset.faults import described
+from djsandbox_ray.dataset.faults import described, is_no_fault
 from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.source import Item, Rejection, Remark, Sample, Shard, Source
 from djsandbox_ray.dataset.world import BLOCK, BOILERPLATE
@@ -109,8 +109,12 @@ def _slice(read: Read, low: int, high: int) -> Iterator[Item]:
 
 
 def _checked(read: Read, name: str) -> Iterator[Item]:
-    for item in _named(read, name):
-        yield (check(item) or item) if isinstance(item, Sample) else item
+    """Yield what a shard holds, with a rejection in place of what cannot be used."""
+    return _named(lambda: map(_usable, read()), name)
+
+
+def _usable(item: Item) -> Item:
+    return (check(item) or item) if isinstance(item, Sample) else item
 
 
 def _named(read: Read, name: str) -> Iterator[Item]:
@@ -224,10 +228,15 @@ def check(sample: Sample) -> Rejection | None:
     """Return why a sample is set aside, or None when it can be used.
 
     Types are checked too, since sources may be a user's own.
+
+    Raises:
+        Exception: what is no fault of the sample.
     """
     try:
         found = _text_fault(sample.text) or _image_fault(sample.image) or _meta_fault(sample.meta)
     except Exception as error:
+        if is_no_fault(error):
+            raise
         found = "unreadable", described(error)
     return Rejection(str(sample.source), *found) if found else None
 

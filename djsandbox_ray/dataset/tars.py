@@ -67,6 +67,7 @@ def read_tar(file: SourceFile, kind: Kind) -> Iterator[Member]:
     Raises:
         Broken: after the last member that can be read, if the archive is not at its end.
         SandboxError: disk or network fail.
+        MemoryError: there was no room for what it holds.
     """
     with file.open() as handle:
         source = _Source(handle, file.name)
@@ -87,7 +88,7 @@ def read_tar(file: SourceFile, kind: Kind) -> Iterator[Member]:
                     place, cut = archive.offset, False
             ended = stream.at_end_mark
             fault = stream.fault()
-        except SandboxError:
+        except (SandboxError, MemoryError):
             raise
         except Exception as error:
             if ended:  # of a compressed file: nothing is missing, but something is wrong
@@ -207,7 +208,7 @@ class _Stream:
                 if name is not None and (what := kind(name)) is not None:
                     after[what] += 1
             unread = end - place
-        except SandboxError:
+        except (SandboxError, MemoryError):
             raise
         except Exception:  # the compressed stream itself is damaged
             unread = max(self._announced() - place, end - place)
