@@ -64,6 +64,7 @@ def run_workflow(
             # Once per file: what is damaged again as soon as it was made has another cause.
             if error.path in mended or not _made_by_jobs(error.path, context):
                 raise
+            context.check()  # else it may be what a successor is writing
             mended.add(error.path)
             _warn(context, None, f"{error.what}: it is made anew")
             _set_aside(context, error.path)
@@ -120,6 +121,7 @@ class _Done:
 
 def _clear(job: Job, context: Context, done: _Done | None) -> None:
     """Make ready for a job to be run, perhaps again: from here on its files change."""
+    context.check()
     context.storage.remove(_marker(job, context))
     if done is None:
         return
@@ -144,6 +146,7 @@ def _run_job(
             "which the annotation of its run does not allow"
         )
     seconds = round(time.monotonic() - start, 1)
+    context.check()  # it may have slept: what its successor has marked stays
     cost = replace(hook.spent, stage=job.id, wall_seconds=seconds)
     noted = {"artifact": artifact, "hook": job.hook, **asdict(cost)}
     files = _files(context, output, written)
