@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, count
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -122,13 +123,13 @@ class _Done:
 def _clear(job: Job, context: Context, done: _Done | None) -> None:
     """Make ready for a job to be run, perhaps again: from here on its files change."""
     context.check()
+    if done is not None:
+        _warn(context, job, f"done before, but {shortened(done.wrong)}: it is done again")
+        for path in done.wrong:
+            if path.startswith(f"{context.folder}/"):  # of others, the hook takes care
+                _set_aside(context, path)
+    # Last: without it, a run that is killed here would know of nothing that is to be set aside.
     context.storage.remove(_marker(job, context))
-    if done is None:
-        return
-    _warn(context, job, f"done before, but {shortened(done.wrong)}: it is done again")
-    for path in done.wrong:
-        if path.startswith(f"{context.folder}/"):  # of others, the hook takes care
-            _set_aside(context, path)
 
 
 def _run_job(
@@ -299,14 +300,14 @@ def _made_by_jobs(path: str, context: Context) -> bool:
 
 
 def _set_aside(context: Context, path: str) -> None:
-    """Take a file out of the way: somebody may have changed it on purpose."""
+    """Take a file out of the way, beside earlier ones: somebody may have changed it on purpose."""
     storage, inside = context.storage, f"{context.folder}/"
     if not storage.exists(path):
         return
     if path.startswith(inside):
-        target = f"{inside}aside/{path.removeprefix(inside)}"
-        storage.remove(target)
-        storage.move(path, target)
+        first = f"{inside}aside/{path.removeprefix(inside)}"
+        targets = chain([first], (f"{first}.{number}" for number in count(2)))
+        storage.move(path, next(target for target in targets if not storage.exists(target)))
     else:
         storage.remove(path)
 
