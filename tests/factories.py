@@ -26,7 +26,9 @@ from djsandbox_ray.records import (
     TrialSpec,
     TrialState,
 )
+from djsandbox_ray.storage.lease import Lease, take
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.ownership import lease_path
 
 Found = TypeVar("Found")
 
@@ -235,6 +237,14 @@ def read_events(storage: Storage, run: str) -> list[dict[str, Any]]:
     names = [name for name in storage.names(folder) if name.endswith(".jsonl")]
     lines = [line for name in names for line in storage.read_bytes(f"{folder}/{name}").splitlines()]
     return [json.loads(line) for line in lines]
+
+
+def lost_lease(storage: Storage, run: str) -> Lease:
+    """Return the lease of a driver that was taken over, and has just noticed."""
+    lease = take(storage, lease_path(run), f"the run {run!r}")
+    lease.release()
+    lease.lost = "the run was taken over"
+    return lease
 
 
 # Waiting

@@ -76,9 +76,11 @@ class Context:
 
         Raises:
             BadInput: there is still no room.
+            Lost: another process has taken the run over meanwhile.
         """
         wait = self.config.cluster.wait
         await_room(group, where, wait, lambda text: self.progress.update(waiting=text))
+        self.check()
 
 
 @dataclass(frozen=True)

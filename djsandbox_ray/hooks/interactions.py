@@ -10,7 +10,7 @@ from djsandbox_ray.analysis.together.interactions import (
     factorial,
 )
 from djsandbox_ray.analysis.together.surrogate import surrogate
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.plans import plan_of
 from djsandbox_ray.hooks.results import Scores, scored, scoring
@@ -37,6 +37,8 @@ class FindInteractions(Hook):
         seeds = plan_of(pools, self.config).seeds
         try:
             scores = scored(self.context, pools, trials, seeds, first)
+        except (BadInput, StorageFailed):
+            raise
         except SandboxError as error:
             self.note(f"interactions: cannot be judged: {error}")
             return None

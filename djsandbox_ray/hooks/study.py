@@ -183,9 +183,15 @@ class Study:
             watch.track(record)
             watch.take(record)
 
+        store = TrialStore(context.storage)
+
+        def save(record: TrialRecord) -> None:
+            context.check()
+            store.save(self._owned(record))
+
+        context.check()
         clear_left(context.storage, context.folder)
         if todo:
-            store = TrialStore(context.storage)
             stopping = STOPPING.get(self.stopping.type)(self.stopping)
             run_trials(
                 todo,
@@ -197,7 +203,7 @@ class Study:
                 on_waiting=watch.waiting,
                 await_room=context.await_room,
                 on_retry=watch.retried,
-                save=lambda record: store.save(self._owned(record)),
+                save=save,
                 on_silence=watch.silent,
             )
         return [records[spec.id] for spec in self.specs]
@@ -222,6 +228,7 @@ class Study:
 
     def write(self, records: Sequence[TrialRecord]) -> Trials:
         """Write the tables of trials and of curves."""
+        self.context.check()
         storage, folder = self.context.storage, self.context.folder
         prefix = "" if self.plan.name == TRIALS else f"{self.plan.name}_"
         paths = (f"{folder}/{prefix}trials.parquet", f"{folder}/{prefix}curves.parquet")
@@ -285,6 +292,7 @@ class Study:
         config, storage = self.context.config, self.context.storage
 
         def keep(decision: Decision) -> None:
+            self.context.check()  # another one than its successor acts upon would stay
             path = f"{self._race}/{decision.samples:012}.json"
             storage.write_sealed(path, asdict(decision))
             watch.decided(decision)

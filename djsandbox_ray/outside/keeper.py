@@ -22,6 +22,10 @@ from pathlib import Path
 from typing import Any
 
 _PR_SET_CHILD_SUBREAPER = 36
+_GONE = ("no such container", "already in progress")
+"""What engines say of a container that has ended, and was removed, by itself."""
+_SAID = 500
+"""Characters of what else they say."""
 
 
 def main(control: int, result: int) -> None:
@@ -77,15 +81,22 @@ def _run(job: dict[str, Any], control: int) -> dict[str, Any]:
     timer.cancel()
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    left = None
-    if job["afterwards"]:
-        # First: killed, an engine's own processes could not clear away what they have set up.
-        try:
-            subprocess.run(job["afterwards"], env=job["env"], capture_output=True, timeout=60)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            left = f"{' '.join(job['afterwards'])}: {error}"
+    # First: killed, an engine's own processes could not clear away what they have set up.
+    left = _end_afterwards(job["afterwards"], job["env"]) if job["afterwards"] else None
     _kill_orphans()
     return {**({"error": reason[0]} if reason else {"code": code}), "left": left}
+
+
+def _end_afterwards(command: list[str], env: dict[str, str]) -> str | None:
+    """End what does not die with its processes; return why it may not have ended."""
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{' '.join(command)}: {error}"
+    said = done.stderr.decode(errors="replace").strip()
+    if done.returncode == 0 or any(words in said.lower() for words in _GONE):
+        return None
+    return f"{' '.join(command)}: {said[-_SAID:] or f'ended with {done.returncode}'}"
 
 
 def _adopt_orphans() -> None:

@@ -223,18 +223,24 @@ def follow(jobs: ClusterJobs, job: ClusterJob, write: Callable[[str], None]) -> 
 
     Raises:
         SandboxError: the dashboard went away and did not come back.
+        Exception: what ``write`` has raised.
     """
     job = _started(jobs, job, write)
     shown = failed = 0
+    unwritten: Exception | None = None
 
     async def tail() -> None:
-        nonlocal shown, failed
+        nonlocal shown, failed, unwritten
         seen = 0
         async for text in jobs.client.tail_job_logs(job.id):
             fresh = text[max(shown - seen, 0) :]
             seen += len(text)
             shown, failed = max(shown, seen), 0
-            write(fresh)
+            try:
+                write(fresh)
+            except Exception as error:
+                unwritten = error
+                raise
 
     while True:
         try:
@@ -243,6 +249,8 @@ def follow(jobs: ClusterJobs, job: ClusterJob, write: Callable[[str], None]) -> 
             if job.over:
                 return job
         except (ClientError, OSError, RuntimeError) as error:
+            if error is unwritten:  # a closed pipe or a full disk of ours: no connection broke
+                raise
             if job.over:
                 write(f"the rest of the log cannot be read: {error}\n")
                 return job

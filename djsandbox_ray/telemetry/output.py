@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -71,7 +72,8 @@ class TrialLog:
         self._storage, self._path = storage, path
         self._lock = threading.RLock()
         self._slices = [found for fd in streams if (found := _Slice.of(fd)) is not None]
-        self._text, self._changed = self._earlier(), False
+        self._text, self._changed = b"", False
+        self._joined = self._gap_said = False
         self.note(f"{BEGUN}{title}")
         if len(self._slices) < len(streams):
             self.note("what is printed is in Ray's own logs only: they are rotated here")
@@ -82,8 +84,7 @@ class TrialLog:
         """Add a line of our own, with the time, behind what was printed up to now."""
         with self._lock:
             self._collect(whole=True)
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            self._append(f"[{now}] {text}\n".encode())
+            self._line(text)
 
     def write(self) -> None:
         """Bring the storage up to date."""
@@ -102,21 +103,31 @@ class TrialLog:
                 self._collect(whole=False)
                 self._store()
 
-    def _earlier(self) -> bytes:
-        try:
-            return self._storage.read_bytes(self._path)
-        except FileNotFoundError:
-            return b""
-        except Exception as error:
-            print(without_secrets(f"{self._path} cannot be read: {error}"), file=sys.stderr)
-            return b""
-
     def _collect(self, *, whole: bool) -> None:
-        """Take over what was printed; up to the last whole line, or all of it."""
+        """Take over what was printed; up to the last whole line, or all of it.
+
+        Ray's files may be gone and the disk may be full: a trial goes on without its log.
+        """
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with self._gap():
+                stream.flush()
         for found in self._slices:
-            self._append(found.read(whole=whole))
+            with self._gap():
+                self._append(found.read(whole=whole))
+
+    @contextmanager
+    def _gap(self) -> Iterator[None]:
+        """Say once, where they are missed, that lines are missing."""
+        try:
+            yield
+        except OSError as error:
+            if not self._gap_said:
+                self._gap_said = True
+                self._line(f"what is printed cannot be read: {error}")
+
+    def _line(self, text: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._append(f"[{now}] {text}\n".encode())
 
     def _append(self, data: bytes) -> None:
         if not data:
@@ -128,10 +139,21 @@ class TrialLog:
         if not self._changed:
             return
         try:
+            if not self._joined:
+                # Only now: written without it, the log of an attempt that failed would be lost.
+                self._text, self._joined = bounded(self._earlier() + self._text), True
             self._storage.write_bytes(self._path, self._text)
             self._changed = False
         except Exception as error:
-            print(without_secrets(f"{self._path} cannot be written: {error}"), file=sys.stderr)
+            with suppress(OSError):
+                print(without_secrets(f"{self._path} cannot be written: {error}"), file=sys.stderr)
+
+    def _earlier(self) -> bytes:
+        """Return what earlier attempts have left."""
+        try:
+            return self._storage.read_bytes(self._path)
+        except FileNotFoundError:
+            return b""
 
 
 class _Slice:

@@ -72,8 +72,13 @@ def _owners(storage: Storage, trial: str) -> list[str]:
 
 
 def _is_former(name: str, owner: str) -> bool:
-    """Say whether a folder is that of an earlier driver of the run: its lease is ours now."""
-    return name != owner and name.partition("@")[0] == owner.partition("@")[0]
+    """Say whether a folder is that of an earlier driver of the run: its lease is ours now.
+
+    That of a later one is not: whoever was taken over may not know of it yet.
+    """
+    run, _, number = name.partition("@")
+    ours, _, mine = owner.partition("@")
+    return run == ours and int(number) < int(mine)
 
 
 def _samples(storage: Storage, trial: str, owner: str, group: Group) -> int:

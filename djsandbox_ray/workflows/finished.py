@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.records import Dataset, Pool, PoolKind, Pools
-from djsandbox_ray.storage.lease import refuse_if_held
+from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.seals import Seal, broken, seals_from_json
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.journal import Journal, Replayed, replay
@@ -186,12 +186,10 @@ def sync_run(name: str, url: str, uri: str | None) -> Replayed:
         BadInput: there is no such run, or ``uri`` is needed: for a password, which the kept
             configuration does not hold, or as the run was tracked elsewhere than its configuration
             says on this machine.
-        Held: the run is still running.
+        Held: the run is still running, or somebody else sends it.
     """
     storage = Storage(url)
     folder = FinishedRun(storage, name).folder
-    run = name.partition("/")[0]
-    refuse_if_held(storage, lease_path(run), f"the run {run!r}")
     tracking = _tracking(storage, folder) if uri is None else {"type": "mlflow", "uri": uri}
     if "***" in str(tracking.get("uri")):
         raise BadInput(
@@ -203,7 +201,10 @@ def sync_run(name: str, url: str, uri: str | None) -> Replayed:
     config = kind.Config.model_validate(tracking)
     if uri is None:
         _refuse_elsewhere(storage, folder, kind(config, storage).address)
-    return replay(storage, folder, lambda: kind(config, storage))
+    run = name.partition("/")[0]
+    # To the end: for the tracker, a run that began meanwhile would be one that failed.
+    with take(storage, lease_path(run), f"the run {run!r}"):
+        return replay(storage, folder, lambda: kind(config, storage))
 
 
 def _tracking(storage: Storage, folder: str) -> dict[str, Any]:

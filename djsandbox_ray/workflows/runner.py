@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, count
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -64,6 +65,7 @@ def run_workflow(
             # Once per file: what is damaged again as soon as it was made has another cause.
             if error.path in mended or not _made_by_jobs(error.path, context):
                 raise
+            context.check()  # else it may be what a successor is writing
             mended.add(error.path)
             _warn(context, None, f"{error.what}: it is made anew")
             _set_aside(context, error.path)
@@ -120,13 +122,14 @@ class _Done:
 
 def _clear(job: Job, context: Context, done: _Done | None) -> None:
     """Make ready for a job to be run, perhaps again: from here on its files change."""
+    context.check()
+    if done is not None:
+        _warn(context, job, f"done before, but {shortened(done.wrong)}: it is done again")
+        for path in done.wrong:
+            if path.startswith(f"{context.folder}/"):  # of others, the hook takes care
+                _set_aside(context, path)
+    # Last: without it, a run that is killed here would know of nothing that is to be set aside.
     context.storage.remove(_marker(job, context))
-    if done is None:
-        return
-    _warn(context, job, f"done before, but {shortened(done.wrong)}: it is done again")
-    for path in done.wrong:
-        if path.startswith(f"{context.folder}/"):  # of others, the hook takes care
-            _set_aside(context, path)
 
 
 def _run_job(
@@ -144,6 +147,7 @@ def _run_job(
             "which the annotation of its run does not allow"
         )
     seconds = round(time.monotonic() - start, 1)
+    context.check()  # it may have slept: what its successor has marked stays
     cost = replace(hook.spent, stage=job.id, wall_seconds=seconds)
     noted = {"artifact": artifact, "hook": job.hook, **asdict(cost)}
     files = _files(context, output, written)
@@ -296,14 +300,14 @@ def _made_by_jobs(path: str, context: Context) -> bool:
 
 
 def _set_aside(context: Context, path: str) -> None:
-    """Take a file out of the way: somebody may have changed it on purpose."""
+    """Take a file out of the way, beside earlier ones: somebody may have changed it on purpose."""
     storage, inside = context.storage, f"{context.folder}/"
     if not storage.exists(path):
         return
     if path.startswith(inside):
-        target = f"{inside}aside/{path.removeprefix(inside)}"
-        storage.remove(target)
-        storage.move(path, target)
+        first = f"{inside}aside/{path.removeprefix(inside)}"
+        targets = chain([first], (f"{first}.{number}" for number in count(2)))
+        storage.move(path, next(target for target in targets if not storage.exists(target)))
     else:
         storage.remove(path)
 

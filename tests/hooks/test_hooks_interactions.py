@@ -11,7 +11,7 @@ from rich.console import Console
 
 from djsandbox_ray.analysis.verdicts.ranking import rank
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged, StorageFailed
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.interactions import FindInteractions
 from djsandbox_ray.records import (
@@ -174,12 +174,33 @@ def test_what_is_no_pyramid_is_refused(context):
         analysed(context, pools_of(pool("a/low"), *controls(6)))
 
 
-def test_a_unit_of_another_metric_is_refused(context, console):
+def test_a_unit_of_another_metric_is_refused(context):
     first = stored(context, FIRST, "first", 0)
     trials = stored(context, PYRAMID, "second", 1)
     curves = context.storage.read_table(trials.curves)
     names = [name.replace("recall", "precision") for name in curves.column_names]
     context.storage.write_table("other.parquet", curves.rename_columns(names))
     other = replace(trials, curves="other.parquet")
-    assert FindInteractions(context).run(PYRAMID, other, first) is None
-    assert "the trials lack the metric 'recall' of the first study" in console.getvalue()
+    with pytest.raises(BadInput, match="the trials lack the metric 'recall' of the first study"):
+        FindInteractions(context).run(PYRAMID, other, first)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 and no more"])
+def test_a_damaged_table_is_no_result(context, content):
+    """None would be kept for good, and nobody would make the table anew."""
+    first, trials = stored(context, FIRST, "first", 0), stored(context, PYRAMID, "second", 1)
+    context.storage.remove(trials.trials)
+    if content is not None:
+        context.storage.write_bytes(trials.trials, content)
+    with pytest.raises(Damaged):
+        FindInteractions(context).run(PYRAMID, trials, first)
+
+
+def test_a_storage_that_is_away_is_no_result(context, monkeypatch):
+    def away(*_):
+        raise StorageFailed("the storage is away")
+
+    first, trials = stored(context, FIRST, "first", 0), stored(context, PYRAMID, "second", 1)
+    monkeypatch.setattr(Storage, "read_table", away)
+    with pytest.raises(StorageFailed):
+        FindInteractions(context).run(PYRAMID, trials, first)

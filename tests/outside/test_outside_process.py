@@ -80,6 +80,31 @@ def test_nothing_is_left_behind_a_good_end(tmp_path: Path) -> None:
     assert not sleeping(number)
 
 
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        ("", 0, []),
+        ("Error: No such container: djsandbox-1", 1, []),
+        ("Error: removal of container djsandbox-1 is already in progress", 1, []),
+        ("permission denied on the socket", 1, ["permission denied on the socket"]),
+        ("", 3, ["ended with 3"]),
+    ],
+)
+def test_a_container_that_may_go_on_is_told_of(
+    tmp_path: Path, answer: str, code: int, told: list[str]
+) -> None:
+    """It would hold its GPU, and nobody would know why."""
+    lines: list[str] = []
+
+    def on_line(line: str) -> str:
+        lines.append(line)
+        return line
+
+    removal = ["/bin/sh", "-c", f"echo '{answer}' >&2; exit {code}"]
+    run(Call(["/bin/true"], tmp_path, ENV, 60, removal), on_line)
+    assert lines == [f"it may still run: {' '.join(removal)}: {why}" for why in told]
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_program_ends_with_whoever_runs_it(tmp_path: Path, how: signal.Signals) -> None:
     number = next(_NUMBERS)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
@@ -166,3 +166,44 @@ def test_a_connection_that_breaks_is_taken_up_again(
     handler.broken = 10 * jobs.ATTEMPTS
     with pytest.raises(SandboxError, match=r"http://127\.0\.0\.1:.* does not answer any more"):
         ask(known, job)
+
+
+class Telling:
+    """What :func:`follow` asks of a cluster: a job that prints and goes on."""
+
+    shown = "http://here"
+
+    def __init__(self, breaks: int) -> None:
+        self.client, self._breaks, self.asked = self, breaks, 0
+
+    async def tail_job_logs(self, id: str) -> AsyncIterator[str]:
+        self.asked += 1
+        yield "one\n"
+        if self.asked <= self._breaks:
+            raise ConnectionError("reset by peer")
+        yield "two\n"
+
+    def look(self, job: ClusterJob) -> ClusterJob:
+        return replace(job, state="SUCCEEDED")
+
+
+def test_a_log_goes_on_where_its_connection_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "PAUSE", 0.0)
+    told: list[str] = []
+    cluster = Telling(breaks=2)
+    jobs.follow(cast(ClusterJobs, cluster), ClusterJob.of(details()), told.append)
+    assert "".join(told) == "one\ntwo\n"
+    assert cluster.asked == 3
+
+
+def test_who_cannot_write_does_not_ask_for_the_log_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``| head``, which has seen enough, and a full disk."""
+    monkeypatch.setattr(jobs, "PAUSE", 0.0)
+    cluster = Telling(breaks=0)
+
+    def write(text: str) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        jobs.follow(cast(ClusterJobs, cluster), ClusterJob.of(details()), write)
+    assert cluster.asked == 1

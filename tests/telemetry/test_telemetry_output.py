@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,80 @@ def test_a_storage_that_is_away_fails_nothing(
     assert "SECRET" not in err
     log.close()
     assert "title" in _text(storage)
+
+
+def test_a_storage_that_is_away_at_the_begin_keeps_what_the_attempt_before_said(
+    storage: Storage,
+    printed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    TrialLog(storage, "logs/t.log", "first", [printed]).close()
+
+    def refuse(*args: object) -> None:
+        raise OSError("password=SECRET")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "read_bytes", refuse)
+        log = TrialLog(storage, "logs/t.log", "second", [printed])
+        os.write(printed, b"meanwhile\n")
+        log.write()
+    err = capsys.readouterr().err
+    assert "logs/t.log cannot be written" in err
+    assert "SECRET" not in err
+    log.close()
+    lines = [line.partition("] ")[2] or line for line in _text(storage).splitlines()]
+    assert lines == ["BEGUN: first", "BEGUN: second", "meanwhile"]
+
+
+def test_an_output_that_cannot_be_read_fails_nothing_and_is_said_once(
+    storage: Storage, printed: int, tmp_path: Path
+) -> None:
+    """As when somebody cleans up where Ray has its logs."""
+    log = TrialLog(storage, "logs/t.log", "title", [printed])
+    os.write(printed, b"before\n")
+    log.write()
+    (tmp_path / "worker.out").unlink()
+    log.note("64 samples")
+    log.note("128 samples")
+    log.close()
+    lines = [line.partition("] ")[2] or line for line in _text(storage).splitlines()]
+    assert lines[:2] == ["BEGUN: title", "before"]
+    assert lines[2].startswith("what is printed cannot be read: ")
+    assert "worker.out" in lines[2]
+    assert lines[3:] == ["64 samples", "128 samples"]
+
+
+def test_a_full_disk_of_the_node_fails_nothing(
+    storage: Storage, printed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own logs lie there, behind stdout and stderr."""
+
+    class Full(StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    def refuse(*args: object) -> None:
+        raise OSError("away")
+
+    log = TrialLog(storage, "logs/t.log", "title", [printed])
+    os.write(printed, b"one\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Full())
+        patch.setattr(sys, "stderr", Full())
+        patch.setattr(storage, "write_bytes", refuse)
+        log.note("64 samples")
+        log.write()
+    log.close()
+    lines = [line.partition("] ")[2] or line for line in _text(storage).splitlines()]
+    assert sorted(lines[1:]) == [
+        "64 samples",
+        "one",
+        "what is printed cannot be read: [Errno 28] No space left on device",
+    ]
 
 
 def test_last_lines_are_those_before_the_failure(storage: Storage, printed: int) -> None:

@@ -59,6 +59,40 @@ def test_a_driver_goes_on_with_what_former_ones_of_its_run_left(place: Storage) 
     assert _state(place, third) == (20, second), "once more changes nothing"
 
 
+def _interrupted_move(place: Storage, source: str, target: str) -> None:
+    """Leave what a kill leaves of a move that goes file by file."""
+    folder = f"trials/t/{target}/20/deep"
+    place.copy(f"trials/t/{source}/20/deep", folder, ["state"])
+
+
+def test_a_move_that_was_cut_off_loses_nothing(place: Storage) -> None:
+    first, second, third = (owner_name("r", number) for number in (2, 3, 4))
+    _save(place, first, 20)
+    _interrupted_move(place, first, second)
+    take_over(place, ["t"], third, ONE)
+    assert _state(place, third) == (20, first)
+    assert place.names("trials/t") == [third]
+
+
+def test_what_former_drivers_left_goes_only_once_the_best_of_it_is_ours(place: Storage) -> None:
+    former, ours = owner_name("r", 1), owner_name("r", 2)
+    _save(place, former, 20)
+    _interrupted_move(place, former, ours)
+    take_over(place, ["t"], ours, ONE)
+    assert _state(place, ours) == (20, former)
+    assert place.names("trials/t") == [ours]
+
+
+def test_a_driver_that_was_succeeded_takes_nothing_from_its_successor(storage: Storage) -> None:
+    """As one that slept, and has not noticed yet that its run was taken over."""
+    asleep, successor = owner_name("r", 3), owner_name("r", 4)
+    with take(storage, lease_path("r"), "r"):
+        _save(storage, successor, 10)
+        take_over(storage, ["t"], asleep, ONE)
+        clear(storage, ["t"], asleep)
+        assert _state(storage, successor) == (10, successor)
+
+
 def test_what_another_run_has_is_copied_and_left_alone(place: Storage) -> None:
     ours, theirs = owner_name("ours", 3), owner_name("theirs", 1)
     _save(place, ours, 10)

@@ -146,6 +146,23 @@ def test_finished_pools_are_compared_with_but_never_given_up() -> None:
     assert "s/0" in decision.effects
 
 
+@pytest.mark.parametrize("audit", [0.5, 1.0])
+def test_a_decision_that_is_taken_again_audits_the_same_pools(audit: float) -> None:
+    """Those ran to their end, as was meant: the report counts on them."""
+    arena, config = _study(buckets=8), CONFIG.model_copy(update={"audit": audit})
+    _feed(_race(arena, config), _to(arena, 10))
+    (first,) = arena.decisions
+    assert first.audited
+    known = [
+        TrialRecord(spec, TrialState.STOPPED, (_report(spec, 10),))
+        if spec.pool in first.stopped
+        else TrialRecord(spec, TrialState.COMPLETED, tuple(_report(spec, r) for r in RUNGS))
+        for spec in arena.specs
+    ]
+    again = _study(buckets=8)
+    assert _race(again, config, known).decide() == first
+
+
 def test_what_was_not_measured_at_the_rung_is_not_compared() -> None:
     """A trial may go on from the checkpoint of a run that had other rungs."""
     arena = _study()

@@ -175,6 +175,18 @@ class Shares(Noted):
         return number(2)
 
 
+class Sleeps(Noted):
+    """Is taken over while it works, perhaps while it reads what its successor writes."""
+
+    def run(self, left: Number, reads: bool = False) -> Number:
+        self.note()
+        assert self.context.lease is not None
+        self.context.lease.lost = "the run was taken over"
+        if reads:
+            raise self.storage.damaged(self.path("Seed.json"), "it is another one")
+        return number(3)
+
+
 class Double(Noted):
     def run(self, left: Number) -> Number:
         self.note()

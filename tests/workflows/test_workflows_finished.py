@@ -11,10 +11,13 @@ import yaml
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import TrialRecord
 from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage import lease
+from djsandbox_ray.storage.lease import Held
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.tracking.journal import Recorded
+from djsandbox_ray.tracking.journal import Recorded, Replayed
 from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo, Tracker
 from djsandbox_ray.workflows.finished import sync_run
+from djsandbox_ray.workflows.state import alone
 
 FOLDER = "runs/demo"
 SERVER = "http://***@there:5000"
@@ -84,3 +87,18 @@ def test_journals_of_older_versions_do_not_say_where(
     storage.write_json(path, told)
     monkeypatch.delenv("ELSEWHERE")
     assert sync_run("demo", storage.url, None).runs == 1
+
+
+def test_nobody_runs_what_is_being_sent(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end as failed for the tracker; and two who send would each make a run of it."""
+
+    def sent(*_: object) -> Replayed:
+        with pytest.raises(Held, match="the run 'demo'"):
+            alone(storage, "demo")
+        return Replayed(1, 0, 0)
+
+    monkeypatch.setattr(lease, "RENEWAL", 0.1)
+    monkeypatch.setattr("djsandbox_ray.workflows.finished.replay", sent)
+    tracked(storage)
+    assert sync_run("demo", storage.url, None).runs == 1
+    alone(storage, "demo").release()

@@ -81,6 +81,36 @@ def test_what_somebody_has_changed_is_set_aside(opened: MakeContext) -> None:
     assert file(opened(), "aside/kept/table.csv").read_text() == "my own\n"
 
 
+def test_what_is_set_aside_again_lies_beside_the_first(opened: MakeContext) -> None:
+    for text in ("my own\n", "my next\n", "my last\n"):
+        run(opened())
+        file(opened(), "kept/table.csv").write_text(text)
+    run(opened())
+    aside = file(opened(), "aside/kept")
+    assert {path.name: path.read_text() for path in aside.iterdir()} == {
+        "table.csv": "my own\n",
+        "table.csv.2": "my next\n",
+        "table.csv.3": "my last\n",
+    }
+
+
+@pytest.mark.parametrize("method", ["move", "remove"])
+def test_a_kill_while_files_are_set_aside_loses_none(
+    opened: MakeContext, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run(opened())
+    file(opened(), "kept/table.csv").write_text("my own\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, method, killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(opened())
+    assert run(opened())[0] == ["WritesTable"]
+    assert file(opened(), "aside/kept/table.csv").read_text() == "my own\n"
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_marker_that_is_damaged_is_none(opened: MakeContext, damage: str) -> None:
     _, first = run(opened())

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_hooks
+from factories import lost_lease
 from small_hooks import BROKEN, RAN, SEEN, job, number, out
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.records import Statistic
+from djsandbox_ray.storage.lease import Lost
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.workflow import load_workflow
 from djsandbox_ray.workflows.runner import finished_jobs, run_workflow
+from djsandbox_ray.workflows.state import alone
 
 MakeContext = Callable[..., Context]
 
@@ -173,6 +177,32 @@ def test_a_rerun_that_raises_takes_the_old_marker_with_it(context: MakeContext) 
         run(chain, context(seed=6))
     BROKEN.clear()
     assert run(chain, context(seed=5))[0] == ["Seed"]
+
+
+def test_who_was_taken_over_leaves_the_markers_of_its_successor(
+    context: MakeContext, storage: Storage
+) -> None:
+    run(workflow(*CHAIN), context(seed=5))
+    before = marker(context(), "seed")
+    lost = replace(context(seed=6), lease=lost_lease(storage, "test"))
+    with pytest.raises(Lost):
+        run(workflow(*CHAIN), lost)
+    assert RAN == []
+    assert marker(context(), "seed") == before
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_who_is_taken_over_during_a_job_leaves_no_marker_and_mends_nothing(
+    context: MakeContext, storage: Storage, reads: bool
+) -> None:
+    sleeps = ("sleeps", "Sleeps", {"left": "seed", "reads": reads})
+    chain = workflow(("seed", "Seed", {}), sleeps)
+    with alone(storage, "test") as lease, pytest.raises(Lost):
+        run(chain, replace(context(), lease=lease))
+    assert RAN == ["Seed", "Sleeps"]
+    assert storage.names("runs/test/jobs") == ["seed.json"]
+    assert list(storage.read_json("runs/test/costs.json")) == ["seed", "checksum"]
+    assert storage.exists("runs/test/Seed.json")
 
 
 def test_nothing_is_an_output_too(context: MakeContext) -> None:

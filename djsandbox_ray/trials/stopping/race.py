@@ -184,9 +184,10 @@ class Race:
         comparison = compare(scores, control_scores, rule)
         if not isfinite(comparison.margin):
             return _undecided(rung, "too few complete control arms or pools are there to compare")
-        behind = [pool for pool in comparison.behind if pool not in self._finished]
-        checked = [pool for pool in behind if audited(pool, config.audit, config.seed)]
-        stopped = [pool for pool in behind if pool not in checked]
+        checked = [pool for pool in comparison.behind if audited(pool, config.audit, config.seed)]
+        # Audited pools are finished, too, when a decision that was lost is taken again.
+        spared = {*checked, *self._finished}
+        stopped = [pool for pool in comparison.behind if pool not in spared]
         return Decision(rung, tuple(stopped), tuple(checked), comparison.effects, comparison.margin)
 
     def _table(self, scores: Mapping[tuple[str, int], float]) -> dict[str, NDArray[np.float64]]:
