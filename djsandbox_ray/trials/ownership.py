@@ -40,15 +40,22 @@ def take_over(storage: Storage, trials: Collection[str], owner: str, group: Grou
         group: as that of which checkpoints count.
     """
     for trial in sorted(set(storage.names("trials")) & set(trials)):
-        left = [name for name in _owners(storage, trial) if name != owner]
-        for former in sorted((name for name in left if _is_former(name, owner)), reverse=True):
-            if not storage.exists(f"trials/{trial}/{owner}"):
-                storage.move(f"trials/{trial}/{former}", f"trials/{trial}/{owner}")
-            storage.remove(f"trials/{trial}/{former}")
-        found = {name: _samples(storage, trial, name, group) for name in {*left, owner}}
+        names = {*_owners(storage, trial), owner}
+        found = {name: _samples(storage, trial, name, group) for name in names}
+        # Not the newest driver's first: a move that was cut off has left only a part there.
+        former = sorted(
+            (name for name in names if _is_former(name, owner)),
+            key=lambda name: (found[name], name),
+        )
+        if former and not storage.exists(f"trials/{trial}/{owner}"):
+            most = former.pop()
+            storage.move(f"trials/{trial}/{most}", f"trials/{trial}/{owner}")
+            found[owner] = found.pop(most)
         best = max(found, key=lambda name: (found[name], name == owner))
         if found[best] > found[owner]:
             _copy(storage, trial, best, owner, found[best])
+        for name in former:
+            storage.remove(f"trials/{trial}/{name}")
 
 
 def clear(storage: Storage, trials: Collection[str], owner: str) -> None:
