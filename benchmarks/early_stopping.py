@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 TOP = 3
 SEEDS = 3
 BUDGET = 10_000
-"""Samples, for ASHA's milestones."""
+"""Samples a trial trains on, for ASHA's milestones."""
 WORKFLOW = """
 jobs:
   - {id: dataset, hook: ingest}
@@ -185,7 +185,7 @@ def simulate(
     return Study(names, protected, controls, scores, rungs)
 
 
-def shapes(number: int, rungs: Sequence[float], config: str) -> list[Study]:
+def shapes(rungs: Sequence[float], options: argparse.Namespace) -> list[Study]:
     """Run studies on the shapes world without early stopping and read their learning curves."""
     from rich.console import Console
 
@@ -197,19 +197,20 @@ def shapes(number: int, rungs: Sequence[float], config: str) -> list[Study]:
     with tempfile.TemporaryDirectory(prefix="bench-early-stopping-") as folder:
         workflow = Path(folder, "probe.yaml")
         workflow.write_text(WORKFLOW)
-        for seed in range(number):
+        for seed in range(options.shapes):
             settings = {
                 "workflow": workflow,
                 "name": f"study-{seed}",
-                "dataset.samples": 6000,
+                "dataset.samples": options.samples,
                 "dataset.seed": 10 * seed,
                 "pools.seed": seed,
-                "trials.budget": BUDGET,
+                "trials.budget": options.budget,
                 "trials.seeds": SEEDS,
                 "trials.early_stopping": f"{{type: none, rungs: {list(rungs)}}}",
                 "tracking": "{type: none}",
             }
-            run = load_config(config, [f"{key}={value}" for key, value in settings.items()], folder)
+            overrides = [f"{key}={value}" for key, value in settings.items()]
+            run = load_config(options.config, overrides, folder)
             run_sandbox(run, Console(stderr=True))
             studies.append(recorded(Storage(folder), f"runs/study-{seed}", run, rungs))
     return studies
@@ -218,13 +219,13 @@ def shapes(number: int, rungs: Sequence[float], config: str) -> list[Study]:
 def recorded(storage: object, folder: str, run: object, rungs: Sequence[float]) -> Study:
     """Read a finished run: its trials' scores at every rung, on the yardstick of that rung."""
     from djsandbox_ray.analysis.verdicts.scores import Yardstick
-    from djsandbox_ray.pools.serialise import from_json
     from djsandbox_ray.records import PoolKind
     from djsandbox_ray.trials.trial_records import read_records
 
     order = [PoolKind.CONTROL, PoolKind.SELF_TEST, PoolKind.BUCKET]
-    pools = from_json(storage.read_json(f"{folder}/pools.json")).pools
-    kinds = {pool.id: pool.kind for pool in sorted(pools, key=lambda pool: order.index(pool.kind))}
+    pools = storage.read_sealed(f"{folder}/pools.json")["pools"]
+    kinds = {pool["id"]: PoolKind(pool["kind"]) for pool in pools}
+    kinds = dict(sorted(kinds.items(), key=lambda item: order.index(item[1])))
     tables = [storage.read_table(f"{folder}/{name}.parquet") for name in ("trials", "curves")]
     trials = {(record.spec.pool, record.spec.seed): record for record in read_records(*tables)}
     for trial in trials.values():
@@ -294,6 +295,8 @@ def main() -> None:
     parser.add_argument("--alpha", type=float, default=RaceRule.alpha, help="of the race")
     parser.add_argument("--keep", type=int, default=RaceRule.keep)
     parser.add_argument("--shapes", type=int, metavar="N", help="N real studies instead")
+    parser.add_argument("--samples", type=int, default=6000, help="that --shapes makes")
+    parser.add_argument("--budget", type=int, default=BUDGET, help="of a trial of --shapes")
     parser.add_argument("--config", default="configs/demo.yaml", help="what --shapes halves")
     options = parser.parse_args()
     print(f"race: alpha {options.alpha:g}, keep {options.keep}; {SEEDS} seeds")
@@ -303,7 +306,7 @@ def main() -> None:
     if options.shapes:
         # One set of trainings serves both plans of rungs.
         rungs = every_rungs[-1]
-        studies = shapes(options.shapes, rungs, options.config)
+        studies = shapes(rungs, options)
         for chosen in every_rungs:
             at = [rungs.index(rung) for rung in chosen] + [len(rungs)]
             parts = [

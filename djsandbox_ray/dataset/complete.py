@@ -87,6 +87,20 @@ def complete_dataset(storage: Storage, home: str) -> records.Dataset | None:
     return None
 
 
+def whole_table(storage: Storage, home: str) -> str | None:
+    """Return the path of a dataset's table; None if none is known to be whole.
+
+    What lies beside it may be damaged: others may be reading the table, which stays then.
+    """
+    path = f"{home}/{_MARKER}"
+    try:
+        marker = storage.read_sealed(path)
+        dataset = _dataset(storage, path, marker)
+        return None if _broken_table(storage, path, marker) else dataset.table
+    except Damaged:
+        return None
+
+
 def broken_dataset(storage: Storage, dataset: records.Dataset) -> dict[str, str]:
     """Return what is wrong with the files of a dataset, by path; empty where all are whole."""
     path = f"{home_of(dataset.id)}/{_MARKER}"
@@ -103,21 +117,36 @@ def broken_dataset(storage: Storage, dataset: records.Dataset) -> dict[str, str]
 
 def _dataset(storage: Storage, path: str, marker: Mapping[str, Any]) -> records.Dataset:
     try:
+        named = dict(marker.get("classes", {}))
         return records.Dataset(
-            str(marker["id"]), str(marker["table"]), int(marker["rows"]), int(marker["rejected"])
+            str(marker["id"]),
+            str(marker["table"]),
+            int(marker["rows"]),
+            int(marker["rejected"]),
+            classes={key: tuple(map(str, names)) for key, names in named.items()},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise storage.damaged(path, f"it lacks {error}") from None
 
 
 def _broken(storage: Storage, path: str, marker: Mapping[str, Any]) -> dict[str, str]:
+    wrong = _broken_table(storage, path, marker)
+    if "rejected_file" not in marker:  # of an earlier version
+        return wrong
+    try:
+        rejected = Seal.read(marker["rejected_file"])
+    except ValueError as error:
+        raise storage.damaged(path, str(error)) from None
+    beside = f"{path.rpartition('/')[0]}/{_REJECTED}"
+    return wrong | broken(storage, {beside: rejected})
+
+
+def _broken_table(storage: Storage, path: str, marker: Mapping[str, Any]) -> dict[str, str]:
     table = str(marker["table"])
     if "files" not in marker:  # of an earlier version
         return {} if storage.stamps(table) else {table: "is not there"}
     try:
         seals = seals_from_json(marker["files"])
-        rejected = Seal.read(marker["rejected_file"])
     except (ValueError, KeyError) as error:
         raise storage.damaged(path, str(error)) from None
-    beside = f"{path.rpartition('/')[0]}/{_REJECTED}"
-    return broken_below(storage, table, seals) | broken(storage, {beside: rejected})
+    return broken_below(storage, table, seals)

@@ -12,7 +12,7 @@ import logging
 import pickle
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -36,7 +36,7 @@ from djsandbox_ray.dataset.fragments import (
     split_shard,
     write_shard,
 )
-from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.prepare import named_classes, prepared
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Shard, Source
 from djsandbox_ray.dataset.staging import Staging, placed, staging
@@ -65,6 +65,7 @@ def ingest(
     storage: Storage,
     *,
     max_rejected: float,
+    labels: Collection[str] = (),
     workers: int | None = None,
     resources: NodeKind = _ANY,
     await_room: AwaitRoom = check_placeable,
@@ -86,6 +87,8 @@ def ingest(
         source: what to read.
         storage: where to write.
         max_rejected: share of the samples read that may be rejected, from 0 to 1.
+        labels: keys of the meta data whose numbers get the names that the source has for them;
+            a sample with a number that has none is rejected.
         workers: shards that are read at a time; None for as many as there are CPUs.
         resources: which nodes read.
         await_room: waits until there are such nodes.
@@ -94,38 +97,43 @@ def ingest(
         spent: called at the end with what it cost.
 
     Raises:
-        BadInput: no samples, more than ``max_rejected`` of them are rejected, or no such nodes.
+        BadInput: no samples, more than ``max_rejected`` of them are rejected, no such nodes, or
+            parts of the source that name classes differently.
     """
     await_room([bundle(_CPUS_PER_TASK, 0, resources)], "ingest.resources")
     start = time.perf_counter()
     tasks = _Tasks(workers, resources)
-    shards = prepared(source, tasks.split)
-    with staging(storage, _identity(source, shards)) as at:
+    shards = prepared(source, labels, tasks.split)
+    classes = named_classes(source, labels)
+    with staging(storage, _identity(source, shards, classes)) as at:
         manifests, samples = _write(shards, at, tasks, progress, note)
         found = _Found.of(manifests)
         rows, rejected = found.accepted, found.reasons.total()
         _refuse_if_bad(found, max_rejected, shards, at)
         digests = [bytes.fromhex(manifest.digest) for manifest in manifests if manifest.accepted]
-        dataset_id = content_id("dataset", chain(digests).hex())
+        dataset_id = content_id("dataset", chain(digests).hex(), *([classes] if classes else []))
         home = home_of(dataset_id)
-        with take(storage, f"{home}/lease", f"dataset {dataset_id}", wait=True):
+        with take(storage, f"{home}/lease", f"dataset {dataset_id}", wait=True) as lease:
             at.lease.check()
             table = placed(storage, at.table, home, lambda uri: _build_table(uri, manifests, tasks))
             _collect_rejections(at, f"{home}/rejected.parquet")
-            dataset = records.Dataset(dataset_id, table, rows, rejected)
+            dataset = records.Dataset(dataset_id, table, rows, rejected, classes=classes)
             told = {"reasons": found.reasons, "remarks": found.remarks, "first": found.first}
+            # Where either was lost meanwhile, what was put together may be another's, or in part.
+            at.lease.check()
+            lease.check()
             mark_complete(storage, dataset, told)
     if spent is not None:
         spent(tasks.cost(samples, time.perf_counter() - start))
     return dataset
 
 
-def _identity(source: Source, shards: list[Shard]) -> str:
+def _identity(source: Source, shards: list[Shard], classes: dict[str, tuple[str, ...]]) -> str:
     """Return an id of what is read, where, and by which code."""
     config = source.config.model_dump(mode="json")
     read = [[shard.name, shard.stamp] for shard in shards]
     code = [VERSION, version_of(type(source)), __version__, lance.__version__]
-    return content_id("source", config, read, code)
+    return content_id("source", config, read, code, classes)
 
 
 def outcome(storage: Storage, dataset: records.Dataset) -> str:

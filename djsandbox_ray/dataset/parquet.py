@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -46,6 +48,8 @@ _DAMAGE = (
     *(TypeError, LookupError, SystemError, RecursionError),
 )
 """What Arrow raises on damaged files; a client of an object store has others."""
+_FEATURES = b"huggingface"
+"""Where the metadata of a schema say of what kind the columns are, as JSON."""
 
 
 class ParquetConfig(SourceConfig):
@@ -59,7 +63,8 @@ class ParquetConfig(SourceConfig):
     Where ``bytes`` is null, the field ``path`` names a file beside the Parquet file."""
     text: str = "text"
     meta_columns: tuple[str, ...] = ()
-    """Columns to keep as ``meta``."""
+    """Columns to keep as ``meta``. Where one is a ``ClassLabel`` of Hugging Face, an evaluator that
+    is told no names takes those that the file's schema holds."""
 
 
 class ParquetSource(FileSource):
@@ -69,11 +74,19 @@ class ParquetSource(FileSource):
     Config = ParquetConfig
     config: ParquetConfig
 
+    def __init__(self, config: ParquetConfig) -> None:
+        super().__init__(config)
+        self._named: dict[str, dict[tuple[str, ...], str]] = {}
+        """By column: the first file that names its classes so, by their names."""
+
     def shards(self) -> list[Shard]:
         """Read the footers of all files and check their columns."""
         files = self.files()
         with ThreadPoolExecutor(16) as threads:
             footers = list(threads.map(partial(_footer, text=self.config.text), files))
+        self._named = {
+            column: _first_files(files, footers, column) for column in self.config.meta_columns
+        }
         size = sum(_size(file) for file, foot in zip(files, footers, strict=True) if not foot.fault)
         rows = sum(footer.rows for footer in footers)
         shards: list[Shard] = []
@@ -84,6 +97,23 @@ class ParquetSource(FileSource):
                 lost = estimated_loss(_size(file), size, rows)
                 shards.append(_lost(file, 0, footer.fault, lost))
         return shards
+
+    def class_names(self, key: str) -> tuple[str, ...]:
+        """Return the names that the schemas of the files hold of a ``ClassLabel`` column.
+
+        Raises:
+            BadInput: files name its numbers differently, or only some do: says which.
+        """
+        found = self._named.get(key, {})
+        if len(found) > 1:
+            (one, first), (other, second), *_ = found.items()
+            number = next(n for n in count() if one[n : n + 1] != other[n : n + 1])
+            raise BadInput(
+                f"column {key!r}: files name its classes differently: {first} calls the number "
+                f"{number} {_shown_name(one, number)}, {second} {_shown_name(other, number)}; give "
+                "the evaluator 'classes' if a number means the same in all of them"
+            )
+        return next(iter(found), ())
 
     def _file_shards(self, file: SourceFile, footer: _Footer) -> list[Shard]:
         self._check(file.name, footer.schema)
@@ -124,6 +154,37 @@ class ParquetSource(FileSource):
                 raise BadInput(
                     f"{name}: the column {column!r} holds bytes, which cannot be kept as meta data"
                 )
+
+
+def _first_files(
+    files: list[SourceFile], footers: list[_Footer], column: str
+) -> dict[tuple[str, ...], str]:
+    """Return all namings of a column's classes, each with the first file that has it."""
+    first: dict[tuple[str, ...], str] = {}
+    for file, footer in zip(files, footers, strict=True):
+        if not footer.fault:
+            first.setdefault(_class_names(footer.schema, column), file.name)
+    return first
+
+
+def _class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
+    """Return the names of a ``ClassLabel`` column, as Hugging Face's libraries write them.
+
+    None are given where they would not tell one number from another.
+    """
+    try:
+        written = json.loads((schema.metadata or {})[_FEATURES])["info"]["features"][column]
+        names = as_json(written["names"]) if written["_type"] == "ClassLabel" else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ()
+    if not isinstance(names, list) or not types.is_integer(schema.field(column).type):
+        return ()
+    whole = all(isinstance(name, str) and name.strip() for name in names)
+    return tuple(names) if whole and 1 < len(names) == len(set(names)) else ()
+
+
+def _shown_name(names: tuple[str, ...], number: int) -> str:
+    return shown(names[number]) if number < len(names) else "nothing"
 
 
 def _size(file: SourceFile) -> int:

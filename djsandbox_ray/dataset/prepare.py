@@ -11,7 +11,7 @@ import hashlib
 import math
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -28,6 +28,10 @@ from djsandbox_ray.identity import canonical
 
 FILE_BYTES = 64 << 20
 """A file is given up once so much was written to it and all of it was taken."""
+
+_SPARE_LEVELS = 300
+"""Meta data could be nested by so much more: who reads them later may stand deeper in calls, and
+one row whose meta data cannot be read would end an export."""
 
 Read: TypeAlias = Callable[[], Iterator[Item]]
 
@@ -59,20 +63,27 @@ def split_here(shards: list[Shard]) -> Iterable[list[Shard]]:
     return map(split, shards)
 
 
-def prepared(source: Source, parts: Parts = split_here) -> list[Shard]:
+def prepared(
+    source: Source, labels: Collection[str] = (), parts: Parts = split_here
+) -> list[Shard]:
     """Return the shards of a source, split, with its common options applied.
 
     Args:
-        source: whose shards.
+        source: what to read.
+        labels: keys of the meta data that hold classes; a number is rejected where the source
+            names others, but not this one.
         parts: splits them, where that is to be done elsewhere.
 
     Raises:
-        BadInput: ``rows`` asks for more than there are.
+        BadInput: ``rows`` asks for more than there are, or the source contradicts itself.
     """
     shards = [part for found in parts(source.shards()) for part in found]
+    known = {key: len(names) for key, names in named_classes(source, labels).items()}
     if source.config.rows is not None:
         shards = sliced(shards, *source.config.rows)
-    shards = [replace(shard, read=partial(_checked, shard.read, shard.name)) for shard in shards]
+    shards = [
+        replace(shard, read=partial(_checked, shard.read, shard.name, known)) for shard in shards
+    ]
     shuffle = source.config.shuffle_captions
     if shuffle is not None:
         shards = [
@@ -91,6 +102,16 @@ def prepared(source: Source, parts: Parts = split_here) -> list[Shard]:
             for shard in shards
         ]
     return shards
+
+
+def named_classes(source: Source, labels: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return how a source whose shards were listed names the classes under some keys, if it does.
+
+    Raises:
+        BadInput: it contradicts itself.
+    """
+    named = {key: source.class_names(key) for key in sorted(labels)}
+    return {key: names for key, names in named.items() if names}
 
 
 def sliced(shards: list[Shard], start: int, stop: int) -> list[Shard]:
@@ -136,13 +157,30 @@ def _slice(read: Read, low: int, high: int) -> Iterator[Item]:
             return
 
 
-def _checked(read: Read, name: str) -> Iterator[Item]:
+def _checked(read: Read, name: str, known: Mapping[str, int]) -> Iterator[Item]:
     """Yield what a shard holds, with a rejection in place of what cannot be used."""
-    return _named(lambda: map(_usable, read()), name)
+    return _named(lambda: (_usable(item, known) for item in read()), name)
 
 
-def _usable(item: Item) -> Item:
-    return (check(item) or item) if isinstance(item, Sample) else item
+def _usable(item: Item, known: Mapping[str, int]) -> Item:
+    if not isinstance(item, Sample):
+        return item
+    return check(item) or _nameless(item, known) or item
+
+
+def _nameless(sample: Sample, known: Mapping[str, int]) -> Rejection | None:
+    """Return the rejection of a sample of a class that has no name, -1 ("none known") among them.
+
+    Args:
+        sample: to look at.
+        known: by key of its meta data, how many classes have one.
+    """
+    for key, classes in known.items():
+        label = sample.meta.get(key)
+        if isinstance(label, int) and not 0 <= label < classes:
+            said = f"{key!r} is {label}, but the data names the classes 0 to {classes - 1}"
+            return Rejection(sample.source, "bad_label", said)
+    return None
 
 
 def _named(read: Read, name: str) -> Iterator[Item]:
@@ -294,8 +332,11 @@ def _image_fault(image: object) -> tuple[str, str] | None:
 def _meta_fault(meta: object) -> tuple[str, str] | None:
     if not isinstance(meta, dict):
         return "bad_meta", f"the meta data is of type {type(meta).__name__}, not an object"
+    nested: object = meta
+    for _ in range(_SPARE_LEVELS):
+        nested = [nested]
     try:
-        canonical(meta)
+        canonical(nested)
     except (TypeError, ValueError, RecursionError) as error:
         return "bad_meta", described(error)
     return None

@@ -41,6 +41,7 @@ class Rejection:
     ``missing_image``, ``bad_image`` (not decodable, truncated, too large), ``bad_text`` (no text,
     or not Unicode), ``empty_caption``, ``bad_meta`` (not JSON), ``bad_json``, ``image_count``
     (not exactly one), ``escaping_path``, ``missing_member`` and ``duplicate_member`` (tar),
+    ``bad_label`` (a number that the data itself does not name, where it names the classes),
     ``broken_shard`` (a file, or the rest of one, cannot be read), and ``unreadable`` (anything
     else that a reader stumbles over).
     """
@@ -161,6 +162,16 @@ class Source(ABC):
         A user is told of it.
         """
         return {}
+
+    def class_names(self, key: str) -> tuple[str, ...]:
+        """Return what the data itself calls the numbers under a key of the meta data, from 0 on.
+
+        As the last call of :meth:`shards` saw it; nothing where the data does not say.
+
+        Raises:
+            BadInput: parts of the data contradict each other.
+        """
+        return ()
 
     def stamp(self) -> dict[str, Any]:
         """Return plain data, cheap to get, that changes when ingest may have to run again."""

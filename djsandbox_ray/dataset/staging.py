@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from djsandbox_ray.dataset.complete import FOLDER, complete_dataset, used_tables
+from djsandbox_ray.dataset.complete import FOLDER, used_tables, whole_table
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.storage.lease import Held, Lease, Lost, renewed, take
 from djsandbox_ray.storage.store import Storage
@@ -159,11 +159,11 @@ def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None
         home: folder of the dataset.
         build: writes the table to a URI.
     """
-    if (found := complete_dataset(storage, home)) is not None:
-        return found.table
+    if (there := whole_table(storage, home)) is not None:
+        return there
     build(storage.uri(staged))
-    if (found := complete_dataset(storage, home)) is not None:
-        return found.table  # somebody was faster
+    if (there := whole_table(storage, home)) is not None:
+        return there  # somebody was faster
     if not storage.is_local:
         return staged
     own = f"{home}/samples.lance"

@@ -28,15 +28,17 @@ class Split:
     """The Lance table with the images; ``row_id`` i belongs to ``texts[i]``."""
     texts: tuple[str, ...] = field(repr=False)
     metadata: tuple[dict[str, Any], ...] = field(repr=False)
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    """What the data itself calls the numbers under a key of the metadata, from 0 on, by key."""
 
     @classmethod
-    def read(cls, id: str, uri: str) -> Split:
-        """Read the captions and the metadata of an ingested table."""
+    def read(cls, id: str, uri: str, classes: Mapping[str, tuple[str, ...]]) -> Split:
+        """Read the captions and the metadata of an ingested table, whose classes are known."""
         table = SampleTable(uri)
         columns = table.scan(0, table.rows, ["text", "meta"])
         texts = columns["text"].to_pylist()
         metadata = [json.loads(text) for text in columns["meta"].to_pylist()]
-        return cls(id, uri, tuple(texts), tuple(metadata))
+        return cls(id, uri, tuple(texts), tuple(metadata), classes)
 
     def labels(self, key: str) -> list[str]:
         """Return one label per row: the metadata value under ``key``, as text; 3.0 as 3.
@@ -124,6 +126,13 @@ class Evaluator(ABC):
 
     def check(self, split: Split) -> None:  # noqa: B027 - optional
         """Raise :class:`BadInput` if this cannot run on the split; called before training."""
+
+    def label_keys(self) -> tuple[str, ...]:
+        """Return keys of the metadata whose numbers are to have the names that the data gives them.
+
+        Where it does, these are in ``Split.classes``, and every sample has a number with a name.
+        """
+        return ()
 
     def metric_names(self) -> tuple[str, ...] | None:
         """Return the names of all metrics, if they are known before anything is measured.

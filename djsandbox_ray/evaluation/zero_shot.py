@@ -49,8 +49,8 @@ class ZeroShotConfig(Component):
         BeforeValidator(_read_classes),
     ] = None
     """The class names; by default those that occur in the split, sorted. Where labels are numbers:
-    the names from 0 on, or a mapping of labels to names. A path is that of a text file with one
-    name per line."""
+    the names from 0 on, or a mapping of labels to names; by default those of the data itself
+    (``ClassLabel`` columns). A path is that of a text file with one name per line."""
     templates: list[str] = Field(default=["a photo of a {}."], min_length=1)
     """Texts with one ``{}`` for the class name; their embeddings are averaged."""
 
@@ -85,6 +85,10 @@ class ZeroShot(Evaluator):
         """Check that every sample's label is one of the classes, and that these have names."""
         self._classes(split)
 
+    def label_keys(self) -> tuple[str, ...]:
+        """Ask for the names of numbers that the configuration does not name."""
+        return (self.config.label,) if self.config.classes is None else ()
+
     def metric_names(self) -> tuple[str, ...]:
         """Name both metrics."""
         prefix = f"zero_shot_{self.config.label}"
@@ -110,6 +114,8 @@ class ZeroShot(Evaluator):
     def _classes(self, split: Split) -> dict[str, str]:
         """Return the class names by label, those of labels that do not occur too."""
         labels, given = set(split.labels(self.config.label)), self.config.classes
+        if given is None and (named := split.classes.get(self.config.label)):
+            given = {str(number): name for number, name in enumerate(named)}
         if given is None:
             return self._own_names(split, labels)
         if isinstance(given, dict):

@@ -90,7 +90,7 @@ class Accept(Hook):
             processes=processes,
         )
         self.account(_cost(accepted.rows, time.monotonic() - start, processes))
-        lines = explain(storage.read_json(accepted.path))
+        lines = explain(storage.read_sealed(accepted.path))
         if accepted.differing:
             found = "\n".join(lines)
             raise SandboxError(f"accept: {storage.shown}/{recipe.path}: {found}")

@@ -100,7 +100,7 @@ class ChooseTop(Hook):
                 for name, item in ((item.candidate.pool, item) for item in decided)
             ],
         }
-        path = self.write_json("choice.json", document)
+        path = self.write_sealed("choice.json", document)
         if not chosen:
             better = [item for item in decided if first[item.candidate.pool].verdict == "better"]
             why = "none was called better"

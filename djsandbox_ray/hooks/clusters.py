@@ -130,7 +130,7 @@ class ClusterHook(Hook):
             "clusters": [asdict(pick) for pick in picks],
             "chosen": list(chosen),
         }
-        path = self.write_json(f"{question.job}.json", found)
+        path = self.write_sealed(f"{question.job}.json", found)
         caption = f"Ward linkage on {question.distance}"
         drawn = heat_map(correlation, tree, title=question.title, note=caption)
         figure = self.write_bytes(f"figures/{question.job}.png", png(drawn))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -153,10 +153,10 @@ class Hook(ABC):
         path = self.path(name)
         return path, self.storage.write_rows(kind, path, rows)
 
-    def write_json(self, name: str, value: Any) -> str:
-        """Write plain data; return the path."""
+    def write_sealed(self, name: str, value: Mapping[str, Any]) -> str:
+        """Write plain data with a checksum, for ``storage.read_sealed``; return the path."""
         path = self.path(name)
-        self.storage.write_json(path, value)
+        self.storage.write_sealed(path, value)
         return path
 
     def write_bytes(self, name: str, data: bytes) -> str:

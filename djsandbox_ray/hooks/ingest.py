@@ -6,6 +6,7 @@ Finds evaluation samples among the training samples.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from logging import WARNING
 from typing import Any
@@ -27,6 +28,8 @@ from djsandbox_ray.telemetry.events import event
 
 # A label is looked for among so many of the first samples.
 _LABEL_ROWS = 10_000
+_NAMES = 5
+"""Of the names of classes, so many are told."""
 
 
 class _Ingest(Hook):
@@ -42,7 +45,7 @@ class _Ingest(Hook):
     def _tolerated(self) -> Any:
         return self.config.ingest.model_dump(exclude={"resources"})  # where it runs does not count
 
-    def _ingest(self, config: Component, stage: str) -> Dataset:
+    def _ingest(self, config: Component, stage: str, labels: Collection[str] = ()) -> Dataset:
         progress = self.context.progress
         progress.stage(stage)
         source = self._source(config)
@@ -50,6 +53,7 @@ class _Ingest(Hook):
             source,
             self.storage,
             max_rejected=self.config.ingest.max_rejected,
+            labels=labels,
             resources=self.config.ingest.resources,
             await_room=self.context.await_room,
             progress=lambda done, total: progress.update(done=done, total=total),
@@ -111,11 +115,16 @@ class IngestEvaluation(_Ingest):
 
     def run(self) -> Dataset:
         """Read ``evaluation.dataset`` and check that every evaluator can run on it."""
-        evaluation = self.config.evaluation
-        dataset = self._ingest(evaluation.dataset, "ingest evaluation")
+        evaluation, stage = self.config.evaluation, "ingest evaluation"
+        evaluators = (EVALUATORS.get(metric.type)(metric) for metric in evaluation.metrics)
+        labels = {key for evaluator in evaluators for key in evaluator.label_keys()}
+        dataset = self._ingest(evaluation.dataset, stage, labels)
+        for key, names in dataset.classes.items():
+            some = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
+            self.note(f"{stage}: the data itself names the {len(names)} classes of {key!r}: {some}")
         Suite(
             evaluation.metrics,
-            Split.read(dataset.id, self.storage.uri(dataset.table)),
+            Split.read(dataset.id, self.storage.uri(dataset.table), dataset.classes),
         )
         return replace(dataset, use="evaluation")
 

@@ -60,8 +60,8 @@ class WriteInsights(Hook):
     ) -> Insights:
         """Gather the tables that there are, and put them into words."""
         storage = self.storage
-        told = storage.read_json(repetition.law) if repetition else {}
-        scaled = storage.read_json(scaling.law) if scaling else {}
+        told = storage.read_sealed(repetition.law) if repetition else {}
+        scaled = storage.read_sealed(scaling.law) if scaling else {}
         found = Observations(
             unit=Unit.of(self.config.evaluation.aggregate),
             ranking=self.rows(RankingRow, ranking),

@@ -71,8 +71,7 @@ class MeasureNoise(StudyHook):
         )
         floor = NoiseFloor.from_controls(controls, design, config.evaluation.alpha)
         content = {"comparable": self.comparable(), "noise": floor.to_json()}
-        path = self.path("noise.json")
-        self.storage.write_json(path, content)
+        path = self.write_sealed("noise.json", content)
         unit, stopping = Unit.of(config.evaluation.aggregate), config.trials.early_stopping
         for line in noise_lines(floor, unit, stopping=stopping.type != "none"):
             self.note(f"noise: {line}")

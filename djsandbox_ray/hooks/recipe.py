@@ -105,7 +105,7 @@ class WriteRecipe(Hook):
             ],
         }
         id = content_id("recipe", evidence)  # what the run cost is no part of what it found
-        evidence["cost"] = self.storage.read_json(ledger.path)["total"] if ledger else None
+        evidence["cost"] = self.storage.read_sealed(ledger.path)["total"] if ledger else None
         document = recipe_document(name, operators, thresholds.ranges)
         path = self._write(name, document, evidence)
         evidence_path = self.path(f"recipes/{name}.evidence.json")
@@ -159,7 +159,7 @@ class WriteRecipe(Hook):
         """Return what the search that found the thresholds says of them, if one did."""
         if not thresholds.pool:
             return PoolFindings()
-        row = self.storage.read_json(thresholds.path).get("confirmed")
+        row = self.storage.read_sealed(thresholds.path).get("confirmed")
         if row is None:
             return PoolFindings(searched=True)
         known: dict[str, Any] = {
@@ -202,11 +202,11 @@ class WriteRecipe(Hook):
         evidence_path = f"{folder}/{name}.evidence.json"
         if evidence["broken_policies"]:
             storage.remove(path)  # an earlier one of the same name must not be taken for this
-            storage.write_json(evidence_path, {"recipe": None, **evidence})
+            storage.write_sealed(evidence_path, {"recipe": None, **evidence})
             for line in evidence["broken_policies"]:
                 progress.note(f"recipe: not exported: {line}")
             return ""
-        storage.write_json(evidence_path, {"recipe": path, **evidence})
+        storage.write_sealed(evidence_path, {"recipe": path, **evidence})
         facts = _facts(name, evidence)
         version = evidence["versions"]["data_juicer"]
         text = recipe_yaml(document, facts, file=f"{name}.yaml", version=version)

@@ -171,6 +171,6 @@ class RepeatOrExpand(StudyHook):
         title = f"Repetition against diversity: {top.pool.id}"
         figure = png(repetition_chart(rows, title=title, unit=unit))
         path, text = self.write_rows(RepetitionRow, "repetition.csv", rows)
-        law = self.write_json("repetition.json", said)
+        law = self.write_sealed("repetition.json", said)
         shown = self.write_bytes("figures/repetition.png", figure)
         return Repetition(content_id("repetition", text, said), path, law, shown)

@@ -116,7 +116,7 @@ class WriteReport(Hook):
         unit = Unit.of(self.config.evaluation.aggregate)
         confirmed = self.rows(ConfirmationRow, confirmation)
         flipped = self.rows(FlipRow, learning_rate)
-        floor = NoiseFloor.from_json(storage.read_json(noise.path)["noise"])
+        floor = NoiseFloor.from_json(storage.read_sealed(noise.path)["noise"])
         stopping = self.config.trials.early_stopping.type != "none"
         lines = [
             *confirmation_notes(confirmed),
@@ -141,7 +141,7 @@ class WriteReport(Hook):
                 *([flips_section(flipped, unit)] if flipped else []),
                 *(self._composition(key, dataset, pools) for key in self.config.report.labels),
                 _statistics(pools),
-                costs_section(from_json(storage.read_json(ledger.path))),
+                costs_section(from_json(storage.read_sealed(ledger.path))),
             ],
         )
         report = Report(
@@ -242,5 +242,5 @@ class AddUp(Hook):
             for entry in self.identity()
         ]
         content = to_json(costs)
-        path = self.write_json("ledger.json", content)
+        path = self.write_sealed("ledger.json", content)
         return Ledger(content_id("ledger", content), path)

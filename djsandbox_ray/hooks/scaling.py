@@ -253,7 +253,7 @@ class ScaleCompute(StudyHook):
         title = f"Error against compute: {top.pool.id}"
         figure = png(scaling_chart(rows, curves, title=title, target=full))
         path, text = self.write_rows(ScalingRow, "scaling.csv", rows)
-        law = self.write_json("scaling.json", said)
+        law = self.write_sealed("scaling.json", said)
         shown = self.write_bytes("figures/scaling.png", figure)
         return Scaling(content_id("scaling", text, said), path, law, shown)
 

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from djsandbox_ray.dataset.ingest import ingest
+from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.source import SOURCES, stamp_of
 from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.hooks.hook import Hook
@@ -64,6 +64,7 @@ class TrainScorer(Hook):
             await_room=self.context.await_room,
             note=lambda text: self.note(f"scorer: {text}"),
         )
+        self.note(f"scorer: {outcome(storage, dataset)}")
         self.tell_passed_over(source, "scorer")
         check_trusted(config, dataset.rows)
         family = _family(config)

@@ -264,7 +264,7 @@ class SearchThresholds(StudyHook):
 
     def _report(self, pools: Pools, report: SearchReport) -> Thresholds | None:
         """Write what was found; return the thresholds if they are to be handed on."""
-        self.write_json("search.json", report.to_json())
+        self.write_sealed("search.json", report.to_json())
         self.write_rows(ProposalRow, "search.csv", proposal_rows(report.proposals))
         self.note(report.summary)
         winner = report.winner
@@ -275,6 +275,6 @@ class SearchThresholds(StudyHook):
         found = narrowed(self.config.pools.ranges, winner.ranges)
         ranges = tuple(Range(r.statistic, r.low, r.high) for r in found)
         chosen = report.thresholds_json(ranges)
-        path = self.write_json("search_thresholds.json", chosen)
+        path = self.write_sealed("search_thresholds.json", chosen)
         identity = content_id("thresholds", pools.id, chosen)
         return Thresholds(identity, ranges, report.summary, winner.pool, path)

@@ -98,7 +98,8 @@ class Study:
     def suite(self) -> Suite:
         """The evaluators on their split."""
         evaluation, settings = self.inputs.evaluation, self.context.config.evaluation
-        split = Split.read(evaluation.id, self.context.storage.uri(evaluation.table))
+        uri = self.context.storage.uri(evaluation.table)
+        split = Split.read(evaluation.id, uri, evaluation.classes)
         return Suite(settings.metrics, split, settings.score)
 
     @property

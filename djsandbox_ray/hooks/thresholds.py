@@ -175,8 +175,7 @@ class Refine(Hook):
             "refused": dict(refused),
         }
         id = content_id("thresholds", statistics.id, content)
-        path = self.path(f"thresholds/{id}.json")
-        self.storage.write_json(path, {"id": id, **content})
+        path = self.write_sealed(f"thresholds/{id}.json", {"id": id, **content})
         by = f" on {chosen.pool} ({chosen.why})" if chosen else ""
         self.note(f"refine: {', '.join(r.text for r in ranges)}")
         plain = tuple(Range(r.statistic, r.low, r.high) for r in ranges)

@@ -59,7 +59,7 @@ def write_pools(
     made = replace(made, id="", assignments=hook.path(f"{prefix}assignments.parquet"))
     made = replace(made, id=content_id("pools", of, to_json(made)))
     hook.storage.write_table(made.assignments, pa.table(dict(columns)))
-    hook.storage.write_json(hook.path(f"{prefix}pools.json"), to_json(made))
+    hook.write_sealed(f"{prefix}pools.json", to_json(made))
     return made
 
 

@@ -90,7 +90,7 @@ def accept(
         "differences": _differences(differing[:SHOWN], kept, promise, surprises),
     }
     path = f"{folder}/acceptance.json"
-    storage.write_json(path, result)
+    storage.write_sealed(path, result)
     kept_rows = rows_hash(np.flatnonzero(kept))
     identity = content_id("acceptance", result, recipe.path.read_text(), kept_rows)
     return Acceptance(identity, path, result["rows"], result["kept"], result["differing"])

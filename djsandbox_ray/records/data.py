@@ -19,6 +19,9 @@ class Dataset:
     """Samples that were set aside; ``rejected.parquet`` in the dataset's folder says why."""
     use: str = "training"
     """What the run reads it for: ``training`` or ``evaluation``."""
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the source itself calls the numbers under a key of the meta data, from 0 on, by key;
+    of the keys that were asked for."""
 
 
 @dataclass(frozen=True)

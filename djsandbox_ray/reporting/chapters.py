@@ -89,7 +89,7 @@ class Chapters:
         storage, unit = self._storage, self._unit
         if recipe := later.recipe:
             text = self._text(recipe.path) if recipe.path else ""
-            evidence = storage.read_json(recipe.evidence)
+            evidence = storage.read_sealed(recipe.evidence)
             yield recipe_chapter(recipe, text, evidence, later.acceptance, unit)
         if later.insights:
             yield insights_chapter(self._text(later.insights.path))
@@ -120,7 +120,7 @@ class Chapters:
             choice: Choice | None = getattr(later, name)
             if choice is None:
                 continue
-            found = self._storage.read_json(choice.path)
+            found = self._storage.read_sealed(choice.path)
             if "clusters" in found:  # another way of choosing makes none
                 yield clusters_section(title, found, self._unit)
             if choice.figure is not None:
@@ -128,7 +128,7 @@ class Chapters:
 
     def _law(self, found: Repetition | Scaling) -> tuple[list[str], bytes]:
         """Return what a study says of its own, and its figure."""
-        said = self._storage.read_json(found.law).get("sentences", [])
+        said = self._storage.read_sealed(found.law).get("sentences", [])
         return said, self._storage.read_bytes(found.figure)
 
     def _rows(self, kind: type[Row], path: str) -> list[Row]:

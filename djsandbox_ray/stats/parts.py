@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.records import Statistic
+from djsandbox_ray.storage.seals import sealed, unsealed
 from djsandbox_ray.storage.store import Storage
 
 EXAMPLES = 5
@@ -106,7 +107,7 @@ def write_part(
 ) -> None:
     """Write a part whole, with its report in the footer."""
     data: dict[str, Any] = {"row_id": row_ids, **columns}
-    footer = {_FOOTER: json.dumps(asdict(report)).encode()}
+    footer = {_FOOTER: json.dumps(sealed(asdict(report))).encode()}
     storage.write_table(path, pa.table(data).replace_schema_metadata(footer))
 
 
@@ -114,7 +115,7 @@ def read_report(storage: Storage, path: str) -> PartReport | None:
     """Return how a part came about, or None if there is no such part, or none that can be read."""
     try:
         metadata = storage.read_table(path, columns=[]).schema.metadata or {}
-        found = json.loads(metadata[_FOOTER])
+        found = unsealed(json.loads(metadata[_FOOTER]))
         found["examples"] = tuple((row, reason) for row, reason in found["examples"])
         return PartReport(**found)
     except (Damaged, KeyError, TypeError, ValueError):

@@ -1,1 +1,1 @@
-"""Where artifacts lie: ``store`` on any URL of ``filesystems``, ``rows`` in CSV, node ``cache``."""
+"""Where artifacts lie: ``files`` on any URL, what is in them in ``store``, a node's ``cache``."""

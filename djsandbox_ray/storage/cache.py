@@ -4,27 +4,35 @@
 and hashes: a folder that changes is another entry. All processes of a node share the cache. Under
 the lock of the whole cache one of them at a time makes room and downloads; the entry appears under
 its name when it is complete. Who reads an entry holds a shared lock on it, and an entry that is
-read is never removed. What is not marked as ours is never touched, nor counted.
+read is never removed to make room. What is not marked as ours is never touched, nor counted.
+
+``seals.json`` beside the files says what was brought, and an entry is compared with it, whole,
+before it is given. One that is damaged is brought again, whoever reads it: that would be wrong.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput, Damaged, SandboxError
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.storage.own import is_ours, locked, mark, own_folder, remove
+from djsandbox_ray.storage.seals import broken_below, seals_from_json, seals_to_json, shortened
 from djsandbox_ray.storage.store import Storage
+
+logger = logging.getLogger(__name__)
 
 FOLDER, BYTES = "DJSANDBOX_CACHE", "DJSANDBOX_CACHE_BYTES"
 """Environment variables: the folder, and how many bytes it may hold."""
 DEFAULT_BYTES = 20 * 10**9
 _PART, _LOCK = ".part", ".lock"
-_KIND, _FILES = "cache", "files"
+_KIND, _FILES, _SEALS = "cache", "files", "seals.json"
 
 
 @contextmanager
@@ -37,7 +45,8 @@ def cached(storage: Storage, path: str) -> Iterator[Path]:
 
     Raises:
         BadInput: there is no such folder, or it is larger than the cache may be.
-        SandboxError: what other processes read leaves no room for it.
+        SandboxError: what other processes read leaves no room for it; something else is in its
+            place; or it is damaged each time that it is brought.
     """
     if storage.is_local:
         yield Path(storage.uri(path))
@@ -46,14 +55,23 @@ def cached(storage: Storage, path: str) -> Iterator[Path]:
     if not stamps:
         raise BadInput(f"{storage.shown}/{path}: there is no such folder")
     key = content_id("folder", storage.uri(path), stamps)
-    root = _root()
+    entry = _root() / key
+    damaged = False
     while True:
-        with locked(root / f"{key}{_LOCK}", shared=True) as file:
-            if _is_there(root / key):
-                os.utime(file)  # the time of its last use
-                yield root / key / _FILES
-                return
-        _bring(storage, path, root, key, sum(int(stamp["size"]) for stamp in stamps.values()))
+        with locked(_lock_of(entry), shared=True) as file:
+            if _is_there(entry):
+                wrong = _wrong(entry)
+                if not wrong:
+                    os.utime(file)  # the time of its last use
+                    yield entry / _FILES
+                    return
+                if damaged:
+                    raise SandboxError(
+                        f"{entry} is damaged again as soon as it was brought ({wrong}): set "
+                        f"{FOLDER} to a folder on another disk"
+                    )
+                damaged = True
+        _bring(storage, path, entry, {name: int(stamp["size"]) for name, stamp in stamps.items()})
 
 
 def _root() -> Path:
@@ -80,20 +98,63 @@ def _is_there(entry: Path) -> bool:
     return False
 
 
-def _bring(storage: Storage, path: str, root: Path, key: str, size: int) -> None:
-    """Download a folder, unless another process has just done so."""
-    with locked(root / _LOCK):
-        if _is_there(root / key):
-            return
-        _make_room(root, size, f"{storage.shown}/{path}")
-        part = root / f"{key}.{uuid4().hex}{_PART}"
+def _wrong(entry: Path) -> str:
+    """Return what is wrong with an entry; nothing where its files are what was brought."""
+    inside = Storage(str(entry))
+    try:
+        seals = seals_from_json(inside.read_sealed(_SEALS).get("files"))
+        return shortened(broken_below(inside, _FILES, seals))
+    except Damaged as error:  # of an earlier version, too
+        return error.what
+    except (SandboxError, OSError, ValueError) as error:
+        return str(error)
+
+
+def _bring(storage: Storage, path: str, entry: Path, sizes: Mapping[str, int]) -> None:
+    """Download a folder, unless another process has just done so.
+
+    Args:
+        storage: where it lies.
+        path: of the folder.
+        entry: what it becomes.
+        sizes: of its files, by path in it.
+
+    Raises:
+        SandboxError: it changes meanwhile, or there is no room for it.
+    """
+    what = f"{storage.shown}/{path}"
+    with locked(entry.with_name(_LOCK)):
+        if _is_there(entry):
+            if not (wrong := _wrong(entry)):
+                return
+            logger.warning("%s is brought again: %s", what, wrong)
+            remove(_aside(entry))
+        _make_room(entry.parent, sum(sizes.values()), what)
+        part = _part_of(entry)
         part.mkdir()
         try:
-            mark(part, _KIND, key)
+            mark(part, _KIND, entry.name)
             storage.download(path, part / _FILES)
-            part.rename(root / key)
+            _seal(Storage(str(part)), sizes, what)
+            part.rename(entry)
         finally:
             remove(part)
+
+
+def _seal(part: Storage, sizes: Mapping[str, int], what: str) -> None:
+    """Note what was brought, all of it: models are large, and read seldom.
+
+    Raises:
+        SandboxError: it is not as large as it was before.
+    """
+    found = {name: part.seal(f"{_FILES}/{name}", sys.maxsize) for name in sizes}
+    seals = {name: seal for name, seal in found.items() if seal and seal.size == sizes[name]}
+    if torn := sorted(sizes.keys() - seals.keys()):
+        raise SandboxError(
+            f"{what}/{torn[0]} changed, or broke off, while it was brought to this node: the same "
+            "command brings it again"
+        )
+    part.write_sealed(_SEALS, {"files": seals_to_json(seals)})
 
 
 def _make_room(root: Path, size: int, what: str) -> None:
@@ -121,12 +182,33 @@ def _make_room(root: Path, size: int, what: str) -> None:
 def _evicted(entry: Path) -> bool:
     """Remove an entry, unless somebody reads it."""
     try:
-        with locked(entry.with_name(f"{entry.name}{_LOCK}"), wait=False):
-            gone = entry.rename(entry.with_name(f"{entry.name}.{uuid4().hex}{_PART}"))
+        with locked(_lock_of(entry), wait=False):
+            gone = _aside(entry)
     except BlockingIOError:
         return False
     remove(gone)
     return True
+
+
+def _aside(entry: Path) -> Path:
+    """Take an entry from its place, at once, to be removed; return where it is then.
+
+    Raises:
+        SandboxError: it cannot be moved.
+    """
+    try:
+        return entry.rename(_part_of(entry))
+    except OSError as error:
+        raise SandboxError(f"{entry} cannot be moved: {error}; remove this folder") from error
+
+
+def _part_of(entry: Path) -> Path:
+    """Return a name under which nobody takes a folder for the entry."""
+    return entry.with_name(f"{entry.name}.{uuid4().hex}{_PART}")
+
+
+def _lock_of(entry: Path) -> Path:
+    return entry.with_name(f"{entry.name}{_LOCK}")
 
 
 def _key(part: Path) -> str:
@@ -135,7 +217,7 @@ def _key(part: Path) -> str:
 
 
 def _last_use(entry: Path) -> int:
-    lock = entry.with_name(f"{entry.name}{_LOCK}")
+    lock = _lock_of(entry)
     return lock.stat().st_mtime_ns if lock.is_file() else 0
 
 

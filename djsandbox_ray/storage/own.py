@@ -9,6 +9,7 @@ was killed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -30,6 +31,7 @@ MARKER = ".djsandbox"
 _LOCK = ".lock"
 # Lock files of what is shared are never removed: who waits for one that is gone would hold nothing.
 _SCRATCH, _FILES = "scratch", "files"
+_NO_FILE = (errno.EISDIR, errno.ELOOP)
 _SCRATCH_NAME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -41,13 +43,19 @@ def own_folder(name: str, variable: str | None = None) -> Path:
         variable: of the environment, which may say where it is instead.
 
     Raises:
-        BadInput: it belongs to another user, who could choose what is loaded or run here.
+        BadInput: it cannot be made, as when a file is in its place; or it belongs to another user,
+            who could choose what is loaded or run here.
     """
     given = os.environ.get(variable) if variable else None
     folder = Path(given or Path(tempfile.gettempdir(), f"djsandbox-{name}-{os.getuid()}"))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    named = f"set {variable or 'TMPDIR'} to another folder"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            f"{folder} cannot be made ({error.strerror}): remove it, or {named}"
+        ) from None
     if folder.stat().st_uid != os.getuid():
-        named = f"set {variable} to another folder" if variable else "set TMPDIR to another folder"
         raise BadInput(f"{folder} belongs to another user; {named}")
     return folder.absolute()
 
@@ -63,9 +71,15 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[i
 
     Raises:
         BlockingIOError: somebody else holds it, and ``wait`` is false.
+        SandboxError: something else is in its place.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise SandboxError(f"{path} is no file that can be locked: remove it") from error
     try:
         fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
         yield file

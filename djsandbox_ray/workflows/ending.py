@@ -111,12 +111,12 @@ class _Results:
         """Print what every job cost; the last ledger holds what earlier ones do."""
         for ledger in self._all(Ledger)[-1:]:
             self._console.print()
-            self._console.print(costs_table(from_json(self._storage.read_json(ledger.path))))
+            self._console.print(costs_table(from_json(self._storage.read_sealed(ledger.path))))
 
     def places(self) -> None:
         """Print what became of the recipe, and where the files are."""
         accepted = {
-            self._storage.read_json(item.path)["recipe"]: item for item in self._all(Acceptance)
+            self._storage.read_sealed(item.path)["recipe"]: item for item in self._all(Acceptance)
         }
         for recipe in self._all(Recipe):
             tried = accepted.get(PurePosixPath(recipe.path).name)

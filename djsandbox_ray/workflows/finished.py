@@ -105,7 +105,7 @@ class FinishedRun:
                 if name.endswith(".evidence.json"):
                     path = f"{folder}/recipes/{name}"
                     self._check(path, seals)
-                    found.append({**self._storage.read_json(path), "evidence": path})
+                    found.append({**self._storage.read_sealed(path), "evidence": path})
         return found
 
     def _members(self, pools: Pools, pool: Pool) -> NDArray[np.int64]:

@@ -88,7 +88,7 @@ def _metrics(context: Context, output: Any) -> dict[str, float | None]:
     if isinstance(output, Acceptance):
         return {"recipe_rows_differing": float(output.differing)}
     if isinstance(output, Ledger):
-        spent = total(from_json(context.storage.read_json(output.path)))
+        spent = total(from_json(context.storage.read_sealed(output.path)))
         return {
             "cost_samples": float(spent.samples),
             "cost_flops": spent.flops,

@@ -90,7 +90,7 @@ def accept_recipe(recipe_path: str, source: str, url: str, console: Console) -> 
         progress.stage("accept")
         folder = f"acceptances/{content_id('acceptance', recipe.path.read_text(), dataset.id)}"
         done = accept(recipe.path, storage, dataset, promise.mask(), folder, promise=promise)
-    lines = explain(storage.read_json(done.path))
+    lines = explain(storage.read_sealed(done.path))
     if done.differing:
         raise SandboxError("\n".join([*lines, f"all of it: {storage.shown}/{done.path}"]))
     for line in lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import lance
@@ -14,6 +15,7 @@ from djsandbox_ray.dataset.complete import (
     complete_dataset,
     mark_complete,
     told_of,
+    whole_table,
 )
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import Damaged, StorageFailed
@@ -68,6 +70,15 @@ def test_every_damage_to_every_file_is_found(
         assert path.name in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["rejected.parquet", *KINDS[2:]])
+def test_a_table_that_is_whole_stays_for_its_readers(made: Storage, kind: str) -> None:
+    assert whole_table(made, "datasets/none") is None
+    file_of(made, kind).unlink()
+    assert complete_dataset(made, HOME) is None
+    kept = DATASET.table if kind == "rejected.parquet" else None
+    assert whole_table(made, HOME) == kept
+
+
 def test_statistics_beside_the_table_do_not_count(made: Storage) -> None:
     made.write_json(f"{HOME}/stats/a.json", {})
     assert broken_dataset(made, DATASET) == {}
@@ -78,6 +89,12 @@ def test_the_table_of_a_faster_run_holds_the_same(made: Storage) -> None:
     assert list(broken_dataset(made, other)) == [other.table]
     made.write_bytes(f"{other.table}/data", b"1")
     assert broken_dataset(made, other) == {}
+
+
+def test_the_names_of_classes_are_kept(made: Storage) -> None:
+    named = replace(DATASET, classes={"label": ("cat", "dog")})
+    mark_complete(made, named, {})
+    assert complete_dataset(made, HOME) == named
 
 
 def test_a_dataset_of_an_earlier_version_counts(made: Storage) -> None:

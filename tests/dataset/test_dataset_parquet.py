@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -199,6 +201,124 @@ def test_images_without_bytes_are_read_by_their_paths(open_source, tmp_path, pai
         "missing_image",
     ]
     assert "bytes is null and path is 'gone.jpg'" in read[10].detail
+
+
+def named(label: Any, **other: Any) -> bytes:
+    """Return what Hugging Face's libraries write of a column ``label``."""
+    features = {"image": {"_type": "Image"}, "label": label, **other}
+    return json.dumps({"info": {"features": features}, "fingerprint": "0"}).encode()
+
+
+def class_label(*names: Any) -> dict[str, Any]:
+    return {"names": list(names), "_type": "ClassLabel"}
+
+
+def write_named(path: str, written: bytes, kind: pa.DataType | None = None) -> str:
+    """Rewrite a file with what is said of its columns, and labels of another type."""
+    table = pq.read_table(path)
+    if kind is not None:
+        at = table.schema.get_field_index("label")
+        table = table.set_column(at, "label", table["label"].cast(kind))
+    pq.write_table(table.replace_schema_metadata({"huggingface": written}), path)
+    return path
+
+
+def class_names(open_source, path: str, *columns: str) -> tuple[str, ...]:
+    source = open_source("parquet", path=path, meta_columns=columns or ["label"])
+    source.shards()
+    return source.class_names("label")
+
+
+def test_the_names_of_classes_are_in_the_schema(open_source, write_parquet, pairs) -> None:
+    path = write_named(write_parquet(pairs), named(class_label("cat", "dög")))
+    assert class_names(open_source, path) == ("cat", "dög")
+    write_named(write_parquet(pairs, "data/b.parquet"), named(class_label("cat", "dög"), text={}))
+    assert class_names(open_source, str(Path(path).parent)) == ("cat", "dög"), "all files agree"
+    (Path(path).parent / "c.parquet").write_bytes(b"broken")
+    assert class_names(open_source, str(Path(path).parent)) == ("cat", "dög")
+
+
+def test_names_as_the_library_itself_writes_them(open_source, tmp_path, pairs) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        image=datasets.Value("binary"),
+        text=datasets.Value("string"),
+        label=datasets.ClassLabel(names=["cat", "dog"]),
+    )
+    table = pa.table(
+        {
+            "image": [image for image, _ in pairs],
+            "text": [text for _, text in pairs],
+            "label": [number % 2 for number in range(len(pairs))],
+        },
+        schema=features.arrow_schema,
+    )
+    datasets.Dataset(table).to_parquet(str(tmp_path / "a.parquet"))
+    assert class_names(open_source, str(tmp_path / "a.parquet")) == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [
+        (b"", None),
+        (b"\xff{", None),
+        (b"[" * 100_000, None),
+        (b"{}", None),
+        (b'{"info": {"features": []}}', None),
+        (named([class_label("cat", "dog")]), None),
+        (named({"names": ["cat", "dog"], "_type": "Value"}), None),
+        (named({"_type": "ClassLabel"}), None),
+        (named({"names": "cat", "_type": "ClassLabel"}), None),
+        (named(class_label("cat")), None),
+        (named(class_label("cat", " ")), None),
+        (named(class_label("cat", "cat")), None),
+        (named(class_label("cat", 1)), None),
+        (named(class_label("cat", "dog")), pa.string()),
+        (named(class_label("cat", "dog")), pa.float64()),
+    ],
+)
+def test_what_names_no_numbers_does_not_count(
+    open_source, write_parquet, pairs, written, kind
+) -> None:
+    path = write_named(write_parquet(pairs), written, kind)
+    assert class_names(open_source, path) == ()
+
+
+def test_a_name_that_is_no_text_is_spelled(open_source, write_parquet, pairs) -> None:
+    path = write_named(write_parquet(pairs), named(class_label("\ud800", "dog")))
+    assert class_names(open_source, path) == ("\\ud800", "dog")
+
+
+def test_a_column_that_is_not_kept_names_nothing(open_source, write_parquet, pairs) -> None:
+    path = write_named(write_parquet(pairs), named(class_label("cat", "dog")))
+    assert class_names(open_source, path, "text") == ()
+    assert open_source("parquet", path=path).class_names("label") == ()
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (class_label("cat", "fox"), "x/a.parquet calls the number 1 'dog', x/b.parquet 'fox'"),
+        (class_label("cat", "dog", "fox"), "the number 2 nothing, x/b.parquet 'fox'"),
+        ({"_type": "Value"}, "x/a.parquet calls the number 0 'cat', x/b.parquet nothing"),
+    ],
+)
+def test_files_that_name_classes_differently_are_both_said(
+    open_source, write_parquet, pairs, other, said
+) -> None:
+    """Only where somebody asks for the names: with names of one's own, the numbers are enough."""
+    write_named(write_parquet(pairs, "data/x/b.parquet"), named(other))
+    write_named(write_parquet(pairs, "data/x/a.parquet"), named(class_label("cat", "dog")))
+    path = Path(write_parquet(pairs, "data/c.parquet")).parent
+    write_named(str(path / "c.parquet"), named(class_label("cat", "dog")))
+    (path / "c.parquet").rename(path / "x" / "c.parquet")
+    (path / "y.parquet").write_bytes(b"broken")
+    source = open_source("parquet", path=str(path), meta_columns=["label"])
+    assert len(items(source)) == 31
+    with pytest.raises(BadInput, match="files name its classes differently") as error:
+        source.class_names("label")
+    assert said in str(error.value)
+    assert "give the evaluator 'classes'" in str(error.value)
 
 
 @pytest.mark.shared_data

@@ -15,8 +15,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from djsandbox_ray.dataset import prepare
+from djsandbox_ray.dataset.faults import kept_meta
 from djsandbox_ray.dataset.fragments import _Tally
-from djsandbox_ray.dataset.prepare import Aside, check, prepared, shuffle_block, sliced
+from djsandbox_ray.dataset.prepare import (
+    Aside,
+    check,
+    named_classes,
+    prepared,
+    shuffle_block,
+    sliced,
+)
 from djsandbox_ray.dataset.source import Rejection, Remark, Sample, Shard
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import chain, content_id
@@ -160,6 +168,47 @@ def test_a_bad_sample_hands_its_caption_to_nobody(open_source, write_parquet, pa
     assert sorted(reasons) == ["bad_image", "empty_caption"]
 
 
+LABELS = [0, 1, 2, -1, None, "1", True, 1 << 40]
+
+
+@pytest.fixture
+def labelled(open_source, monkeypatch, jpeg):
+    """A source that names two classes under ``label``."""
+    source = open_source("shapes", samples=10)
+    samples = [
+        Sample(jpeg(0), f"caption {row}", f"s#{row}", {"label": label})
+        for row, label in enumerate(LABELS)
+    ]
+    monkeypatch.setattr(source, "shards", lambda: [Shard("s", None, partial(iter, samples))])
+    names = {"label": ("cat", "dog")}
+    monkeypatch.setattr(source, "class_names", lambda key: names.get(key, ()))
+    return source
+
+
+def test_a_number_without_a_name_is_rejected_where_names_are_asked_for(labelled) -> None:
+    """What is no number is for the evaluator to judge: it stops before anything is trained."""
+    (shard,) = prepared(labelled, {"label", "other"})
+    read = list(shard.read())
+    assert [item.meta["label"] for item in read if isinstance(item, Sample)] == [
+        *(0, 1, None, "1", True)
+    ]
+    rejected = [item for item in read if isinstance(item, Rejection)]
+    assert [(item.source, item.reason) for item in rejected] == [
+        ("s#2", "bad_label"),
+        ("s#3", "bad_label"),
+        ("s#7", "bad_label"),
+    ]
+    assert rejected[1].detail == "'label' is -1, but the data names the classes 0 to 1"
+    assert named_classes(labelled, {"label", "other"}) == {"label": ("cat", "dog")}
+
+
+def test_a_number_is_side_data_where_nobody_asks_for_names(labelled) -> None:
+    for labels in ((), {"other"}):
+        (shard,) = prepared(labelled, labels)
+        assert [item.meta["label"] for item in shard.read()] == LABELS
+        assert named_classes(labelled, labels) == {}
+
+
 def test_the_stamp_knows_options_and_content_but_not_the_place(
     open_source, write_parquet, pairs, tmp_path
 ) -> None:
@@ -190,6 +239,34 @@ def test_boilerplate_is_injected_exactly_and_repeats(open_source) -> None:
 
 
 # Which samples can be used
+
+
+def nested(levels: int) -> dict[str, object]:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return {"deep": value}
+
+
+def deeper(calls: int, read):
+    return deeper(calls - 1, read) if calls else read()
+
+
+def test_meta_data_that_pass_can_be_read_from_deeper_calls(jpeg) -> None:
+    """Else one row would end an export, or the ingest itself."""
+    found = [check(Sample(jpeg(0), "a", "s#0", nested(levels))) for levels in range(0, 1000, 20)]
+    assert not any(found[:20])
+    assert {fault.reason for fault in found if fault} == {"bad_meta"}
+    deepest = nested(20 * (found.index(next(filter(None, found))) - 1))
+    text = json.dumps(deepest)
+    assert deeper(200, lambda: json.dumps(json.loads(text))) == text
+
+
+@pytest.mark.parametrize("levels", [200, 300, 400, 450, 480, 500, 600, 900])
+def test_side_data_however_deep_cost_no_pair(jpeg, levels: int) -> None:
+    """Sources leave out what is nested too deeply, before it would be rejected."""
+    meta, _ = kept_meta("s#0", lambda: nested(levels))
+    assert check(Sample(jpeg(0), "a", "s#0", meta)) is None
 
 
 def test_a_good_sample_passes(jpeg) -> None:

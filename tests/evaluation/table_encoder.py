@@ -26,9 +26,14 @@ class TableEncoder:
         return np.stack([self._texts[text] for text in texts])
 
 
-def split_of(texts: Sequence[str], labels: Sequence[Any] = (), key: str = "label") -> Split:
+def split_of(
+    texts: Sequence[str],
+    labels: Sequence[Any] = (),
+    key: str = "label",
+    classes: Mapping[str, tuple[str, ...]] | None = None,
+) -> Split:
     metadata = tuple({key: label} for label in labels) or tuple({} for _ in texts)
-    return Split("split", "nowhere", tuple(texts), metadata)
+    return Split("split", "nowhere", tuple(texts), metadata, classes or {})
 
 
 def unit(vectors: ArrayLike) -> NDArray[np.float32]:

@@ -22,10 +22,11 @@ def test_a_split_is_read_in_the_order_of_rows(tmp_path: Path) -> None:
     uri = str(tmp_path / "samples.lance")
     columns = {"text": texts, "meta": [json.dumps(meta) for meta in metas], "image": [b""] * 300}
     lance.write_dataset(pa.table(columns), uri, max_rows_per_file=70)
-    split = Split.read("dataset-1", uri)
+    split = Split.read("dataset-1", uri, {"number": ("a", "b")})
     assert (split.id, split.uri) == ("dataset-1", uri)
     assert split.texts == tuple(texts)
     assert split.metadata == tuple(metas)
+    assert split.classes == {"number": ("a", "b")}
     assert split.labels("number") == [str(number) for number in range(300)]
 
 

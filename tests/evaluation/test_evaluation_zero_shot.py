@@ -165,6 +165,41 @@ def test_numbers_get_the_names_of_classes(
     assert found["zero_shot_label/top1"] == 0.75
 
 
+@pytest.mark.parametrize("labels", [[1, 0, 0, 1], [1.0, 0.0, 0.0, 1.0]])
+def test_numbers_have_the_names_that_the_data_gives_them(labels: list[Any]) -> None:
+    """A class that does not occur competes, as one that the configuration names."""
+    evaluator = make(templates=["{}"])
+    split = split_of("tttt", labels, classes={"label": ("red", "green", "blue")})
+    evaluator.check(split)
+    found = evaluator.evaluate(TableEncoder([NORTH, EAST, (-1.0, 0.0), EAST], COLOURS), split)
+    assert found["zero_shot_label/top1"] == 0.5
+    assert evaluator.label_keys() == ("label",)
+
+
+def test_what_the_configuration_names_wins() -> None:
+    split = split_of("tt", [1, 0], classes={"label": ("blue", "red", "1")})
+    for classes in (["red", "green"], {0: "red", 1: "green", 2: "blue"}):
+        evaluator = make(classes=classes, templates=["{}"])
+        evaluator.check(split)
+        found = evaluator.evaluate(TableEncoder([NORTH, EAST], COLOURS), split)
+        assert found["zero_shot_label/top1"] == 1.0
+        assert evaluator.label_keys() == ()
+
+
+def test_names_that_the_data_gives_may_be_numbers() -> None:
+    evaluator, split = (
+        make(templates=["{}"]),
+        split_of("tt", [0, 1], classes={"label": ("1", "red")}),
+    )
+    found = evaluator.evaluate(TableEncoder([EAST, NORTH], {"1": EAST, "red": NORTH}), split)
+    assert found["zero_shot_label/top1"] == 1.0
+
+
+def test_names_of_another_key_do_not_count() -> None:
+    with pytest.raises(BadInput, match="Give their names as 'classes'"):
+        make().check(split_of("tt", [0, 1], classes={"other": ("red", "green")}))
+
+
 def test_a_file_of_names_is_what_it_says(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("red\ngreen")
     listed = make(classes=["red", "green"])

@@ -43,7 +43,7 @@ def choose(
     ranking = ranking_of(storage, *FIRST)
     confirmation = None if seconds is None else confirmation_of(storage, *seconds)
     found = ChooseTop(context).run(pools, ranking, confirmation, **parameters)
-    written = storage.read_json("runs/planted/choice.json")
+    written = storage.read_sealed("runs/planted/choice.json")
     assert written["chosen"] == [item["pool"] for item in written["candidates"] if item["taken"]]
     assert written["chosen"] == list(found.pools if found else ())
     reasons = {item["pool"]: item["reason"] for item in written["candidates"]}

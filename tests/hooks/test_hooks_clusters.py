@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -71,7 +70,7 @@ def test_the_best_of_each_cluster_of_statistics(storage: Storage) -> None:
     choice = hook.run(TRAIN, statistics(storage), pools, ranking, confirmation, clusters=2)
     assert isinstance(choice, Choice)
     assert choice.pools == ("b/low", "c/low")  # a and b say the same; b was confirmed higher
-    written = json.loads(storage.read_bytes(choice.path))
+    written = storage.read_sealed(choice.path)
     assert written["distance"] == "sqrt(2 (1 - |r|))"
     assert written["names"] == ["a", "b", "c"]
     expected = np.corrcoef(values()["a"], 0.2 * values()["b"] - values()["a"])[0, 1]
@@ -153,7 +152,7 @@ def test_the_best_of_each_cluster_by_metrics(storage: Storage) -> None:
     choice = hook.run(pools, done, ranking, None, clusters=2, only_confirmed=False)
     assert choice is not None, said.getvalue()
     assert choice.pools == ("a/high", "c/low")
-    written = json.loads(storage.read_bytes(choice.path))
+    written = storage.read_sealed(choice.path)
     assert written["turned"] == ["b"]
     assert written["metrics"] == ["x", "y"]
     assert {tuple(sorted(item["members"])) for item in written["clusters"]} == {("a", "b"), ("c",)}

@@ -43,7 +43,7 @@ def combine(storage: Storage, minimum: int = 250, **parameters: Any) -> tuple[Po
 def test_combinations_are_written_with_what_was_dropped(storage: Storage) -> None:
     pools, made, said = combine(storage)
     folder = "runs/planted"
-    assert storage.read_json(f"{folder}/combination_pools.json") == to_json(made)
+    assert storage.read_sealed(f"{folder}/combination_pools.json") == to_json(made)
     assert made.assignments == f"{folder}/combination_assignments.parquet"
     table = storage.read_table(made.assignments)
     for pool in made.pools:

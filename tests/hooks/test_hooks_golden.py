@@ -29,6 +29,7 @@ from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.records import Cost, Leak, Statistic, Statistics
 from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.parts import PartReport, part, ranges, write_part
+from djsandbox_ray.storage.seals import CHECKSUM, unsealed
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.language.parameters import parameters
 
@@ -91,7 +92,7 @@ def make_world(storage: Storage) -> tuple[Context, dict[str, Any]]:
     )
     first_pools(context)  # of which only the evaluation split is of use
     costs = {"ingest": {"hook": "ingest", **asdict(Cost("ingest", 10, 1e9, 2.0, 0.0, 3.0))}}
-    storage.write_json(f"{context.folder}/costs.json", costs)
+    storage.write_sealed(f"{context.folder}/costs.json", costs)
     leaks = Leak("leak", "", 0, removed=True)
     given = {"dataset": TRAIN, "evaluation": EVALUATION, "leaks": leaks}
     return context, {**given, "statistics": statistics(storage)}
@@ -106,7 +107,7 @@ def written(folder: Path, since: int = 0) -> dict[str, str]:
     """
     readers: dict[str, Callable[[Path], str]] = {
         ".parquet": lambda path: json.dumps(pq.read_table(path).to_pydict()),
-        ".json": lambda path: json.dumps(_unsealed(json.loads(path.read_text())), sort_keys=True),
+        ".json": lambda path: json.dumps(_content(json.loads(path.read_text())), sort_keys=True),
         ".png": lambda path: "",
     }
     found = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -117,10 +118,10 @@ def written(folder: Path, since: int = 0) -> dict[str, str]:
     }
 
 
-def _unsealed(content: Any) -> Any:
-    """Leave out the checksum, which stands for the rest."""
-    sealed = isinstance(content, dict) and "checksum" in content
-    return {key: content[key] for key in content if key != "checksum"} if sealed else content
+def _content(read: Any) -> dict[str, Any]:
+    """Return what was written: all JSON of a run vouches for itself."""
+    assert CHECKSUM in read
+    return unsealed(read)
 
 
 def plain(text: str) -> str:

@@ -71,7 +71,7 @@ def test_repetition_against_diversity(made: World) -> None:
         assert table["expand", factor].effect >= table["repeat", factor].effect - 0.01
         assert table["expand", factor].effect > -0.005
         assert table["random", factor].effect == 0
-    said = storage.read_json(found.law)
+    said = storage.read_sealed(found.law)
     assert said["top"] == "a/high&b/high"
     assert said["sentences"][0].startswith("the pool studied is a/high&b/high: ")
     assert said["seeds"] == list(scaling_seeds(made.context.config))
@@ -112,7 +112,7 @@ def test_scaling(made: World) -> None:
     planned = hook.ahead(made.pyramid, budgets=[0.25, 1.0, 0.5], models=["small", "large"], arms=1)
     assert (planned.trials, planned.samples) == (2 * 3 * 2 * 3, hook.spent.samples)
     assert planned.flops == planned.samples / 2 * sum(FLOPS.values())
-    said = storage.read_json(found.law)
+    said = storage.read_sealed(found.law)
     assert said["full_samples"] == 3000
     assert said["compute"] == "FLOPs"
     assert set(said["models"]) == {"small", "large"}
@@ -139,7 +139,7 @@ def test_two_budgets_are_no_law(made: World) -> None:
         *INPUTS, made.pyramid, None, budgets=[0.5, 1.0], arms=1, target=1e6
     )
     assert found is not None
-    said = made.context.storage.read_json(found.law)
+    said = made.context.storage.read_sealed(found.law)
     assert said["full_samples"] == 10**6
     (only,) = said["models"].values()
     assert only["prediction"] is None
@@ -156,7 +156,7 @@ def test_trials_that_all_diverge_leave_a_table_without_numbers(made: World) -> N
     assert repetition.keep(found), "diverged trials would diverge again"
     rows = from_csv(RepetitionRow, storage.read_bytes(found.path).decode(), "repetition")
     assert {row.seeds for row in rows} == {0}
-    said = storage.read_json(found.law)
+    said = storage.read_sealed(found.law)
     assert "too few points" in said["reason"]
     assert "undecided" in said["paying"]["statement"]
 

@@ -1,4 +1,4 @@
-"""A study: what its trials are named after, and what one that was taken over does not do any more."""
+"""A study: what its trials are named after, and what one that was taken over leaves alone."""
 
 from __future__ import annotations
 

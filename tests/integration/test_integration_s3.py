@@ -131,7 +131,7 @@ def test_the_same_command_does_nothing(world: World) -> None:
 
 
 def test_data_juicer_kept_what_was_promised(world: World) -> None:
-    accepted = world.storage.read_json("runs/small/acceptance.json")
+    accepted = world.storage.read_sealed("runs/small/acceptance.json")
     assert accepted["differing"] == 0
     assert 0 < accepted["kept"] < accepted["rows"]
     recipe = yaml.safe_load(world.storage.read_bytes("runs/small/recipes/small.yaml"))

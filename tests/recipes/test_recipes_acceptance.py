@@ -65,7 +65,7 @@ class World:
 
     @property
     def result(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.storage.read_json("accepted/acceptance.json")
+        found: dict[str, Any] = self.storage.read_sealed("accepted/acceptance.json")
         return found
 
 

@@ -85,7 +85,7 @@ class Run:
         return hook.run(world.DATASET, self.statistics, thresholds=thresholds, **given)
 
     def evidence(self, recipe: Any) -> Any:
-        return self.storage.read_json(recipe.evidence)
+        return self.storage.read_sealed(recipe.evidence)
 
 
 def test_a_confirmed_pool_becomes_a_recipe(storage: Storage) -> None:
@@ -94,7 +94,7 @@ def test_a_confirmed_pool_becomes_a_recipe(storage: Storage) -> None:
     thresholds = run.refine(confirmation=confirmation)
     assert thresholds is not None
     assert (thresholds.pool, len(thresholds.ranges)) == (LOW, 1)
-    written = storage.read_json(thresholds.path)
+    written = storage.read_sealed(thresholds.path)
     assert written["ranges"][0]["origin"].startswith("buckets special_char_ratio/low (better in")
     storage.write_json("runs/r/ledger.json", {"stages": [], "total": {"cpu_seconds": 5.0}})
     recipe = run.recipe(
@@ -241,7 +241,7 @@ def test_a_pool_that_breaks_a_policy_is_passed_over(storage: Storage) -> None:
     run = Run(storage, {"statistic": "special_char_ratio", "mean_at_least": 0.2})
     thresholds = run.refine()
     assert thresholds is not None
-    refused = storage.read_json(thresholds.path)["refused"]
+    refused = storage.read_sealed(thresholds.path)["refused"]
     assert list(refused) == [LOW]
     assert "it must be at least 0.2" in refused[LOW][0]
     assert thresholds.pool == "special_char_ratio/middle"

@@ -22,7 +22,7 @@ from PIL import Image
 from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample
 from djsandbox_ray.dataset.writers.formats import Row, ShardFormat
 from djsandbox_ray.dataset.writers.materialise import MARKER, materialise
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.storage.store import Storage
 
@@ -150,10 +150,11 @@ def test_foreign_files_are_never_among_ours(
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(BadInput, match="not empty"):
         materialise(storage, dataset, CHOSEN, str(tmp_path), form="jsonl")
-    for text in ("[", "[1]"):
-        (tmp_path / MARKER).write_text(text)
-        with pytest.raises(BadInput, match=rf"{MARKER}.*choose a new folder"):
+    for damaged in ("[", "[]", '{"id": "a", "checksum": "b"}'):
+        (tmp_path / MARKER).write_text(damaged)
+        with pytest.raises(BadInput, match=r"is damaged.*cannot be read; choose a new folder"):
             materialise(storage, dataset, CHOSEN, str(tmp_path), form="jsonl")
+        assert (tmp_path / MARKER).read_text() == damaged
 
 
 @pytest.mark.parametrize(
@@ -199,6 +200,16 @@ def test_no_kind_of_image_ends_an_export(
         names = [name for name in archive.getnames() if not name.endswith(("txt", "json"))]
     assert names == ["000000000.jpg", "000000001.bmp", "000000002.jpg"]
     assert "000000.tar holds images of other kinds than jpg, jpeg, png, webp (1 bmp)" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["jsonl", "webdataset"])
+def test_a_row_that_is_damaged_since_it_was_ingested_is_named(
+    storage: Storage, tmp_path: Path, form: str
+) -> None:
+    dataset = write_table(storage, ["a", "b"], [picture(8, 8, 0), b"\xff\xd8\xffjunk"], [{}, {}])
+    with pytest.raises(Damaged, match="row 1 of the sample table is damaged: its image cannot"):
+        materialise(storage, dataset, np.arange(2), str(tmp_path / "out"), form=form)
+    assert not list((tmp_path / "out").glob("000000.*"))
 
 
 def test_file_names_lead_back_to_the_rows(

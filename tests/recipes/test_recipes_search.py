@@ -391,7 +391,7 @@ def test_the_search_writes_no_thresholds_that_its_second_look_refused(
     assert (found.path, found.pool) == (path, "search/x")
     assert hook._report(POOLS, report(look)) is None
     assert not storage.exists(path), "those of the search before"
-    assert storage.read_json(f"{made.folder}/search.json")["accepted"] is False
+    assert storage.read_sealed(f"{made.folder}/search.json")["accepted"] is False
     assert "there are no thresholds (only_confirmed)" in out.getvalue()
     assert hook._report(POOLS, report(look, only_confirmed=False)) is not None
 
@@ -477,7 +477,7 @@ def test_the_search_beats_the_best_bucket_and_is_confirmed(searched: tuple[Any, 
 @pytest.mark.slow
 def test_everything_that_was_tried_is_written(searched: tuple[Any, ...]) -> None:
     made, _, given, _, _, found = searched
-    report = made.storage.read_json(f"{made.folder}/search.json")
+    report = made.storage.read_sealed(f"{made.folder}/search.json")
     table = pd.read_csv(made.storage.uri(f"{made.folder}/search.csv"))
     assert table["number"].tolist() == [item["number"] for item in report["proposals"]]
     trained = table[table["state"] == "trained"]
@@ -485,7 +485,7 @@ def test_everything_that_was_tried_is_written(searched: tuple[Any, ...]) -> None
     assert (trained["rows"] >= given.pools.draw_size).all()
     assert trained.loc[trained["score"].idxmax(), "pool"] == found.pool
     assert report["plan"] == {"proposals": 10, "batch": 2, "seed": 0}
-    kept = made.storage.read_json(found.path)
+    kept = made.storage.read_sealed(found.path)
     assert [Range(**item) for item in kept["ranges"]] == list(found.ranges)
     assert kept["confirmed"]["verdict"] == "better"
     trials = pd.read_parquet(made.storage.uri(f"{made.folder}/search_trials.parquet"))
@@ -505,13 +505,13 @@ def test_the_same_again_trains_nothing(
 ) -> None:
     made, _, given, study, hook, found = searched
     before = trial_files(made.storage)
-    report = made.storage.read_json(f"{made.folder}/search.json")
+    report = made.storage.read_sealed(f"{made.folder}/search.json")
     # What is proposed must not depend on the cluster of the day.
     monkeypatch.setattr("djsandbox_ray.hooks.search.slots", lambda group: 5)
     replay, again = run(made, given, study, proposals=10)
     assert again == found
     assert trial_files(made.storage) == before
-    assert made.storage.read_json(f"{made.folder}/search.json") == report
+    assert made.storage.read_sealed(f"{made.folder}/search.json") == report
     assert replay.spent.samples == hook.spent.samples, "a search that is resumed has its whole cost"
 
 

@@ -101,6 +101,18 @@ def test_a_flipped_bit_is_found_when_the_part_is_read(passing: Pass, storage: St
     assert passing() == [512]
 
 
+def test_the_numbers_of_a_footer_are_what_was_written(storage: Storage) -> None:
+    """Pages have checksums of Parquet; the footer, which says what a part cost, has none."""
+    path, report = f"{FOLDER}/part-{0:012d}.parquet", PartReport(2, {"text_len": 0}, 0, (), 7.25)
+    write_part(storage, path, np.arange(2), {"text_len": np.zeros(2)}, report)
+    assert read_report(storage, path) == report
+    table = storage.read_table(path)
+    (footer,) = table.schema.metadata.values()
+    cheaper = footer.replace(b"7.25", b"1.25")
+    storage.write_table(path, table.replace_schema_metadata({b"djsandbox_ray": cheaper}))
+    assert read_report(storage, path) is None
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_marker_is_written_anew_without_computing(
     passing: Pass, storage: Storage, damage: str

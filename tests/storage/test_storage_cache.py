@@ -11,10 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from damages import DAMAGES
 from s3_server import S3Server, s3_here
 
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.storage import cache
 from djsandbox_ray.storage.cache import BYTES, FOLDER, cached
+from djsandbox_ray.storage.seals import DIGESTED_BYTES
 from djsandbox_ray.storage.store import Storage
 
 
@@ -40,6 +43,25 @@ def _entries(tmp_path: Path) -> list[str]:
     return sorted(path.read_text()[0] for path in (tmp_path / "cache").glob("*/files/deep/weights"))
 
 
+@pytest.fixture
+def brought(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which folders were downloaded."""
+    whole, names = Storage.download, []
+
+    def counted(self: Storage, folder: str, target: Path) -> None:
+        names.append(folder)
+        whole(self, folder, target)
+
+    monkeypatch.setattr(Storage, "download", counted)
+    return names
+
+
+def _is_whole(folder: Path) -> bool:
+    """Say whether a folder is what lies under the name ``a``."""
+    files = {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    return files == {"deep/weights": b"a" * 300, "config.json": b"{}"}
+
+
 def test_a_local_folder_is_given_as_it_is(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     with cached(storage, "models/m") as folder:
@@ -47,16 +69,12 @@ def test_a_local_folder_is_given_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_remote_folder_is_brought_once(
-    remote: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    remote: Storage, tmp_path: Path, brought: list[str]
 ) -> None:
-    with cached(remote, "a") as first:
-        assert (first / "deep" / "weights").read_bytes() == b"a" * 300
-        assert (first / "config.json").read_bytes() == b"{}"
-    downloads: list[str] = []
-    monkeypatch.setattr(Storage, "download", lambda *arguments: downloads.append("again"))
-    with cached(remote, "a") as second:
-        assert second == first
-    assert not downloads
+    for _ in range(2):
+        with cached(remote, "a") as folder:
+            assert _is_whole(folder)
+    assert brought == ["a"]
     assert _entries(tmp_path) == ["a"]
 
 
@@ -153,17 +171,7 @@ def test_what_a_killed_download_left_is_removed(remote: Storage, tmp_path: Path)
     assert not left[0].exists()
 
 
-def test_many_at_once_bring_it_once(
-    remote: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, brought = Storage.download, []
-
-    def counted(self: Storage, folder: str, target: Path) -> None:
-        brought.append(folder)
-        whole(self, folder, target)
-
-    monkeypatch.setattr(Storage, "download", counted)
-
+def test_many_at_once_bring_it_once(remote: Storage, brought: list[str]) -> None:
     def read(number: int) -> bytes:
         with cached(Storage(remote.url), "ab"[number % 2]) as folder:
             return (folder / "deep" / "weights").read_bytes()
@@ -235,3 +243,171 @@ def test_what_is_in_the_place_of_an_entry_is_said_and_stays(
     with pytest.raises(SandboxError, match="is in the way, and is not ours"):
         cached(remote, "a").__enter__()
     assert (entry / "precious").exists()
+
+
+# Damage.
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["files/deep/weights", "files/config.json", "seals.json"])
+def test_a_damaged_file_is_brought_again(
+    remote: Storage,
+    brought: list[str],
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    damage: str,
+) -> None:
+    with cached(remote, "a") as folder:
+        file = folder.parent / name
+    before = file.read_bytes()
+    DAMAGES[damage](file)
+    if damage == "other" and before == b"{}":
+        pytest.skip("it is what it was")
+    with cached(remote, "a") as folder:
+        assert _is_whole(folder)
+    assert brought == ["a", "a"]
+    assert f"a is brought again: {name}" in caplog.text or f"{file} is" in caplog.text
+    with cached(remote, "a") as folder:
+        assert _is_whole(folder)
+    assert len(brought) == 2, "once is enough"
+    assert not [*folder.parent.parent.glob("*.part")]
+
+
+@pytest.mark.parametrize("name", ["files/deep/weights", "files/deep", "files", "seals.json"])
+@pytest.mark.parametrize("made", ["folder", "file", "link"])
+def test_something_else_in_the_place_of_a_part_is_replaced(
+    remote: Storage, brought: list[str], tmp_path: Path, name: str, made: str
+) -> None:
+    with cached(remote, "a") as folder:
+        part = folder.parent / name
+    part.rename(tmp_path / "was")
+    match made:
+        case "folder":
+            (part / "deep").mkdir(parents=True)
+        case "file":
+            part.write_text("{}")
+        case "link":
+            part.symlink_to(tmp_path / "nowhere")
+    with cached(remote, "a") as folder:
+        assert _is_whole(folder)
+    assert brought == ["a", "a"]
+
+
+def test_every_byte_is_compared_of_files_of_any_size(
+    remote: Storage, brought: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere, large files are known by their sizes: here, they decide what is computed."""
+    monkeypatch.setenv(BYTES, str(4 * DIGESTED_BYTES))
+    remote.write_bytes("large/weights", bytes(DIGESTED_BYTES + 1))
+    with cached(remote, "large") as folder:
+        DAMAGES["flip"](folder / "weights")
+    with cached(remote, "large") as folder:
+        assert not any((folder / "weights").read_bytes())
+    assert brought == ["large", "large"]
+
+
+def test_what_a_library_leaves_beside_the_files_is_no_damage(
+    remote: Storage, brought: list[str]
+) -> None:
+    with cached(remote, "a") as folder:
+        (folder / "__pycache__").mkdir()
+        (folder / "__pycache__" / "model.pyc").touch()
+    with cached(remote, "a"):
+        assert brought == ["a"]
+
+
+def test_many_at_once_bring_what_is_damaged_once(remote: Storage, brought: list[str]) -> None:
+    with cached(remote, "a") as folder:
+        DAMAGES["flip"](folder / "deep" / "weights")
+
+    def read(_: int) -> bool:
+        with cached(Storage(remote.url), "a") as folder:
+            return _is_whole(folder)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, range(16)))
+    assert brought == ["a", "a"]
+
+
+def test_what_is_damaged_is_replaced_under_a_reader(remote: Storage) -> None:
+    with cached(remote, "a") as held:
+        file = (held / "deep" / "weights").open("rb")
+        DAMAGES["half"](held / "config.json")
+        with cached(remote, "a") as folder:
+            assert folder == held
+            assert _is_whole(held)
+        with file:
+            assert file.read() == b"a" * 300, "what is open stays"
+
+
+def test_a_disk_that_damages_all_that_is_brought_is_said(
+    remote: Storage, brought: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_wrong", lambda entry: "config.json is not what was written")
+    with pytest.raises(SandboxError) as error:
+        cached(remote, "a").__enter__()
+    assert str(error.value).startswith(f"{tmp_path}/cache/")
+    assert "is damaged again as soon as it was brought (config.json is not what" in str(error.value)
+    assert "set DJSANDBOX_CACHE to a folder on another disk" in str(error.value)
+    assert brought == ["a", "a"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "gone"])
+def test_a_download_of_another_size_is_no_entry(
+    remote: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    whole = Storage.download
+
+    def torn(self: Storage, folder: str, target: Path) -> None:
+        whole(self, folder, target)
+        DAMAGES[damage](target / "deep" / "weights")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "download", torn)
+        with pytest.raises(SandboxError, match="a/deep/weights changed, or broke off"):
+            cached(remote, "a").__enter__()
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    with cached(remote, "a") as folder:
+        assert _is_whole(folder)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_entry_that_is_not_known_as_ours_is_named(remote: Storage, damage: str) -> None:
+    """It may be somebody's: it is for the user to remove it."""
+    with cached(remote, "a") as folder:
+        entry = folder.parent
+    DAMAGES[damage](entry / ".djsandbox")
+    for _ in range(2):
+        with pytest.raises(SandboxError, match="is in the way, and is not ours: move it") as error:
+            cached(remote, "a").__enter__()
+        assert str(error.value).startswith(f"{entry} ")
+    entry.rename(entry.with_name("mine"))
+    entry.touch()
+    with pytest.raises(SandboxError, match="is in the way"):
+        cached(remote, "a").__enter__()
+
+
+@pytest.mark.parametrize("name", [".lock", "{key}.lock"])
+def test_a_folder_in_the_place_of_a_lock_is_named(
+    remote: Storage, tmp_path: Path, name: str
+) -> None:
+    with cached(remote, "a") as folder:
+        entry = folder.parent
+    lock = entry.with_name(name.format(key=entry.name))
+    lock.unlink()
+    lock.mkdir()
+    DAMAGES["gone"](folder / "config.json")
+    with pytest.raises(SandboxError, match=f"^{lock} is no file that can be locked: remove it"):
+        cached(remote, "a").__enter__()
+    lock.rmdir()
+    with cached(remote, "a") as folder:
+        assert _is_whole(folder)
+
+
+def test_a_file_in_the_place_of_the_cache_is_named(
+    remote: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(FOLDER, str(tmp_path / "file"))
+    with pytest.raises(BadInput, match=r"file cannot be made \(File exists\): remove it, or set"):
+        cached(remote, "a").__enter__()

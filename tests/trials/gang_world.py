@@ -69,7 +69,7 @@ class Moody(Clip):
 
 
 def shared_by(world: World, folder: Path, resources: Resources, rungs: tuple[int, ...]) -> Shared:
-    split = Split.read(world.evaluation.id, world.uri(world.evaluation))
+    split = Split.read(world.evaluation.id, world.uri(world.evaluation), {})
     family = Moody(ClipConfig(type="clip", batch_size=BATCH, learning_rate=1e-3))
     family.folder = folder
     pool = Pool("text_len/low", PoolKind.BUCKET, "text_len/low", 0, ROWS, "hash")

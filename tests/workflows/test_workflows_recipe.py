@@ -158,7 +158,7 @@ def test_runs_without_a_recipe_say_what_to_do(url: str, tmp_path: Path) -> None:
 
 
 def test_a_forbidden_recipe_is_shown_and_not_usable(url: str, tmp_path: Path) -> None:
-    evidence = Storage(url).read_json("runs/found/recipes/found.evidence.json")
+    evidence = Storage(url).read_sealed("runs/found/recipes/found.evidence.json")
     storage = Storage(str(tmp_path / "storage"))
     storage.write_bytes("runs/bare/config.yaml", b"name: bare\n")
     broken = {**evidence, "recipe": None, "broken_policies": ["too much of it"]}
@@ -241,7 +241,7 @@ def test_a_pool_becomes_files(url: str, tmp_path: Path) -> None:
     done = materialise_rows(
         "found", "text_len/high", None, url, console(), output=str(tmp_path / "out"), **options
     )
-    pools = storage.read_json("runs/found/pools.json")
+    pools = storage.read_sealed("runs/found/pools.json")
     assert done.rows == len(rows) == pools["size"]
 
 

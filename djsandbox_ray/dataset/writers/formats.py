@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from djsandbox_ray.dataset.images import format_of
 from djsandbox_ray.dataset.jsonl import SPECIAL_TOKENS
 from djsandbox_ray.dataset.webdataset import IMAGE_EXTENSIONS
+from djsandbox_ray.errors import Damaged
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.storage.store import Storage
 
@@ -48,8 +49,19 @@ class Row:
 
     @property
     def image_extension(self) -> str:
-        """Extension of the image by its content: jpg, png, webp, gif, bmp, tif or ppm."""
-        kind = format_of(self.image)
+        """Extension of the image by its content: jpg, png, webp, gif, bmp, tif or ppm.
+
+        Raises:
+            Damaged: it is not the one that was ingested, of which the first picture could be read.
+        """
+        try:
+            kind = format_of(self.image)
+        except Exception:
+            raise Damaged(
+                f"row {self.row_id} of the sample table is damaged: its image cannot be read",
+                "remove dataset.json beside the table and run the configuration again "
+                "(djsandbox run): the data is read anew",
+            ) from None
         return _EXTENSIONS.get(kind, kind.lower())
 
     @property

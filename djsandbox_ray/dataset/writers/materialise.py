@@ -105,7 +105,7 @@ def materialise(
         done += len(some)
         if progress is not None:
             progress(done, len(ordered))
-    folder.write_json(MARKER, {**plan, "complete": True})
+    folder.write_sealed(MARKER, {**plan, "complete": True})
     return Materialised(identity, folder.url, len(ordered), len(shards), written)
 
 
@@ -134,14 +134,14 @@ def _claim(folder: Storage, plan: dict[str, Any]) -> None:
                 f"{folder.shown} is not empty ({names[0]!r}, ...): choose a new folder; nothing "
                 "there is replaced"
             )
-        folder.write_json(MARKER, plan)
+        folder.write_sealed(MARKER, plan)
         return
     try:
-        found = dict(folder.read_json(MARKER))
-    except (Damaged, ValueError, TypeError) as error:
-        # What the storage would advise, running a configuration again, does not mend this folder.
-        what = error.what if isinstance(error, Damaged) else f"{folder.shown}/{MARKER}: {error}"
-        raise BadInput(f"{what}; choose a new folder; nothing there is replaced") from error
+        found = folder.read_sealed(MARKER)
+    except Damaged as error:
+        raise BadInput(
+            f"{error.what}: what the folder is for cannot be read; choose a new folder"
+        ) from None
     if found.get("id") != plan["id"]:
         other = [
             f"{key} {found.get(key)!r} instead of {plan[key]!r}"
