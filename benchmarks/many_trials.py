@@ -82,17 +82,17 @@ class Counted(AbstractFileSystem):  # type: ignore[misc]
     names: ClassVar[defaultdict[str, dict[str, None]]] = defaultdict(dict)
     """What is in a folder, so that listing one does not take longer the more files there are."""
 
-    def exists(self, path: str, **kwargs: Any) -> bool:
-        """Say whether a file or folder is there."""
-        path = self._asked(path)
-        return path in self.files or bool(self.names.get(path))
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        """Say what a file or folder is."""
+        return self._info(self._asked(path))
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """List a folder."""
         path = self._asked(path)
         if not self.names.get(path):
             raise FileNotFoundError(path)
-        return [f"{path}/{name}" for name in self.names[path]]
+        inside = [f"{path}/{name}" for name in self.names[path]]
+        return [self._info(one) for one in inside] if detail else inside
 
     def cat_file(self, path: str, start: Any = None, end: Any = None, **kwargs: Any) -> bytes:
         """Read a file."""
@@ -120,6 +120,13 @@ class Counted(AbstractFileSystem):  # type: ignore[misc]
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """Make no folder: there are none."""
+
+    def _info(self, path: str) -> dict[str, Any]:
+        if path in self.files:
+            return {"name": path, "size": len(self.files[path]), "type": "file"}
+        if self.names.get(path):
+            return {"name": path, "size": 0, "type": "directory"}
+        raise FileNotFoundError(path)
 
     def _asked(self, path: str) -> str:
         here = threading.current_thread() is threading.main_thread()
