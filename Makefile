@@ -14,7 +14,7 @@ setup: $(STAMP)  ## Make .venv with the pinned requirements and the package; don
 demo: setup  ## Run the main job end to end on generated data, about 5 minutes on 2 cores
 	$(BIN)/djsandbox run configs/demo.yaml
 
-test: setup  ## Run all unit tests, and a small run of every kind: 20 to 30 minutes on 2 cores
+test: setup  ## Run all unit tests, and a small run of every kind: 15 to 25 minutes on 2 cores
 	$(BIN)/python -m pytest
 
 test-all: setup services  ## Run all tests, also those marked slow: full-length runs, kills, clusters
