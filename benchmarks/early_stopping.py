@@ -230,7 +230,10 @@ def recorded(storage: object, folder: str, run: object, rungs: Sequence[float]) 
     trials = {(record.spec.pool, record.spec.seed): record for record in read_records(*tables)}
     for trial in trials.values():
         if trial.final is None or len(trial.reports) != len(rungs) + 1:
-            raise SystemExit(f"{trial.spec.pool} seed {trial.spec.seed} is {trial.state}")
+            raise SystemExit(
+                f"{trial.spec.pool} seed {trial.spec.seed} is {trial.state} with "
+                f"{len(trial.reports)} reports of {len(rungs) + 1}"
+            )
     scores = np.empty((len(kinds), SEEDS, len(rungs) + 1))
     evaluation = run.evaluation
     for k in range(len(rungs) + 1):

@@ -93,6 +93,13 @@ def test_a_benchmark_of_processes_prints_its_table(name: str) -> None:
     assert len(_alone(name, *ALONE[name]).splitlines()) >= 3
 
 
+@pytest.mark.slow
+def test_early_stopping_is_replayed_on_studies_that_were_trained() -> None:
+    words = ("--shapes=1", "--samples=1500", "--budget=2000")
+    found = _alone("early_stopping", *words)
+    assert sum(line.startswith("  none ") for line in found.splitlines()) == 2
+
+
 # A data set several times the object store goes by: the driver holds next to nothing of it.
 
 STORE_MB = 80
