@@ -118,7 +118,7 @@ def _probed(
     """Return what is found of every statistic, and apart from it the cuts of the testable ones."""
     probes, cuts = {}, {}
     for name in columns:
-        found = probe(name, rows.column(name), rows.row_ids, config)
+        found = probe(name, rows.reader(name), config)
         if found.reason is None and found.cut is not None:
             cuts[name] = found.cut
         probes[name] = replace(found, cut=None)
@@ -166,10 +166,7 @@ def _pool_size(
     if not cuts and not picked:
         reasons = "; ".join(f"{item.statistic}: {item.reason}" for item in not_testable)
         raise BadInput(f"no statistic is testable: {reasons or 'there is none'}")
-    smallest = {
-        name: int(np.bincount(cut.codes[cut.codes >= 0], minlength=config.buckets).min())
-        for name, cut in cuts.items()
-    }
+    smallest = {name: min(cut.sizes) for name, cut in cuts.items()}
     smallest |= {name: int(np.count_nonzero(mask)) for name, mask in picked.items()}
     limiting = min(smallest, key=smallest.__getitem__)
     if config.size == "auto":
@@ -197,11 +194,16 @@ def _draw_size(size: int, config: PoolConfig) -> int:
 def _bucket_arms(
     rows: EligibleRows, cuts: dict[str, Cut], size: int, config: PoolConfig
 ) -> Iterator[Arm]:
-    """Yield the buckets of every statistic; its cut is dropped, so that codes are held once."""
-    for name in list(cuts):
-        cut = cuts.pop(name)
-        codes = trim(cut.codes, rows.row_ids, size, hash_key(config.seed, "trim", name))
-        bounds = _bounds(rows.column(name), codes, config.buckets)
+    """Yield the buckets of every statistic."""
+    for name, cut in cuts.items():
+        read, done = rows.reader(name), 0
+        trimmed = trim(read, cut, size, hash_key(config.seed, "trim", name))
+        codes = np.empty(len(rows), dtype=np.int8)
+        bounds = [(np.inf, -np.inf)] * config.buckets
+        for row_ids, values in read():
+            some = trimmed.codes(row_ids, values)
+            codes[done : (done := done + len(some))] = some
+            bounds = _widened(bounds, values, some)
         for code, bucket in enumerate(config.bucket_names):
             low, high = bounds[code]
             pool = Pool(
@@ -220,19 +222,19 @@ def _bucket_arms(
             yield pool, codes
 
 
-def _bounds(
-    values: NDArray[np.float64], codes: NDArray[np.int8], buckets: int
+def _widened(
+    bounds: list[tuple[float, float]], values: NDArray[np.float64], codes: NDArray[np.int8]
 ) -> list[tuple[float, float]]:
-    """Return the least and the greatest value of every bucket.
+    """Return the least and the greatest value of every bucket, of some more rows.
 
     Which of -0.0 and 0.0 is least depends on row order: 0.0 stands for both.
     """
     found = []
-    for code in range(buckets):
+    for code, (low, high) in enumerate(bounds):
         inside = codes == code
-        low = float(values.min(where=inside, initial=np.inf)) + 0.0
-        high = float(values.max(where=inside, initial=-np.inf)) + 0.0
-        found.append((low, high))
+        least = float(values.min(where=inside, initial=np.inf)) + 0.0
+        most = float(values.max(where=inside, initial=-np.inf)) + 0.0
+        found.append((min(low, least), max(high, most)))
     return found
 
 

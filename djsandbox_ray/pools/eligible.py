@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, unknown
-from djsandbox_ray.pools.cuts import EXCLUDED
+from djsandbox_ray.pools.cuts import EXCLUDED, Read
 from djsandbox_ray.pools.order import slices
 from djsandbox_ray.records import Range
 
@@ -125,6 +125,15 @@ class EligibleRows:
         """
         values = _column(self._columns, name, self._all)
         return values if self._kept is None else values[self._kept]
+
+    def reader(self, name: str) -> Read:
+        """Read one statistic of the eligible rows once; what it returns gives it in parts.
+
+        Raises:
+            BadInput: as :meth:`column` does.
+        """
+        values = self.column(name)
+        return lambda: ((self.row_ids[part], values[part]) for part in slices(len(values)))
 
     def expand(self, codes: NDArray[np.int8]) -> NDArray[np.int8]:
         """Give codes of the eligible rows back as codes of all rows, shape (n,)."""
