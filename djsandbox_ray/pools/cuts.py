@@ -34,7 +34,7 @@ Read = Callable[[], Iterable[Part]]
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class TieSplit:
     """Rows of one value that a cut goes through: the hash places them."""
 
     value: float
@@ -50,7 +50,7 @@ class Cut:
 
     bounds: NDArray[np.float64]
     """(buckets - 1,): the values at which buckets 1.. begin, ascending."""
-    splits: tuple[Split, ...]
+    splits: tuple[TieSplit, ...]
     key: np.uint64
     """Of the hash that splits ties."""
     sizes: tuple[int, ...]
@@ -121,7 +121,7 @@ def cut_column(read: Read, count: int, buckets: int, key: np.uint64) -> Cut:
         level = (int(ranks[0] - below[0]), int(below[0] + tied[0] - ranks[-1]))
     return Cut(
         bounds=bounds,
-        splits=tuple(Split(float(different[n]), firsts[n], limits[n]) for n in wanted),
+        splits=tuple(TieSplit(float(different[n]), firsts[n], limits[n]) for n in wanted),
         key=key,
         sizes=tuple(stop - start for start, stop in pairwise(ends)),
         ties=tuple(ties.tolist()),

@@ -5,7 +5,7 @@ A later round of a workflow probes in this way what the recipe of an earlier one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +90,7 @@ def _column(columns: Columns, name: str, rows: int) -> NDArray[np.float64]:
 
 
 class EligibleRows:
-    """The rows of a dataset without the excluded ones.
+    """The rows of a dataset without the excluded ones, by ascending row id.
 
     Args:
         row_ids: (n,), all different.
@@ -111,8 +111,12 @@ class EligibleRows:
         _check_names(columns)
         self._columns = columns
         self._all = len(row_ids)
-        self._kept = _kept(row_ids, excluded)
+        self._kept: NDArray[np.bool_] | NDArray[np.intp] | None = _kept(row_ids, excluded)
+        if not np.all(row_ids[1:] > row_ids[:-1]):
+            order = np.argsort(row_ids)
+            self._kept = order if self._kept is None else order[self._kept[order]]
         self.row_ids = row_ids if self._kept is None else row_ids[self._kept]
+        """(len(self),), ascending."""
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -134,6 +138,10 @@ class EligibleRows:
         """
         values = self.column(name)
         return lambda: ((self.row_ids[part], values[part]) for part in slices(len(values)))
+
+    def ids(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the row ids, a part at a time."""
+        return (self.row_ids[part] for part in slices(len(self)))
 
     def expand(self, codes: NDArray[np.int8]) -> NDArray[np.int8]:
         """Give codes of the eligible rows back as codes of all rows, shape (n,)."""
