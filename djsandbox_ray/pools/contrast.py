@@ -55,7 +55,7 @@ def probe(name: str, read: Read, config: PoolConfig) -> Probe:
         reason = f"only {present} rows have a value, fewer than the {config.buckets} buckets"
         return Probe(missing, None, None, reason)
     if least == most:
-        reason = f"constant: every value is {least:g}"
+        reason = f"constant: every value is {least + 0.0:g}"  # 0 for -0, which equals it
         return Probe(missing, None, 0.0, reason)
     cut = cut_column(read, present, config.buckets, hash_key(config.seed, "ties", name))
     found = contrast(cut)

@@ -108,7 +108,7 @@ class EligibleRows:
         excluded: NDArray[np.int64],
     ) -> None:
         _check_row_ids(row_ids)
-        _check_names(columns)
+        check_names(columns)
         self._columns = columns
         self._all = len(row_ids)
         self._kept: NDArray[np.bool_] | NDArray[np.intp] | None = _kept(row_ids, excluded)
@@ -165,7 +165,12 @@ def _check_row_ids(row_ids: NDArray[np.int64]) -> None:
         raise BadInput(f"{len(twice)} row ids occur more than once, such as {twice[0]}")
 
 
-def _check_names(columns: Columns) -> None:
+def check_names(columns: Iterable[str]) -> None:
+    """Check that names of statistics are free.
+
+    Raises:
+        BadInput: other columns of the assignments have such a name.
+    """
     for name in columns:
         first, slash, _ = name.partition("/")
         if not name or name == "row_id" or (slash and first in RESERVED):

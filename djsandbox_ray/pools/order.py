@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,9 +198,13 @@ def hash_limits(
             if 0 <= place < len(few):
                 limits.append(np.partition(few, place)[place])
             else:
-                limits += list(select(lambda of=group: (p[of] for p in read() if of in p), [rank]))
+                limits += list(select(partial(_of_group, read, group), [rank]))
         found[group] = np.array(limits, dtype=np.uint64)
     return found
+
+
+def _of_group(read: Callable[[], Iterable[Mapping[int, Keys]]], group: int) -> Iterator[Keys]:
+    return (part[group] for part in read() if group in part)
 
 
 def _span(rank: int, count: int) -> tuple[np.uint64, np.uint64]:
