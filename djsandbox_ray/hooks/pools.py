@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import ray
 from numpy.typing import NDArray
 
 from djsandbox_ray.hooks.hook import Hook
-from djsandbox_ray.hooks.writing import note_broken, write_pools
-from djsandbox_ray.pools.build import construct
+from djsandbox_ray.hooks.writing import assignments_of, note_broken, write_pools
+from djsandbox_ray.nodes.kinds import bundle
+from djsandbox_ray.pools.build import Layout, check_rows, construct, lay_out
+from djsandbox_ray.pools.contrast import Probe
 from djsandbox_ray.pools.eligible import outside
+from djsandbox_ray.pools.filling import Column, filled
 from djsandbox_ray.recipes.policy import marked
-from djsandbox_ray.records import Dataset, Leak, Pools, Statistics
+from djsandbox_ray.records import Dataset, Leak, Pool, Pools, Statistics
 from djsandbox_ray.settings.code import codes_in
 from djsandbox_ray.stats.parts import StatisticColumns
+from djsandbox_ray.stats.stored_rows import StoredRows
+from djsandbox_ray.storage.store import Storage
+
+MANY_ROWS = 1 << 21
+"""From so many on, tasks cut and fill columns; of fewer, starting them would take longer."""
+_CPUS = 1
 
 
 class BuildPools(Hook):
@@ -32,25 +45,35 @@ class BuildPools(Hook):
     def run(self, dataset: Dataset, statistics: Statistics, leaks: Leak) -> Pools:
         """Build pools of one size from all statistics that are testable."""
         self.context.progress.stage("pools")
-        row_ids = np.arange(dataset.rows, dtype=np.int64)
         columns = StatisticColumns(self.storage, statistics.statistics, dataset.rows)
-        excluded = np.union1d(self._leaked(leaks), self._outside(row_ids, columns))
-        built = construct(row_ids, columns, self.config.pools, excluded)
+        excluded = np.union1d(self._leaked(leaks), self._outside(dataset.rows, columns))
+        layout: Layout
+        assignments: Mapping[str, NDArray[np.int8]]
+        written: dict[str, NDArray[Any]] | None
+        if dataset.rows < MANY_ROWS or self.config.pools.extra:
+            row_ids = np.arange(dataset.rows, dtype=np.int64)
+            built = construct(row_ids, columns, self.config.pools, excluded)
+            layout, found, assignments = built, built.pools, built.assignments
+            written = {"row_id": row_ids, **built.assignments}
+        else:
+            rows = StoredRows(self.storage, statistics.statistics, dataset.rows, excluded)
+            layout, found = self._in_tasks(rows, tuple(columns), len(excluded))
+            assignments, written = _Written(self.storage, assignments_of(self)), None
         operators = {item.name: item.operator for item in statistics.statistics}
-        named = [replace(p, operator=operators.get(p.statistic or "")) for p in built.pools]
+        named = [replace(p, operator=operators.get(p.statistic or "")) for p in found]
         made = Pools(
             id="",
             assignments="",
-            pools=marked(named, built.assignments, self.config.policies, columns),
-            size=built.size,
-            draw_size=built.draw_size,
-            eligible=built.eligible,
+            pools=marked(named, assignments, self.config.policies, columns),
+            size=layout.size,
+            draw_size=layout.draw_size,
+            eligible=layout.eligible,
             seed=self.config.pools.seed,
-            not_testable=built.not_testable,
-            contrast=built.contrast,
-            missing=built.missing,
+            not_testable=layout.not_testable,
+            contrast=layout.contrast,
+            missing=layout.missing,
         )
-        pools = write_pools(self, made, {"row_id": row_ids, **built.assignments}, of=dataset.id)
+        pools = write_pools(self, made, written, of=dataset.id)
         note_broken(self, pools, "pools")
         for item in pools.not_testable:
             self.note(f"pools: {item.statistic} is not testable: {item.reason}")
@@ -58,6 +81,45 @@ class BuildPools(Hook):
             f"pools: {len(pools.pools)} of {pools.size} rows; a trial draws {pools.draw_size}"
         )
         return pools
+
+    def _in_tasks(
+        self, rows: StoredRows, names: tuple[str, ...], excluded: int
+    ) -> tuple[Layout, tuple[Pool, ...]]:
+        """Cut every statistic in a Ray task, and fill every column in one; write the assignments.
+
+        The codes come through the object store a part at a time; of all of them the driver holds
+        one part.
+        """
+        config, nodes = self.config.pools, self.config.statistics.resources
+        check_rows(len(rows), excluded, config)
+        self.context.await_room([bundle(_CPUS, 0, nodes)], "statistics.resources")
+
+        def each(look: Callable[[str], Probe], names: Sequence[str]) -> list[Probe]:
+            shared = ray.put(look)
+            cut = ray.remote(num_cpus=_CPUS)(_look).options(
+                name="cut a statistic", resources=nodes.demand()
+            )
+            found: list[Probe] = ray.get([cut.remote(shared, name) for name in names])
+            return found
+
+        layout = lay_out(rows, names, config, each, {}, ())
+        columns: list[Column] = [*layout.buckets, *layout.random]
+        fill = ray.remote(num_cpus=_CPUS)(_fill).options(
+            name="fill a column", resources=nodes.demand(), num_returns="streaming"
+        )
+        shared = ray.put(rows)
+        streams: list[Any] = [fill.remote(shared, column) for column in columns]
+        ids = pa.field("row_id", pa.int64())
+        schema = pa.schema([ids, *(pa.field(column.name, pa.int8()) for column in columns)])
+
+        def groups() -> Iterator[pa.Table]:
+            for row_ids in rows.every_id():
+                parts = ray.get([next(stream) for stream in streams])
+                yield pa.table([row_ids, *parts], schema)
+
+        self.storage.write_groups(assignments_of(self), schema, groups())
+        pools = ray.get([next(stream) for stream in streams])
+        return layout, tuple(chain.from_iterable(pools))
 
     def _leaked(self, leaks: Leak) -> NDArray[np.int64]:
         """Return the ids of the rows that are evaluation samples, too."""
@@ -67,13 +129,51 @@ class BuildPools(Hook):
         rows: NDArray[np.int64] = table["row_id"].to_numpy()
         return rows
 
-    def _outside(self, row_ids: NDArray[np.int64], columns: StatisticColumns) -> NDArray[np.int64]:
+    def _outside(self, rows: int, columns: StatisticColumns) -> NDArray[np.int64]:
         """Return the ids of the rows that ``within`` keeps out."""
         ranges = self.config.pools.ranges
-        found = outside(row_ids, columns, ranges)
-        if ranges:
-            self.note(
-                f"pools: {len(found)} of {len(row_ids)} rows are not within "
-                f"{', '.join(item.text for item in ranges)}"
-            )
+        if not ranges:
+            return np.empty(0, np.int64)
+        found = outside(np.arange(rows, dtype=np.int64), columns, ranges)
+        self.note(
+            f"pools: {len(found)} of {rows} rows are not within "
+            f"{', '.join(item.text for item in ranges)}"
+        )
         return found
+
+
+class _Written(Mapping[str, NDArray[np.int8]]):
+    """Columns of codes that are written; one is read when it is asked for, and not kept."""
+
+    def __init__(self, storage: Storage, path: str) -> None:
+        self._storage = storage
+        self._path = path
+
+    def __getitem__(self, name: str) -> NDArray[np.int8]:
+        codes: NDArray[np.int8] = self._storage.read_table(self._path, [name])[name].to_numpy()
+        return codes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._storage.read_table(self._path, []).schema.names)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def _look(look: Callable[[str], Probe], name: str) -> Probe:
+    return look(name)
+
+
+def _fill(rows: StoredRows, column: Column) -> Iterator[NDArray[np.int8] | tuple[Pool, ...]]:
+    """Yield the codes of all rows, a part at a time, and the pools of the column last."""
+    pools: list[tuple[Pool, ...]] = []
+
+    def codes() -> Iterator[NDArray[np.int8]]:
+        for made in filled(column, rows):
+            if isinstance(made, tuple):
+                pools.append(made)
+            else:
+                yield made
+
+    yield from rows.expand(codes())
+    yield from pools

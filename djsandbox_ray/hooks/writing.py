@@ -43,22 +43,29 @@ def like(
     )
 
 
+def assignments_of(hook: Hook, name: str = "") -> str:
+    """Return the path of the assignments of a study's pools; see :func:`write_pools`."""
+    return hook.path(f"{name}_assignments.parquet" if name else "assignments.parquet")
+
+
 def write_pools(
-    hook: Hook, made: Pools, columns: Mapping[str, Any], *, of: str, name: str = ""
+    hook: Hook, made: Pools, columns: Mapping[str, Any] | None, *, of: str, name: str = ""
 ) -> Pools:
     """Write ``assignments.parquet`` and ``pools.json``; return the pools with path and id.
 
     Args:
         hook: of the run whose files they are.
         made: all but the path and the id.
-        columns: ``row_id``, and the codes by column of the pools.
+        columns: ``row_id``, and the codes by column of the pools; None: they were written as they
+            came, to :func:`assignments_of`.
         of: the id of what they are made of.
         name: begins the names of the files, where it is not the first study.
     """
     prefix = f"{name}_" if name else ""
-    made = replace(made, id="", assignments=hook.path(f"{prefix}assignments.parquet"))
+    made = replace(made, id="", assignments=assignments_of(hook, name))
     made = replace(made, id=content_id("pools", of, to_json(made)))
-    hook.storage.write_table(made.assignments, pa.table(dict(columns)))
+    if columns is not None:
+        hook.storage.write_table(made.assignments, pa.table(dict(columns)))
     hook.write_sealed(f"{prefix}pools.json", to_json(made))
     return made
 

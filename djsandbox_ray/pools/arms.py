@@ -8,7 +8,6 @@ study sets some pools of the first beside control arms that are fresh.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from djsandbox_ray.errors import unknown
 from djsandbox_ray.identity import rows_hash
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT
-from djsandbox_ray.pools.order import hash_key, least_of
+from djsandbox_ray.pools.eligible import EligibleRows
+from djsandbox_ray.pools.filling import Column, RandomColumn, Rows, filled, with_captions
 from djsandbox_ray.records import Pool, PoolKind, Pools
 
 Arm = tuple[Pool, NDArray[np.int8]]
@@ -28,10 +28,7 @@ Arm = tuple[Pool, NDArray[np.int8]]
 
 def pool_hash(rows: NDArray[np.int64], shuffle_captions: bool = False) -> str:
     """Hash the rows of a pool and what is done to them; 32 hex digits."""
-    plain = rows_hash(rows)
-    if not shuffle_captions:
-        return plain
-    return hashlib.blake2b(f"shuffle_captions {plain}".encode(), digest_size=16).hexdigest()
+    return with_captions(rows_hash(rows), shuffle_captions)
 
 
 def arm_of(
@@ -74,6 +71,18 @@ def named_pools(pools: Pools, names: Iterable[str]) -> list[Pool]:
     return [by_id[name] for name in names]
 
 
+def control_columns(
+    size: int, count: int, seed: int, first: int = 0, prefix: str = "control/"
+) -> Iterator[RandomColumn]:
+    """Yield the columns of ``count`` random buckets of ``size`` rows.
+
+    They are called ``prefix`` and a number from ``first`` on. Those of another name are other
+    buckets; of one name, a smaller bucket is a part of the larger one.
+    """
+    for index in range(first, first + count):
+        yield RandomColumn(f"{prefix}{index}", PoolKind.CONTROL, size, seed)
+
+
 def control_arms(
     row_ids: NDArray[np.int64],
     size: int,
@@ -82,40 +91,33 @@ def control_arms(
     first: int = 0,
     prefix: str = "control/",
 ) -> Iterator[Arm]:
-    """Yield ``count`` random buckets of ``size`` rows of ``row_ids``, shape (n,).
-
-    They are called ``prefix`` and a number from ``first`` on. Those of another name are other
-    buckets; of one name, a smaller bucket is a part of the larger one.
-    """
-    for index in range(first, first + count):
-        name = f"{prefix}{index}"
-        yield _random_bucket(name, PoolKind.CONTROL, row_ids, size, seed)
+    """Yield the arms of :func:`control_columns` among ``row_ids``, shape (n,)."""
+    rows = EligibleRows(row_ids, {}, np.empty(0, np.int64))
+    for column in control_columns(size, count, seed, first, prefix):
+        yield from ((pool, rows.expand(codes)) for pool, codes in arms_of(column, rows))
 
 
-def self_test_arms(row_ids: NDArray[np.int64], size: int, seed: int) -> Iterator[Arm]:
-    """Yield the pools whose verdict is known beforehand.
+def self_test_columns(size: int, seed: int) -> Iterator[RandomColumn]:
+    """Yield the columns of the pools whose verdict is known beforehand.
 
     A shuffled statistic says nothing about the samples, so that its pool must be undecided;
     shuffled captions spoil any paired data, so that theirs must be worse.
     """
     kind = PoolKind.SELF_TEST
-    yield _random_bucket(
-        "self_test/shuffled_statistic", kind, row_ids, size, seed, expected="undecided"
-    )
+    yield RandomColumn("self_test/shuffled_statistic", kind, size, seed, {"expected": "undecided"})
     shuffled = {"expected": "worse", "shuffle_captions": True}
-    yield _random_bucket("self_test/shuffled_captions", kind, row_ids, size, seed, **shuffled)
+    yield RandomColumn("self_test/shuffled_captions", kind, size, seed, shuffled)
 
 
-def _random_bucket(
-    name: str,
-    kind: PoolKind,
-    row_ids: NDArray[np.int64],
-    size: int,
-    seed: int,
-    **more: Any,
-) -> Arm:
-    chosen = least_of(row_ids, size, hash_key(seed, "random_bucket", name))
-    return arm_of(name, row_ids, chosen, kind=kind, **more)
+def arms_of(column: Column, rows: Rows) -> Iterator[Arm]:
+    """Yield the pools of a column with its codes of all rows, which they share."""
+    codes: list[NDArray[np.int8]] = []
+    for made in filled(column, rows):
+        if isinstance(made, tuple):
+            whole = np.concatenate([np.empty(0, np.int8), *codes])
+            yield from ((pool, whole) for pool in made)
+        else:
+            codes.append(made)
 
 
 @dataclass(frozen=True, eq=False)

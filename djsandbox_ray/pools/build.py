@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools.arms import Arm, arm_of, control_arms, pool_hash, self_test_arms
+from djsandbox_ray.pools.arms import Arm, arm_of, arms_of, control_columns, self_test_columns
 from djsandbox_ray.pools.builder import BUILDERS, built_masks
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.pools.contrast import Probe, probe
-from djsandbox_ray.pools.cuts import LEFT_OUT, NO_VALUE, Cut, trim
+from djsandbox_ray.pools.cuts import LEFT_OUT, NO_VALUE, Cut
 from djsandbox_ray.pools.eligible import EligibleRows
+from djsandbox_ray.pools.filling import BucketColumn, RandomColumn, Rows
 from djsandbox_ray.pools.order import hash_key, least_of
-from djsandbox_ray.records import NotTestable, Pool, PoolKind
+from djsandbox_ray.records import NotTestable, Pool
 
 _NO_ROWS = np.empty(0, dtype=np.int64)
 
 
-@dataclass(frozen=True, eq=False)
-class Construction:
-    """Pools of one size, and the codes that say which rows they hold."""
+Each = Callable[[Callable[[str], Probe], Sequence[str]], Iterable[Probe]]
+"""Looks at every statistic, in the order of the names: like ``map``, or somewhere else."""
 
-    assignments: dict[str, NDArray[np.int8]]
-    """Per testable statistic, pool of a builder, control and self-test: (n,), ``Pool.code`` for the
-    rows of a pool, or ``NO_VALUE`` (in a builder's column: not picked), ``LEFT_OUT`` or
-    ``EXCLUDED``."""
-    pools: tuple[Pool, ...]
-    """The buckets of the statistics in their order, then the pools of builders, which have no
-    statistic, then controls, then self-tests."""
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Layout:
+    """Which pools there will be, before it is known which rows they hold."""
+
+    buckets: tuple[BucketColumn, ...]
+    """Of the testable statistics, in their order."""
+    random: tuple[RandomColumn, ...]
+    """Of controls, then of self-tests."""
     size: int
     """Rows of every pool."""
     draw_size: int
@@ -46,6 +49,19 @@ class Construction:
     :func:`djsandbox_ray.pools.contrast.contrast`; of the whole buckets, before they are trimmed."""
     missing: dict[str, int]
     """Per statistic: rows without a value, excluded rows apart."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Construction(Layout):
+    """Pools of one size, and the codes that say which rows they hold."""
+
+    assignments: dict[str, NDArray[np.int8]]
+    """Per testable statistic, pool of a builder, control and self-test: (n,), ``Pool.code`` for the
+    rows of a pool, or ``NO_VALUE`` (in a builder's column: not picked), ``LEFT_OUT`` or
+    ``EXCLUDED``."""
+    pools: tuple[Pool, ...]
+    """The buckets of the statistics in their order, then the pools of builders, which have no
+    statistic, then controls, then self-tests."""
 
 
 def construct(
@@ -73,56 +89,89 @@ def construct(
             than the smallest bucket, draws that would be empty, or what a builder did wrong.
     """
     rows = EligibleRows(row_ids, columns, excluded)
-    if len(rows) < config.buckets:
-        raise BadInput(
-            f"{len(rows)} rows ({len(excluded)} more are excluded) are too few for "
-            f"{config.buckets} buckets"
-        )
-    probes, cuts = _probed(rows, columns, config)
+    check_rows(len(rows), len(excluded), config)
     picked, refused = _extra(rows, tuple(columns), config)
-    not_testable = [
-        *(NotTestable(name, item.reason) for name, item in probes.items() if item.reason),
-        *refused,
-    ]
-    size = _pool_size(cuts, picked, not_testable, config)
-    draw_size = _draw_size(size, config)
-    controls = config.control_count(config.buckets * len(cuts) + len(picked))
+    counts = {name: int(np.count_nonzero(mask)) for name, mask in picked.items()}
+    layout = lay_out(rows, tuple(columns), config, map, counts, refused)
     arms = chain(
-        _bucket_arms(rows, cuts, size, config),
-        _extra_arms(rows, picked, size, config),
-        control_arms(rows.row_ids, size, controls, config.seed),
-        self_test_arms(rows.row_ids, size, config.seed) if config.self_tests else (),
+        chain.from_iterable(arms_of(column, rows) for column in layout.buckets),
+        _extra_arms(rows, picked, layout.size, config),
+        chain.from_iterable(arms_of(column, rows) for column in layout.random),
     )
     pools, assignments = [], {}
     for pool, codes in arms:
         pools.append(pool)
         if pool.code == 0:  # the buckets of a statistic share one column
             assignments[pool.column] = rows.expand(codes)
-    return Construction(
-        assignments=assignments,
-        pools=tuple(pools),
+    return Construction(**vars(layout), assignments=assignments, pools=tuple(pools))
+
+
+def check_rows(rows: int, excluded: int, config: PoolConfig) -> None:
+    """Check that there are rows for every bucket.
+
+    Raises:
+        BadInput: there are fewer rows than buckets.
+    """
+    if rows < config.buckets:
+        raise BadInput(
+            f"{rows} rows ({excluded} more are excluded) are too few for {config.buckets} buckets"
+        )
+
+
+def lay_out(
+    rows: Rows,
+    names: Sequence[str],
+    config: PoolConfig,
+    each: Each,
+    picked: Mapping[str, int],
+    refused: Sequence[NotTestable],
+) -> Layout:
+    """Cut every statistic, and say which pools of which size there will be.
+
+    Args:
+        rows: the rows that may be in a pool, at least as many as buckets.
+        names: of the statistics.
+        config: the ``pools`` section.
+        each: how the statistics are walked: in this process, or several at a time in others.
+        picked: how many rows the pools of builders may hold, by id.
+        refused: pools of builders that cannot be tested.
+
+    Raises:
+        BadInput: nothing testable, a size larger than the smallest bucket, draws that would be
+            empty.
+    """
+    found = each(partial(_probe, rows, config), names)
+    probes = dict(zip(names, found, strict=True))
+    cuts = {name: item.cut for name, item in probes.items() if item.cut and item.reason is None}
+    not_testable = [
+        *(NotTestable(name, item.reason) for name, item in probes.items() if item.reason),
+        *refused,
+    ]
+    size = _pool_size(cuts, picked, not_testable, config)
+    buckets = tuple(
+        BucketColumn(name, cut, config.bucket_names, size, config.seed)
+        for name, cut in cuts.items()
+    )
+    controls = config.control_count(config.buckets * len(cuts) + len(picked))
+    return Layout(
+        buckets=buckets,
+        random=(
+            *control_columns(size, controls, config.seed),
+            *(self_test_columns(size, config.seed) if config.self_tests else ()),
+        ),
         size=size,
-        draw_size=draw_size,
+        draw_size=_draw_size(size, config),
         eligible=len(rows),
         not_testable=tuple(not_testable),
         contrast={
-            name: found.contrast for name, found in probes.items() if found.contrast is not None
+            name: item.contrast for name, item in probes.items() if item.contrast is not None
         },
-        missing={name: found.missing for name, found in probes.items()},
+        missing={name: item.missing for name, item in probes.items()},
     )
 
 
-def _probed(
-    rows: EligibleRows, columns: Mapping[str, NDArray[np.float64]], config: PoolConfig
-) -> tuple[dict[str, Probe], dict[str, Cut]]:
-    """Return what is found of every statistic, and apart from it the cuts of the testable ones."""
-    probes, cuts = {}, {}
-    for name in columns:
-        found = probe(name, rows.column(name), rows.row_ids, config)
-        if found.reason is None and found.cut is not None:
-            cuts[name] = found.cut
-        probes[name] = replace(found, cut=None)
-    return probes, cuts
+def _probe(rows: Rows, config: PoolConfig, name: str) -> Probe:
+    return probe(name, rows.reader(name), config)
 
 
 def _extra(
@@ -158,19 +207,15 @@ def _too_few(count: int, needed: int, eligible: int, config: PoolConfig) -> str:
 
 
 def _pool_size(
-    cuts: dict[str, Cut],
-    picked: dict[str, NDArray[np.bool_]],
+    cuts: Mapping[str, Cut],
+    picked: Mapping[str, int],
     not_testable: list[NotTestable],
     config: PoolConfig,
 ) -> int:
     if not cuts and not picked:
         reasons = "; ".join(f"{item.statistic}: {item.reason}" for item in not_testable)
         raise BadInput(f"no statistic is testable: {reasons or 'there is none'}")
-    smallest = {
-        name: int(np.bincount(cut.codes[cut.codes >= 0], minlength=config.buckets).min())
-        for name, cut in cuts.items()
-    }
-    smallest |= {name: int(np.count_nonzero(mask)) for name, mask in picked.items()}
+    smallest = {name: min(cut.sizes) for name, cut in cuts.items()} | dict(picked)
     limiting = min(smallest, key=smallest.__getitem__)
     if config.size == "auto":
         return smallest[limiting]
@@ -192,48 +237,6 @@ def _draw_size(size: int, config: PoolConfig) -> int:
             + (" (shuffled captions need two rows)" if config.self_tests else "")
         )
     return draw_size
-
-
-def _bucket_arms(
-    rows: EligibleRows, cuts: dict[str, Cut], size: int, config: PoolConfig
-) -> Iterator[Arm]:
-    """Yield the buckets of every statistic; its cut is dropped, so that codes are held once."""
-    for name in list(cuts):
-        cut = cuts.pop(name)
-        codes = trim(cut.codes, rows.row_ids, size, hash_key(config.seed, "trim", name))
-        bounds = _bounds(rows.column(name), codes, config.buckets)
-        for code, bucket in enumerate(config.bucket_names):
-            low, high = bounds[code]
-            pool = Pool(
-                id=f"{name}/{bucket}",
-                kind=PoolKind.BUCKET,
-                column=name,
-                code=code,
-                size=size,
-                hash=pool_hash(rows.row_ids[codes == code]),
-                statistic=name,
-                bucket=bucket,
-                low=low,
-                high=high,
-                ties=cut.ties[code],
-            )
-            yield pool, codes
-
-
-def _bounds(
-    values: NDArray[np.float64], codes: NDArray[np.int8], buckets: int
-) -> list[tuple[float, float]]:
-    """Return the least and the greatest value of every bucket.
-
-    Which of -0.0 and 0.0 is least depends on row order: 0.0 stands for both.
-    """
-    found = []
-    for code in range(buckets):
-        inside = codes == code
-        low = float(values.min(where=inside, initial=np.inf)) + 0.0
-        high = float(values.max(where=inside, initial=-np.inf)) + 0.0
-        found.append((low, high))
-    return found
 
 
 def _extra_arms(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.pools.order import (
     Keys,
-    hash_bounds,
+    hash_limits,
     hash_rows,
-    least_of,
     number_of,
     ordered_keys,
     select,
-    slices,
 )
 
 NO_VALUE = -1
@@ -28,15 +27,54 @@ EXCLUDED = -3
 """Code of a row that is kept out of every pool, such as one that is also an evaluation sample."""
 
 
+Part = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""A part of a column: row ids and values, both of shape (n,), NaN for no value."""
+Read = Callable[[], Iterable[Part]]
+"""Gives a column in parts of any size, the same ones every time."""
+
+
+@dataclass(frozen=True, eq=False)
+class TieSplit:
+    """Rows of one value that a cut goes through: the hash places them."""
+
+    value: float
+    first: int
+    """The bucket of those of least hash."""
+    limits: NDArray[np.uint64]
+    """(k,): from the first of these hashes on a row lies one bucket up, and so on."""
+
+
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """A column cut into buckets."""
+    """Where a column is cut into buckets: small, and all that is needed to place any row."""
 
-    codes: NDArray[np.int8]
-    """(n,): bucket 0 (least values) to buckets - 1, or ``NO_VALUE``."""
+    bounds: NDArray[np.float64]
+    """(buckets - 1,): the values at which buckets 1.. begin, ascending."""
+    splits: tuple[TieSplit, ...]
+    key: np.uint64
+    """Of the hash that splits ties."""
+    sizes: tuple[int, ...]
+    """Per bucket: its rows."""
     ties: tuple[int, ...]
     """Per bucket: rows whose value is split by a cut of this bucket, so that the hash placed
     them; those that came to lie in the neighbouring bucket are counted too."""
+    level: tuple[int, int]
+    """Rows of the lowest and of the highest bucket that have one value, which both of them hold."""
+
+    def codes(self, row_ids: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.int8]:
+        """Return the buckets of some rows, 0 (least values) to buckets - 1, or ``NO_VALUE``.
+
+        Args:
+            row_ids: (n,).
+            values: (n,), of the column that was cut.
+        """
+        codes = np.searchsorted(self.bounds, values, side="right").astype(np.int8)
+        codes[np.isnan(values)] = NO_VALUE
+        for split in self.splits:
+            tied = values == split.value
+            hashes = hash_rows(row_ids[tied], self.key)
+            codes[tied] = split.first + np.searchsorted(split.limits, hashes, side="right")
+        return codes
 
 
 def cut_ranks(count: int, buckets: int) -> NDArray[np.int64]:
@@ -45,82 +83,106 @@ def cut_ranks(count: int, buckets: int) -> NDArray[np.int64]:
     return (2 * k * count + buckets) // (2 * buckets)
 
 
-def cut_column(
-    values: NDArray[np.float64], row_ids: NDArray[np.int64], buckets: int, key: np.uint64
-) -> Cut:
+def cut_column(read: Read, count: int, buckets: int, key: np.uint64) -> Cut:
     """Cut a column at its exact quantiles into buckets whose sizes differ by at most one.
 
     Rows are ranked by (value, hash of row id); only the values at the cuts are searched for,
-    nothing is sorted, and beside the column a few bytes per row are held. NaN means that a row has
-    no value. Infinities are ordinary values: they have an order, which is all that a cut needs.
+    nothing is sorted, and no more than a part and some candidates are held. NaN means that a row
+    has no value. Infinities are ordinary values: they have an order, which is all that a cut needs.
 
     Args:
-        values: (n,), at least ``buckets`` of them not NaN.
-        row_ids: (n,), all different.
+        read: the column; row ids are all different.
+        count: how many values are not NaN, at least ``buckets``.
         buckets: number of buckets.
         key: key of the hash that splits ties.
     """
-    ranks = cut_ranks(len(values) - int(np.count_nonzero(np.isnan(values))), buckets)
-    bounds = _values_at(values, ranks)
-    codes = np.empty(len(values), dtype=np.int8)
-    for part in slices(len(values)):
-        inner = np.searchsorted(bounds, values[part], side="right")
-        codes[part] = np.where(np.isnan(values[part]), NO_VALUE, inner)
+    ranks = cut_ranks(count, buckets)
+    bounds = _values_at(read, ranks)
+    below, tied = _around(read, different := np.unique(bounds))
     ties = np.zeros(buckets, dtype=np.int64)
-    for bound in np.unique(bounds):
-        below = int(np.count_nonzero(values < bound))
-        splits = ranks[bounds == bound] - below
+    wanted, firsts = {}, {}
+    for index, bound in enumerate(different):
+        splits = ranks[bounds == bound] - below[index]
         splits = splits[splits > 0]
         if len(splits) == 0:
             continue  # the cut lies between two values: nothing is tied across it
-        tied = values == bound
-        first = int(np.searchsorted(ranks, below, side="right"))
-        _place(codes, tied, row_ids, first, hash_bounds(row_ids, splits, key, tied), key)
-        ties[first : first + len(splits) + 1] += np.count_nonzero(tied)
-    return Cut(codes, tuple(ties.tolist()))
+        firsts[index] = first = int(np.searchsorted(ranks, below[index], side="right"))
+        wanted[index] = (int(tied[index]), splits.tolist())
+        ties[first : first + len(splits) + 1] += tied[index]
+
+    def hashes() -> Iterator[Mapping[int, Keys]]:
+        for row_ids, values in read():
+            yield {n: hash_rows(row_ids[values == different[n]], key) for n in wanted}
+
+    limits = hash_limits(hashes, wanted) if wanted else {}
+    ends = [0, *ranks.tolist(), count]
+    level = (0, 0)
+    if len(different) == 1:  # all cuts go through one value, or begin at it
+        level = (int(ranks[0] - below[0]), int(below[0] + tied[0] - ranks[-1]))
+    return Cut(
+        bounds=bounds,
+        splits=tuple(TieSplit(float(different[n]), firsts[n], limits[n]) for n in wanted),
+        key=key,
+        sizes=tuple(stop - start for start, stop in pairwise(ends)),
+        ties=tuple(ties.tolist()),
+        level=level,
+    )
 
 
-def _values_at(values: NDArray[np.float64], ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+def _values_at(read: Read, ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the values of the given ranks, 0 being the least, NaN apart."""
 
     def keys() -> Iterator[Keys]:
-        for part in slices(len(values)):
-            some = values[part]
-            yield ordered_keys(some[~np.isnan(some)])
+        for _, values in read():
+            yield ordered_keys(values[~np.isnan(values)])
 
     return number_of(select(keys, ranks.tolist()))
 
 
-def _place(
-    codes: NDArray[np.int8],
-    tied: NDArray[np.bool_],
-    row_ids: NDArray[np.int64],
-    first: int,
-    limits: NDArray[np.uint64],
-    key: np.uint64,
-) -> None:
-    """Spread tied rows over the buckets from ``first`` on: hashes from a limit on go one up."""
-    for part in slices(len(codes)):
-        here = tied[part]
-        hashes = hash_rows(row_ids[part][here], key)
-        codes[part][here] = first + np.searchsorted(limits, hashes, side="right")
+def _around(read: Read, bounds: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the values below each bound, and those equal to it."""
+    below, tied = np.zeros((2, len(bounds)), dtype=np.int64)
+    for _, values in read():
+        for index, bound in enumerate(bounds):
+            below[index] += np.count_nonzero(values < bound)
+            tied[index] += np.count_nonzero(values == bound)
+    return below, tied
 
 
-def trim(
-    codes: NDArray[np.int8], row_ids: NDArray[np.int64], size: int, key: np.uint64
-) -> NDArray[np.int8]:
-    """Cut every bucket to ``size`` rows, those of least hash; the others become ``LEFT_OUT``.
+@dataclass(frozen=True, eq=False)
+class Trim:
+    """Which rows of every bucket are kept so that all have one size: those of least hash."""
+
+    cut: Cut
+    key: np.uint64
+    limits: dict[int, np.uint64]
+    """By bucket that has more rows: the hash from which on they become ``LEFT_OUT``."""
+
+    def codes(self, row_ids: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.int8]:
+        """Return the codes of some rows, those of the cut or ``LEFT_OUT``; see :class:`Cut`."""
+        codes = self.cut.codes(row_ids, values)
+        if self.limits:
+            hashes = hash_rows(row_ids, self.key)
+            for code, limit in self.limits.items():
+                codes[(codes == code) & (hashes >= limit)] = LEFT_OUT
+        return codes
+
+
+def trim(read: Read, cut: Cut, size: int, key: np.uint64) -> Trim:
+    """Trim every bucket to ``size`` rows.
 
     Args:
-        codes: (n,), as in :class:`Cut`, every bucket of at least ``size`` rows.
-        row_ids: (n,).
+        read: the column that was cut.
+        cut: where; every bucket has at least ``size`` rows.
         size: rows that every bucket keeps.
         key: key of the hash that chooses them.
     """
-    trimmed = codes.copy()
-    for code in range(int(codes.max()) + 1):
-        bucket = codes == code
-        if np.count_nonzero(bucket) > size:
-            bucket &= ~least_of(row_ids, size, key, bucket)
-            trimmed[bucket] = LEFT_OUT
-    return trimmed
+    wanted = {code: (rows, [size]) for code, rows in enumerate(cut.sizes) if rows > size}
+
+    def hashes() -> Iterator[Mapping[int, Keys]]:
+        for row_ids, values in read():
+            codes, drawn = cut.codes(row_ids, values), hash_rows(row_ids, key)
+            yield {code: drawn[codes == code] for code in wanted}
+
+    limits = hash_limits(hashes, wanted) if wanted else {}
+    return Trim(cut, key, {code: limits[code][0] for code in wanted})

@@ -5,13 +5,13 @@ A later round of a workflow probes in this way what the recipe of an earlier one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, unknown
-from djsandbox_ray.pools.cuts import EXCLUDED
+from djsandbox_ray.pools.cuts import EXCLUDED, Read
 from djsandbox_ray.pools.order import slices
 from djsandbox_ray.records import Range
 
@@ -90,7 +90,7 @@ def _column(columns: Columns, name: str, rows: int) -> NDArray[np.float64]:
 
 
 class EligibleRows:
-    """The rows of a dataset without the excluded ones.
+    """The rows of a dataset without the excluded ones, by ascending row id.
 
     Args:
         row_ids: (n,), all different.
@@ -108,11 +108,15 @@ class EligibleRows:
         excluded: NDArray[np.int64],
     ) -> None:
         _check_row_ids(row_ids)
-        _check_names(columns)
+        check_names(columns)
         self._columns = columns
         self._all = len(row_ids)
-        self._kept = _kept(row_ids, excluded)
+        self._kept: NDArray[np.bool_] | NDArray[np.intp] | None = _kept(row_ids, excluded)
+        if not np.all(row_ids[1:] > row_ids[:-1]):
+            order = np.argsort(row_ids)
+            self._kept = order if self._kept is None else order[self._kept[order]]
         self.row_ids = row_ids if self._kept is None else row_ids[self._kept]
+        """(len(self),), ascending."""
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -125,6 +129,19 @@ class EligibleRows:
         """
         values = _column(self._columns, name, self._all)
         return values if self._kept is None else values[self._kept]
+
+    def reader(self, name: str) -> Read:
+        """Read one statistic of the eligible rows once; what it returns gives it in parts.
+
+        Raises:
+            BadInput: as :meth:`column` does.
+        """
+        values = self.column(name)
+        return lambda: ((self.row_ids[part], values[part]) for part in slices(len(values)))
+
+    def ids(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the row ids, a part at a time."""
+        return (self.row_ids[part] for part in slices(len(self)))
 
     def expand(self, codes: NDArray[np.int8]) -> NDArray[np.int8]:
         """Give codes of the eligible rows back as codes of all rows, shape (n,)."""
@@ -148,7 +165,12 @@ def _check_row_ids(row_ids: NDArray[np.int64]) -> None:
         raise BadInput(f"{len(twice)} row ids occur more than once, such as {twice[0]}")
 
 
-def _check_names(columns: Columns) -> None:
+def check_names(columns: Iterable[str]) -> None:
+    """Check that names of statistics are free.
+
+    Raises:
+        BadInput: other columns of the assignments have such a name.
+    """
     for name in columns:
         first, slash, _ = name.partition("/")
         if not name or name == "row_id" or (slash and first in RESERVED):

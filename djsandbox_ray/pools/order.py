@@ -9,7 +9,9 @@ by it (ties, random buckets, draws) does not depend on row order.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,9 @@ _FEW = 1 << 16
 
 Keys = NDArray[np.uint64]
 _SIGN = np.uint64(1 << 63)
+_Sought = dict[tuple[int, int], list[tuple[int, int]]]
+"""By leading bits and how many these are: which ranks are sought among the keys that begin with
+them, as (index, rank)."""
 
 
 def slices(rows: int) -> Iterator[slice]:
@@ -38,14 +43,34 @@ def select(read: Callable[[], Iterable[Keys]], ranks: Iterable[int]) -> Keys:
     keys share it, the next 16 bits are looked at, down to all 64, where they are one key.
 
     Args:
-        read: gives all keys, in parts of any size; called up to five times per rank.
+        read: gives all keys, in parts of any size; called up to five times.
         ranks: below the number of keys.
 
     Returns:
         In the order of ``ranks``.
     """
-    first = _histogram(read, 0, 0)
-    return np.array([_ranked(read, rank, first) for rank in ranks], dtype=np.uint64)
+    ranks = list(ranks)
+    found = np.zeros(len(ranks), dtype=np.uint64)
+    few: _Sought = {}
+    sought: _Sought = {(0, 0): list(enumerate(ranks))}
+    while sought:
+        narrower: _Sought = {}
+        for bits, counts in _histograms(read, sought).items():
+            prefix, known = bits[0] << _BITS, bits[1] + _BITS
+            ends = np.cumsum(counts)
+            for index, rank in sought[bits]:
+                digit = int(np.searchsorted(ends, rank, side="right"))
+                if known == 64:
+                    found[index] = prefix | digit
+                    continue
+                into = few if counts[digit] <= _FEW else narrower
+                inside = (index, rank - int(ends[digit]) + int(counts[digit]))
+                into.setdefault((prefix | digit, known), []).append(inside)
+        sought = narrower
+    for bits, keys in _collected(read, few).items():
+        for index, rank in few[bits]:
+            found[index] = np.partition(keys, rank)[rank]
+    return found
 
 
 def ordered_keys(values: NDArray[np.float64]) -> Keys:
@@ -59,28 +84,25 @@ def number_of(keys: Keys) -> NDArray[np.float64]:
     return np.where(keys & _SIGN, keys ^ _SIGN, ~keys).view(np.float64)
 
 
-def _ranked(read: Callable[[], Iterable[Keys]], rank: int, counts: NDArray[np.int64]) -> np.uint64:
-    prefix, known = 0, 0
-    while True:
-        ends = np.cumsum(counts)
-        digit = int(np.searchsorted(ends, rank, side="right"))
-        rank -= int(ends[digit]) - int(counts[digit])
-        prefix, known = prefix << _BITS | digit, known + _BITS
-        if known == 64:
-            return np.uint64(prefix)
-        if counts[digit] <= _FEW:
-            found = np.concatenate([_with_prefix(keys, prefix, known) for keys in read()])
-            return np.uint64(np.partition(found, rank)[rank])
-        counts = _histogram(read, prefix, known)
-
-
-def _histogram(read: Callable[[], Iterable[Keys]], prefix: int, known: int) -> NDArray[np.int64]:
-    """Count the next bits of the keys whose first ``known`` bits are ``prefix``."""
-    counts = np.zeros(1 << _BITS, dtype=np.int64)
+def _histograms(
+    read: Callable[[], Iterable[Keys]], sought: _Sought
+) -> dict[tuple[int, int], NDArray[np.int64]]:
+    """Count the next bits of the keys that begin with some bits."""
+    counts = {bits: np.zeros(1 << _BITS, dtype=np.int64) for bits in sought}
     for keys in read():
-        digits = _with_prefix(keys, prefix, known) << np.uint64(known) >> np.uint64(64 - _BITS)
-        counts += np.bincount(digits.astype(np.intp), minlength=1 << _BITS)
+        for prefix, known in sought:
+            digits = _with_prefix(keys, prefix, known) << np.uint64(known) >> np.uint64(64 - _BITS)
+            counts[prefix, known] += np.bincount(digits.astype(np.intp), minlength=1 << _BITS)
     return counts
+
+
+def _collected(read: Callable[[], Iterable[Keys]], sought: _Sought) -> dict[tuple[int, int], Keys]:
+    """Return the keys that begin with some bits."""
+    kept: dict[tuple[int, int], list[Keys]] = {bits: [] for bits in sought}
+    for keys in read() if sought else ():
+        for prefix, known in sought:
+            kept[prefix, known].append(_with_prefix(keys, prefix, known))
+    return {bits: np.concatenate(some) for bits, some in kept.items()}
 
 
 def _with_prefix(keys: Keys, prefix: int, known: int) -> Keys:
@@ -129,27 +151,72 @@ def least_of(
         (n,).
     """
     chosen = np.ones(len(row_ids), dtype=np.bool_) if among is None else among.copy()
-    if count >= np.count_nonzero(chosen):
+    there = int(np.count_nonzero(chosen))
+    if count >= there:
         return chosen
-    (bound,) = hash_bounds(row_ids, np.array([count]), key, chosen)
+
+    def hashes() -> Iterator[Mapping[int, Keys]]:
+        for part in slices(len(row_ids)):
+            yield {0: hash_rows(row_ids[part][chosen[part]], key)}
+
+    (limit,) = hash_limits(hashes, {0: (there, [count])})[0]
     for part in slices(len(row_ids)):
-        chosen[part] &= hash_rows(row_ids[part], key) < bound
+        chosen[part] &= hash_rows(row_ids[part], key) < limit
     return chosen
 
 
-def hash_bounds(
-    row_ids: NDArray[np.int64],
-    ranks: NDArray[np.int64],
-    key: np.uint64,
-    among: NDArray[np.bool_],
-) -> NDArray[np.uint64]:
-    """Return the hashes of the given ranks, 0 being the least, of the rows ``among`` marks."""
+def hash_limits(
+    read: Callable[[], Iterable[Mapping[int, Keys]]],
+    wanted: Mapping[int, tuple[int, Sequence[int]]],
+) -> dict[int, Keys]:
+    """Return the hashes of given ranks in some groups of rows, 0 being the least.
 
-    def hashes() -> Iterator[Keys]:
-        for part in slices(len(row_ids)):
-            yield hash_rows(row_ids[part][among[part]], key)
+    Hashes are uniform, so that all but a few cannot have a rank: one walk counts those below and
+    keeps the few. Where chance has it otherwise, the rank is selected like that of any key.
 
-    return select(hashes, ranks.tolist())
+    Args:
+        read: gives the hashes of the rows by group, in parts of any size.
+        wanted: by group: how many rows it has, and ranks below that number, ascending.
+    """
+    spans = {
+        group: [_span(rank, count) for rank in ranks] for group, (count, ranks) in wanted.items()
+    }
+    below = {group: [0] * len(ranks) for group, (_, ranks) in wanted.items()}
+    near: dict[int, list[list[Keys]]] = {group: [[] for _ in few] for group, few in spans.items()}
+    for part in read():
+        for group, hashes in part.items():
+            for index, (low, high) in enumerate(spans.get(group, ())):
+                rest = hashes[hashes >= low]
+                below[group][index] += len(hashes) - len(rest)
+                near[group][index].append(rest[rest <= high])
+    found: dict[int, Keys] = {}
+    for group, (_, ranks) in wanted.items():
+        limits = []
+        for index, rank in enumerate(ranks):
+            few = np.concatenate([np.empty(0, np.uint64), *near[group][index]])
+            place = rank - below[group][index]
+            if 0 <= place < len(few):
+                limits.append(np.partition(few, place)[place])
+            else:
+                limits += list(select(partial(_of_group, read, group), [rank]))
+        found[group] = np.array(limits, dtype=np.uint64)
+    return found
+
+
+def _of_group(read: Callable[[], Iterable[Mapping[int, Keys]]], group: int) -> Iterator[Keys]:
+    return (part[group] for part in read() if group in part)
+
+
+def _span(rank: int, count: int) -> tuple[np.uint64, np.uint64]:
+    """Return between which hashes that of a rank is found, but for once in 10^15 times.
+
+    The hash of rank k of n is a Beta(k + 1, n - k): 8 standard deviations to either side, and what
+    64 rows take where the distribution is not normal, at the ends.
+    """
+    share = rank / count
+    aside = 8 * math.sqrt(share * (1 - share) / count) + 64 / count
+    low, high = max(0.0, share - aside), min(1.0, share + aside)
+    return np.uint64(int(low * 2**64)), np.uint64(min(int(high * 2**64), 2**64 - 1))
 
 
 def _mix(words: NDArray[np.uint64]) -> None:

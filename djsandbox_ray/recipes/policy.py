@@ -86,6 +86,8 @@ def marked(
     Raises:
         BadInput: see :func:`broken`.
     """
+    if not policies:
+        return tuple(pools)  # whatever their codes are, which may have to be read
     return tuple(
         replace(
             pool,

@@ -9,7 +9,7 @@ Finished statistics are read back one column at a time.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -28,6 +28,7 @@ EXAMPLES = 5
 """Failures that are kept with their reason, per operator."""
 THREADS = 8
 """Parts that are read at a time."""
+Put = Callable[[int, NDArray[np.float64]], None]
 _LEAST_ROWS = 512
 _MOST_PARTS = 2048
 _FOOTER = b"djsandbox_ray"
@@ -158,34 +159,51 @@ def broken_parts(storage: Storage, folder: str) -> dict[str, str]:
 def load_column(storage: Storage, statistic: Statistic, rows: int) -> NDArray[np.float64]:
     """Return a statistic of every row, shape (rows,), in the order of ``row_id``; NaN = no value.
 
-    Parts are read several at a time into the one array: of the others, nothing is held.
+    Raises:
+        Damaged: see :func:`spread_column`.
+    """
+    column = np.empty(rows, dtype=np.float64)
+
+    def put(start: int, values: NDArray[np.float64]) -> None:
+        column[start : start + len(values)] = values
+
+    spread_column(storage, statistic, rows, put)
+    return column
+
+
+def spread_column(storage: Storage, statistic: Statistic, rows: int, put: Put) -> None:
+    """Read a statistic of every row, several parts at a time, of which nothing is held.
+
+    Args:
+        storage: where it lies.
+        statistic: which.
+        rows: rows of the dataset.
+        put: takes the first row of a part and its values, in any order, in several threads.
 
     Raises:
         Damaged: a part cannot be read, or the row ids are not 0 to ``rows`` - 1.
     """
-    column = np.empty(rows, dtype=np.float64)
-    fill = partial(_fill, column, storage, statistic)
+    spread = partial(_spread, storage, statistic, rows, put)
     with ThreadPoolExecutor(THREADS) as threads:
-        spans = sorted(threads.map(fill, _files(storage, statistic.path)))
+        spans = sorted(threads.map(spread, _files(storage, statistic.path)))
     ends = [0, *(stop for _, stop in spans)]
     if [start for start, _ in spans] != ends[:-1] or ends[-1] != rows:
         # Without what says that it is complete, the rows that are lacking are computed.
         mark = f"{statistic.path.removesuffix('.parquet')}.json"
         raise storage.damaged(mark, f"{statistic.path} does not hold the rows 0 to {rows - 1}")
-    return column
 
 
-def _fill(
-    column: NDArray[np.float64], storage: Storage, statistic: Statistic, path: str
+def _spread(
+    storage: Storage, statistic: Statistic, rows: int, put: Put, path: str
 ) -> tuple[int, int]:
-    """Read a part into its place; return its first row and the one after its last."""
+    """Put a part into its place; return its first row and the one after its last."""
     table = storage.read_table(path, columns=["row_id", statistic.key])
     row_ids = table["row_id"].to_numpy()
     start = int(row_ids[0]) if len(row_ids) else 0
     stop = start + len(row_ids)
-    if not (0 <= start <= stop <= len(column) and np.array_equal(row_ids, range(start, stop))):
-        raise storage.damaged(path, f"its row ids are not consecutive ones below {len(column)}")
-    column[start:stop] = table[statistic.key].to_numpy()
+    if not (0 <= start <= stop <= rows and np.array_equal(row_ids, np.arange(start, stop))):
+        raise storage.damaged(path, f"its row ids are not consecutive ones below {rows}")
+    put(start, table[statistic.key].to_numpy())
     return start, stop
 
 

@@ -7,7 +7,7 @@ full. What is read and was not written so is :class:`~djsandbox_ray.errors.Damag
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,6 +86,15 @@ class Storage(Files):
         """Write one Parquet file atomically, with a checksum of every page."""
         with self.open_write(path) as file:
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+    def write_groups(self, path: str, schema: pa.Schema, groups: Iterable[pa.Table]) -> None:
+        """Write one Parquet file atomically, a row group per table, of which one is held."""
+        with (
+            self.open_write(path) as file,
+            pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+        ):
+            for group in groups:
+                writer.write_table(group)
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """Read one Parquet file, or the Parquet files of a folder in the order of their names.

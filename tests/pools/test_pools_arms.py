@@ -8,11 +8,12 @@ import pytest
 from factories import pools as pools_of
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.pools.arms import control_arms, second_look, self_test_arms
+from djsandbox_ray.pools.arms import arms_of, control_arms, second_look, self_test_columns
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT
 from djsandbox_ray.pools.draws import members
+from djsandbox_ray.pools.eligible import EligibleRows
 from djsandbox_ray.records import PoolKind, Pools
 
 ROWS = np.arange(9_000)
@@ -55,7 +56,9 @@ def test_codes_of_a_random_bucket() -> None:
 
 
 def test_self_tests_know_their_verdict() -> None:
-    (shuffled, _), (captions, codes) = self_test_arms(ROWS, 100, seed=0)
+    rows = EligibleRows(ROWS, {}, np.empty(0, np.int64))
+    columns = self_test_columns(100, seed=0)
+    (shuffled, _), (captions, codes) = (arm for c in columns for arm in arms_of(c, rows))
     assert (shuffled.id, shuffled.expected) == ("self_test/shuffled_statistic", "undecided")
     assert (captions.id, captions.expected) == ("self_test/shuffled_captions", "worse")
     assert not shuffled.shuffle_captions

@@ -13,6 +13,7 @@ from djsandbox_ray.pools.build import construct
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.pools.order import (
     hash_key,
+    hash_limits,
     hash_rows,
     least,
     number_of,
@@ -105,3 +106,26 @@ def test_least_takes_the_rows_of_least_hash() -> None:
     expected = set(np.argsort(hash_rows(rows, key))[:30].tolist())
     assert set(least(rows, 30, key).tolist()) == expected
     assert sorted(least(rows, 100, key).tolist()) == list(range(100))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=200), st.integers(1, 5), st.data())
+def test_limits_are_hashes_of_their_rank_in_each_group(groups, parts, data) -> None:  # type: ignore[no-untyped-def]
+    of, hashes = np.array(groups), hash_rows(np.arange(len(groups)), hash_key(0))
+    there = {int(group): int(np.count_nonzero(of == group)) for group in np.unique(of)}
+    wanted = {
+        group: (count, sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1))))
+        for group, count in there.items()
+    }
+    cut = [np.array_split(some, parts) for some in (of, hashes)]
+    found = hash_limits(
+        lambda: ({group: h[g == group] for group in there} for g, h in zip(*cut, strict=True)),
+        wanted,
+    )
+    for group, (_, ranks) in wanted.items():
+        assert found[group].tolist() == np.sort(hashes[of == group])[ranks].tolist()
+
+
+def test_limits_are_exact_where_hashes_are_not_uniform() -> None:
+    keys = np.arange(100_000, dtype=np.uint64)
+    found = hash_limits(lambda: [{7: keys[::2]}, {7: keys[1::2]}], {7: (len(keys), [3, 50_000])})
+    assert found[7].tolist() == [3, 50_000]

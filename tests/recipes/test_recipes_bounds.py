@@ -46,6 +46,12 @@ def test_a_bound_lies_where_noise_does_not_reach_it() -> None:
         settle(np.array([np.nan]), 0.0, 1.0)
 
 
+def codes_of(column: np.ndarray, buckets: int) -> np.ndarray:
+    rows, count = np.arange(len(column)), int(np.count_nonzero(~np.isnan(column)))
+    cut = cut_column(lambda: [(rows, column)], count, buckets, np.uint64(3))
+    return cut.codes(rows, column)
+
+
 @given(
     st.lists(numbers, min_size=6, max_size=80, unique=True),
     st.integers(2, 5),
@@ -55,7 +61,7 @@ def test_buckets_without_ties_are_kept_exactly(
     values: list[float], buckets: int, data: st.DataObject
 ) -> None:
     column = np.array([*values, np.nan])
-    codes = cut_column(column, np.arange(len(column)), buckets, np.uint64(3)).codes
+    codes = codes_of(column, buckets)
     first = data.draw(st.integers(0, buckets - 1))
     last = data.draw(st.integers(first, buckets - 1))
     low, high = bucket_bounds(column, buckets, first, last)
@@ -70,7 +76,7 @@ def test_tied_buckets_keep_or_drop_a_value_whole(
     values: list[int], buckets: int, data: st.DataObject
 ) -> None:
     column = np.array(values, dtype=np.float64)
-    codes = cut_column(column, np.arange(len(column)), buckets, np.uint64(3)).codes
+    codes = codes_of(column, buckets)
     first = data.draw(st.integers(0, buckets - 1))
     kept = inside(column, *bucket_bounds(column, buckets, first, first))
     assert kept.any()
