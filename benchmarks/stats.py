@@ -1,12 +1,14 @@
-"""Statistics beside Data-Juicer's own ways to compute them: one table.
+"""Statistics beside Data-Juicer's own ways to compute them: what a row costs, and what a start.
 
-Three sides get the same samples, operators and number of processes: ours; Data-Juicer's
-``op.run``, operator after operator, as its executor does; and its ``Analyzer``, which also writes
-tables and figures. Each is a fresh process. "Computing" is the time of the call itself, "wall" and
-"CPU" are of the whole process tree, from its start to its end, with imports and the start of Ray.
+All sides get the same samples and operators: the operators called one after another on batches, in
+one process, with nothing around them ("direct"); Data-Juicer's ``op.run``, operator after
+operator, as its executor does, and ours, both with two processes; on request also its ``Analyzer``,
+which writes tables and figures too. Each side is a fresh process and they take turns, at a quarter
+of the rows and at all of them. CPU-seconds are those of the whole process tree, with imports and
+the start of Ray; the line through both sizes tells the marginal cost of rows from the fixed cost.
 The values of all sides must agree row by row.
 
-    python benchmarks/stats.py [--rows 50000] [--images | --clip]
+    python benchmarks/stats.py [--rows 200000] [--images | --clip] [--analyzer]
 """
 
 from __future__ import annotations
@@ -19,11 +21,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-OURS, RUN, ANALYZER = "djsandbox_ray", "Data-Juicer op.run", "Data-Juicer Analyzer"
+DIRECT, RUN, OURS = "direct call", "Data-Juicer op.run", "djsandbox_ray"
+ANALYZER = "Data-Juicer Analyzer"
 PROCESSES = 2
+BATCH = 1000
+"""Rows per direct call: what Data-Juicer itself takes."""
 TEXT: list[dict[str, dict[str, Any]]] = [
     {"alphanumeric_filter": {}},
     {"character_repetition_filter": {"rep_len": 5}},
@@ -127,6 +133,22 @@ def run_ours(folder: Path, process: list[Any], rows: int) -> tuple[float, dict[s
     return seconds, {name: column.tolist() for name, column in columns.items()}
 
 
+def run_direct(folder: Path, process: list[Any]) -> tuple[float, dict[str, list[float]]]:
+    from data_juicer.ops import load_ops
+
+    start = time.perf_counter()
+    with (folder / "samples.jsonl").open() as file:
+        samples = [json.loads(line) for line in file]
+    table: dict[str, list[Any]] = {key: [row[key] for row in samples] for key in samples[0]}
+    table["__dj__stats__"] = [{} for _ in samples]
+    for operator in load_ops(process):
+        for first in range(0, len(samples), BATCH):
+            operator.compute_stats_batched(
+                {key: values[first : first + BATCH] for key, values in table.items()}
+            )
+    return time.perf_counter() - start, collect(table)
+
+
 def run_operators(folder: Path, process: list[Any]) -> tuple[float, dict[str, list[float]]]:
     from data_juicer.core.data import NestedDataset
     from data_juicer.ops import load_ops
@@ -193,7 +215,8 @@ def side(name: str, folder: Path, rows: int) -> None:
             for item in process
             for key, params in item.items()
         ]
-        seconds, columns = (run_operators if name == RUN else run_analyzer)(folder, tagged)
+        run = {DIRECT: run_direct, RUN: run_operators, ANALYZER: run_analyzer}[name]
+        seconds, columns = run(folder, tagged)
     (folder / f"{name}.json").write_text(json.dumps({"seconds": seconds, "columns": columns}))
 
 
@@ -232,39 +255,56 @@ def disagreement(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -
     return max(abs(a - b) if abs(a - b) <= 1e300 else float("inf") for a, b in pairs)
 
 
+def compare(names: Sequence[str], process: list[Any], rows: int, images: bool) -> list[Any]:
+    """Measure every side on as many rows; each result has ``gap``, its distance from the first."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        make_samples(folder, rows, images)
+        (folder / "process.json").write_text(json.dumps(process))
+        found = [measure(name, folder, rows) for name in names]
+    columns = [one.pop("columns") for one in found]
+    gaps = [disagreement(columns[0], values) for values in columns]
+    return [{**one, "gap": gap} for one, gap in zip(found, gaps, strict=True)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--images", action="store_true", help="add three image operators")
     parser.add_argument("--clip", action="store_true", help="only image_text_similarity, ViT-B/32")
-    parser.add_argument("--side", choices=[OURS, RUN, ANALYZER], help=argparse.SUPPRESS)
+    parser.add_argument("--analyzer", action="store_true", help="measure Data-Juicer's too")
+    sides = [DIRECT, RUN, OURS, ANALYZER]
+    parser.add_argument("--side", choices=sides, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
         side(given.side, given.folder, given.rows)
         return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_samples(folder, given.rows, given.images or given.clip)
+    names = sides if given.analyzer else sides[:3]
+    with tempfile.TemporaryDirectory() as models:
         process = TEXT + (IMAGES if given.images else [])
         if given.clip:
-            process = [{"image_text_similarity_filter": {"hf_clip": make_clip(folder)}}]
-        (folder / "process.json").write_text(json.dumps(process))
-        results = {name: measure(name, folder, given.rows) for name in (OURS, RUN, ANALYZER)}
-    print(f"{given.rows:,} rows, {len(process)} operators, {PROCESSES} processes on each side")
+            process = [{"image_text_similarity_filter": {"hf_clip": make_clip(Path(models))}}]
+        sizes = (max(1, given.rows // 4), given.rows)
+        small, large = (compare(names, process, n, given.images or given.clip) for n in sizes)
+    print(f"{len(process)} operators; {PROCESSES} processes on every side but the first")
     print(
-        f"{'':22}{'computing s':>12}{'rows/s':>9}{'wall s':>8}{'x':>6}{'CPU s':>8}{'x':>6}  agrees"
+        f"{'':20}{f'CPU s, {sizes[0]:,}':>16}{f'{sizes[1]:,} rows':>16}{'per 1,000':>11}{'x':>6}"
+        f"{'fixed s':>9}{'computing s':>13}{'wall s':>8}  agrees"
     )
-    ours = results[OURS]
-    for name, found in results.items():
-        gap = disagreement(ours["columns"], found["columns"])
-        tolerance = 1e-6 if given.clip else 1e-9
-        if gap > tolerance:
+    for name, few, many in zip(names, small, large, strict=True):
+        gap = max(few["gap"], many["gap"])
+        if gap > (1e-6 if given.clip else 1e-9):
             sys.exit(f"{name}: values differ by up to {gap:g}")
+        marginal, direct = (
+            (b["cpu"] - a["cpu"]) / (sizes[1] - sizes[0])
+            for a, b in ((few, many), (small[0], large[0]))
+        )
         print(
-            f"{name:22}{found['seconds']:12.1f}{given.rows / found['seconds']:9.0f}"
-            f"{found['wall']:8.1f}{found['wall'] / ours['wall']:6.1f}"
-            f"{found['cpu']:8.1f}{found['cpu'] / ours['cpu']:6.1f}  to {gap:.0e}"
+            f"{name:20}{few['cpu']:16.1f}{many['cpu']:16.1f}{1000 * marginal:11.3f}"
+            f"{marginal / direct if direct > 0 else float('nan'):6.2f}"
+            f"{few['cpu'] - marginal * sizes[0]:9.1f}"
+            f"{many['seconds']:13.1f}{many['wall']:8.1f}  to {gap:.0e}"
         )
 
 

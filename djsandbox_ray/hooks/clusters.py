@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from djsandbox_ray.analysis.together.clusters import (
@@ -42,7 +43,7 @@ from djsandbox_ray.records import (
 )
 from djsandbox_ray.reporting.figures import png
 from djsandbox_ray.reporting.heatmap import heat_map
-from djsandbox_ray.stats.parts import part, ranges
+from djsandbox_ray.stats.parts import part
 from djsandbox_ray.storage.store import Storage
 
 
@@ -257,21 +258,29 @@ def _chunks(
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the statistics of one range of rows after another, shape (rows, statistics).
 
+    Operators need not have their parts cut at the same rows; of each, one part is held.
+
     Raises:
         SandboxError: a part holds other rows than it should: the files were changed by hand.
     """
     keys: dict[str, list[str]] = {}
     for item in statistics:
         keys.setdefault(item.path, []).append(item.key)
-    for start, stop in ranges(rows):
-        tables = {}
+    held: dict[str, pa.Table] = {folder: pa.table({"row_id": []}) for folder in keys}
+    start = 0
+    while start < rows:
         for folder, names in keys.items():
-            table = storage.read_table(part(folder, start), ["row_id", *names])
-            if not np.array_equal(table["row_id"].to_numpy(), np.arange(start, stop)):
-                raise SandboxError(f"{part(folder, start)}: its rows are not {start} to {stop - 1}")
-            tables[folder] = table
-        columns = [tables[item.path][item.key].to_numpy() for item in statistics]
+            if held[folder].num_rows == 0:
+                path = part(folder, start)
+                table = held[folder] = storage.read_table(path, ["row_id", *names])
+                there = np.arange(start, min(start + max(1, table.num_rows), rows))
+                if not np.array_equal(table["row_id"].to_numpy(), there):
+                    raise SandboxError(f"{path}: its rows are not consecutive ones from {start} on")
+        step = min(table.num_rows for table in held.values())
+        columns = [held[item.path][item.key][:step].to_numpy() for item in statistics]
         yield np.stack(columns, axis=1).astype(np.float64)
+        held = {folder: table.slice(step) for folder, table in held.items()}
+        start += step
 
 
 def _plain(matrix: NDArray[np.float64]) -> list[list[float | None]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
-from operator import add
+from itertools import chain, pairwise
+from operator import add, itemgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -22,6 +24,7 @@ from djsandbox_ray.settings.sections import MOST_PROCESSES, Section
 from djsandbox_ray.stats import parts
 from djsandbox_ray.stats.actors import OnProgress, run_pass
 from djsandbox_ray.stats.datajuicer import load
+from djsandbox_ray.stats.fused import only_looks_at_text
 from djsandbox_ray.stats.needs import check_needs
 from djsandbox_ray.stats.operators import OperatorSpec, operator_id, resolve_paths, statistic_names
 from djsandbox_ray.stats.worker import OperatorTask
@@ -29,6 +32,9 @@ from djsandbox_ray.storage.lease import Lease, take
 from djsandbox_ray.storage.store import Storage
 
 logger = logging.getLogger(__name__)
+
+Span = tuple[int, int]
+"""Rows from the first up to the second, which is not among them."""
 
 
 class StatisticsConfig(Section):
@@ -142,7 +148,9 @@ def _complete(
     left = [_left_over(storage, folder) for folder in folders]
     # Of a killed run, the time that its parts took is known, not that of its actors.
     held = sum(report.seconds for reports in left for report in reports.values())
-    if tasks := _tasks(dataset.rows, left):
+    quick = all(only_looks_at_text(spec) for spec, _ in pending)
+    ranges = parts.ranges(dataset.rows, parts.ROWS_OF_TEXT if quick else parts.ROWS)
+    if tasks := _tasks(ranges, [[*reports] for reports in left]):
         held += run_pass(
             tasks,
             OperatorTask(
@@ -176,12 +184,13 @@ def _complete(
     return cost, [problem for problem in marked if problem]
 
 
-def _left_over(storage: Storage, folder: str) -> dict[str, parts.PartReport]:
-    """Return how the parts of an operator came about, by name; those that do not count are removed.
+def _left_over(storage: Storage, folder: str) -> dict[Span, parts.PartReport]:
+    """Return how the parts of an operator came about, by their rows; others are removed.
 
-    Those are the damaged, and those without any value: what made the operator fail everywhere may
-    have been mended since. Where the operator was complete once, its marker tells their sizes; it
-    is removed: from here on the parts change.
+    Those are the damaged, those without any value (what made the operator fail everywhere may have
+    been mended since), and those with rows of another part (of a run that was taken for dead and
+    was not). Where the operator was complete once, its marker tells their sizes; it is removed:
+    from here on the parts change.
     """
     for path in parts.broken_parts(storage, folder):
         storage.remove(path)
@@ -190,25 +199,37 @@ def _left_over(storage: Storage, folder: str) -> dict[str, parts.PartReport]:
     with ThreadPoolExecutor(parts.THREADS) as threads:
         found = threads.map(lambda name: parts.read_report(storage, f"{folder}/{name}"), names)
         reports = dict(zip(names, found, strict=True))
-    kept = {
-        name: report
-        for name, report in reports.items()
-        if report is not None and report.failed < report.rows
-    }
-    for name in reports.keys() - kept:
-        storage.remove(f"{folder}/{name}")
+    kept: dict[Span, parts.PartReport] = {}
+    end = 0
+    for name, report in reports.items():
+        start = parts.first_row(name)
+        if report is None or report.failed == report.rows or start < end:
+            storage.remove(f"{folder}/{name}")
+        else:
+            end = start + report.rows
+            kept[start, end] = report
     return kept
 
 
-def _tasks(rows: int, left: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """List the ranges that lack a part, each with the indices of the operators that lack it."""
+def _tasks(ranges: Iterable[Span], left: Sequence[Sequence[Span]]) -> list[dict[str, Any]]:
+    """List the rows that lack a value, each range with the indices of the operators that lack it.
+
+    Args:
+        ranges: what the table is cut into; they are cut further where parts begin and end.
+        left: the rows that each operator has, sorted.
+    """
     tasks = []
-    for start, stop in parts.ranges(rows):
-        name = parts.part("", start).lstrip("/")
-        lacking = [index for index, names in enumerate(left) if name not in names]
+    for start, stop in pairwise(sorted({*chain.from_iterable(chain(ranges, *left))})):
+        lacking = [index for index, spans in enumerate(left) if not _has(spans, start)]
         if lacking:
             tasks.append({"start": start, "stop": stop, "operators": lacking})
     return tasks
+
+
+def _has(spans: Sequence[Span], row: int) -> bool:
+    """Say whether a row is in one of the spans, which are sorted."""
+    index = bisect_right(spans, row, key=itemgetter(0))
+    return index > 0 and row < spans[index - 1][1]
 
 
 def _whole(
@@ -219,15 +240,19 @@ def _whole(
     Raises:
         SandboxError: a part is missing.
     """
-    folder, ranges = parts.folder(dataset.id, identity), [*parts.ranges(dataset.rows)]
-    paths = [parts.part(folder, start) for start, _ in ranges]
+    folder = parts.folder(dataset.id, identity)
+    paths = parts.files(storage, folder)
     with ThreadPoolExecutor(parts.THREADS) as threads:
         found = [*threads.map(partial(parts.read_report, storage), paths)]
-    reports = []
-    for (start, stop), report in zip(ranges, found, strict=True):
-        if report is None or report.rows != stop - start:
-            raise SandboxError(f"{spec.name}: rows {start} to {stop} of {folder} are not there")
+    reports: list[parts.PartReport] = []
+    end = 0
+    for path, report in zip(paths, found, strict=True):
+        if report is None or path != parts.part(folder, end):
+            break
         reports.append(report)
+        end += report.rows
+    if end != dataset.rows:
+        raise SandboxError(f"{spec.name}: {folder} does not hold the rows from {end} on, once each")
     return reduce(add, reports)
 
 

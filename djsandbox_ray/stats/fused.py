@@ -317,6 +317,11 @@ def count_flops(spec: OperatorSpec, compute: Callable[[], None]) -> float | None
     return float(counter.get_total_flops())
 
 
+def only_looks_at_text(spec: OperatorSpec) -> bool:
+    """Say whether an operator reads text alone and has no model: a row takes microseconds."""
+    return not _model_kinds(spec) and "image" not in inspection.reads(spec.filter_class)
+
+
 def _model_kinds(spec: OperatorSpec) -> set[str]:
     kinds = set(inspection.prepared_models(spec.filter_class))
     if "api_or_hf_model" in inspection.parameters(spec.filter_class):

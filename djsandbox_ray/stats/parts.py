@@ -29,7 +29,10 @@ EXAMPLES = 5
 THREADS = 8
 """Parts that are read at a time."""
 Put = Callable[[int, NDArray[np.float64]], None]
-_LEAST_ROWS = 512
+ROWS = 512
+"""Rows of a part where a row may take a tenth of a second or more: what a kill loses of it."""
+ROWS_OF_TEXT = 4096
+"""Rows of a part of what only looks at text: they take a second or two."""
 _MOST_PARTS = 2048
 _FOOTER = b"djsandbox_ray"
 
@@ -66,9 +69,9 @@ class PartReport:
         )
 
 
-def ranges(rows: int) -> Iterator[tuple[int, int]]:
-    """Cut a table into ranges (start, stop), the same for every run on it; at most 2,048."""
-    step = _LEAST_ROWS * max(1, -(-rows // (_LEAST_ROWS * _MOST_PARTS)))
+def ranges(rows: int, least: int = ROWS) -> Iterator[tuple[int, int]]:
+    """Cut a table into ranges (start, stop) of at least so many rows; at most 2,048 of them."""
+    step = least * max(1, -(-rows // (least * _MOST_PARTS)))
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
 
@@ -93,7 +96,16 @@ def part(parts: str, start: int) -> str:
     return f"{parts}/part-{start:012d}.parquet"
 
 
-def _files(storage: Storage, parts: str) -> list[str]:
+def first_row(name: str) -> int:
+    """Return the first row of a part, from its name.
+
+    Raises:
+        ValueError: it is not the name of a part.
+    """
+    return int(name.removeprefix("part-").removesuffix(".parquet"))
+
+
+def files(storage: Storage, parts: str) -> list[str]:
     """Return the paths of the parts in a folder, by row; of a single file, that file."""
     names = [name for name in storage.names(parts) if name.startswith("part-")]
     return [f"{parts}/{name}" for name in names] or [parts]
@@ -185,7 +197,7 @@ def spread_column(storage: Storage, statistic: Statistic, rows: int, put: Put) -
     """
     spread = partial(_spread, storage, statistic, rows, put)
     with ThreadPoolExecutor(THREADS) as threads:
-        spans = sorted(threads.map(spread, _files(storage, statistic.path)))
+        spans = sorted(threads.map(spread, files(storage, statistic.path)))
     ends = [0, *(stop for _, stop in spans)]
     if [start for start, _ in spans] != ends[:-1] or ends[-1] != rows:
         # Without what says that it is complete, the rows that are lacking are computed.

@@ -82,6 +82,18 @@ def test_model_files_are_neither_deleted_nor_downloaded(tmp_path: Path) -> None:
         asset_utils.load_words_asset(str(tmp_path), "stopwords")
 
 
+def test_the_name_of_a_statistic_is_looked_up_without_a_log_of_who_asked() -> None:
+    datajuicer.load()
+    from data_juicer.utils.constant import StatsKeys, StatsKeysConstant
+
+    names = [name for name in vars(StatsKeysConstant) if not name.startswith("_")]
+    assert "text_len" in names
+    for name in names:
+        assert vars(StatsKeys)[name] == getattr(StatsKeysConstant, name)
+    with pytest.raises(AttributeError):
+        _ = StatsKeys.no_such_statistic
+
+
 def test_every_extra_is_declared_in_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(datajuicer.EXTRAS.values()) <= set(project["optional-dependencies"])

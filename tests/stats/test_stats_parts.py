@@ -14,7 +14,7 @@ from damages import DAMAGES
 
 from djsandbox_ray.errors import Damaged
 from djsandbox_ray.records import Dataset, Statistic
-from djsandbox_ray.stats import compute
+from djsandbox_ray.stats import compute, parts
 from djsandbox_ray.stats.compute import compute_statistics
 from djsandbox_ray.stats.operators import operator_id, parse_process, resolve_paths
 from djsandbox_ray.stats.parts import (
@@ -27,7 +27,7 @@ from djsandbox_ray.stats.parts import (
 from djsandbox_ray.storage import lease
 from djsandbox_ray.storage.store import Storage
 
-ROWS = 1200
+ROWS = 10_000
 DATASET = Dataset("dataset-1", "datasets/dataset-1/samples.lance", ROWS, 0)
 (LENGTH,) = parse_process(["text_length_filter"])
 FOLDER = f"datasets/dataset-1/stats/{operator_id(resolve_paths(LENGTH))}.parquet"
@@ -68,7 +68,7 @@ def passing(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Pass:
 
 
 def test_what_is_whole_is_not_computed_again(passing: Pass, storage: Storage) -> None:
-    assert passing() == [0, 512, 1024]
+    assert passing() == [0, 4096, 8192]
     assert passing() == []
     assert broken_parts(storage, FOLDER) == {}
     assert np.array_equal(load_column(storage, passing.statistic, ROWS), np.arange(ROWS))
@@ -79,16 +79,16 @@ def test_a_part_of_another_size_is_computed_again_alone(
     passing: Pass, storage: Storage, damage: str
 ) -> None:
     passing()
-    path = f"{FOLDER}/part-{512:012d}.parquet"
+    path = f"{FOLDER}/part-{4096:012d}.parquet"
     DAMAGES[damage](Path(storage.uri(path)))
     assert list(broken_parts(storage, FOLDER)) == [path]
-    assert passing() == [512]
+    assert passing() == [4096]
     assert np.array_equal(load_column(storage, passing.statistic, ROWS), np.arange(ROWS))
 
 
 def test_a_flipped_bit_is_found_when_the_part_is_read(passing: Pass, storage: Storage) -> None:
     passing()
-    path = f"{FOLDER}/part-{512:012d}.parquet"
+    path = f"{FOLDER}/part-{4096:012d}.parquet"
     file = Path(storage.uri(path))
     data = bytearray(file.read_bytes())
     data[len(data) // 8] ^= 4
@@ -98,7 +98,7 @@ def test_a_flipped_bit_is_found_when_the_part_is_read(passing: Pass, storage: St
         load_column(storage, passing.statistic, ROWS)
     assert caught.value.path == path
     storage.remove(path)  # as the loop of jobs does with it
-    assert passing() == [512]
+    assert passing() == [4096]
 
 
 def test_the_numbers_of_a_footer_are_what_was_written(storage: Storage) -> None:
@@ -130,19 +130,19 @@ def test_rows_that_are_missing_or_twice_are_named(passing: Pass, storage: Storag
     marker = storage.read_sealed(MARKER)
     del marker["parts"]
     storage.write_json(MARKER, marker)  # of an earlier version
-    storage.remove(f"{FOLDER}/part-{512:012d}.parquet")
+    storage.remove(f"{FOLDER}/part-{4096:012d}.parquet")
     assert broken_parts(storage, FOLDER) == {}
-    with pytest.raises(Damaged, match="does not hold the rows 0 to 1199") as caught:
+    with pytest.raises(Damaged, match="does not hold the rows 0 to 9999") as caught:
         load_column(storage, passing.statistic, ROWS)
     assert caught.value.path == MARKER
     storage.remove(MARKER)
-    assert passing() == [512]
+    assert passing() == [4096]
     write_part(
         storage,
         f"{FOLDER}/part-{0:012d}.parquet",
-        np.arange(1, 513, dtype=np.int64)[::-1].copy(),
-        {"text_len": np.zeros(512)},
-        PartReport(512, {"text_len": 0}, 0, (), 1.0),
+        np.arange(1, 4097, dtype=np.int64)[::-1].copy(),
+        {"text_len": np.zeros(4096)},
+        PartReport(4096, {"text_len": 0}, 0, (), 1.0),
     )
     with pytest.raises(Damaged, match="row ids are not consecutive"):
         load_column(storage, passing.statistic, ROWS)
@@ -154,21 +154,56 @@ def test_a_part_that_a_killed_run_left_damaged_does_not_count(
 ) -> None:
     passing()
     storage.remove(MARKER)
-    path = f"{FOLDER}/part-{1024:012d}.parquet"
+    path = f"{FOLDER}/part-{8192:012d}.parquet"
     DAMAGES[damage](Path(storage.uri(path)))
     if damage != "flip":
         assert read_report(storage, path) is None
-        assert passing() == [1024]
+        assert passing() == [8192]
+
+
+def test_parts_of_any_length_count_and_only_what_lies_between_them_is_computed(
+    passing: Pass, storage: Storage
+) -> None:
+    """Ranges were shorter once; those of a pass with models still are."""
+
+    def left(start: int, stop: int) -> None:
+        row_ids = np.arange(start, stop, dtype=np.int64)
+        report = PartReport(stop - start, {"text_len": 0}, 0, (), 1.0)
+        path = f"{FOLDER}/part-{start:012d}.parquet"
+        write_part(storage, path, row_ids, {"text_len": row_ids.astype(float)}, report)
+
+    for start in (512, 1024, 4608):
+        left(start, start + 512)
+    assert passing() == [0, 1536, 4096, 5120, 8192]
+    assert np.array_equal(load_column(storage, passing.statistic, ROWS), np.arange(ROWS))
+    assert passing() == []
+    left(700, 900)  # of a run that was taken for dead
+    with pytest.raises(Damaged, match="does not hold the rows 0 to 9999") as caught:
+        load_column(storage, passing.statistic, ROWS)
+    storage.remove(caught.value.path)
+    assert passing() == []
+    assert np.array_equal(load_column(storage, passing.statistic, ROWS), np.arange(ROWS))
+
+
+def test_operators_share_the_ranges_that_several_lack() -> None:
+    ranges = [*parts.ranges(2000)]
+    left = [[], [(0, 512), (512, 1024), (1024, 1536), (1536, 2000)], [(512, 1536)]]
+    assert [(task["start"], task["operators"]) for task in compute._tasks(ranges, left)] == [
+        (0, [0, 2]),
+        (512, [0]),
+        (1024, [0]),
+        (1536, [0, 2]),
+    ]
 
 
 def test_parts_without_any_value_are_computed_again(passing: Pass, storage: Storage) -> None:
     """A run was killed before it could say what is wrong; that has been mended since."""
-    for start in (0, 512):
-        row_ids = np.arange(start, start + 512, dtype=np.int64)
-        report = PartReport(512, {"text_len": 512}, 512, ((start, "no model"),), 1.0)
+    for start in (0, 4096):
+        row_ids = np.arange(start, start + 4096, dtype=np.int64)
+        report = PartReport(4096, {"text_len": 4096}, 4096, ((start, "no model"),), 1.0)
         path = f"{FOLDER}/part-{start:012d}.parquet"
-        write_part(storage, path, row_ids, {"text_len": np.full(512, np.nan)}, report)
-    assert passing() == [0, 512, 1024]
+        write_part(storage, path, row_ids, {"text_len": np.full(4096, np.nan)}, report)
+    assert passing() == [0, 4096, 8192]
     assert storage.read_sealed(MARKER)["failed"] == 0
 
 
@@ -196,7 +231,7 @@ def test_a_second_run_waits_and_finds_what_the_first_has_computed(
         assert at_work.wait(60)
         second = compute_statistics(storage, DATASET, [LENGTH], note=note, spent=pytest.fail)
         assert first.result() == second
-    assert passing.ran == [0, 512, 1024]
+    assert passing.ran == [0, 4096, 8192]
     assert broken_parts(storage, FOLDER) == {}
     (line,) = said
     assert line.startswith("the folder of statistics of dataset-1 is held by process ")
