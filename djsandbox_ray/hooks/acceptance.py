@@ -88,6 +88,7 @@ class Accept(Hook):
             folder,
             rows=_sample(rows, dataset.rows),
             processes=processes,
+            models=self.config.statistics.models,
         )
         self.account(_cost(accepted.rows, time.monotonic() - start, processes))
         lines = explain(storage.read_sealed(accepted.path))
@@ -121,6 +122,7 @@ def _accept(
     *,
     rows: NDArray[np.int64] | None,
     processes: int,
+    models: str | None,
 ) -> Acceptance:
     """Run the recipe; the storage may be anywhere, Data-Juicer reads a local file."""
     with temporary() as folder_here:
@@ -135,6 +137,7 @@ def _accept(
             promise=promise,
             rows=rows,
             processes=processes,
+            models=models,
         )
 
 

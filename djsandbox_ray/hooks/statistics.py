@@ -19,7 +19,8 @@ class ComputeStatistics(Hook):
 
     def identity(self) -> Any:
         """The operators with the content of their local models; a scorer is an input."""
-        return [operator_id(spec) for spec in parse_process(self.config.operators)]
+        models = self.config.statistics.models
+        return [operator_id(spec, models) for spec in parse_process(self.config.operators)]
 
     def broken(self, output: Statistics) -> dict[str, str]:
         """The parts of all operators."""

@@ -43,6 +43,7 @@ def accept(
     promise: Promise | None = None,
     rows: NDArray[np.int64] | None = None,
     processes: int = 1,
+    models: str | None = None,
 ) -> Acceptance:
     """Run a recipe with Data-Juicer and compare what it keeps with a promise.
 
@@ -55,6 +56,7 @@ def accept(
         promise: explains differing rows by their statistics.
         rows: row ids to try; by default all rows.
         processes: of Data-Juicer.
+        models: the folder of model files; None for what the environment says.
 
     Returns:
         The comparison; ``differing`` is 0 where Data-Juicer kept exactly the promised rows.
@@ -74,7 +76,7 @@ def accept(
         table = SampleTable(storage.uri(dataset.table))
         file = write_input(recipe, table, np.flatnonzero(tried), data)
         with runnable(recipe, place) as local:
-            done = execute(local, file, work, processes=processes)
+            done = execute(local, file, work, processes=processes, models=models)
         kept, surprises = _read_kept(done.kept, tried, wanted)
     differing = np.flatnonzero((kept != wanted) & tried)
     result: dict[str, Any] = {

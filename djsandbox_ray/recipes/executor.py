@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.stats.datajuicer import HOME
 
 _FAULT = "An error occurred in "
 _TAIL = 15
@@ -30,7 +31,9 @@ class Executed:
     """Errors of operators that Data-Juicer went on after, each once: rows were lost by them."""
 
 
-def execute(recipe: Path, data: Path, work: Path, *, processes: int = 1) -> Executed:
+def execute(
+    recipe: Path, data: Path, work: Path, *, processes: int = 1, models: str | None = None
+) -> Executed:
     """Run a recipe on a data file as ``dj-process`` would.
 
     Nothing of the recipe is changed but where data, results and temporary files lie, and how many
@@ -42,6 +45,7 @@ def execute(recipe: Path, data: Path, work: Path, *, processes: int = 1) -> Exec
         data: JSON Lines.
         work: an empty folder for all that Data-Juicer writes.
         processes: of every operator.
+        models: the folder of model files; None for what the environment says.
 
     Raises:
         SandboxError: Data-Juicer failed; with the end of its log.
@@ -66,6 +70,8 @@ def execute(recipe: Path, data: Path, work: Path, *, processes: int = 1) -> Exec
     }
     arguments = [word for name, value in places.items() for word in (f"--{name}", str(value))]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    if models is not None:
+        environment[HOME] = models
     with log.open("wb") as file:
         done = subprocess.run(
             [sys.executable, "-m", __name__, *arguments],

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
 from itertools import chain, pairwise
 from operator import add, itemgetter
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.identity import content_id
@@ -38,7 +39,7 @@ Span = tuple[int, int]
 
 
 class StatisticsConfig(Section):
-    """How statistics are computed; changes nothing in them."""
+    """How statistics are computed. Of these, only the content of models changes what they are."""
 
     actors: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] | Literal["auto"] = "auto"
     """Ray actors; ``auto`` is one per CPU (or per share of a GPU) of the cluster."""
@@ -50,8 +51,20 @@ class StatisticsConfig(Section):
     """GPUs (or a share of one) per actor; with 0 every model runs on the CPU."""
     resources: NodeKind = NodeKind()
     """Which nodes operators run on, those of diversity and of the acceptance test too."""
+    models: str | None = Field(None, min_length=1)
+    """The folder of model files that operators find by name (``lid.176.bin``, ``en.arpa.bin``, or
+    ``EleutherAI/pythia-6.9b-deduped``), at the same path on every node; in place of what the
+    environment variable DATA_JUICER_EXTERNAL_MODELS_HOME says."""
     batch_size: int = Field(32, ge=1, le=1 << 20)
     """Rows that are computed together, and whose decoded images are in memory at once."""
+
+    @field_validator("models")
+    @classmethod
+    def _a_folder(cls, models: str | None) -> str | None:
+        if models is not None and "://" in models:
+            raise ValueError("a folder is needed that every node has, not a URL")
+        # Actors have a working directory of their own.
+        return None if models is None else str(Path(models).resolve())
 
     def group(self) -> list[dict[str, float]]:
         """Return what must have room at once, a bundle per actor; ``auto`` may come to one."""
@@ -94,10 +107,10 @@ def compute_statistics(
     """
     settings = settings or StatisticsConfig()
     operators = [resolve_paths(spec) for spec in operators]
-    ids = [operator_id(spec) for spec in operators]
+    ids = [operator_id(spec, settings.models) for spec in operators]
     wanted = [*zip(operators, ids, strict=True)]
     if pending := _pending(storage, dataset, wanted):
-        check_needs([spec for spec, _ in pending])
+        check_needs([spec for spec, _ in pending], models=settings.models)
         what = f"the folder of statistics of {dataset.id}"
         with take(storage, parts.lease(dataset.id), what, wait=True, note=note) as lease:
             # Who was waited for may have completed some.
@@ -161,6 +174,7 @@ def _complete(
                 batch_size=settings.batch_size,
                 threads=max(1, int(settings.cpus_per_actor)),
                 gpu=settings.gpus_per_actor > 0,
+                models=settings.models,
             ),
             group=settings.group(),
             fill=settings.actors == "auto",

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NoReturn
 
 from djsandbox_ray.errors import BadInput, MissingExtra
 from djsandbox_ray.nodes.connection import prepare_environment
 
+HOME = "DATA_JUICER_EXTERNAL_MODELS_HOME"
+"""Data-Juicer's variable for the folder of model files; several are separated as in ``PATH``."""
 # Which of our extras brings a package that a filter may ask for.
 EXTRAS = {
     "av": "video",
@@ -51,6 +55,7 @@ class DataJuicer:
         lazy_loader: the class that stands for a module until it is used.
         get_model: loads a model, or returns the one that is loaded.
         plain_text: removes the special tokens from a text.
+        model_cache: the folder where it looks for model files last.
     """
 
     version: str
@@ -65,6 +70,7 @@ class DataJuicer:
     lazy_loader: type
     get_model: Callable[..., Any]
     plain_text: Callable[[str], str]
+    model_cache: str
 
 
 def missing_package(package: str, module: str | None = None) -> ImportError | MissingExtra:
@@ -86,6 +92,31 @@ def _skip_check(_cls: type, package_specs: Any, pip_args: Any = None) -> None:
     """Let an operator find out by importing: Data-Juicer's check demands names it never imports."""
 
 
+def _refuse_nltk() -> NoReturn:
+    """End an operator's attempt to have NLTK load any pickle, and to download; it goes on."""
+    raise BadInput("NLTK downloads nothing here")
+
+
+def _nltk_tagger(**_options: Any) -> Any:
+    """Return NLTK's tagger as Data-Juicer does, which downloads its data again every time."""
+    return importlib.import_module("nltk.tag").pos_tag
+
+
+def _hugging_face(*arguments: Any, **options: Any) -> Any:
+    """Load a model as Data-Juicer does.
+
+    It asks a processor of OWL-ViT for boxes, which since transformers 5 its image processor finds.
+    """
+    from data_juicer.utils.model_utils import prepare_huggingface_model
+
+    loaded = prepare_huggingface_model(*arguments, **options)
+    processor = loaded[1] if isinstance(loaded, tuple) else loaded
+    boxes = "post_process_object_detection"
+    if not hasattr(processor, boxes) and hasattr(getattr(processor, "image_processor", 0), boxes):
+        setattr(processor, boxes, getattr(processor.image_processor, boxes))
+    return loaded
+
+
 def _never_download(check_model: Callable[..., str]) -> Callable[..., str]:
     """Wrap Data-Juicer's look-up of model files, which deletes and downloads what fails to load."""
 
@@ -93,9 +124,15 @@ def _never_download(check_model: Callable[..., str]) -> Callable[..., str]:
         if force:
             raise BadInput(
                 f"the model file {model_name!r} cannot be loaded (absent or broken); put it into "
-                "the folder that DATA_JUICER_EXTERNAL_MODELS_HOME names: nothing is downloaded"
+                f"the folder of statistics.models, or of {HOME}: nothing is downloaded"
             )
-        return check_model(model_name)
+        found = check_model(model_name)
+        unpacked = model_name.removesuffix(".tar.gz")
+        if unpacked != model_name and not Path(found).exists():
+            # Of an unpacked folder Data-Juicer wants the archive's name, not the archive.
+            folder = check_model(unpacked)
+            return f"{folder}.tar.gz" if Path(folder).is_dir() else found
+        return found
 
     return check
 
@@ -130,6 +167,7 @@ def load() -> DataJuicer:
     lazy = _guarded_import()
     from data_juicer import __version__
     from data_juicer.ops import ATTRIBUTION_FILTERS, OPERATORS, Filter
+    from data_juicer.utils.cache_utils import DATA_JUICER_MODELS_CACHE
     from data_juicer.utils.constant import Fields
     from data_juicer.utils.mm_utils import SpecialTokens, remove_special_tokens
     from data_juicer.utils.model_utils import get_model
@@ -149,7 +187,18 @@ def load() -> DataJuicer:
         lazy_loader=lazy,
         get_model=get_model,
         plain_text=remove_special_tokens,
+        model_cache=DATA_JUICER_MODELS_CACHE,
     )
+
+
+def use_models(folder: str | None) -> None:
+    """Have this process look for model files in a folder; None for what the variable says."""
+    if folder is None:
+        return
+    load()
+    from data_juicer.utils import model_utils
+
+    os.environ[HOME] = model_utils.DJEMH = folder
 
 
 def _guarded_import() -> type:
@@ -163,9 +212,12 @@ def _guarded_import() -> type:
         lazy._install_package = classmethod(_refuse_installation)  # type: ignore[attr-defined]
         lazy.check_packages = classmethod(_skip_check)  # type: ignore[attr-defined]
         importlib.import_module("data_juicer.ops")
-        from data_juicer.utils import asset_utils, model_utils
+        from data_juicer.utils import asset_utils, model_utils, nltk_utils
 
     _name_statistics_directly()
+    model_utils.MODEL_FUNCTION_MAPPING["huggingface"] = _hugging_face
+    model_utils.MODEL_FUNCTION_MAPPING["nltk_pos_tagger"] = _nltk_tagger
+    nltk_utils.patch_nltk_pickle_security = _refuse_nltk
     model_utils.check_model = _never_download(model_utils.check_model)
     asset_utils.ASSET_LINKS.clear()
     return lazy

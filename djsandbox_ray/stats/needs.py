@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.stats import inspection
-from djsandbox_ray.stats.datajuicer import EXTRAS, load
+from djsandbox_ray.stats import inspection, model_files
+from djsandbox_ray.stats.datajuicer import EXTRAS, HOME, load
 from djsandbox_ray.stats.models import is_url, names_at
 from djsandbox_ray.stats.operators import OperatorSpec
 
-# Packages and files behind Data-Juicer's kinds of model (its model_utils.py).
+# Packages behind Data-Juicer's kinds of model (its model_utils.py).
 _PACKAGES = {
     "api": ("openai",),
     "fasttext": ("fasttext",),
@@ -31,23 +31,6 @@ _PACKAGES = {
     "simple_aesthetics": ("torch", "transformers", "aesthetics_predictor"),
     "spacy": ("spacy",),
 }
-_FILES = {
-    "fasttext": "lid.176.bin",
-    "kenlm": "{lang}.arpa.bin",
-    "sentencepiece": "{lang}.sp.model",
-    "spacy": "{lang}_core_web_md-3.7.0",
-}
-# Parameters that name a model of the Hugging Face hub or a local folder in its format.
-_MODEL_PARAMETERS = (
-    "hf_blip",
-    "hf_clip",
-    "hf_model",
-    "hf_nsfw_model",
-    "hf_owlvit",
-    "hf_scorer_model",
-    "hf_tokenizer",
-    "hf_watermark_model",
-)
 _WORD_LISTS = {"flagged_words_dir": "flagged_words", "stopwords_dir": "stopwords"}
 # Used only when the operator is asked to.
 _OPTIONAL = frozenset({"vllm"})
@@ -62,8 +45,15 @@ class Need:
     there: bool
 
 
-def check_needs(specs: Sequence[OperatorSpec], *, where: str = "operators") -> None:
+def check_needs(
+    specs: Sequence[OperatorSpec], *, models: str | None = None, where: str = "operators"
+) -> None:
     """Check that everything the operators need is there.
+
+    Args:
+        specs: the operators.
+        models: the folder of model files, ``statistics.models``.
+        where: position of the list in the configuration, for messages.
 
     Raises:
         BadInput: names all that is missing, each with its position in the configuration.
@@ -71,24 +61,27 @@ def check_needs(specs: Sequence[OperatorSpec], *, where: str = "operators") -> N
     lines = [
         f"{where}[{index}].{spec.name}: needs {need.what}"
         for index, spec in enumerate(specs)
-        for need in needs(spec)
+        for need in needs(spec, models)
         if not need.there
     ]
     if lines:
         raise BadInput("\n".join(lines))
 
 
-def needs(spec: OperatorSpec) -> tuple[Need, ...]:
-    """Return what an operator with these parameters needs, and whether it is there."""
-    values = _values(spec)
-    kinds = list(inspection.prepared_models(spec.filter_class))
-    if values.get("tokenization") and "lang" in values:
-        kinds.append("sentencepiece")
-    if "api_or_hf_model" in values:
-        kinds.append("huggingface" if values.get("is_hf_model") else "api")
+def needs(spec: OperatorSpec, models: str | None = None) -> tuple[Need, ...]:
+    """Return what an operator with these parameters needs, and whether it is there.
+
+    Args:
+        spec: the operator.
+        models: the folder of model files, ``statistics.models``.
+    """
+    values, kinds = spec.values, spec.model_kinds
     found = _packages(spec.filter_class, kinds)
-    found += [_file(_FILES[kind].format(**values)) for kind in kinds if kind in _FILES]
-    found += [_model(name, values[name]) for name in _MODEL_PARAMETERS if name in values]
+    found += [_file(name, models) for name in model_files.names(kinds, values)]
+    found += [_nltk(name) for name in model_files.nltk_names(kinds)]
+    found += [
+        _model(name, values[name], models) for name in model_files.HUB_PARAMETERS if name in values
+    ]
     found += [
         _word_list(name, values[name], words)
         for name, words in _WORD_LISTS.items()
@@ -98,13 +91,8 @@ def needs(spec: OperatorSpec) -> tuple[Need, ...]:
         set_here = all(os.environ.get(name) for name in _ENDPOINT)
         found.append(Need(f"an API: the environment variables {' and '.join(_ENDPOINT)}", set_here))
     if spec.name == "alphanumeric_filter" and values.get("tokenization"):
-        found.append(_model("tokenizer", "EleutherAI/pythia-6.9b-deduped"))  # hard-wired there
+        found.append(_model("tokenizer", model_files.TOKENIZER, models))
     return tuple(found)
-
-
-def _values(spec: OperatorSpec) -> dict[str, Any]:
-    known = inspection.parameters(spec.filter_class)
-    return {name: spec.params.get(name, parameter.default) for name, parameter in known.items()}
 
 
 def _packages(cls: type, kinds: Iterable[str]) -> list[Need]:
@@ -124,21 +112,24 @@ def _package(name: str) -> Need:
     return Need(f"the package {name!r}{extra}", find_spec(name) is not None)
 
 
-def _file(name: str) -> Need:
-    from data_juicer.utils.cache_utils import DATA_JUICER_EXTERNAL_MODELS_HOME as EXTERNAL
-    from data_juicer.utils.cache_utils import DATA_JUICER_MODELS_CACHE as CACHE
-
-    folders = [folder for folder in (EXTERNAL or "").split(os.pathsep) if folder.strip()]
-    there = any(Path(f, n).exists() for f in [*folders, CACHE] for n in (name, f"{name}.tar.gz"))
-    return Need(f"the file {name} in the folder that DATA_JUICER_EXTERNAL_MODELS_HOME names", there)
+def _file(name: str, models: str | None) -> Need:
+    there = model_files.find(name, models) is not None
+    return Need(f"{name} in the folder of statistics.models, or of {HOME}", there)
 
 
-def _model(parameter: str, value: Any) -> Need:
+def _nltk(name: str) -> Need:
+    there = model_files.find_nltk(name) is not None
+    return Need(f"NLTK's data {name} in ~/nltk_data, or a folder of NLTK_DATA", there)
+
+
+def _model(parameter: str, value: Any, models: str | None) -> Need:
     what = f"{parameter}: a local model folder"
     if not value:
         return Need(what, False)
     if is_url(parameter, value):
         return Need(f"{what}, or one at a URL ({value!r} is not there)", bool(names_at(value)))
+    if model_files.find_hub(value, models):
+        return Need(what, True)
     if Path(value).is_dir() or os.environ.get("HF_HUB_OFFLINE", "1") in ("0", "false", "False"):
         return Need(what, True)
     try:
@@ -151,7 +142,8 @@ def _model(parameter: str, value: Any) -> Need:
         cached = cached or isinstance(try_to_load_from_cache(value, "tokenizer_config.json"), str)
     except HFValidationError:  # a path, and there is no such folder
         cached = False
-    return Need(f"{what} ({value!r} is not one, nor in the Hugging Face cache)", cached)
+    why = f"{value!r} is not one, nor below the folder of models, nor in the Hugging Face cache"
+    return Need(f"{what} ({why})", cached)
 
 
 def _word_list(parameter: str, folder: str, words: str) -> Need:

@@ -22,6 +22,7 @@ from djsandbox_ray.identity import canonical, content_id
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
+from djsandbox_ray.stats.model_files import found_by_name
 from djsandbox_ray.stats.models import content_digest, folder_at, is_url, may_be_folder
 
 READABLE = frozenset({"text", "image"})
@@ -50,6 +51,22 @@ class OperatorSpec:
             wanted = "alpha_token_ratio" if self.params.get("tokenization") else "alnum_ratio"
             return tuple(key for key in keys if key == wanted)
         return keys
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All parameters: those that are given, and the others by default."""
+        known = inspection.parameters(self.filter_class)
+        return {name: self.params.get(name, known[name].default) for name in known}
+
+    @property
+    def model_kinds(self) -> tuple[str, ...]:
+        """Data-Juicer's kinds of the models that the operator loads with these parameters."""
+        kinds, values = list(inspection.prepared_models(self.filter_class)), self.values
+        if values.get("tokenization"):
+            kinds.append("sentencepiece" if "lang" in values else "huggingface")
+        if "api_or_hf_model" in values:
+            kinds.append("huggingface" if values.get("is_hf_model") else "api")
+        return tuple(kinds)
 
     @property
     def influences(self) -> dict[str, Any]:
@@ -110,15 +127,22 @@ def parse_process(process: Any, *, where: str = "operators") -> tuple[OperatorSp
     return tuple(specs)
 
 
-def operator_id(spec: OperatorSpec) -> str:
+def operator_id(spec: OperatorSpec, models: str | None = None) -> str:
     """Return the id of what an operator computes, the same wherever its models lie.
 
     It covers the name, the parameters that influence the statistics (a file or folder, local or at
-    a URL, by its content) and Data-Juicer's version; of a filter that is not its own, the code.
+    a URL, by its content), the content of the model files that it finds by name, and Data-Juicer's
+    version; of a filter that is not its own, the code.
+
+    Args:
+        spec: the operator.
+        models: the folder of model files, ``statistics.models``.
     """
     params = {name: _by_content(name, value) for name, value in spec.influences.items()}
     name = with_code(spec.name, spec.filter_class)
-    return content_id("op", name, params, load().version)
+    found = found_by_name(spec.model_kinds, spec.values, models)
+    files = {name: content_digest(path) for name, path in sorted(found.items())}
+    return content_id("op", name, params, load().version, *([files] if files else []))
 
 
 def resolve_paths(spec: OperatorSpec) -> OperatorSpec:
@@ -187,6 +211,8 @@ def unusable(name: str) -> str | None:
     lacking = sorted(inspection.reads(cls) - READABLE)
     if lacking:
         return f"reads {' and '.join(lacking)}, which the sample table does not hold"
+    if any(parameter.endswith("_key_second") for parameter in inspection.parameters(cls)):
+        return "compares with a second field, and the sample table holds one text and one image"
     return None
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.stats import parts
+from djsandbox_ray.stats.datajuicer import use_models
 from djsandbox_ray.stats.fused import Computed, FusedOperators
 from djsandbox_ray.stats.models import on_this_node
 from djsandbox_ray.stats.operators import OperatorSpec
@@ -46,6 +47,7 @@ class OperatorTask:
         batch_size: rows that are computed together.
         threads: CPU threads of an actor.
         gpu: whether operators may use a GPU.
+        models: the folder of model files; None for what the environment says.
     """
 
     storage: str
@@ -55,6 +57,7 @@ class OperatorTask:
     batch_size: int
     threads: int
     gpu: bool
+    models: str | None = None
 
 
 class StatisticsWorker:
@@ -117,6 +120,7 @@ class StatisticsWorker:
 
     def _build(self) -> FusedOperators:
         if self._fused is None:
+            use_models(self._job.models)
             specs = [
                 OperatorSpec(name, self._models.enter_context(on_this_node(params)))
                 for name, params in self._job.operators
