@@ -16,6 +16,16 @@ import pyarrow.parquet as pq
 from pyarrow import types
 
 from djsandbox_ray.dataset.beside import read_beside
+from djsandbox_ray.dataset.columns import (
+    DOWNLOADED,
+    ERROR,
+    IMAGE,
+    STATUS,
+    TEXT,
+    choose,
+    is_img2dataset,
+    require_downloaded,
+)
 from djsandbox_ray.dataset.faults import (
     META_LEFT_OUT,
     Unusable,
@@ -58,10 +68,12 @@ class ParquetConfig(SourceConfig):
     path: str | tuple[str, ...]
     """A file, a folder or a glob, local or a URL; or a list of these."""
     image: str = "image"
-    """Column of encoded images: bytes, or a struct with a field ``bytes`` (Hugging Face).
+    """Column of encoded images, if it has not one of the usual names.
 
-    Where ``bytes`` is null, the field ``path`` names a file beside the Parquet file."""
+    It holds bytes, or a struct with a field ``bytes`` (Hugging Face); where ``bytes`` is null, the
+    field ``path`` names a file beside the Parquet file."""
     text: str = "text"
+    """Column of captions, if it has not one of the usual names."""
     meta_columns: tuple[str, ...] = ()
     """Columns to keep as ``meta``. Where one is a ``ClassLabel`` of Hugging Face, an evaluator that
     is told no names takes those that the file's schema holds."""
@@ -83,10 +95,13 @@ class ParquetSource(FileSource):
         """Read the footers of all files and check their columns."""
         files = self.files()
         with ThreadPoolExecutor(16) as threads:
-            footers = list(threads.map(partial(_footer, text=self.config.text), files))
+            footers = list(threads.map(partial(_footer, config=self.config), files))
         self._named = {
             column: _first_files(files, footers, column) for column in self.config.meta_columns
         }
+        self._said = tuple(
+            dict.fromkeys(f.columns.said for f in footers if not f.fault and f.columns.found)
+        )
         size = sum(_size(file) for file, foot in zip(files, footers, strict=True) if not foot.fault)
         rows = sum(footer.rows for footer in footers)
         shards: list[Shard] = []
@@ -97,6 +112,10 @@ class ParquetSource(FileSource):
                 lost = estimated_loss(_size(file), size, rows)
                 shards.append(_lost(file, 0, footer.fault, lost))
         return shards
+
+    def found(self) -> tuple[str, ...]:
+        """Say which columns hold what, where they are not those of the configuration."""
+        return getattr(self, "_said", ())
 
     def class_names(self, key: str) -> tuple[str, ...]:
         """Return the names that the schemas of the files hold of a ``ClassLabel`` column.
@@ -116,12 +135,12 @@ class ParquetSource(FileSource):
         return next(iter(found), ())
 
     def _file_shards(self, file: SourceFile, footer: _Footer) -> list[Shard]:
-        self._check(file.name, footer.schema)
+        self._check(file.name, footer.schema, footer.columns)
         shards, first_row = [], 0
         for groups in _grouped(footer.groups):
             held = {group: footer.groups[group] for group in groups}
             rows = sum(held.values())
-            read = partial(_read, file, self.config, held, first_row)
+            read = partial(_read, file, footer.columns, held, first_row)
             shards.append(Shard(f"{file.name}#{first_row}", file.stamp, read, rows))
             first_row += rows
         if first_row < footer.rows:
@@ -129,27 +148,27 @@ class ParquetSource(FileSource):
             shards.append(_lost(file, first_row, said, footer.rows - first_row))
         return shards
 
-    def _check(self, name: str, schema: pa.Schema) -> None:
-        for column in (self.config.image, self.config.text, *self.config.meta_columns):
+    def _check(self, name: str, schema: pa.Schema, columns: _Columns) -> None:
+        for column in columns.read:
             times = schema.names.count(column)
             if times != 1:
                 fault = f"has {times} columns" if times else "has no column"
                 raise BadInput(f"{name} {fault} {column!r} (it has {', '.join(schema.names)})")
-        image = schema.field(self.config.image).type
+        image = schema.field(columns.image).type
         if types.is_struct(image) and image.get_field_index("bytes") >= 0:
             image = image.field("bytes").type
         if not _is_binary(image):
             raise BadInput(
-                f"{name}: the image column {self.config.image!r} is of type {image}; "
+                f"{name}: the image column {columns.image!r} is of type {image}; "
                 "bytes, or a struct with a field 'bytes', are needed"
             )
-        text = schema.field(self.config.text).type
+        text = schema.field(columns.text).type
         text = text.value_type if types.is_dictionary(text) else text
         if not (types.is_string(text) or types.is_large_string(text) or _is_binary(text)):
             raise BadInput(
-                f"{name}: the text column {self.config.text!r} is of type {text}, not string"
+                f"{name}: the text column {columns.text!r} is of type {text}, not string"
             )
-        for column in self.config.meta_columns:
+        for column in columns.meta:
             if _is_binary(schema.field(column).type):
                 raise BadInput(
                     f"{name}: the column {column!r} holds bytes, which cannot be kept as meta data"
@@ -192,6 +211,47 @@ def _size(file: SourceFile) -> int:
 
 
 @dataclass(frozen=True)
+class _Columns:
+    """Which columns of a file are read."""
+
+    image: str
+    text: str
+    meta: tuple[str, ...]
+    found: bool
+    """Whether image or text are not what the configuration says."""
+    has_status: bool
+    """Whether the file is img2dataset's."""
+
+    @property
+    def read(self) -> list[str]:
+        more = (STATUS, ERROR) if self.has_status else ()
+        return list(dict.fromkeys([self.image, self.text, *self.meta, *more]))
+
+    @property
+    def said(self) -> str:
+        by = " (written by img2dataset)" if self.has_status else ""
+        return f"captions from the column {self.text!r}, images from {self.image!r}{by}"
+
+
+def _columns(file: SourceFile, names: list[str], config: ParquetConfig) -> _Columns:
+    """Choose the columns of a file: those of the configuration, or of usual names.
+
+    Raises:
+        BadInput: names could mean two.
+    """
+    chosen = {
+        what: named
+        if what in config.model_fields_set or named in names
+        else choose(what, names, None, file.name, key=what)
+        for what, named in ((IMAGE, config.image), (TEXT, config.text))
+    }
+    found = (chosen[IMAGE], chosen[TEXT]) != (config.image, config.text)
+    written = is_img2dataset(names)
+    meta = tuple(dict.fromkeys([*config.meta_columns, *(DOWNLOADED if written else ())]))
+    return _Columns(chosen[IMAGE], chosen[TEXT], meta, found, written)
+
+
+@dataclass(frozen=True)
 class _Footer:
     """What a file says of itself."""
 
@@ -201,14 +261,17 @@ class _Footer:
     rows: int = 0
     groups: list[int] = field(default_factory=list)
     """Rows of each row group."""
+    columns: Any = None
+    """What is read of it, :class:`_Columns`; none if it cannot be read."""
 
 
-def _footer(file: SourceFile, text: str) -> _Footer:
+def _footer(file: SourceFile, config: ParquetConfig) -> _Footer:
     try:
         with file.open() as handle, pq.ParquetFile(handle) as parquet:
             schema, found = parquet.schema_arrow, parquet.metadata
-            rows = int(found.num_rows)
-            groups = [_group_rows(found.row_group(at), text) for at in range(found.num_row_groups)]
+            columns = _columns(file, schema.names, config)
+            rows, counted = int(found.num_rows), range(found.num_row_groups)
+            groups = [_group_rows(found.row_group(at), columns.text) for at in counted]
         ", ".join(schema.names).encode()  # names that are no text are found here
     except Exception as error:
         if not _is_damage(error):
@@ -216,7 +279,7 @@ def _footer(file: SourceFile, text: str) -> _Footer:
         return _Footer(described(error))
     if min([rows, *groups]) < 0 or max(rows, sum(groups)) > _MOST_PER_BYTE * _size(file):
         return _Footer(f"its footer announces {rows} rows in {_size(file)} bytes")
-    return _Footer("", schema, rows, groups)
+    return _Footer("", schema, rows, groups, columns)
 
 
 def _group_rows(group: Any, text: str) -> int:
@@ -258,25 +321,24 @@ def _grouped(sizes: list[int]) -> Iterator[range]:
 
 
 def _read(
-    file: SourceFile, config: ParquetConfig, groups: dict[int, int], first_row: int
+    file: SourceFile, chosen: _Columns, groups: dict[int, int], first_row: int
 ) -> Iterator[Item]:
     # By default every column of a row group is first read as a whole; so, page by page.
     paged = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
     with file.open() as handle, pq.ParquetFile(handle, **paged) as parquet:
         for group, rows in groups.items():
-            yield from _read_group(parquet, group, file, range(first_row, first_row + rows), config)
+            yield from _read_group(parquet, group, file, range(first_row, first_row + rows), chosen)
             first_row += rows
 
 
 def _read_group(
-    parquet: pq.ParquetFile, group: int, file: SourceFile, rows: range, config: ParquetConfig
+    parquet: pq.ParquetFile, group: int, file: SourceFile, rows: range, chosen: _Columns
 ) -> Iterator[Item]:
     """Yield the rows of a row group; where it is damaged, a rejection of all that are lost."""
-    columns = list(dict.fromkeys([config.image, config.text, *config.meta_columns]))
     position, said = rows.start, "the rows end before"
     try:
-        for batch in parquet.iter_batches(_batch_rows(parquet, group), [group], columns):
-            for items in _items(batch, file, position, config):
+        for batch in parquet.iter_batches(_batch_rows(parquet, group), [group], chosen.read):
+            for items in _items(batch, file, position, chosen):
                 yield from items
                 position += 1
     except Exception as error:
@@ -296,9 +358,9 @@ def _batch_rows(parquet: pq.ParquetFile, group: int) -> int:
 
 
 def _items(
-    batch: pa.RecordBatch, file: SourceFile, position: int, config: ParquetConfig
+    batch: pa.RecordBatch, file: SourceFile, position: int, chosen: _Columns
 ) -> Iterator[list[Item]]:
-    images, texts = batch.column(config.image), batch.column(config.text)
+    images, texts = batch.column(chosen.image), batch.column(chosen.text)
     paths = pa.nulls(batch.num_rows)
     if types.is_struct(images.type):
         if images.type.get_field_index("path") >= 0:
@@ -310,28 +372,35 @@ def _items(
     for index in range(batch.num_rows):
         source = f"{file.name}#{position + index}"
         image, path, text = images[index], paths[index], texts[index]
-        meta = {name: batch.column(name)[index] for name in config.meta_columns}
-        yield attempt(source, partial(_row, source, file, config, image, path, text, meta))
+        meta = {name: batch.column(name)[index] for name in chosen.meta}
+        status = {}
+        if chosen.has_status:
+            status = {name: batch.column(name)[index].as_py() for name in (STATUS, ERROR)}
+        make = partial(_row, source, file, chosen, image, path, text, meta, status)
+        yield attempt(source, make)
 
 
 def _row(
     source: str,
     file: SourceFile,
-    config: ParquetConfig,
+    chosen: _Columns,
     image: pa.Scalar,
     path: pa.Scalar,
     text: pa.Scalar,
     meta: dict[str, pa.Scalar],
+    status: dict[str, Any],
 ) -> list[Item]:
+    if status:
+        require_downloaded(status)
     content = image.as_py()
     if content is None:
-        content = _beside(file, config.image, path.as_py())
+        content = _beside(file, chosen.image, path.as_py())
     if not text.is_valid:
-        raise Unusable("bad_text", f"column {config.text!r} is null")
+        raise Unusable("bad_text", f"column {chosen.text!r} is null")
     try:
         caption = text.as_py().decode()
     except UnicodeDecodeError as error:
-        raise Unusable("bad_text", f"column {config.text!r}: {error}") from None
+        raise Unusable("bad_text", f"column {chosen.text!r}: {error}") from None
     kept, faults = {}, []
     for name, value in meta.items():
         try:

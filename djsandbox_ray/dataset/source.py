@@ -40,7 +40,7 @@ class Rejection:
     The reasons that this package gives are
     ``missing_image``, ``bad_image`` (not decodable, truncated, too large), ``bad_text`` (no text,
     or not Unicode), ``empty_caption``, ``bad_meta`` (not JSON), ``bad_json``, ``bad_row`` (of a CSV
-    file, or a row that is for another file), ``image_count``
+    file, or a row that is for another file), ``not_downloaded`` (by img2dataset), ``image_count``
     (not exactly one), ``escaping_path``, ``missing_member`` and ``duplicate_member`` (tar),
     ``bad_label`` (a number that the data itself does not name, where it names the classes),
     ``broken_shard`` (a file, or the rest of one, cannot be read), and ``unreadable`` (anything
