@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,40 +10,20 @@ from itertools import count
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import types
 
-from djsandbox_ray.dataset.beside import read_beside
-from djsandbox_ray.dataset.columns import (
-    DOWNLOADED,
-    ERROR,
-    IMAGE,
-    STATUS,
-    TEXT,
-    choose,
-    is_img2dataset,
-    require_downloaded,
+from djsandbox_ray.dataset.arrow_rows import (
+    Columns,
+    ColumnsConfig,
+    check,
+    class_names,
+    columns_of,
+    is_damage,
+    items_of,
 )
-from djsandbox_ray.dataset.faults import (
-    META_LEFT_OUT,
-    Unusable,
-    as_json,
-    attempt,
-    described,
-    is_failing,
-    shown,
-)
+from djsandbox_ray.dataset.faults import described, shown
 from djsandbox_ray.dataset.files import FileSource, SourceFile
-from djsandbox_ray.dataset.source import (
-    Item,
-    Rejection,
-    Remark,
-    Sample,
-    Shard,
-    SourceConfig,
-    estimated_loss,
-)
+from djsandbox_ray.dataset.source import Item, Rejection, Shard, estimated_loss
 from djsandbox_ray.errors import BadInput
 
 _SHARD_ROWS = 2048
@@ -53,30 +32,13 @@ _BATCH_BYTES = 8 << 20
 _BUFFER_BYTES = 4 << 20
 _MOST_PER_BYTE = 1000
 """Rows that a footer may announce for each byte of its file."""
-_DAMAGE = (
-    *(pa.ArrowException, ValueError, OverflowError, MemoryError),
-    *(TypeError, LookupError, SystemError, RecursionError),
-)
-"""What Arrow raises on damaged files; a client of an object store has others."""
-_FEATURES = b"huggingface"
-"""Where the metadata of a schema say of what kind the columns are, as JSON."""
 
 
-class ParquetConfig(SourceConfig):
-    """Where the files are and which columns to read."""
+class ParquetConfig(ColumnsConfig):
+    """Where the files are, and which columns to read."""
 
     path: str | tuple[str, ...]
     """A file, a folder or a glob, local or a URL; or a list of these."""
-    image: str = "image"
-    """Column of encoded images, if it has not one of the usual names.
-
-    It holds bytes, or a struct with a field ``bytes`` (Hugging Face); where ``bytes`` is null, the
-    field ``path`` names a file beside the Parquet file."""
-    text: str = "text"
-    """Column of captions, if it has not one of the usual names."""
-    meta_columns: tuple[str, ...] = ()
-    """Columns to keep as ``meta``. Where one is a ``ClassLabel`` of Hugging Face, an evaluator that
-    is told no names takes those that the file's schema holds."""
 
 
 class ParquetSource(FileSource):
@@ -135,7 +97,7 @@ class ParquetSource(FileSource):
         return next(iter(found), ())
 
     def _file_shards(self, file: SourceFile, footer: _Footer) -> list[Shard]:
-        self._check(file.name, footer.schema, footer.columns)
+        check(file.name, footer.schema, footer.columns)
         shards, first_row = [], 0
         for groups in _grouped(footer.groups):
             held = {group: footer.groups[group] for group in groups}
@@ -148,32 +110,6 @@ class ParquetSource(FileSource):
             shards.append(_lost(file, first_row, said, footer.rows - first_row))
         return shards
 
-    def _check(self, name: str, schema: pa.Schema, columns: _Columns) -> None:
-        for column in columns.read:
-            times = schema.names.count(column)
-            if times != 1:
-                fault = f"has {times} columns" if times else "has no column"
-                raise BadInput(f"{name} {fault} {column!r} (it has {', '.join(schema.names)})")
-        image = schema.field(columns.image).type
-        if types.is_struct(image) and image.get_field_index("bytes") >= 0:
-            image = image.field("bytes").type
-        if not _is_binary(image):
-            raise BadInput(
-                f"{name}: the image column {columns.image!r} is of type {image}; "
-                "bytes, or a struct with a field 'bytes', are needed"
-            )
-        text = schema.field(columns.text).type
-        text = text.value_type if types.is_dictionary(text) else text
-        if not (types.is_string(text) or types.is_large_string(text) or _is_binary(text)):
-            raise BadInput(
-                f"{name}: the text column {columns.text!r} is of type {text}, not string"
-            )
-        for column in columns.meta:
-            if _is_binary(schema.field(column).type):
-                raise BadInput(
-                    f"{name}: the column {column!r} holds bytes, which cannot be kept as meta data"
-                )
-
 
 def _first_files(
     files: list[SourceFile], footers: list[_Footer], column: str
@@ -182,24 +118,8 @@ def _first_files(
     first: dict[tuple[str, ...], str] = {}
     for file, footer in zip(files, footers, strict=True):
         if not footer.fault:
-            first.setdefault(_class_names(footer.schema, column), file.name)
+            first.setdefault(class_names(footer.schema, column), file.name)
     return first
-
-
-def _class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
-    """Return the names of a ``ClassLabel`` column, as Hugging Face's libraries write them.
-
-    None are given where they would not tell one number from another.
-    """
-    try:
-        written = json.loads((schema.metadata or {})[_FEATURES])["info"]["features"][column]
-        names = as_json(written["names"]) if written["_type"] == "ClassLabel" else None
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ()
-    if not isinstance(names, list) or not types.is_integer(schema.field(column).type):
-        return ()
-    whole = all(isinstance(name, str) and name.strip() for name in names)
-    return tuple(names) if whole and 1 < len(names) == len(set(names)) else ()
 
 
 def _shown_name(names: tuple[str, ...], number: int) -> str:
@@ -208,47 +128,6 @@ def _shown_name(names: tuple[str, ...], number: int) -> str:
 
 def _size(file: SourceFile) -> int:
     return int(file.stamp["size"] or 0)
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Which columns of a file are read."""
-
-    image: str
-    text: str
-    meta: tuple[str, ...]
-    found: bool
-    """Whether image or text are not what the configuration says."""
-    has_status: bool
-    """Whether the file is img2dataset's."""
-
-    @property
-    def read(self) -> list[str]:
-        more = (STATUS, ERROR) if self.has_status else ()
-        return list(dict.fromkeys([self.image, self.text, *self.meta, *more]))
-
-    @property
-    def said(self) -> str:
-        by = " (written by img2dataset)" if self.has_status else ""
-        return f"captions from the column {self.text!r}, images from {self.image!r}{by}"
-
-
-def _columns(file: SourceFile, names: list[str], config: ParquetConfig) -> _Columns:
-    """Choose the columns of a file: those of the configuration, or of usual names.
-
-    Raises:
-        BadInput: names could mean two.
-    """
-    chosen = {
-        what: named
-        if what in config.model_fields_set or named in names
-        else choose(what, names, None, file.name, key=what)
-        for what, named in ((IMAGE, config.image), (TEXT, config.text))
-    }
-    found = (chosen[IMAGE], chosen[TEXT]) != (config.image, config.text)
-    written = is_img2dataset(names)
-    meta = tuple(dict.fromkeys([*config.meta_columns, *(DOWNLOADED if written else ())]))
-    return _Columns(chosen[IMAGE], chosen[TEXT], meta, found, written)
 
 
 @dataclass(frozen=True)
@@ -262,19 +141,19 @@ class _Footer:
     groups: list[int] = field(default_factory=list)
     """Rows of each row group."""
     columns: Any = None
-    """What is read of it, :class:`_Columns`; none if it cannot be read."""
+    """What is read of it, :class:`Columns`; none if it cannot be read."""
 
 
 def _footer(file: SourceFile, config: ParquetConfig) -> _Footer:
     try:
         with file.open() as handle, pq.ParquetFile(handle) as parquet:
             schema, found = parquet.schema_arrow, parquet.metadata
-            columns = _columns(file, schema.names, config)
+            columns = columns_of(file, schema.names, config)
             rows, counted = int(found.num_rows), range(found.num_row_groups)
             groups = [_group_rows(found.row_group(at), columns.text) for at in counted]
         ", ".join(schema.names).encode()  # names that are no text are found here
     except Exception as error:
-        if not _is_damage(error):
+        if not is_damage(error):
             raise
         return _Footer(described(error))
     if min([rows, *groups]) < 0 or max(rows, sum(groups)) > _MOST_PER_BYTE * _size(file):
@@ -295,19 +174,6 @@ def _lost(file: SourceFile, row: int, detail: str, lost: int) -> Shard:
     return Shard(f"{file.name}#{row}", file.stamp, partial(iter, (broken,)), rows=lost)
 
 
-def _is_binary(kind: pa.DataType) -> bool:
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _is_damage(error: Exception) -> bool:
-    """Tell damaged content from a failing disk or network, which must stop the run."""
-    if isinstance(error, OSError):
-        return error.errno is None and not isinstance(error, FileNotFoundError | PermissionError)
-    if isinstance(error, BadInput) or is_failing(error):
-        return False
-    return isinstance(error, _DAMAGE)
-
-
 def _grouped(sizes: list[int]) -> Iterator[range]:
     """Join consecutive row groups, up to ``_SHARD_ROWS`` rows where one group is not larger."""
     start, rows = 0, 0
@@ -321,7 +187,7 @@ def _grouped(sizes: list[int]) -> Iterator[range]:
 
 
 def _read(
-    file: SourceFile, chosen: _Columns, groups: dict[int, int], first_row: int
+    file: SourceFile, chosen: Columns, groups: dict[int, int], first_row: int
 ) -> Iterator[Item]:
     # By default every column of a row group is first read as a whole; so, page by page.
     paged = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
@@ -332,17 +198,17 @@ def _read(
 
 
 def _read_group(
-    parquet: pq.ParquetFile, group: int, file: SourceFile, rows: range, chosen: _Columns
+    parquet: pq.ParquetFile, group: int, file: SourceFile, rows: range, chosen: Columns
 ) -> Iterator[Item]:
     """Yield the rows of a row group; where it is damaged, a rejection of all that are lost."""
     position, said = rows.start, "the rows end before"
     try:
         for batch in parquet.iter_batches(_batch_rows(parquet, group), [group], chosen.read):
-            for items in _items(batch, file, position, chosen):
+            for items in items_of(batch, file, position, chosen):
                 yield from items
                 position += 1
     except Exception as error:
-        if not _is_damage(error):
+        if not is_damage(error):
             raise
         said = described(error)
     if lost := rows.stop - position:
@@ -355,68 +221,3 @@ def _batch_rows(parquet: pq.ParquetFile, group: int) -> int:
     footer = parquet.metadata.row_group(group)
     mean = int(footer.total_byte_size) // max(1, int(footer.num_rows))
     return min(_BATCH_ROWS, max(1, _BATCH_BYTES // max(1, mean)))
-
-
-def _items(
-    batch: pa.RecordBatch, file: SourceFile, position: int, chosen: _Columns
-) -> Iterator[list[Item]]:
-    images, texts = batch.column(chosen.image), batch.column(chosen.text)
-    paths = pa.nulls(batch.num_rows)
-    if types.is_struct(images.type):
-        if images.type.get_field_index("path") >= 0:
-            paths = pc.struct_field(images, "path")
-        images = pc.struct_field(images, "bytes")
-    if types.is_dictionary(texts.type):
-        texts = texts.dictionary_decode()
-    texts = texts.cast(pa.large_binary())
-    for index in range(batch.num_rows):
-        source = f"{file.name}#{position + index}"
-        image, path, text = images[index], paths[index], texts[index]
-        meta = {name: batch.column(name)[index] for name in chosen.meta}
-        status = {}
-        if chosen.has_status:
-            status = {name: batch.column(name)[index].as_py() for name in (STATUS, ERROR)}
-        make = partial(_row, source, file, chosen, image, path, text, meta, status)
-        yield attempt(source, make)
-
-
-def _row(
-    source: str,
-    file: SourceFile,
-    chosen: _Columns,
-    image: pa.Scalar,
-    path: pa.Scalar,
-    text: pa.Scalar,
-    meta: dict[str, pa.Scalar],
-    status: dict[str, Any],
-) -> list[Item]:
-    if status:
-        require_downloaded(status)
-    content = image.as_py()
-    if content is None:
-        content = _beside(file, chosen.image, path.as_py())
-    if not text.is_valid:
-        raise Unusable("bad_text", f"column {chosen.text!r} is null")
-    try:
-        caption = text.as_py().decode()
-    except UnicodeDecodeError as error:
-        raise Unusable("bad_text", f"column {chosen.text!r}: {error}") from None
-    kept, faults = {}, []
-    for name, value in meta.items():
-        try:
-            kept[name] = as_json(value.as_py())
-        except Exception as error:  # a date after the year 9999, bytes in a list, ...
-            kept[name] = None
-            faults.append(f"column {name!r}: {described(error)}")
-    remarks: list[Item] = [Remark(source, META_LEFT_OUT, "; ".join(faults))] if faults else []
-    return [Sample(content, caption, source, kept), *remarks]
-
-
-def _beside(file: SourceFile, column: str, path: Any) -> bytes:
-    if not isinstance(path, str) or not path:
-        raise Unusable("missing_image", f"column {column!r} is null")
-    try:
-        return read_beside(file, path)
-    except Unusable as error:
-        said = f"column {column!r}: bytes is null and path is {shown(path)}: {error.detail}"
-        raise Unusable(error.reason, said) from None

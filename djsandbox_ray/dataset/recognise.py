@@ -21,6 +21,7 @@ _ENDINGS = {
     "parquet": (".parquet",),
     "csv": (".csv", ".tsv"),
     "jsonl": (".jsonl",),
+    "huggingface": (".arrow",),
     "folder": IMAGES,
 }
 

@@ -200,6 +200,7 @@ SOURCES: Registry[Source] = Registry(
     {
         "csv": "djsandbox_ray.dataset.delimited:DelimitedSource",
         "folder": "djsandbox_ray.dataset.folder:FolderSource",
+        "huggingface": "djsandbox_ray.dataset.huggingface:HuggingFaceSource",
         "jsonl": "djsandbox_ray.dataset.jsonl:JsonlSource",
         "parquet": "djsandbox_ray.dataset.parquet:ParquetSource",
         "shapes": "djsandbox_ray.dataset.shapes:ShapesSource",

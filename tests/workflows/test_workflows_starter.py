@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,7 +88,16 @@ def webdataset(path: Path) -> None:
     (path / "00000.parquet").write_bytes(b"img2dataset writes one beside each tar")
 
 
+def huggingface(path: Path) -> None:
+    images = [{"bytes": picture(number), "path": None} for number in range(ROWS)]
+    columns = {"image": images, "text": [caption(number) for number in range(ROWS)]}
+    kinds = {"image": datasets.Image(), "text": datasets.Value("string")}
+    made = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    made.save_to_disk(path)
+
+
 LAYOUTS = {
+    huggingface: "huggingface",
     folder: "folder",
     folder_with_texts: "folder",
     imagefolder: "folder",
