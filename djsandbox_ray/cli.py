@@ -38,6 +38,19 @@ app = typer.Typer(
 
 
 @app.command()
+def init(
+    path: Annotated[str, typer.Argument(help="A file or folder of data, local or a URL.")],
+    output: Annotated[
+        str | None, typer.Option("--output", help="The new file; never one that is there.")
+    ] = None,
+) -> None:
+    """Look at data, say what it is, and write a configuration that runs on it."""
+    from djsandbox_ray.workflows.starter import write_starter
+
+    write_starter(path, output, _console())
+
+
+@app.command()
 def run(
     config: ConfigPath,
     overrides: Overrides = None,

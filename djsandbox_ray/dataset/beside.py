@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import posixpath
+from dataclasses import replace
 from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.dataset.faults import Unusable, described, is_failing, shown
-from djsandbox_ray.dataset.files import SourceFile
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.dataset.files import SourceFile, opened
+from djsandbox_ray.errors import BadInput, SandboxError
+
+
+def placed(file: SourceFile, folder: str) -> SourceFile:
+    """Return a file as if it lay in another folder, where its images are.
+
+    Raises:
+        BadInput: there is no such folder.
+    """
+    fs, inside = opened(folder)
+    if isinstance(fs, LocalFileSystem) and not Path(inside).is_dir():
+        raise BadInput(f"images: {folder!r} is no folder")
+    return replace(file, fs=fs, path=posixpath.join(inside, posixpath.basename(file.path)))
 
 
 def read_beside(file: SourceFile, path: str) -> bytes:

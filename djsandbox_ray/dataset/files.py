@@ -152,7 +152,7 @@ class _Search:
             return error
 
     def _match(self, pattern: str) -> tuple[Any, Infos]:
-        fs, inside = _opened(pattern)
+        fs, inside = opened(pattern)
         with reaching(pattern):
             if isinstance(fs, LocalFileSystem):
                 return fs, _infos(fs, pattern, self._tree.find(pattern, inside))
@@ -173,7 +173,7 @@ def _patterns(source: str) -> list[str]:
     if _is_local(source):
         there, rest = literal(posixpath.expanduser(source))
         return [f"{there}{one}" for one in alternatives(rest)]
-    fs, inside = _opened(source)
+    fs, inside = opened(source)
     with reaching(source):
         return [source] if fs.exists(inside) else alternatives(source)
 
@@ -187,7 +187,12 @@ def _is_here(path: str) -> bool:
     return "://" not in path and posixpath.lexists(posixpath.expanduser(path))
 
 
-def _opened(path: str) -> tuple[Any, str]:
+def opened(path: str) -> tuple[Any, str]:
+    """Return the filesystem of a path, and the path there.
+
+    Raises:
+        BadInput: nothing like it can be opened.
+    """
     if _is_here(path):  # its signs mean nothing to fsspec
         return fsspec.filesystem("file"), posixpath.abspath(posixpath.expanduser(path))
     try:

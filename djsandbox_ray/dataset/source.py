@@ -39,7 +39,8 @@ class Rejection:
 
     The reasons that this package gives are
     ``missing_image``, ``bad_image`` (not decodable, truncated, too large), ``bad_text`` (no text,
-    or not Unicode), ``empty_caption``, ``bad_meta`` (not JSON), ``bad_json``, ``image_count``
+    or not Unicode), ``empty_caption``, ``bad_meta`` (not JSON), ``bad_json``, ``bad_row`` (of a CSV
+    file, or a row that is for another file), ``not_downloaded`` (by img2dataset), ``image_count``
     (not exactly one), ``escaping_path``, ``missing_member`` and ``duplicate_member`` (tar),
     ``bad_label`` (a number that the data itself does not name, where it names the classes),
     ``broken_shard`` (a file, or the rest of one, cannot be read), and ``unreadable`` (anything
@@ -163,6 +164,13 @@ class Source(ABC):
         """
         return {}
 
+    def found(self) -> tuple[str, ...]:
+        """Return what was found out without having been told, as :meth:`shards` saw it last.
+
+        A user is told of it, a line each.
+        """
+        return ()
+
     def class_names(self, key: str) -> tuple[str, ...]:
         """Return what the data itself calls the numbers under a key of the meta data, from 0 on.
 
@@ -190,6 +198,9 @@ SOURCES: Registry[Source] = Registry(
     "source",
     Source,  # type: ignore[type-abstract]
     {
+        "csv": "djsandbox_ray.dataset.delimited:DelimitedSource",
+        "folder": "djsandbox_ray.dataset.folder:FolderSource",
+        "huggingface": "djsandbox_ray.dataset.huggingface:HuggingFaceSource",
         "jsonl": "djsandbox_ray.dataset.jsonl:JsonlSource",
         "parquet": "djsandbox_ray.dataset.parquet:ParquetSource",
         "shapes": "djsandbox_ray.dataset.shapes:ShapesSource",

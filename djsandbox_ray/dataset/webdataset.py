@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar
 
+from djsandbox_ray.dataset.columns import is_img2dataset, require_downloaded
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, printable
 from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.source import (
@@ -295,6 +296,9 @@ class _Group:
             raise Unusable("duplicate_member", f"members: {_listed(exact)}", times)
         if len(images) > 1:
             raise Unusable("image_count", f"several images: {_listed(images)}")
+        meta, remarks = kept_meta(source, partial(_meta, metas))
+        if is_img2dataset(meta):
+            require_downloaded(meta)
         has = ", ".join([part.said for part in (*parts, *self.others)][:12])
         if not images or not texts:
             lacking = f".{self.names.text}" if images else f"image ({', '.join(self.names.images)})"
@@ -308,7 +312,6 @@ class _Group:
             caption = texts[0].data.decode()
         except UnicodeDecodeError as error:
             raise Unusable("bad_text", str(error)) from None
-        meta, remarks = kept_meta(source, partial(_meta, metas))
         return [Sample(images[0].data, caption, source, meta), *remarks]
 
 

@@ -135,8 +135,10 @@ class Hook(ABC):
         """Say something on the terminal, beginning with what it is about."""
         self.context.progress.note(line)
 
-    def tell_passed_over(self, source: Source, stage: str) -> None:
-        """Say what lies among the data of a source and was not read."""
+    def tell_found(self, source: Source, stage: str) -> None:
+        """Say what a source found out, and what lies among its data and was not read."""
+        for line in source.found():
+            self.note(f"{stage}: {line}")
         passed = source.passed_over()
         if passed:
             self.note(f"{stage}: passed over: {told(passed)}")

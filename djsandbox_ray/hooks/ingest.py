@@ -61,7 +61,7 @@ class _Ingest(Hook):
             spent=self.account,
         )
         progress.note(f"{stage}: {outcome(self.storage, dataset)}")
-        self.tell_passed_over(source, stage)
+        self.tell_found(source, stage)
         if dataset.rejected:
             self._tell_rejected(dataset, stage)
         return dataset

@@ -65,7 +65,7 @@ class TrainScorer(Hook):
             note=lambda text: self.note(f"scorer: {text}"),
         )
         self.note(f"scorer: {outcome(storage, dataset)}")
-        self.tell_passed_over(source, "scorer")
+        self.tell_found(source, "scorer")
         check_trusted(config, dataset.rows)
         family = _family(config)
         scorer_id = content_id("scorer", dataset.id, _training(config, family))

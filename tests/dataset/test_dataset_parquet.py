@@ -349,3 +349,39 @@ def test_the_three_layouts_of_cifar10_agree(open_source, shared_data: Path) -> N
     assert [len(some) for some in by_type] == [12_000, 4_000, 2_000]
     assert by_type[0][:4_000] == by_type[1]
     assert by_type[1][:2_000] == by_type[2]
+
+
+def img2dataset(path, pairs, **columns) -> str:
+    """Write a file as img2dataset does; the last address could not be fetched."""
+    count = len(pairs)
+    table = {
+        "key": [f"{number:09}" for number in range(count)],
+        "url": [f"http://a/{number}" for number in range(count)],
+        "caption": [text for _, text in pairs],
+        "status": ["success"] * (count - 1) + ["failed_to_download"],
+        "error_message": [None] * (count - 1) + ["HTTP Error 404: Not Found"],
+        "jpg": [*(image for image, _ in pairs[:-1]), None],
+        **columns,
+    }
+    pq.write_table(pa.table(table), path)
+    return str(path)
+
+
+def test_what_img2dataset_could_not_fetch_is_rejected(open_source, pairs, tmp_path) -> None:
+    source = open_source("parquet", path=img2dataset(tmp_path / "a.parquet", pairs))
+    *read, last = [item for shard in source.shards() for item in shard.read()]
+    assert [(item.image, item.text) for item in read] == pairs[:-1]
+    assert read[1].meta == {"key": "000000001", "url": "http://a/1"}
+    assert last.reason == "not_downloaded"
+    assert last.detail == "img2dataset says failed_to_download: 'HTTP Error 404: Not Found'"
+    assert source.found() == (
+        "captions from the column 'caption', images from 'jpg' (written by img2dataset)",
+    )
+
+
+def test_columns_that_could_both_be_meant_are_an_error(open_source, pairs, tmp_path) -> None:
+    path = img2dataset(tmp_path / "a.parquet", pairs, title=["a title"] * len(pairs))
+    with pytest.raises(BadInput, match="'caption' and 'title' may hold the texts: text chooses"):
+        open_source("parquet", path=path).shards()
+    (first, *_) = open_source("parquet", path=path, text="title").shards()[0].read()
+    assert first.text == "a title"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -347,3 +348,18 @@ def test_side_data_never_cost_a_pair(open_source, write_tar, jpeg, meta, kept, r
         assert [item.what for item in others] == [
             "samples without some of their meta data"
         ] * remarks
+
+
+def test_what_img2dataset_could_not_fetch_is_rejected(open_source, write_tar, jpeg) -> None:
+    members = []
+    for number, status in enumerate(["success", "failed_to_download"]):
+        meta = {"key": str(number), "url": "u", "status": status, "error_message": "404"}
+        members += [
+            (f"{number}.jpg", jpeg(number)),
+            (f"{number}.txt", b"caption"),
+            (f"{number}.json", json.dumps(meta).encode()),
+        ]
+    (shard,) = open_source("webdataset", path=write_tar(members)).shards()
+    good, bad = shard.read()
+    assert good.meta["url"] == "u"
+    assert (bad.source, bad.reason) == ("a.tar#1", "not_downloaded")

@@ -189,7 +189,7 @@ def test_what_is_passed_over_is_said_and_an_event(storage: Storage, data: Path) 
     source = SOURCES.get("jsonl")(context.config.dataset)
     source.stamp()
     with EventLog(storage, "planted"):
-        Ingest(context).tell_passed_over(source, "ingest")
+        Ingest(context).tell_found(source, "ingest")
     assert "ingest: passed over: 2 hidden" in said.getvalue()
     (found,) = [e for e in read_events(storage, "planted") if e["event"] == "files_passed_over"]
     assert found["details"] == {

@@ -1,0 +1,86 @@
+"""Which column holds what, where nobody said: by the names that people give to columns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from djsandbox_ray.dataset.faults import Unusable, shown
+from djsandbox_ray.errors import BadInput
+
+TEXT, IMAGE = "text", "image"
+_USUAL = {
+    TEXT: (
+        *("text", "caption", "captions", "title", "alt_text", "alt", "description", "sentence"),
+        *("raw_caption", "prompt"),
+    ),
+    IMAGE: (
+        *("image", "img", "jpg", "jpeg", "png", "webp", "image_path", "img_path", "file_name"),
+        *("filename", "filepath", "file_path", "image_file", "path"),
+    ),
+}
+STATUS, ERROR = "status", "error_message"
+DOWNLOADED = ("key", "url")
+"""What is kept of the columns that img2dataset adds, beside these two."""
+_ADDRESSES = ("url", "image_url", "img_url")
+
+
+def choose(
+    what: str, columns: Sequence[str], asked: str | None, file: str, key: str | None = None
+) -> str:
+    """Return the column that holds the texts, or the images.
+
+    Args:
+        what: ``TEXT`` or ``IMAGE``.
+        columns: of the file.
+        asked: what the user chose.
+        file: its name, for messages.
+        key: by which a user chooses; ``text_column`` or ``image_column``, if left out.
+
+    Raises:
+        BadInput: there is no such column, or several.
+    """
+    key = key or f"{what}_column"
+    has = f"it has {', '.join(columns) or 'none'}"
+    if asked is not None:
+        if (times := columns.count(asked)) != 1:
+            fault = f"has {times} columns" if times else "has no column"
+            raise BadInput(f"{file} {fault} {asked!r} ({has})")
+        return asked
+    found = [column for column in columns if column.lower() in _USUAL[what]]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BadInput(
+            f"{file}: {' and '.join(map(repr, found))} may hold the {what}s: {key} chooses one"
+        )
+    addresses = [column for column in columns if column.lower() in _ADDRESSES]
+    if what == IMAGE and addresses:
+        raise BadInput(
+            f"{file} names images by addresses only ({', '.join(addresses)}), and nothing is "
+            "downloaded: let img2dataset fetch them and read what it writes, or name a column of "
+            f"paths by {key} ({has})"
+        )
+    raise BadInput(
+        f"{file} has no column of a usual name for {what}s ({', '.join(_USUAL[what])}): "
+        f"{key} chooses one ({has})"
+    )
+
+
+def is_img2dataset(columns: Collection[str]) -> bool:
+    """Say whether img2dataset has written rows with such columns."""
+    return {STATUS, ERROR, *DOWNLOADED} <= set(columns)
+
+
+def require_downloaded(values: Mapping[str, Any]) -> None:
+    """Refuse a row of img2dataset whose image it could not fetch.
+
+    Args:
+        values: of its columns.
+
+    Raises:
+        Unusable: says why, in img2dataset's words.
+    """
+    if (status := values[STATUS]) != "success":
+        said = f"img2dataset says {status}: {shown(str(values[ERROR]))}"
+        raise Unusable("not_downloaded", said)

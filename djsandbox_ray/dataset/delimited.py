@@ -1,0 +1,171 @@
+"""CSV and TSV files with a column of captions and one of paths, as CC3M's and WebVid's lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from djsandbox_ray.dataset.beside import placed, read_beside
+from djsandbox_ray.dataset.columns import IMAGE, TEXT, choose
+from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta
+from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.source import Item, Sample, Shard, SourceConfig
+from djsandbox_ray.dataset.tables import Dialect, Row, csv_rows, header
+
+_SHARD_ROWS = 1024
+_TAB = ".tsv"
+
+
+class DelimitedConfig(SourceConfig):
+    """Where the files are, and what their columns hold."""
+
+    LOCATION: ClassVar[frozenset[str]] = frozenset({"path", "images"})
+
+    path: str | tuple[str, ...]
+    """A file, a folder or a glob, local or a URL; or a list of these."""
+    images: str | None = None
+    """The folder that paths are relative to; if left out, that of the file."""
+    text_column: str | None = None
+    """If left out, the one with a usual name."""
+    image_column: str | None = None
+    """Of paths. If left out, the one with a usual name."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of files whose first line does not name them."""
+    separator: str | None = Field(default=None, min_length=1, max_length=1)
+    """If left out, a comma, and a tab in files that end in ``.tsv``."""
+    quotes: bool = True
+    """Whether a value in double quotes may hold separators and ends of lines."""
+
+    @field_validator("columns")
+    @classmethod
+    def _different(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(columns)) < len(columns):
+            raise ValueError("each column needs a name of its own")
+        return columns
+
+    @field_validator("separator")
+    @classmethod
+    def _separates(cls, separator: str | None) -> str | None:
+        if separator in ('"', "\n", "\r", "\0"):
+            raise ValueError("no quote, end of line or zero byte can separate values")
+        return separator
+
+
+class DelimitedSource(FileSource):
+    """A shard is a file, split into 1024 rows each; other columns become ``meta``.
+
+    The stamp is that of the file with the rows: an image changed in place goes unnoticed.
+    """
+
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".csv", _TAB)
+    Config = DelimitedConfig
+    config: DelimitedConfig
+
+    def shards(self) -> list[Shard]:
+        """Look at the first line of each file; where rows begin is for tasks to find out."""
+        tables = [_table(file, self.config) for file in self.files()]
+        self._said = tuple(dict.fromkeys(table.said for table in tables))
+        return [
+            Shard(
+                table.file.name,
+                table.file.stamp,
+                partial(_read_whole, table),
+                split=partial(_split, table),
+            )
+            for table in tables
+        ]
+
+    def found(self) -> tuple[str, ...]:
+        """Say which columns hold what."""
+        return getattr(self, "_said", ())
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file, and how to read it."""
+
+    file: SourceFile
+    images: SourceFile
+    """What paths are beside."""
+    dialect: Dialect
+    names: tuple[str, ...]
+    has_header: bool
+    text: str
+    image: str
+
+    @property
+    def said(self) -> str:
+        return f"captions from the column {self.text!r}, images from {self.image!r}"
+
+    def rows(self, offset: int = 0, line: int = 0) -> Iterator[Row]:
+        rows = csv_rows(self.file, self.dialect, list(self.names), offset, line)
+        if offset == 0 and self.has_header:
+            next(rows, None)
+        return rows
+
+
+def _table(file: SourceFile, config: DelimitedConfig) -> _Table:
+    separator = config.separator or ("\t" if file.path.lower().endswith(_TAB) else ",")
+    dialect = Dialect(separator, config.quotes)
+    names = list(config.columns) or header(file, dialect)
+    return _Table(
+        file,
+        placed(file, config.images) if config.images is not None else file,
+        dialect,
+        tuple(names),
+        not config.columns,
+        choose(TEXT, names, config.text_column, file.name),
+        choose(IMAGE, names, config.image_column, file.name),
+    )
+
+
+def _split(table: _Table) -> list[Shard]:
+    """Read through a file for the byte offsets of its rows."""
+    return [
+        Shard(
+            f"{table.file.name}#{line}",
+            table.file.stamp,
+            partial(_read, table, offset, line, rows),
+        )
+        for offset, line, rows in _chunks(table)
+    ]
+
+
+def _chunks(table: _Table) -> Iterator[tuple[int, int, int]]:
+    """Yield (byte offset, first line, number of rows) of each shard; the first has the header."""
+    offset = line = count = 0
+    end = after = 0
+    for row in table.rows():
+        end, after, count = row.end, row.line + row.lines, count + 1
+        if count == _SHARD_ROWS:
+            yield offset, line, count
+            offset, line, count = end, after, 0
+    if count:
+        yield offset, line, count
+
+
+def _read_whole(table: _Table) -> Iterator[Item]:
+    for shard in _split(table):
+        yield from shard.read()
+
+
+def _read(table: _Table, offset: int, line: int, count: int) -> Iterator[Item]:
+    for _, row in zip(range(count), table.rows(offset, line), strict=False):
+        source = f"{table.file.name}#{row.line}"
+        yield from attempt(source, partial(_items, table, source, row))
+
+
+def _items(table: _Table, source: str, row: Row) -> list[Item]:
+    if row.fault:
+        raise Unusable("bad_row", row.fault, row.lines)
+    values: dict[str, Any] = dict(row.values)
+    text, path = values.pop(table.text), values.pop(table.image)
+    if not path:
+        raise Unusable("missing_image", f"column {table.image!r} is empty")
+    image = read_beside(table.images, path)
+    meta, remarks = kept_meta(source, lambda: values)
+    return [Sample(image, text, source, meta), *remarks]

@@ -1,0 +1,279 @@
+"""Folders of images: captions from a file beside them, labels from the names of folders.
+
+As Hugging Face's ``imagefolder``: ``metadata.csv`` or ``metadata.jsonl`` names images by
+``file_name``, relative to itself. Without one, ``x.txt`` beside ``x.jpg`` is its caption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+from pydantic import field_validator
+
+from djsandbox_ray.dataset.columns import TEXT, choose
+from djsandbox_ray.dataset.debris import PassedOver
+from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, shown
+from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.source import Item, Rejection, Sample, Shard, SourceConfig
+from djsandbox_ray.dataset.tables import Dialect, Row, csv_rows, header, json_rows
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.identity import canonical
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+METADATA = ("metadata.csv", "metadata.jsonl")
+KEY, LABEL = "file_name", "label"
+"""The first as Hugging Face calls it; the second is where the name of the folder is kept."""
+_LABEL = "{label}"
+_SHARD_IMAGES = 1024
+_CSV = Dialect(",")
+
+
+class FolderConfig(SourceConfig):
+    """Where the images are and where their captions come from."""
+
+    path: str | tuple[str, ...]
+    """A folder or a glob, local or a URL; or a list of these."""
+    text_column: str | None = None
+    """Of ``metadata.csv`` or ``metadata.jsonl``; if left out, the one with a usual name."""
+    caption: str | None = None
+    """The caption of an image that has none, such as ``a photo of a {label}``."""
+
+    @field_validator("caption")
+    @classmethod
+    def _filled(cls, caption: str | None) -> str | None:
+        if caption is not None and not caption.strip():
+            raise ValueError("a text is needed, such as 'a photo of a {label}'")
+        return caption
+
+
+class FolderSource(FileSource):
+    """A shard is 1024 images that follow each other.
+
+    Images that lie in several folders have the last folder's name as ``meta["label"]``.
+    """
+
+    SUFFIXES: ClassVar[tuple[str, ...]] = (*IMAGES, ".txt", *METADATA)
+    Config = FolderConfig
+    config: FolderConfig
+
+    def shards(self) -> list[Shard]:
+        """List the files and look at the columns of those with captions."""
+        files = sorted(self.files(), key=lambda file: file.path)
+        images = [file for file in files if file.path.lower().endswith(IMAGES)]
+        if not images:
+            raise BadInput(f"path: {self.config.path!r} holds no images ({', '.join(IMAGES)})")
+        tables = [file for file in files if posixpath.basename(file.path).lower() in METADATA]
+        texts = {_stem(file.path): file for file in files if file.path.lower().endswith(".txt")}
+        has_image = {_stem(file.path) for file in images}
+        self._unused = [file.name for stem, file in texts.items() if stem not in has_image]
+        captions = _tables(tables, self.config.text_column)
+        self._said = tuple(table.said for table in captions)
+        labelled = len({posixpath.dirname(file.path) for file in images}) > 1
+        if not labelled and _LABEL in (self.config.caption or ""):
+            raise BadInput(
+                "caption: {label} stands for the name of an image's folder, and all images of "
+                f"path {self.config.path!r} lie in one"
+            )
+        starts = range(0, len(images), _SHARD_IMAGES)
+        parts = [images[start : start + _SHARD_IMAGES] for start in starts]
+        firsts = ["", *(part[0].path for part in parts[1:])]
+        return [
+            _part(
+                _Part(
+                    tuple(part),
+                    {stem: texts[stem] for stem in map(_stem_of, part) if stem in texts},
+                    captions,
+                    (first, after),
+                    labelled,
+                    self.config.caption,
+                )
+            )
+            for part, first, after in zip(parts, firsts, [*firsts[1:], None], strict=True)
+        ]
+
+    def passed_over(self) -> PassedOver:
+        """Return what is not read, texts that belong to no image among it."""
+        passed = super().passed_over()
+        unused = getattr(self, "_unused", [])
+        return {**passed, "text beside no image": unused} if unused else passed
+
+    def found(self) -> tuple[str, ...]:
+        """Say which columns hold the captions."""
+        return getattr(self, "_said", ())
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file with captions of images below its folder."""
+
+    file: SourceFile
+    text: str
+    names: tuple[str, ...] = ()
+    """Of the columns; only CSV has the same in all rows."""
+
+    @property
+    def said(self) -> str:
+        return f"{self.file.name}: captions from {self.text!r}, images by {KEY!r}"
+
+    @property
+    def folder(self) -> str:
+        return posixpath.dirname(self.file.path)
+
+    def rows(self) -> Iterator[Row]:
+        if not self.names:
+            yield from json_rows(self.file)
+            return
+        rows = csv_rows(self.file, _CSV, list(self.names))
+        next(rows, None)  # the names
+        yield from rows
+
+
+def _tables(files: list[SourceFile], asked: str | None) -> tuple[_Table, ...]:
+    found: dict[str, _Table] = {}
+    for file in files:
+        is_csv = file.path.lower().endswith(".csv")
+        if is_csv:
+            names = header(file, _CSV)
+        else:
+            first = next((row for row in json_rows(file) if not row.fault), None)
+            names = list(first.values) if first else []
+        if KEY not in names:
+            raise BadInput(
+                f"{file.name} has no column {KEY!r}, which names the images "
+                f"(it has {', '.join(names) or 'none'})"
+            )
+        table = _Table(file, choose(TEXT, names, asked, file.name), tuple(names) if is_csv else ())
+        if (other := found.setdefault(table.folder, table)) is not table:
+            raise BadInput(f"{other.file.name} and {file.name} lie in one folder: leave one there")
+    return tuple(found.values())
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a shard is made of."""
+
+    images: tuple[SourceFile, ...]
+    texts: dict[str, SourceFile]
+    """By path without its ending."""
+    tables: tuple[_Table, ...]
+    bounds: tuple[str, str | None]
+    """Paths from the first up to the second: what rows name between them is for this shard."""
+    labelled: bool
+    caption: str | None
+
+    def stamp(self) -> str:
+        files = (*self.images, *self.texts.values(), *(table.file for table in self.tables))
+        return hashlib.sha256(canonical([[file.name, file.stamp] for file in files])).hexdigest()
+
+
+def _part(part: _Part) -> Shard:
+    # With a metadata file nobody knows, unread, how many rows name no image, or one twice.
+    rows = None if part.tables else len(part.images)
+    return Shard(part.images[0].name, part.stamp(), partial(_read, part), rows)
+
+
+def _read(part: _Part) -> Iterator[Item]:
+    rows, faults = _rows(part)
+    yield from faults
+    for image in part.images:
+        named = rows.pop(image.path, None)
+        for source, text, meta in named or [(image.name, None, {})]:
+            yield from attempt(source, partial(_sample, part, image, source, text, meta))
+    for path, named in rows.items():
+        for source, _, _ in named:
+            said = f"{KEY} names {shown(posixpath.basename(path))}: there is no such image"
+            yield Rejection(source, "missing_image", said)
+
+
+_Named = tuple[str, Any, dict[str, Any]]
+"""A row for an image: source, text, and its other columns."""
+
+
+def _rows(part: _Part) -> tuple[dict[str, list[_Named]], list[Item]]:
+    """Read the rows that are for this shard, by the path of their image; the nearest file counts.
+
+    Rows that name no path at all are told by the first shard.
+    """
+    found: dict[str, list[_Named]] = defaultdict(list)
+    faults: list[Item] = []
+    first, after = part.bounds
+    folders = sorted(table.folder for table in part.tables)
+    for table in part.tables:
+        for row in table.rows():
+            source = f"{table.file.name}#{row.line}"
+            fault, path = _place(table, row, folders)
+            if fault is None and first <= path and (after is None or path < after):
+                values = {key: value for key, value in row.values.items() if key != KEY}
+                text = values.pop(table.text, None)
+                found[path].append((source, text, values))
+            elif fault is not None and not first:
+                faults.append(Rejection(source, *fault))
+    return found, faults
+
+
+def _place(table: _Table, row: Row, folders: list[str]) -> tuple[tuple[str, str, int] | None, str]:
+    """Return what is wrong with a row (reason, detail, rows lost), and the path that it names."""
+    name = row.values.get(KEY)
+    if row.fault:
+        return ("bad_row", row.fault, row.lines), ""
+    if not isinstance(name, str) or not name:
+        return ("missing_image", f"{KEY!r} is no path", 1), ""
+    path = posixpath.normpath(posixpath.join(table.folder, name))
+    if not path.startswith(table.folder.rstrip("/") + "/"):
+        return ("escaping_path", f"{shown(name)} leads out of the file's folder", 1), ""
+    if _nearest(path, folders) != table.folder:
+        said = f"{shown(name)} lies in a folder with captions of its own"
+        return ("bad_row", said, 1), ""
+    return None, path
+
+
+def _nearest(path: str, folders: list[str]) -> str:
+    """Return the deepest of some folders around a path."""
+    return max((one for one in folders if path.startswith(f"{one}/")), key=len, default="")
+
+
+def _sample(
+    part: _Part, image: SourceFile, source: str, text: Any, values: dict[str, Any]
+) -> list[Item]:
+    label = posixpath.basename(posixpath.dirname(image.path))
+    caption = text if isinstance(text, str) and text.strip() else _caption(part, image, label)
+    meta, remarks = kept_meta(source, lambda: values)
+    if part.labelled:
+        meta = {LABEL: label.encode(errors="backslashreplace").decode(), **meta}
+    with image.open() as handle:
+        return [Sample(handle.read(), caption, source, meta), *remarks]
+
+
+def _caption(part: _Part, image: SourceFile, label: str) -> str:
+    """Return the caption of an image that no row has one for.
+
+    Raises:
+        Unusable: there is none.
+    """
+    if (beside := part.texts.get(_stem_of(image))) is not None:
+        with beside.open() as handle:
+            try:
+                return handle.read().decode("utf-8-sig").strip()
+            except UnicodeDecodeError as error:
+                raise Unusable("bad_text", f"{beside.name}: {error}") from None
+    if part.caption is None:
+        raise Unusable(
+            "bad_text",
+            f"no caption: neither in {' nor in '.join(METADATA)} nor in {_stem(image.name)}.txt; "
+            "'caption' gives one to all that have none",
+        )
+    return part.caption.replace(_LABEL, label)
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(path)[0]
+
+
+def _stem_of(file: SourceFile) -> str:
+    return _stem(file.path)

@@ -1,0 +1,147 @@
+"""Datasets that Hugging Face's library has saved: ``save_to_disk``, one or several splits."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from djsandbox_ray.dataset.arrow_rows import (
+    Columns,
+    ColumnsConfig,
+    check,
+    class_names,
+    columns_of,
+    is_damage,
+    items_of,
+)
+from djsandbox_ray.dataset.faults import described
+from djsandbox_ray.dataset.files import FileSource, SourceFile, find_files, opened
+from djsandbox_ray.dataset.source import Item, Rejection, Shard, estimated_loss
+from djsandbox_ray.errors import BadInput
+
+SPLITS, STATE = "dataset_dict.json", "state.json"
+"""What the library writes beside the data: of a dictionary of splits, and of a split."""
+_BATCH_ROWS = 256
+
+
+class HuggingFaceConfig(ColumnsConfig):
+    """Which saved dataset to read."""
+
+    path: str
+    """The folder that ``save_to_disk`` has written, local or a URL."""
+    split: str | None = None
+    """Which of several; needed where there are several."""
+
+
+class HuggingFaceSource(FileSource):
+    """A shard is an Arrow file."""
+
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".arrow",)
+    Config = HuggingFaceConfig
+    config: HuggingFaceConfig
+
+    def shards(self) -> list[Shard]:
+        """Read what the library says of the files, and their schemas."""
+        shards, said = [], {}
+        self._named: dict[str, tuple[str, ...]] = {}
+        for file in find_files(self._paths(), self.SUFFIXES):
+            try:
+                with file.open() as handle, pa.ipc.open_stream(handle) as stream:
+                    schema = stream.schema
+            except Exception as error:
+                if not is_damage(error):
+                    raise
+                lost = estimated_loss(int(file.stamp["size"] or 0), 0, 0)
+                broken = Rejection(file.name, "broken_shard", described(error), lost)
+                shards.append(Shard(file.name, file.stamp, partial(iter, (broken,)), lost))
+                continue
+            columns = columns_of(file, schema.names, self.config)
+            check(file.name, schema, columns)
+            said[columns.said] = columns.found
+            for column in self.config.meta_columns:  # all files of a split have one schema
+                self._named.setdefault(column, class_names(schema, column))
+            shards.append(Shard(file.name, file.stamp, partial(_read, file, columns)))
+        self._said = tuple(line for line, found in said.items() if found)
+        return shards
+
+    def found(self) -> tuple[str, ...]:
+        """Say which columns hold what, where they are not those of the configuration."""
+        return getattr(self, "_said", ())
+
+    def class_names(self, key: str) -> tuple[str, ...]:
+        """Return the names of a ``ClassLabel`` column."""
+        return getattr(self, "_named", {}).get(key, ())
+
+    def _paths(self) -> tuple[str, ...]:
+        """Return where the files of the split lie, in the order of its rows.
+
+        Raises:
+            BadInput: it is no saved dataset, or not clear which split is meant.
+        """
+        path, split = self.config.path.rstrip("/"), self.config.split
+        splits = _described(f"{path}/{SPLITS}")
+        if splits is not None:
+            names = splits.get("splits", [])
+            if split is None and len(names) == 1:
+                split = names[0]
+            if split not in names:
+                wanted = "needed" if split is None else f"{split!r}, which is not there"
+                raise BadInput(f"split: {wanted}: {path!r} has {', '.join(names)}")
+            path = f"{path}/{split}"
+        elif split is not None and posixpath.basename(path) != split:
+            raise BadInput(f"split: {path!r} has no {SPLITS}: it is one split and no choice")
+        state = _described(f"{path}/{STATE}")
+        if state is None:
+            raise BadInput(
+                f"path {path!r} is no folder that save_to_disk has written (it has no {STATE}). "
+                "What is on the hub is not downloaded here: "
+                "datasets.load_dataset(NAME).save_to_disk(FOLDER) does, once; for Parquet files "
+                "of the hub there is the source 'parquet'"
+            )
+        if state.get("_indices_data_files"):
+            raise BadInput(f"{path!r} is a selection of rows: save dataset.flatten_indices()")
+        names = [entry.get("filename") for entry in state.get("_data_files", [])]
+        if not names or any(name != posixpath.basename(str(name)) for name in names):
+            raise BadInput(f"{path}/{STATE} names no files of its folder: {names}")
+        return tuple(f"{path}/{name}" for name in names)
+
+
+def _described(path: str) -> dict[str, Any] | None:
+    """Return what stands in a file of JSON; None if there is no file."""
+    fs, inside = opened(path)
+    try:
+        written = json.loads(fs.cat_file(inside))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError, RecursionError) as error:
+        raise BadInput(f"{path} cannot be read: {described(error)}") from error
+    if not isinstance(written, dict):
+        raise BadInput(f"{path} holds no object")
+    return written
+
+
+def _read(file: SourceFile, columns: Columns) -> Iterator[Item]:
+    """Yield the rows of a file; where it is damaged, a rejection for what is lost."""
+    position = read = 0
+    with file.open() as handle:
+        try:
+            with pa.ipc.open_stream(handle) as stream:
+                for whole in stream:
+                    read = handle.tell()
+                    batches = pa.Table.from_batches([whole]).select(columns.read)
+                    for batch in batches.to_batches(max_chunksize=_BATCH_ROWS):
+                        for items in items_of(batch, file, position, columns):
+                            yield from items
+                            position += 1
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            unread = int(file.stamp["size"] or 0) - read
+            lost = estimated_loss(max(unread, 1), read, position)
+            said = f"cannot be read after row {position}: {described(error)}"
+            yield Rejection(f"{file.name}#{position}", "broken_shard", said, lost)

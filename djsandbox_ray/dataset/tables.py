@@ -1,0 +1,136 @@
+"""Rows of text files, CSV and JSON Lines, one by one: a bad row is told, and the next is read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from djsandbox_ray.dataset.faults import described
+from djsandbox_ray.dataset.files import SourceFile
+from djsandbox_ray.errors import BadInput
+
+_LONGEST = 1 << 20
+"""Characters of one value; a quote that is never closed is found out after so many."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a file."""
+
+    line: int
+    """Its first, from 0."""
+    end: int
+    """Bytes of the file up to its end."""
+    values: dict[str, Any] = field(default_factory=dict)
+    fault: str = ""
+    """Why it cannot be used; empty if it can."""
+    lines: int = 1
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the values of a row are told apart."""
+
+    separator: str
+    quotes: bool = True
+    """Whether a value in double quotes may hold separators and ends of lines."""
+
+    def reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
+        """Return a reader of lines."""
+        csv.field_size_limit(_LONGEST)
+        if self.quotes:
+            return csv.reader(lines, delimiter=self.separator)
+        return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE)
+
+
+class _Lines(Iterator[str]):
+    """The lines of a file, with what was read of it.
+
+    Bytes that are no Unicode stay as they are, by Python's ``surrogateescape``: the text is
+    rejected later, and its row named.
+    """
+
+    def __init__(self, handle: IO[bytes], offset: int) -> None:
+        handle.seek(offset)
+        self._handle, self._first = handle, offset == 0
+        self.read, self.offset = 0, offset
+
+    def __next__(self) -> str:
+        content = self._handle.readline()
+        if not content:
+            raise StopIteration
+        self.read, self.offset = self.read + 1, self.offset + len(content)
+        if self._first:
+            content, self._first = content.removeprefix(b"\xef\xbb\xbf"), False
+        return content.decode(errors="surrogateescape")
+
+
+def header(file: SourceFile, dialect: Dialect) -> list[str]:
+    """Return the names in the first row of a file.
+
+    Raises:
+        BadInput: there is none, or a name stands there twice.
+    """
+    with file.open() as handle:
+        try:
+            names = next(dialect.reader(_Lines(handle, 0)), [])
+        except csv.Error as error:
+            raise BadInput(f"{file.name}: its first line names no columns: {error}") from None
+    if not names:
+        raise BadInput(f"{file.name} is empty: its first line is to name the columns")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInput(f"{file.name}: its first line names {', '.join(twice)} twice")
+    return [name.encode(errors="backslashreplace").decode() for name in names]
+
+
+def csv_rows(
+    file: SourceFile, dialect: Dialect, names: list[str], offset: int = 0, line: int = 0
+) -> Iterator[Row]:
+    """Yield the rows of a file from a place on; blank lines are none.
+
+    Args:
+        file: to read.
+        dialect: of it.
+        names: of its columns.
+        offset: in bytes, where a row begins.
+        line: the number of that line.
+    """
+    with file.open() as handle:
+        lines = _Lines(handle, offset)
+        reader = dialect.reader(lines)
+        while True:
+            first, values, fault = lines.read, [], ""
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                fault = f"{error}; a quote may not be closed"
+            if not values and not fault:
+                continue
+            if not fault and len(values) != len(names):
+                fault = f"{len(values)} values, where there are {len(names)} columns"
+            read = lines.read - first
+            kept = {} if fault else dict(zip(names, values, strict=True))
+            yield Row(line + first, lines.offset, kept, fault, read)
+
+
+def json_rows(file: SourceFile) -> Iterator[Row]:
+    """Yield the objects of a file of JSON Lines; blank lines are none."""
+    offset = 0
+    with file.open() as handle:
+        for number, content in enumerate(handle):
+            offset += len(content)
+            if content.isspace():
+                continue
+            try:
+                values = json.loads(content.decode("utf-8-sig"))
+                if not isinstance(values, dict):
+                    raise ValueError(f"an object is needed, not {type(values).__name__}")
+            except (ValueError, RecursionError) as error:
+                yield Row(number, offset, fault=described(error))
+            else:
+                yield Row(number, offset, values)

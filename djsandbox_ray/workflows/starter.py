@@ -1,0 +1,112 @@
+"""A first configuration for some data: commented, and such that it runs as it is."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from djsandbox_ray.dataset.recognise import Recognised, recognise
+from djsandbox_ray.errors import BadInput
+
+_FEWEST = 60
+"""Rows without which no pools can be made."""
+_EVALUATION = 5
+"""One in so many of the rows that were looked at is for the evaluation."""
+
+_TEMPLATE = """\
+# What `djsandbox init` found:
+{found}
+# What a run would do, and cost:  djsandbox plan {file}
+# Run it, or go on with it:       djsandbox run {file}
+name: {name}
+storage: ./sandbox
+
+dataset: {dataset}
+
+ingest:
+  max_rejected: {max_rejected}       # share of the samples that may be unusable
+
+operators:                  # as in a Data-Juicer `process` list; `djsandbox operators` has all
+  - text_length_filter
+  - words_num_filter
+  - special_characters_filter
+  - image_size_filter
+  - image_aspect_ratio_filter
+
+trials:
+  model: {{type: clip, arch: tiny, batch_size: {batch}}}   # or small, or any of open_clip's
+  budget: {budget}             # samples seen by every trial
+  seeds: 2
+  early_stopping: {{type: race, rungs: [0.25, 0.5]}}
+
+# The one thing that all verdicts rest on: replace it by data that is clean and like what your
+# model is for. These are the first rows of the data itself; they are kept out of all pools.
+evaluation:
+  dataset: {evaluation}
+  metrics:
+    - {{type: retrieval, k: [1, 5]}}
+
+tracking: {{type: mlflow}}
+"""
+
+
+def write_starter(path: str, output: str | None, console: Console) -> None:
+    """Look at data, say what it is and write a configuration for it.
+
+    Args:
+        path: a file or folder, local or a URL.
+        output: the new file; if left out, it is named after the data and put where one is.
+        console: to print on.
+
+    Raises:
+        BadInput: the data cannot be recognised, are too few, or there is such a file.
+    """
+    name = _name(path)
+    file = Path(output or f"{name}.yaml")
+    if file.exists():
+        raise BadInput(f"{str(file)!r} exists and is not overwritten: --output names another")
+    found = recognise(path)
+    for line in found.lines:
+        console.print(Text(line), soft_wrap=True)
+    text = _starter(found, name, str(file))
+    try:
+        with file.open("x", encoding="utf-8") as handle:
+            handle.write(text)
+    except OSError as error:
+        raise BadInput(f"{str(file)!r} cannot be written: {error.strerror}") from error
+    console.print(Text(f"written: {file} (next: djsandbox plan {file})"), soft_wrap=True)
+
+
+def _starter(found: Recognised, name: str, file: str) -> str:
+    if found.usable < _FEWEST:
+        raise BadInput(f"{found.usable} samples are too few to compare pools: {_FEWEST} are needed")
+    looked_at = found.usable + found.rejected
+    share = found.rejected / looked_at
+    return _TEMPLATE.format(
+        found="\n".join(f"#   {line}" for line in found.lines),
+        file=file,
+        name=name,
+        dataset=_flow(found.options),
+        max_rejected=0.01 if share <= 0.005 else min(1.0, round(2 * share + 0.01, 2)),
+        batch=min(64, max(4, found.usable // 20)),
+        budget=min(20_000, 20 * found.usable),
+        evaluation=_flow({**found.options, "rows": [0, looked_at // _EVALUATION]}),
+    )
+
+
+def _flow(options: dict[str, object]) -> str:
+    dumped = yaml.safe_dump(
+        options, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
+    )
+    return str(dumped).strip()
+
+
+def _name(path: str) -> str:
+    """Return a name for the run, from that of the data."""
+    stem = posixpath.basename(path.rstrip("/")).split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:60] or "my-data"

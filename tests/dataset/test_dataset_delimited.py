@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.source import Rejection, Sample
+from djsandbox_ray.errors import BadInput
+
+
+def items(source) -> list[Sample | Rejection]:
+    return [item for shard in prepared(source) for item in shard.read()]
+
+
+@pytest.fixture
+def write(tmp_path: Path, jpeg) -> Callable[..., str]:
+    """Write a list, and five images, ``photos/0.jpg`` and so on."""
+
+    def write(content: str | bytes, name: str = "list.csv") -> str:
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        for number in range(5):
+            (tmp_path / "photos" / f"{number}.jpg").write_bytes(jpeg(number))
+        data = content.encode() if isinstance(content, str) else content
+        (tmp_path / name).write_bytes(data)
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_captions_and_paths_are_found_and_the_rest_is_kept(open_source, write, jpeg) -> None:
+    path = write('\ufeffurl,image_path,Caption\nhttp://a,photos/0.jpg,"a, b\nc ""d"""\n\n')
+    source = open_source("csv", path=path)
+    (sample,) = items(source)
+    assert (sample.image, sample.text) == (jpeg(0), 'a, b\nc "d"')
+    assert (sample.meta, sample.source) == ({"url": "http://a"}, "list.csv#1")
+    assert source.found() == ("captions from the column 'Caption', images from 'image_path'",)
+
+
+def test_a_list_without_names_and_with_its_images_elsewhere(open_source, write, tmp_path) -> None:
+    path = write('"a quote\t0.jpg\nb\t1.jpg\n', "list.tsv")
+    options = {"columns": ["caption", "path"], "quotes": False}
+    source = open_source("csv", path=path, images=str(tmp_path / "photos"), **options)
+    assert [item.text for item in items(source)] == ['"a quote', "b"]
+
+
+def test_shards_are_rows_whatever_lines_they_have(open_source, write, monkeypatch) -> None:
+    monkeypatch.setattr("djsandbox_ray.dataset.delimited._SHARD_ROWS", 2)
+    rows = [f'"caption\n{number} é",photos/{number}.jpg' for number in range(5)]
+    source = open_source("csv", path=write("\n".join(["text,path", *rows, ""])))
+    shards = prepared(source)
+    assert [shard.name for shard in shards] == ["list.csv#0", "list.csv#5", "list.csv#9"]
+    assert [item.text for item in items(source)] == [f"caption\n{n} é" for n in range(5)]
+    assert [item.source for item in items(source)] == [f"list.csv#{n}" for n in (1, 3, 5, 7, 9)]
+    assert items(source) == [item for shard in source.shards() for item in shard.read()]
+
+
+def test_bad_rows_are_rejected_and_the_others_kept(open_source, write) -> None:
+    rows = [
+        *(b"one,photos/0.jpg", b"two", b"three,photos/1.jpg,x", b"four,photos/9.jpg", b"five,"),
+        *(b"six,../secret.jpg", b"seven,/etc/passwd", b"caf\xe9,photos/1.jpg", b",photos/1.jpg"),
+        *(b"ten,http://a/b.jpg", b"eleven,\0.jpg", b"twelve,photos/2.jpg", b'"thirteen,x', b"y"),
+    ]
+    read = items(open_source("csv", path=write(b"\n".join([b"text,path", *rows]))))
+    assert [item.text for item in read if isinstance(item, Sample)] == ["one", "twelve"]
+    found = [(item.source, item.reason, item.lost) for item in read if isinstance(item, Rejection)]
+    assert found == [
+        ("list.csv#2", "bad_row", 1),
+        ("list.csv#3", "bad_row", 1),
+        ("list.csv#4", "missing_image", 1),
+        ("list.csv#5", "missing_image", 1),
+        ("list.csv#6", "escaping_path", 1),
+        ("list.csv#7", "escaping_path", 1),
+        ("list.csv#8", "bad_text", 1),
+        ("list.csv#9", "empty_caption", 1),
+        ("list.csv#10", "missing_image", 1),
+        ("list.csv#11", "missing_image", 1),
+        ("list.csv#13", "bad_row", 2),
+    ]
+
+
+def test_a_quote_that_is_never_closed_costs_what_it_covers(open_source, write, monkeypatch) -> None:
+    monkeypatch.setattr("djsandbox_ray.dataset.tables._LONGEST", 60)
+    rows = ['"open,photos/0.jpg', *["a,photos/1.jpg"] * 6]
+    read = items(open_source("csv", path=write("\n".join(["text,path", *rows]))))
+    (lost,) = [item.lost for item in read if isinstance(item, Rejection)]
+    assert 1 < lost < 7
+    assert lost + sum(isinstance(item, Sample) for item in read) == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "said"),
+    [
+        ("", {}, "is empty"),
+        ("caption,url\n", {}, "let img2dataset fetch them"),
+        ("caption,text,path\n", {}, "'caption' and 'text' may hold the texts: text_column"),
+        ("caption,path,image\n", {}, "'path' and 'image' may hold the images: image_column"),
+        ("a,path\n", {}, "has no column of a usual name for texts"),
+        ("text,path\n", {"image_column": "img"}, r"has no column 'img' \(it has text, path\)"),
+        ("text,path\n", {"images": "nowhere"}, "images: 'nowhere' is no folder"),
+    ],
+)
+def test_what_is_ambiguous_is_an_error(open_source, write, content, options, said) -> None:
+    with pytest.raises(BadInput, match=said):
+        open_source("csv", path=write(content), **options).shards()
+
+
+@pytest.mark.parametrize("options", [{"separator": '"'}, {"separator": ""}, {"columns": ["a"] * 2}])
+def test_what_cannot_be_meant_is_refused(open_source, options) -> None:
+    with pytest.raises(ValueError, match=r"separator|columns"):
+        open_source("csv", path="x", **options)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+
+from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.source import Rejection, Sample
+from djsandbox_ray.errors import BadInput
+
+
+def items(source) -> list[Sample | Rejection]:
+    return [item for shard in prepared(source) for item in shard.read()]
+
+
+@pytest.fixture
+def saved(tmp_path: Path, pairs) -> Callable[..., datasets.Dataset]:
+    """Return ten pairs as Hugging Face's library holds them."""
+
+    def saved() -> datasets.Dataset:
+        columns = {
+            "image": [{"bytes": image, "path": None} for image, _ in pairs],
+            "text": [text for _, text in pairs],
+            "label": [number % 2 for number in range(10)],
+        }
+        kinds = {
+            "image": datasets.Image(),
+            "text": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["cat", "dog"]),
+        }
+        return datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+
+    return saved
+
+
+def test_sharded_files_are_read_in_their_order(open_source, saved, tmp_path, pairs) -> None:
+    saved().save_to_disk(tmp_path / "x", num_shards=3)
+    source = open_source("huggingface", path=str(tmp_path / "x"), meta_columns=["label"])
+    read = items(source)
+    assert [(item.image, item.text) for item in read] == pairs
+    assert read[3].meta == {"label": 1}
+    assert read[0].source == "data-00000-of-00003.arrow#0"
+    assert source.class_names("label") == ("cat", "dog")
+    assert source.class_names("other") == ()
+    assert len(source.shards()) == 3
+
+
+def test_pictures_made_in_python_are_read(open_source, tmp_path) -> None:
+    pictures = [Image.new("RGB", (9, 7), (shade, 0, 0)) for shade in range(3)]
+    made = datasets.Dataset.from_dict({"img": pictures, "caption": ["a", "b", "c"]})
+    made.save_to_disk(tmp_path / "x")
+    source = open_source("huggingface", path=str(tmp_path / "x"))
+    read = items(source)
+    assert [Image.open(io.BytesIO(item.image)).size for item in read] == [(9, 7)] * 3
+    assert source.found() == ("captions from the column 'caption', images from 'img'",)
+
+
+def test_one_of_several_splits_is_chosen(open_source, saved, tmp_path) -> None:
+    both = datasets.DatasetDict({"train": saved(), "test": saved().select(range(4))})
+    both.save_to_disk(tmp_path / "x")
+    path = str(tmp_path / "x")
+    assert len(items(open_source("huggingface", path=path, split="test"))) == 4
+    assert len(items(open_source("huggingface", path=f"{path}/test"))) == 4
+    with pytest.raises(BadInput, match=r"split: needed: .* has train, test"):
+        open_source("huggingface", path=path).shards()
+    with pytest.raises(BadInput, match="'val', which is not there"):
+        open_source("huggingface", path=path, split="val").shards()
+
+
+def test_a_file_that_is_cut_off_loses_its_rest(open_source, saved, tmp_path) -> None:
+    saved().save_to_disk(tmp_path / "x", num_shards=2)
+    first, second = sorted((tmp_path / "x").glob("*.arrow"))
+    first.write_bytes(first.read_bytes()[:-4000])
+    second.write_bytes(b"rubbish")
+    read = items(open_source("huggingface", path=str(tmp_path / "x")))
+    assert [item.reason for item in read if isinstance(item, Rejection)] == ["broken_shard"] * 2
+
+
+def test_a_name_of_the_hub_is_not_downloaded(open_source) -> None:
+    with pytest.raises(BadInput, match=r"datasets\.load_dataset\(NAME\)\.save_to_disk"):
+        open_source("huggingface", path="user/name").shards()
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "holds no object"),
+        ('{"_data_files": []}', "names no files"),
+        (json.dumps({"_data_files": [{"filename": "../x.arrow"}]}), "names no files of its folder"),
+        (json.dumps({"_indices_data_files": [{"filename": "i"}]}), "flatten_indices"),
+    ],
+)
+def test_a_state_that_says_nothing_is_an_error(open_source, saved, tmp_path, state, said) -> None:
+    saved().save_to_disk(tmp_path / "x")
+    (tmp_path / "x" / "state.json").write_text(state)
+    with pytest.raises(BadInput, match=said):
+        open_source("huggingface", path=str(tmp_path / "x")).shards()

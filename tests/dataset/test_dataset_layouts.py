@@ -1,0 +1,115 @@
+"""Every example of ``docs/data.md`` reads a small real layout of its kind."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.source import Rejection, Sample
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+EXAMPLES = [
+    yaml.safe_load(block)["dataset"]
+    for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.S)
+]
+
+
+def _animals(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    for number, name in enumerate(("cat/1.jpg", "cat/2.jpg", "dog/3.jpg")):
+        (folder / "animals" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "animals" / name).write_bytes(jpeg(number))
+
+
+def _lists(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    for name in ("lists", "photos"):
+        (folder / name).mkdir()
+    (folder / "lists" / "train.tsv").write_text("one\t1.jpg\ntwo\t2.jpg\n")
+    for number in (1, 2):
+        (folder / "photos" / f"{number}.jpg").write_bytes(jpeg(number))
+
+
+def _saved(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    columns = {
+        "image": [{"bytes": jpeg(0), "path": None}],
+        "text": ["one"],
+        "label": [0],
+    }
+    kinds = {
+        "image": datasets.Image(),
+        "text": datasets.Value("string"),
+        "label": datasets.ClassLabel(names=["cat"]),
+    }
+    saved = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    datasets.DatasetDict({"train": saved, "test": saved}).save_to_disk(folder / "saved")
+
+
+def _fetched(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    rows = {
+        "key": ["0", "1"],
+        "url": ["http://a/0", "http://a/1"],
+        "caption": ["zero", "one"],
+        "status": ["success", "failed_to_resize"],
+        "error_message": [None, "image decoding error"],
+        "jpg": [jpeg(0), None],
+    }
+    (folder / "fetched").mkdir()
+    pq.write_table(pa.table(rows), folder / "fetched" / "00000.parquet")
+
+
+def _pairs(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "pairs").mkdir()
+    rows = {"image": [jpeg(0)], "text": ["one"], "label": ["cat"]}
+    pq.write_table(pa.table(rows), folder / "pairs" / "a.parquet")
+
+
+def _tars(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    for number in range(2):
+        members = [("0.jpg", jpeg(number)), ("0.txt", b"one"), ("0.json", b'{"label": "cat"}')]
+        write_tar(members, f"data/tars/{number:05}.tar")
+
+
+def _juicer(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "juicer").mkdir()
+    (folder / "juicer" / "1.jpg").write_bytes(jpeg(0))
+    line = {"text": "<__dj__image> one <|__dj__eoc|>", "images": ["1.jpg"], "label": "cat"}
+    (folder / "juicer" / "pairs.jsonl").write_text(json.dumps(line) + "\n")
+
+
+WRITERS = {
+    "animals": (_animals, ["a photo of a cat", "a photo of a cat", "a photo of a dog"]),
+    "lists": (_lists, ["one", "two"]),
+    "saved": (_saved, ["one"]),
+    "fetched": (_fetched, ["zero", "not_downloaded"]),
+    "pairs": (_pairs, ["one"]),
+    "tars": (_tars, ["one", "one"]),
+    "juicer": (_juicer, ["one"]),
+}
+
+
+@pytest.mark.parametrize("options", EXAMPLES, ids=lambda options: options["path"])
+def test_the_example_reads(options, open_source, jpeg, write_tar, tmp_path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write, expected = WRITERS[options["path"].split("/")[2]]
+    write(folder, jpeg, write_tar)
+    options = {
+        key: value.replace("/data/", f"{folder}/") if isinstance(value, str) else value
+        for key, value in options.items()
+    }
+    items = [item for shard in prepared(open_source(**options)) for item in shard.read()]
+    assert all(isinstance(item, Sample | Rejection) for item in items)
+    told = [item.text if isinstance(item, Sample) else item.reason for item in items]
+    assert told == expected
+
+
+def test_every_layout_has_an_example() -> None:
+    assert {options["path"].split("/")[2] for options in EXAMPLES} == set(WRITERS)
