@@ -32,8 +32,10 @@ MODALITIES: dict[Content, tuple[str, ...]] = {
 }
 """What there may be in a sample, by content."""
 
-TOKENS: dict[str, Kind] = {"<__dj__image>": "image", "<__dj__video>": "video"}
-END_OF_CHUNK = "<|__dj__eoc|>"
+IMAGE_TOKEN, VIDEO_TOKEN, END_OF_CHUNK = "<__dj__image>", "<__dj__video>", "<|__dj__eoc|>"
+TOKENS: dict[str, Kind] = {IMAGE_TOKEN: "image", VIDEO_TOKEN: "video"}
+PAIR_TOKENS = (IMAGE_TOKEN, END_OF_CHUNK)
+"""What may stand in the caption of an image, and is no part of it."""
 
 _TOKEN = re.compile("|".join(map(re.escape, TOKENS)))
 _CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "gif", "mpegts"})
@@ -85,9 +87,9 @@ def assistant_text(turns: Iterable[Turn]) -> str:
     return "\n".join(turn.text for turn in turns if turn.role == "assistant")
 
 
-def without_tokens(text: str) -> str:
+def without_tokens(text: str, tokens: Iterable[str] = (*TOKENS, END_OF_CHUNK)) -> str:
     """Return a text without Data-Juicer's tokens, stripped."""
-    for token in (*TOKENS, END_OF_CHUNK):
+    for token in tokens:
         text = text.replace(token, "")
     return text.strip()
 

@@ -26,6 +26,7 @@ from djsandbox_ray.dataset.faults import (
     shown,
 )
 from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import (
     Item,
     Rejection,
@@ -72,6 +73,7 @@ class ParquetSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet",)
     Config = ParquetConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
     config: ParquetConfig
 
     def __init__(self, config: ParquetConfig) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from djsandbox_ray.dataset.debris import PassedOver
-from djsandbox_ray.dataset.media import Content, Media, Turn, VideosConfig
+from djsandbox_ray.dataset.media import MODALITIES, Content, Media, Turn, VideosConfig
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
@@ -180,6 +180,8 @@ class Source(ABC):
     """
 
     Config: ClassVar[type[SourceConfig]] = SourceConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = tuple(MODALITIES)
+    """What its samples may be asked to be; another ``content`` is an error of the configuration."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -215,6 +217,11 @@ class Source(ABC):
             "config": self.config.model_dump(mode="json", exclude=set(self.config.LOCATION)),
             "shards": [[shard.name, shard.stamp] for shard in self.shards()],
         }
+
+
+def content_of(config: Component) -> Content:
+    """Return what the samples of a configured source are; pairs where it cannot be said."""
+    return config.content if isinstance(config, SourceConfig) else "pairs"
 
 
 def stamp_of(source: Source) -> Any:
