@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError, field_validator
 
 from djsandbox_ray.analysis.verdicts.second_look import ConfirmConfig, LearningRateConfig
-from djsandbox_ray.dataset.source import SOURCES, IngestConfig
+from djsandbox_ray.dataset.source import SOURCES, IngestConfig, content_of
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.config import EvaluationConfig
+from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.ledger.planner import CostConfig
 from djsandbox_ray.masking import masked, without_secrets
 from djsandbox_ray.nodes.connection import ClusterConfig
@@ -23,6 +24,7 @@ from djsandbox_ray.reporting.report import ReportConfig
 from djsandbox_ray.settings.sections import MOST_NAME, Component, Section, component
 from djsandbox_ray.settings.strict_yaml import MOST_BYTES
 from djsandbox_ray.settings.yaml_input import problems, read_mapping, read_value
+from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.stats.needs import needs
 from djsandbox_ray.stats.operators import (
@@ -36,6 +38,7 @@ from djsandbox_ray.storage.filesystems import read_text
 from djsandbox_ray.tracking.tracker import TRACKERS
 from djsandbox_ray.trials.clip.scorer import ScorerConfig
 from djsandbox_ray.trials.config import TrialsConfig, misfits
+from djsandbox_ray.trials.family import FAMILIES
 
 _LONGEST_PART = 255
 _MOST_STEPS = 100
@@ -161,6 +164,7 @@ def checked(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> 
         found += _statistic_problems(document)
     if config is not None:
         found += _trial_problems(config)
+        found += _content_problems(config)
     if config is None or found:
         listed = "\n".join(f"  {without_secrets(line)}" for line in found)
         raise BadInput(f"{name}: {len(found)} error(s) in the configuration\n{listed}")
@@ -256,6 +260,46 @@ def _trial_problems(config: RunConfig) -> list[str]:
     if confirm.top and confirm.seeds == 1 and config.pools.draw_share < 1:
         found.append("confirm.seeds: draws (pools.draw_share below 1) need at least 2 seeds")
     return found
+
+
+def _content_problems(config: RunConfig) -> list[str]:
+    """Find what does not fit what the samples are: their source, who trains, measures, computes."""
+    content, evaluated = content_of(config.dataset), content_of(config.evaluation.dataset)
+    sources = {"dataset": config.dataset, "evaluation.dataset": config.evaluation.dataset}
+    found = []
+    if config.scorer is not None:
+        sources["scorer.dataset"] = config.scorer.dataset
+        if (trusted := content_of(config.scorer.dataset)) != "pairs":
+            found.append(f"scorer.dataset.content: the scorer trains on pairs, not on {trusted!r}")
+    for where, source in sources.items():
+        allowed = SOURCES.get(source.type).CONTENTS
+        if content_of(source) not in allowed:
+            found.append(
+                f"{where}.content: the source {source.type!r} gives {' or '.join(allowed)}, not "
+                f"{content_of(source)!r}"
+            )
+    model = config.trials.model.type
+    if content not in (trains := FAMILIES.get(model).CONTENT):
+        found.append(
+            f"trials.model.type: {model!r} trains on {' or '.join(trains)}, but dataset.content is "
+            f"{content!r}"
+        )
+    for index, metric in enumerate(config.evaluation.metrics):
+        if evaluated not in (measures := EVALUATORS.get(metric.type).CONTENT):
+            found.append(
+                f"evaluation.metrics[{index}].type: {metric.type!r} measures on "
+                f"{' or '.join(measures)}, but evaluation.dataset.content is {evaluated!r}"
+            )
+    try:
+        specs = parse_process(config.operators)
+    except BadProcess:
+        return found  # reported with the operators
+    return found + [
+        f"operators[{index}].{spec.name}: reads the image of a pair, but dataset.content is "
+        f"{content!r}"
+        for index, spec in enumerate(specs)
+        if content != "pairs" and "image" in inspection.reads(spec.filter_class)
+    ]
 
 
 def _operator_problems(document: dict[str, Any], elsewhere: bool) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,21 @@ def sample_digest(image: bytes, text: str) -> bytes:
     digest.update(image)
     digest.update(text.encode())
     return digest.digest()
+
+
+def media_digest(kind: str, data: bytes) -> bytes:
+    """Hash one image or video as stored; 16 bytes."""
+    digest = hashlib.blake2b(f"{kind}\0".encode(), digest_size=16)
+    digest.update(data)
+    return digest.digest()
+
+
+def document_digest(
+    text: str, media: Iterable[bytes], turns: Iterable[Mapping[str, str]] = ()
+) -> bytes:
+    """Hash a sample that is no pair: its text, the digests of its media in order, its turns."""
+    parts = [text, [digest.hex() for digest in media], [dict(turn) for turn in turns]]
+    return hashlib.blake2b(b"document\0" + canonical(parts), digest_size=16).digest()
 
 
 def chain(digests: Iterable[bytes]) -> bytes:

@@ -524,3 +524,29 @@ def test_what_is_not_there_is_found_before_anything_runs(write: Writer) -> None:
     assert "did you mean 'tiny'" in text
     assert "trials.model.betas[1]" in text
     assert "trials.budget" in text
+
+
+def test_who_trains_measures_and_computes_fits_what_samples_are(write: Writer) -> None:
+    changes: dict[str, Any] = {
+        "dataset": {"type": "jsonl", "path": "a.jsonl", "content": "videos"},
+        "evaluation__dataset": {"type": "jsonl", "path": "b.jsonl", "content": "texts"},
+        "evaluation__metrics": [{"type": "retrieval"}],
+        "operators": ["text_length_filter", "image_shape_filter"],
+        "scorer": {
+            "dataset": {"type": "jsonl", "path": "b.jsonl", "content": "any"},
+            "budget": 100,
+        },
+    }
+    assert [line for line in write.problems(**changes) if "content" in line] == [
+        "scorer.dataset.content: the scorer trains on pairs, not on 'any'",
+        "trials.model.type: 'clip' trains on pairs, but dataset.content is 'videos'",
+        "evaluation.metrics[0].type: 'retrieval' measures on pairs, but evaluation.dataset.content "
+        "is 'texts'",
+        "operators[1].image_shape_filter: reads the image of a pair, but dataset.content is "
+        "'videos'",
+    ]
+
+
+def test_a_source_says_what_it_gives(write: Writer) -> None:
+    found = write.problems(dataset__content="videos")
+    assert "dataset.content: the source 'shapes' gives pairs, not 'videos'" in found

@@ -1,4 +1,4 @@
-"""Images that lie beside the file that names them, by paths relative to it."""
+"""Images and videos that lie beside the file that names them, by paths relative to it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.dataset.faults import Unusable, described, is_failing, shown
 from djsandbox_ray.dataset.files import SourceFile, opened
+from djsandbox_ray.dataset.media import Kind
 from djsandbox_ray.errors import BadInput, SandboxError
 
 
@@ -25,12 +26,13 @@ def placed(file: SourceFile, folder: str) -> SourceFile:
     return replace(file, fs=fs, path=posixpath.join(inside, posixpath.basename(file.path)))
 
 
-def read_beside(file: SourceFile, path: str) -> bytes:
+def read_beside(file: SourceFile, path: str, kind: Kind = "image") -> bytes:
     """Read a file by a path that stands in another one.
 
     Args:
         file: the one with the path.
         path: relative to the folder of ``file``, or inside it.
+        kind: what is to lie there.
 
     Raises:
         Unusable: the path leads out of the folder, to no file, or is none.
@@ -40,18 +42,18 @@ def read_beside(file: SourceFile, path: str) -> bytes:
     try:
         full = _inside(file, path, local)
         if local and not Path(full).is_file():  # a pipe would never end
-            raise Unusable("missing_image", f"{shown(path)}: there is no such file")
+            raise Unusable(f"missing_{kind}", f"{shown(path)}: there is no such file")
         return bytes(file.fs.cat_file(full))
     except (OSError, ValueError) as error:
         if is_failing(error):
             raise SandboxError(f"{shown(path)} beside {file.name}: {described(error)}") from error
         if path.startswith("data:"):
-            said = "a path is needed, not the picture itself"
+            said = f"a path is needed, not the {kind} itself"
         elif isinstance(error, FileNotFoundError | IsADirectoryError):
             said = "there is no such file"
         else:
             said = described(error).replace(path, "...")
-        raise Unusable("missing_image", f"{shown(path)}: {said}") from None
+        raise Unusable(f"missing_{kind}", f"{shown(path)}: {said}") from None
     except Exception as error:  # of a client of an object store
         if isinstance(error, Unusable):
             raise

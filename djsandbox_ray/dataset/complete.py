@@ -118,12 +118,15 @@ def broken_dataset(storage: Storage, dataset: records.Dataset) -> dict[str, str]
 def _dataset(storage: Storage, path: str, marker: Mapping[str, Any]) -> records.Dataset:
     try:
         named = dict(marker.get("classes", {}))
+        modalities = marker.get("modalities", ("text", "image"))  # earlier there were pairs only
         return records.Dataset(
             str(marker["id"]),
             str(marker["table"]),
             int(marker["rows"]),
             int(marker["rejected"]),
             classes={key: tuple(map(str, names)) for key, names in named.items()},
+            modalities=tuple(map(str, modalities)),
+            pairs=bool(marker.get("pairs", True)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise storage.damaged(path, f"it lacks {error}") from None

@@ -13,6 +13,7 @@ from djsandbox_ray.dataset.beside import placed, read_beside
 from djsandbox_ray.dataset.columns import IMAGE, TEXT, choose
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta
 from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Item, Sample, Shard, SourceConfig
 from djsandbox_ray.dataset.tables import Dialect, Row, csv_rows, header
 
@@ -63,6 +64,7 @@ class DelimitedSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".csv", _TAB)
     Config = DelimitedConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
     config: DelimitedConfig
 
     def shards(self) -> list[Shard]:

@@ -20,6 +20,7 @@ from djsandbox_ray.dataset.columns import TEXT, choose
 from djsandbox_ray.dataset.debris import PassedOver
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, shown
 from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Item, Rejection, Sample, Shard, SourceConfig
 from djsandbox_ray.dataset.tables import Dialect, Row, csv_rows, header, json_rows
 from djsandbox_ray.errors import BadInput
@@ -60,6 +61,7 @@ class FolderSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (*IMAGES, ".txt", *METADATA)
     Config = FolderConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
     config: FolderConfig
 
     def shards(self) -> list[Shard]:

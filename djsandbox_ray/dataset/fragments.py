@@ -23,10 +23,10 @@ from lance.fragment import FragmentMetadata, write_fragments
 
 from djsandbox_ray.dataset.faults import described, printable
 from djsandbox_ray.dataset.prepare import split
-from djsandbox_ray.dataset.sample_table import lance_options
+from djsandbox_ray.dataset.sample_table import MEDIA_DATA, lance_options
 from djsandbox_ray.dataset.source import Item, Rejection, Remark, Sample, Shard
 from djsandbox_ray.errors import Damaged, SandboxError
-from djsandbox_ray.identity import canonical, chain, sample_digest
+from djsandbox_ray.identity import canonical, chain, document_digest, sample_digest
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage.seals import DIGESTED_BYTES, broken, seals_from_json, seals_to_json
 from djsandbox_ray.storage.store import Storage
@@ -40,7 +40,21 @@ SCHEMA = pa.schema(
         ("meta", pa.string()),
     ]
 )
-"""Columns of the sample table, before ``row_id`` (int64) is added."""
+"""Columns of a table of pairs, before ``row_id`` (int64) is added."""
+
+WIDE_SCHEMA = pa.schema(
+    [
+        *SCHEMA,
+        ("media", pa.string()),
+        ("turns", pa.string()),
+        pa.field(
+            MEDIA_DATA, pa.large_binary(), metadata={"lance-encoding:blob": "true"}
+        ),  # last: later versions of Lance give blobs further fields, which would move others
+    ]
+)
+"""Columns of a table of anything else. A sole image lies in ``image``, as that of a pair does.
+Other media lie one behind the other in a blob, which is read for itself, and ``media`` (JSON) says
+of each its kind, size in bytes and digest, in order. ``turns`` are JSON, too."""
 
 REJECTED_SCHEMA = pa.schema(
     [
@@ -52,8 +66,11 @@ REJECTED_SCHEMA = pa.schema(
 )
 """What was set aside; ``lost`` samples each, 0 for what only was to be said."""
 
-VERSION = 1
+VERSION = 2
 """Raised when a shard becomes other rows or files: what was read so far is then read again."""
+_BLOB_FORMAT = "2.1"
+"""Of Lance's files. In later ones blobs lie in files that a fragment does not name: what a killed
+ingest has left of them would not be known to be whole."""
 _ROW_ID = pa.schema([("row_id", pa.int64())])
 _BATCH_ROWS = 512
 _BATCH_BYTES = 8 << 20
@@ -75,7 +92,11 @@ class Manifest:
     first: dict[str, str]
     """Per reason and remark: where it was found first, and what it was."""
     digest: str
-    """Chain of the accepted samples, image, text and meta data; hex."""
+    """Chain of the accepted samples, media, text and meta data; hex."""
+    modalities: list[str]
+    """What the accepted samples have beside text: ``image``, ``video``, ``turns``; sorted."""
+    pairs: bool
+    """Whether all of them are pairs."""
 
 
 @dataclass
@@ -90,10 +111,14 @@ class _Tally:
     first: dict[str, str] = field(default_factory=dict)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     """Rows of :data:`REJECTED_SCHEMA`."""
+    modalities: set[str] = field(default_factory=set)
+    pairs: bool = True
     error: BaseException | None = None
 
-    def batches(self, items: Iterable[Item]) -> Iterator[pa.RecordBatch]:
-        """Yield the samples as record batches of :data:`SCHEMA`."""
+    def batches(
+        self, items: Iterable[Item], schema: pa.Schema = SCHEMA
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the samples as record batches of a schema."""
         rows: list[dict[str, Any]] = []
         size = 0
         try:
@@ -102,12 +127,12 @@ class _Tally:
                     self._set_aside(item)
                     continue
                 rows.append(self._row(item))
-                size += len(item.image)
+                size += sum(len(one.data) for one in item.all_media)
                 if len(rows) >= _BATCH_ROWS or size >= _BATCH_BYTES:
-                    yield pa.RecordBatch.from_pylist(rows, SCHEMA)
+                    yield pa.RecordBatch.from_pylist(rows, schema)
                     rows, size = [], 0
             if rows:
-                yield pa.RecordBatch.from_pylist(rows, SCHEMA)
+                yield pa.RecordBatch.from_pylist(rows, schema)
         except Exception as error:
             # Lance would only pass on its text.
             self.error = error
@@ -126,15 +151,32 @@ class _Tally:
         self.rejected.append(row)
 
     def _row(self, sample: Sample) -> dict[str, Any]:
-        digest, meta = sample_digest(sample.image, sample.text), canonical(sample.meta)
+        media, turns = sample.all_media, [turn.plain() for turn in sample.turns]
+        kinds = [one.kind for one in media]
+        sole = media[0].data if kinds == ["image"] else b""
+        beside = () if sole else media
+        digest = (
+            sample_digest(sole, sample.text)
+            if sample.is_pair
+            else document_digest(sample.text, (one.digest for one in media), turns)
+        )
+        meta = canonical(sample.meta)
         self.digest.update(digest + chain([meta]))
         self.accepted += 1
+        self.modalities.update(kinds, ["turns"] if turns else [])
+        self.pairs = self.pairs and sample.is_pair
+        listed = [
+            {"kind": one.kind, "size": len(one.data), "digest": one.digest.hex()} for one in beside
+        ]
         return {
-            "image": sample.image,
+            "image": sole,
             "text": sample.text,
             "source": printable(str(sample.source)),
             "digest": digest,
             "meta": meta.decode(),
+            "media": canonical(listed).decode(),
+            "turns": canonical(turns).decode(),
+            MEDIA_DATA: b"".join(one.data for one in beside) or None,
         }
 
 
@@ -183,7 +225,8 @@ def write_shard(
     """Write the samples of a shard, its rejections, and last what :func:`known_part` reads.
 
     Args:
-        row: ``index`` of the shard and ``shard``, pickled.
+        row: ``index`` of the shard, ``shard``, pickled, and ``wide``: whether there may be more
+            than pairs.
         storage: where ``folder`` and ``table`` lie.
         folder: staging folder.
         table: the fragments lie here, and are not part of it until they are committed.
@@ -193,11 +236,17 @@ def write_shard(
     """
     shard: Shard = pickle.loads(row["shard"])
     tally = _Tally()
-    reader = pa.RecordBatchReader.from_batches(SCHEMA, tally.batches(shard.read()))
+    schema = WIDE_SCHEMA if row["wide"] else SCHEMA
+    reader = pa.RecordBatchReader.from_batches(schema, tally.batches(shard.read(), schema))
     uri = storage.uri(table)
     try:
         written = write_fragments(
-            reader, uri, schema=SCHEMA, mode="create", storage_options=lance_options(uri)
+            reader,
+            uri,
+            schema=schema,
+            mode="create",
+            storage_options=lance_options(uri),
+            data_storage_version=_BLOB_FORMAT if row["wide"] else None,
         )
     except OSError as error:
         if tally.error is not None:
@@ -219,6 +268,8 @@ def write_shard(
         remarks=dict(tally.remarks),
         first=tally.first,
         digest=tally.digest.hexdigest(),
+        modalities=sorted(tally.modalities),
+        pairs=tally.pairs,
     )
     told = {"shard": shard.name, "manifest": asdict(manifest), "files": _seals(storage, files)}
     storage.write_sealed(f"{folder}/parts/{part_name(row['index'])}", told)
@@ -240,8 +291,13 @@ def _seals(storage: Storage, files: list[str]) -> dict[str, Any]:
     return seals_to_json(seals)
 
 
-def commit(uri: str, manifests: list[Manifest]) -> list[dict[str, int]]:
+def commit(uri: str, manifests: list[Manifest], wide: bool) -> list[dict[str, int]]:
     """Make a table of the fragments, in the order of ``manifests``.
+
+    Args:
+        uri: of the table.
+        manifests: of its shards.
+        wide: whether they were written with the columns for more than pairs.
 
     Returns:
         ``fragment`` (id) and ``start`` (its first row id) for :func:`add_row_ids`.
@@ -249,7 +305,8 @@ def commit(uri: str, manifests: list[Manifest]) -> list[dict[str, int]]:
     fragments = [
         FragmentMetadata.from_json(text) for manifest in manifests for text in manifest.fragments
     ]
-    operation = lance.LanceOperation.Overwrite(SCHEMA, fragments)
+    schema = WIDE_SCHEMA if wide else SCHEMA
+    operation = lance.LanceOperation.Overwrite(schema, fragments)
     table = lance.LanceDataset.commit(uri, operation, storage_options=lance_options(uri))
     places, start = [], 0
     for fragment in table.get_fragments():

@@ -21,6 +21,7 @@ from djsandbox_ray.dataset.arrow_rows import (
 )
 from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.dataset.files import FileSource, SourceFile, find_files, opened
+from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Item, Rejection, Shard, estimated_loss
 from djsandbox_ray.errors import BadInput
 
@@ -43,12 +44,18 @@ class HuggingFaceSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".arrow",)
     Config = HuggingFaceConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
     config: HuggingFaceConfig
+
+    def __init__(self, config: HuggingFaceConfig) -> None:
+        super().__init__(config)
+        self._named: dict[str, tuple[str, ...]] = {}
+        self._said: tuple[str, ...] = ()
 
     def shards(self) -> list[Shard]:
         """Read what the library says of the files, and their schemas."""
         shards, said = [], {}
-        self._named: dict[str, tuple[str, ...]] = {}
+        self._named = {}
         for file in find_files(self._paths(), self.SUFFIXES):
             try:
                 with file.open() as handle, pa.ipc.open_stream(handle) as stream:
@@ -71,11 +78,11 @@ class HuggingFaceSource(FileSource):
 
     def found(self) -> tuple[str, ...]:
         """Say which columns hold what, where they are not those of the configuration."""
-        return getattr(self, "_said", ())
+        return self._said
 
     def class_names(self, key: str) -> tuple[str, ...]:
         """Return the names of a ``ClassLabel`` column."""
-        return getattr(self, "_named", {}).get(key, ())
+        return self._named.get(key, ())
 
     def _paths(self) -> tuple[str, ...]:
         """Return where the files of the split lie, in the order of its rows.

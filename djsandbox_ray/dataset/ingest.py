@@ -36,7 +36,8 @@ from djsandbox_ray.dataset.fragments import (
     split_shard,
     write_shard,
 )
-from djsandbox_ray.dataset.prepare import named_classes, prepared
+from djsandbox_ray.dataset.media import VideosConfig
+from djsandbox_ray.dataset.prepare import ANY_VIDEO, named_classes, prepared
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Shard, Source
 from djsandbox_ray.dataset.staging import Staging, placed, staging
@@ -66,6 +67,7 @@ def ingest(
     *,
     max_rejected: float,
     labels: Collection[str] = (),
+    videos: VideosConfig = ANY_VIDEO,
     workers: int | None = None,
     resources: NodeKind = _ANY,
     await_room: AwaitRoom = check_placeable,
@@ -89,6 +91,7 @@ def ingest(
         max_rejected: share of the samples read that may be rejected, from 0 to 1.
         labels: keys of the meta data whose numbers get the names that the source has for them;
             a sample with a number that has none is rejected.
+        videos: which of them can be used.
         workers: shards that are read at a time; None for as many as there are CPUs.
         resources: which nodes read.
         await_room: waits until there are such nodes.
@@ -103,10 +106,11 @@ def ingest(
     await_room([bundle(_CPUS_PER_TASK, 0, resources)], "ingest.resources")
     start = time.perf_counter()
     tasks = _Tasks(workers, resources)
-    shards = prepared(source, labels, tasks.split)
+    shards = prepared(source, labels, tasks.split, videos)
+    wide = source.config.content != "pairs"
     classes = named_classes(source, labels)
-    with staging(storage, _identity(source, shards, classes)) as at:
-        manifests, samples = _write(shards, at, tasks, progress, note)
+    with staging(storage, _identity(source, shards, classes, videos)) as at:
+        manifests, samples = _write(shards, wide, at, tasks, progress, note)
         found = _Found.of(manifests)
         rows, rejected = found.accepted, found.reasons.total()
         _refuse_if_bad(found, max_rejected, shards, at)
@@ -115,9 +119,19 @@ def ingest(
         home = home_of(dataset_id)
         with take(storage, f"{home}/lease", f"dataset {dataset_id}", wait=True) as lease:
             at.lease.check()
-            table = placed(storage, at.table, home, lambda uri: _build_table(uri, manifests, tasks))
+            table = placed(
+                storage, at.table, home, lambda uri: _build_table(uri, manifests, wide, tasks)
+            )
             _collect_rejections(at, f"{home}/rejected.parquet")
-            dataset = records.Dataset(dataset_id, table, rows, rejected, classes=classes)
+            dataset = records.Dataset(
+                dataset_id,
+                table,
+                rows,
+                rejected,
+                classes=classes,
+                modalities=found.modalities,
+                pairs=found.pairs,
+            )
             told = {"reasons": found.reasons, "remarks": found.remarks, "first": found.first}
             # Where either was lost meanwhile, what was put together may be another's, or in part.
             at.lease.check()
@@ -128,12 +142,18 @@ def ingest(
     return dataset
 
 
-def _identity(source: Source, shards: list[Shard], classes: dict[str, tuple[str, ...]]) -> str:
+def _identity(
+    source: Source,
+    shards: list[Shard],
+    classes: dict[str, tuple[str, ...]],
+    videos: VideosConfig,
+) -> str:
     """Return an id of what is read, where, and by which code."""
     config = source.config.model_dump(mode="json")
     read = [[shard.name, shard.stamp] for shard in shards]
     code = [VERSION, version_of(type(source)), __version__, lance.__version__]
-    return content_id("source", config, read, code, classes)
+    checked = videos.model_dump(mode="json")
+    return content_id("source", config, read, code, classes, checked)
 
 
 def outcome(storage: Storage, dataset: records.Dataset) -> str:
@@ -237,6 +257,7 @@ def _timed(
 
 def _write(
     shards: list[Shard],
+    wide: bool,
     at: Staging,
     tasks: _Tasks,
     progress: OnProgress | None,
@@ -261,7 +282,7 @@ def _write(
         note(f"{len(manifests)} of {len(shards)} shards were read before")
         if progress is not None:
             progress(len(manifests), len(shards))
-    missing = [row for row in rows if row["index"] not in manifests]
+    missing = [{**row, "wide": wide} for row in rows if row["index"] not in manifests]
     samples = 0
     for row in tasks.map(write_shard, missing, table=at.table, **place):
         at.lease.check()
@@ -272,8 +293,8 @@ def _write(
     return [manifests[index] for index in range(len(shards))], samples
 
 
-def _build_table(uri: str, manifests: list[Manifest], tasks: _Tasks) -> None:
-    places: list[dict[str, Any]] = [*commit(uri, manifests)]
+def _build_table(uri: str, manifests: list[Manifest], wide: bool, tasks: _Tasks) -> None:
+    places: list[dict[str, Any]] = [*commit(uri, manifests, wide)]
     commit_row_ids(uri, list(tasks.map(add_row_ids, places, uri=uri)))
     # Also drops what retried tasks have written and nobody has committed.
     table = lance.dataset(uri, storage_options=lance_options(uri))
@@ -288,6 +309,8 @@ class _Found:
     reasons: Counter[str]
     remarks: Counter[str]
     first: dict[str, str]
+    modalities: tuple[str, ...]
+    pairs: bool
 
     @classmethod
     def of(cls, manifests: list[Manifest]) -> _Found:
@@ -297,7 +320,14 @@ class _Found:
             reasons.update(manifest.reasons)
             remarks.update(manifest.remarks)
             first = {**manifest.first, **first}
-        return cls(sum(manifest.accepted for manifest in manifests), reasons, remarks, first)
+        return cls(
+            accepted=sum(manifest.accepted for manifest in manifests),
+            reasons=reasons,
+            remarks=remarks,
+            first=first,
+            modalities=("text", *sorted({one for each in manifests for one in each.modalities})),
+            pairs=all(manifest.pairs for manifest in manifests),
+        )
 
 
 def _refuse_if_bad(

@@ -1,4 +1,4 @@
-"""JSON Lines in the layout of Data-Juicer: text with special tokens, image paths beside it."""
+"""JSON Lines in the layout of Data-Juicer: text with special tokens, paths of media beside it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from typing import Any, ClassVar
 from djsandbox_ray.dataset.beside import read_beside
 from djsandbox_ray.dataset.faults import META_LEFT_OUT, Unusable, attempt, described, kept_meta
 from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.media import (
+    PAIR_TOKENS,
+    Content,
+    Kind,
+    Media,
+    tokens_in,
+    without_tokens,
+)
 from djsandbox_ray.dataset.source import Item, Remark, Sample, Shard, SourceConfig
 from djsandbox_ray.errors import BadInput
 
-SPECIAL_TOKENS = ("<__dj__image>", "<|__dj__eoc|>")
 _SHARD_ROWS = 1024
 _PEEKED = 1 << 16
 
@@ -24,9 +31,12 @@ class JsonlConfig(SourceConfig):
     path: str | tuple[str, ...]
     """A file, a folder or a glob, local or a URL; or a list of these."""
     text: str = "text"
-    """Key of the text; Data-Juicer's special tokens are taken out of it."""
+    """Key of the text. Data-Juicer's special tokens are taken out of a caption, and stay where
+    they stand in a document (``content: any``)."""
     images: str = "images"
-    """Key of the image's path, relative to the file: a text, or a list of exactly one."""
+    """Key of the images' paths, relative to the file: a text, or a list; of pairs exactly one."""
+    videos: str = "videos"
+    """Key of the videos' paths, as those of images; of pairs it is kept as meta data."""
 
 
 class JsonlSource(FileSource):
@@ -37,6 +47,7 @@ class JsonlSource(FileSource):
     """
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".jsonl",)
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts", "any")
     Config = JsonlConfig
     config: JsonlConfig
 
@@ -144,6 +155,16 @@ def _items(file: SourceFile, config: JsonlConfig, source: str, line: bytes) -> l
         raise Unusable(
             "bad_text", f"key {config.text!r}: {_found(text)} is no text (the line has {keys})"
         )
+    if config.content != "pairs":
+        videos = entry.pop(config.videos, None)
+        by_kind: dict[Kind, list[str]] = {
+            "image": _paths(config.images, images, keys),
+            "video": _paths(config.videos, videos, keys),
+        }
+        media = _media(file, by_kind, tokens_in(text))
+        meta, remarks = _meta(source, entry)
+        caption = text.strip() if config.content == "any" else without_tokens(text)
+        return [Sample(b"", caption, source, meta, media), *remarks]
     paths = [images] if isinstance(images, str) else images
     if not isinstance(paths, list) or len(paths) != 1 or not isinstance(paths[0], str):
         found = len(paths) if isinstance(paths, list) else _found(images)
@@ -152,17 +173,33 @@ def _items(file: SourceFile, config: JsonlConfig, source: str, line: bytes) -> l
         )
     image = read_beside(file, paths[0])
     meta, remarks = _meta(source, entry)
-    return [Sample(image, _plain_text(text), source, meta), *remarks]
+    return [Sample(image, without_tokens(text, PAIR_TOKENS), source, meta), *remarks]
 
 
 def _found(value: object) -> str:
     return "nothing" if value is None else type(value).__name__
 
 
-def _plain_text(text: str) -> str:
-    for token in SPECIAL_TOKENS:
-        text = text.replace(token, "")
-    return text.strip()
+def _paths(key: str, value: object, keys: str) -> list[str]:
+    """Return the paths under a key; none where it is missing or null."""
+    paths = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        said = f"key {key!r}: paths are needed, not {_found(value)} (the line has {keys})"
+        raise Unusable("media_count", said)
+    return paths
+
+
+def _media(
+    file: SourceFile, paths: dict[Kind, list[str]], tokens: tuple[Kind, ...]
+) -> tuple[Media, ...]:
+    """Read media in the order of their tokens; where there are none, images before videos."""
+    order = tokens or tuple(kind for kind, some in paths.items() for _ in some)
+    for kind, some in paths.items():
+        if order.count(kind) != len(some):
+            said = f"the text has {order.count(kind)} tokens of {kind}s, there are {len(some)}"
+            raise Unusable("bad_tokens", said)
+    left = {kind: iter(some) for kind, some in paths.items()}
+    return tuple(Media(kind, read_beside(file, next(left[kind]), kind)) for kind in order)
 
 
 def _meta(source: str, entry: dict[str, Any]) -> tuple[dict[str, Any], list[Item]]:

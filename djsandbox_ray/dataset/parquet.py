@@ -23,6 +23,7 @@ from djsandbox_ray.dataset.arrow_rows import (
 )
 from djsandbox_ray.dataset.faults import described, shown
 from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Item, Rejection, Shard, estimated_loss
 from djsandbox_ray.errors import BadInput
 
@@ -46,6 +47,7 @@ class ParquetSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet",)
     Config = ParquetConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
     config: ParquetConfig
 
     def __init__(self, config: ParquetConfig) -> None:

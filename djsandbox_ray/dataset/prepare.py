@@ -21,11 +21,19 @@ import numpy as np
 
 from djsandbox_ray.dataset.faults import described, is_no_fault
 from djsandbox_ray.dataset.images import decode
+from djsandbox_ray.dataset.media import (
+    Content,
+    Media,
+    VideosConfig,
+    content_fault,
+    video_fault,
+)
 from djsandbox_ray.dataset.source import Item, Rejection, Remark, Sample, Shard, Source
 from djsandbox_ray.dataset.world import BLOCK, BOILERPLATE
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import canonical
 
+ANY_VIDEO = VideosConfig()
 FILE_BYTES = 64 << 20
 """A file is given up once so much was written to it and all of it was taken."""
 
@@ -64,7 +72,10 @@ def split_here(shards: list[Shard]) -> Iterable[list[Shard]]:
 
 
 def prepared(
-    source: Source, labels: Collection[str] = (), parts: Parts = split_here
+    source: Source,
+    labels: Collection[str] = (),
+    parts: Parts = split_here,
+    videos: VideosConfig = ANY_VIDEO,
 ) -> list[Shard]:
     """Return the shards of a source, split, with its common options applied.
 
@@ -73,6 +84,7 @@ def prepared(
         labels: keys of the meta data that hold classes; a number is rejected where the source
             names others, but not this one.
         parts: splits them, where that is to be done elsewhere.
+        videos: which of them can be used.
 
     Raises:
         BadInput: ``rows`` asks for more than there are, or the source contradicts itself.
@@ -81,8 +93,9 @@ def prepared(
     known = {key: len(names) for key, names in named_classes(source, labels).items()}
     if source.config.rows is not None:
         shards = sliced(shards, *source.config.rows)
+    usable = partial(_usable, known=known, content=source.config.content, videos=videos)
     shards = [
-        replace(shard, read=partial(_checked, shard.read, shard.name, known)) for shard in shards
+        replace(shard, read=partial(_checked, shard.read, shard.name, usable)) for shard in shards
     ]
     shuffle = source.config.shuffle_captions
     if shuffle is not None:
@@ -157,15 +170,17 @@ def _slice(read: Read, low: int, high: int) -> Iterator[Item]:
             return
 
 
-def _checked(read: Read, name: str, known: Mapping[str, int]) -> Iterator[Item]:
+def _checked(read: Read, name: str, usable: Callable[[Item], Item]) -> Iterator[Item]:
     """Yield what a shard holds, with a rejection in place of what cannot be used."""
-    return _named(lambda: (_usable(item, known) for item in read()), name)
+    return _named(lambda: map(usable, read()), name)
 
 
-def _usable(item: Item, known: Mapping[str, int]) -> Item:
+def _usable(
+    item: Item, *, known: Mapping[str, int], content: Content, videos: VideosConfig
+) -> Item:
     if not isinstance(item, Sample):
         return item
-    return check(item) or _nameless(item, known) or item
+    return check(item, content, videos) or _nameless(item, known) or item
 
 
 def _nameless(sample: Sample, known: Mapping[str, int]) -> Rejection | None:
@@ -220,20 +235,29 @@ def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Ite
         before, done = _rounded(fraction * done), done + len(block)
         return shuffle_block(block, _rounded(fraction * done) - before, rng)
 
-    with Aside() as images:
+    with Aside() as files:
         for item in read():
             if not isinstance(item, Sample):
                 yield item
                 continue
-            images.append(item.image)
-            held.append(replace(item, image=b""))
+            for data in (item.image, *(one.data for one in item.media)):
+                files.append(data)
+            media = tuple(Media(one.kind, b"") for one in item.media)
+            held.append(replace(item, image=b"", media=media))
             # What follows is kept at hand, so that the last block is never too small to exchange.
             if len(held) == 2 * SHUFFLE_BLOCK:
                 for sample in shuffle(held[:SHUFFLE_BLOCK]):
-                    yield replace(sample, image=images.popleft())
+                    yield _filled(sample, files)
                 del held[:SHUFFLE_BLOCK]
         for sample in shuffle(held):
-            yield replace(sample, image=images.popleft())
+            yield _filled(sample, files)
+
+
+def _filled(sample: Sample, files: Aside) -> Sample:
+    """Return a sample with its image and its media, which are the next ones aside."""
+    image = files.popleft()
+    media = tuple(Media(one.kind, files.popleft()) for one in sample.media)
+    return replace(sample, image=image, media=media)
 
 
 def _injected(read: Read, name: str, fraction: float, seed: int) -> Iterator[Item]:
@@ -290,16 +314,27 @@ def _recaptioned(sample: Sample, text: str) -> Sample:
     return replace(sample, text=text, meta={**sample.meta, "shuffled": text != sample.text})
 
 
-def check(sample: Sample) -> Rejection | None:
+def check(
+    sample: Sample, content: Content = "pairs", videos: VideosConfig = ANY_VIDEO
+) -> Rejection | None:
     """Return why a sample is set aside, or None when it can be used.
 
     Types are checked too, since sources may be a user's own.
+
+    Args:
+        sample: to look at.
+        content: what it is to hold.
+        videos: which of them can be used.
 
     Raises:
         Exception: what is no fault of the sample.
     """
     try:
-        found = _text_fault(sample.text) or _image_fault(sample.image) or _meta_fault(sample.meta)
+        found = (
+            _text_fault(sample.text)
+            or _media_fault(sample, content, videos)
+            or _meta_fault(sample.meta)
+        )
     except Exception as error:
         if is_no_fault(error):
             raise
@@ -317,6 +352,23 @@ def _text_fault(text: object) -> tuple[str, str] | None:
     except UnicodeEncodeError as error:
         return "bad_text", f"the caption is no text: {error}"
     return None
+
+
+def _media_fault(sample: Sample, content: Content, videos: VideosConfig) -> tuple[str, str] | None:
+    if content == "pairs" and not sample.media:  # it lacks no image that is only damaged
+        found = _image_fault(sample.image)
+        return found or content_fault(content, sample.text, sample.all_media, sample.turns)
+    if not isinstance(sample.image, bytes):
+        return "missing_image", f"the image is of type {type(sample.image).__name__}, not bytes"
+    media = sample.all_media
+    found = content_fault(content, sample.text, media, sample.turns)
+    for place, medium in enumerate(media):
+        if found is None:
+            is_image = medium.kind == "image"
+            found = _image_fault(medium.data) if is_image else video_fault(medium.data, videos)
+            if found and len(media) > 1:
+                found = found[0], f"medium {place}: {found[1]}"
+    return found
 
 
 def _image_fault(image: object) -> tuple[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from djsandbox_ray.dataset.media import Kind, Media, Turn
 from djsandbox_ray.errors import Damaged, StorageFailed
-from djsandbox_ray.identity import sample_digest
+from djsandbox_ray.identity import document_digest, media_digest, sample_digest
 from djsandbox_ray.masking import without_secrets
 
+MEDIA_DATA = "media_data"
+"""The column of blobs that hold media."""
 _FIRST, _EVERY = 16, 100
 """Of the rows that are read for training, those that are checked: the first, and one in so many."""
 _AWAY = re.compile(r"Generic (S3|GCS|Azure|HTTP) error|error sending request|timed? ?out")
@@ -39,6 +43,8 @@ def lance_options(uri: str) -> dict[str, str] | None:
 
 class SampleTable:
     """A Lance sample table: ``row_id``, image, text, source, digest, meta (JSON).
+
+    Where there may be more than pairs, also media and turns (JSON) and the blob with the media.
 
     Opened on first use, so that it can be sent to Ray tasks and actors. Whatever is read of it may
     raise ``Damaged``, and ``StorageFailed`` where an object store does not answer.
@@ -91,28 +97,105 @@ class SampleTable:
 
         Args:
             row_ids: (n,).
-            found: their columns ``image``, ``text`` and ``digest``, where they were read anyway.
+            found: their columns ``image``, ``text`` and ``digest``, where they were read anyway;
+                of a table of pairs.
 
         Raises:
             Damaged: a row is not what was ingested.
         """
         places = np.arange(len(row_ids))
         places = places[(places < _FIRST) | (places % _EVERY == 0)]
-        columns = ["image", "text", "digest"]
+        columns = ["image", "text", "digest", *(["media", "turns"] if self.is_wide else [])]
         some = self.take(row_ids[places], columns) if found is None else found.take(places)
         rows = zip(row_ids[places].tolist(), some.select(columns).to_pylist(), strict=True)
         for row_id, row in rows:
-            if sample_digest(row["image"], row["text"]) != row["digest"]:
-                what = (
-                    f"{self.uri}: row {row_id} is not what was ingested (its digest is another one)"
-                )
-                remedy = f"remove the folder {self.uri}, and the same command ingests it again"
-                raise Damaged(without_secrets(what), without_secrets(remedy))
+            if _digest(row) != row["digest"]:
+                raise self._changed(row_id)
+
+    def _changed(self, row_id: int) -> Damaged:
+        what = f"{self.uri}: row {row_id} is not what was ingested (its digest is another one)"
+        remedy = f"remove the folder {self.uri}, and the same command ingests it again"
+        return Damaged(without_secrets(what), without_secrets(remedy))
+
+    @cached_property
+    def is_wide(self) -> bool:
+        """Whether there are columns for more than pairs."""
+        with _reading(self.uri):
+            return MEDIA_DATA in self._table.schema.names
+
+    def turns(self, row_ids: Sequence[int] | NDArray[np.int64]) -> list[tuple[Turn, ...]]:
+        """Return the turns of samples; none of those that are no conversations."""
+        if not self.is_wide:
+            return [()] * len(row_ids)
+        found = self.take(row_ids, ["turns"])["turns"].to_pylist()
+        return [tuple(Turn(**turn) for turn in json.loads(turns)) for turns in found]
+
+    def media(
+        self, row_ids: Sequence[int] | NDArray[np.int64], kind: Kind | None = None
+    ) -> list[tuple[Media, ...]]:
+        """Return the images and videos of samples, in order; only the files asked for are read.
+
+        Args:
+            row_ids: (n,); ids may repeat.
+            kind: of this kind only.
+
+        Raises:
+            IndexError: an id is not in the table.
+            Damaged: a file is not what was ingested.
+        """
+        columns = ["image", *(["media"] if self.is_wide else [])]
+        rows = self.take(row_ids, columns).to_pylist()
+        listed = [json.loads(row.get("media", "[]")) for row in rows]
+        beside = [
+            place
+            for place, media in enumerate(listed)
+            if any(kind in (None, one["kind"]) for one in media)
+        ]
+        with _reading(self.uri):
+            # Of rows that repeat, one blob each.
+            ids = [int(row_ids[place]) for place in beside]
+            blobs = dict(
+                zip(beside, self._table.take_blobs(MEDIA_DATA, indices=ids), strict=True)
+                if beside
+                else ()
+            )
+        found: list[tuple[Media, ...]] = []
+        for place, row in enumerate(rows):
+            sole = [Media("image", row["image"])] if row["image"] and kind != "video" else []
+            with _reading(self.uri):
+                read = _read_media(blobs[place], listed[place], kind) if place in blobs else []
+            if any(medium.digest.hex() != digest for medium, digest in read):
+                raise self._changed(int(row_ids[place]))
+            found.append((*sole, *(medium for medium, _ in read)))
+        return found
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a whole column in the order of ``row_id``: for small columns, not for images."""
         with _reading(self.uri):
             return self._table.to_table(columns=[name]).column(name)
+
+
+def _digest(row: dict[str, Any]) -> bytes:
+    """Return the digest that a row ought to have; media beside it are known by theirs."""
+    turns, media = json.loads(row.get("turns", "[]")), json.loads(row.get("media", "[]"))
+    digests = [bytes.fromhex(one["digest"]) for one in media]
+    if row["image"] and not turns:
+        return sample_digest(row["image"], row["text"])
+    sole = [media_digest("image", row["image"])] if row["image"] else []
+    return document_digest(row["text"], [*sole, *digests], turns)
+
+
+def _read_media(
+    blob: Any, listed: list[dict[str, Any]], kind: Kind | None
+) -> list[tuple[Media, str]]:
+    """Read the media of a kind from a blob, each with the digest that it ought to have, hex."""
+    found, start = [], 0
+    for one in listed:
+        if kind in (None, one["kind"]):
+            blob.seek(start)
+            found.append((Media(one["kind"], bytes(blob.read(one["size"]))), one["digest"]))
+        start += one["size"]
+    return found
 
 
 @contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
 from djsandbox_ray.dataset.world import (
     BLOCK,
@@ -72,6 +73,7 @@ class ShapesSource(Source):
     """A shard is 500 samples. ``meta`` holds the defect and what the image shows."""
 
     Config = ShapesConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
     config: ShapesConfig
 
     def shards(self) -> list[Shard]:

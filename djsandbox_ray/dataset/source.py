@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from djsandbox_ray.dataset.debris import PassedOver
+from djsandbox_ray.dataset.media import MODALITIES, Content, Media, Turn, VideosConfig
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
@@ -22,15 +23,33 @@ from djsandbox_ray.settings.sections import Component, Section
 
 @dataclass(frozen=True)
 class Sample:
-    """One image-text pair as the source holds it; :mod:`.prepare` says whether it can be used."""
+    """A text with its media as the source holds it; :mod:`.prepare` says whether it can be used.
+
+    A pair is ``Sample(image, text, source, meta)``; other samples have media, turns, or neither.
+    """
 
     image: bytes
-    """An encoded image file (JPEG, PNG, ...)."""
+    """An encoded image file (JPEG, PNG, ...), the first of the media; empty where there is none."""
     text: str
+    """The caption; what is said with a conversation, as :func:`.media.assistant_text` gives it.
+    Tokens in it stand for the media, in order."""
     source: str
     """``file#position``, relative to what the source was given."""
     meta: dict[str, Any] = field(default_factory=dict)
     """Plain JSON data: labels and whatever else the source says about the sample."""
+    media: tuple[Media, ...] = ()
+    """Images and videos in order, after ``image``."""
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def all_media(self) -> tuple[Media, ...]:
+        """Images and videos, in order."""
+        return (Media("image", self.image), *self.media) if self.image else self.media
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether it is one image and its caption."""
+        return not self.turns and tuple(one.kind for one in self.all_media) == ("image",)
 
 
 @dataclass(frozen=True)
@@ -41,7 +60,10 @@ class Rejection:
     ``missing_image``, ``bad_image`` (not decodable, truncated, too large), ``bad_text`` (no text,
     or not Unicode), ``empty_caption``, ``bad_meta`` (not JSON), ``bad_json``, ``bad_row`` (of a CSV
     file, or a row that is for another file), ``not_downloaded`` (by img2dataset), ``image_count``
-    (not exactly one), ``escaping_path``, ``missing_member`` and ``duplicate_member`` (tar),
+    (not exactly one), ``missing_video``, ``bad_video`` (no container of a video, or a frame that
+    does not decode), ``too_short`` (less than two frames), ``too_large``, ``media_count`` (not what
+    the source's ``content`` says), ``bad_tokens`` (of other media than there are), ``bad_turns``,
+    ``escaping_path``, ``missing_member`` and ``duplicate_member`` (tar),
     ``bad_label`` (a number that the data itself does not name, where it names the classes),
     ``broken_shard`` (a file, or the rest of one, cannot be read), and ``unreadable`` (anything
     else that a reader stumbles over).
@@ -128,6 +150,10 @@ class SourceConfig(Component):
     shuffle_captions: ShuffleCaptions | None = None
     boilerplate: Boilerplate | None = None
     """Injected after captions were shuffled, into any of them."""
+    content: Content = "pairs"
+    """What every sample is: ``pairs`` (an image and its caption), ``videos`` (a video and its
+    caption), ``texts``, ``conversations`` (turns, with any media), or ``any`` of these and
+    interleaved documents. What is something else is rejected."""
 
     @field_validator("rows")
     @classmethod
@@ -135,6 +161,16 @@ class SourceConfig(Component):
         if rows is not None and not 0 <= rows[0] < rows[1]:
             raise ValueError("two numbers [start, stop] with 0 <= start < stop are needed")
         return rows
+
+    @model_validator(mode="after")
+    def _captions(self) -> SourceConfig:
+        asked = self.shuffle_captions or self.boilerplate
+        if asked is not None and self.content not in ("pairs", "videos"):
+            raise ValueError(
+                "shuffle_captions and boilerplate need captions (content: pairs or videos), not "
+                f"content: {self.content}"
+            )
+        return self
 
 
 class Source(ABC):
@@ -145,6 +181,8 @@ class Source(ABC):
     """
 
     Config: ClassVar[type[SourceConfig]] = SourceConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = tuple(MODALITIES)
+    """What its samples may be asked to be; another ``content`` is an error of the configuration."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -189,6 +227,11 @@ class Source(ABC):
         }
 
 
+def content_of(config: Component) -> Content:
+    """Return what the samples of a configured source are; pairs where it cannot be said."""
+    return config.content if isinstance(config, SourceConfig) else "pairs"
+
+
 def stamp_of(source: Source) -> Any:
     """Return the stamp of a source, with the code of a user's class."""
     return with_code(source.stamp(), type(source))
@@ -214,5 +257,6 @@ class IngestConfig(Section):
 
     max_rejected: float = Field(default=0.01, ge=0, le=1)
     """Share of the samples that may be rejected; above it the run stops before training."""
+    videos: VideosConfig = VideosConfig()
     resources: NodeKind = NodeKind()
     """Which nodes read and decode samples."""

@@ -19,6 +19,7 @@ from typing import ClassVar
 from djsandbox_ray.dataset.columns import is_img2dataset, require_downloaded
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, printable
 from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import (
     Item,
     Rejection,
@@ -55,6 +56,7 @@ class WebDatasetSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
     Config = WebDatasetConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
     config: WebDatasetConfig
 
     def shards(self) -> list[Shard]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.settings.registry import Registry
@@ -116,6 +117,8 @@ class Evaluator(ABC):
     """Part of every trial's identity: to be raised when the same model would get other numbers."""
     READS: ClassVar[Reads] = "embeddings"
     """What :meth:`evaluate` is given."""
+    CONTENT: ClassVar[tuple[Content, ...]] = ("pairs",)
+    """What the samples of the trusted split may be."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

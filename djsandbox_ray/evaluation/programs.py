@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field, field_validator
 
+from djsandbox_ray.dataset.media import MODALITIES, Content
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.evaluator import Artefact, Evaluator, Reads, Split
 from djsandbox_ray.outside.config import ProgramConfig
@@ -127,6 +128,7 @@ class Reported(Evaluator):
     Config = ReportedConfig
     VERSION: ClassVar[int] = 1
     READS: ClassVar[Reads] = "reports"
+    CONTENT: ClassVar[tuple[Content, ...]] = tuple(MODALITIES)
     config: ReportedConfig
 
     def metric_names(self) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ class _Ingest(Hook):
             self.storage,
             max_rejected=self.config.ingest.max_rejected,
             labels=labels,
+            videos=self.config.ingest.videos,
             resources=self.config.ingest.resources,
             await_room=self.context.await_room,
             progress=lambda done, total: progress.update(done=done, total=total),

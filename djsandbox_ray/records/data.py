@@ -8,7 +8,7 @@ from enum import StrEnum
 
 @dataclass(frozen=True)
 class Dataset:
-    """A sample table: image-text pairs, ingested once, random access by ``row_id``."""
+    """A sample table: texts with their media, ingested once, random access by ``row_id``."""
 
     id: str
     """Fingerprint of the content of the samples, in order, and of where shards begin."""
@@ -22,6 +22,10 @@ class Dataset:
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """What the source itself calls the numbers under a key of the meta data, from 0 on, by key;
     of the keys that were asked for."""
+    modalities: tuple[str, ...] = ("text", "image")
+    """What samples have: ``text``, and ``image``, ``video`` or ``turns`` where any has."""
+    pairs: bool = True
+    """Whether each is one image and its caption, and nothing else."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from packaging.version import Version
 
+from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, require
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
@@ -91,6 +92,8 @@ class ModelFamily(ABC):
     """Whether one worker starts all processes that a training needs, on all of its GPUs."""
     LIBRARIES: ClassVar[tuple[str, ...]] = ()
     """The installed packages (``torch``) with whose minor versions its numbers may change."""
+    CONTENT: ClassVar[tuple[Content, ...]] = ("pairs",)
+    """What it can train on, of what the samples of a source may be."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -6,9 +6,12 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +33,34 @@ def _jpeg(seed: int, side: int = 24) -> bytes:
 @pytest.fixture(scope="session")
 def jpeg() -> Callable[..., bytes]:
     return _jpeg
+
+
+@cache
+def _video(seed: int, form: str = "mp4", frames: int = 8, faststart: bool = False) -> bytes:
+    """Make a small video that moves, with a frame of its own to begin at every 12 frames."""
+    rng = np.random.default_rng(seed)
+    options = {"movflags": "+faststart"} if faststart else {}
+    codec = {"gif": "gif", "webm": "libvpx", "avi": "mpeg4"}.get(form, "libx264")
+    with (
+        NamedTemporaryFile() as file,  # what comes first is moved there in a second pass
+        av.open(file.name, "w", format=form, options=options) as container,
+    ):
+        stream = container.add_stream(codec, rate=12)
+        stream.width, stream.height = 48, 32
+        stream.pix_fmt = "rgb8" if form == "gif" else "yuv420p"
+        stream.codec_context.gop_size = 12
+        for _ in range(frames):
+            pixels = rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        container.close()
+        return Path(file.name).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def video() -> Callable[..., bytes]:
+    return _video
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from djsandbox_ray.dataset.complete import complete_dataset, home_of
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.prepare import prepared
@@ -332,3 +333,32 @@ def test_no_leak_is_an_empty_table(storage, datasets, pairs) -> None:
     table = storage.read_table(leak.path)
     assert (leak.rows, table.num_rows) == (0, 0)
     assert table.column_names == ["row_id", "evaluation_row_id"]
+
+
+def test_documents_are_ingested_and_known_by_their_content(
+    open_source, tmp_path, write_jsonl, jpeg, video
+) -> None:
+    files = {"0.jpg": jpeg(0), "1.jpg": jpeg(1), "0.mp4": video(0)}
+    text = "<__dj__image> a <__dj__video> b <__dj__image>"
+    lines = [
+        {"text": text, "images": ["0.jpg", "1.jpg"], "videos": ["0.mp4"]},
+        {"text": "a clip", "videos": ["0.mp4"]},
+        {"text": "no clip", "videos": ["0.jpg"]},
+        {"text": "nothing but text"},
+    ]
+    source = open_source("jsonl", path=write_jsonl(lines, files), content="any")
+    storage = Storage(str(tmp_path / "storage"))
+    dataset = ingest(source, storage, max_rejected=0.5)
+    assert (dataset.rows, dataset.rejected) == (3, 1)
+    assert dataset.modalities == ("text", "image", "video")
+    assert not dataset.pairs
+    assert complete_dataset(storage, home_of(dataset.id)) == dataset
+    table = SampleTable(storage.uri(dataset.table))
+    image, other, clip = files.values()
+    assert [[one.data for one in media] for media in table.media([1, 2, 0])] == [
+        [clip],
+        [],
+        [image, clip, other],
+    ]
+    assert ingest(source, storage, max_rejected=0.5) == dataset
+    assert find_leaks(storage, dataset, dataset, True).rows == 3

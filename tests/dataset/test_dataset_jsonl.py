@@ -233,3 +233,60 @@ def test_a_failing_disk_is_no_fault_of_a_row(open_source, write_jsonl, jpeg, mon
     monkeypatch.setattr(LocalFileSystem, "cat_file", fail)
     with pytest.raises(SandboxError, match=r"images/0.jpg.*a\.jsonl.*Input/output"):
         items(open_source("jsonl", path=path))
+
+
+def documents(open_source, path: str, content: str) -> list[Sample | Rejection]:
+    (shard,) = prepared(open_source("jsonl", path=path, content=content))
+    return list(shard.read())
+
+
+def test_documents_keep_the_order_of_their_media(open_source, write_jsonl, jpeg, video) -> None:
+    files = {"0.jpg": jpeg(0), "1.jpg": jpeg(1), "0.mp4": video(0)}
+    text = "<__dj__image> one <__dj__video> two <__dj__image> three <|__dj__eoc|>"
+    both = {"images": ["0.jpg", "1.jpg"], "videos": "0.mp4"}
+    lines = [{"text": text, **both, "id": 7}, {"text": "none", **both}, {"text": "only text"}]
+    first, second, third = documents(open_source, write_jsonl(lines, files), "any")
+    image, other, clip = files.values()
+    assert (first.text, first.meta) == (text, {"id": 7})
+    assert [one.data for one in first.media] == [image, clip, other]
+    assert [one.kind for one in first.media] == ["image", "video", "image"]
+    assert [one.data for one in second.media] == [image, other, clip]
+    assert (third.text, third.all_media) == ("only text", ())
+
+
+def test_videos_have_captions_without_tokens(open_source, write_jsonl, video) -> None:
+    line = {"text": "<__dj__video> a caption <|__dj__eoc|>", "videos": ["clips/0.mp4"]}
+    (item,) = documents(open_source, write_jsonl([line], {"clips/0.mp4": video(0)}), "videos")
+    assert (item.text, item.media[0].data) == ("a caption", video(0))
+
+
+@pytest.mark.parametrize(
+    ("line", "content", "reason"),
+    [
+        ({"text": "a", "videos": ["none.mp4"]}, "videos", "missing_video"),
+        ({"text": "a", "videos": ["../0.mp4"]}, "videos", "escaping_path"),
+        ({"text": "a", "videos": ["0.jpg"]}, "videos", "bad_video"),
+        ({"text": "a", "videos": 5}, "videos", "media_count"),
+        ({"text": "a", "videos": [5]}, "any", "media_count"),
+        ({"text": "a"}, "videos", "media_count"),
+        ({"text": "a", "images": "0.jpg"}, "texts", "media_count"),
+        ({"text": "<__dj__image> a", "images": ["0.jpg"] * 2}, "any", "bad_tokens"),
+        ({"text": "<__dj__video> a", "images": ["0.jpg"]}, "any", "bad_tokens"),
+        ({"text": " "}, "texts", "empty_caption"),
+        ({"images": "0.jpg"}, "any", "bad_text"),
+    ],
+)
+def test_lines_that_are_something_else_are_rejected(
+    open_source, write_jsonl, jpeg, line, content, reason
+) -> None:
+    path = write_jsonl([line], {"0.jpg": jpeg(0)})
+    (item,) = documents(open_source, path, content)
+    assert isinstance(item, Rejection)
+    assert item.reason == reason
+
+
+def test_a_pair_keeps_its_text_and_side_data(open_source, write_jsonl, jpeg) -> None:
+    """What videos have brought must not change what was ingested before."""
+    line = {"text": "<__dj__image> a <__dj__video>", "images": "0.jpg", "videos": ["0.mp4"]}
+    (item,) = documents(open_source, write_jsonl([line], {"0.jpg": jpeg(0)}), "pairs")
+    assert (item.text, item.meta) == ("a <__dj__video>", {"videos": ["0.mp4"]})

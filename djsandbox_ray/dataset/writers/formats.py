@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from djsandbox_ray.dataset.images import format_of
-from djsandbox_ray.dataset.jsonl import SPECIAL_TOKENS
+from djsandbox_ray.dataset.media import PAIR_TOKENS
 from djsandbox_ray.dataset.webdataset import IMAGE_EXTENSIONS
 from djsandbox_ray.errors import Damaged
 from djsandbox_ray.settings.registry import Registry
@@ -107,8 +107,8 @@ def tagged(text: str) -> str:
 
     The statistics are computed of the same (:mod:`djsandbox_ray.stats.fused`).
     """
-    image, end = SPECIAL_TOKENS
-    for token in SPECIAL_TOKENS:
+    image, end = PAIR_TOKENS
+    for token in PAIR_TOKENS:
         text = text.replace(token, "").strip()
     return f"{image} {text} {end}"
 

@@ -1,0 +1,211 @@
+"""What samples are made of beside their text: images, videos and turns; and which make sense.
+
+Where a text says where its media belong it does so with the tokens of Data-Juicer, one for each
+medium, in order. A text without tokens follows its media.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+from pydantic import Field
+
+from djsandbox_ray.errors import SandboxError, require
+from djsandbox_ray.identity import media_digest
+from djsandbox_ray.settings.sections import Section
+
+Kind: TypeAlias = Literal["image", "video"]
+Content: TypeAlias = Literal["pairs", "videos", "texts", "conversations", "any"]
+"""What every sample of a source is to hold; see :func:`content_fault`."""
+
+MODALITIES: dict[Content, tuple[str, ...]] = {
+    "pairs": ("text", "image"),
+    "videos": ("text", "video"),
+    "texts": ("text",),
+    "conversations": ("text", "image", "video", "turns"),
+    "any": ("text", "image", "video", "turns"),
+}
+"""What there may be in a sample, by content."""
+
+IMAGE_TOKEN, VIDEO_TOKEN, END_OF_CHUNK = "<__dj__image>", "<__dj__video>", "<|__dj__eoc|>"
+TOKENS: dict[str, Kind] = {IMAGE_TOKEN: "image", VIDEO_TOKEN: "video"}
+PAIR_TOKENS = (IMAGE_TOKEN, END_OF_CHUNK)
+"""What may stand in the caption of an image, and is no part of it."""
+
+_TOKEN = re.compile("|".join(map(re.escape, TOKENS)))
+_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "gif", "mpegts"})
+"""By the names that FFmpeg gives them; it opens a JPEG as a video, too, of another container."""
+_INDEXED = frozenset({"mov", "mp4"})
+"""These say how long they are, to the frame."""
+_SEEKABLE = _INDEXED | {"matroska", "webm", "avi"}
+"""In these the last frame from which decoding can begin is found; others are decoded whole."""
+
+
+class VideosConfig(Section):
+    """Which videos can be used."""
+
+    max_bytes: int = Field(default=64_000_000, gt=0)
+    """A larger file is set aside (``too_large``)."""
+    check: Literal["ends", "all"] = "ends"
+    """Which frames must decode: the first two and the last ones, or all of them."""
+
+
+@dataclass(frozen=True)
+class Media:
+    """An encoded image or video."""
+
+    kind: Kind
+    data: bytes
+    """The file as it was found (JPEG, PNG, MP4, ...)."""
+
+    @cached_property
+    def digest(self) -> bytes:
+        """16 bytes of kind and file."""
+        return media_digest(self.kind, self.data)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side of a conversation says at a time."""
+
+    role: Literal["user", "assistant"]
+    text: str
+    """With a token where a medium belongs."""
+
+    def plain(self) -> dict[str, str]:
+        """Return it as plain data."""
+        return {"role": self.role, "text": self.text}
+
+
+def assistant_text(turns: Iterable[Turn]) -> str:
+    """Return what text operators see of a conversation: the answers, joined by line breaks."""
+    return "\n".join(turn.text for turn in turns if turn.role == "assistant")
+
+
+def without_tokens(text: str, tokens: Iterable[str] = (*TOKENS, END_OF_CHUNK)) -> str:
+    """Return a text without Data-Juicer's tokens, stripped."""
+    for token in tokens:
+        text = text.replace(token, "")
+    return text.strip()
+
+
+def tokens_in(text: str) -> tuple[Kind, ...]:
+    """Return the kinds of media whose tokens stand in a text, in order."""
+    return tuple(TOKENS[token] for token in _TOKEN.findall(text))
+
+
+def content_fault(
+    content: Content, text: str, media: Sequence[Media], turns: Sequence[Turn]
+) -> tuple[str, str] | None:
+    """Return why a sample is not what its source is said to hold: reason and detail.
+
+    ``pairs`` are one image and a caption, ``videos`` one video and a caption, ``texts`` nothing but
+    a text, ``conversations`` have turns and any media, and ``any`` is all of these and interleaved
+    documents.
+    """
+    kinds = tuple(medium.kind for medium in media)
+    sole: dict[Content, tuple[Kind, ...]] = {"pairs": ("image",), "videos": ("video",), "texts": ()}
+    wanted = sole.get(content, kinds)
+    if kinds != wanted:
+        return "media_count", f"content {content!r} is {_counted(wanted)}, not {_counted(kinds)}"
+    if turns and content not in ("conversations", "any"):
+        return "bad_turns", f"content {content!r} has no turns"
+    if content == "conversations" or turns:
+        return _turns_fault(kinds, turns)
+    tokens = tokens_in(text)
+    if tokens and tokens != kinds and content != "pairs":
+        said = f"the text has tokens of {_counted(tokens)}, there is {_counted(kinds)}"
+        return "bad_tokens", said
+    return None
+
+
+def _turns_fault(kinds: tuple[Kind, ...], turns: Sequence[Turn]) -> tuple[str, str] | None:
+    """Turns alternate, the user begins and the assistant ends, and every medium has its place."""
+    roles = [turn.role for turn in turns]
+    if not turns or roles != ["user", "assistant"] * (len(turns) // 2):
+        said = ", ".join(map(str, roles[:8])) or "none"
+        return "bad_turns", f"turns alternate between user and assistant; these are: {said}"
+    for place, turn in enumerate(turns):
+        if not isinstance(turn.text, str) or (turn.role == "assistant" and not turn.text.strip()):
+            return "bad_turns", f"turn {place} ({turn.role}) has no text"
+    tokens = tokens_in("".join(turn.text for turn in turns))
+    if tokens != kinds:
+        return "bad_turns", f"the turns have tokens of {_counted(tokens)}, not {_counted(kinds)}"
+    return None
+
+
+def _counted(kinds: Sequence[Kind]) -> str:
+    """Say how many there are, in order where it matters."""
+    if not kinds:
+        return "no media"
+    if len(set(kinds)) == 1:
+        return f"{len(kinds)} {kinds[0]}{'s' if len(kinds) > 1 else ''}"
+    return " ".join(kinds[:12]) + (" ..." if len(kinds) > 12 else "")
+
+
+def video_fault(data: object, config: VideosConfig) -> tuple[str, str] | None:
+    """Return why a video cannot be used, reason and detail; None where it can.
+
+    Raises:
+        MissingExtra: PyAV is not installed.
+        MemoryError: there was no room for it.
+    """
+    if not isinstance(data, bytes):
+        return "missing_video", f"the video is of type {type(data).__name__}, not bytes"
+    if len(data) > config.max_bytes:
+        said = f"{len(data)} bytes are more than ingest.videos.max_bytes: {config.max_bytes}"
+        return "too_large", said
+    av = require("av", "video")
+    try:
+        with av.open(io.BytesIO(data), mode="r") as container:
+            names = set(container.format.name.split(","))
+            if not names & _CONTAINERS:
+                said = f"a container of the kind {container.format.name} is no video"
+                return "bad_video", f"{said} ({', '.join(sorted(_CONTAINERS))} are)"
+            if not container.streams.video:
+                return "bad_video", "it has no video stream"
+            every = config.check == "all" or not names & _SEEKABLE
+            return _frames_fault(container, every, bool(names & _INDEXED))
+    except (MemoryError, SandboxError):
+        raise
+    except Exception as error:  # whatever a decoder stumbles over
+        return "bad_video", f"cannot be decoded: {error or type(error).__name__}"
+
+
+def _frames_fault(container: Any, every: bool, indexed: bool) -> tuple[str, str] | None:
+    """Decode the first two frames, and the last ones, or all in between."""
+    stream = container.streams.video[0]
+    stream.codec_context.options = {"err_detect": "explode"}
+    packets = container.demux(stream)
+    decoded = 0
+    while decoded < 2 and (packet := next(packets, None)) is not None:
+        decoded += len(packet.decode())
+    if not decoded:
+        return "bad_video", "its first frame does not decode"
+    if decoded == 1:
+        return "too_short", "it has one frame; at least 2 are needed"
+    end = (stream.start_time or 0) + stream.duration if stream.duration else None
+    if not every:
+        # Backwards to the last frame from which decoding can begin.
+        if end is None:
+            container.seek(container.duration or 0, backward=True)
+        else:
+            container.seek(end, stream=stream, backward=True)
+        packets, decoded = container.demux(stream), 0
+    reached = length = 0
+    for packet in packets:
+        decoded += len(packet.decode())
+        if packet.pts is not None:
+            length = packet.duration or length
+            reached = max(reached, packet.pts + length)
+    if not decoded:
+        return "bad_video", "its last frame does not decode"
+    if indexed and end is not None and 0 < reached < end - length:
+        seconds = float((end - reached) * stream.time_base)
+        return "bad_video", f"its last {seconds:.2f} seconds are missing"
+    return None

@@ -1,0 +1,309 @@
+"""Samples of every modality: what makes sense, what is set aside, and what a table gives back."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from djsandbox_ray.dataset.fragments import (
+    SCHEMA,
+    Manifest,
+    add_row_ids,
+    commit,
+    commit_row_ids,
+    known_part,
+    write_shard,
+)
+from djsandbox_ray.dataset.media import (
+    Media,
+    Turn,
+    VideosConfig,
+    assistant_text,
+    content_fault,
+    tokens_in,
+    video_fault,
+    without_tokens,
+)
+from djsandbox_ray.dataset.prepare import SHUFFLE_BLOCK, check, prepared
+from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.dataset.source import Item, Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.errors import Damaged
+from djsandbox_ray.identity import document_digest, sample_digest
+from djsandbox_ray.storage.store import Storage
+
+ENDS, ALL = VideosConfig(), VideosConfig(check="all")
+
+
+def reasons(data: bytes, config: VideosConfig = ENDS) -> str | None:
+    found = video_fault(data, config)
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize("form", ["mp4", "matroska", "webm", "avi", "gif", "mpegts"])
+def test_videos_of_every_container_are_used(video, form: str) -> None:
+    data = video(0, form=form, frames=30)
+    assert (video_fault(data, ENDS), video_fault(data, ALL)) == (None, None)
+
+
+def test_what_is_no_video_is_set_aside(video, jpeg) -> None:
+    whole = video(0, frames=48)
+    assert reasons(b"") == "bad_video"
+    assert reasons(b"no video at all" * 100) == "bad_video"
+    assert reasons(jpeg(0)) == "bad_video"
+    assert "jpeg" in video_fault(jpeg(0), ENDS)[1]
+    assert reasons(video(0, frames=1)) == "too_short"
+    assert reasons(whole, VideosConfig(max_bytes=len(whole) - 1)) == "too_large"
+    assert reasons(whole, VideosConfig(max_bytes=len(whole))) is None
+    assert reasons("clip.mp4") == "missing_video"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.95])
+@pytest.mark.parametrize("faststart", [False, True])
+def test_a_video_that_was_cut_is_set_aside(video, share: float, faststart: bool) -> None:
+    whole = video(0, frames=48, faststart=faststart)
+    assert reasons(whole[: int(share * len(whole))]) == "bad_video"
+
+
+def test_a_damaged_middle_is_found_where_all_frames_are_decoded(video) -> None:
+    whole = bytearray(video(0, frames=48, faststart=True))
+    middle = len(whole) // 2
+    whole[middle : middle + 8000] = bytes(8000)
+    assert reasons(bytes(whole), ENDS) is None
+    assert reasons(bytes(whole), ALL) == "bad_video"
+
+
+@pytest.mark.shared_data
+def test_real_clips_are_used(shared_data: Path) -> None:
+    for path in sorted((shared_data / "videos_open" / "clips").iterdir())[::12]:
+        assert video_fault(path.read_bytes(), ALL) is None, path.name
+
+
+IMAGE, VIDEO = Media("image", b"i"), Media("video", b"v")
+ASKED = (Turn("user", "<__dj__image> what is it?"), Turn("assistant", "a star"))
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "media", "turns", "reason"),
+    [
+        ("pairs", "a", [IMAGE], (), None),
+        ("pairs", "a", [], (), "media_count"),
+        ("pairs", "a", [IMAGE, IMAGE], (), "media_count"),
+        ("pairs", "a", [IMAGE], ASKED, "bad_turns"),
+        ("videos", "a", [VIDEO], (), None),
+        ("videos", "a", [IMAGE], (), "media_count"),
+        ("texts", "a", [], (), None),
+        ("texts", "a", [VIDEO], (), "media_count"),
+        ("any", "a", [VIDEO, IMAGE], (), None),
+        ("any", "<__dj__video> a <__dj__image>", [VIDEO, IMAGE], (), None),
+        ("any", "<__dj__image> a <__dj__video>", [VIDEO, IMAGE], (), "bad_tokens"),
+        ("any", "<__dj__image> a", [IMAGE, IMAGE], (), "bad_tokens"),
+        ("texts", "<__dj__image> a", [], (), "bad_tokens"),
+        ("any", "a", [], (), None),
+        ("conversations", "a star", [IMAGE], ASKED, None),
+        ("any", "a star", [IMAGE], ASKED, None),
+        ("conversations", "a star", [], ASKED, "bad_turns"),
+        ("conversations", "a star", [IMAGE, IMAGE], ASKED, "bad_turns"),
+        ("conversations", "a", [], (), "bad_turns"),
+        ("conversations", "a", [IMAGE], ASKED[:1], "bad_turns"),
+        ("conversations", "a", [IMAGE], ASKED[::-1], "bad_turns"),
+        ("conversations", "a", [IMAGE], (ASKED[0], Turn("assistant", " ")), "bad_turns"),
+    ],
+)
+def test_samples_are_what_their_source_says(content, text, media, turns, reason) -> None:
+    found = content_fault(content, text, media, turns)
+    assert (found[0] if found else None) == reason
+
+
+def test_tokens_keep_their_order() -> None:
+    text = "<__dj__video> a <__dj__image>b<|__dj__eoc|><__dj__image>"
+    assert tokens_in(text) == ("video", "image", "image")
+    assert without_tokens(text) == "a b"
+    assert assistant_text((*ASKED, Turn("user", "sure?"), Turn("assistant", "yes"))) == (
+        "a star\nyes"
+    )
+
+
+def test_which_medium_is_bad_is_said(jpeg, video) -> None:
+    media = (Media("image", jpeg(0)), Media("video", b"none"))
+    found = check(Sample(b"", "text", "s#0", media=media), "any")
+    assert found is not None
+    assert (found.reason, found.detail[:9]) == ("bad_video", "medium 1:")
+    media = (Media("image", jpeg(0)[:200]), Media("video", video(0)))
+    assert check(Sample(b"", "text", "s#0", media=media), "any").reason == "bad_image"
+
+
+def documents(jpeg, video) -> list[Sample]:
+    """Of every kind: a pair, a video, text only, interleaved, a conversation, and one without."""
+    interleaved = (Media("image", jpeg(1)), Media("video", video(2)), Media("image", jpeg(3)))
+    text = "<__dj__image> first <__dj__video> then <__dj__image>"
+    asked = (Turn("user", "what is a star?"), Turn("assistant", "a sun"))
+    return [
+        Sample(jpeg(0), "a pair", "s#0", {"label": 1}),
+        Sample(b"", "a clip", "s#1", media=(Media("video", video(1)),)),
+        Sample(b"", "nothing but text", "s#2"),
+        Sample(b"", text, "s#3", media=interleaved),
+        Sample(jpeg(4), "a star", "s#4", turns=ASKED),
+        Sample(b"", "a sun", "s#5", turns=asked),
+    ]
+
+
+def written(samples: list[Item], folder: Path, wide: bool = True) -> tuple[SampleTable, Manifest]:
+    """Write samples as ingest does, without Ray."""
+    storage = Storage(str(folder))
+    shard = Shard("s", None, _Listed(samples))
+    row = {"index": 0, "name": "s", "shard": pickle.dumps(shard), "wide": wide}
+    place = {"storage": storage, "folder": "staging"}
+    manifest = Manifest(**json.loads(write_shard(row, table="x.lance", **place)["manifest"]))
+    assert Manifest(**json.loads(known_part(row, **place)["manifest"])) == manifest
+    uri = storage.uri("x.lance")
+    places = commit(uri, [manifest], wide)
+    commit_row_ids(uri, [add_row_ids(one, uri=uri) for one in places])
+    return SampleTable(uri), manifest
+
+
+class _Listed:
+    def __init__(self, items: list[Item]) -> None:
+        self.items = items
+
+    def __call__(self):
+        return iter(self.items)
+
+
+def test_a_table_gives_back_what_was_written(jpeg, video, tmp_path: Path) -> None:
+    samples = documents(jpeg, video)
+    table, manifest = written(samples, tmp_path)
+    rows = [3, 0, 5, 3, 2, 1, 4]
+    assert table.media(rows) == [samples[row].all_media for row in rows]
+    assert table.turns(rows) == [samples[row].turns for row in rows]
+    assert table.take(rows, ["text"])["text"].to_pylist() == [samples[row].text for row in rows]
+    assert table.column("row_id").to_pylist() == list(range(6))
+    clips = table.media(rows, "video")
+    assert clips == [
+        tuple(one for one in samples[row].all_media if one.kind == "video") for row in rows
+    ]
+    assert table.media([]) == []
+    table.check(np.arange(6))
+    assert (manifest.modalities, manifest.pairs) == (["image", "turns", "video"], False)
+
+
+def test_pairs_keep_columns_and_digests(jpeg, tmp_path: Path) -> None:
+    samples = [Sample(jpeg(seed), f"caption {seed}", f"s#{seed}") for seed in range(3)]
+    table, manifest = written([*samples], tmp_path / "pairs", wide=False)
+    assert table._table.schema.names == [*SCHEMA.names, "row_id"]
+    wide, same = written([*samples], tmp_path / "wide")
+    digests = [sample_digest(one.image, one.text) for one in samples]
+    for one in (table, wide):
+        assert one.column("digest").to_pylist() == digests
+        assert one.media([2, 0]) == [samples[2].all_media, samples[0].all_media]
+        assert one.turns([1]) == [()]
+        one.check(np.arange(3))
+    assert manifest.digest == same.digest
+    assert manifest.pairs
+    assert same.pairs
+
+
+def test_texts_are_read_without_media(video, tmp_path: Path) -> None:
+    data = video(0) * 50
+    samples = [
+        Sample(b"", f"clip {row}", f"s#{row}", media=(Media("video", data),)) for row in range(20)
+    ]
+    table, _ = written([*samples], tmp_path)
+    before = _read_bytes()
+    assert table.scan(0, 20, ["text", "media", "turns", "digest"]).num_rows == 20
+    assert _read_bytes() - before < min(len(data), 100_000)
+
+
+def _read_bytes() -> int:
+    """Return the bytes that this process has read so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("rchar"))
+
+
+def test_damaged_media_are_found_when_they_are_read(jpeg, video, tmp_path: Path) -> None:
+    samples = documents(jpeg, video)
+    table, _ = written(samples, tmp_path)
+    (file,) = [
+        path
+        for path in tmp_path.rglob("*.lance")
+        if path.parent.name == "data" and samples[1].media[0].data[100:140] in path.read_bytes()
+    ]
+    content = bytearray(file.read_bytes())
+    content[content.index(samples[1].media[0].data[100:140])] ^= 1
+    file.write_bytes(content)
+    table.media([0, 3])
+    with pytest.raises(Damaged, match="row 1 is not what was ingested"):
+        table.media([0, 1])
+
+
+def test_digests_tell_order_text_turns_and_kind() -> None:
+    image, clip = IMAGE.digest, VIDEO.digest
+    plain = [turn.plain() for turn in ASKED]
+    found = [
+        document_digest("a", [image, clip]),
+        document_digest("a", [clip, image]),
+        document_digest("b", [image, clip]),
+        document_digest("a", [image, clip], plain),
+        document_digest("a", [image, clip], plain[::-1]),
+        document_digest("a", []),
+        sample_digest(b"", "a"),
+        Media("video", b"i").digest,
+        IMAGE.digest,
+    ]
+    assert len(set(found)) == len(found)
+    # Caches are found by these.
+    assert document_digest("a", [image], plain).hex() == "fd14b94b8c51738a0f9317d02024ed20"
+
+
+class _Own(Source):
+    """A user's own source."""
+
+    def __init__(self, config: SourceConfig, samples: list[Item]) -> None:
+        super().__init__(config)
+        self.samples = samples
+
+    def shards(self) -> list[Shard]:
+        return [Shard("own", 0, _Listed(self.samples))]
+
+
+def own(samples: list[Item], **options: object) -> Source:
+    return _Own(SourceConfig.model_validate({"type": "own", **options}), samples)
+
+
+def test_a_source_says_what_its_samples_are(jpeg, video) -> None:
+    samples = documents(jpeg, video)
+    for content, kept in {
+        "pairs": [0],
+        "videos": [1],
+        "texts": [2],
+        "conversations": [4, 5],
+        "any": [0, 1, 2, 3, 4, 5],
+    }.items():
+        (shard,) = prepared(own([*samples], content=content))
+        items = list(shard.read())
+        assert [place for place, item in enumerate(items) if isinstance(item, Sample)] == kept
+        assert all(isinstance(item, Sample | Rejection) for item in items)
+
+
+def test_captions_of_videos_are_exchanged_and_their_videos_kept(video) -> None:
+    clips = [video(seed) for seed in range(3)]
+    count = 2 * SHUFFLE_BLOCK + 10
+    samples: list[Item] = [
+        Sample(b"", f"clip {row}", f"s#{row}", media=(Media("video", clips[row % 3]),))
+        for row in range(count)
+    ]
+    source = own(samples, content="videos", shuffle_captions={"fraction": 0.5})
+    (shard,) = prepared(source, videos=VideosConfig(max_bytes=10**7))
+    found = list(shard.read())
+    assert [item.source for item in found] == [item.source for item in samples]
+    assert [item.media for item in found] == [item.media for item in samples]
+    assert sum(item.meta["shuffled"] for item in found) == count // 2
+
+
+@pytest.mark.parametrize("content", ["texts", "conversations", "any"])
+def test_only_captions_can_be_spoilt(content: str) -> None:
+    with pytest.raises(ValueError, match="need captions"):
+        own([], content=content, boilerplate={"fraction": 0.5})
