@@ -1,4 +1,4 @@
-"""Parquet files with a column of image bytes and a column of text."""
+"""Parquet files with a column of text and, if there are any, one of image or video bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from djsandbox_ray.dataset.faults import (
     shown,
 )
 from djsandbox_ray.dataset.files import FileSource, SourceFile
-from djsandbox_ray.dataset.media import Content
+from djsandbox_ray.dataset.media import Content, Kind, Media
 from djsandbox_ray.dataset.source import (
     Item,
     Rejection,
@@ -62,10 +62,27 @@ class ParquetConfig(SourceConfig):
     """Column of encoded images: bytes, or a struct with a field ``bytes`` (Hugging Face).
 
     Where ``bytes`` is null, the field ``path`` names a file beside the Parquet file."""
+    video: str = "video"
+    """Column of whole video files, in the same two forms; read for ``content: videos``."""
     text: str = "text"
     meta_columns: tuple[str, ...] = ()
     """Columns to keep as ``meta``. Where one is a ``ClassLabel`` of Hugging Face, an evaluator that
     is told no names takes those that the file's schema holds."""
+
+    @property
+    def media(self) -> tuple[Kind, str] | None:
+        """The kind of the media and their column; None where only texts are read."""
+        media: dict[Content, tuple[Kind, str]] = {
+            "pairs": ("image", self.image),
+            "videos": ("video", self.video),
+        }
+        return media.get(self.content)
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns that are read, each once."""
+        media = [self.media[1]] if self.media else []
+        return list(dict.fromkeys([*media, self.text, *self.meta_columns]))
 
 
 class ParquetSource(FileSource):
@@ -73,7 +90,7 @@ class ParquetSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet",)
     Config = ParquetConfig
-    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
     config: ParquetConfig
 
     def __init__(self, config: ParquetConfig) -> None:
@@ -132,19 +149,21 @@ class ParquetSource(FileSource):
         return shards
 
     def _check(self, name: str, schema: pa.Schema) -> None:
-        for column in (self.config.image, self.config.text, *self.config.meta_columns):
+        for column in self.config.columns:
             times = schema.names.count(column)
             if times != 1:
                 fault = f"has {times} columns" if times else "has no column"
                 raise BadInput(f"{name} {fault} {column!r} (it has {', '.join(schema.names)})")
-        image = schema.field(self.config.image).type
-        if types.is_struct(image) and image.get_field_index("bytes") >= 0:
-            image = image.field("bytes").type
-        if not _is_binary(image):
-            raise BadInput(
-                f"{name}: the image column {self.config.image!r} is of type {image}; "
-                "bytes, or a struct with a field 'bytes', are needed"
-            )
+        if self.config.media is not None:
+            kind, column = self.config.media
+            files = schema.field(column).type
+            if types.is_struct(files) and files.get_field_index("bytes") >= 0:
+                files = files.field("bytes").type
+            if not _is_binary(files):
+                raise BadInput(
+                    f"{name}: the {kind} column {column!r} is of type {files}; "
+                    "bytes, or a struct with a field 'bytes', are needed"
+                )
         text = schema.field(self.config.text).type
         text = text.value_type if types.is_dictionary(text) else text
         if not (types.is_string(text) or types.is_large_string(text) or _is_binary(text)):
@@ -274,10 +293,9 @@ def _read_group(
     parquet: pq.ParquetFile, group: int, file: SourceFile, rows: range, config: ParquetConfig
 ) -> Iterator[Item]:
     """Yield the rows of a row group; where it is damaged, a rejection of all that are lost."""
-    columns = list(dict.fromkeys([config.image, config.text, *config.meta_columns]))
     position, said = rows.start, "the rows end before"
     try:
-        for batch in parquet.iter_batches(_batch_rows(parquet, group), [group], columns):
+        for batch in parquet.iter_batches(_batch_rows(parquet, group), [group], config.columns):
             for items in _items(batch, file, position, config):
                 yield from items
                 position += 1
@@ -300,34 +318,36 @@ def _batch_rows(parquet: pq.ParquetFile, group: int) -> int:
 def _items(
     batch: pa.RecordBatch, file: SourceFile, position: int, config: ParquetConfig
 ) -> Iterator[list[Item]]:
-    images, texts = batch.column(config.image), batch.column(config.text)
-    paths = pa.nulls(batch.num_rows)
-    if types.is_struct(images.type):
-        if images.type.get_field_index("path") >= 0:
-            paths = pc.struct_field(images, "path")
-        images = pc.struct_field(images, "bytes")
+    texts = batch.column(config.text)
+    files = paths = pa.nulls(batch.num_rows)
+    if config.media is not None:
+        files = batch.column(config.media[1])
+    if types.is_struct(files.type):
+        if files.type.get_field_index("path") >= 0:
+            paths = pc.struct_field(files, "path")
+        files = pc.struct_field(files, "bytes")
     if types.is_dictionary(texts.type):
         texts = texts.dictionary_decode()
     texts = texts.cast(pa.large_binary())
     for index in range(batch.num_rows):
         source = f"{file.name}#{position + index}"
-        image, path, text = images[index], paths[index], texts[index]
+        data, path, text = files[index], paths[index], texts[index]
         meta = {name: batch.column(name)[index] for name in config.meta_columns}
-        yield attempt(source, partial(_row, source, file, config, image, path, text, meta))
+        yield attempt(source, partial(_row, source, file, config, data, path, text, meta))
 
 
 def _row(
     source: str,
     file: SourceFile,
     config: ParquetConfig,
-    image: pa.Scalar,
+    data: pa.Scalar,
     path: pa.Scalar,
     text: pa.Scalar,
     meta: dict[str, pa.Scalar],
 ) -> list[Item]:
-    content = image.as_py()
-    if content is None:
-        content = _beside(file, config.image, path.as_py())
+    content = data.as_py()
+    if content is None and config.media is not None:
+        content = _beside(file, *config.media, path.as_py())
     if not text.is_valid:
         raise Unusable("bad_text", f"column {config.text!r} is null")
     try:
@@ -342,14 +362,17 @@ def _row(
             kept[name] = None
             faults.append(f"column {name!r}: {described(error)}")
     remarks: list[Item] = [Remark(source, META_LEFT_OUT, "; ".join(faults))] if faults else []
-    return [Sample(content, caption, source, kept), *remarks]
+    if config.content == "pairs":
+        return [Sample(content, caption, source, kept), *remarks]
+    media = (Media(config.media[0], content),) if config.media is not None else ()
+    return [Sample(b"", caption, source, kept, media), *remarks]
 
 
-def _beside(file: SourceFile, column: str, path: Any) -> bytes:
+def _beside(file: SourceFile, kind: Kind, column: str, path: Any) -> bytes:
     if not isinstance(path, str) or not path:
-        raise Unusable("missing_image", f"column {column!r} is null")
+        raise Unusable(f"missing_{kind}", f"column {column!r} is null")
     try:
-        return read_beside(file, path)
+        return read_beside(file, path, kind)
     except Unusable as error:
         said = f"column {column!r}: bytes is null and path is {shown(path)}: {error.detail}"
         raise Unusable(error.reason, said) from None

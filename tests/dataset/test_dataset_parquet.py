@@ -12,6 +12,7 @@ import pytest
 
 from djsandbox_ray.dataset.faults import META_LEFT_OUT, as_json
 from djsandbox_ray.dataset.parquet import _grouped
+from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import Rejection, Sample
 from djsandbox_ray.errors import BadInput
 
@@ -349,3 +350,28 @@ def test_the_three_layouts_of_cifar10_agree(open_source, shared_data: Path) -> N
     assert [len(some) for some in by_type] == [12_000, 4_000, 2_000]
     assert by_type[0][:4_000] == by_type[1]
     assert by_type[1][:2_000] == by_type[2]
+
+
+def test_texts_and_videos_are_read_by_their_columns(open_source, tmp_path, video) -> None:
+    path = tmp_path / "a.parquet"
+    (tmp_path / "beside.mp4").write_bytes(video(1))
+    files = [
+        {"bytes": video(0), "path": None},
+        {"bytes": None, "path": "beside.mp4"},
+        {"bytes": None, "path": "none.mp4"},
+    ]
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "clip": files, "n": [1, 2, 3]}), path)
+
+    def read(**options: Any) -> list[Sample | Rejection]:
+        (shard,) = prepared(open_source("parquet", path=str(path), **options))
+        return list(shard.read())
+
+    first, second, third = read(content="videos", video="clip", meta_columns=["n"])
+    assert [first.media[0].data, second.media[0].data] == [video(0), video(1)]
+    assert (first.text, first.meta, first.image) == ("a", {"n": 1}, b"")
+    assert third.reason == "missing_video"
+    assert [(item.text, item.all_media) for item in read(content="texts")] == [
+        (text, ()) for text in "abc"
+    ]
+    with pytest.raises(BadInput, match="no column 'video'"):
+        read(content="videos")
