@@ -75,7 +75,8 @@ class HuggingFaceSource(FileSource):
 
     def class_names(self, key: str) -> tuple[str, ...]:
         """Return the names of a ``ClassLabel`` column."""
-        return getattr(self, "_named", {}).get(key, ())
+        named: dict[str, tuple[str, ...]] = getattr(self, "_named", {})
+        return named.get(key, ())
 
     def _paths(self) -> tuple[str, ...]:
         """Return where the files of the split lie, in the order of its rows.
