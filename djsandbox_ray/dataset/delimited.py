@@ -15,7 +15,7 @@ from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta
 from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Item, Sample, Shard, SourceConfig
-from djsandbox_ray.dataset.tables import Dialect, Row, csv_rows, header
+from djsandbox_ray.dataset.tables import Dialect, TextRow, csv_rows, header
 
 _SHARD_ROWS = 1024
 _TAB = ".tsv"
@@ -103,7 +103,7 @@ class _Table:
     def said(self) -> str:
         return f"captions from the column {self.text!r}, images from {self.image!r}"
 
-    def rows(self, offset: int = 0, line: int = 0) -> Iterator[Row]:
+    def rows(self, offset: int = 0, line: int = 0) -> Iterator[TextRow]:
         rows = csv_rows(self.file, self.dialect, list(self.names), offset, line)
         if offset == 0 and self.has_header:
             next(rows, None)
@@ -161,7 +161,7 @@ def _read(table: _Table, offset: int, line: int, count: int) -> Iterator[Item]:
         yield from attempt(source, partial(_items, table, source, row))
 
 
-def _items(table: _Table, source: str, row: Row) -> list[Item]:
+def _items(table: _Table, source: str, row: TextRow) -> list[Item]:
     if row.fault:
         raise Unusable("bad_row", row.fault, row.lines)
     values: dict[str, Any] = dict(row.values)

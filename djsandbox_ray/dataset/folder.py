@@ -22,7 +22,7 @@ from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, shown
 from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Item, Rejection, Sample, Shard, SourceConfig
-from djsandbox_ray.dataset.tables import Dialect, Row, csv_rows, header, json_rows
+from djsandbox_ray.dataset.tables import Dialect, TextRow, csv_rows, header, json_rows
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import canonical
 
@@ -127,7 +127,7 @@ class _Table:
     def folder(self) -> str:
         return posixpath.dirname(self.file.path)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[TextRow]:
         if not self.names:
             yield from json_rows(self.file)
             return
@@ -219,7 +219,9 @@ def _rows(part: _Part) -> tuple[dict[str, list[_Named]], list[Item]]:
     return found, faults
 
 
-def _place(table: _Table, row: Row, folders: list[str]) -> tuple[tuple[str, str, int] | None, str]:
+def _place(
+    table: _Table, row: TextRow, folders: list[str]
+) -> tuple[tuple[str, str, int] | None, str]:
     """Return what is wrong with a row (reason, detail, rows lost), and the path that it names."""
     name = row.values.get(KEY)
     if row.fault:

@@ -241,6 +241,7 @@ SOURCES: Registry[Source] = Registry(
     "source",
     Source,  # type: ignore[type-abstract]
     {
+        "coco": "djsandbox_ray.dataset.coco:CocoSource",
         "csv": "djsandbox_ray.dataset.delimited:DelimitedSource",
         "folder": "djsandbox_ray.dataset.folder:FolderSource",
         "huggingface": "djsandbox_ray.dataset.huggingface:HuggingFaceSource",

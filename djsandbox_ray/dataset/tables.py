@@ -17,7 +17,7 @@ _LONGEST = 1 << 20
 
 
 @dataclass(frozen=True)
-class Row:
+class TextRow:
     """A row of a file."""
 
     line: int
@@ -88,7 +88,7 @@ def header(file: SourceFile, dialect: Dialect) -> list[str]:
 
 def csv_rows(
     file: SourceFile, dialect: Dialect, names: list[str], offset: int = 0, line: int = 0
-) -> Iterator[Row]:
+) -> Iterator[TextRow]:
     """Yield the rows of a file from a place on; blank lines are none.
 
     Args:
@@ -115,10 +115,10 @@ def csv_rows(
                 fault = f"{len(values)} values, where there are {len(names)} columns"
             read = lines.read - first
             kept = {} if fault else dict(zip(names, values, strict=True))
-            yield Row(line + first, lines.offset, kept, fault, read)
+            yield TextRow(line + first, lines.offset, kept, fault, read)
 
 
-def json_rows(file: SourceFile) -> Iterator[Row]:
+def json_rows(file: SourceFile) -> Iterator[TextRow]:
     """Yield the objects of a file of JSON Lines; blank lines are none."""
     offset = 0
     with file.open() as handle:
@@ -131,6 +131,6 @@ def json_rows(file: SourceFile) -> Iterator[Row]:
                 if not isinstance(values, dict):
                     raise ValueError(f"an object is needed, not {type(values).__name__}")
             except (ValueError, RecursionError) as error:
-                yield Row(number, offset, fault=described(error))
+                yield TextRow(number, offset, fault=described(error))
             else:
-                yield Row(number, offset, values)
+                yield TextRow(number, offset, values)

@@ -84,7 +84,18 @@ def _juicer(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., s
     (folder / "juicer" / "pairs.jsonl").write_text(json.dumps(line) + "\n")
 
 
+def _coco(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "coco" / "val2017").mkdir(parents=True)
+    (folder / "coco" / "val2017" / "1.jpg").write_bytes(jpeg(0))
+    written = {
+        "images": [{"id": 9, "file_name": "1.jpg"}],
+        "annotations": [{"image_id": 9, "caption": text} for text in ("one", "another")],
+    }
+    (folder / "coco" / "captions.json").write_text(json.dumps(written))
+
+
 WRITERS = {
+    "coco": (_coco, ["one", "another"]),
     "animals": (_animals, ["a photo of a cat", "a photo of a cat", "a photo of a dog"]),
     "lists": (_lists, ["one", "two"]),
     "saved": (_saved, ["one"]),

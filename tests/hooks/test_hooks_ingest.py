@@ -196,3 +196,12 @@ def test_what_is_passed_over_is_said_and_an_event(storage: Storage, data: Path) 
         "counts": {"hidden": 2},
         "names": {"hidden": ["._train.jsonl", ".ipynb_checkpoints/"]},
     }
+
+
+def test_columns_that_were_found_are_said(storage: Storage, data: Path) -> None:
+    (data / "list.csv").write_text("Caption,image_path\n")
+    context, said = context_of(storage, dataset={"type": "csv", "path": str(data)})
+    source = SOURCES.get("csv")(context.config.dataset)
+    source.stamp()
+    Ingest(context).tell_found(source, "ingest")
+    assert "ingest: captions from the column 'Caption', images from 'image_path'" in said.getvalue()

@@ -1,0 +1,139 @@
+"""Captions as COCO has them: one JSON object with lists of images and of annotations."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from djsandbox_ray.dataset.beside import placed, read_beside
+from djsandbox_ray.dataset.faults import Unusable, attempt, described, kept_meta
+from djsandbox_ray.dataset.files import FileSource, SourceFile
+from djsandbox_ray.dataset.media import Content
+from djsandbox_ray.dataset.source import Item, Rejection, Sample, Shard, SourceConfig
+from djsandbox_ray.errors import BadInput
+
+_SHARD_IMAGES = 4096
+_ID, _FILE, _CAPTION = "id", "file_name", "caption"
+_KEPT = ("id", "license", "coco_url", "flickr_url")
+
+
+class CocoConfig(SourceConfig):
+    """Where annotations and images are."""
+
+    LOCATION: ClassVar[frozenset[str]] = frozenset({"path", "images"})
+
+    path: str | tuple[str, ...]
+    """``captions_*.json``, or several; local or URLs."""
+    images: str | None = None
+    """The folder that holds the images; if left out, that of the file."""
+    captions: Literal["first", "all"] = "first"
+    """Of an image's captions: one sample of the first, or one of each."""
+
+
+class CocoSource(FileSource):
+    """A shard is a file, split into 4096 images each.
+
+    A file is read as a whole, in a task, once for each of its shards: it holds no images.
+    """
+
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".json",)
+    Config = CocoConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
+    config: CocoConfig
+
+    def shards(self) -> list[Shard]:
+        """Find the files; what is in them is for tasks to find out."""
+        return [
+            Shard(
+                file.name, file.stamp, partial(_read_whole, *place), split=partial(_split, *place)
+            )
+            for file in self.files()
+            for place in [(file, self._images(file), self.config.captions)]
+        ]
+
+    def _images(self, file: SourceFile) -> SourceFile:
+        return file if self.config.images is None else placed(file, self.config.images)
+
+
+def _split(file: SourceFile, images: SourceFile, captions: str) -> list[Shard]:
+    count = len(_loaded(file)["images"])
+    return [
+        Shard(
+            f"{file.name}#{start}",
+            file.stamp,
+            partial(_read, file, images, captions, start, start + _SHARD_IMAGES),
+        )
+        for start in range(0, count, _SHARD_IMAGES)
+    ]
+
+
+def _read_whole(file: SourceFile, images: SourceFile, captions: str) -> Iterator[Item]:
+    for shard in _split(file, images, captions):
+        yield from shard.read()
+
+
+def _loaded(file: SourceFile) -> dict[str, Any]:
+    """Return what stands in a file.
+
+    Raises:
+        BadInput: it is not in the layout of COCO's captions.
+    """
+    try:
+        with file.open() as handle:
+            written = json.load(handle)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{file.name} cannot be read: {described(error)}") from None
+    lists = ("images", "annotations")
+    if isinstance(written, dict) and all(isinstance(written.get(key), list) for key in lists):
+        return written
+    raise BadInput(f"{file.name}: an object with lists 'images' and 'annotations' is needed")
+
+
+def _read(
+    file: SourceFile, images: SourceFile, captions: str, start: int, stop: int
+) -> Iterator[Item]:
+    """Yield the samples of some images; the first shard tells of captions that belong to none."""
+    written = _loaded(file)
+    entries = written["images"]
+    known = {
+        entry[_ID]
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get(_ID), int | str)
+    }
+    texts: dict[Any, list[Any]] = defaultdict(list)
+    for number, note in enumerate(written["annotations"]):
+        image = note.get("image_id") if isinstance(note, dict) else None
+        if isinstance(image, int | str) and image in known:
+            texts[image].append(note.get(_CAPTION))
+        elif start == 0:
+            said = "it names no image of the file's list"
+            yield Rejection(f"{file.name}#annotations/{number}", "missing_image", said)
+    for number, entry in enumerate(entries[start:stop], start):
+        source = f"{file.name}#{number}"
+        yield from attempt(source, partial(_items, images, captions, source, entry, texts))
+
+
+def _items(
+    images: SourceFile, captions: str, source: str, entry: Any, texts: dict[Any, list[Any]]
+) -> list[Item]:
+    if not isinstance(entry, dict) or not isinstance(entry.get(_ID), int | str):
+        raise Unusable("bad_row", f"an image is an object with {_ID!r} and {_FILE!r}")
+    if not isinstance(entry.get(_FILE), str):
+        raise Unusable("missing_image", f"{_FILE!r} is no path")
+    found = texts.get(entry[_ID], [])
+    if not found:
+        raise Unusable("bad_text", f"no annotation has the image {entry[_ID]!r}")
+    image = read_beside(images, entry[_FILE])
+    kept = {key: entry[key] for key in _KEPT if key in entry}
+    meta, remarks = kept_meta(source, lambda: kept)
+    items: list[Item] = []
+    for number, text in enumerate(found if captions == "all" else found[:1]):
+        place = f"{source}/{number}" if captions == "all" else source
+        if isinstance(text, str):
+            items.append(Sample(image, text.strip(), place, meta))
+        else:
+            items.append(Rejection(place, "bad_text", f"{_CAPTION!r} is no text"))
+    return [*items, *remarks]

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.source import Rejection, Sample
+from djsandbox_ray.errors import BadInput
+
+
+def items(source) -> list[Sample | Rejection]:
+    return [item for shard in prepared(source) for item in shard.read()]
+
+
+@pytest.fixture
+def path(tmp_path: Path, jpeg) -> str:
+    images = [{"id": n, "file_name": f"{n}.jpg", "license": 4, "width": 9} for n in range(4)]
+    images += [{"id": 7}, "rubbish", {"id": [8], "file_name": "x"}, {"id": 9, "file_name": "../x"}]
+    notes = [{"image_id": n, "caption": text} for n in (2, 0) for text in (f"{n} ", f"again {n}")]
+    notes += [{"image_id": 3, "caption": 5}, {"image_id": 5, "caption": "x"}, "rubbish"]
+    notes += [{"image_id": 9, "caption": "out"}, {"image_id": [0], "caption": "x"}]
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
+    file = tmp_path / "captions.json"
+    file.write_text(json.dumps({"images": images, "annotations": notes}))
+    return str(file)
+
+
+@pytest.mark.parametrize("size", [2, 4096])
+def test_all_are_samples_or_told_of_once(open_source, path, monkeypatch, size) -> None:
+    monkeypatch.setattr("djsandbox_ray.dataset.coco._SHARD_IMAGES", size)
+    read = items(open_source("coco", path=path))
+    good = [(item.text, item.source, item.meta) for item in read if isinstance(item, Sample)]
+    assert good == [
+        ("0", "captions.json#0", {"id": 0, "license": 4}),
+        ("2", "captions.json#2", {"id": 2, "license": 4}),
+    ]
+    assert [(item.source, item.reason) for item in read if isinstance(item, Rejection)] == [
+        ("captions.json#annotations/5", "missing_image"),
+        ("captions.json#annotations/6", "missing_image"),
+        ("captions.json#annotations/8", "missing_image"),
+        ("captions.json#1", "bad_text"),
+        ("captions.json#3", "bad_text"),
+        ("captions.json#4", "missing_image"),
+        ("captions.json#5", "bad_row"),
+        ("captions.json#6", "bad_row"),
+        ("captions.json#7", "escaping_path"),
+    ]
+
+
+def test_all_captions_of_an_image_are_samples(open_source, path) -> None:
+    read = items(open_source("coco", path=path, captions="all"))
+    texts = [item.text for item in read if isinstance(item, Sample)]
+    assert texts == ["0", "again 0", "2", "again 2"]
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"images": []}', '{"images": 1, "annotations": 2}']
+)
+def test_another_layout_is_an_error(open_source, tmp_path, content) -> None:
+    (tmp_path / "a.json").write_text(content)
+    source = open_source("coco", path=str(tmp_path / "a.json"))
+    with pytest.raises(BadInput, match=r"^a\.json"):
+        prepared(source)
