@@ -29,6 +29,7 @@ EXTRAS = {
     "cv2": "video",
     "fasttext": "language",
     "kenlm": "language",
+    "nltk": "nltk",
     "sentencepiece": "language",
     "spacy": "spacy",
     "torch": "clip",
