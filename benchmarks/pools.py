@@ -6,6 +6,10 @@ memory and the bytes it wrote; the parent process stays free of large imports, s
 ``ru_maxrss`` begins at its parent's size.
 
     python benchmarks/pools.py --sandbox-source PATH/data_pool_manipulators.py
+
+Our side alone needs no source of theirs and writes no JSONL: any number of rows.
+
+    python benchmarks/pools.py --alone --rows 5000000
 """
 
 from __future__ import annotations
@@ -37,6 +41,9 @@ name the file (outside this repository; it is not to be committed):
 STATS = "__dj__stats__"
 # Distributions; sparse follows normal_0, whose order its ties keep in a sort in place.
 KINDS = ("uniform", "normal", "sparse", "counts", "lognormal", "binary", "ratio", "exponential")
+PARTS = 64
+"""Files per statistic where our side is alone; a pipeline has up to 2,048, each a few milliseconds
+to open."""
 RESULT = "RESULT "
 READING = """
 Ratios: theirs / ours, for Parquet / for the same JSONL. Seconds are those of reading, cutting
@@ -49,13 +56,21 @@ and self-test) and pools.json; samples stay in the sample table, which trials re
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sandbox-source", type=Path, help="data_pool_manipulators.py")
+    parser.add_argument("--alone", action="store_true", help="our side only, from Parquet")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--statistics", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3, help="runs of our side; medians count")
     parser.add_argument("--role", choices=sorted(ROLES), help=argparse.SUPPRESS)
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help="where to put the folder of the data")
     options = parser.parse_args()
-    if options.sandbox_source is None or not options.sandbox_source.is_file():
+    if options.alone and options.role is None:
+        with tempfile.TemporaryDirectory(prefix="bench-pools-", dir=options.work) as work:
+            options.work = Path(work)
+            alone(options)
+        return
+    if not options.alone and (
+        options.sandbox_source is None or not options.sandbox_source.is_file()
+    ):
         where = f"{options.sandbox_source} is not a file.\n\n" if options.sandbox_source else ""
         parser.exit(2, where + HOW_TO_GET)
     if options.role:
@@ -83,10 +98,28 @@ def compare(options: argparse.Namespace) -> None:
     print(f"\nTheirs with one missing value: {theirs['with_a_missing_value']}; ours counts it.")
 
 
+def alone(options: argparse.Namespace) -> None:
+    """Run the hook of the pipeline on statistics as it finds them, where they lie."""
+    in_own_process("generate_parts", options)
+    found = in_own_process("ours_hook", options)
+    print(f"\n{options.rows:,} rows x {options.statistics} statistics -> {found['pools']} pools")
+    for title, key, shown in (
+        ("wall seconds", "wall", "{:.1f}"),
+        ("peak memory of the driver", "peak", "{:,.0f} bytes"),
+        ("  of it after imports", "baseline", "{:,.0f} bytes"),
+        ("peak memory of all processes", "tree", "{:,.0f} bytes"),
+        ("bytes written", "written", "{:,.0f}"),
+    ):
+        print(f"{title:30}{shown.format(found[key]):>22}")
+
+
 def in_own_process(role: str, options: argparse.Namespace) -> dict[str, Any]:
     given: dict[str, Any] = {"role": role, "work": options.work, "rows": options.rows}
-    given |= {"statistics": options.statistics, "sandbox-source": options.sandbox_source.resolve()}
+    given["statistics"] = options.statistics
+    if options.sandbox_source is not None:
+        given["sandbox-source"] = options.sandbox_source.resolve()
     command = [sys.executable, __file__, *(f"--{key}={value}" for key, value in given.items())]
+    command += ["--alone"] if options.alone else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"the process for {role!r} failed:\n{done.stderr[-4000:]}")
@@ -146,13 +179,10 @@ def statistic_names(count: int) -> list[str]:
     return [f"{KINDS[index % len(KINDS)]}_{index // len(KINDS)}" for index in range(count)]
 
 
-def generate(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the analysed JSONL as Data-Juicer exports it, and the same statistics as Parquet."""
+def values_of(n: int, statistics: int, rng: Any) -> dict[str, Any]:
+    """Return columns of ``n`` values by name, of a generator of numpy."""
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    n, rng = options.rows, np.random.default_rng(0)
     makers: dict[str, Callable[[], Any]] = {
         "uniform": lambda: rng.random(n),
         "normal": lambda: rng.normal(size=n),
@@ -163,12 +193,100 @@ def generate(options: argparse.Namespace) -> dict[str, Any]:
         "ratio": lambda: np.round(rng.beta(2, 5, n), 2),
         "exponential": lambda: rng.exponential(size=n),
     }
+    names = statistic_names(statistics)
+    return {name: makers[name.rsplit("_", 1)[0]]() for name in names}
+
+
+def generate_parts(options: argparse.Namespace) -> dict[str, Any]:
+    """Write statistics as the pipeline has them: an operator's folder of parts for each."""
+    import numpy as np
+
+    from djsandbox_ray.stats.parts import PartReport, part, write_part
+    from djsandbox_ray.storage.store import Storage
+
+    storage = Storage(str(options.work))
+    step = -(-options.rows // min(PARTS, options.rows))
+    for start in range(0, options.rows, step):
+        stop = min(start + step, options.rows)
+        rng, ids = np.random.default_rng(start), np.arange(start, stop)
+        for name, values in values_of(stop - start, options.statistics, rng).items():
+            report = PartReport(stop - start, {name: 0}, 0, (), 0.0)
+            write_part(storage, part(f"{name}.parquet", start), ids, {name: values}, report)
+    return {}
+
+
+def ours_hook(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the hook that builds pools, in tasks of a cluster of its own."""
+    from threading import Event, Thread
+
+    import psutil
+    from rich.console import Console
+
+    from djsandbox_ray.config import RunConfig
+    from djsandbox_ray.hooks.hook import Context
+    from djsandbox_ray.hooks.pools import BuildPools
+    from djsandbox_ray.nodes.connection import connect
+    from djsandbox_ray.records import Dataset, Leak, Statistic, Statistics
+    from djsandbox_ray.reporting.progress import Progress
+    from djsandbox_ray.settings.sections import Component
+    from djsandbox_ray.storage.store import Storage
+    from djsandbox_ray.tracking.tracker import NullTracker
+
+    connect()
+    storage, shapes = Storage(str(options.work)), {"type": "shapes", "samples": 10}
+    config = RunConfig.model_validate(
+        {
+            "name": "pools",
+            "storage": storage.url,
+            "dataset": shapes,
+            "operators": ["text_length_filter"],
+            "trials": {"model": {"type": "clip"}, "budget": 20},
+            "evaluation": {"dataset": shapes, "metrics": [{"type": "retrieval"}]},
+        }
+    )
+    tracker = NullTracker(Component(type="none"), storage)
+    context = Context(config, storage, "run", tracker, Progress(Console(stderr=True)))
     names = statistic_names(options.statistics)
-    columns = {name: makers[name.rsplit("_", 1)[0]]() for name in names}
+    statistics = tuple(Statistic(n, n, n, n, f"{n}.parquet") for n in names)
+    dataset = Dataset("dataset", "samples.lance", options.rows, 0)
+    leaks = Leak("leak", "leaks.parquet", 0, removed=True)
+    over, peaks, made = Event(), [0], []
+
+    def watch() -> None:
+        me = psutil.Process()
+        while not over.wait(0.5):
+            total = 0
+            for process in (me, *me.children(recursive=True)):
+                try:
+                    total += process.memory_full_info().pss  # what is shared counts once
+                except psutil.Error:  # it has ended meanwhile
+                    continue
+            peaks.append(total)
+
+    def run() -> None:
+        made.append(BuildPools(context).run(dataset, Statistics("statistics", statistics), leaks))
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    found = measured(run, options.work / f"{names[0]}.parquet", options.work / "run")
+    over.set()
+    watcher.join()
+    return {**found, "tree": max(peaks), "pools": len(made[0].pools)}
+
+
+def generate(options: argparse.Namespace) -> dict[str, Any]:
+    """Write the analysed JSONL as Data-Juicer exports it, and the same statistics as Parquet."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    n, rng = options.rows, np.random.default_rng(0)
+    columns = values_of(n, options.statistics, rng)
     words = np.array(["a", "the", "red", "small", "round", "dog", "house", "tree", "near", "photo"])
     picks = rng.integers(0, len(words), (n, 24))
     jsonl, parquet = inputs(options)
     values = zip(*(column.tolist() for column in columns.values()), strict=True)
+    names = list(columns)
     with jsonl.open("w") as file:
         for row, (pick, stats) in enumerate(zip(picks, values, strict=True)):
             of_row = dict(zip(names, stats, strict=True))
@@ -291,6 +409,8 @@ def inputs(options: argparse.Namespace) -> tuple[Path, Path]:
 
 
 ROLES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "generate_parts": generate_parts,
+    "ours_hook": ours_hook,
     "generate": generate,
     "ours_parquet": ours_parquet,
     "ours_jsonl": ours_jsonl,

@@ -88,6 +88,12 @@ def test_our_side_of_the_pools_needs_nothing_of_others(
 
 
 @pytest.mark.slow
+def test_our_side_of_the_pools_runs_alone(tmp_path: Path) -> None:
+    words = ("--alone", "--rows=3000", "--statistics=2", f"--work={tmp_path}")
+    assert "3,000 rows x 2 statistics -> 13 pools" in _alone("pools", *words)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALONE)
 def test_a_benchmark_of_processes_prints_its_table(name: str) -> None:
     assert len(_alone(name, *ALONE[name]).splitlines()) >= 3
