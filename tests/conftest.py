@@ -34,7 +34,7 @@ def storage(tmp_path: Path):  # type: ignore[no-untyped-def]
     return Storage(str(tmp_path / "storage"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real data packs (../shared/data) are not beside this checkout")

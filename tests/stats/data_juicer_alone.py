@@ -1,0 +1,53 @@
+"""Statistics of operators by Data-Juicer's own ``run``, in a process without this project's code.
+
+``python data_juicer_alone.py REQUEST ANSWER``; both JSON. What keeps Data-Juicer 1.6.1 from running
+at all beside today's packages is mended here by other means than the project's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def main(request: str, answer: str) -> None:
+    from data_juicer.utils.lazy_loader import LazyLoader
+
+    LazyLoader.check_packages = classmethod(lambda *_arguments, **_options: None)
+    from data_juicer.core.data import NestedDataset
+    from data_juicer.ops import OPERATORS
+
+    wanted = json.loads(Path(request).read_text())
+    if wanted["nltk_data"]:
+        import nltk
+
+        nltk.data.path = [wanted["nltk_data"]]
+        nltk.download = lambda *_arguments, **_options: True
+    from transformers import OwlViTImageProcessor, OwlViTProcessor
+
+    def boxes(self: Any, *arguments: Any, **options: Any) -> Any:
+        found = OwlViTImageProcessor.post_process_object_detection
+        return found(self.image_processor, *arguments, **options)
+
+    OwlViTProcessor.post_process_object_detection = boxes
+    done: dict[int, Any] = {}
+    for index, (name, params, tagged) in enumerate(wanted["operators"]):
+        rows = [
+            {"text": row["tagged" if tagged else "text"], "images": [row["image"]]}
+            for row in wanted["rows"]
+        ]
+        try:
+            operator = OPERATORS.modules[name](auto_op_parallelism=False, **params)
+            found = operator.run(NestedDataset.from_list(rows), reduce=False)
+            done[index] = [row["__dj__stats__"] for row in found]
+        except Exception as error:  # the others are compared
+            done[index] = f"{type(error).__name__}: {error}"
+    Path(answer).write_text(json.dumps(done, default=lambda value: np.asarray(value).tolist()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

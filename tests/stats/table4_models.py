@@ -1,0 +1,129 @@
+"""Small local models for the operators of the paper's Table 4: trained on captions, or random."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+TINY: dict[str, int] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+SQUARE = {"height": 64, "width": 64}
+VISION = {**TINY, "image_size": 64, "patch_size": 16}
+
+
+def word_lists(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "stopwords.json").write_text(json.dumps({"en": ["the", "a", "of", "on", "in"]}))
+    (folder / "flagged_words.json").write_text(json.dumps({"en": ["man", "dog", "street"]}))
+    return folder
+
+
+def classifier(folder: Path, labels: Sequence[str]) -> Path:
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(1)
+    names = dict(enumerate(labels))
+    config = ViTConfig(**VISION, num_labels=len(labels), id2label=names)
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size=SQUARE).save_pretrained(folder)
+    return folder
+
+
+def blip(folder: Path) -> Path:
+    import torch
+    from transformers import (
+        BertTokenizerFast,
+        BlipConfig,
+        BlipForImageTextRetrieval,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+
+    torch.manual_seed(2)
+    vocabulary = folder.with_suffix(".txt")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(97, 123))]
+    vocabulary.write_text("\n".join([*words, *("##" + word for word in words[5:])]))
+    tokenizer = BertTokenizerFast(str(vocabulary))
+    text = {**TINY, "vocab_size": len(words) * 2 - 5, "encoder_hidden_size": 32}
+    config = BlipConfig(text_config=text, vision_config=VISION, image_text_hidden_size=16)
+    BlipForImageTextRetrieval(config).save_pretrained(folder)
+    BlipProcessor(BlipImageProcessor(size=SQUARE), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def owlvit(folder: Path, tokenizer_folder: Path) -> Path:
+    import torch
+    from transformers import (
+        AutoTokenizer,
+        OwlViTConfig,
+        OwlViTForObjectDetection,
+        OwlViTImageProcessor,
+        OwlViTProcessor,
+    )
+
+    torch.manual_seed(3)
+    text = {**TINY, "vocab_size": 120, "max_position_embeddings": 16}
+    config = OwlViTConfig(text_config=text, vision_config=VISION, projection_dim=32)
+    OwlViTForObjectDetection(config).save_pretrained(folder)
+    images = OwlViTImageProcessor(size=SQUARE, crop_size=SQUARE)
+    OwlViTProcessor(images, AutoTokenizer.from_pretrained(tokenizer_folder)).save_pretrained(folder)
+    return folder
+
+
+def aesthetics(folder: Path, tokenizer_folder: Path) -> Path:
+    import torch
+    from aesthetics_predictor import AestheticsPredictorV2Linear
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPProcessor, CLIPVisionConfig
+
+    torch.manual_seed(4)
+    config = CLIPVisionConfig(**VISION, projection_dim=16)
+    AestheticsPredictorV2Linear(config).save_pretrained(folder)
+    images = CLIPImageProcessor(size=SQUARE, crop_size=SQUARE)
+    CLIPProcessor(images, AutoTokenizer.from_pretrained(tokenizer_folder)).save_pretrained(folder)
+    return folder
+
+
+def pieces(models: Path, texts: Sequence[str]) -> None:
+    """Write ``en.sp.model`` and the n-grams of its pieces, ``en.arpa.bin``."""
+    import sentencepiece
+
+    (models / "captions.txt").write_text("\n".join(texts))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(models / "captions.txt"),
+        model_prefix=str(models / "en.sp"),
+        vocab_size=150,
+        minloglevel=2,
+        hard_vocab_limit=False,
+    )
+    processor: Any = sentencepiece.SentencePieceProcessor(str(models / "en.sp.model"))
+    words = [processor.id_to_piece(index) for index in range(3, processor.get_piece_size())]
+    lines = ["\\data\\", f"ngram 1={len(words) + 3}", "ngram 2=1", "", "\\1-grams:"]
+    lines += ["-2.5\t<unk>", "-99\t<s>\t-0.3", "-1.5\t</s>"]
+    lines += [f"-{1 + index / len(words):.4f}\t{word}\t-0.1" for index, word in enumerate(words)]
+    lines += ["", "\\2-grams:", f"-0.5\t<s> {words[0]}"]  # it wants pairs, one will do
+    # KenLM reads the text of n-grams too, whatever the file is called.
+    (models / "en.arpa.bin").write_text("\n".join([*lines, "", "\\end\\", ""]))
+
+
+def nltk_data(folder: Path) -> None:
+    """Write a tagger and a splitter of sentences, trained on a few words."""
+    from nltk.tag.perceptron import PerceptronTagger
+    from nltk.tokenize.punkt import PunktParameters, save_punkt_params
+
+    tags = [("a", "DT"), ("the", "DT"), ("of", "IN"), ("on", "IN"), ("is", "VBZ"), ("red", "JJ")]
+    nouns = [(word, "NN") for word in ("man", "dog", "street", "table", "cat", "plate")]
+    tagger = PerceptronTagger(load=False)
+    tagger.train([[*tags, *nouns], [*nouns, *tags]] * 10)
+    place = folder / "taggers" / "averaged_perceptron_tagger_eng"
+    place.mkdir(parents=True)
+    tagger.save_to_json(lang="eng", loc=str(place))
+    place = folder / "tokenizers" / "punkt_tab" / "english"
+    place.mkdir(parents=True)
+    save_punkt_params(PunktParameters(), str(place))

