@@ -9,6 +9,7 @@ Finished statistics are read back one column at a time.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +36,8 @@ ROWS_OF_TEXT = 4096
 """Rows of a part of what only looks at text: they take a second or two."""
 _MOST_PARTS = 2048
 _FOOTER = b"djsandbox_ray"
+_NAME = re.compile(r"part-\d+\.parquet")
+"""What else lies in the folder is somebody else's."""
 
 
 @dataclass(frozen=True)
@@ -97,17 +100,13 @@ def part(parts: str, start: int) -> str:
 
 
 def first_row(name: str) -> int:
-    """Return the first row of a part, from its name.
-
-    Raises:
-        ValueError: it is not the name of a part.
-    """
+    """Return the first row of a part, from its name."""
     return int(name.removeprefix("part-").removesuffix(".parquet"))
 
 
 def files(storage: Storage, parts: str) -> list[str]:
     """Return the paths of the parts in a folder, by row; of a single file, that file."""
-    names = [name for name in storage.names(parts) if name.startswith("part-")]
+    names = [name for name in storage.names(parts) if _NAME.fullmatch(name)]
     return [f"{parts}/{name}" for name in names] or [parts]
 
 
@@ -138,7 +137,7 @@ def read_report(storage: Storage, path: str) -> PartReport | None:
 def sizes(storage: Storage, folder: str) -> dict[str, int]:
     """Return the bytes of every part in a folder, by name."""
     stamps = storage.stamps(folder)
-    return {name: int(stamps[name]["size"]) for name in stamps if name.startswith("part-")}
+    return {name: int(stamps[name]["size"]) for name in stamps if _NAME.fullmatch(name)}
 
 
 def broken_parts(storage: Storage, folder: str) -> dict[str, str]:

@@ -185,6 +185,17 @@ def test_parts_of_any_length_count_and_only_what_lies_between_them_is_computed(
     assert np.array_equal(load_column(storage, passing.statistic, ROWS), np.arange(ROWS))
 
 
+def test_what_is_no_part_is_neither_read_nor_removed(passing: Pass, storage: Storage) -> None:
+    passing()
+    stray = f"{FOLDER}/part-copy.parquet"
+    storage.write_bytes(stray, b"somebody's")
+    assert passing() == []
+    storage.remove(MARKER)
+    assert passing() == []
+    assert np.array_equal(load_column(storage, passing.statistic, ROWS), np.arange(ROWS))
+    assert storage.read_bytes(stray) == b"somebody's"
+
+
 def test_operators_share_the_ranges_that_several_lack() -> None:
     ranges = [*parts.ranges(2000)]
     left = [[], [(0, 512), (512, 1024), (1024, 1536), (1536, 2000)], [(512, 1536)]]
