@@ -16,8 +16,9 @@ from djsandbox_ray.errors import BadInput
 _LOOKED_AT = 2000
 _CAPTION = "a photo of a {label}"
 _SHOWN = 200
+_TARS = "webdataset"
 _ENDINGS = {
-    "webdataset": (".tar", ".tar.gz", ".tgz"),
+    _TARS: (".tar", ".tar.gz", ".tgz"),
     "parquet": (".parquet",),
     "csv": (".csv", ".tsv"),
     "jsonl": (".jsonl",),
@@ -82,20 +83,29 @@ def _kind(path: str) -> str:
         files = find_files(path, tuple(chain.from_iterable(_ENDINGS.values())))
     except BadInput as error:
         raise BadInput(f"{error} (known are {_known()})") from None
-    names = [posixpath.basename(file.path).lower() for file in files]
+    tars = {_stem(file.path) for file in files if file.path.lower().endswith(_ENDINGS[_TARS])}
+    names = [
+        posixpath.basename(file.path).lower()
+        for file in files
+        # img2dataset writes a list in Parquet beside each tar.
+        if not (file.path.lower().endswith(".parquet") and _stem(file.path) in tars)
+    ]
     kinds = {
         kind
         for kind, ends in _ENDINGS.items()
         if any(name.endswith(ends) and name not in METADATA for name in names)
     }
-    if "webdataset" in kinds:  # img2dataset writes a list in Parquet beside each tar
-        return "webdataset"
     lists = sorted(kinds - {"folder"})
     if len(lists) > 1:
         raise BadInput(f"{path!r} holds several layouts, {', '.join(lists)}: name the files of one")
     if not kinds:
         raise BadInput(f"{path!r} is of no known layout (known are {_known()})")
     return lists[0] if lists else "folder"
+
+
+def _stem(path: str) -> str:
+    folder, name = posixpath.split(path)
+    return posixpath.join(folder, name.partition(".")[0])
 
 
 def _known() -> str:

@@ -154,6 +154,13 @@ def test_nothing_is_overwritten(init, tmp_path) -> None:
     assert (tmp_path / "data.yaml").read_text() == written
 
 
+def test_a_list_that_belongs_to_no_tar_is_another_layout(init, tmp_path) -> None:
+    webdataset(tmp_path / "data")
+    (tmp_path / "data" / "test.parquet").write_bytes(b"of no tar")
+    with pytest.raises(BadInput, match="holds several layouts, parquet, webdataset"):
+        init(str(tmp_path / "data"))
+
+
 def test_what_is_not_recognised_says_what_is(init, tmp_path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "notes.doc").write_text("x")
