@@ -78,7 +78,7 @@ class _Ingest(Hook):
 class Ingest(_Ingest):
     """The data in question."""
 
-    VERSION = 2
+    VERSION = 3
 
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and which labels are wanted."""
@@ -102,7 +102,7 @@ class Ingest(_Ingest):
 class IngestEvaluation(_Ingest):
     """The trusted split."""
 
-    VERSION = 2
+    VERSION = 3
 
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and what must fit it."""
