@@ -214,6 +214,8 @@ def _row(
     for name, value in meta.items():
         try:
             kept[name] = as_json(value.as_py())
+        except MemoryError:
+            raise
         except Exception as error:  # a date after the year 9999, bytes in a list, ...
             kept[name] = None
             faults.append(f"column {name!r}: {described(error)}")

@@ -81,10 +81,6 @@ class DelimitedSource(FileSource):
             for table in tables
         ]
 
-    def found(self) -> tuple[str, ...]:
-        """Say which columns hold what."""
-        return getattr(self, "_said", ())
-
 
 @dataclass(frozen=True)
 class _Table:

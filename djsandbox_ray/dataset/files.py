@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from djsandbox_ray.dataset.debris import PassedOver, told
 from djsandbox_ray.dataset.paths import Absent, alternatives, several
 from djsandbox_ray.dataset.remote_files import Infos, Remote
-from djsandbox_ray.dataset.source import Source
+from djsandbox_ray.dataset.source import Source, SourceConfig
 from djsandbox_ray.dataset.tree import Tree, literal
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.masking import without_secrets
@@ -61,6 +61,12 @@ class FileSource(Source):
     SUFFIXES: ClassVar[tuple[str, ...]]
     """Endings, in lower case, of the files that are looked for in folders."""
 
+    def __init__(self, config: SourceConfig) -> None:
+        super().__init__(config)
+        self._passed_over: PassedOver = {}
+        self._said: tuple[str, ...] = ()
+        """What :meth:`shards` has found out: which columns hold what."""
+
     def files(self) -> list[SourceFile]:
         """Find the files; none is opened.
 
@@ -73,7 +79,11 @@ class FileSource(Source):
 
     def passed_over(self) -> PassedOver:
         """Return what the last look at the files has passed over."""
-        return getattr(self, "_passed_over", {})
+        return self._passed_over
+
+    def found(self) -> tuple[str, ...]:
+        """Return what was found out without having been told."""
+        return self._said
 
 
 def find_files(paths: str | tuple[str, ...], suffixes: tuple[str, ...]) -> list[SourceFile]:

@@ -64,6 +64,11 @@ class FolderSource(FileSource):
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
     config: FolderConfig
 
+    def __init__(self, config: FolderConfig) -> None:
+        super().__init__(config)
+        self._unused: list[str] = []
+        """Texts that belong to no image."""
+
     def shards(self) -> list[Shard]:
         """List the files and look at the columns of those with captions."""
         files = sorted(self.files(), key=lambda file: file.path)
@@ -102,12 +107,7 @@ class FolderSource(FileSource):
     def passed_over(self) -> PassedOver:
         """Return what is not read, texts that belong to no image among it."""
         passed = super().passed_over()
-        unused = getattr(self, "_unused", [])
-        return {**passed, "text beside no image": unused} if unused else passed
-
-    def found(self) -> tuple[str, ...]:
-        """Say which columns hold the captions."""
-        return getattr(self, "_said", ())
+        return {**passed, "text beside no image": self._unused} if self._unused else passed
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,6 @@ class HuggingFaceSource(FileSource):
     def __init__(self, config: HuggingFaceConfig) -> None:
         super().__init__(config)
         self._named: dict[str, tuple[str, ...]] = {}
-        self._said: tuple[str, ...] = ()
 
     def shards(self) -> list[Shard]:
         """Read what the library says of the files, and their schemas."""
@@ -75,10 +74,6 @@ class HuggingFaceSource(FileSource):
             shards.append(Shard(file.name, file.stamp, partial(_read, file, columns)))
         self._said = tuple(line for line, found in said.items() if found)
         return shards
-
-    def found(self) -> tuple[str, ...]:
-        """Say which columns hold what, where they are not those of the configuration."""
-        return self._said
 
     def class_names(self, key: str) -> tuple[str, ...]:
         """Return the names of a ``ClassLabel`` column."""

@@ -107,6 +107,9 @@ def shortened_file(data: bytes, side: int) -> bytes:
     """Return an image file, or a PNG of what :func:`shortened` leaves of it.
 
     A file that cannot be read comes back as it is.
+
+    Raises:
+        MemoryError: there was no room for it.
     """
     try:
         with _opened(data) as image:
@@ -115,6 +118,8 @@ def shortened_file(data: bytes, side: int) -> bytes:
         file = io.BytesIO()
         shortened(decode(data), side).save(file, "PNG")
         return file.getvalue()
+    except MemoryError:
+        raise  # of this machine, nothing of the file
     except Exception:  # whoever reads it will say what is wrong
         return data
 
@@ -125,6 +130,8 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
     # Pillow would also look for further pictures, and fail where their list is damaged.
     try:
         return JpegImageFile(io.BytesIO(data))
+    except MemoryError:
+        raise
     except Exception:
         return JpegImageFile(io.BytesIO(without_side_data(data)))
 
@@ -170,6 +177,8 @@ def _upright(image: Image.Image) -> Image.Image:
     """Turn a picture as its orientation says, whatever else its EXIF block holds."""
     try:
         method = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except MemoryError:
+        raise
     except Exception:  # damaged; Pillow raises half a dozen kinds
         method = None
     return image if method is None else image.transpose(method)

@@ -77,10 +77,6 @@ class ParquetSource(FileSource):
                 shards.append(_lost(file, 0, footer.fault, lost))
         return shards
 
-    def found(self) -> tuple[str, ...]:
-        """Say which columns hold what, where they are not those of the configuration."""
-        return getattr(self, "_said", ())
-
     def class_names(self, key: str) -> tuple[str, ...]:
         """Return the names that the schemas of the files hold of a ``ClassLabel`` column.
 

@@ -74,7 +74,29 @@ def test_a_picture_that_there_is_no_room_for_is_not_called_damaged(
         raise MemoryError
 
     data = encoded(NOISE, "PNG")
+    long = encoded(Image.new("RGB", (1, 20_000)), "PNG")
     monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(MemoryError):
+        decode(data)
+    with pytest.raises(MemoryError):
+        shortened_file(long, 224)
+
+
+@pytest.mark.parametrize("step", ["JpegImageFile", "_ORIENTATION"])
+def test_memory_that_runs_out_beside_the_pixels_is_no_damage_either(
+    monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    class Full:
+        """Whatever is done with it, there is no room."""
+
+        def __call__(self, *_: object) -> None:
+            raise MemoryError
+
+        def __hash__(self) -> int:
+            raise MemoryError
+
+    data = encoded(NOISE, "JPEG")
+    monkeypatch.setattr(images, step, Full())
     with pytest.raises(MemoryError):
         decode(data)
 

@@ -27,6 +27,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
+CONFIG = b"[]"
+
+
 @pytest.fixture
 def remote(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     monkeypatch.setenv(FOLDER, str(tmp_path / "cache"))
@@ -34,7 +37,7 @@ def remote(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sto
     storage = Storage(f"{s3.url}/{tmp_path.name}-{time.time_ns()}")
     for name in "abc":
         storage.write_bytes(f"{name}/deep/weights", name.encode() * 300)
-        storage.write_bytes(f"{name}/config.json", b"{}")
+        storage.write_bytes(f"{name}/config.json", CONFIG)
     return storage
 
 
@@ -59,7 +62,7 @@ def brought(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def _is_whole(folder: Path) -> bool:
     """Say whether a folder is what lies under the name ``a``."""
     files = {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
-    return files == {"deep/weights": b"a" * 300, "config.json": b"{}"}
+    return files == {"deep/weights": b"a" * 300, "config.json": CONFIG}
 
 
 def test_a_local_folder_is_given_as_it_is(tmp_path: Path) -> None:
@@ -259,10 +262,7 @@ def test_a_damaged_file_is_brought_again(
 ) -> None:
     with cached(remote, "a") as folder:
         file = folder.parent / name
-    before = file.read_bytes()
     DAMAGES[damage](file)
-    if damage == "other" and before == b"{}":
-        pytest.skip("it is what it was")
     with cached(remote, "a") as folder:
         assert _is_whole(folder)
     assert brought == ["a", "a"]

@@ -56,6 +56,8 @@ class Row:
         """
         try:
             kind = format_of(self.image)
+        except MemoryError:
+            raise  # of this machine: the table is not damaged
         except Exception:
             raise Damaged(
                 f"row {self.row_id} of the sample table is damaged: its image cannot be read",
