@@ -11,8 +11,10 @@ import bz2
 import gzip
 import lzma
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
@@ -91,8 +93,9 @@ def read_tar(file: SourceFile, kind: Kind) -> Iterator[Member]:
         except (SandboxError, MemoryError):
             raise
         except Exception as error:
-            if ended:  # of a compressed file: nothing is missing, but something is wrong
-                raise Broken(described(error), False, place, 0, Counter()) from None
+            if ended:  # of a compressed file: the zeros that ended it may be damage themselves
+                unread = stream.unread(error, place)
+                raise Broken(described(error), False, place, unread, Counter()) from None
             cut = cut or isinstance(error, EOFError)
             fault = described(error)
         if fault:
@@ -214,15 +217,42 @@ class _Stream:
             unread = max(self._announced() - place, end - place)
         return Broken(fault, cut and not after, place, unread, after)
 
+    def unread(self, error: Exception, place: int) -> int:
+        """Return how many bytes after a place an error behind the end mark leaves in doubt.
+
+        None where all is there, and only its length or what follows it is wrong; where a checksum
+        of as many bytes as are announced is; or where the file is cut off, with what it announces.
+        """
+        if isinstance(error, EOFError):
+            return 0
+        if isinstance(error, gzip.BadGzipFile):
+            there = self._decompressed()
+            if there % _GZIP_COUNTS == self._last_number() or "CRC" not in str(error):
+                return 0
+            return max(0, there - place)
+        return max(0, self._announced() - place)
+
+    def _decompressed(self) -> int:
+        """Return how many bytes a compressed archive holds up to its end, or to what is damaged."""
+        self.seek(0)
+        with suppress(OSError, EOFError, zlib.error):
+            while self.read(_BLOCK):  # of a longer piece, what is whole would be lost
+                pass
+        return self.tell()
+
     def _announced(self) -> int:
         """Return how many bytes the damaged archive should have, decompressed."""
         place, done = self.tell(), max(1, self._source.tell())
         by_share = self._size * place // done
         if self._size >= _GZIP_COUNTS // 4:
             return by_share
-        self._source.seek(max(0, self._size - 4))
-        said = int.from_bytes(self._source.read(4), "little")
+        said = self._last_number()
         return max(by_share, said) if said <= 100 * self._size else by_share
+
+    def _last_number(self) -> int:
+        """Return the last four bytes: of a gzip file, how many it should have, decompressed."""
+        self._source.seek(max(0, self._size - 4))
+        return int.from_bytes(self._source.read(4), "little")
 
     def _headers(self) -> Iterator[tuple[str | None, int]]:
         """Yield the names of members in what is left, and up to where there are data."""

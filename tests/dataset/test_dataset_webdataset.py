@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from pathlib import Path
 
 import pytest
@@ -211,6 +213,23 @@ def test_damage_in_the_middle_of_a_compressed_tar_counts_the_rest(open_source, w
     lost = sum(item.lost for item in read if isinstance(item, Rejection))
     assert 0 < samples < 100
     assert 100 <= samples + lost < 250
+
+
+def test_zeros_that_are_damage_are_no_end_of_a_compressed_tar(open_source, write_tar) -> None:
+    """What follows them breaks, or has another length than is announced: the rest is lost."""
+    tar = gzip.decompress(Path(write_tar(tiny(40), "a.tar.gz", "w:gz")).read_bytes())
+    zeros = tar[: 10 * 2 * 1024] + bytes(len(tar) - 10 * 2 * 1024)
+    broken = bytearray(gzip.compress(zeros[:-20_000]) + gzip.compress(tar[-20_000:], 0))
+    broken[-10_000] ^= 0xFF
+    other = gzip.compress(zeros + bytes(4096))
+    longer = other[:-8] + zlib.crc32(tar).to_bytes(4, "little") + len(tar).to_bytes(4, "little")
+    path = Path(write_tar(tiny(1), "b.tar.gz", "w:gz"))
+    for data in (bytes(broken), longer):
+        path.write_bytes(data)
+        read = items(open_source("webdataset", path=str(path)))
+        assert [type(item) for item in read] == [Sample] * 10 + [Rejection]
+        assert read[-1].reason == "broken_shard"
+        assert 30 <= read[-1].lost <= 45
 
 
 # What belongs to a sample
