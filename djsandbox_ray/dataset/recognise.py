@@ -37,8 +37,10 @@ class Recognised:
     """What the source found out without having been told."""
     rows: int | None
     """None where only reading through the data tells."""
+    texts: tuple[str | None, ...]
+    """Of the first rows, in order; None where one cannot be used."""
     usable: int
-    """Of the first rows, so many can be used."""
+    """Of these, so many can be used."""
     rejected: int
     """And so many cannot."""
     first: Sample
@@ -120,13 +122,17 @@ def _look(options: dict[str, Any]) -> Recognised | Rejection:
     known = [shard.rows for shard in shards]
     first: Sample | None = None
     bad: Rejection | None = None
-    usable = rejected = 0
+    texts: list[str | None] = []
+    rejected = 0
     for item in islice(chain.from_iterable(shard.read() for shard in shards), _LOOKED_AT):
         if isinstance(item, Sample):
-            first, usable = first or item, usable + 1
+            first = first or item
+            texts.append(item.text)
         elif isinstance(item, Rejection):
             bad, rejected = bad or item, rejected + item.lost
+            texts.append(None)
     if first is None:
         return bad or Rejection(str(options["path"]), "no_rows", "there are no rows")
     rows = None if None in known else sum(number or 0 for number in known)
-    return Recognised(options, source.found(), rows, usable, rejected, first)
+    usable = sum(text is not None for text in texts)
+    return Recognised(options, source.found(), rows, tuple(texts), usable, rejected, first)

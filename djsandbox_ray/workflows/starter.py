@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from rich.console import Console
 from rich.text import Text
 
+from djsandbox_ray.dataset.folder import LABEL
 from djsandbox_ray.dataset.recognise import Recognised, recognise
 from djsandbox_ray.errors import BadInput
 
@@ -17,6 +20,8 @@ _FEWEST = 60
 """Rows without which no pools can be made."""
 _EVALUATION = 5
 """One in so many of the rows that were looked at is for the evaluation."""
+_MOST_K = 5
+"""Retrieval looks at so many of the texts: there must be more, or any model finds them all."""
 
 _TEMPLATE = """\
 # What `djsandbox init` found:
@@ -45,11 +50,11 @@ trials:
   early_stopping: {{type: race, rungs: [0.25, 0.5]}}
 
 # The one thing that all verdicts rest on: replace it by data that is clean and like what your
-# model is for. These are the first rows of the data itself; they are kept out of all pools.
+# model is for. These are rows of the data itself; they are kept out of all pools.
 evaluation:
   dataset: {evaluation}
   metrics:
-    - {{type: retrieval, k: [1, 5]}}
+    - {metric}
 
 tracking: {{type: mlflow}}
 """
@@ -87,6 +92,17 @@ def _starter(found: Recognised, name: str, file: str) -> str:
         raise BadInput(f"{found.usable} samples are too few to compare pools: {_FEWEST} are needed")
     looked_at = found.usable + found.rejected
     share = found.rejected / looked_at
+    rows = _varied(found.texts, len(found.texts) // _EVALUATION)
+    texts = set(found.texts[rows.start : rows.stop]) - {None}
+    if len(texts) < 2:
+        raise BadInput(
+            f"all of the {looked_at} rows that were looked at have the text {found.first.text!r}: "
+            "what tells good pairs from bad is that texts differ"
+        )
+    few = len(texts) <= _MOST_K
+    metric: dict[str, object] = {"type": "retrieval", "k": [1] if few else [1, _MOST_K]}
+    if few and LABEL in found.first.meta:
+        metric = {"type": "zero_shot", "label": LABEL}
     return _TEMPLATE.format(
         found="\n".join(f"#   {line}" for line in found.lines),
         file=file,
@@ -95,8 +111,25 @@ def _starter(found: Recognised, name: str, file: str) -> str:
         max_rejected=0.01 if share <= 0.005 else min(1.0, round(2 * share + 0.01, 2)),
         batch=min(64, max(4, found.usable // 20)),
         budget=min(20_000, 20 * found.usable),
-        evaluation=_flow({**found.options, "rows": [0, looked_at // _EVALUATION]}),
+        evaluation=_flow({**found.options, "rows": [rows.start, rows.stop]}),
+        metric=_flow(metric),
     )
+
+
+def _varied(texts: Sequence[str | None], count: int) -> range:
+    """Return so many rows in succession: the first ones, if their texts are of many kinds.
+
+    Folders may be read class by class: then those with most texts, in the most even parts.
+    """
+    if len(set(texts[:count]) - {None}) > _MOST_K:
+        return range(count)
+
+    def variety(start: int) -> tuple[int, int]:
+        counts = Counter(text for text in texts[start : start + count] if text is not None)
+        return len(counts), -max(counts.values(), default=0)
+
+    start = max(range(len(texts) - count + 1), key=variety)
+    return range(start, start + count)
 
 
 def _flow(options: dict[str, object]) -> str:

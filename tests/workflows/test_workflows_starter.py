@@ -130,7 +130,12 @@ def test_a_layout_is_recognised_and_its_configuration_accepted(init, tmp_path, w
     assert f"first caption: {first!r}" in said
     config = load_config("my-data.yaml", (), str(tmp_path / "sandbox"))
     assert config.dataset.type == LAYOUTS[write]
-    assert config.evaluation.dataset.rows == (0, ROWS // 5)
+    fifth, half = ROWS // 5, ROWS // 2
+    # Where the names of two folders are the captions, the rows are as many of one as of the other.
+    rows = (half - fifth // 2, half + fifth // 2) if write is folder else (0, fifth)
+    assert config.evaluation.dataset.rows == rows
+    (metric,) = config.evaluation.metrics
+    assert metric.type == ("zero_shot" if write is folder else "retrieval")
     assert make_plan(config)
 
 
@@ -152,6 +157,15 @@ def test_nothing_is_overwritten(init, tmp_path) -> None:
     with pytest.raises(BadInput, match=r"'data\.yaml' exists and is not overwritten"):
         init(str(tmp_path / "data"))
     assert (tmp_path / "data.yaml").read_text() == written
+
+
+def test_data_with_one_text_are_refused(init, tmp_path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in photos(tmp_path / "data"):
+        (tmp_path / "data" / name).with_suffix(".txt").write_text("a thing")
+    with pytest.raises(BadInput, match=r"all of the 240 rows .* have the text 'a thing'"):
+        init(str(tmp_path / "data"))
+    assert not list(tmp_path.glob("*.yaml"))
 
 
 def test_a_list_that_belongs_to_no_tar_is_another_layout(init, tmp_path) -> None:
