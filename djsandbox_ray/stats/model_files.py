@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.stats.datajuicer import HOME, load
+from djsandbox_ray.stats.models import is_there
 
 HUB_PARAMETERS = (
     "hf_blip",
@@ -61,7 +62,7 @@ def find(name: str, models: str | None = None) -> Path | None:
     """
     for folder in [*_named(models), Path(load().model_cache)]:
         for found in (folder / name, folder / f"{name}{_ARCHIVE}"):
-            if found.exists():
+            if is_there(found):
                 return found
     return None
 
@@ -69,7 +70,10 @@ def find(name: str, models: str | None = None) -> Path | None:
 def find_hub(name: str, models: str | None = None) -> Path | None:
     """Return the folder that stands for a name of the Hugging Face hub, if there is one."""
     named = [models] if models else [os.environ.get(HOME, "")]  # one folder only, says Data-Juicer
-    return next((path for home in named if home and (path := Path(home, name)).is_dir()), None)
+    return next(
+        (path for home in named if home and is_there(path := Path(home, name)) and path.is_dir()),
+        None,
+    )
 
 
 def find_nltk(name: str) -> Path | None:
@@ -91,7 +95,7 @@ def found_by_name(
         hub.append(TOKENIZER)
     looked_up = {name: find(name, models) for name in names(kinds, values)}
     looked_up |= {name: find_nltk(name) for name in nltk_names(kinds)}
-    looked_up |= {name: find_hub(name, models) for name in hub if name and not Path(name).exists()}
+    looked_up |= {name: find_hub(name, models) for name in hub if name and not is_there(name)}
     return {name: path for name, path in looked_up.items() if path is not None}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,16 @@ def may_be_folder(name: str) -> bool:
 def is_url(name: str, value: Any) -> bool:
     """Say whether a parameter names a folder by a URL."""
     return may_be_folder(name) and isinstance(value, str) and "://" in value
+
+
+def is_there(path: str | Path) -> bool:
+    """Say whether a local file or folder is there; what is too long for a path is not."""
+    try:
+        return Path(path).exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def names_at(url: str) -> list[str]:

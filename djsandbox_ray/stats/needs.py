@@ -16,7 +16,7 @@ from typing import Any
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.stats import inspection, model_files
 from djsandbox_ray.stats.datajuicer import EXTRAS, HOME, load
-from djsandbox_ray.stats.models import is_url, names_at
+from djsandbox_ray.stats.models import is_there, is_url, names_at
 from djsandbox_ray.stats.operators import OperatorSpec
 
 # Packages behind Data-Juicer's kinds of model (its model_utils.py).
@@ -130,7 +130,8 @@ def _model(parameter: str, value: Any, models: str | None) -> Need:
         return Need(f"{what}, or one at a URL ({value!r} is not there)", bool(names_at(value)))
     if model_files.find_hub(value, models):
         return Need(what, True)
-    if Path(value).is_dir() or os.environ.get("HF_HUB_OFFLINE", "1") in ("0", "false", "False"):
+    here = is_there(value) and Path(value).is_dir()
+    if here or os.environ.get("HF_HUB_OFFLINE", "1") in ("0", "false", "False"):
         return Need(what, True)
     try:
         from huggingface_hub import try_to_load_from_cache

@@ -23,7 +23,7 @@ from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.model_files import found_by_name
-from djsandbox_ray.stats.models import content_digest, folder_at, is_url, may_be_folder
+from djsandbox_ray.stats.models import content_digest, folder_at, is_there, is_url, may_be_folder
 
 READABLE = frozenset({"text", "image"})
 """What a sample table holds."""
@@ -158,7 +158,7 @@ def _is_local(name: str, value: Any) -> bool:
     """
     if not isinstance(value, str) or not 0 < len(value) < 4096:
         return False
-    return ("/" in value or may_be_folder(name)) and Path(value).exists()
+    return ("/" in value or may_be_folder(name)) and is_there(value)
 
 
 def _by_content(name: str, value: Any) -> Any:

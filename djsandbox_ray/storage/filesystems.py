@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -60,6 +61,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         require(*_EXTRAS[scheme])
     try:
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        if "://" in str(path):  # of HTTP; fsspec takes the colons of an IPv6 address for its own
+            urlsplit(str(path))
     except (ValueError, ImportError) as error:
         # The error would show the address as it is.
         raise BadInput(without_secrets(f"{url!r} cannot be opened: {error}")) from None
