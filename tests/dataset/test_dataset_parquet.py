@@ -103,6 +103,22 @@ def test_a_file_without_a_footer_counts_by_its_size(open_source, write_parquet, 
     assert 8 <= read[-1].lost <= 12
 
 
+def test_no_damage_of_a_footer_ends_the_process(open_source, tmp_path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [b"x"] * 4, "text": ["a", "b", "c", "d"]}), path)
+    data = path.read_bytes()
+    size = int.from_bytes(data[-8:-4], "little")
+    for place in range(len(data) - 8 - size, len(data) - 8):
+        for bit in (1, 4, 8, 128):
+            changed = bytes([data[place] ^ bit])
+            path.write_bytes(data[:place] + changed + data[place + 1 :])
+            try:
+                shards = open_source("parquet", path=str(path)).shards()
+            except BadInput:
+                continue
+            assert sum(shard.rows for shard in shards) >= 1
+
+
 def test_damage_inside_loses_a_row_group_and_says_so(open_source, write_parquet, pairs) -> None:
     path = Path(write_parquet(pairs, row_group_size=4, compression="none", use_dictionary=False))
     data = bytearray(path.read_bytes())
