@@ -44,7 +44,7 @@ class HuggingFaceSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".arrow",)
     Config = HuggingFaceConfig
-    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
     config: HuggingFaceConfig
 
     def __init__(self, config: HuggingFaceConfig) -> None:

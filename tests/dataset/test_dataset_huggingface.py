@@ -101,3 +101,15 @@ def test_a_state_that_says_nothing_is_an_error(open_source, saved, tmp_path, sta
     (tmp_path / "x" / "state.json").write_text(state)
     with pytest.raises(BadInput, match=said):
         open_source("huggingface", path=str(tmp_path / "x")).shards()
+
+
+def test_videos_and_texts_are_read(open_source, tmp_path, video) -> None:
+    clips = [{"bytes": video(number), "path": None} for number in range(2)]
+    kinds = datasets.Features({"video": datasets.Video(), "caption": datasets.Value("string")})
+    made = datasets.Dataset.from_dict({"video": clips, "caption": ["a", "b"]}, features=kinds)
+    made.save_to_disk(tmp_path / "x")
+    path = str(tmp_path / "x")
+    read = items(open_source("huggingface", path=path, content="videos"))
+    assert [(item.text, item.media[0].data) for item in read] == [("a", video(0)), ("b", video(1))]
+    read = items(open_source("huggingface", path=path, content="texts"))
+    assert [(item.text, item.all_media) for item in read] == [("a", ()), ("b", ())]

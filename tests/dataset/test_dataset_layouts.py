@@ -71,6 +71,14 @@ def _pairs(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., st
     pq.write_table(pa.table(rows), folder / "pairs" / "a.parquet")
 
 
+def _clips(folder: Path, video: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "clips").mkdir()
+    (folder / "clips" / "1.mp4").write_bytes(video(0))
+    clips = [{"bytes": video(1), "path": None}, {"bytes": None, "path": "1.mp4"}]
+    rows = {"clip": clips, "text": ["one", "two"]}
+    pq.write_table(pa.table(rows), folder / "clips" / "a.parquet")
+
+
 def _tars(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
     for number in range(2):
         members = [("0.jpg", jpeg(number)), ("0.txt", b"one"), ("0.json", b'{"label": "cat"}')]
@@ -101,17 +109,18 @@ WRITERS = {
     "saved": (_saved, ["one"]),
     "fetched": (_fetched, ["zero", "not_downloaded"]),
     "pairs": (_pairs, ["one"]),
+    "clips": (_clips, ["one", "two"]),
     "tars": (_tars, ["one", "one"]),
     "juicer": (_juicer, ["one"]),
 }
 
 
 @pytest.mark.parametrize("options", EXAMPLES, ids=lambda options: options["path"])
-def test_the_example_reads(options, open_source, jpeg, write_tar, tmp_path) -> None:
+def test_the_example_reads(options, open_source, jpeg, video, write_tar, tmp_path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     write, expected = WRITERS[options["path"].split("/")[2]]
-    write(folder, jpeg, write_tar)
+    write(folder, video if options.get("content") == "videos" else jpeg, write_tar)
     options = {
         key: value.replace("/data/", f"{folder}/") if isinstance(value, str) else value
         for key, value in options.items()
