@@ -40,6 +40,8 @@ PAIR_TOKENS = (IMAGE_TOKEN, END_OF_CHUNK)
 _TOKEN = re.compile("|".join(map(re.escape, TOKENS)))
 _CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "gif", "mpegts"})
 """By the names that FFmpeg gives them; it opens a JPEG as a video, too, of another container."""
+VIDEO_EXTENSIONS = ("mp4", "m4v", "mov", "webm", "mkv", "avi", "gif", "ts")
+"""What the names of videos end in."""
 _INDEXED = frozenset({"mov", "mp4"})
 """These say how long they are, to the frame."""
 _SEEKABLE = _INDEXED | {"matroska", "webm", "avi"}

@@ -85,6 +85,11 @@ def _tars(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str
         write_tar(members, f"data/tars/{number:05}.tar")
 
 
+def _videotars(folder: Path, video: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    members = [("0.mp4", video(0)), ("0.txt", b"one"), ("1.txt", b"two"), ("1.webm", video(1))]
+    write_tar(members, "data/videotars/00000.tar")
+
+
 def _juicer(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
     (folder / "juicer").mkdir()
     (folder / "juicer" / "1.jpg").write_bytes(jpeg(0))
@@ -111,6 +116,7 @@ WRITERS = {
     "pairs": (_pairs, ["one"]),
     "clips": (_clips, ["one", "two"]),
     "tars": (_tars, ["one", "one"]),
+    "videotars": (_videotars, ["one", "two"]),
     "juicer": (_juicer, ["one"]),
 }
 
