@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,7 @@ from djsandbox_ray.dataset.columns import (
     STATUS,
     TEXT,
     VIDEO,
+    What,
     choose,
     is_img2dataset,
     require_downloaded,
@@ -50,6 +51,11 @@ _FEATURES = b"huggingface"
 
 class ColumnsConfig(SourceConfig):
     """Which columns to read."""
+
+    FOR_KIND: ClassVar[dict[Kind, frozenset[str]]] = {
+        IMAGE: frozenset({"image"}),
+        VIDEO: frozenset({"video"}),
+    }
 
     image: str = "image"
     """Column of encoded images, if it has not one of the usual names.
@@ -104,7 +110,7 @@ def columns_of(file: SourceFile, names: list[str], config: ColumnsConfig) -> Col
         BadInput: names could mean two.
     """
     kind = _MEDIA.get(config.content)
-    wanted = {TEXT: config.text}
+    wanted: dict[What, str] = {TEXT: config.text}
     if kind is not None:
         wanted[kind] = config.image if kind == IMAGE else config.video
     chosen = {

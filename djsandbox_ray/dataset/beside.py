@@ -14,15 +14,20 @@ from djsandbox_ray.dataset.media import Kind
 from djsandbox_ray.errors import BadInput, SandboxError
 
 
-def placed(file: SourceFile, folder: str) -> SourceFile:
-    """Return a file as if it lay in another folder, where its images are.
+def placed(file: SourceFile, folder: str, key: str = "images") -> SourceFile:
+    """Return a file as if it lay in another folder, where its media are.
+
+    Args:
+        file: that names them.
+        folder: where they are.
+        key: of the configuration, which says so.
 
     Raises:
         BadInput: there is no such folder.
     """
     fs, inside = opened(folder)
     if isinstance(fs, LocalFileSystem) and not Path(inside).is_dir():
-        raise BadInput(f"images: {folder!r} is no folder")
+        raise BadInput(f"{key}: {folder!r} is no folder")
     return replace(file, fs=fs, path=posixpath.join(inside, posixpath.basename(file.path)))
 
 

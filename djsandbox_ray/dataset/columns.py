@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from djsandbox_ray.dataset.faults import Unusable, shown
 from djsandbox_ray.dataset.media import Kind
@@ -12,8 +12,10 @@ from djsandbox_ray.errors import BadInput
 TEXT: Literal["text"] = "text"
 IMAGE: Literal["image"] = "image"
 VIDEO: Literal["video"] = "video"
+What: TypeAlias = Literal["text"] | Kind
+"""What a column may hold."""
 _PATHS = ("file_name", "filename", "filepath", "file_path", "path")
-_USUAL = {
+_USUAL: dict[What, tuple[str, ...]] = {
     TEXT: (
         *("text", "caption", "captions", "title", "alt_text", "alt", "description", "sentence"),
         *("raw_caption", "prompt"),
@@ -30,15 +32,15 @@ _USUAL = {
 STATUS, ERROR = "status", "error_message"
 DOWNLOADED = ("key", "url")
 """What is kept of the columns that img2dataset adds, beside these two."""
-_ADDRESSES = {
+_ADDRESSES: dict[What, tuple[str, ...]] = {
     IMAGE: ("url", "image_url", "img_url"),
     VIDEO: ("url", "video_url", "contenturl"),
 }
-_FETCHERS = {IMAGE: "img2dataset", VIDEO: "video2dataset"}
+_FETCHERS: dict[What, str] = {IMAGE: "img2dataset", VIDEO: "video2dataset"}
 
 
 def choose(
-    what: Literal["text"] | Kind,
+    what: What,
     columns: Sequence[str],
     asked: str | None,
     file: str,

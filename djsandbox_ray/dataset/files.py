@@ -67,13 +67,18 @@ class FileSource(Source):
         self._said: tuple[str, ...] = ()
         """What :meth:`shards` has found out: which columns hold what."""
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings that are looked for."""
+        return self.SUFFIXES
+
     def files(self) -> list[SourceFile]:
         """Find the files; none is opened.
 
         Raises:
             BadInput: see :func:`discover`.
         """
-        found = discover(self.config.path, self.SUFFIXES)
+        found = discover(self.config.path, self.suffixes)
         self._passed_over = found.passed_over
         return found.files
 

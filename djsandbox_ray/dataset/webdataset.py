@@ -43,6 +43,11 @@ _ABOUT = {"readme", "license", "licence", "copying", "notice", "changelog", "cit
 class WebDatasetConfig(SourceConfig):
     """Where the tars are and which members to read."""
 
+    FOR_KIND: ClassVar[dict[Kind, frozenset[str]]] = {
+        "image": frozenset({"image"}),
+        "video": frozenset({"video"}),
+    }
+
     path: str | tuple[str, ...]
     """A tar, a folder or a glob, local or a URL; or a list of these."""
     image: tuple[str, ...] = IMAGE_EXTENSIONS
@@ -130,7 +135,8 @@ def _names(config: WebDatasetConfig) -> _Names:
         "pairs": ("image", config.image),
         "videos": ("video", config.video),
     }
-    return _Names(*media.get(config.content, (None, ())), config.text)
+    kind, extensions = media.get(config.content, (None, ()))
+    return _Names(kind, extensions, config.text)
 
 
 def _read(file: SourceFile, names: _Names) -> Iterator[Item]:

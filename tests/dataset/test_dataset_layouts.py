@@ -90,6 +90,19 @@ def _videotars(folder: Path, video: Callable[..., bytes], write_tar: Callable[..
     write_tar(members, "data/videotars/00000.tar")
 
 
+def _webvid(folder: Path, video: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "webvid" / "videos" / "000001_000050").mkdir(parents=True)
+    (folder / "webvid" / "videos" / "000001_000050" / "7.mp4").write_bytes(video(0))
+    rows = "videoid,name,page_dir,contentUrl\n7,one,000001_000050,http://a/7.mp4\n"
+    (folder / "webvid" / "train.csv").write_text(rows)
+
+
+def _actions(folder: Path, video: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    for name in ("jump/1.mp4", "run/1.mp4"):
+        (folder / "actions" / name).parent.mkdir(parents=True)
+        (folder / "actions" / name).write_bytes(video(0))
+
+
 def _juicer(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
     (folder / "juicer").mkdir()
     (folder / "juicer" / "1.jpg").write_bytes(jpeg(0))
@@ -110,6 +123,8 @@ def _coco(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str
 WRITERS = {
     "coco": (_coco, ["one", "another"]),
     "animals": (_animals, ["a photo of a cat", "a photo of a cat", "a photo of a dog"]),
+    "actions": (_actions, ["someone who does jump", "someone who does run"]),
+    "webvid": (_webvid, ["one"]),
     "lists": (_lists, ["one", "two"]),
     "saved": (_saved, ["one"]),
     "fetched": (_fetched, ["zero", "not_downloaded"]),
