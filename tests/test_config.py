@@ -547,6 +547,18 @@ def test_who_trains_measures_and_computes_fits_what_samples_are(write: Writer) -
     ]
 
 
+def test_only_videos_that_are_files_of_their_own_can_stay_where_they_lie(write: Writer) -> None:
+    changes: dict[str, Any] = {
+        "ingest": {"videos": {"store": "reference"}},
+        "dataset": {"type": "parquet", "path": "a", "content": "videos"},
+        "evaluation__dataset": {"type": "folder", "path": "b", "content": "videos"},
+    }
+    assert [line for line in write.problems(**changes) if "reference" in line] == [
+        "dataset.type: ingest.videos.store: reference needs videos that are files of their own "
+        "(csv, folder, jsonl); those of 'parquet' are not"
+    ]
+
+
 def test_a_source_says_what_it_gives(write: Writer) -> None:
     found = write.problems(dataset__content="videos")
     assert "dataset.content: the source 'shapes' gives pairs, not 'videos'" in found

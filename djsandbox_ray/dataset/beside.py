@@ -9,8 +9,8 @@ from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.dataset.faults import Unusable, described, is_failing, shown
-from djsandbox_ray.dataset.files import SourceFile, opened
-from djsandbox_ray.dataset.media import Kind
+from djsandbox_ray.dataset.files import SourceFile, opened, uri_of
+from djsandbox_ray.dataset.media import Kind, Media, Place
 from djsandbox_ray.errors import BadInput, SandboxError
 
 
@@ -63,6 +63,20 @@ def read_beside(file: SourceFile, path: str, kind: Kind = "image") -> bytes:
         if isinstance(error, Unusable):
             raise
         raise SandboxError(f"{shown(path)} beside {file.name}: {described(error)}") from error
+
+
+def medium_beside(file: SourceFile, path: str, kind: Kind) -> Media:
+    """Read a medium by a path that stands in another file; it says where it lies.
+
+    Raises:
+        Unusable: see :func:`read_beside`.
+        SandboxError: disk or network fail.
+    """
+    data = read_beside(file, path, kind)
+    full = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), path))
+    inside = posixpath.relpath(full, posixpath.dirname(file.path) or "/")
+    name = posixpath.normpath(posixpath.join(posixpath.dirname(file.name), inside))
+    return Media(kind, data, Place(uri_of(file.fs, full), name))
 
 
 def _inside(file: SourceFile, path: str, local: bool) -> str:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from djsandbox_ray.dataset.beside import placed, read_beside
+from djsandbox_ray.dataset.beside import medium_beside, placed
 from djsandbox_ray.dataset.columns import IMAGE, TEXT, VIDEO, choose
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta
 from djsandbox_ray.dataset.files import FileSource, SourceFile
@@ -81,6 +81,7 @@ class DelimitedSource(FileSource):
     SUFFIXES: ClassVar[tuple[str, ...]] = (".csv", _TAB)
     Config = DelimitedConfig
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
+    HAS_PLACES: ClassVar[bool] = True
     config: DelimitedConfig
 
     def shards(self) -> list[Shard]:
@@ -208,13 +209,12 @@ def _items(table: _Table, source: str, row: TextRow) -> list[Item]:
         raise Unusable("bad_row", row.fault, row.lines)
     values: dict[str, Any] = dict(row.values)
     text = values.pop(table.text)
-    data = None
+    media: tuple[Media, ...] = ()
     if table.kind is not None:
-        data = read_beside(table.base, table.path(values), table.kind)
+        media = (medium_beside(table.base, table.path(values), table.kind),)
     if len(table.places) == 1:
         del values[table.places[0]]
     meta, remarks = kept_meta(source, lambda: values)
-    if table.kind == IMAGE and data is not None:
-        return [Sample(data, text, source, meta), *remarks]
-    media = (Media(VIDEO, data),) if data is not None else ()
+    if table.kind == IMAGE:
+        return [Sample(media[0].data, text, source, meta), *remarks]
     return [Sample(b"", text, source, meta, media), *remarks]

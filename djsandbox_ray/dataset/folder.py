@@ -20,8 +20,8 @@ from pydantic import field_validator
 from djsandbox_ray.dataset.columns import TEXT, choose
 from djsandbox_ray.dataset.debris import PassedOver
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, shown
-from djsandbox_ray.dataset.files import FileSource, SourceFile
-from djsandbox_ray.dataset.media import VIDEO_EXTENSIONS, Content, Kind, Media
+from djsandbox_ray.dataset.files import FileSource, SourceFile, uri_of
+from djsandbox_ray.dataset.media import VIDEO_EXTENSIONS, Content, Kind, Media, Place
 from djsandbox_ray.dataset.source import Item, Rejection, Sample, Shard, SourceConfig
 from djsandbox_ray.dataset.tables import Dialect, TextRow, csv_rows, header, json_rows
 from djsandbox_ray.errors import BadInput
@@ -69,6 +69,7 @@ class FolderSource(FileSource):
 
     Config = FolderConfig
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos")
+    HAS_PLACES: ClassVar[bool] = True
     config: FolderConfig
 
     def __init__(self, config: FolderConfig) -> None:
@@ -271,7 +272,8 @@ def _sample(
         data = handle.read()
     if part.kind == "image":
         return [Sample(data, caption, source, meta), *remarks]
-    return [Sample(b"", caption, source, meta, (Media(part.kind, data),)), *remarks]
+    place = Place(uri_of(file.fs, file.path), file.name)
+    return [Sample(b"", caption, source, meta, (Media(part.kind, data, place),)), *remarks]
 
 
 def _caption(part: _Part, file: SourceFile, label: str) -> str:

@@ -195,6 +195,9 @@ class Source(ABC):
     Config: ClassVar[type[SourceConfig]] = SourceConfig
     CONTENTS: ClassVar[tuple[Content, ...]] = tuple(MODALITIES)
     """What its samples may be asked to be; another ``content`` is an error of the configuration."""
+    HAS_PLACES: ClassVar[bool] = False
+    """Whether its videos are files of their own and have a :attr:`~.media.Media.place`, so that
+    they may stay there."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
