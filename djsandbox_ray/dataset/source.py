@@ -256,6 +256,7 @@ SOURCES: Registry[Source] = Registry(
     "source",
     Source,  # type: ignore[type-abstract]
     {
+        "clips": "djsandbox_ray.dataset.clips:ClipsSource",
         "coco": "djsandbox_ray.dataset.coco:CocoSource",
         "csv": "djsandbox_ray.dataset.delimited:DelimitedSource",
         "folder": "djsandbox_ray.dataset.folder:FolderSource",
