@@ -67,7 +67,7 @@ REJECTED_SCHEMA = pa.schema(
 )
 """What was set aside; ``lost`` samples each, 0 for what only was to be said."""
 
-VERSION = 2
+VERSION = 3
 """Raised when a shard becomes other rows or files: what was read so far is then read again."""
 _BLOB_FORMAT = "2.1"
 """Of Lance's files. In later ones blobs lie in files that a fragment does not name: what a killed

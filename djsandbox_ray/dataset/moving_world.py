@@ -91,7 +91,8 @@ def draw_frames(
     distance = np.hypot(x, y) if scene.shape == "circle" else np.maximum(x, y)
     inside = np.clip((_RADIUS - distance) * size + 0.5, 0, 1)[..., None]  # edges are soft
     pixels = inside * colour + (1 - inside) * ground
-    return pixels.clip(0, 255).round().astype(np.uint8)
+    drawn: Frames = pixels.clip(0, 255).round().astype(np.uint8)
+    return drawn
 
 
 def _static(frames: Frames, scene: MovingScene, rng: np.random.Generator) -> Frames:
