@@ -171,7 +171,7 @@ def test_what_is_needed_is_named(write: Writer, section: str) -> None:
         ({"name": "../up"}, "name: String should match"),
         ({"name": "a\n"}, "name: String should match"),
         ({"dataset": "shapes"}, "dataset: a mapping with a key 'type' is needed"),
-        ({"dataset__type": 3}, "dataset.type: a name is needed, one of: coco, csv, folder, "),
+        ({"dataset__type": 3}, "dataset.type: a name is needed, one of: clips, coco, csv, "),
         ({"dataset__type": "shape"}, "dataset.type: unknown source 'shape'; did you mean 'shapes'"),
         ({"dataset__type": "os:path"}, "dataset.type: source 'os:path' is not a subclass"),
         ({"dataset__type": "no.such:X"}, "dataset.type: source 'no.such:X' cannot be imported"),

@@ -225,7 +225,7 @@ def _scaled(image: Image.Image) -> NDArray[np.uint8]:
     if not np.isfinite(pixels).all():
         raise ValueError("cannot be decoded: it has pixels that are no finite numbers")
     low, high = float(pixels.min()), float(pixels.max())
-    usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    usual: tuple[float, ...] = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     if image.format == "PPM" and image.mode == "I":
         usual = (65535.0,)
     top = next((one for one in usual if high <= one), None)
