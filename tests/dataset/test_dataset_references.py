@@ -145,3 +145,17 @@ def test_a_table_finds_them_after_it_was_sent(open_source, clips, video, tmp_pat
     source = open_source("folder", path=str(clips / "clips"), content="videos")
     table, _ = written([*items(source)[:3]], tmp_path / "storage")
     assert SampleTable(table.uri).media([1])[0][0].data == video(1)
+
+
+@pytest.mark.shared_data
+def test_real_clips_are_read_from_where_they_lie(open_source, shared_data, tmp_path) -> None:
+    folder = shared_data / "videos_open"
+    source = open_source("jsonl", path=str(folder / "clips.jsonl"), content="videos")
+    samples = items(source)
+    table, manifest = written(samples, tmp_path)
+    assert (manifest.accepted, manifest.reasons) == (114, {})
+    names = [item.media[0].place.name for item in samples]
+    for row in (0, 57, 113):
+        ((clip,),) = table.media([row])
+        assert clip.data == (folder / names[row]).read_bytes()
+    assert sum(file.stat().st_size for file in tmp_path.rglob("data/*")) < 200_000
