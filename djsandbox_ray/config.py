@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError, field_validator
 
 from djsandbox_ray.analysis.verdicts.second_look import ConfirmConfig, LearningRateConfig
+from djsandbox_ray.dataset.media import MODALITIES
 from djsandbox_ray.dataset.source import SOURCES, IngestConfig, content_of
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.config import EvaluationConfig
@@ -266,6 +267,7 @@ def _content_problems(config: RunConfig) -> list[str]:
     """Find what does not fit what the samples are: their source, who trains, measures, computes."""
     content, evaluated = content_of(config.dataset), content_of(config.evaluation.dataset)
     sources = {"dataset": config.dataset, "evaluation.dataset": config.evaluation.dataset}
+    stay = config.ingest.videos.store == "reference"
     found = []
     if config.scorer is not None:
         sources["scorer.dataset"] = config.scorer.dataset
@@ -277,6 +279,12 @@ def _content_problems(config: RunConfig) -> list[str]:
             found.append(
                 f"{where}.content: the source {source.type!r} gives {' or '.join(allowed)}, not "
                 f"{content_of(source)!r}"
+            )
+        has_videos = "video" in MODALITIES[content_of(source)]
+        if stay and has_videos and not SOURCES.get(source.type).HAS_PLACES:
+            found.append(
+                f"{where}.type: ingest.videos.store: reference needs videos that are files of "
+                f"their own (csv, folder, jsonl); those of {source.type!r} are not"
             )
     model = config.trials.model.type
     if content not in (trains := FAMILIES.get(model).CONTENT):

@@ -56,6 +56,12 @@ def media_digest(kind: str, data: bytes) -> bytes:
     return digest.digest()
 
 
+def place_digest(kind: str, name: str, size: int, version: str) -> bytes:
+    """Hash one image or video that is known by its place: size in bytes, hash or time; 16 bytes."""
+    parts = canonical([name, size, version])
+    return hashlib.blake2b(f"{kind} at\0".encode() + parts, digest_size=16).digest()
+
+
 def document_digest(
     text: str, media: Iterable[bytes], turns: Iterable[Mapping[str, str]] = ()
 ) -> bytes:

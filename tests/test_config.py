@@ -171,7 +171,7 @@ def test_what_is_needed_is_named(write: Writer, section: str) -> None:
         ({"name": "../up"}, "name: String should match"),
         ({"name": "a\n"}, "name: String should match"),
         ({"dataset": "shapes"}, "dataset: a mapping with a key 'type' is needed"),
-        ({"dataset__type": 3}, "dataset.type: a name is needed, one of: coco, csv, folder, "),
+        ({"dataset__type": 3}, "dataset.type: a name is needed, one of: clips, coco, csv, "),
         ({"dataset__type": "shape"}, "dataset.type: unknown source 'shape'; did you mean 'shapes'"),
         ({"dataset__type": "os:path"}, "dataset.type: source 'os:path' is not a subclass"),
         ({"dataset__type": "no.such:X"}, "dataset.type: source 'no.such:X' cannot be imported"),
@@ -544,6 +544,18 @@ def test_who_trains_measures_and_computes_fits_what_samples_are(write: Writer) -
         "is 'texts'",
         "operators[1].image_shape_filter: reads the image of a pair, but dataset.content is "
         "'videos'",
+    ]
+
+
+def test_only_videos_that_are_files_of_their_own_can_stay_where_they_lie(write: Writer) -> None:
+    changes: dict[str, Any] = {
+        "ingest": {"videos": {"store": "reference"}},
+        "dataset": {"type": "parquet", "path": "a", "content": "videos"},
+        "evaluation__dataset": {"type": "folder", "path": "b", "content": "videos"},
+    }
+    assert [line for line in write.problems(**changes) if "reference" in line] == [
+        "dataset.type: ingest.videos.store: reference needs videos that are files of their own "
+        "(csv, folder, jsonl); those of 'parquet' are not"
     ]
 
 

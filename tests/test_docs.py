@@ -129,6 +129,12 @@ def test_configurations_are_valid(text: str, my_module: Path, tmp_path: Path) ->
         path.write_text(text)
         assert read_recipe(path)
         return
+    if document.get("dataset", {}).get("content", "pairs") != "pairs":  # no family trains on it
+        from djsandbox_ray.dataset.source import SOURCES
+
+        source = SOURCES.get(document["dataset"]["type"])
+        assert source.Config.model_validate(document["dataset"]).content in source.CONTENTS
+        return
     if "name" not in document:  # a part of one: it takes the place of the demo's
         demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
         document = {

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +19,8 @@ from djsandbox_ray.dataset.columns import (
     IMAGE,
     STATUS,
     TEXT,
+    VIDEO,
+    What,
     choose,
     is_img2dataset,
     require_downloaded,
@@ -30,9 +32,9 @@ from djsandbox_ray.dataset.faults import (
     attempt,
     described,
     is_failing,
-    shown,
 )
 from djsandbox_ray.dataset.files import SourceFile
+from djsandbox_ray.dataset.media import Content, Kind, Media
 from djsandbox_ray.dataset.source import Item, Remark, Sample, SourceConfig
 from djsandbox_ray.errors import BadInput
 
@@ -41,6 +43,8 @@ _DAMAGE = (
     *(TypeError, LookupError, SystemError, RecursionError),
 )
 """What Arrow raises on damaged files; a client of an object store has others."""
+_MEDIA: dict[Content, Kind] = {"pairs": IMAGE, "videos": VIDEO}
+"""What is read beside texts, by content."""
 _FEATURES = b"huggingface"
 """Where the metadata of a schema say of what kind the columns are, as JSON."""
 
@@ -48,11 +52,19 @@ _FEATURES = b"huggingface"
 class ColumnsConfig(SourceConfig):
     """Which columns to read."""
 
+    FOR_KIND: ClassVar[dict[Kind, frozenset[str]]] = {
+        IMAGE: frozenset({"image"}),
+        VIDEO: frozenset({"video"}),
+    }
+
     image: str = "image"
     """Column of encoded images, if it has not one of the usual names.
 
     It holds bytes, or a struct with a field ``bytes`` (Hugging Face); where ``bytes`` is null, the
-    field ``path`` names a file beside the one with the column."""
+    field ``path`` names a file beside the one with the column. A column of texts holds such paths.
+    """
+    video: str = "video"
+    """Column of whole video files, in the same forms; read for ``content: videos``."""
     text: str = "text"
     """Column of captions, if it has not one of the usual names."""
     meta_columns: tuple[str, ...] = ()
@@ -64,11 +76,14 @@ class ColumnsConfig(SourceConfig):
 class Columns:
     """Which columns of a file are read."""
 
-    image: str
+    kind: Kind | None
+    """Of the media; None where only texts are read."""
+    media: str
+    """The column of their files; empty where there are none."""
     text: str
     meta: tuple[str, ...]
     found: bool
-    """Whether image or text are not what the configuration says."""
+    """Whether media or text are not what the configuration says."""
     has_status: bool
     """Whether the file is img2dataset's."""
 
@@ -76,13 +91,16 @@ class Columns:
     def read(self) -> list[str]:
         """All of them, each once."""
         more = (STATUS, ERROR) if self.has_status else ()
-        return list(dict.fromkeys([self.image, self.text, *self.meta, *more]))
+        media = [self.media] if self.media else []
+        return list(dict.fromkeys([*media, self.text, *self.meta, *more]))
 
     @property
     def said(self) -> str:
         """What a user is told of them."""
         by = " (written by img2dataset)" if self.has_status else ""
-        return f"captions from the column {self.text!r}, images from {self.image!r}{by}"
+        if self.kind is None:
+            return f"texts from the column {self.text!r}"
+        return f"captions from the column {self.text!r}, {self.kind}s from {self.media!r}{by}"
 
 
 def columns_of(file: SourceFile, names: list[str], config: ColumnsConfig) -> Columns:
@@ -91,20 +109,24 @@ def columns_of(file: SourceFile, names: list[str], config: ColumnsConfig) -> Col
     Raises:
         BadInput: names could mean two.
     """
+    kind = _MEDIA.get(config.content)
+    wanted: dict[What, str] = {TEXT: config.text}
+    if kind is not None:
+        wanted[kind] = config.image if kind == IMAGE else config.video
     chosen = {
         what: named
         if what in config.model_fields_set or named in names
         else choose(what, names, None, file.name, key=what)
-        for what, named in ((IMAGE, config.image), (TEXT, config.text))
+        for what, named in wanted.items()
     }
-    found = (chosen[IMAGE], chosen[TEXT]) != (config.image, config.text)
-    written = is_img2dataset(names)
+    written = kind is not None and is_img2dataset(names)
     meta = tuple(dict.fromkeys([*config.meta_columns, *(DOWNLOADED if written else ())]))
-    return Columns(chosen[IMAGE], chosen[TEXT], meta, found, written)
+    media = chosen[kind] if kind is not None else ""
+    return Columns(kind, media, chosen[TEXT], meta, chosen != wanted, written)
 
 
 def check(name: str, schema: pa.Schema, columns: Columns) -> None:
-    """Refuse columns that hold no images, no texts or nothing that could be meta data.
+    """Refuse columns that hold no media, no texts or nothing that could be meta data.
 
     Raises:
         BadInput: says which of a file, by its name.
@@ -114,17 +136,18 @@ def check(name: str, schema: pa.Schema, columns: Columns) -> None:
         if times != 1:
             fault = f"has {times} columns" if times else "has no column"
             raise BadInput(f"{name} {fault} {column!r} (it has {', '.join(schema.names)})")
-    image = schema.field(columns.image).type
-    if types.is_struct(image) and image.get_field_index("bytes") >= 0:
-        image = image.field("bytes").type
-    if not _is_binary(image):
-        raise BadInput(
-            f"{name}: the image column {columns.image!r} is of type {image}; "
-            "bytes, or a struct with a field 'bytes', are needed"
-        )
+    if columns.kind is not None:
+        files = schema.field(columns.media).type
+        if types.is_struct(files) and files.get_field_index("bytes") >= 0:
+            files = files.field("bytes").type
+        if not (_is_binary(files) or _is_text(files)):
+            raise BadInput(
+                f"{name}: the {columns.kind} column {columns.media!r} is of type {files}; "
+                "bytes, paths, or a struct with a field 'bytes', are needed"
+            )
     text = schema.field(columns.text).type
     text = text.value_type if types.is_dictionary(text) else text
-    if not (types.is_string(text) or types.is_large_string(text) or _is_binary(text)):
+    if not (_is_text(text) or _is_binary(text)):
         raise BadInput(f"{name}: the text column {columns.text!r} is of type {text}, not string")
     for column in columns.meta:
         if _is_binary(schema.field(column).type):
@@ -169,31 +192,42 @@ def items_of(
         position: of its first row in the file.
         chosen: by :func:`columns_of`.
     """
-    images, texts = batch.column(chosen.image), batch.column(chosen.text)
-    paths = pa.nulls(batch.num_rows)
-    if types.is_struct(images.type):
-        if images.type.get_field_index("path") >= 0:
-            paths = pc.struct_field(images, "path")
-        images = pc.struct_field(images, "bytes")
+    texts = batch.column(chosen.text)
+    files, paths = _files(batch, chosen)
     if types.is_dictionary(texts.type):
         texts = texts.dictionary_decode()
     texts = texts.cast(pa.large_binary())
     for index in range(batch.num_rows):
         source = f"{file.name}#{position + index}"
-        image, path, text = images[index], paths[index], texts[index]
+        data, path, text = files[index], paths[index], texts[index]
         meta = {name: batch.column(name)[index] for name in chosen.meta}
         status = {}
         if chosen.has_status:
             status = {name: batch.column(name)[index].as_py() for name in (STATUS, ERROR)}
-        make = partial(_row, source, file, chosen, image, path, text, meta, status)
+        make = partial(_row, source, file, chosen, data, path, text, meta, status)
         yield attempt(source, make)
+
+
+def _files(batch: pa.RecordBatch, chosen: Columns) -> tuple[pa.Array, pa.Array]:
+    """Return the media of a batch, and the paths of those that lie elsewhere."""
+    nothing = pa.nulls(batch.num_rows)
+    if chosen.kind is None:
+        return nothing, nothing
+    files = batch.column(chosen.media)
+    if _is_text(files.type):
+        return nothing, files
+    if not types.is_struct(files.type):
+        return files, nothing
+    has_paths = files.type.get_field_index("path") >= 0
+    paths = pc.struct_field(files, "path") if has_paths else nothing
+    return pc.struct_field(files, "bytes"), paths
 
 
 def _row(
     source: str,
     file: SourceFile,
     chosen: Columns,
-    image: pa.Scalar,
+    data: pa.Scalar,
     path: pa.Scalar,
     text: pa.Scalar,
     meta: dict[str, pa.Scalar],
@@ -201,9 +235,9 @@ def _row(
 ) -> list[Item]:
     if status:
         require_downloaded(status)
-    content = image.as_py()
-    if content is None:
-        content = _beside(file, chosen.image, path.as_py())
+    content = data.as_py()
+    if content is None and chosen.kind is not None:
+        content = _beside(file, chosen.kind, chosen.media, path.as_py())
     if not text.is_valid:
         raise Unusable("bad_text", f"column {chosen.text!r} is null")
     try:
@@ -220,17 +254,24 @@ def _row(
             kept[name] = None
             faults.append(f"column {name!r}: {described(error)}")
     remarks: list[Item] = [Remark(source, META_LEFT_OUT, "; ".join(faults))] if faults else []
-    return [Sample(content, caption, source, kept), *remarks]
+    if chosen.kind == IMAGE:
+        return [Sample(content, caption, source, kept), *remarks]
+    media = (Media(chosen.kind, content),) if chosen.kind is not None else ()
+    return [Sample(b"", caption, source, kept, media), *remarks]
 
 
-def _beside(file: SourceFile, column: str, path: Any) -> bytes:
+def _beside(file: SourceFile, kind: Kind, column: str, path: Any) -> bytes:
     if not isinstance(path, str) or not path:
-        raise Unusable("missing_image", f"column {column!r} is null")
+        raise Unusable(f"missing_{kind}", f"column {column!r} is null")
     try:
-        return read_beside(file, path)
+        return read_beside(file, path, kind)
     except Unusable as error:
-        said = f"column {column!r}: bytes is null and path is {shown(path)}: {error.detail}"
+        said = f"column {column!r}: there are no bytes, and {error.detail}"
         raise Unusable(error.reason, said) from None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def _is_binary(kind: pa.DataType) -> bool:

@@ -9,20 +9,25 @@ from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.dataset.faults import Unusable, described, is_failing, shown
-from djsandbox_ray.dataset.files import SourceFile, opened
-from djsandbox_ray.dataset.media import Kind
+from djsandbox_ray.dataset.files import SourceFile, opened, uri_of
+from djsandbox_ray.dataset.media import Kind, Media, Place
 from djsandbox_ray.errors import BadInput, SandboxError
 
 
-def placed(file: SourceFile, folder: str) -> SourceFile:
-    """Return a file as if it lay in another folder, where its images are.
+def placed(file: SourceFile, folder: str, key: str = "images") -> SourceFile:
+    """Return a file as if it lay in another folder, where its media are.
+
+    Args:
+        file: that names them.
+        folder: where they are.
+        key: of the configuration, which says so.
 
     Raises:
         BadInput: there is no such folder.
     """
     fs, inside = opened(folder)
     if isinstance(fs, LocalFileSystem) and not Path(inside).is_dir():
-        raise BadInput(f"images: {folder!r} is no folder")
+        raise BadInput(f"{key}: {folder!r} is no folder")
     return replace(file, fs=fs, path=posixpath.join(inside, posixpath.basename(file.path)))
 
 
@@ -58,6 +63,20 @@ def read_beside(file: SourceFile, path: str, kind: Kind = "image") -> bytes:
         if isinstance(error, Unusable):
             raise
         raise SandboxError(f"{shown(path)} beside {file.name}: {described(error)}") from error
+
+
+def medium_beside(file: SourceFile, path: str, kind: Kind) -> Media:
+    """Read a medium by a path that stands in another file; it says where it lies.
+
+    Raises:
+        Unusable: see :func:`read_beside`.
+        SandboxError: disk or network fail.
+    """
+    data = read_beside(file, path, kind)
+    full = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), path))
+    inside = posixpath.relpath(full, posixpath.dirname(file.path) or "/")
+    name = posixpath.normpath(posixpath.join(posixpath.dirname(file.name), inside))
+    return Media(kind, data, Place(uri_of(file.fs, full), name))
 
 
 def _inside(file: SourceFile, path: str, local: bool) -> str:

@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from djsandbox_ray.dataset.faults import Unusable, shown
+from djsandbox_ray.dataset.media import Kind
 from djsandbox_ray.errors import BadInput
 
-TEXT, IMAGE = "text", "image"
-_USUAL = {
+TEXT: Literal["text"] = "text"
+IMAGE: Literal["image"] = "image"
+VIDEO: Literal["video"] = "video"
+What: TypeAlias = Literal["text"] | Kind
+"""What a column may hold."""
+_PATHS = ("file_name", "filename", "filepath", "file_path", "path")
+_USUAL: dict[What, tuple[str, ...]] = {
     TEXT: (
         *("text", "caption", "captions", "title", "alt_text", "alt", "description", "sentence"),
         *("raw_caption", "prompt"),
     ),
     IMAGE: (
-        *("image", "img", "jpg", "jpeg", "png", "webp", "image_path", "img_path", "file_name"),
-        *("filename", "filepath", "file_path", "image_file", "path"),
+        *("image", "img", "jpg", "jpeg", "png", "webp", "image_path", "img_path", "image_file"),
+        *_PATHS,
+    ),
+    VIDEO: (
+        *("video", "clip", "mp4", "webm", "mkv", "mov", "avi", "video_path", "clip_path"),
+        *("video_file", *_PATHS),
     ),
 }
 STATUS, ERROR = "status", "error_message"
 DOWNLOADED = ("key", "url")
 """What is kept of the columns that img2dataset adds, beside these two."""
-_ADDRESSES = ("url", "image_url", "img_url")
+_ADDRESSES: dict[What, tuple[str, ...]] = {
+    IMAGE: ("url", "image_url", "img_url"),
+    VIDEO: ("url", "video_url", "contenturl"),
+}
+_FETCHERS: dict[What, str] = {IMAGE: "img2dataset", VIDEO: "video2dataset"}
 
 
 def choose(
-    what: str, columns: Sequence[str], asked: str | None, file: str, key: str | None = None
+    what: What,
+    columns: Sequence[str],
+    asked: str | None,
+    file: str,
+    key: str | None = None,
 ) -> str:
-    """Return the column that holds the texts, or the images.
+    """Return the column that holds the texts, the images or the videos.
 
     Args:
-        what: ``TEXT`` or ``IMAGE``.
+        what: ``TEXT``, ``IMAGE`` or ``VIDEO``.
         columns: of the file.
         asked: what the user chose.
         file: its name, for messages.
-        key: by which a user chooses; ``text_column`` or ``image_column``, if left out.
+        key: by which a user chooses; ``text_column``, ``image_column`` or ``video_column``, if left
+            out.
 
     Raises:
         BadInput: there is no such column, or several.
@@ -54,12 +73,12 @@ def choose(
         raise BadInput(
             f"{file}: {' and '.join(map(repr, found))} may hold the {what}s: {key} chooses one"
         )
-    addresses = [column for column in columns if column.lower() in _ADDRESSES]
-    if what == IMAGE and addresses:
+    addresses = [column for column in columns if column.lower() in _ADDRESSES.get(what, ())]
+    if addresses:
         raise BadInput(
-            f"{file} names images by addresses only ({', '.join(addresses)}), and nothing is "
-            "downloaded: let img2dataset fetch them and read what it writes, or name a column of "
-            f"paths by {key} ({has})"
+            f"{file} names {what}s by addresses only ({', '.join(addresses)}), and nothing is "
+            f"downloaded: let {_FETCHERS[what]} fetch them and read what it writes, or name a "
+            f"column of paths by {key} ({has})"
         )
     raise BadInput(
         f"{file} has no column of a usual name for {what}s ({', '.join(_USUAL[what])}): "
@@ -68,12 +87,12 @@ def choose(
 
 
 def is_img2dataset(columns: Collection[str]) -> bool:
-    """Say whether img2dataset has written rows with such columns."""
+    """Say whether img2dataset, or its like for videos, has written rows with such columns."""
     return {STATUS, ERROR, *DOWNLOADED} <= set(columns)
 
 
 def require_downloaded(values: Mapping[str, Any]) -> None:
-    """Refuse a row of img2dataset whose image it could not fetch.
+    """Refuse a row of img2dataset whose file it could not fetch.
 
     Args:
         values: of its columns.

@@ -1,4 +1,7 @@
-"""CSV and TSV files with a column of captions and one of paths, as CC3M's and WebVid's lists."""
+"""CSV and TSV files with a column of captions and one of paths, as CC3M's and WebVid's lists.
+
+WebVid's own list has no paths: who fetches its videos puts them in ``<page_dir>/<videoid>.mp4``.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,44 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from djsandbox_ray.dataset.beside import placed, read_beside
-from djsandbox_ray.dataset.columns import IMAGE, TEXT, choose
+from djsandbox_ray.dataset.beside import medium_beside, placed
+from djsandbox_ray.dataset.columns import IMAGE, TEXT, VIDEO, choose
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta
 from djsandbox_ray.dataset.files import FileSource, SourceFile
-from djsandbox_ray.dataset.media import Content
+from djsandbox_ray.dataset.media import Content, Kind, Media
 from djsandbox_ray.dataset.source import Item, Sample, Shard, SourceConfig
 from djsandbox_ray.dataset.tables import Dialect, TextRow, csv_rows, header
 
 _SHARD_ROWS = 1024
 _TAB = ".tsv"
+_MEDIA: dict[Content, Kind] = {"pairs": IMAGE, "videos": VIDEO}
+_WEBVID = frozenset({"videoid", "name", "page_dir", "contentUrl"})
+"""Columns by which WebVid's list is known."""
+_WEBVID_TEXT, _WEBVID_PATH = "name", ("page_dir", "videoid")
 
 
 class DelimitedConfig(SourceConfig):
     """Where the files are, and what their columns hold."""
 
-    LOCATION: ClassVar[frozenset[str]] = frozenset({"path", "images"})
+    FOR_KIND: ClassVar[dict[Kind, frozenset[str]]] = {
+        IMAGE: frozenset({"images", "image_column"}),
+        VIDEO: frozenset({"videos", "video_column"}),
+    }
+    LOCATION: ClassVar[frozenset[str]] = frozenset({"path", "images", "videos"})
 
     path: str | tuple[str, ...]
     """A file, a folder or a glob, local or a URL; or a list of these."""
     images: str | None = None
     """The folder that paths are relative to; if left out, that of the file."""
+    videos: str | None = None
+    """The same for ``content: videos``."""
     text_column: str | None = None
     """If left out, the one with a usual name."""
     image_column: str | None = None
     """Of paths. If left out, the one with a usual name."""
+    video_column: str | None = None
+    """Of paths, for ``content: videos``. If left out, the one with a usual name; of WebVid's list
+    its columns ``page_dir`` and ``videoid`` give them."""
     columns: tuple[str, ...] = ()
     """Names of the columns of files whose first line does not name them."""
     separator: str | None = Field(default=None, min_length=1, max_length=1)
@@ -59,12 +75,13 @@ class DelimitedConfig(SourceConfig):
 class DelimitedSource(FileSource):
     """A shard is a file, split into 1024 rows each; other columns become ``meta``.
 
-    The stamp is that of the file with the rows: an image changed in place goes unnoticed.
+    The stamp is that of the file with the rows: a medium changed in place goes unnoticed.
     """
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".csv", _TAB)
     Config = DelimitedConfig
-    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
+    HAS_PLACES: ClassVar[bool] = True
     config: DelimitedConfig
 
     def shards(self) -> list[Shard]:
@@ -87,17 +104,36 @@ class _Table:
     """A file, and how to read it."""
 
     file: SourceFile
-    images: SourceFile
+    base: SourceFile
     """What paths are beside."""
     dialect: Dialect
     names: tuple[str, ...]
     has_header: bool
     text: str
-    image: str
+    kind: Kind | None
+    """Of the media; None where only texts are read."""
+    places: tuple[str, ...]
+    """The column of their paths, or WebVid's two that make one."""
 
     @property
     def said(self) -> str:
-        return f"captions from the column {self.text!r}, images from {self.image!r}"
+        if self.kind is None:
+            return f"texts from the column {self.text!r}"
+        places = " and ".join(map(repr, self.places))
+        by = " (a list of WebVid's)" if self.places == _WEBVID_PATH else ""
+        return f"captions from the column {self.text!r}, {self.kind}s from {places}{by}"
+
+    def path(self, values: dict[str, str]) -> str:
+        """Return where the medium of a row lies, relative to ``base``.
+
+        Raises:
+            Unusable: the row does not say.
+        """
+        for column in self.places:
+            if not values[column]:
+                raise Unusable(f"missing_{self.kind}", f"column {column!r} is empty")
+        path = "/".join(values[column] for column in self.places)
+        return f"{path}.mp4" if self.places == _WEBVID_PATH else path
 
     def rows(self, offset: int = 0, line: int = 0) -> Iterator[TextRow]:
         rows = csv_rows(self.file, self.dialect, list(self.names), offset, line)
@@ -110,14 +146,25 @@ def _table(file: SourceFile, config: DelimitedConfig) -> _Table:
     separator = config.separator or ("\t" if file.path.lower().endswith(_TAB) else ",")
     dialect = Dialect(separator, config.quotes)
     names = list(config.columns) or header(file, dialect)
+    kind = _MEDIA.get(config.content)
+    text, folder = config.text_column, None
+    places: tuple[str, ...] = ()
+    if kind is not None:
+        asked = config.image_column if kind == IMAGE else config.video_column
+        folder = config.images if kind == IMAGE else config.videos
+        if kind == VIDEO and asked is None and set(names) >= _WEBVID:
+            text, places = text or _WEBVID_TEXT, _WEBVID_PATH
+        else:
+            places = (choose(kind, names, asked, file.name),)
     return _Table(
         file,
-        placed(file, config.images) if config.images is not None else file,
+        placed(file, folder, f"{kind}s") if folder is not None else file,
         dialect,
         tuple(names),
         not config.columns,
-        choose(TEXT, names, config.text_column, file.name),
-        choose(IMAGE, names, config.image_column, file.name),
+        choose(TEXT, names, text, file.name),
+        kind,
+        places,
     )
 
 
@@ -161,9 +208,13 @@ def _items(table: _Table, source: str, row: TextRow) -> list[Item]:
     if row.fault:
         raise Unusable("bad_row", row.fault, row.lines)
     values: dict[str, Any] = dict(row.values)
-    text, path = values.pop(table.text), values.pop(table.image)
-    if not path:
-        raise Unusable("missing_image", f"column {table.image!r} is empty")
-    image = read_beside(table.images, path)
+    text = values.pop(table.text)
+    media: tuple[Media, ...] = ()
+    if table.kind is not None:
+        media = (medium_beside(table.base, table.path(values), table.kind),)
+    if len(table.places) == 1:
+        del values[table.places[0]]
     meta, remarks = kept_meta(source, lambda: values)
-    return [Sample(image, text, source, meta), *remarks]
+    if table.kind == IMAGE:
+        return [Sample(media[0].data, text, source, meta), *remarks]
+    return [Sample(b"", text, source, meta, media), *remarks]

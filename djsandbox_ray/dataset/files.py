@@ -67,13 +67,18 @@ class FileSource(Source):
         self._said: tuple[str, ...] = ()
         """What :meth:`shards` has found out: which columns hold what."""
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings that are looked for."""
+        return self.SUFFIXES
+
     def files(self) -> list[SourceFile]:
         """Find the files; none is opened.
 
         Raises:
             BadInput: see :func:`discover`.
         """
-        found = discover(self.config.path, self.SUFFIXES)
+        found = discover(self.config.path, self.suffixes)
         self._passed_over = found.passed_over
         return found.files
 
@@ -119,7 +124,8 @@ def discover(paths: str | tuple[str, ...], suffixes: tuple[str, ...]) -> Found:
     except ValueError as error:
         raise BadInput(f"path: all of {paths!r} must lie on one filesystem") from error
     files = [
-        SourceFile(fs, path, _name(path, root), _stamp(info)) for path, (fs, info) in found.items()
+        SourceFile(fs, path, _name(path, root), file_stamp(info))
+        for path, (fs, info) in found.items()
     ]
     return Found(files, search.passed)
 
@@ -211,6 +217,11 @@ def opened(path: str) -> tuple[Any, str]:
         raise BadInput(f"path {error}") from None
 
 
+def uri_of(fs: Any, path: str) -> str:
+    """Return a path of a filesystem as :func:`opened` takes it."""
+    return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
+
+
 def _name(path: str, root: str) -> str:
     # A signed address ends with its signature: a secret, and another one tomorrow.
     name = without_secrets(posixpath.relpath(path, root or "."), environment=False)
@@ -218,7 +229,8 @@ def _name(path: str, root: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _stamp(info: dict[str, Any]) -> dict[str, Any]:
+def file_stamp(info: dict[str, Any]) -> dict[str, Any]:
+    """Return what tells a file from what it becomes, of all that its filesystem says of it."""
     # Filesystems name the time of the last change differently; object stores also have a hash.
     keys = ("mtime", "LastModified", "last_modified", "updated", "ETag", "etag")
     return {"size": info.get("size"), **{key: str(info[key]) for key in keys if key in info}}

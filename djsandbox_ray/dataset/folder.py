@@ -1,7 +1,8 @@
-"""Folders of images: captions from a file beside them, labels from the names of folders.
+"""Folders of images or videos: captions from a file beside them, labels from names of folders.
 
-As Hugging Face's ``imagefolder``: ``metadata.csv`` or ``metadata.jsonl`` names images by
-``file_name``, relative to itself. Without one, ``x.txt`` beside ``x.jpg`` is its caption.
+As Hugging Face's ``imagefolder`` and ``videofolder``: ``metadata.csv`` or ``metadata.jsonl`` names
+the media by ``file_name``, relative to itself. Without one, ``x.txt`` beside ``x.jpg`` is its
+caption.
 """
 
 from __future__ import annotations
@@ -19,31 +20,38 @@ from pydantic import field_validator
 from djsandbox_ray.dataset.columns import TEXT, choose
 from djsandbox_ray.dataset.debris import PassedOver
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, shown
-from djsandbox_ray.dataset.files import FileSource, SourceFile
-from djsandbox_ray.dataset.media import Content
+from djsandbox_ray.dataset.files import FileSource, SourceFile, uri_of
+from djsandbox_ray.dataset.media import VIDEO_EXTENSIONS, Content, Kind, Media, Place
 from djsandbox_ray.dataset.source import Item, Rejection, Sample, Shard, SourceConfig
 from djsandbox_ray.dataset.tables import Dialect, TextRow, csv_rows, header, json_rows
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import canonical
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+VIDEOS = tuple(f".{extension}" for extension in VIDEO_EXTENSIONS)
 METADATA = ("metadata.csv", "metadata.jsonl")
 KEY, LABEL = "file_name", "label"
 """The first as Hugging Face calls it; the second is where the name of the folder is kept."""
 _LABEL = "{label}"
-_SHARD_IMAGES = 1024
+_SHARD_MEDIA = 1024
 _CSV = Dialect(",")
+_ENDINGS: dict[Kind, tuple[str, ...]] = {"image": IMAGES, "video": VIDEOS}
 
 
 class FolderConfig(SourceConfig):
-    """Where the images are and where their captions come from."""
+    """Where the media are and where their captions come from."""
 
     path: str | tuple[str, ...]
     """A folder or a glob, local or a URL; or a list of these."""
     text_column: str | None = None
     """Of ``metadata.csv`` or ``metadata.jsonl``; if left out, the one with a usual name."""
     caption: str | None = None
-    """The caption of an image that has none, such as ``a photo of a {label}``."""
+    """The caption of a medium that has none, such as ``a photo of a {label}``."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the media are."""
+        return "video" if self.content == "videos" else "image"
 
     @field_validator("caption")
     @classmethod
@@ -54,45 +62,52 @@ class FolderConfig(SourceConfig):
 
 
 class FolderSource(FileSource):
-    """A shard is 1024 images that follow each other.
+    """A shard is 1024 images or videos that follow each other.
 
-    Images that lie in several folders have the last folder's name as ``meta["label"]``.
+    Those that lie in several folders have the last folder's name as ``meta["label"]``.
     """
 
-    SUFFIXES: ClassVar[tuple[str, ...]] = (*IMAGES, ".txt", *METADATA)
     Config = FolderConfig
-    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos")
+    HAS_PLACES: ClassVar[bool] = True
     config: FolderConfig
 
     def __init__(self, config: FolderConfig) -> None:
         super().__init__(config)
         self._unused: list[str] = []
-        """Texts that belong to no image."""
+        """Texts that belong to no medium."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the media, and of what there may be beside them."""
+        return (*_ENDINGS[self.config.kind], ".txt", *METADATA)
 
     def shards(self) -> list[Shard]:
         """List the files and look at the columns of those with captions."""
+        kind, path = self.config.kind, self.config.path
         files = sorted(self.files(), key=lambda file: file.path)
-        images = [file for file in files if file.path.lower().endswith(IMAGES)]
-        if not images:
-            raise BadInput(f"path: {self.config.path!r} holds no images ({', '.join(IMAGES)})")
+        media = [file for file in files if file.path.lower().endswith(_ENDINGS[kind])]
+        if not media:
+            raise BadInput(f"path: {path!r} holds no {kind}s ({', '.join(_ENDINGS[kind])})")
         tables = [file for file in files if posixpath.basename(file.path).lower() in METADATA]
         texts = {_stem(file.path): file for file in files if file.path.lower().endswith(".txt")}
-        has_image = {_stem(file.path) for file in images}
-        self._unused = [file.name for stem, file in texts.items() if stem not in has_image]
-        captions = _tables(tables, self.config.text_column)
+        has_medium = {_stem(file.path) for file in media}
+        self._unused = [file.name for stem, file in texts.items() if stem not in has_medium]
+        captions = _tables(tables, self.config.text_column, kind)
         self._said = tuple(table.said for table in captions)
-        labelled = len({posixpath.dirname(file.path) for file in images}) > 1
+        labelled = len({posixpath.dirname(file.path) for file in media}) > 1
         if not labelled and _LABEL in (self.config.caption or ""):
             raise BadInput(
-                "caption: {label} stands for the name of an image's folder, and all images of "
-                f"path {self.config.path!r} lie in one"
+                f"caption: {{label}} stands for the name of the {kind}'s folder, and all {kind}s "
+                f"of path {path!r} lie in one"
             )
-        starts = range(0, len(images), _SHARD_IMAGES)
-        parts = [images[start : start + _SHARD_IMAGES] for start in starts]
+        starts = range(0, len(media), _SHARD_MEDIA)
+        parts = [media[start : start + _SHARD_MEDIA] for start in starts]
         firsts = ["", *(part[0].path for part in parts[1:])]
         return [
             _part(
                 _Part(
+                    kind,
                     tuple(part),
                     {stem: texts[stem] for stem in map(_stem_of, part) if stem in texts},
                     captions,
@@ -105,23 +120,24 @@ class FolderSource(FileSource):
         ]
 
     def passed_over(self) -> PassedOver:
-        """Return what is not read, texts that belong to no image among it."""
-        passed = super().passed_over()
-        return {**passed, "text beside no image": self._unused} if self._unused else passed
+        """Return what is not read, texts that belong to no medium among it."""
+        passed, what = super().passed_over(), f"text beside no {self.config.kind}"
+        return {**passed, what: self._unused} if self._unused else passed
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A file with captions of images below its folder."""
+    """A file with captions of media below its folder."""
 
     file: SourceFile
     text: str
+    kind: Kind
     names: tuple[str, ...] = ()
     """Of the columns; only CSV has the same in all rows."""
 
     @property
     def said(self) -> str:
-        return f"{self.file.name}: captions from {self.text!r}, images by {KEY!r}"
+        return f"{self.file.name}: captions from {self.text!r}, {self.kind}s by {KEY!r}"
 
     @property
     def folder(self) -> str:
@@ -136,7 +152,7 @@ class _Table:
         yield from rows
 
 
-def _tables(files: list[SourceFile], asked: str | None) -> tuple[_Table, ...]:
+def _tables(files: list[SourceFile], asked: str | None, kind: Kind) -> tuple[_Table, ...]:
     found: dict[str, _Table] = {}
     for file in files:
         is_csv = file.path.lower().endswith(".csv")
@@ -147,10 +163,11 @@ def _tables(files: list[SourceFile], asked: str | None) -> tuple[_Table, ...]:
             names = list(first.values) if first else []
         if KEY not in names:
             raise BadInput(
-                f"{file.name} has no column {KEY!r}, which names the images "
+                f"{file.name} has no column {KEY!r}, which names the {kind}s "
                 f"(it has {', '.join(names) or 'none'})"
             )
-        table = _Table(file, choose(TEXT, names, asked, file.name), tuple(names) if is_csv else ())
+        text = choose(TEXT, names, asked, file.name)
+        table = _Table(file, text, kind, tuple(names) if is_csv else ())
         if (other := found.setdefault(table.folder, table)) is not table:
             raise BadInput(f"{other.file.name} and {file.name} lie in one folder: leave one there")
     return tuple(found.values())
@@ -160,7 +177,8 @@ def _tables(files: list[SourceFile], asked: str | None) -> tuple[_Table, ...]:
 class _Part:
     """What a shard is made of."""
 
-    images: tuple[SourceFile, ...]
+    kind: Kind
+    media: tuple[SourceFile, ...]
     texts: dict[str, SourceFile]
     """By path without its ending."""
     tables: tuple[_Table, ...]
@@ -170,35 +188,35 @@ class _Part:
     caption: str | None
 
     def stamp(self) -> str:
-        files = (*self.images, *self.texts.values(), *(table.file for table in self.tables))
+        files = (*self.media, *self.texts.values(), *(table.file for table in self.tables))
         return hashlib.sha256(canonical([[file.name, file.stamp] for file in files])).hexdigest()
 
 
 def _part(part: _Part) -> Shard:
-    # With a metadata file nobody knows, unread, how many rows name no image, or one twice.
-    rows = None if part.tables else len(part.images)
-    return Shard(part.images[0].name, part.stamp(), partial(_read, part), rows)
+    # With a metadata file nobody knows, unread, how many rows name no medium, or one twice.
+    rows = None if part.tables else len(part.media)
+    return Shard(part.media[0].name, part.stamp(), partial(_read, part), rows)
 
 
 def _read(part: _Part) -> Iterator[Item]:
     rows, faults = _rows(part)
     yield from faults
-    for image in part.images:
-        named = rows.pop(image.path, None)
-        for source, text, meta in named or [(image.name, None, {})]:
-            yield from attempt(source, partial(_sample, part, image, source, text, meta))
+    for file in part.media:
+        named = rows.pop(file.path, None)
+        for source, text, meta in named or [(file.name, None, {})]:
+            yield from attempt(source, partial(_sample, part, file, source, text, meta))
     for path, named in rows.items():
         for source, _, _ in named:
-            said = f"{KEY} names {shown(posixpath.basename(path))}: there is no such image"
-            yield Rejection(source, "missing_image", said)
+            said = f"{KEY} names {shown(posixpath.basename(path))}: there is no such {part.kind}"
+            yield Rejection(source, f"missing_{part.kind}", said)
 
 
 _Named = tuple[str, Any, dict[str, Any]]
-"""A row for an image: source, text, and its other columns."""
+"""A row for a medium: source, text, and its other columns."""
 
 
 def _rows(part: _Part) -> tuple[dict[str, list[_Named]], list[Item]]:
-    """Read the rows that are for this shard, by the path of their image; the nearest file counts.
+    """Read the rows that are for this shard, by the path of their medium; the nearest file counts.
 
     Rows that name no path at all are told by the first shard.
     """
@@ -227,7 +245,7 @@ def _place(
     if row.fault:
         return ("bad_row", row.fault, row.lines), ""
     if not isinstance(name, str) or not name:
-        return ("missing_image", f"{KEY!r} is no path", 1), ""
+        return (f"missing_{table.kind}", f"{KEY!r} is no path", 1), ""
     path = posixpath.normpath(posixpath.join(table.folder, name))
     if not path.startswith(table.folder.rstrip("/") + "/"):
         return ("escaping_path", f"{shown(name)} leads out of the file's folder", 1), ""
@@ -243,24 +261,28 @@ def _nearest(path: str, folders: list[str]) -> str:
 
 
 def _sample(
-    part: _Part, image: SourceFile, source: str, text: Any, values: dict[str, Any]
+    part: _Part, file: SourceFile, source: str, text: Any, values: dict[str, Any]
 ) -> list[Item]:
-    label = posixpath.basename(posixpath.dirname(image.path))
-    caption = text if isinstance(text, str) and text.strip() else _caption(part, image, label)
+    label = posixpath.basename(posixpath.dirname(file.path))
+    caption = text if isinstance(text, str) and text.strip() else _caption(part, file, label)
     meta, remarks = kept_meta(source, lambda: values)
     if part.labelled:
         meta = {LABEL: label.encode(errors="backslashreplace").decode(), **meta}
-    with image.open() as handle:
-        return [Sample(handle.read(), caption, source, meta), *remarks]
+    with file.open() as handle:
+        data = handle.read()
+    if part.kind == "image":
+        return [Sample(data, caption, source, meta), *remarks]
+    place = Place(uri_of(file.fs, file.path), file.name)
+    return [Sample(b"", caption, source, meta, (Media(part.kind, data, place),)), *remarks]
 
 
-def _caption(part: _Part, image: SourceFile, label: str) -> str:
-    """Return the caption of an image that no row has one for.
+def _caption(part: _Part, file: SourceFile, label: str) -> str:
+    """Return the caption of a medium that no row has one for.
 
     Raises:
         Unusable: there is none.
     """
-    if (beside := part.texts.get(_stem_of(image))) is not None:
+    if (beside := part.texts.get(_stem_of(file))) is not None:
         with beside.open() as handle:
             try:
                 return handle.read().decode("utf-8-sig").strip()
@@ -269,7 +291,7 @@ def _caption(part: _Part, image: SourceFile, label: str) -> str:
     if part.caption is None:
         raise Unusable(
             "bad_text",
-            f"no caption: neither in {' nor in '.join(METADATA)} nor in {_stem(image.name)}.txt; "
+            f"no caption: neither in {' nor in '.join(METADATA)} nor in {_stem(file.name)}.txt; "
             "'caption' gives one to all that have none",
         )
     return part.caption.replace(_LABEL, label)

@@ -54,7 +54,8 @@ WIDE_SCHEMA = pa.schema(
 )
 """Columns of a table of anything else. A sole image lies in ``image``, as that of a pair does.
 Other media lie one behind the other in a blob, which is read for itself, and ``media`` (JSON) says
-of each its kind, size in bytes and digest, in order. ``turns`` are JSON, too."""
+of each its kind, size in bytes and digest, in order; one that stays where it lies has no bytes
+there, and a ``place``. ``turns`` are JSON, too."""
 
 REJECTED_SCHEMA = pa.schema(
     [
@@ -66,7 +67,7 @@ REJECTED_SCHEMA = pa.schema(
 )
 """What was set aside; ``lost`` samples each, 0 for what only was to be said."""
 
-VERSION = 2
+VERSION = 3
 """Raised when a shard becomes other rows or files: what was read so far is then read again."""
 _BLOB_FORMAT = "2.1"
 """Of Lance's files. In later ones blobs lie in files that a fragment does not name: what a killed
@@ -166,7 +167,13 @@ class _Tally:
         self.modalities.update(kinds, ["turns"] if turns else [])
         self.pairs = self.pairs and sample.is_pair
         listed = [
-            {"kind": one.kind, "size": len(one.data), "digest": one.digest.hex()} for one in beside
+            {
+                "kind": one.kind,
+                "size": len(one.data),
+                "digest": one.digest.hex(),
+                **({"place": asdict(one.place)} if one.is_reference and one.place else {}),
+            }
+            for one in beside
         ]
         return {
             "image": sole,

@@ -44,12 +44,14 @@ class HuggingFaceSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".arrow",)
     Config = HuggingFaceConfig
-    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
     config: HuggingFaceConfig
 
     def __init__(self, config: HuggingFaceConfig) -> None:
         super().__init__(config)
         self._named: dict[str, tuple[str, ...]] = {}
+        self._split = ""
+        """Which split is read, where there are several."""
 
     def shards(self) -> list[Shard]:
         """Read what the library says of the files, and their schemas."""
@@ -72,7 +74,8 @@ class HuggingFaceSource(FileSource):
             for column in self.config.meta_columns:  # all files of a split have one schema
                 self._named.setdefault(column, class_names(schema, column))
             shards.append(Shard(file.name, file.stamp, partial(_read, file, columns)))
-        self._said = tuple(line for line, found in said.items() if found)
+        chosen = [self._split] if self._split else []
+        self._said = (*chosen, *(line for line, found in said.items() if found))
         return shards
 
     def class_names(self, key: str) -> tuple[str, ...]:
@@ -95,6 +98,7 @@ class HuggingFaceSource(FileSource):
                 wanted = "needed" if split is None else f"{split!r}, which is not there"
                 raise BadInput(f"split: {wanted}: {path!r} has {', '.join(names)}")
             path = f"{path}/{split}"
+            self._split = f"split {split!r} of {', '.join(names)}" if len(names) > 1 else ""
         elif split is not None and posixpath.basename(path) != split:
             raise BadInput(f"split: {path!r} has no {SPLITS}: it is one split and no choice")
         state = _described(f"{path}/{STATE}")
@@ -111,6 +115,25 @@ class HuggingFaceSource(FileSource):
         if not names or any(name != posixpath.basename(str(name)) for name in names):
             raise BadInput(f"{path}/{STATE} names no files of its folder: {names}")
         return tuple(f"{path}/{name}" for name in names)
+
+
+def first_split(path: str) -> dict[str, str]:
+    """Return the option that chooses a split where there are several: the one for training.
+
+    Args:
+        path: that ``save_to_disk`` has written.
+
+    Returns:
+        ``split``: the first whose name begins with "train", or the first of all; nothing where
+        there is no choice.
+
+    Raises:
+        BadInput: what the library has written cannot be read.
+    """
+    names = (_described(f"{path.rstrip('/')}/{SPLITS}") or {}).get("splits", [])
+    if len(names) < 2:
+        return {}
+    return {"split": next((name for name in names if name.startswith("train")), names[0])}
 
 
 def _described(path: str) -> dict[str, Any] | None:

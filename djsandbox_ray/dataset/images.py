@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from djsandbox_ray.dataset.wholeness import jpeg_is_whole, png_is_whole, without_side_data
 
@@ -25,6 +27,7 @@ _MOST_SCALED = 1 << 24
 _LONGEST = 16
 """Times its shorter side is what is left of a picture that is cut before it is scaled."""
 
+_BITS_PER_SAMPLE = 0x0102
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,7 +52,7 @@ def decode(data: bytes) -> Image.Image:
     """Decode an image file to RGB.
 
     Alpha is composited on white, the EXIF orientation is applied, of an animation and of several
-    pictures in one file the first is taken and 16-bit grey is scaled to 8 bits.
+    pictures in one file the first is taken, and grey of more than 8 bits is scaled to these.
 
     Raises:
         ValueError: not an image of a known format, truncated, damaged, or too large.
@@ -189,11 +192,45 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image.copy()
     if image.mode.startswith("I;16"):
         # Pillow would clip at 255.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        grey = np.asarray(image) >> (_bits(image) - 8)
+        return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"32-bit pixels (mode {image.mode}) have no defined range")
+        return Image.fromarray(_scaled(image)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     canvas = Image.new("RGBA", image.size, "white")
     canvas.alpha_composite(image.convert("RGBA"))
     return canvas.convert("RGB")
+
+
+def _bits(image: Image.Image) -> int:
+    """Return how many bits of a grey picture of 16 are used; cameras and scanners write 12."""
+    stored = (
+        image.tag_v2.get(_BITS_PER_SAMPLE, (16,)) if isinstance(image, TiffImageFile) else (16,)
+    )
+    return int(stored[0]) if 8 < int(stored[0]) < 16 else 16
+
+
+def _scaled(image: Image.Image) -> NDArray[np.uint8]:
+    """Scale grey of 32 bits to 8, (height, width).
+
+    No file says which range is meant. It is the narrowest of the usual ones that holds all pixels,
+    from 0 to 255, to 65535 or, of floats, to 1; where none does, from the least pixel to the
+    greatest. A PGM of more than 8 bits is known to be one of 16.
+
+    Raises:
+        ValueError: there are pixels that are no numbers.
+    """
+    pixels = np.asarray(image).astype(np.float64)
+    if not np.isfinite(pixels).all():
+        raise ValueError("cannot be decoded: it has pixels that are no finite numbers")
+    low, high = float(pixels.min()), float(pixels.max())
+    usual: tuple[float, ...] = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    if image.format == "PPM" and image.mode == "I":
+        usual = (65535.0,)
+    top = next((one for one in usual if high <= one), None)
+    if low >= 0 and top is not None:
+        low, high = 0.0, top
+    span = high - low or 1.0
+    scaled: NDArray[np.uint8] = np.floor((pixels - low) / span * 255 + 0.5).astype(np.uint8)
+    return scaled

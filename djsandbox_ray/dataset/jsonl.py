@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, ClassVar
 
-from djsandbox_ray.dataset.beside import read_beside
+from djsandbox_ray.dataset.beside import medium_beside, read_beside
 from djsandbox_ray.dataset.faults import META_LEFT_OUT, Unusable, attempt, described, kept_meta
 from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import (
@@ -48,6 +48,7 @@ class JsonlSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".jsonl",)
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts", "any")
+    HAS_PLACES: ClassVar[bool] = True
     Config = JsonlConfig
     config: JsonlConfig
 
@@ -199,7 +200,7 @@ def _media(
             said = f"the text has {order.count(kind)} tokens of {kind}s, there are {len(some)}"
             raise Unusable("bad_tokens", said)
     left = {kind: iter(some) for kind, some in paths.items()}
-    return tuple(Media(kind, read_beside(file, next(left[kind]), kind)) for kind in order)
+    return tuple(medium_beside(file, next(left[kind]), kind) for kind in order)
 
 
 def _meta(source: str, entry: dict[str, Any]) -> tuple[dict[str, Any], list[Item]]:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import Field
 
 from djsandbox_ray.errors import SandboxError, require
-from djsandbox_ray.identity import media_digest
+from djsandbox_ray.identity import media_digest, place_digest
 from djsandbox_ray.settings.sections import Section
 
 Kind: TypeAlias = Literal["image", "video"]
@@ -40,6 +40,8 @@ PAIR_TOKENS = (IMAGE_TOKEN, END_OF_CHUNK)
 _TOKEN = re.compile("|".join(map(re.escape, TOKENS)))
 _CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "gif", "mpegts"})
 """By the names that FFmpeg gives them; it opens a JPEG as a video, too, of another container."""
+VIDEO_EXTENSIONS = ("mp4", "m4v", "mov", "webm", "mkv", "avi", "gif", "ts")
+"""What the names of videos end in."""
 _INDEXED = frozenset({"mov", "mp4"})
 """These say how long they are, to the frame."""
 _SEEKABLE = _INDEXED | {"matroska", "webm", "avi"}
@@ -47,7 +49,11 @@ _SEEKABLE = _INDEXED | {"matroska", "webm", "avi"}
 
 
 class VideosConfig(Section):
-    """Which videos can be used."""
+    """Which videos can be used, and where they are kept."""
+
+    store: Literal["copy", "reference"] = "copy"
+    """Whether they are copied into the table, or stay where they lie and are read there; then a
+    file that changes fails whoever reads it."""
 
     max_bytes: int = Field(default=64_000_000, gt=0)
     """A larger file is set aside (``too_large``)."""
@@ -56,16 +62,39 @@ class VideosConfig(Section):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a file lies, and which one it is."""
+
+    uri: str
+    """An absolute path, or a URL that fsspec opens."""
+    name: str
+    """Below the root of its source: the same wherever the data lies."""
+    size: int = 0
+    """Bytes; like the version, known of a file that stays there."""
+    version: str = ""
+    """Its hash, or the time of its last change."""
+
+
+@dataclass(frozen=True)
 class Media:
     """An encoded image or video."""
 
     kind: Kind
-    data: bytes
-    """The file as it was found (JPEG, PNG, MP4, ...)."""
+    data: bytes = b""
+    """The file as it was found (JPEG, PNG, MP4, ...); empty where it stays in its place."""
+    place: Place | None = None
+    """Where it lies, if it is a file of its own and its source says so."""
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it stays in its place."""
+        return self.place is not None and not self.data
 
     @cached_property
     def digest(self) -> bytes:
-        """16 bytes of kind and file."""
+        """16 bytes of kind and file; of a reference, of kind, name, size and version."""
+        if self.place is not None and self.is_reference:
+            return place_digest(self.kind, self.place.name, self.place.size, self.place.version)
         return media_digest(self.kind, self.data)
 
 

@@ -1,4 +1,4 @@
-"""Parquet files with a column of image bytes and a column of text."""
+"""Parquet files with a column of texts and, where there are any, one of images or videos."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ParquetSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet",)
     Config = ParquetConfig
-    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
     config: ParquetConfig
 
     def __init__(self, config: ParquetConfig) -> None:

@@ -23,11 +23,11 @@ from djsandbox_ray.dataset.faults import described, is_no_fault
 from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.media import (
     Content,
-    Media,
     VideosConfig,
     content_fault,
     video_fault,
 )
+from djsandbox_ray.dataset.references import referred
 from djsandbox_ray.dataset.source import Item, Rejection, Remark, Sample, Shard, Source
 from djsandbox_ray.dataset.world import BLOCK, BOILERPLATE
 from djsandbox_ray.errors import BadInput, SandboxError
@@ -180,7 +180,11 @@ def _usable(
 ) -> Item:
     if not isinstance(item, Sample):
         return item
-    return check(item, content, videos) or _nameless(item, known) or item
+    rejection = check(item, content, videos) or _nameless(item, known)
+    if rejection is not None or videos.store == "copy":
+        return rejection or item
+    media = (referred(one) if one.kind == "video" else one for one in item.media)
+    return replace(item, media=tuple(media))
 
 
 def _nameless(sample: Sample, known: Mapping[str, int]) -> Rejection | None:
@@ -242,7 +246,7 @@ def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Ite
                 continue
             for data in (item.image, *(one.data for one in item.media)):
                 files.append(data)
-            media = tuple(Media(one.kind, b"") for one in item.media)
+            media = tuple(replace(one, data=b"") for one in item.media)
             held.append(replace(item, image=b"", media=media))
             # What follows is kept at hand, so that the last block is never too small to exchange.
             if len(held) == 2 * SHUFFLE_BLOCK:
@@ -256,7 +260,7 @@ def _shuffled(read: Read, name: str, fraction: float, seed: int) -> Iterator[Ite
 def _filled(sample: Sample, files: Aside) -> Sample:
     """Return a sample with its image and its media, which are the next ones aside."""
     image = files.popleft()
-    media = tuple(Media(one.kind, files.popleft()) for one in sample.media)
+    media = tuple(replace(one, data=files.popleft()) for one in sample.media)
     return replace(sample, image=image, media=media)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from djsandbox_ray.dataset.files import find_files
 from djsandbox_ray.dataset.folder import IMAGES, METADATA
+from djsandbox_ray.dataset.huggingface import first_split
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample
 from djsandbox_ray.errors import BadInput
@@ -69,6 +70,8 @@ def recognise(path: str) -> Recognised:
         BadInput: it is of no known layout, or of several, or holds no sample among its first rows.
     """
     options: dict[str, Any] = {"type": _kind(path), "path": path}
+    if options["type"] == "huggingface":
+        options.update(first_split(path))
     looked = _look(options)
     if options["type"] == "folder" and isinstance(looked, Rejection):
         looked = _look({**options, "caption": _CAPTION})

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from djsandbox_ray.dataset.media import Kind, Media, Turn
+from djsandbox_ray.dataset.media import Kind, Media, Place, Turn
+from djsandbox_ray.dataset.references import read_reference
 from djsandbox_ray.errors import Damaged, StorageFailed
 from djsandbox_ray.identity import document_digest, media_digest, sample_digest
 from djsandbox_ray.masking import without_secrets
@@ -141,7 +142,7 @@ class SampleTable:
 
         Raises:
             IndexError: an id is not in the table.
-            Damaged: a file is not what was ingested.
+            Damaged: a file is not what was ingested, or has changed where it lies.
         """
         columns = ["image", *(["media"] if self.is_wide else [])]
         rows = self.take(row_ids, columns).to_pylist()
@@ -149,7 +150,7 @@ class SampleTable:
         beside = [
             place
             for place, media in enumerate(listed)
-            if any(kind in (None, one["kind"]) for one in media)
+            if any(one["size"] and kind in (None, one["kind"]) for one in media)
         ]
         with _reading(self.uri):
             # Of rows that repeat, one blob each.
@@ -163,8 +164,8 @@ class SampleTable:
         for place, row in enumerate(rows):
             sole = [Media("image", row["image"])] if row["image"] and kind != "video" else []
             with _reading(self.uri):
-                read = _read_media(blobs[place], listed[place], kind) if place in blobs else []
-            if any(medium.digest.hex() != digest for medium, digest in read):
+                read = _read_media(blobs.get(place), listed[place], kind)
+            if not all(is_same for _, is_same in read):
                 raise self._changed(int(row_ids[place]))
             found.append((*sole, *(medium for medium, _ in read)))
         return found
@@ -187,13 +188,24 @@ def _digest(row: dict[str, Any]) -> bytes:
 
 def _read_media(
     blob: Any, listed: list[dict[str, Any]], kind: Kind | None
-) -> list[tuple[Media, str]]:
-    """Read the media of a kind from a blob, each with the digest that it ought to have, hex."""
+) -> list[tuple[Media, bool]]:
+    """Read the media of a kind, each with whether it has the digest that it ought to have.
+
+    Args:
+        blob: of those that were copied; None where none is wanted.
+        listed: all media of the sample, as the column ``media`` has them.
+        kind: of this kind only.
+    """
     found, start = [], 0
     for one in listed:
         if kind in (None, one["kind"]):
-            blob.seek(start)
-            found.append((Media(one["kind"], bytes(blob.read(one["size"]))), one["digest"]))
+            if "place" in one:
+                known = Media(one["kind"], place=Place(**one["place"]))
+                medium = Media(one["kind"], read_reference(Place(**one["place"])))
+            else:
+                blob.seek(start)
+                known = medium = Media(one["kind"], bytes(blob.read(one["size"])))
+            found.append((medium, known.digest.hex() == one["digest"]))
         start += one["size"]
     return found
 

@@ -3,99 +3,51 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import ClassVar, Self
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
 from djsandbox_ray.dataset.media import Content
-from djsandbox_ray.dataset.source import Rejection, Sample, Shard, Source, SourceConfig
+from djsandbox_ray.dataset.planted import PlantedConfig, PlantedSource
+from djsandbox_ray.dataset.source import Sample
 from djsandbox_ray.dataset.world import (
-    BLOCK,
     CLEAN,
     DEFECTS,
     IMAGE_DEFECTS,
     TEXT_DEFECTS,
     describe,
     draw_scene,
-    plan_defects,
     random_scene,
 )
-from djsandbox_ray.errors import unknown
-
-_SHARD_ROWS = 500
-_WORLD = 1
-"""Version of the world: raised when the same seed gives other samples."""
 
 
-class ShapesConfig(SourceConfig):
-    """How many samples of which world."""
+class ShapesConfig(PlantedConfig):
+    """How many samples of which world.
 
-    samples: int = Field(gt=0, le=100_000_000)
-    """How many; every 500 of them are a shard, which the driver lists."""
-    seed: int = Field(default=0, ge=0)
-    """Sample i depends on the seed, i, the image size and the defects only."""
+    Defects: mismatched, boilerplate, repeated_words, special_characters, blur, low_contrast,
+    odd_size.
+    """
+
+    KNOWN: ClassVar[tuple[str, ...]] = DEFECTS
+
     image_size: int = Field(default=32, ge=16, le=512)
     """Pixels of each side."""
-    defects: dict[str, float] = Field(default_factory=dict)
-    """Share of the samples per defect, in whole percent, exact in every 100 samples: mismatched,
-    boilerplate, repeated_words, special_characters, blur, low_contrast, odd_size."""
-    independent: bool = False
-    """Whether each defect is planted without regard to the others, so that a sample may have
-    several; else it has at most one."""
-
-    @field_validator("defects")
-    @classmethod
-    def _known(cls, defects: dict[str, float]) -> dict[str, float]:
-        for name, fraction in defects.items():
-            if name not in DEFECTS:
-                raise ValueError(str(unknown("defect", name, DEFECTS)))
-            if not 0 <= fraction <= 1:
-                raise ValueError(f"{name}: {fraction} is not a fraction from 0 to 1")
-            if abs(fraction * BLOCK - round(fraction * BLOCK)) > 1e-9:
-                raise ValueError(f"{name}: {fraction} is not a whole number of percent")
-        return defects
-
-    @model_validator(mode="after")
-    def _fit(self) -> Self:
-        total = sum(self.defects.values())
-        if not self.independent and total > 1 + 1e-9:
-            raise ValueError(
-                f"the fractions of the defects add up to {total:g}, more than 1 (independent: true "
-                "lets a sample have several)"
-            )
-        return self
 
 
-class ShapesSource(Source):
+class ShapesSource(PlantedSource):
     """A shard is 500 samples. ``meta`` holds the defect and what the image shows."""
 
     Config = ShapesConfig
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
-    config: ShapesConfig
+    NAME: ClassVar[str] = "shapes"
+    WORLD: ClassVar[int] = 1
 
-    def shards(self) -> list[Shard]:
-        """Cut the samples into ranges."""
-        total = self.config.samples
-        return [
-            Shard(
-                f"shapes#{start}",
-                {"world": _WORLD},
-                partial(_generate, self.config, start, min(start + _SHARD_ROWS, total)),
-                min(_SHARD_ROWS, total - start),
-            )
-            for start in range(0, total, _SHARD_ROWS)
-        ]
-
-
-def _generate(config: ShapesConfig, start: int, stop: int) -> Iterator[Sample | Rejection]:
-    planned: list[tuple[str, ...]] = []
-    for index in range(start, stop):
-        if not planned or index % BLOCK == 0:
-            planned = plan_defects(config.defects, config.seed, index // BLOCK, config.independent)
-        yield generate(config.seed, index, planned[index % BLOCK], config.image_size)
+    @classmethod
+    def sample(cls, config: ShapesConfig, index: int, defects: Sequence[str]) -> Sample:
+        """Make one sample."""
+        return generate(config.seed, index, defects, config.image_size)
 
 
 def generate(seed: int, index: int, defects: Sequence[str], image_size: int) -> Sample:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from djsandbox_ray.dataset.debris import PassedOver
-from djsandbox_ray.dataset.media import MODALITIES, Content, Media, Turn, VideosConfig
+from djsandbox_ray.dataset.media import MODALITIES, Content, Kind, Media, Turn, VideosConfig
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
@@ -144,6 +144,8 @@ class SourceConfig(Component):
 
     LOCATION: ClassVar[frozenset[str]] = frozenset({"path"})
     """Fields that say where the data lies and not what it is: left out of the stamp."""
+    FOR_KIND: ClassVar[dict[Kind, frozenset[str]]] = {}
+    """Fields about media of a kind: where no such media are read they are an error."""
 
     rows: tuple[int, int] | None = None
     """``[start, stop]``: only these rows of the source, in its order; rejected ones count."""
@@ -161,6 +163,16 @@ class SourceConfig(Component):
         if rows is not None and not 0 <= rows[0] < rows[1]:
             raise ValueError("two numbers [start, stop] with 0 <= start < stop are needed")
         return rows
+
+    @model_validator(mode="after")
+    def _of_use(self) -> SourceConfig:
+        for kind, fields in self.FOR_KIND.items():
+            asked = sorted(fields & self.model_fields_set)
+            if asked and kind not in MODALITIES[self.content]:
+                raise ValueError(
+                    f"{' and '.join(asked)}: no {kind}s are read for content: {self.content}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _captions(self) -> SourceConfig:
@@ -183,6 +195,9 @@ class Source(ABC):
     Config: ClassVar[type[SourceConfig]] = SourceConfig
     CONTENTS: ClassVar[tuple[Content, ...]] = tuple(MODALITIES)
     """What its samples may be asked to be; another ``content`` is an error of the configuration."""
+    HAS_PLACES: ClassVar[bool] = False
+    """Whether its videos are files of their own and have a :attr:`~.media.Media.place`, so that
+    they may stay there."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -241,6 +256,7 @@ SOURCES: Registry[Source] = Registry(
     "source",
     Source,  # type: ignore[type-abstract]
     {
+        "clips": "djsandbox_ray.dataset.clips:ClipsSource",
         "coco": "djsandbox_ray.dataset.coco:CocoSource",
         "csv": "djsandbox_ray.dataset.delimited:DelimitedSource",
         "folder": "djsandbox_ray.dataset.folder:FolderSource",

@@ -19,7 +19,7 @@ from typing import ClassVar
 from djsandbox_ray.dataset.columns import is_img2dataset, require_downloaded
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, printable
 from djsandbox_ray.dataset.files import FileSource, SourceFile
-from djsandbox_ray.dataset.media import Content
+from djsandbox_ray.dataset.media import VIDEO_EXTENSIONS, Content, Kind, Media
 from djsandbox_ray.dataset.source import (
     Item,
     Rejection,
@@ -43,10 +43,17 @@ _ABOUT = {"readme", "license", "licence", "copying", "notice", "changelog", "cit
 class WebDatasetConfig(SourceConfig):
     """Where the tars are and which members to read."""
 
+    FOR_KIND: ClassVar[dict[Kind, frozenset[str]]] = {
+        "image": frozenset({"image"}),
+        "video": frozenset({"video"}),
+    }
+
     path: str | tuple[str, ...]
     """A tar, a folder or a glob, local or a URL; or a list of these."""
     image: tuple[str, ...] = IMAGE_EXTENSIONS
     """Extensions of the image, in lower case; a sample has exactly one."""
+    video: tuple[str, ...] = VIDEO_EXTENSIONS
+    """Extensions of the video, likewise; read for ``content: videos``."""
     text: str = "txt"
     """Extension of the caption. A member ``json`` (an object) becomes ``meta``; others are left."""
 
@@ -56,16 +63,13 @@ class WebDatasetSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
     Config = WebDatasetConfig
-    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
     config: WebDatasetConfig
 
     def shards(self) -> list[Shard]:
         """Find the tars; none is opened."""
-        files = self.files()
-        return [
-            Shard(file.name, file.stamp, partial(_read, file, self.config.image, self.config.text))
-            for file in files
-        ]
+        names = _names(self.config)
+        return [Shard(file.name, file.stamp, partial(_read, file, names)) for file in self.files()]
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,18 @@ class _Part:
 
 
 class _Names:
-    """What the names of members say."""
+    """What the names of members say.
 
-    def __init__(self, images: tuple[str, ...], text: str) -> None:
-        self.images, self.text = images, text
+    Args:
+        kind: of the media; None where only texts are read.
+        media: extensions of their files.
+        text: extension of the texts.
+    """
+
+    def __init__(self, kind: Kind | None, media: tuple[str, ...], text: str) -> None:
+        self.kind, self.media, self.text = kind, media, text
         # The longest first: "caption.txt" is not a "txt" where both are wanted.
-        self._wanted = sorted({*images, text, "json"}, key=lambda name: (-len(name), name))
+        self._wanted = sorted({*media, text, "json"}, key=lambda name: (-len(name), name))
 
     def extension(self, name: str) -> str | None:
         """Return the wanted extension of a member, if it has one and may be part of a sample."""
@@ -120,8 +130,16 @@ class _Names:
         return _Part(member.name, join(first), join(stem), extension, member.data, said)
 
 
-def _read(file: SourceFile, images: tuple[str, ...], text: str) -> Iterator[Item]:
-    names = _Names(images, text)
+def _names(config: WebDatasetConfig) -> _Names:
+    media: dict[Content, tuple[Kind, tuple[str, ...]]] = {
+        "pairs": ("image", config.image),
+        "videos": ("video", config.video),
+    }
+    kind, extensions = media.get(config.content, (None, ()))
+    return _Names(kind, extensions, config.text)
+
+
+def _read(file: SourceFile, names: _Names) -> Iterator[Item]:
     group, passed, counted = _Group(file.name, names), _Passed(file.name), 0
     try:
         for member in read_tar(file, names.extension):
@@ -154,7 +172,7 @@ def _lost(broken: Broken, samples: int, names: _Names, begun: list[_Part]) -> in
     """Count the samples in what cannot be read, with the one that was begun."""
     least = 1 if begun else 0
     after = broken.after + Counter({part.extension for part in begun})
-    seen = max(after[names.text], sum(after[end] for end in names.images))
+    seen = max(after[names.text], sum(after[end] for end in names.media))
     if broken.cut:  # how much is missing cannot be seen; as much again, at the worst guess
         return max(1, samples)
     if broken.unread == 0:
@@ -208,7 +226,7 @@ class _Group:
         if not self.parts or not part.extension:
             return False
         newest = self.parts[-1].stem
-        return not _related(part.stem, newest) and self._is_pair(newest)
+        return not _related(part.stem, newest) and self._is_complete(newest)
 
     def next(self, key: str) -> _Group:
         return _Group(self.file, self.names, key, usual=self._extensions() or self.usual)
@@ -233,23 +251,25 @@ class _Group:
     @property
     def is_whole(self) -> bool:
         """Whether it has what the sample before it had."""
-        return any(map(self._is_pair, self.has)) and self._extensions() >= self.usual
+        return any(map(self._is_complete, self.has)) and self._extensions() >= self.usual
 
     def _extensions(self) -> frozenset[str]:
         return frozenset(
-            end for stem, ends in self.has.items() if self._is_pair(stem) for end in ends
+            end for stem, ends in self.has.items() if self._is_complete(stem) for end in ends
         )
 
-    def _is_pair(self, stem: str) -> bool:
+    def _is_complete(self, stem: str) -> bool:
         ends = self.has[stem]
-        return self.names.text in ends and any(end in ends for end in self.names.images)
+        media = self.names.media
+        return self.names.text in ends and (not media or any(end in ends for end in media))
 
     def items(self, passed: _Passed) -> Iterator[Item]:
         """Yield the samples, or what is wrong."""
         by_stem: dict[str, list[_Part]] = {}
         for part in self.parts:
             by_stem.setdefault(part.stem, []).append(part)
-        complete = {stem for stem in by_stem if self._is_pair(stem)}
+        whole = {stem for stem in by_stem if self._is_complete(stem)}
+        complete = set() if self._is_about() else whole
         if not complete and any(map(self._is_content, by_stem.get(self.key, []))):
             by_stem = {self.key: self.parts}  # one sample with something missing
         for stem, parts in by_stem.items():
@@ -278,43 +298,54 @@ class _Group:
         """Say why members do not belong to a sample that lacks something."""
         if names > 1 and not any(map(self._is_content, parts)):
             return "of no sample"
-        if posixpath.basename(self.key).lower() in _ABOUT and not any(
-            part.extension in self.names.images for part in parts
-        ):
-            return "about the data"
-        return ""
+        return "about the data" if self._is_about() else ""
+
+    def _is_about(self) -> bool:
+        """Say whether it is a text such as README, and no sample."""
+        return posixpath.basename(self.key).lower() in _ABOUT and not any(
+            part.extension in self.names.media for part in self.parts
+        )
 
     def _sample(self, stem: str, parts: list[_Part]) -> Iterator[Item]:
         source = f"{self.file}#{stem}"
-        yield from attempt(source, partial(self._pair, source, stem, parts))
+        yield from attempt(source, partial(self._items, source, stem, parts))
 
-    def _pair(self, source: str, stem: str, parts: list[_Part]) -> list[Item]:
+    def _items(self, source: str, stem: str, parts: list[_Part]) -> list[Item]:
         exact = [part for part in parts if part.stem == stem]
-        images = [part for part in exact if part.extension in self.names.images]
+        kind = self.names.kind
+        files = [part for part in exact if part.extension in self.names.media]
         texts = [part for part in exact if part.extension == self.names.text]
         metas = [part for part in exact if part.extension == "json"]
         ((most, times),) = Counter(part.extension for part in exact).most_common(1) or [("", 0)]
         if times > 1 and most != "json":
             raise Unusable("duplicate_member", f"members: {_listed(exact)}", times)
-        if len(images) > 1:
-            raise Unusable("image_count", f"several images: {_listed(images)}")
+        if len(files) > 1:
+            reason = "image_count" if kind == "image" else "media_count"
+            raise Unusable(reason, f"several {kind}s: {_listed(files)}")
         meta, remarks = kept_meta(source, partial(_meta, metas))
-        if is_img2dataset(meta):
+        if kind is not None and is_img2dataset(meta):
             require_downloaded(meta)
         has = ", ".join([part.said for part in (*parts, *self.others)][:12])
-        if not images or not texts:
-            lacking = f".{self.names.text}" if images else f"image ({', '.join(self.names.images)})"
-            raise Unusable("missing_member", f"no {lacking}; it has {has}")
-        if images[0].data is None or texts[0].data is None:
+        if kind is not None and not files:
+            said = f"no {kind} ({', '.join(self.names.media)}); it has {has}"
+            raise Unusable("missing_member", said)
+        if not texts:
+            raise Unusable("missing_member", f"no .{self.names.text}; it has {has}")
+        data = [part.data for part in (*files, texts[0])]
+        if None in data:
             said = (
                 f"a member has more than {MOST_BYTES} bytes, or {_HELD} others are between: {has}"
             )
             raise Unusable("missing_member", said)
+        *media, text = (one for one in data if one is not None)
         try:
-            caption = texts[0].data.decode()
+            caption = text.decode()
         except UnicodeDecodeError as error:
             raise Unusable("bad_text", str(error)) from None
-        return [Sample(images[0].data, caption, source, meta), *remarks]
+        if kind == "image":
+            return [Sample(media[0], caption, source, meta), *remarks]
+        found = tuple(Media(kind, one) for one in media) if kind is not None else ()
+        return [Sample(b"", caption, source, meta, found), *remarks]
 
 
 def _related(stem: str, other: str) -> bool:

@@ -8,7 +8,7 @@ are planted in a known share of the samples of every block of a hundred.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -239,20 +239,25 @@ DEFECTS = (*TEXT_DEFECTS, *IMAGE_DEFECTS)
 
 
 def plan_defects(
-    fractions: dict[str, float], seed: int, block: int, independent: bool = False
+    fractions: dict[str, float],
+    seed: int,
+    block: int,
+    independent: bool = False,
+    names: Sequence[str] = DEFECTS,
 ) -> list[tuple[str, ...]]:
     """Return the defects of each of the 100 samples of a block; none for a clean one.
 
     Args:
-        fractions: share of the samples per name of :data:`DEFECTS`, in whole percent; unless
-            they are independent, the sum is at most 1.
+        fractions: share of the samples per name, in whole percent; unless they are independent,
+            the sum is at most 1.
         seed: of the world.
         block: number of the block.
         independent: whether each defect is planted without regard to the others, so that a sample
             may have several; else it has at most one.
+        names: of all defects of the world; theirs is the order that counts.
     """
-    # In the order of DEFECTS: that of a configuration must not matter.
-    counts = {name: round(BLOCK * fractions.get(name, 0.0)) for name in DEFECTS}
+    # That of a configuration must not matter.
+    counts = {name: round(BLOCK * fractions.get(name, 0.0)) for name in names}
     if not independent:
         planned = [(name,) for name, count in counts.items() for _ in range(count)]
         clean: list[tuple[str, ...]] = [()] * (BLOCK - len(planned))
@@ -262,4 +267,4 @@ def plan_defects(
         name: set(np.random.default_rng([seed, block, BLOCK, number]).permutation(BLOCK)[:count])
         for number, (name, count) in enumerate(counts.items(), start=1)
     }
-    return [tuple(name for name in DEFECTS if place in hit[name]) for place in range(BLOCK)]
+    return [tuple(name for name in names if place in hit[name]) for place in range(BLOCK)]

@@ -110,3 +110,76 @@ def test_what_is_ambiguous_is_an_error(open_source, write, content, options, sai
 def test_what_cannot_be_meant_is_refused(open_source, options) -> None:
     with pytest.raises(ValueError, match=r"separator|columns"):
         open_source("csv", path="x", **options)
+
+
+@pytest.fixture
+def clips(tmp_path: Path, video) -> str:
+    """Return a folder with two videos, as who fetches WebVid's list writes them."""
+    for number, page in enumerate(("000001_000050", "000051_000100")):
+        (tmp_path / "clips" / page).mkdir(parents=True)
+        (tmp_path / "clips" / page / f"{number}.mp4").write_bytes(video(number))
+    return str(tmp_path / "clips")
+
+
+def test_paths_of_videos_are_read(open_source, clips, video, tmp_path) -> None:
+    rows = ["000001_000050/0.mp4,one", "000051_000100/1.mp4,two", "none.mp4,three", ",four"]
+    (tmp_path / "list.csv").write_text("\n".join(["video,caption", *rows]))
+    source = open_source("csv", path=str(tmp_path / "list.csv"), content="videos", videos=clips)
+    first, second, third, fourth = items(source)
+    assert [(item.text, item.media[0].data) for item in (first, second)] == [
+        ("one", video(0)),
+        ("two", video(1)),
+    ]
+    assert [item.reason for item in (third, fourth)] == ["missing_video"] * 2
+    assert source.found() == ("captions from the column 'caption', videos from 'video'",)
+
+
+def test_the_list_of_webvid_says_where_its_videos_lie(open_source, clips, video, tmp_path) -> None:
+    rows = [
+        "0,one,000001_000050,http://a/0.mp4",
+        "1,two,000051_000100,http://a/1.mp4",
+        "2,three,000051_000100,http://a/2.mp4",
+        ",four,000051_000100,http://a/3.mp4",
+    ]
+    path = tmp_path / "results_2M_train.csv"
+    path.write_text("\n".join(["videoid,name,page_dir,contentUrl", *rows]))
+    source = open_source("csv", path=str(path), content="videos", videos=clips)
+    first, second, *others = items(source)
+    assert [(item.text, item.media[0].data) for item in (first, second)] == [
+        ("one", video(0)),
+        ("two", video(1)),
+    ]
+    assert second.meta == {
+        "videoid": "1",
+        "page_dir": "000051_000100",
+        "contentUrl": "http://a/1.mp4",
+    }
+    assert [item.reason for item in others] == ["missing_video", "missing_video"]
+    said = "captions from the column 'name', videos from 'page_dir' and 'videoid' (a list of"
+    assert source.found() == (f"{said} WebVid's)",)
+
+
+def test_texts_need_no_paths(open_source, write) -> None:
+    source = open_source("csv", path=write("text,image\na,none.jpg\n"), content="texts")
+    (sample,) = items(source)
+    assert (sample.text, sample.meta, sample.all_media) == ("a", {"image": "none.jpg"}, ())
+    assert source.found() == ("texts from the column 'text'",)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"videos": "clips"}, "videos: no videos are read for content: pairs"),
+        ({"content": "videos", "image_column": "a"}, "image_column: no images are read for"),
+        ({"content": "texts", "images": "a", "image_column": "b"}, "image_column and images: no"),
+    ],
+)
+def test_what_is_of_no_use_is_an_error(open_source, options, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        open_source("csv", path="list.csv", **options)
+
+
+def test_a_list_with_addresses_of_videos_only_says_what_to_do(open_source, write) -> None:
+    source = open_source("csv", path=write("caption,url\na,http://a/b.mp4\n"), content="videos")
+    with pytest.raises(BadInput, match="let video2dataset fetch them"):
+        source.shards()

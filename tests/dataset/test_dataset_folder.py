@@ -97,7 +97,7 @@ def test_several_rows_of_an_image_are_several_samples(open_source, write) -> Non
 
 
 def test_every_row_is_told_of_once(open_source, write, monkeypatch) -> None:
-    monkeypatch.setattr("djsandbox_ray.dataset.folder._SHARD_IMAGES", 1)
+    monkeypatch.setattr("djsandbox_ray.dataset.folder._SHARD_MEDIA", 1)
     rows = ["1.jpg,one", "0.jpg,none", "9.jpg,none", "../x.jpg,out", ",no path", "3.jpg", "2.jpg,"]
     content = "\n".join(["file_name,text", *rows, "a/b.jpg,other", ""])
     path = write("1.jpg", "2.jpg", "a/b.jpg", **{"metadata.csv": content})
@@ -155,3 +155,44 @@ def test_what_is_ambiguous_is_an_error(open_source, write, files, options, said)
 def test_a_folder_without_images_is_an_error(open_source, write) -> None:
     with pytest.raises(BadInput, match="holds no images"):
         open_source("folder", path=write(**{"1.txt": "one"})).shards()
+
+
+def test_folders_of_videos_are_read_as_those_of_images(open_source, video, jpeg, tmp_path) -> None:
+    for name, data in {
+        "run/1.mp4": video(0),
+        "run/2.WEBM": video(1, "webm"),
+        "jump/1.avi": video(2, "avi"),
+        "jump/poster.jpg": jpeg(0),
+        "jump/2.mp4": b"no video",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "run" / "1.txt").write_text("someone runs")
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,caption,fps\njump/1.avi,someone jumps,12\njump/3.mp4,nobody,12\n"
+    )
+    options = {"path": str(tmp_path), "content": "videos", "caption": "to {label}"}
+    source = open_source("folder", **options)
+    read = items(source)
+    assert [(item.source, item.reason) for item in read if isinstance(item, Rejection)] == [
+        ("jump/2.mp4", "bad_video"),
+        ("metadata.csv#2", "missing_video"),
+    ]
+    samples = [item for item in read if isinstance(item, Sample)]
+    assert [(item.text, item.meta, item.image) for item in samples] == [
+        ("someone jumps", {"label": "jump", "fps": "12"}, b""),
+        ("someone runs", {"label": "run"}, b""),
+        ("to run", {"label": "run"}, b""),
+    ]
+    assert [item.media[0].data for item in samples] == [
+        video(2, "avi"),
+        video(0),
+        video(1, "webm"),
+    ]
+    assert source.found() == ("metadata.csv: captions from 'caption', videos by 'file_name'",)
+
+
+def test_a_folder_without_videos_is_an_error(open_source, write) -> None:
+    path = write("1.jpg", **{"1.txt": "one"})
+    with pytest.raises(BadInput, match=r"holds no videos \(.mp4, "):
+        open_source("folder", path=path, content="videos").shards()

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.recognise import recognise
 from djsandbox_ray.dataset.source import Rejection, Sample
 from djsandbox_ray.errors import BadInput
 
@@ -101,3 +102,38 @@ def test_a_state_that_says_nothing_is_an_error(open_source, saved, tmp_path, sta
     (tmp_path / "x" / "state.json").write_text(state)
     with pytest.raises(BadInput, match=said):
         open_source("huggingface", path=str(tmp_path / "x")).shards()
+
+
+def test_videos_and_texts_are_read(open_source, tmp_path, video) -> None:
+    clips = [{"bytes": video(number), "path": None} for number in range(2)]
+    kinds = datasets.Features({"video": datasets.Video(), "caption": datasets.Value("string")})
+    made = datasets.Dataset.from_dict({"video": clips, "caption": ["a", "b"]}, features=kinds)
+    made.save_to_disk(tmp_path / "x")
+    path = str(tmp_path / "x")
+    read = items(open_source("huggingface", path=path, content="videos"))
+    assert [(item.text, item.media[0].data) for item in read] == [("a", video(0)), ("b", video(1))]
+    read = items(open_source("huggingface", path=path, content="texts"))
+    assert [(item.text, item.all_media) for item in read] == [("a", ()), ("b", ())]
+
+
+@pytest.mark.parametrize(
+    ("splits", "chosen"),
+    [(("test", "train"), "train"), (("b", "train_small"), "train_small"), (("b", "a"), "b")],
+)
+def test_of_several_splits_that_for_training_is_recognised(saved, tmp_path, splits, chosen) -> None:
+    sizes = {name: 4 + place for place, name in enumerate(splits)}
+    made = {name: saved().select(range(size)) for name, size in sizes.items()}
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "x")
+    found = recognise(str(tmp_path / "x"))
+    assert found.options == {"type": "huggingface", "path": str(tmp_path / "x"), "split": chosen}
+    assert found.found == (f"split {chosen!r} of {', '.join(splits)}",)
+    assert found.usable == sizes[chosen]
+
+
+def test_a_single_split_is_recognised_without_a_choice(saved, tmp_path) -> None:
+    saved().save_to_disk(tmp_path / "x")
+    assert "split" not in recognise(str(tmp_path / "x")).options
+    datasets.DatasetDict({"all": saved()}).save_to_disk(tmp_path / "y")
+    found = recognise(str(tmp_path / "y"))
+    assert (found.usable, found.found) == (10, ())
+    assert "split" not in found.options

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -311,9 +312,99 @@ def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
     assert np.array_equal(decoded[..., 0], ramp >> 8)
 
 
-def test_32_bit_pixels_are_refused() -> None:
-    with pytest.raises(ValueError, match="32-bit"):
-        decode(encoded(Image.new("F", (4, 4)), "TIFF"))
+RAMP = np.linspace(0, 1, 64).reshape(8, 8)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "format"),
+    [
+        ((RAMP * 65535).astype(np.uint16), "PNG"),
+        ((RAMP * 65535).astype(np.uint16), "TIFF"),
+        ((RAMP * 65535).astype(">u2"), "TIFF"),
+        ((RAMP * 65535).astype(np.uint16), "PPM"),
+        ((RAMP * 255).astype(np.int32), "TIFF"),
+        ((RAMP * 65535).astype(np.int32), "TIFF"),
+        ((RAMP * 2_000_000_000).astype(np.int32), "TIFF"),
+        ((RAMP * 5000 - 2500).astype(np.int32), "TIFF"),
+        (RAMP.astype(np.float32), "TIFF"),
+        (RAMP.astype(np.float32), "PPM"),
+        ((RAMP * 255).astype(np.float32), "TIFF"),
+        ((RAMP * 65535).astype(np.float32), "TIFF"),
+        ((RAMP * 3e9 - 7).astype(np.float32), "TIFF"),
+    ],
+)
+def test_grey_of_many_bits_is_scaled_and_not_clipped(pixels: Any, format: str) -> None:
+    data = encoded(Image.fromarray(pixels), format)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode in ("I;16", "I;16B", "I", "F")
+    found = np.asarray(decode(data)).astype(int)
+    assert np.abs(found - 255 * RAMP[..., None]).max() <= 1.5
+
+
+def test_a_dark_pgm_of_16_bits_stays_dark() -> None:
+    dark = (RAMP * 200).astype(np.uint16)
+    assert np.asarray(decode(encoded(Image.fromarray(dark), "PPM"))).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_one_shade_is_a_picture(mode: str) -> None:
+    for shade, found in ((0, 0), (-5, 0), (100_000_000, 0)):
+        image = decode(encoded(Image.new(mode, (4, 4), shade), "TIFF"))
+        assert set(np.asarray(image).ravel().tolist()) == {found}
+
+
+def test_12_bits_of_a_scanner_are_scaled_as_such() -> None:
+    values = [0, 0x800, 0xFFF, 0x7F0]
+    packed = bytes.fromhex("".join(f"{value:03x}" for value in values))
+    entries = [(256, 4), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1)]
+    entries.append((279, len(packed)))
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    start = 8 + len(packed)
+    head = b"II*\0" + struct.pack("<I", start)
+    data = head + packed + struct.pack("<H", len(entries)) + tags + bytes(4)
+    assert np.asarray(decode(data))[0, :, 0].tolist() == [0, 0x80, 0xFF, 0x7F]
+
+
+def test_pixels_that_are_no_numbers_are_refused() -> None:
+    for value in (np.nan, np.inf):
+        pixels = np.array([[0.5, value]], np.float32)
+        with pytest.raises(ValueError, match="no finite numbers"):
+            decode(encoded(Image.fromarray(pixels), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "formats"),
+    [
+        ("1", ["PNG", "TIFF", "PPM", "BMP"]),
+        ("L", ["PNG", "TIFF", "PPM", "BMP", "GIF", "JPEG"]),
+        ("LA", ["PNG", "TIFF", "GIF"]),
+        ("P", ["PNG", "TIFF", "GIF", "BMP"]),
+        ("PA", ["TIFF"]),
+        ("RGBA", ["PNG", "TIFF", "WEBP", "BMP"]),
+        ("RGBX", ["TIFF", "JPEG"]),
+        ("CMYK", ["TIFF", "JPEG"]),
+        ("YCbCr", ["TIFF", "JPEG"]),
+        ("LAB", ["TIFF"]),
+    ],
+)
+def test_every_mode_keeps_dark_and_bright(mode: str, formats: list[str]) -> None:
+    pixels = np.zeros((16, 32), np.uint8)
+    pixels[:, 16:] = 255
+    grey = Image.fromarray(pixels)
+    image = grey.convert("LA").convert(mode) if mode == "LA" else grey.convert("RGB").convert(mode)
+    for format in formats:
+        found = np.asarray(decode(encoded(image, format))).astype(int)
+        assert found.shape == (16, 32, 3)
+        assert found[:, :8].max() <= 4, format
+        assert found[:, 24:].min() >= 251, format
+
+
+def test_a_transparent_colour_of_a_palette_is_white() -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 200, 0, 0])
+    for format in ("PNG", "GIF"):
+        assert decode(encoded(image, format, transparency=1)).getpixel((0, 0)) == (255,) * 3
+        assert decode(encoded(image, format, transparency=0)).getpixel((0, 0)) == (200, 0, 0)
 
 
 def test_cmyk_and_grey_become_rgb() -> None:

@@ -9,10 +9,11 @@ import pytest
 from djsandbox_ray.dataset.complete import complete_dataset, home_of
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.leaks import find_leaks
+from djsandbox_ray.dataset.media import VideosConfig
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import Sample
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput, Damaged, SandboxError
 from djsandbox_ray.identity import sample_digest
 from djsandbox_ray.records import Cost
 from djsandbox_ray.storage.store import Storage
@@ -362,3 +363,23 @@ def test_documents_are_ingested_and_known_by_their_content(
     ]
     assert ingest(source, storage, max_rejected=0.5) == dataset
     assert find_leaks(storage, dataset, dataset, True).rows == 3
+
+
+def test_videos_are_copied_or_stay_where_they_lie(open_source, storage, video, tmp_path) -> None:
+    (tmp_path / "clips").mkdir()
+    for number in range(3):
+        (tmp_path / "clips" / f"{number}.mp4").write_bytes(video(number))
+    options = {"path": str(tmp_path / "clips"), "content": "videos", "caption": "a clip"}
+    found = {}
+    for store in ("copy", "reference"):
+        source = open_source("folder", **options)
+        videos = VideosConfig(store=store)
+        dataset = ingest(source, storage, max_rejected=0, videos=videos)
+        table = SampleTable(storage.uri(dataset.table))
+        assert [one.data for (one,) in table.media([2, 0, 1])] == [video(2), video(0), video(1)]
+        found[store] = dataset
+    assert found["copy"].id != found["reference"].id
+    assert found["reference"].modalities == ("text", "video")
+    (tmp_path / "clips" / "1.mp4").unlink()
+    with pytest.raises(Damaged, match=r"1\.mp4 is not what was ingested: it is gone"):
+        table.media([1])

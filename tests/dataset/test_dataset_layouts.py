@@ -71,10 +71,36 @@ def _pairs(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., st
     pq.write_table(pa.table(rows), folder / "pairs" / "a.parquet")
 
 
+def _clips(folder: Path, video: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "clips").mkdir()
+    (folder / "clips" / "1.mp4").write_bytes(video(0))
+    clips = [{"bytes": video(1), "path": None}, {"bytes": None, "path": "1.mp4"}]
+    rows = {"clip": clips, "text": ["one", "two"]}
+    pq.write_table(pa.table(rows), folder / "clips" / "a.parquet")
+
+
 def _tars(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
     for number in range(2):
         members = [("0.jpg", jpeg(number)), ("0.txt", b"one"), ("0.json", b'{"label": "cat"}')]
         write_tar(members, f"data/tars/{number:05}.tar")
+
+
+def _videotars(folder: Path, video: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    members = [("0.mp4", video(0)), ("0.txt", b"one"), ("1.txt", b"two"), ("1.webm", video(1))]
+    write_tar(members, "data/videotars/00000.tar")
+
+
+def _webvid(folder: Path, video: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "webvid" / "videos" / "000001_000050").mkdir(parents=True)
+    (folder / "webvid" / "videos" / "000001_000050" / "7.mp4").write_bytes(video(0))
+    rows = "videoid,name,page_dir,contentUrl\n7,one,000001_000050,http://a/7.mp4\n"
+    (folder / "webvid" / "train.csv").write_text(rows)
+
+
+def _actions(folder: Path, video: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    for name in ("jump/1.mp4", "run/1.mp4"):
+        (folder / "actions" / name).parent.mkdir(parents=True)
+        (folder / "actions" / name).write_bytes(video(0))
 
 
 def _juicer(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
@@ -97,21 +123,25 @@ def _coco(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str
 WRITERS = {
     "coco": (_coco, ["one", "another"]),
     "animals": (_animals, ["a photo of a cat", "a photo of a cat", "a photo of a dog"]),
+    "actions": (_actions, ["someone who does jump", "someone who does run"]),
+    "webvid": (_webvid, ["one"]),
     "lists": (_lists, ["one", "two"]),
     "saved": (_saved, ["one"]),
     "fetched": (_fetched, ["zero", "not_downloaded"]),
     "pairs": (_pairs, ["one"]),
+    "clips": (_clips, ["one", "two"]),
     "tars": (_tars, ["one", "one"]),
+    "videotars": (_videotars, ["one", "two"]),
     "juicer": (_juicer, ["one"]),
 }
 
 
 @pytest.mark.parametrize("options", EXAMPLES, ids=lambda options: options["path"])
-def test_the_example_reads(options, open_source, jpeg, write_tar, tmp_path) -> None:
+def test_the_example_reads(options, open_source, jpeg, video, write_tar, tmp_path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     write, expected = WRITERS[options["path"].split("/")[2]]
-    write(folder, jpeg, write_tar)
+    write(folder, video if options.get("content") == "videos" else jpeg, write_tar)
     options = {
         key: value.replace("/data/", f"{folder}/") if isinstance(value, str) else value
         for key, value in options.items()

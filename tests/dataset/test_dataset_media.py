@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from written_tables import Listed, written
 
-from djsandbox_ray.dataset.fragments import (
-    SCHEMA,
-    Manifest,
-    add_row_ids,
-    commit,
-    commit_row_ids,
-    known_part,
-    write_shard,
-)
+from djsandbox_ray.dataset.fragments import SCHEMA
 from djsandbox_ray.dataset.media import (
     Media,
     Turn,
@@ -29,11 +20,9 @@ from djsandbox_ray.dataset.media import (
     without_tokens,
 )
 from djsandbox_ray.dataset.prepare import SHUFFLE_BLOCK, check, prepared
-from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import Item, Rejection, Sample, Shard, Source, SourceConfig
 from djsandbox_ray.errors import Damaged
 from djsandbox_ray.identity import document_digest, sample_digest
-from djsandbox_ray.storage.store import Storage
 
 ENDS, ALL = VideosConfig(), VideosConfig(check="all")
 
@@ -151,28 +140,6 @@ def documents(jpeg, video) -> list[Sample]:
     ]
 
 
-def written(samples: list[Item], folder: Path, wide: bool = True) -> tuple[SampleTable, Manifest]:
-    """Write samples as ingest does, without Ray."""
-    storage = Storage(str(folder))
-    shard = Shard("s", None, _Listed(samples))
-    row = {"index": 0, "name": "s", "shard": pickle.dumps(shard), "wide": wide}
-    place = {"storage": storage, "folder": "staging"}
-    manifest = Manifest(**json.loads(write_shard(row, table="x.lance", **place)["manifest"]))
-    assert Manifest(**json.loads(known_part(row, **place)["manifest"])) == manifest
-    uri = storage.uri("x.lance")
-    places = commit(uri, [manifest], wide)
-    commit_row_ids(uri, [add_row_ids(one, uri=uri) for one in places])
-    return SampleTable(uri), manifest
-
-
-class _Listed:
-    def __init__(self, items: list[Item]) -> None:
-        self.items = items
-
-    def __call__(self):
-        return iter(self.items)
-
-
 def test_a_table_gives_back_what_was_written(jpeg, video, tmp_path: Path) -> None:
     samples = documents(jpeg, video)
     table, manifest = written(samples, tmp_path)
@@ -266,7 +233,7 @@ class _Own(Source):
         self.samples = samples
 
     def shards(self) -> list[Shard]:
-        return [Shard("own", 0, _Listed(self.samples))]
+        return [Shard("own", 0, Listed(self.samples))]
 
 
 def own(samples: list[Item], **options: object) -> Source:

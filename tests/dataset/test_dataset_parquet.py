@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from djsandbox_ray.dataset.faults import META_LEFT_OUT, as_json
+from djsandbox_ray.dataset.media import Media
 from djsandbox_ray.dataset.parquet import _grouped
+from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import Rejection, Sample
 from djsandbox_ray.errors import BadInput
 
@@ -216,7 +218,7 @@ def test_images_without_bytes_are_read_by_their_paths(open_source, tmp_path, pai
         "escaping_path",
         "missing_image",
     ]
-    assert "bytes is null and path is 'gone.jpg'" in read[10].detail
+    assert "there are no bytes, and 'gone.jpg': there is no such file" in read[10].detail
 
 
 def named(label: Any, **other: Any) -> bytes:
@@ -401,3 +403,62 @@ def test_columns_that_could_both_be_meant_are_an_error(open_source, pairs, tmp_p
         open_source("parquet", path=path).shards()
     (first, *_) = open_source("parquet", path=path, text="title").shards()[0].read()
     assert first.text == "a title"
+
+
+@pytest.mark.parametrize("form", ["bytes", "struct", "path"])
+def test_videos_are_read_as_bytes_structs_and_paths(open_source, tmp_path, video, form) -> None:
+    (tmp_path / "beside.mp4").write_bytes(video(1))
+    columns = {
+        "bytes": [video(0), video(1), None],
+        "struct": [
+            {"bytes": video(0), "path": None},
+            {"bytes": None, "path": "beside.mp4"},
+            {"bytes": None, "path": "none.mp4"},
+        ],
+        "path": ["beside.mp4", "beside.mp4", "../beside.mp4"],
+    }
+    table = {"title": ["a", "b", "c"], "clip": columns[form], "n": [1, 2, 3]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    options = {"path": str(tmp_path / "a.parquet"), "content": "videos", "meta_columns": ["n"]}
+    source = open_source("parquet", **options)
+    first, second, third = (item for shard in prepared(source) for item in shard.read())
+    assert [first.all_media, second.all_media] == [
+        (Media("video", video(1 if form == "path" else 0)),),
+        (Media("video", video(1)),),
+    ]
+    assert (first.text, first.meta, first.image) == ("a", {"n": 1}, b"")
+    assert third.reason == ("escaping_path" if form == "path" else "missing_video")
+    assert source.found() == ("captions from the column 'title', videos from 'clip'",)
+
+
+def test_texts_are_read_without_any_media(open_source, tmp_path) -> None:
+    pq.write_table(pa.table({"title": ["a", None], "image": [1, 2]}), tmp_path / "a.parquet")
+    source = open_source("parquet", path=str(tmp_path / "a.parquet"), content="texts")
+    first, second = (item for shard in prepared(source) for item in shard.read())
+    assert (first.text, first.all_media, second.reason) == ("a", (), "bad_text")
+    assert source.found() == ("texts from the column 'title'",)
+
+
+def test_paths_of_images_are_read_too(open_source, tmp_path, jpeg) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg(1))
+    rows = {"text": ["a", "b"], "image": ["1.jpg", "2.jpg"]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    first, second = items(open_source("parquet", path=str(tmp_path / "a.parquet")))
+    assert first.image == jpeg(1)
+    assert second.reason == "missing_image"
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"text": ["a"], "video": [1]}, "video column 'video' is of type int64"),
+        ({"text": ["a"], "image": [b"x"]}, "no column of a usual name for videos"),
+        ({"text": ["a"], "clip": [b"x"], "mp4": [b"x"]}, "'clip' and 'mp4' may hold the videos"),
+        ({"name": ["a"], "video": [b"x"]}, "no column of a usual name for texts"),
+        ({"text": ["a"], "video_url": ["http://a/1"]}, "let video2dataset fetch them"),
+    ],
+)
+def test_columns_without_videos_are_an_error(open_source, tmp_path, columns, said) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match=said):
+        open_source("parquet", path=str(tmp_path / "a.parquet"), content="videos").shards()

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from s3_server import S3Server, s3_here
 
+from djsandbox_ray.dataset.media import VideosConfig
 from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.references import read_reference
 from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.dataset.staging import placed
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.storage.store import Storage
 
 _ABSENT = r"does not exist|no file matches"
@@ -66,6 +68,33 @@ def test_the_same_samples_come_from_a_bucket(
     storage.remove("data")
     with pytest.raises(BadInput, match=_ABSENT):  # no listing is remembered
         remote.shards()
+
+
+def test_videos_stay_in_a_bucket(
+    s3: S3Server, tmp_path: Path, open_source: Callable[..., Source], video: Callable[..., bytes]
+) -> None:
+    (tmp_path / "data").mkdir()
+    for number in range(2):
+        (tmp_path / "data" / f"{number}.mp4").write_bytes(video(number))
+    storage = Storage(f"{s3.url}/clips")
+    storage.upload(tmp_path / "data", "data")
+    options = {"path": f"{storage.url}/data", "content": "videos", "caption": "a clip"}
+    shards = prepared(open_source("folder", **options), videos=VideosConfig(store="reference"))
+    first, second = (item for shard in shards for item in shard.read())
+    place = first.media[0].place
+    assert (place.uri, place.name) == (f"{storage.url}/data/0.mp4", "0.mp4")
+    assert place.version  # its hash: a bucket has one
+    assert [read_reference(item.media[0].place) for item in (first, second)] == [
+        video(0),
+        video(1),
+    ]
+    (tmp_path / "data" / "0.mp4").write_bytes(video(0)[::-1])  # of the same size
+    storage.upload(tmp_path / "data", "data")
+    with pytest.raises(Damaged, match="it has changed"):
+        read_reference(place)
+    storage.remove("data")
+    with pytest.raises(Damaged, match="it is gone"):
+        read_reference(second.media[0].place)
 
 
 def test_what_is_not_in_a_bucket_is_bad_input(

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from djsandbox_ray.dataset import tars
+from djsandbox_ray.dataset.media import Media
+from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import Rejection, Remark, Sample
 
 
@@ -382,3 +384,73 @@ def test_what_img2dataset_could_not_fetch_is_rejected(open_source, write_tar, jp
     good, bad = shard.read()
     assert good.meta["url"] == "u"
     assert (bad.source, bad.reason) == ("a.tar#1", "not_downloaded")
+
+
+def test_videos_are_read_by_their_endings(open_source, write_tar, video, jpeg) -> None:
+    failed = {"key": "c", "url": "http://a/c", "status": "failed_to_download"}
+    fetched = {**failed, "key": "a", "status": "success"}
+    path = write_tar(
+        [
+            ("a.MP4", video(0)),
+            ("a.jpg", jpeg(0)),
+            ("a.txt", b"one"),
+            ("a.json", json.dumps({**fetched, "error_message": None}).encode()),
+            ("b.webm", video(1, "webm")),
+            ("b.txt", b"two"),
+            ("c.txt", b"three"),
+            ("c.json", json.dumps({**failed, "error_message": "HTTP 404"}).encode()),
+            ("d.mp4", video(0)),
+            ("d.mkv", video(0)),
+            ("d.txt", b"four"),
+            ("e.jpg", jpeg(0)),
+            ("e.txt", b"five"),
+            ("f.mp4", b"no video"),
+            ("f.txt", b"six"),
+        ]
+    )
+    options = {"path": path, "content": "videos"}
+    first, second, *others = items_of(open_source("webdataset", **options))
+    assert (first.text, first.all_media) == ("one", (Media("video", video(0)),))
+    assert first.meta["key"] == "a"
+    assert (second.text, second.all_media) == ("two", (Media("video", video(1, "webm")),))
+    assert [(item.source, item.reason) for item in others if isinstance(item, Rejection)] == [
+        ("a.tar#c", "not_downloaded"),
+        ("a.tar#d", "media_count"),
+        ("a.tar#e", "missing_member"),
+        ("a.tar#f", "bad_video"),
+    ]
+    assert "no video (mp4, m4v," in others[2].detail
+    options["video"] = ["webm"]
+    samples = [
+        item for item in items_of(open_source("webdataset", **options)) if isinstance(item, Sample)
+    ]
+    assert [item.text for item in samples] == ["two"]
+
+
+def test_texts_are_read_whatever_lies_beside(open_source, write_tar, jpeg) -> None:
+    failed = {"key": "b", "url": "u", "status": "failed_to_download", "error_message": "404"}
+    path = write_tar(
+        [
+            ("README.txt", b"about"),
+            ("a.jpg", jpeg(0)),
+            ("a.txt", b"one"),
+            ("b.txt", b"two"),
+            ("b.json", json.dumps(failed).encode()),
+            ("c.jpg", jpeg(0)),
+            ("scan.v1.txt", b"three"),
+        ]
+    )
+    found = items_of(open_source("webdataset", path=path, content="texts"))
+    samples = [item for item in found if isinstance(item, Sample)]
+    assert [(item.text, item.all_media) for item in samples] == [
+        ("one", ()),
+        ("two", ()),
+        ("three", ()),
+    ]
+    (remark,) = [item for item in found if isinstance(item, Remark)]
+    assert (remark.count, remark.detail) == (2, "1 about the data, 1 of another kind")
+
+
+def items_of(source) -> list[Sample | Rejection | Remark]:
+    """Read as an ingest does, with its checks."""
+    return [item for shard in prepared(source) for item in shard.read()]
