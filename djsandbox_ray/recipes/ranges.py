@@ -30,7 +30,6 @@ value is not finite, which has no value here either."""
 
 _BOUNDS: dict[str, tuple[str | None, str | None]] = {
     "image_watermark_filter": (None, "prob_threshold"),
-    "video_face_ratio_filter": ("threshold", None),
     "video_motion_score_ptlflow_filter": ("min_score", "max_score"),
     "video_motion_score_raft_filter": ("min_score", "max_score"),
     "video_watermark_filter": (None, "prob_threshold"),
@@ -44,6 +43,7 @@ _NO_RANGE = {
     "llm_analysis_filter": "it keeps every row of value 0, whatever the thresholds are",
     "llm_condition_filter": "its answer decides, not a threshold",
     "text_entity_dependency_filter": "it compares every entity, and the statistic is their mean",
+    "video_face_ratio_filter": "it keeps no value up to a bound, only from one on",
 }
 
 

@@ -415,7 +415,7 @@ def _reason(error: Exception) -> str:
 
 # Kinds of Data-Juicer's models that run in torch, and those whose work torch does not see. The
 # others (tokenizers, n-gram tables) look up and do not calculate.
-_SEEN = frozenset({"huggingface", "simple_aesthetics"})
+_SEEN = frozenset({"easyocr", "huggingface", "simple_aesthetics"})
 _UNSEEN = frozenset({"api", "fasttext", "opencv_classifier", "spacy"})
 
 
@@ -449,6 +449,8 @@ def _model_kinds(spec: OperatorSpec) -> set[str]:
     kinds = set(inspection.prepared_models(spec.filter_class))
     if "api_or_hf_model" in inspection.parameters(spec.filter_class):
         kinds.add("huggingface" if spec.params.get("is_hf_model") else "api")  # an API by default
+    if "easyocr" in spec.model_kinds:
+        kinds.add("easyocr")
     return kinds
 
 

@@ -24,12 +24,12 @@ NO_RANGE = {
     "llm_analysis_filter",
     "llm_condition_filter",
     "text_entity_dependency_filter",
+    "video_face_ratio_filter",
 }
 ONE_THRESHOLD = {
     "image_watermark_filter": "prob_threshold",
     "language_id_score_filter": "min_score",
     "text_action_filter": "min_action_num",
-    "video_face_ratio_filter": "threshold",
     "video_watermark_filter": "prob_threshold",
 }
 VALUES = np.array([0.0, 1.0, 2.0, 5.0, 9.0, 10.0, 11.0, 400.0, 0.125, 0.25, 0.75, 1.5, np.nan])
@@ -82,13 +82,7 @@ def test_every_filter_keeps_the_range(name: str, monkeypatch: pytest.MonkeyPatch
                 assert found == kept({key: values}, [wanted]).tolist(), entry
             # What is written can be read again, and nothing is left to Data-Juicer's defaults.
             parse_process([entry])
-            assert {"min", "max"} >= {p[:3] for p in entry[name]} - {
-                "pro",
-                "rev",
-                "lan",
-                "cv_",
-                "thr",
-            }
+            assert {"min", "max"} >= {p[:3] for p in entry[name]} - {"pro", "rev", "lan", "cv_"}
 
 
 @pytest.mark.parametrize("name", sorted(NO_RANGE))
