@@ -272,7 +272,10 @@ def test_operators_on_videos_share_what_is_open_and_change_no_value(
     files = [[clip] for clip in clips.media]
     together = FusedOperators(possible)(clips.texts, None, range(len(possible)), files)
     for spec, computed in zip(possible, together, strict=True):
-        (alone,) = FusedOperators([spec])(clips.texts, None, [0], files)
+        single = FusedOperators([spec])
+        (alone,) = single(clips.texts, None, [0], files)
+        counted = single.flops_per_sample(clips.texts, None, 0, files)
+        assert bool(counted) == (spec.name in MODELS)
         assert computed.failures == []
         for key, column in computed.columns.items():
             np.testing.assert_allclose(column, alone.columns[key], rtol=0, atol=1e-6, err_msg=key)
