@@ -25,12 +25,12 @@ from djsandbox_ray.reporting.report import ReportConfig
 from djsandbox_ray.settings.sections import MOST_NAME, Component, Section, component
 from djsandbox_ray.settings.strict_yaml import MOST_BYTES
 from djsandbox_ray.settings.yaml_input import problems, read_mapping, read_value
-from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.stats.needs import needs
 from djsandbox_ray.stats.operators import (
     REFERENCE,
     BadProcess,
+    lacking,
     parse_process,
     resolve_paths,
     statistic_names,
@@ -303,10 +303,10 @@ def _content_problems(config: RunConfig) -> list[str]:
     except BadProcess:
         return found  # reported with the operators
     return found + [
-        f"operators[{index}].{spec.name}: reads the image of a pair, but dataset.content is "
-        f"{content!r}"
+        f"operators[{index}].{spec.name}: reads {' and '.join(absent)}, but dataset.content "
+        f"{content!r} has {' and '.join(MODALITIES[content])} alone"
         for index, spec in enumerate(specs)
-        if content != "pairs" and "image" in inspection.reads(spec.filter_class)
+        if (absent := lacking(spec, MODALITIES[content]))
     ]
 
 

@@ -542,8 +542,8 @@ def test_who_trains_measures_and_computes_fits_what_samples_are(write: Writer) -
         "trials.model.type: 'clip' trains on pairs, but dataset.content is 'videos'",
         "evaluation.metrics[0].type: 'retrieval' measures on pairs, but evaluation.dataset.content "
         "is 'texts'",
-        "operators[1].image_shape_filter: reads the image of a pair, but dataset.content is "
-        "'videos'",
+        "operators[1].image_shape_filter: reads image, but dataset.content 'videos' has text and "
+        "video alone",
     ]
 
 

@@ -28,8 +28,13 @@ UNBOUNDED = sys.maxsize
 """What Data-Juicer itself writes for "no bound"; unlike an infinity, it still drops a row whose
 value is not finite, which has no value here either."""
 
-_UPPER_ONLY = {"image_watermark_filter": "prob_threshold"}
-"""Filters whose one threshold has another name and is the greatest value that is kept."""
+_BOUNDS: dict[str, tuple[str | None, str | None]] = {
+    "image_watermark_filter": (None, "prob_threshold"),
+    "video_motion_score_ptlflow_filter": ("min_score", "max_score"),
+    "video_motion_score_raft_filter": ("min_score", "max_score"),
+    "video_watermark_filter": (None, "prob_threshold"),
+}
+"""The thresholds, least and greatest, of filters that call them otherwise, or only hand them on."""
 _IN_THE_WAY: dict[str, dict[str, Any]] = {"language_id_score_filter": {"lang": ""}}
 """Parameters that drop rows by something else than the statistic, and the value that does not."""
 _NO_RANGE = {
@@ -38,6 +43,7 @@ _NO_RANGE = {
     "llm_analysis_filter": "it keeps every row of value 0, whatever the thresholds are",
     "llm_condition_filter": "its answer decides, not a threshold",
     "text_entity_dependency_filter": "it compares every entity, and the statistic is their mean",
+    "video_face_ratio_filter": "it keeps no value up to a bound, only from one on",
 }
 
 
@@ -61,8 +67,8 @@ def thresholds(spec: OperatorSpec, key: str) -> Thresholded:
     """
     if spec.name in _NO_RANGE:
         raise BadInput(f"{spec.name} cannot keep a range of {key}: {_NO_RANGE[spec.name]}")
-    if spec.name in _UPPER_ONLY:
-        return Thresholded(None, _UPPER_ONLY[spec.name])
+    if spec.name in _BOUNDS:
+        return Thresholded(*_BOUNDS[spec.name])
     decide = inspection.decision_parameters(spec.filter_class) - inspection.DECISION_BASE
     several = len(spec.keys) > 1
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.needs import needs
-from djsandbox_ray.stats.operators import OperatorSpec, unusable
+from djsandbox_ray.stats.operators import unusable, written_out
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class OperatorInfo:
     missing: tuple[str, ...]
     """What of it is not there."""
     obstacle: str | None
-    """Why it cannot be used on a table of image-text pairs at all, if so."""
+    """Why it cannot be used on a sample table at all, if so."""
 
     @property
     def available(self) -> bool:
@@ -42,7 +42,7 @@ def catalogue() -> tuple[OperatorInfo, ...]:
 
 
 def _describe(name: str) -> OperatorInfo:
-    spec = OperatorSpec(name)
+    spec = written_out(name, {})
     cls = spec.filter_class
     known = inspection.parameters(cls)
     decision = inspection.decision_parameters(cls)
@@ -53,7 +53,7 @@ def _describe(name: str) -> OperatorInfo:
         name=name,
         statistics=inspection.statistic_keys(cls),
         modality=next(iter(kinds)) if len(kinds) == 1 else "multimodal",
-        parameters=tuple(f"{key}={parameter.default!r}" for key, parameter in known.items()),
+        parameters=tuple(f"{key}={value!r}" for key, value in spec.values.items()),
         thresholds=tuple(key for key in known if key in decision),
         needs=tuple(need.what for need in found),
         obstacle=obstacle,

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.connection import check_placeable
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
@@ -27,7 +27,13 @@ from djsandbox_ray.stats.actors import OnProgress, run_pass
 from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.fused import only_looks_at_text
 from djsandbox_ray.stats.needs import check_needs
-from djsandbox_ray.stats.operators import OperatorSpec, operator_id, resolve_paths, statistic_names
+from djsandbox_ray.stats.operators import (
+    OperatorSpec,
+    lacking,
+    operator_id,
+    resolve_paths,
+    statistic_names,
+)
 from djsandbox_ray.stats.worker import OperatorTask
 from djsandbox_ray.storage.lease import Lease, take
 from djsandbox_ray.storage.store import Storage
@@ -101,11 +107,13 @@ def compute_statistics(
         note: told when another run is waited for.
 
     Raises:
-        BadInput: an operator lacks something, or cannot compute a plain sample.
+        BadInput: an operator lacks something, cannot compute a plain sample, or reads what none of
+            the samples has.
         SandboxError: an operator failed on every row, or a machine under it.
         Lost: this process was not heard of for long, and another run computes them now.
     """
     settings = settings or StatisticsConfig()
+    _refuse_unreadable(dataset, operators)
     operators = [resolve_paths(spec) for spec in operators]
     ids = [operator_id(spec, settings.models) for spec in operators]
     wanted = [*zip(operators, ids, strict=True)]
@@ -129,6 +137,18 @@ def compute_statistics(
     )
     named = [[statistic.name, statistic.operator_id] for statistic in statistics]
     return Statistics(content_id("statistics", dataset.id, named), statistics)
+
+
+def _refuse_unreadable(dataset: Dataset, operators: Sequence[OperatorSpec]) -> None:
+    """Raise BadInput if operators read what no sample has: content ``any`` promises nothing."""
+    lines = [
+        f"{spec.name} reads {' and '.join(absent)}, but the samples of {dataset.id} have "
+        f"{' and '.join(dataset.modalities)} alone"
+        for spec in operators
+        if (absent := lacking(spec, dataset.modalities))
+    ]
+    if lines:
+        raise BadInput("\n".join(lines))
 
 
 def _pending(

@@ -98,6 +98,15 @@ def _refuse_nltk() -> NoReturn:
     raise BadInput("NLTK downloads nothing here")
 
 
+def _refuse_easyocr(_url: str, filename: str, folder: str, *_: Any) -> NoReturn:
+    raise BadInput(f"{filename} is not in {folder}, or is broken: nothing is downloaded")
+
+
+def _keep_easyocr_here(module: Any) -> None:
+    """Keep EasyOCR from downloading a detector that is not there, or not the one it knows."""
+    module.easyocr.download_and_unzip = _refuse_easyocr
+
+
 def _nltk_tagger(**_options: Any) -> Any:
     """Return NLTK's tagger as Data-Juicer does, which downloads its data again every time."""
     return importlib.import_module("nltk.tag").pos_tag
@@ -213,6 +222,7 @@ def _guarded_import() -> type:
         lazy._install_package = classmethod(_refuse_installation)  # type: ignore[attr-defined]
         lazy.check_packages = classmethod(_skip_check)  # type: ignore[attr-defined]
         importlib.import_module("data_juicer.ops")
+        from data_juicer.ops.filter import video_ocr_area_ratio_filter as with_easyocr
         from data_juicer.utils import asset_utils, model_utils, nltk_utils
 
     _name_statistics_directly()
@@ -221,6 +231,7 @@ def _guarded_import() -> type:
     nltk_utils.patch_nltk_pickle_security = _refuse_nltk
     model_utils.check_model = _never_download(model_utils.check_model)
     asset_utils.ASSET_LINKS.clear()
+    with_easyocr.easyocr.post_import = _keep_easyocr_here
     return lazy
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.images import decode, shortened
 from djsandbox_ray.errors import SandboxError, require
-from djsandbox_ray.stats.datajuicer import load
+from djsandbox_ray.stats.datajuicer import DataJuicer, load
 
 MODEL_SIDE = 224
 """What image processors scale the shorter side to, in pixels, or about so much."""
@@ -76,7 +76,7 @@ MICRO_BATCH = 16
 
 
 class BatchedSimilarity:
-    """Computes what an ``image_text_similarity_filter`` computes for rows of one image each.
+    """Computes what an ``image_text_similarity_filter`` computes, rows of one image many at once.
 
     Args:
         operator: the Data-Juicer operator, whose model and settings are used.
@@ -94,18 +94,19 @@ class BatchedSimilarity:
             Exception: whatever a broken image or the model raises, for the whole batch.
         """
         dj, operator = load(), self._operator
-        texts = [dj.plain_text(text) for text in batch[operator.text_key]]
-        images = [
-            self._image(row, context)
-            for row, context in zip(
-                batch[operator.image_bytes_key], batch[dj.context_field], strict=True
-            )
-        ]
-        for start in range(0, len(texts), MICRO_BATCH):
+        tagged, files = batch[operator.text_key], batch[operator.image_bytes_key]
+        pairs = [row for row, text in enumerate(tagged) if _is_pair(text, len(files[row]), dj)]
+        texts = [dj.plain_text(tagged[row]) for row in pairs]
+        images = [self._image(files[row], batch[dj.context_field][row]) for row in pairs]
+        for start in range(0, len(pairs), MICRO_BATCH):
             part = slice(start, start + MICRO_BATCH)
             scores = self._scores(texts[part], images[part])
-            for stats, score in zip(batch[dj.stats_field][part], scores, strict=True):
-                stats[self._key] = [score]
+            for row, score in zip(pairs[part], scores, strict=True):
+                batch[dj.stats_field][row][self._key] = [score]
+        others = sorted({*range(len(tagged))} - {*pairs})
+        if others:
+            rows = {key: [values[row] for row in others] for key, values in batch.items()}
+            operator.compute_stats_batched(rows, context=True)
 
     def _image(self, contents: list[bytes], context: dict[str, Any]) -> Any:
         from data_juicer.utils.mm_utils import load_image
@@ -130,3 +131,9 @@ class BatchedSimilarity:
         ).to(model.device)
         logits = model(**inputs).logits_per_text.diagonal() / 100.0
         return [float(score) for score in logits]
+
+
+def _is_pair(text: str, images: int, dj: DataJuicer) -> bool:
+    """Say whether a sample is one image and one chunk of text, which are compared whole."""
+    whole = text.startswith(dj.image_token) and text.endswith(dj.end_token)
+    return images == 1 and whole and text.count(dj.end_token) == 1

@@ -3,7 +3,9 @@
 Data-Juicer's contract: a batch is a dict of lists with a list of dicts under ``Fields.stats``;
 ``compute_stats_batched`` writes into those. Every operator gets fresh dicts, because a key that is
 there already is not computed again, so two operators that write one key would give one result.
-Decoded images and words are shared through ``Fields.context`` among operators that take it.
+Decoded images and words are shared through ``Fields.context`` among operators that take it. Where
+operators read videos, one sample after the other is brought into files and goes through all of
+them, so that nothing but one sample is open.
 
 What a model calculates is counted on a few samples, by torch's own counter.
 """
@@ -14,9 +16,10 @@ import io
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -24,13 +27,31 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.faults import is_no_fault
 from djsandbox_ray.dataset.images import shortened_file
-from djsandbox_ray.errors import BadInput, SandboxError, require
+from djsandbox_ray.dataset.media import TOKENS, Kind, tokens_in
+from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed, require
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import DataJuicer, load
 from djsandbox_ray.stats.embeddings import IMAGE_NAME, MODEL_SIDE, BatchedSimilarity
 from djsandbox_ray.stats.operators import OperatorSpec
+from djsandbox_ray.stats.videos import (
+    Opened,
+    TemporaryVideos,
+    bound_motion,
+    forget,
+    named,
+    opened,
+    plain_video,
+    way_of_opening,
+)
+
+Images = Sequence[bytes] | Sequence[Sequence[bytes]]
+"""Encoded images, shape (rows,), or in order those of each sample, which may have none."""
+Videos = Sequence[Sequence[bytes]]
+"""Encoded videos, in order those of each sample."""
 
 _TEXT, _TAGGED, _IMAGES, _BYTES = "text", "text_with_tokens", "images", "image_bytes"
+_VIDEOS = "videos"
+_TOKEN_OF: dict[Kind, str] = {kind: token for token, kind in TOKENS.items()}
 _DEVICE_FAILS = (
     *("out of memory", "can't allocate memory", "unable to find an engine"),
     *("CUDA error", "CUDA driver error", "cuDNN error", "HIP error"),
@@ -77,15 +98,24 @@ class FusedOperators:
         """Say whether any of these operators (by index) reads images."""
         return any(self._runners[index].reads_images for index in operators)
 
+    def reads_videos(self, operators: Sequence[int]) -> bool:
+        """Say whether any of these operators (by index) reads videos."""
+        return any(self._runners[index].reads_videos for index in operators)
+
     def __call__(
-        self, texts: Sequence[str], images: Sequence[bytes] | None, operators: Sequence[int]
+        self,
+        texts: Sequence[str],
+        images: Images | None,
+        operators: Sequence[int],
+        videos: Videos | None = None,
     ) -> list[Computed]:
         """Compute the statistics of a batch.
 
         Args:
-            texts: plain captions, shape (rows,).
-            images: encoded images, shape (rows,); None if none of the operators reads them.
+            texts: of the samples, shape (rows,); where they hold tokens of media, in their order.
+            images: None if none of the operators reads them.
             operators: indices of the operators to run.
+            videos: None if none of the operators reads them.
 
         Returns:
             One entry per index, in order.
@@ -94,22 +124,43 @@ class FusedOperators:
             SandboxError: the machine fails. A row would lose its value for good by that, and many
                 rows: once a GPU has failed, no process that used it can go on.
         """
-        rows = _rows(texts, images)
+        rows = _rows(texts, images, videos)
+        runners = {index: self._runners[index] for index in operators}
         with _inference():
-            return [self._runners[index](rows) for index in operators]
+            done = {
+                index: runner(rows) for index, runner in runners.items() if not runner.reads_videos
+            }
+            moving = {index: runner for index, runner in runners.items() if runner.reads_videos}
+            if moving:
+                done |= _one_by_one(moving, rows, videos or [[]] * len(texts))
+        return [done[index] for index in operators]
 
     def flops_per_sample(
-        self, texts: Sequence[str], images: Sequence[bytes] | None, operator: int
+        self,
+        texts: Sequence[str],
+        images: Images | None,
+        operator: int,
+        videos: Videos | None = None,
     ) -> float | None:
         """Count the floating-point operations of an operator (by index) on a batch that it can do.
 
-        The batch is computed for the count alone; statistics never come from it.
+        The batch is computed for the count alone; statistics never come from it. Other arguments
+        are as for a call.
 
         Returns:
             The mean per sample; 0 without a model, None where the model cannot be counted.
         """
+        runner, rows = self._runners[operator], _rows(texts, images, videos)
+
+        def compute() -> None:
+            if runner.reads_videos:
+                _one_by_one({operator: runner}, rows, videos or [[]] * len(texts))
+            else:
+                runner(rows)
+
         with _inference():
-            return self._runners[operator].flops_per_sample(_rows(texts, images))
+            flops = count_flops(runner.spec, compute)
+        return None if flops is None else flops / len(texts)
 
 
 class _Runner:
@@ -117,16 +168,19 @@ class _Runner:
 
     def __init__(self, spec: OperatorSpec, gpu: bool) -> None:
         cls = spec.filter_class
-        self._spec = spec
+        self.spec = spec
         self.name = spec.name
         self.keys = spec.keys
         self.reads_images = "image" in inspection.reads(cls)
+        self.reads_videos = "video" in inspection.reads(cls)
+        self.opens = way_of_opening(cls, spec.values)
         self._scales = self.reads_images and bool(_model_kinds(spec))
         self._context = inspection.takes_context(cls)
         runner: dict[str, Any] = {
             "text_key": _TAGGED if inspection.needs_tokens(cls) else _TEXT,
             "image_key": _IMAGES,
             "image_bytes_key": _BYTES,
+            "video_key": _VIDEOS,
             "auto_op_parallelism": False,
         }
         if not gpu:
@@ -138,16 +192,22 @@ class _Runner:
         self._compute: Callable[[dict[str, list[Any]]], None] = self._call
         if spec.name == "image_text_similarity_filter":
             self._compute = BatchedSimilarity(self._operator, self.keys[0])
+        if hasattr(cls, "compute_flow"):  # Data-Juicer's three operators of motion
+            bound_motion(self._operator)
 
     def try_out(self) -> None:
         """Compute a plain sample, so that a missing model or package is found before any data."""
-        batch = {**_rows(["a photo of a small dog"], [_plain_image()])}
-        batch[load().stats_field] = [{}]
         try:
-            with _inference():
-                self._call(batch)
+            with _inference(), TemporaryVideos() as folder, opened() as contexts:
+                videos = [plain_video()] if self.reads_videos else []
+                batch = _rows(["a photo of a small dog"], [_plain_image()], [videos])
+                batch[load().stats_field] = [{}]
+                with folder.written(videos) as paths:
+                    self._call(self.with_videos(batch, paths, contexts))
             for key in self.keys:
                 to_number(batch[load().stats_field][0].get(key))
+        except StorageFailed:
+            raise
         except Exception as error:
             raise BadInput(f"{self.name} cannot compute a sample: {_reason(error)}") from error
         if not any(key in batch[load().stats_field][0] for key in self.keys):
@@ -156,22 +216,28 @@ class _Runner:
     def __call__(self, rows: dict[str, list[Any]]) -> Computed:
         start = time.perf_counter()
         size = len(rows[_TEXT])
-        done = Computed({key: np.full(size, np.nan) for key in self.keys})
+        done = self.nothing(size)
         rows = self._bounded(rows)
         try:
             self._fill(done, rows, slice(0, size), self._compute)
         except Exception as error:
             _reraise_fatal(error)
             for row in range(size):  # only the rows that fail lose their values
-                self._single(done, rows, row)
+                self.fill_row(done, _cut(rows, row), row)
         done.seconds = time.perf_counter() - start
         return done
 
-    def flops_per_sample(self, rows: dict[str, list[Any]]) -> float | None:
-        size = len(rows[_TEXT])
-        batch = {**self._bounded(rows), load().stats_field: [{} for _ in range(size)]}
-        flops = count_flops(self._spec, lambda: self._compute(batch))
-        return None if flops is None else flops / size
+    def nothing(self, size: int) -> Computed:
+        """Return what is known of a batch before it is computed."""
+        return Computed({key: np.full(size, np.nan) for key in self.keys})
+
+    def with_videos(
+        self, row: dict[str, list[Any]], paths: list[str], contexts: Opened
+    ) -> dict[str, list[Any]]:
+        """Give one row its videos, and what is open of them for operators like this."""
+        if not self.reads_videos:
+            return row
+        return {**row, _VIDEOS: [paths], load().context_field: [contexts[self.opens]]}
 
     def _bounded(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Keep very long pictures from a model, which would scale them whole and fill the memory.
@@ -180,18 +246,23 @@ class _Runner:
         """
         if not self._scales or _BYTES not in rows:
             return rows
-        images = [[shortened_file(image, MODEL_SIDE)] for (image,) in rows[_BYTES]]
+        images = [[shortened_file(image, MODEL_SIDE) for image in row] for row in rows[_BYTES]]
         contexts = [  # what the operators share is the picture as it was
-            context if new[0] is old[0] else {}
+            context if all(map(is_, new, old)) else {}
             for context, new, old in zip(
                 rows[load().context_field], images, rows[_BYTES], strict=True
             )
         ]
         return {**rows, _BYTES: images, load().context_field: contexts}
 
-    def _single(self, done: Computed, rows: dict[str, list[Any]], row: int) -> None:
+    def fill_row(self, done: Computed, batch: dict[str, list[Any]], row: int) -> None:
+        """Compute a batch of one row; if that fails, the row has no value and the failure is noted.
+
+        Raises:
+            SandboxError: it fails for what is no fault of the row.
+        """
         try:
-            self._fill(done, rows, slice(row, row + 1), self._call)
+            self._fill(done, batch, slice(row, row + 1), self._call)
         except Exception as error:
             _reraise_fatal(error)
             if is_no_fault(error) or _is_of_device(error):
@@ -204,14 +275,12 @@ class _Runner:
     def _fill(
         self,
         done: Computed,
-        rows: dict[str, list[Any]],
+        batch: dict[str, list[Any]],
         part: slice,
         compute: Callable[[dict[str, list[Any]]], None],
     ) -> None:
-        batch = {key: values[part] for key, values in rows.items()}
         stats: list[dict[str, Any]] = [{} for _ in batch[_TEXT]]
-        batch[load().stats_field] = stats
-        compute(batch)
+        compute({**batch, load().stats_field: stats})
         values = [[to_number(stat.get(key)) for stat in stats] for key in self.keys]
         for key, column in zip(self.keys, values, strict=True):
             done.columns[key][part] = column
@@ -244,22 +313,76 @@ def to_number(value: Any) -> float:
     return number if math.isfinite(number) else math.nan
 
 
-def _rows(texts: Sequence[str], images: Sequence[bytes] | None) -> dict[str, list[Any]]:
+def _one_by_one(
+    runners: Mapping[int, _Runner], rows: dict[str, list[Any]], videos: Videos
+) -> dict[int, Computed]:
+    """Compute operators that read videos, one sample after the other."""
+    done = {index: runner.nothing(len(videos)) for index, runner in runners.items()}
+    with TemporaryVideos() as folder:
+        for row, sample in enumerate(videos):
+            batch = _cut(rows, row)
+            with folder.written(sample) as paths, opened() as contexts:
+                for index, runner in runners.items():
+                    start = time.perf_counter()
+                    failures = done[index].failures
+                    failed = len(failures)
+                    runner.fill_row(done[index], runner.with_videos(batch, paths, contexts), row)
+                    if len(failures) > failed:
+                        failures[-1] = Failure(row, named(failures[-1].reason, paths))
+                        forget(contexts[runner.opens])
+                    done[index].seconds += time.perf_counter() - start
+    return done
+
+
+def _rows(
+    texts: Sequence[str], images: Images | None, videos: Videos | None = None
+) -> dict[str, list[Any]]:
     """Lay samples out as Data-Juicer expects them; text operators must not see the tokens."""
     dj = load()
-    rows: dict[str, list[Any]] = {_TEXT: list(texts), dj.context_field: [{} for _ in texts]}
+    rows: dict[str, list[Any]] = {
+        _TEXT: [_plain(text, dj) for text in texts],
+        dj.context_field: [{} for _ in texts],
+    }
+    media: dict[Kind, Sequence[Sequence[bytes]]] = {}
     if images is not None:
-        rows[_TAGGED] = [_tagged(text, dj) for text in texts]
-        rows[_IMAGES] = [[IMAGE_NAME] for _ in texts]
-        rows[_BYTES] = [[image] for image in images]
+        media["image"] = rows[_BYTES] = [_as_list(sample) for sample in images]
+        rows[_IMAGES] = [[*map(_image_name, range(len(some)))] for some in rows[_BYTES]]
+    if videos is not None:
+        media["video"] = videos
+    if media:
+        rows[_TAGGED] = [
+            _tagged(text, {kind: len(files[row]) for kind, files in media.items()}, dj)
+            for row, text in enumerate(texts)
+        ]
     return rows
 
 
-def _tagged(text: str | None, dj: DataJuicer) -> str | None:
+def _as_list(images: bytes | Sequence[bytes]) -> list[bytes]:
+    return [images] if isinstance(images, bytes) else [*images]
+
+
+def _image_name(place: int) -> str:
+    """Return what an image is known by among those of its sample."""
+    return f"{IMAGE_NAME} {place}" if place else IMAGE_NAME
+
+
+def _cut(rows: dict[str, list[Any]], row: int) -> dict[str, list[Any]]:
+    return {key: values[row : row + 1] for key, values in rows.items()}
+
+
+def _plain(text: str, dj: DataJuicer) -> str:
+    return dj.plain_text(text) if text and "__dj__" in text else text
+
+
+def _tagged(text: str | None, media: Mapping[Kind, int], dj: DataJuicer) -> str | None:
+    """Return a text with a token for every medium: where it has them itself, or else in front."""
     if text is None:  # no caption: the operator fails on this row, and on no other
         return None
-    plain = dj.plain_text(text) if "__dj__" in text else text
-    return f"{dj.image_token} {plain} {dj.end_token}"
+    tokens = tokens_in(text)
+    if all(tokens.count(kind) == count for kind, count in media.items()):
+        return text
+    front = [_TOKEN_OF[kind] for kind, count in media.items() for _ in range(count)]
+    return " ".join([*front, _plain(text, dj), dj.end_token])
 
 
 def _plain_image() -> bytes:
@@ -292,7 +415,7 @@ def _reason(error: Exception) -> str:
 
 # Kinds of Data-Juicer's models that run in torch, and those whose work torch does not see. The
 # others (tokenizers, n-gram tables) look up and do not calculate.
-_SEEN = frozenset({"huggingface", "simple_aesthetics"})
+_SEEN = frozenset({"easyocr", "huggingface", "simple_aesthetics"})
 _UNSEEN = frozenset({"api", "fasttext", "opencv_classifier", "spacy"})
 
 
@@ -319,13 +442,15 @@ def count_flops(spec: OperatorSpec, compute: Callable[[], None]) -> float | None
 
 def only_looks_at_text(spec: OperatorSpec) -> bool:
     """Say whether an operator reads text alone and has no model: a row takes microseconds."""
-    return not _model_kinds(spec) and "image" not in inspection.reads(spec.filter_class)
+    return not _model_kinds(spec) and inspection.reads(spec.filter_class) == {"text"}
 
 
 def _model_kinds(spec: OperatorSpec) -> set[str]:
     kinds = set(inspection.prepared_models(spec.filter_class))
     if "api_or_hf_model" in inspection.parameters(spec.filter_class):
         kinds.add("huggingface" if spec.params.get("is_hf_model") else "api")  # an API by default
+    if "easyocr" in spec.model_kinds:
+        kinds.add("easyocr")
     return kinds
 
 

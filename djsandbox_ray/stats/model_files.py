@@ -40,6 +40,8 @@ _FILES = {
 _NLTK = {
     "nltk_pos_tagger": ("taggers/averaged_perceptron_tagger_eng", "tokenizers/punkt_tab/english")
 }
+EASYOCR = "craft_mlt_25k.pth"
+"""What EasyOCR finds text with."""
 _ARCHIVE = ".tar.gz"
 
 
@@ -86,6 +88,14 @@ def find_nltk(name: str) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
+def find_easyocr() -> Path | None:
+    """Return where EasyOCR finds its detector."""
+    named = (os.environ.get(name) for name in ("EASYOCR_MODULE_PATH", "MODULE_PATH"))
+    home = next(filter(None, named), None) or Path.home() / ".EasyOCR"
+    path = Path(home, "model", EASYOCR)
+    return path if path.exists() else None
+
+
 def found_by_name(
     kinds: Sequence[str], values: Mapping[str, Any], models: str | None
 ) -> dict[str, Path]:
@@ -96,6 +106,7 @@ def found_by_name(
     looked_up = {name: find(name, models) for name in names(kinds, values)}
     looked_up |= {name: find_nltk(name) for name in nltk_names(kinds)}
     looked_up |= {name: find_hub(name, models) for name in hub if name and not is_there(name)}
+    looked_up |= {EASYOCR: find_easyocr()} if "easyocr" in kinds else {}
     return {name: path for name, path in looked_up.items() if path is not None}
 
 

@@ -7,6 +7,7 @@ folders are looked for where Data-Juicer looks for them.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -79,6 +80,12 @@ def needs(spec: OperatorSpec, models: str | None = None) -> tuple[Need, ...]:
     found = _packages(spec.filter_class, kinds)
     found += [_file(name, models) for name in model_files.names(kinds, values)]
     found += [_nltk(name) for name in model_files.nltk_names(kinds)]
+    if "easyocr" in kinds:
+        where = "'model' in the folder of EASYOCR_MODULE_PATH, or in ~/.EasyOCR"
+        there = model_files.find_easyocr() is not None
+        found.append(Need(f"{model_files.EASYOCR} in {where}, on every node", there))
+    if values.get("video_backend") == "ffmpeg":
+        found.append(Need("the program 'ffmpeg'", shutil.which("ffmpeg") is not None))
     found += [
         _model(name, values[name], models) for name in model_files.HUB_PARAMETERS if name in values
     ]

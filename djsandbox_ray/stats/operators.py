@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -25,8 +25,13 @@ from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.model_files import found_by_name
 from djsandbox_ray.stats.models import content_digest, folder_at, is_there, is_url, may_be_folder
 
-READABLE = frozenset({"text", "image"})
-"""What a sample table holds."""
+READABLE = frozenset({"text", "image", "video"})
+"""What a sample table may hold."""
+OWN_DEFAULTS: dict[str, Any] = {"video_backend": "av"}
+"""Parameters that have another default here than in Data-Juicer, by name: its own one needs a
+program that no package brings. They are written out as if the user had given them."""
+_OF_FIELDS = frozenset({"frame_field", "if_output_optical_flow", "optical_flow_key"})
+"""Parameters that are about fields of a sample which the sample table does not have."""
 REFERENCE = "${scorer}"
 """What stands in an operator's parameters for the folder of the trained scorer."""
 
@@ -66,6 +71,8 @@ class OperatorSpec:
             kinds.append("sentencepiece" if "lang" in values else "huggingface")
         if "api_or_hf_model" in values:
             kinds.append("huggingface" if values.get("is_hf_model") else "api")
+        if "languages_to_detect" in values:
+            kinds.append("easyocr")
         return tuple(kinds)
 
     @property
@@ -181,13 +188,20 @@ def _parse_item(item: Any, here: str) -> tuple[OperatorSpec | None, list[tuple[s
     here = f"{here}.{name}"
     if not isinstance(params, dict):
         return None, [(here, f"parameters must be a mapping, not {type(params).__name__}")]
-    spec = OperatorSpec(name, params)
+    spec = written_out(name, params)
     problems = [
         (f"{here}.{key}", problem)
         for key, value in params.items()
         if (problem := _parameter_problem(spec.filter_class, key, value))
     ]
     return spec, problems
+
+
+def written_out(name: str, params: Mapping[str, Any]) -> OperatorSpec:
+    """Return an operator with the defaults that are ours."""
+    known = inspection.parameters(load().filters[name])
+    own = {key: value for key, value in OWN_DEFAULTS.items() if key in known}
+    return OperatorSpec(name, {**own, **params})
 
 
 def _name_problem(name: Any) -> str | None:
@@ -201,19 +215,23 @@ def _name_problem(name: Any) -> str | None:
 
 
 def unusable(name: str) -> str | None:
-    """Return why a filter cannot be probed on a table of image-text pairs, or None if it can."""
+    """Return why a filter cannot be probed on any sample table, or None if it can."""
     dj = load()
     cls = dj.filters[name]
     if name in dj.attribution:
         return "compares with a validation set, which Data-Juicer takes from Python code only"
     if not inspection.statistic_keys(cls):
         return "writes no statistic, so there is nothing to cut pools by"
-    lacking = sorted(inspection.reads(cls) - READABLE)
-    if lacking:
-        return f"reads {' and '.join(lacking)}, which the sample table does not hold"
+    if foreign := sorted(inspection.reads(cls) - READABLE):
+        return f"reads {' and '.join(foreign)}, which the sample table does not hold"
     if any(parameter.endswith("_key_second") for parameter in inspection.parameters(cls)):
-        return "compares with a second field, and the sample table holds one text and one image"
+        return "compares with a second field, and samples of the sample table have one text"
     return None
+
+
+def lacking(spec: OperatorSpec, modalities: Collection[str]) -> list[str]:
+    """Return what an operator reads that samples of these modalities do not have, sorted."""
+    return sorted(inspection.reads(spec.filter_class) - {*modalities})
 
 
 def _parameter_problem(cls: type, name: Any, value: Any) -> str | None:
@@ -225,7 +243,11 @@ def _parameter_problem(cls: type, name: Any, value: Any) -> str | None:
     if name not in known:
         listed = ", ".join(known) or "none"
         return f"unknown parameter{nearest(str(name), known)} (known: {listed})"
-    return None if value == known[name].default else _type_problem(cls, name, value)
+    if value == known[name].default:
+        return None
+    if name in _OF_FIELDS:
+        return "is of a field beside text and media, which the sample table does not have"
+    return _type_problem(cls, name, value)
 
 
 def _type_problem(cls: type, name: str, value: Any) -> str | None:

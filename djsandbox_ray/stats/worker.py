@@ -6,25 +6,31 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from djsandbox_ray.dataset.media import Kind
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.stats import parts
 from djsandbox_ray.stats.datajuicer import use_models
-from djsandbox_ray.stats.fused import Computed, FusedOperators
+from djsandbox_ray.stats.fused import Computed, FusedOperators, Images, Videos
 from djsandbox_ray.stats.models import on_this_node
 from djsandbox_ray.stats.operators import OperatorSpec
 from djsandbox_ray.storage.store import Storage
 
+if TYPE_CHECKING:
+    from djsandbox_ray.dataset.sample_table import SampleTable
+
 READ_BYTES = 32 << 20
-"""Samples that are read at once, unless a batch is larger."""
+"""Samples that are read at once, unless a batch is larger; of media that lie beside the columns,
+unless one sample has more."""
 READ_ROWS = 4096
 """Most rows that are read at once: text is small."""
 COUNTED_ROWS = 16
@@ -101,14 +107,19 @@ class StatisticsWorker:
         done: dict[int, list[Computed]] = {index: [] for index in operators}
         flops: dict[int, float | None] = {}
         row_ids = []
-        for ids, texts, images in self._batches(start, stop, fused.reads_images(operators)):
-            row_ids.append(ids)
-            for index, computed in zip(operators, fused(texts, images, operators), strict=True):
+        kinds: list[Kind] = ["image"] if fused.reads_images(operators) else []
+        kinds += ["video"] if fused.reads_videos(operators) else []
+        for batch in self._batches(start, stop, kinds):
+            row_ids.append(batch.row_ids)
+            found = fused(batch.texts, batch.images, operators, batch.videos)
+            for index, computed in zip(operators, found, strict=True):
                 done[index].append(computed)
-                good = _good_rows(computed, len(texts))
+                good = _good_rows(computed, len(batch.texts))
                 if start == 0 and good and index not in flops:
-                    some = [texts[row] for row in good], images and [images[row] for row in good]
-                    flops[index] = fused.flops_per_sample(*some, index)
+                    some = batch.only(good)
+                    flops[index] = fused.flops_per_sample(
+                        some.texts, some.images, index, some.videos
+                    )
         for index in operators:
             path = parts.part(self._job.folders[index], start)
             columns = {
@@ -128,15 +139,18 @@ class StatisticsWorker:
             self._fused = FusedOperators(specs, gpu=self._job.gpu)
             if (torch := sys.modules.get("torch")) is not None:
                 torch.set_num_threads(self._job.threads)
+            if (cv2 := sys.modules.get("cv2")) is not None:
+                cv2.setNumThreads(self._job.threads)
         return self._fused
 
-    def _batches(
-        self, start: int, stop: int, with_images: bool
-    ) -> Iterator[tuple[NDArray[np.int64], list[str], list[bytes] | None]]:
+    def _batches(self, start: int, stop: int, kinds: Sequence[Kind]) -> Iterator[_Batch]:
+        """Read rows, with their media of these kinds."""
         from djsandbox_ray.dataset.sample_table import SampleTable
 
         table = SampleTable(self._storage.uri(self._job.table))
-        columns = ["row_id", "text", *(["image"] if with_images else [])]
+        beside = bool(kinds) and table.is_wide
+        columns = ["row_id", "text"]
+        columns += ["media"] if beside else ["image"] if "image" in kinds else []
         size = self._job.batch_size
         first, step = start, size  # how large samples are, the first batch tells
         while first < stop:
@@ -146,9 +160,53 @@ class StatisticsWorker:
             step = size * max(1, fitting // size)
             for offset in range(0, read.num_rows, size):
                 rows = read.slice(offset, size)
+                if beside:
+                    yield from _with_media(table, rows, kinds)
+                    continue
                 # Python objects: Data-Juicer fails on numpy cells.
-                images = rows["image"].to_pylist() if with_images else None
-                yield rows["row_id"].to_numpy(), rows["text"].to_pylist(), images
+                images = rows["image"].to_pylist() if "image" in kinds else None
+                videos = [()] * rows.num_rows if "video" in kinds else None
+                yield _Batch(rows["row_id"].to_numpy(), rows["text"].to_pylist(), images, videos)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows that are computed together."""
+
+    row_ids: NDArray[np.int64]
+    texts: list[str]
+    images: Images | None
+    videos: Videos | None
+
+    def only(self, rows: Sequence[int]) -> _Batch:
+        """Return some of the rows, by their places."""
+        return _Batch(
+            self.row_ids[[*rows]],
+            [self.texts[row] for row in rows],
+            None if self.images is None else [self.images[row] for row in rows],  # type: ignore
+            None if self.videos is None else [self.videos[row] for row in rows],
+        )
+
+
+def _with_media(table: SampleTable, rows: pa.Table, kinds: Sequence[Kind]) -> Iterator[_Batch]:
+    """Read the media of rows that have any number of them, not more at once than there is room."""
+    sizes = [
+        sum(one["size"] for one in json.loads(listed) if one["kind"] in kinds)
+        for listed in rows["media"].to_pylist()
+    ]
+    first, held = 0, 0
+    for row, size in enumerate([*sizes, READ_BYTES + 1]):  # the last ends the rows
+        if row > first and held + size > READ_BYTES:
+            some = rows.slice(first, row - first)
+            row_ids = some["row_id"].to_numpy()
+            media = table.media(row_ids, kinds[0] if len(kinds) == 1 else None)
+            files = {
+                kind: [[one.data for one in sample if one.kind == kind] for sample in media]
+                for kind in kinds
+            }
+            yield _Batch(row_ids, some["text"].to_pylist(), files.get("image"), files.get("video"))
+            first, held = row, 0
+        held += size
 
 
 def _kind(error: SandboxError | ImportError) -> str:

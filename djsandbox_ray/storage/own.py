@@ -35,19 +35,22 @@ _NO_FILE = (errno.EISDIR, errno.ELOOP)
 _SCRATCH_NAME = re.compile(r"[0-9a-f]{32}")
 
 
-def own_folder(name: str, variable: str | None = None) -> Path:
+def own_folder(name: str, variable: str | None = None, *, within: Path | None = None) -> Path:
     """Return a folder of this node, made if need be.
 
     Args:
         name: of one in the temporary directory.
         variable: of the environment, which may say where it is instead.
+        within: what it lies in, in place of the temporary directory.
 
     Raises:
         BadInput: it cannot be made, as when a file is in its place; or it belongs to another user,
             who could choose what is loaded or run here.
     """
     given = os.environ.get(variable) if variable else None
-    folder = Path(given or Path(tempfile.gettempdir(), f"djsandbox-{name}-{os.getuid()}"))
+    folder = Path(
+        given or (within or Path(tempfile.gettempdir())) / f"djsandbox-{name}-{os.getuid()}"
+    )
     named = f"set {variable or 'TMPDIR'} to another folder"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -23,11 +24,13 @@ NO_RANGE = {
     "llm_analysis_filter",
     "llm_condition_filter",
     "text_entity_dependency_filter",
+    "video_face_ratio_filter",
 }
 ONE_THRESHOLD = {
     "image_watermark_filter": "prob_threshold",
     "language_id_score_filter": "min_score",
     "text_action_filter": "min_action_num",
+    "video_watermark_filter": "prob_threshold",
 }
 VALUES = np.array([0.0, 1.0, 2.0, 5.0, 9.0, 10.0, 11.0, 400.0, 0.125, 0.25, 0.75, 1.5, np.nan])
 WHOLE = VALUES[:8]
@@ -41,6 +44,8 @@ def built(entry: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
         for loader in ("prepare_model", "load_words_asset"):
             if hasattr(module, loader):
                 monkeypatch.setattr(module, loader, lambda *_, **__: {"en": []})
+        if hasattr(module, "easyocr"):
+            monkeypatch.setattr(module, "easyocr", MagicMock())
     return cls(auto_op_parallelism=False, **params)
 
 
@@ -62,7 +67,7 @@ def ranges_of(name: str, key: str) -> list[Range]:
 
 @pytest.mark.parametrize("name", [info.name for info in USABLE if info.name not in NO_RANGE])
 def test_every_filter_keeps_the_range(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = OperatorSpec(name, {"cv_classifier": "faces.xml"} if "face" in name else {})
+    spec = OperatorSpec(name, {"cv_classifier": "faces.xml"} if "image_face" in name else {})
     counts = any("num" in key or "count" in key or "len" in key for key in spec.keys)
     values = WHOLE if counts or "size" in name or "shape" in name else VALUES
     for key in spec.keys:

@@ -37,8 +37,8 @@ def main(request: str, answer: str) -> None:
     done: dict[int, Any] = {}
     for index, (name, params, tagged) in enumerate(wanted["operators"]):
         rows = [
-            {"text": row["tagged" if tagged else "text"], "images": [row["image"]]}
-            for row in wanted["rows"]
+            {"text": row["tagged" if tagged else "text"], **row["media"]}
+            for row in wanted["videos" if name.startswith("video") else "rows"]
         ]
         try:
             operator = OPERATORS.modules[name](auto_op_parallelism=False, **params)

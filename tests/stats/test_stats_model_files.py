@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.stats import datajuicer
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.stats.model_files import TOKENIZER, find, find_hub
@@ -105,6 +106,37 @@ def test_data_of_nltk_is_a_need(models: Path, monkeypatch: pytest.MonkeyPatch) -
     found = missing(phrases, models)
     assert "punkt_tab" not in found
     assert "taggers/averaged_perceptron_tagger_eng" in found
+
+
+def test_the_detector_of_easyocr_is_a_need_and_part_of_the_id(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = OperatorSpec("video_ocr_area_ratio_filter")
+    monkeypatch.setenv("EASYOCR_MODULE_PATH", str(models))
+    before = operator_id(letters)
+    assert "craft_mlt_25k.pth" in missing(letters, models)
+    (models / "model").mkdir()
+    (models / "model" / "craft_mlt_25k.pth").write_bytes(b"detector")
+    assert "craft_mlt_25k.pth" not in missing(letters, models)
+    assert operator_id(letters) != before
+
+
+def test_easyocr_downloads_nothing(models: Path) -> None:
+    from types import SimpleNamespace
+
+    easyocr = SimpleNamespace(easyocr=SimpleNamespace(download_and_unzip=None))
+    datajuicer._keep_easyocr_here(easyocr)
+    with pytest.raises(BadInput, match=r"x\.pth is not in models.*nothing is downloaded"):
+        easyocr.easyocr.download_and_unzip("address", "x.pth", "models", False)
+
+
+def test_the_program_that_a_backend_runs_is_a_need(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(models))
+    duration = "video_duration_filter"
+    assert "ffmpeg" in missing(OperatorSpec(duration, {"video_backend": "ffmpeg"}), models)
+    assert "ffmpeg" not in missing(OperatorSpec(duration, {"video_backend": "av"}), models)
 
 
 def test_the_folder_is_one_of_every_node() -> None:

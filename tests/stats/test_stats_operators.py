@@ -54,7 +54,7 @@ def test_all_errors_are_reported_at_once_with_their_positions() -> None:
             "clean_links_mapper",
             {"a": {}, "b": {}},
             {"text_length_filter": [1]},
-            "video_duration_filter",
+            "audio_duration_filter",
             "suffix_filter",
             "in_context_influence_filter",
             {"words_num_filter": {"min_num": 3, "reversed_range": "yes"}},
@@ -70,7 +70,7 @@ def test_all_errors_are_reported_at_once_with_their_positions() -> None:
     assert "not a filter" in found["operators[4]"]
     assert "name" in found["operators[5]"]
     assert "mapping" in found["operators[6].text_length_filter"]
-    assert "reads video" in found["operators[7]"]
+    assert "reads audio" in found["operators[7]"]
     assert "no statistic" in found["operators[8]"]
     assert "validation set" in found["operators[9]"]
     assert "true or false" in found["operators[10].words_num_filter.reversed_range"]
@@ -201,7 +201,7 @@ def test_what_is_missing_is_named(listed: dict[str, OperatorInfo]) -> None:
     assert any("(extra 'spacy')" in need for need in listed["text_action_filter"].needs)
     assert any("(extra 'video')" in need for need in listed["image_face_count_filter"].needs)
     assert any("stopwords.json" in need for need in listed["stopwords_filter"].needs)
-    assert listed["video_duration_filter"].obstacle is not None
+    assert listed["audio_duration_filter"].obstacle is not None
 
 
 def test_thresholds_are_told_from_what_changes_statistics(listed: dict[str, OperatorInfo]) -> None:

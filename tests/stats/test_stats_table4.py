@@ -1,4 +1,7 @@
-"""The 22 operators of the paper's Table 4 on text and image, on photos that people captioned."""
+"""The 31 operators of the paper's Table 4, on photos that people captioned and on real clips.
+
+The table itself is in docs/operators.md.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import table4_models as small
 
+from djsandbox_ray.dataset.media import without_tokens
 from djsandbox_ray.stats import datajuicer
 from djsandbox_ray.stats.fused import FusedOperators
 from djsandbox_ray.stats.inspection import needs_tokens
@@ -34,6 +38,11 @@ MODELS = (
     "image_text_similarity_filter",
     "image_watermark_filter",
     "phrase_grounding_recall_filter",
+    "video_aesthetics_filter",
+    "video_frames_text_similarity_filter",
+    "video_nsfw_filter",
+    "video_ocr_area_ratio_filter",
+    "video_watermark_filter",
 )
 TABLE_4 = (
     "alphanumeric_filter",
@@ -50,32 +59,60 @@ TABLE_4 = (
     "text_entity_dependency_filter",
     "text_length_filter",
     "token_num_filter",
+    "video_aspect_ratio_filter",
+    "video_duration_filter",
+    "video_motion_score_filter",
+    "video_resolution_filter",
     "word_repetition_filter",
     "words_num_filter",
     *MODELS,
 )
-BESIDE = ("alphanumeric_filter: tokens", "image_face_count_filter")
-"""What also failed once."""
+BESIDE = (
+    "alphanumeric_filter: tokens",
+    "image_face_count_filter",
+    "video_nsfw_filter: uniform",
+    "video_watermark_filter: uniform",
+)
+"""What also failed once, or could."""
+CLIPS = (0, 1, 20, 40, 75, 113)
+"""Of the pack, which is sorted by its sources."""
 
 
 @dataclass(frozen=True)
-class Photos:
-    """Captions and photos, the latter in files too."""
+class Captioned:
+    """Captions, and what they describe, which lies in files too."""
 
     texts: list[str]
-    images: list[bytes]
+    media: list[bytes]
     paths: list[str]
+
+    def rows(self, key: str, token: str) -> list[dict[str, Any]]:
+        """Return the samples as Data-Juicer reads them."""
+        return [
+            {"text": text, "tagged": f"{token} {text} <|__dj__eoc|>", "media": {key: [path]}}
+            for text, path in zip(self.texts, self.paths, strict=True)
+        ]
 
 
 @pytest.fixture(scope="module")
-def photos(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Photos:
+def photos(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Captioned:
     path = shared_data / "coco_open_photos" / "coco_open_photos_256.parquet"
     rows = pq.read_table(path, columns=["text", "image"]).slice(0, ROWS).to_pydict()
     folder = tmp_path_factory.mktemp("photos")
     paths = [folder / f"{index}.jpg" for index in range(ROWS)]
     for place, image in zip(paths, rows["image"], strict=True):
         place.write_bytes(image)
-    return Photos(rows["text"], rows["image"], [str(place) for place in paths])
+    return Captioned(rows["text"], rows["image"], [str(place) for place in paths])
+
+
+@pytest.fixture(scope="module")
+def clips(shared_data: Path) -> Captioned:
+    folder = shared_data / "videos_open"
+    lines = (folder / "clips.jsonl").read_text().splitlines()
+    rows = [json.loads(lines[index]) for index in CLIPS]
+    paths = [folder / row["videos"][0] for row in rows]
+    texts = [without_tokens(row["text"]) for row in rows]
+    return Captioned(texts, [path.read_bytes() for path in paths], [*map(str, paths)])
 
 
 def _package(name: str) -> Path | None:
@@ -88,7 +125,7 @@ def _package(name: str) -> Path | None:
 def models(
     tmp_path_factory: pytest.TempPathFactory,
     tokenizer_folder: Path,
-    photos: Photos,
+    photos: Captioned,
 ) -> Iterator[Path]:
     """Make the folder of model files, of those whose packages are here."""
     folder = tmp_path_factory.mktemp("models_home")
@@ -122,6 +159,8 @@ def specs(
 ) -> dict[str, OperatorSpec]:
     place = tmp_path_factory.mktemp("table4")
     words = str(small.word_lists(place / "words"))
+    nsfw = str(small.classifier(place / "nsfw", ["normal", "nsfw"]))
+    mark = str(small.classifier(place / "mark", ["none", "watermark"]))
     params: dict[str, dict[str, Any]] = {
         "flagged_words_filter": {"flagged_words_dir": words},
         "stopwords_filter": {"stopwords_dir": words},
@@ -129,12 +168,12 @@ def specs(
         "word_repetition_filter": {"rep_len": 2},
         "image_text_similarity_filter": {"hf_clip": str(clip_folder)},
         "image_text_matching_filter": {"hf_blip": str(small.blip(place / "blip"))},
-        "image_nsfw_filter": {
-            "hf_nsfw_model": str(small.classifier(place / "nsfw", ["normal", "nsfw"]))
-        },
-        "image_watermark_filter": {
-            "hf_watermark_model": str(small.classifier(place / "mark", ["none", "watermark"]))
-        },
+        "image_nsfw_filter": {"hf_nsfw_model": nsfw},
+        "image_watermark_filter": {"hf_watermark_model": mark},
+        "video_duration_filter": {"video_backend": "av"},
+        "video_frames_text_similarity_filter": {"hf_clip": str(clip_folder)},
+        "video_nsfw_filter": {"hf_nsfw_model": nsfw},
+        "video_watermark_filter": {"hf_watermark_model": mark},
         "phrase_grounding_recall_filter": {
             "hf_owlvit": str(small.owlvit(place / "owlvit", tokenizer_folder))
         },
@@ -142,9 +181,14 @@ def specs(
     if find_spec("aesthetics_predictor"):
         folder = small.aesthetics(place / "aesthetics-predictor-v2-linear", tokenizer_folder)
         params["image_aesthetics_filter"] = {"hf_scorer_model": str(folder)}
+        params["video_aesthetics_filter"] = {"hf_scorer_model": str(folder)}
     found = {name: OperatorSpec(name, params.get(name, {})) for name in TABLE_4}
     found[BESIDE[0]] = OperatorSpec("alphanumeric_filter", {"tokenization": True})
     found[BESIDE[1]] = OperatorSpec(BESIDE[1])
+    for name in BESIDE[2:]:
+        plain = found[name.partition(":")[0]]
+        uniform = {"frame_sampling_method": "uniform", "frame_num": 4}
+        found[name] = OperatorSpec(plain.name, {**plain.params, **uniform})
     return found
 
 
@@ -154,7 +198,11 @@ def lacking(spec: OperatorSpec) -> list[str]:
 
 @pytest.fixture(scope="module")
 def theirs(
-    specs: dict[str, OperatorSpec], models: Path, photos: Photos, tmp_path_factory: Any
+    specs: dict[str, OperatorSpec],
+    models: Path,
+    photos: Captioned,
+    clips: Captioned,
+    tmp_path_factory: Any,
 ) -> dict[str, list[dict[str, Any]]]:
     """Statistics per row by Data-Juicer alone, of the operators that can be run here."""
     place = tmp_path_factory.mktemp("alone")
@@ -166,10 +214,8 @@ def theirs(
             (spec.name, dict(spec.params), needs_tokens(spec.filter_class))
             for spec in possible.values()
         ],
-        "rows": [
-            {"text": text, "tagged": f"<__dj__image> {text} <|__dj__eoc|>", "image": path}
-            for text, path in zip(photos.texts, photos.paths, strict=True)
-        ],
+        "rows": photos.rows("images", "<__dj__image>"),
+        "videos": clips.rows("videos", "<__dj__video>"),
     }
     (place / "request.json").write_text(json.dumps(request))
     script = Path(__file__).with_name("data_juicer_alone.py")
@@ -185,8 +231,9 @@ def theirs(
     return dict(zip(possible, answer.values(), strict=True))
 
 
-def test_the_table_has_22_on_text_and_image() -> None:
-    assert len(set(TABLE_4)) == 22
+def test_the_table_has_31_of_which_9_read_videos() -> None:
+    assert len(set(TABLE_4)) == 31
+    assert sum(name.startswith("video") for name in TABLE_4) == 9
 
 
 @pytest.mark.parametrize("name", [*TABLE_4, *BESIDE])
@@ -194,18 +241,41 @@ def test_values_are_those_of_data_juicer_alone(
     name: str,
     specs: dict[str, OperatorSpec],
     theirs: dict[str, list[dict[str, Any]]],
-    photos: Photos,
+    photos: Captioned,
+    clips: Captioned,
 ) -> None:
     spec = specs[name]
     if missing := lacking(spec):
         pytest.skip(f"needs {'; '.join(missing)}")
     fused = FusedOperators([spec])
-    images = photos.images if fused.reads_images([0]) else None
-    (computed,) = fused(photos.texts, images, [0])
+    if fused.reads_videos([0]):
+        (computed,) = fused(clips.texts, None, [0], [[clip] for clip in clips.media])
+    else:
+        images = photos.media if fused.reads_images([0]) else None
+        (computed,) = fused(photos.texts, images, [0])
     assert computed.failures == []
     assert isinstance(theirs[name], list), theirs[name]
     for key, column in computed.columns.items():
         expected = [np.mean(row[key]) if np.size(row[key]) else np.nan for row in theirs[name]]
-        tolerance = 1e-6 if name in MODELS else 1e-9
+        tolerance = 1e-6 if spec.name in MODELS else 1e-9
         np.testing.assert_allclose(column, expected, rtol=0, atol=tolerance, err_msg=key)
         assert np.isfinite(column).any(), key
+
+
+def test_operators_on_videos_share_what_is_open_and_change_no_value(
+    specs: dict[str, OperatorSpec], models: Path, clips: Captioned
+) -> None:
+    """Of two that sample frames alike, one gets the frames of the other."""
+    possible = [
+        spec for name, spec in specs.items() if name.startswith("video") and not lacking(spec)
+    ]
+    files = [[clip] for clip in clips.media]
+    together = FusedOperators(possible)(clips.texts, None, range(len(possible)), files)
+    for spec, computed in zip(possible, together, strict=True):
+        single = FusedOperators([spec])
+        (alone,) = single(clips.texts, None, [0], files)
+        counted = single.flops_per_sample(clips.texts, None, 0, files)
+        assert bool(counted) == (spec.name in MODELS)
+        assert computed.failures == []
+        for key, column in computed.columns.items():
+            np.testing.assert_allclose(column, alone.columns[key], rtol=0, atol=1e-6, err_msg=key)
