@@ -51,7 +51,7 @@ class WriteRecipe(Hook):
         return [
             self.config.operators,
             [policy.model_dump(mode="json") for policy in self.config.policies],
-            scoring(self.config, "alpha"),
+            None if self.config.measuring is None else scoring(self.config, "alpha"),
             [asdict(item) for item in self.config.pools.ranges],
         ]
 
@@ -170,7 +170,7 @@ class WriteRecipe(Hook):
     def _evidence(
         self, dataset: Dataset, thresholds: Thresholds, findings: PoolFindings, parts: list[Pool]
     ) -> dict[str, Any]:
-        evaluation, pool = self.config.evaluation, findings.pool
+        evaluation, pool = self.config.measuring, findings.pool
         return {
             "dataset": {"id": dataset.id, "rows": dataset.rows},
             "versions": {"djsandbox_ray": __version__, "data_juicer": load().version},
@@ -189,8 +189,9 @@ class WriteRecipe(Hook):
             else None,
             "effect": {
                 **findings.to_json(),
-                "unit": str(evaluation.aggregate),
-                "confidence": 1 - evaluation.alpha,
+                # What was not measured has no unit.
+                "unit": evaluation and str(evaluation.aggregate),
+                "confidence": evaluation and 1 - evaluation.alpha,
             },
         }
 
