@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from djsandbox_ray.dataset.media import Kind
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.eligible import inside
 from djsandbox_ray.recipes.ranges import UNBOUNDED, kept, thresholds
@@ -29,7 +30,7 @@ from djsandbox_ray.stats.operators import OperatorSpec, parse_process, statistic
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe whose operators are filters of samples that consist of a text and an image."""
+    """A recipe whose operators are filters of samples: texts with their images and videos."""
 
     path: Path
     settings: dict[str, Any]
@@ -75,14 +76,14 @@ class RecipeFile:
                 )
         return {key: True in found for key, found in readers.items()}
 
-    @property
-    def image_columns(self) -> tuple[str, ...]:
-        """The columns of image paths that the recipe reads."""
-        default = self.settings.get("image_key", "images")
+    def media_columns(self, kind: Kind) -> tuple[str, ...]:
+        """Return the columns of paths of images, or of videos, that the recipe reads."""
+        key = f"{kind}_key"
+        default = self.settings.get(key, f"{kind}s")
         keys = [
-            spec.params.get("image_key") or default
+            spec.params.get(key) or default
             for spec in self.process
-            if "image" in inspection.reads(spec.filter_class)
+            if kind in inspection.reads(spec.filter_class)
         ]
         return tuple(dict.fromkeys(keys))
 
