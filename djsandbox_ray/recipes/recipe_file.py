@@ -42,15 +42,15 @@ class RecipeFile:
     def operators(self) -> tuple[OperatorSpec, ...]:
         """The operators without thresholds and keys: what determines their statistics.
 
+        One that stands there again, with another threshold, is there once.
+
         Raises:
             BadInput: an operator or a parameter is not known, or two give the same statistics.
         """
         bare = []
-        for spec in self.process:
-            ignored = inspection.decision_parameters(spec.filter_class)
-            ignored |= inspection.runner_parameters()
-            params = {name: value for name, value in spec.params.items() if name not in ignored}
-            bare.append({spec.name: params})
+        for spec in map(_bare, self.process):
+            if {spec.name: spec.params} not in bare:
+                bare.append({spec.name: spec.params})
         return parse_process(bare, where=f"{self.path}: process")
 
     @property
@@ -93,6 +93,13 @@ class RecipeFile:
         return [keys] if isinstance(keys, str) else list(keys)
 
 
+def _bare(spec: OperatorSpec) -> OperatorSpec:
+    """Return an operator without thresholds and keys."""
+    ignored = inspection.decision_parameters(spec.filter_class) | inspection.runner_parameters()
+    params = {name: value for name, value in spec.params.items() if name not in ignored}
+    return OperatorSpec(spec.name, params)
+
+
 def read_recipe(path: Path) -> RecipeFile:
     """Read a recipe.
 
@@ -107,8 +114,14 @@ def read_recipe(path: Path) -> RecipeFile:
     process = settings.get("process")
     if not isinstance(process, list) or not process:
         raise BadInput(f"{path}: process: a list of at least one Data-Juicer filter is needed")
-    specs = tuple(_operator(item, f"{path}: process[{i}]") for i, item in enumerate(process))
-    return RecipeFile(path, settings, specs)
+    specs: list[OperatorSpec] = []
+    said: dict[str, dict[str, Any]] = {}
+    for index, item in enumerate(process):
+        spec = _operator(item, f"{path}: process[{index}]")
+        # As Data-Juicer does: what an operator that stands there again leaves out, it takes over.
+        params = said[spec.name] = {**said.get(spec.name, {}), **spec.params}
+        specs.append(OperatorSpec(spec.name, params))
+    return RecipeFile(path, settings, tuple(specs))
 
 
 @contextmanager
@@ -175,20 +188,27 @@ def promised_ranges(recipe: RecipeFile) -> tuple[Range, ...]:
     """Read the thresholds of a recipe back as ranges; those left out are Data-Juicer's defaults.
 
     Returns:
-        One range per statistic of :attr:`~.recipe_file.RecipeFile.operators`, by its name there.
+        One range per statistic of :attr:`~.recipe_file.RecipeFile.operators`, by its name there; of
+        an operator that stands there again, what all of its thresholds keep.
 
     Raises:
         BadInput: an operator keeps something else than one range of each of its statistics.
     """
-    ranges = []
-    for spec, names in zip(recipe.process, statistic_names(recipe.operators), strict=True):
+    operators = recipe.operators
+    ranges: dict[str, Range] = {}
+    named = list(zip(operators, statistic_names(operators), strict=True))
+    for spec in recipe.process:
+        names = next(some for operator, some in named if operator == _bare(spec))
         for key, name in zip(spec.keys, names, strict=True):
             try:
                 low, high = _bounds(spec, key)
             except BadInput as error:
                 raise BadInput(f"{recipe.path}: {error}") from error
-            ranges.append(Range(name, low, high))
-    return tuple(ranges)
+            known = ranges.get(name, Range(name, None, None))
+            lows = [bound for bound in (known.low, low) if bound is not None]
+            highs = [bound for bound in (known.high, high) if bound is not None]
+            ranges[name] = Range(name, max(lows, default=None), min(highs, default=None))
+    return tuple(ranges.values())
 
 
 def _bounds(spec: OperatorSpec, key: str) -> tuple[float | None, float | None]:

@@ -102,6 +102,28 @@ def shapes(samples: int, **options: Any) -> tuple[list[str], list[bytes], list[d
     return [s.text for s in made], [s.image for s in made], [s.meta for s in made]
 
 
+def tiny_classifier(folder: Path, labels: Sequence[str]) -> Path:
+    """Save an untrained ViT, small enough for a test, as a Hugging Face folder."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+        initializer_range=0.5,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+    )
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
 def tiny_clip(folder: Path, texts: Sequence[str]) -> Path:
     """Save an untrained CLIP, small enough for a test, as a Hugging Face folder."""
     import torch

@@ -16,6 +16,7 @@ from acceptance_world import (
     compute,
     picture,
     shapes,
+    tiny_classifier,
     tiny_clip,
     write_documents,
     write_table,
@@ -127,6 +128,43 @@ def test_nine_operators_keep_what_the_statistics_promise(storage: Storage, tmp_p
     # What is read back from the YAML is what was written into it.
     found = Promise(promised_ranges(read_recipe(world.recipe)), world.promise.columns)
     np.testing.assert_array_equal(found.mask(), world.promise.mask())
+
+
+@pytest.mark.slow
+def test_both_sides_of_one_threshold_are_kept(storage: Storage, tmp_path: Path) -> None:
+    """An operator with one threshold stands in the recipe twice: once per side."""
+    texts, images, _ = shapes(150, defects=DEFECTS)
+    model = tiny_classifier(tmp_path / "watermark", ["clean", "watermark"])
+    watermark = OperatorSpec("image_watermark_filter", {"hf_watermark_model": str(model)})
+    specs = [watermark, OperatorSpec("text_length_filter")]
+    world = build(storage, tmp_path, specs, texts, images, 0.1)
+    recipe = read_recipe(world.recipe)
+    assert [spec.name for spec in recipe.process].count("image_watermark_filter") == 2
+    done = world.accept()
+    assert world.result["differences"] == []
+    assert (done.rows, done.differing) == (150, 0)
+    assert 75 < done.kept == world.promise.mask().sum() < 140
+    assert [spec.name for spec in recipe.operators] == [spec.name for spec in specs]
+    assert promised_ranges(recipe) == world.promise.ranges
+
+
+def test_an_operator_that_stands_there_twice_keeps_what_both_do(small: World) -> None:
+    entries = [{"text_length_filter": {"min_len": n, "max_len": 10 * n}} for n in (3, 5)]
+    small.recipe.write_text(yaml.safe_dump({"process": entries}))
+    assert promised_ranges(read_recipe(small.recipe)) == (Range("text_len", 5, 30),)
+
+
+def test_an_operator_that_stands_there_again_takes_over_what_it_leaves_out(small: World) -> None:
+    """So does Data-Juicer."""
+    document = yaml.safe_load(small.recipe.read_text())
+    first, second = {"min_len": 40, "max_len": 60, "reversed_range": True}, {"min_len": 30}
+    entries = [{"text_length_filter": params} for params in (first, second)]
+    small.recipe.write_text(yaml.safe_dump({**document, "process": entries}))
+    recipe = read_recipe(small.recipe)
+    assert recipe.process[1].params == {**first, **second}
+    lengths = small.promise.columns["text_len"]
+    outside = ((lengths <= 40) | (lengths >= 60)) & ((lengths <= 30) | (lengths >= 60))
+    assert small.accept(outside, promise=None).differing == 0
 
 
 WORDS = ("a", "bright", "photo", "of!", "two", "dogs", "4711", "running", "running", "???", "seen")
