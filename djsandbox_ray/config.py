@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, SerializeAsAny, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from djsandbox_ray.analysis.verdicts.second_look import ConfirmConfig, LearningRateConfig
 from djsandbox_ray.dataset.media import MODALITIES
@@ -30,6 +38,7 @@ from djsandbox_ray.stats.needs import needs
 from djsandbox_ray.stats.operators import (
     REFERENCE,
     BadProcess,
+    OperatorSpec,
     lacking,
     parse_process,
     resolve_paths,
@@ -41,6 +50,10 @@ from djsandbox_ray.trials.clip.scorer import ScorerConfig
 from djsandbox_ray.trials.config import TrialsConfig, misfits
 from djsandbox_ray.trials.family import FAMILIES
 
+S = TypeVar("S", bound=Section)
+
+_Source = Annotated[SerializeAsAny[Component], component(SOURCES)]
+
 _LONGEST_PART = 255
 _MOST_STEPS = 100
 """Keys of a path in ``--set``."""
@@ -48,6 +61,9 @@ _MOST_STEPS = 100
 
 class RunConfig(Section):
     """Everything that a run needs to know. Relative paths start at the working directory."""
+
+    # A dump has the keys that the YAML has, so that it can be read again.
+    model_config = ConfigDict(serialize_by_alias=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MOST_NAME)
     """Names the folder of the run; the same name again resumes it. Folders have 255 characters at
@@ -62,7 +78,7 @@ class RunConfig(Section):
             raise ValueError(f"a folder's name has {_LONGEST_PART} bytes at most")
         return storage
 
-    dataset: Annotated[SerializeAsAny[Component], component(SOURCES)]
+    dataset: _Source
     """The data in question."""
     ingest: IngestConfig = IngestConfig()
     """What is tolerated when samples are read."""
@@ -74,10 +90,10 @@ class RunConfig(Section):
     """How operators are run."""
     pools: PoolConfig = PoolConfig()
     """How pools, controls and draws are made."""
-    trials: TrialsConfig
-    """How every pool is trained."""
-    evaluation: EvaluationConfig
-    """How every model is measured."""
+    training: TrialsConfig | None = Field(default=None, alias="trials")
+    """How every pool is trained; see :attr:`trials`."""
+    measuring: EvaluationConfig | None = Field(default=None, alias="evaluation")
+    """How every model is measured; see :attr:`evaluation`."""
     confirm: ConfirmConfig = ConfirmConfig()
     """The second look at the pools that are called better."""
     learning_rate_check: LearningRateConfig | None = None
@@ -98,6 +114,34 @@ class RunConfig(Section):
     """The order of jobs: a built-in workflow, the path of a YAML file, or what that would hold."""
     jobs: dict[str, dict[str, Any]] = Field(default={})
     """Per job of the workflow, values for its parameters in place of the workflow's own."""
+
+    @property
+    def trials(self) -> TrialsConfig:
+        """The section ``trials``, where the workflow needs it.
+
+        Raises:
+            BadInput: the configuration has none.
+        """
+        return _there(self.training, "trials")
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """The section ``evaluation``, where the workflow needs it.
+
+        Raises:
+            BadInput: the configuration has none.
+        """
+        return _there(self.measuring, "evaluation")
+
+    def lacks(self, section: str) -> bool:
+        """Say whether a section that some workflows do without is not there."""
+        return {"trials": self.training, "evaluation": self.measuring}[section] is None
+
+
+def _there(section: S | None, name: str) -> S:
+    if section is None:
+        raise BadInput(f"{name}: the configuration has no such section, which is needed here")
+    return section
 
 
 def load_config(path: str, overrides: Sequence[str] = (), storage: str | None = None) -> RunConfig:
@@ -160,12 +204,13 @@ def checked(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> 
         ]
     not_finite = [where for where in _not_finite(document, "") if f"{where}: " not in str(found)]
     found += [f"{where}: a finite number is needed" for where in not_finite]
-    if not not_finite:
+    if not any(where.startswith("operators") for where in not_finite):
         found += _operator_problems(document, elsewhere)
         found += _statistic_problems(document)
-    if config is not None:
-        found += _trial_problems(config)
-        found += _content_problems(config)
+    given = _Sections.of(document)
+    found += _trial_problems(given)
+    found += _absent_problems(document)
+    found += _content_problems(given, document.get("operators"))
     if config is None or found:
         listed = "\n".join(f"  {without_secrets(line)}" for line in found)
         raise BadInput(f"{name}: {len(found)} error(s) in the configuration\n{listed}")
@@ -233,81 +278,147 @@ def _with(place: Any, keys: list[str], value: Any) -> Any:
     return changed
 
 
-def _trial_problems(config: RunConfig) -> list[str]:
-    """Find what single sections cannot: they contradict each other."""
-    model = config.trials.model
-    found = misfits(config.trials, config.evaluation.metrics)
-    if config.learning_rate_check and "learning_rate" not in type(model).model_fields:
-        found.append(
-            f"learning_rate_check: the model {model.type!r} has no setting 'learning_rate'"
+@dataclass(frozen=True)
+class _Sections:
+    """Sections of a document, each read by itself, so that errors in others do not hide its own.
+
+    None stands for one that is not given, or has errors, which are reported elsewhere.
+    """
+
+    dataset: Component | None
+    ingest: IngestConfig | None
+    scorer: ScorerConfig | None
+    pools: PoolConfig | None
+    trials: TrialsConfig | None
+    evaluation: EvaluationConfig | None
+    confirm: ConfirmConfig | None
+    learning_rate_check: LearningRateConfig | None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> _Sections:
+        def read(kind: Any, key: str, default: Any = None) -> Any:
+            return _section(kind, document.get(key, default))
+
+        return cls(
+            dataset=read(_Source, "dataset"),
+            ingest=read(IngestConfig, "ingest", {}),
+            scorer=read(ScorerConfig, "scorer"),
+            pools=read(PoolConfig, "pools", {}),
+            trials=read(TrialsConfig, "trials"),
+            evaluation=read(EvaluationConfig, "evaluation"),
+            confirm=read(ConfirmConfig, "confirm", {}),
+            learning_rate_check=read(LearningRateConfig, "learning_rate_check"),
         )
-    if config.trials.seeds == 1 and config.pools.draw_share < 1:
+
+
+def _trial_problems(given: _Sections) -> list[str]:
+    """Find what single sections cannot: they contradict each other."""
+    trials, pools, confirm = given.trials, given.pools, given.confirm
+    found = misfits(trials, given.evaluation.metrics if given.evaluation else ()) if trials else []
+    checks_rate = given.learning_rate_check is not None
+    if trials and checks_rate and "learning_rate" not in type(trials.model).model_fields:
+        found.append(
+            f"learning_rate_check: the model {trials.model.type!r} has no setting 'learning_rate'"
+        )
+    if pools is None:
+        return found
+    whole = pools.draw_share == 1
+    if trials and trials.seeds == 1 and not whole:
         found.append(
             "trials.seeds: one seed is only for whole buckets (pools.draw_share: 1.0); else at "
             "least 2 are needed"
         )
-    controls = config.pools.controls
-    if config.pools.draw_share == 1 and controls != "auto" and controls < WHOLE_BUCKET_CONTROLS:
+    if whole and pools.controls != "auto" and pools.controls < WHOLE_BUCKET_CONTROLS:
         found.append(
             "pools.controls: whole buckets (pools.draw_share: 1.0) need at least "
-            f"{WHOLE_BUCKET_CONTROLS} control arms, not {controls}"
+            f"{WHOLE_BUCKET_CONTROLS} control arms, not {pools.controls}"
         )
-    confirm = config.confirm
-    if confirm.top and config.pools.draw_share == 1 and confirm.controls < WHOLE_BUCKET_CONTROLS:
+    if confirm is None or not confirm.top:
+        return found
+    if whole and confirm.controls < WHOLE_BUCKET_CONTROLS:
         found.append(
             "confirm.controls: whole buckets (pools.draw_share: 1.0) need at least "
             f"{WHOLE_BUCKET_CONTROLS} control arms, not {confirm.controls}"
         )
-    if confirm.top and confirm.seeds == 1 and config.pools.draw_share < 1:
+    if confirm.seeds == 1 and not whole:
         found.append("confirm.seeds: draws (pools.draw_share below 1) need at least 2 seeds")
     return found
 
 
-def _content_problems(config: RunConfig) -> list[str]:
-    """Find what does not fit what the samples are: their source, who trains, measures, computes."""
-    content, evaluated = content_of(config.dataset), content_of(config.evaluation.dataset)
-    sources = {"dataset": config.dataset, "evaluation.dataset": config.evaluation.dataset}
-    stay = config.ingest.videos.store == "reference"
+def _absent_problems(document: Mapping[str, Any]) -> list[str]:
+    """Find sections that say something of trials where there are none."""
+    if document.get("trials") is not None:
+        return []
+    return [
+        f"{section}: is about trials, but there is no section 'trials'"
+        for section in ("cost", "learning_rate_check")
+        if document.get(section) is not None
+    ]
+
+
+def _content_problems(given: _Sections, process: Any) -> list[str]:
+    """Find what does not fit what the samples are: their source, who trains, measures, computes.
+
+    Args:
+        given: the sections.
+        process: the operators, as YAML gives them.
+    """
+    sources: dict[str, Component | None] = {
+        "dataset": given.dataset,
+        "evaluation.dataset": given.evaluation.dataset if given.evaluation else None,
+        "scorer.dataset": given.scorer.dataset if given.scorer else None,
+    }
+    contents = {where: content_of(source) for where, source in sources.items() if source}
+    stay = given.ingest is not None and given.ingest.videos.store == "reference"
     found = []
-    if config.scorer is not None:
-        sources["scorer.dataset"] = config.scorer.dataset
-        if (trusted := content_of(config.scorer.dataset)) != "pairs":
-            found.append(f"scorer.dataset.content: the scorer trains on pairs, not on {trusted!r}")
+    if (trusted := contents.get("scorer.dataset", "pairs")) != "pairs":
+        found.append(f"scorer.dataset.content: the scorer trains on pairs, not on {trusted!r}")
     for where, source in sources.items():
-        allowed = SOURCES.get(source.type).CONTENTS
-        if content_of(source) not in allowed:
+        if source is None:
+            continue
+        if contents[where] not in (allowed := SOURCES.get(source.type).CONTENTS):
             found.append(
                 f"{where}.content: the source {source.type!r} gives {' or '.join(allowed)}, not "
-                f"{content_of(source)!r}"
+                f"{contents[where]!r}"
             )
-        has_videos = "video" in MODALITIES[content_of(source)]
+        has_videos = "video" in MODALITIES[contents[where]]
         if stay and has_videos and not SOURCES.get(source.type).HAS_PLACES:
             found.append(
                 f"{where}.type: ingest.videos.store: reference needs videos that are files of "
                 f"their own (csv, folder, jsonl); those of {source.type!r} are not"
             )
-    model = config.trials.model.type
-    if content not in (trains := FAMILIES.get(model).CONTENT):
-        found.append(
-            f"trials.model.type: {model!r} trains on {' or '.join(trains)}, but dataset.content is "
-            f"{content!r}"
-        )
-    for index, metric in enumerate(config.evaluation.metrics):
+    content, evaluated = contents.get("dataset"), contents.get("evaluation.dataset")
+    if given.trials and content is not None:
+        model = given.trials.model.type
+        if content not in (trains := FAMILIES.get(model).CONTENT):
+            found.append(
+                f"trials.model.type: {model!r} trains on {' or '.join(trains)}, but "
+                f"dataset.content is {content!r}"
+            )
+    for index, metric in enumerate(given.evaluation.metrics if given.evaluation else ()):
         if evaluated not in (measures := EVALUATORS.get(metric.type).CONTENT):
             found.append(
                 f"evaluation.metrics[{index}].type: {metric.type!r} measures on "
                 f"{' or '.join(measures)}, but evaluation.dataset.content is {evaluated!r}"
             )
-    try:
-        specs = parse_process(config.operators)
-    except BadProcess:
-        return found  # reported with the operators
+    if content is None:
+        return found
     return found + [
         f"operators[{index}].{spec.name}: reads {' and '.join(absent)}, but dataset.content "
         f"{content!r} has {' and '.join(MODALITIES[content])} alone"
-        for index, spec in enumerate(specs)
+        for index, spec in _readable(process)
         if (absent := lacking(spec, MODALITIES[content]))
     ]
+
+
+def _readable(process: Any) -> Iterator[tuple[int, OperatorSpec]]:
+    """Yield the operators that can be read, with their places, whatever is wrong with others."""
+    for index, item in enumerate(process if isinstance(process, list) else ()):
+        try:
+            (spec,) = parse_process([item])
+        except BadProcess:
+            continue
+        yield index, spec
 
 
 def _operator_problems(document: dict[str, Any], elsewhere: bool) -> list[str]:
@@ -319,24 +430,25 @@ def _operator_problems(document: dict[str, Any], elsewhere: bool) -> list[str]:
         _section(StatisticsConfig, document.get("statistics", {})) or StatisticsConfig()
     ).models
     try:
-        for index, spec in enumerate(parse_process(process)):
-            where = f"operators[{index}].{spec.name}"
-            found += [
-                f"{where}.{name}: {REFERENCE} must stand alone, not in {value!r}"
-                for name, value in spec.params.items()
-                if REFERENCE in str(value) and value != REFERENCE
-            ]
-            secrets = [
-                f"{where}.{name}: holds a secret, which the recipe and other files would repeat; "
-                "credentials come from the environment"
-                for name, value in spec.params.items()
-                if masked({name: value}) != {name: value}
-            ]
-            found += secrets
-            if REFERENCE not in str(spec.params) and not elsewhere and not secrets:
-                found += [f"{where}: needs {n.what}" for n in needs(spec, models) if not n.there]
+        parse_process(process)
     except BadProcess as error:
         found = [f"{where}: {what}" for where, what in error.problems]
+    for index, spec in _readable(process):
+        where = f"operators[{index}].{spec.name}"
+        found += [
+            f"{where}.{name}: {REFERENCE} must stand alone, not in {value!r}"
+            for name, value in spec.params.items()
+            if REFERENCE in str(value) and value != REFERENCE
+        ]
+        secrets = [
+            f"{where}.{name}: holds a secret, which the recipe and other files would repeat; "
+            "credentials come from the environment"
+            for name, value in spec.params.items()
+            if masked({name: value}) != {name: value}
+        ]
+        found += secrets
+        if REFERENCE not in str(spec.params) and not elsewhere and not secrets:
+            found += [f"{where}: needs {n.what}" for n in needs(spec, models) if not n.there]
     if REFERENCE in str(process) and document.get("scorer") is None:
         found.append(f"operators: {REFERENCE} is used, but there is no section 'scorer'")
     return found

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +159,60 @@ def test_all_errors_are_told_at_once_with_their_places(write: Writer) -> None:
     assert known in by_place["trials.resources.gpus"]
 
 
-@pytest.mark.parametrize("section", ["name", "dataset", "operators", "trials", "evaluation"])
+@pytest.mark.parametrize("section", ["name", "dataset", "operators"])
 def test_what_is_needed_is_named(write: Writer, section: str) -> None:
     assert write.problems(**{section: LEFT_OUT}) == [f"{section}: Field required"]
+
+
+@pytest.mark.parametrize("section", ["trials", "evaluation"])
+def test_sections_that_only_training_needs_may_be_absent(write: Writer, section: str) -> None:
+    config = load_config(write(**{section: LEFT_OUT}))
+    assert config.lacks(section)
+    with pytest.raises(BadInput, match=f"{section}: the configuration has no such section"):
+        getattr(config, section)
+    dumped = config.model_dump(mode="json")
+    assert dumped[section] is None
+    assert RunConfig.model_validate(dumped) == config
+    assert not load_config(write()).lacks(section)
+
+
+def test_what_is_about_trials_needs_trials(write: Writer) -> None:
+    cost = {"full_trainings": 10, "full_samples": 1000}
+    assert write.problems(
+        trials=LEFT_OUT, cost=cost, learning_rate_check={"learning_rate": 0.1}
+    ) == [
+        "cost: is about trials, but there is no section 'trials'",
+        "learning_rate_check: is about trials, but there is no section 'trials'",
+    ]
+
+
+def test_an_error_in_one_section_hides_none_of_others(write: Writer) -> None:
+    """What sections contradict each other in is found whatever else is wrong."""
+    found = write.problems(
+        name="no name",
+        dataset={"type": "jsonl", "path": "x.jsonl", "content": "texts"},
+        operators=["text_length_filter", {"no_such_filter": {}}, "image_shape_filter"],
+        trials__seeds=1,
+        confirm={"top": 1, "seeds": 1},
+        report={"labels": 3},
+    )
+    places = [line.split(": ")[0] for line in found]
+    assert sorted(places) == [
+        "confirm.seeds",
+        "name",
+        "operators[1]",
+        "operators[2].image_shape_filter",
+        "report.labels",
+        "trials.model.type",
+        "trials.seeds",
+    ]
+
+
+def test_a_number_that_is_none_hides_no_missing_model(write: Writer) -> None:
+    gone = {"image_text_similarity_filter": {"hf_clip": "/no/such/folder"}}
+    found = write.problems(operators=[gone], jobs={"a": {"b": math.nan}})
+    assert any("needs hf_clip" in line for line in found)
+    assert any("a finite number is needed" in line for line in found)
 
 
 @pytest.mark.parametrize(

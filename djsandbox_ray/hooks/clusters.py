@@ -196,6 +196,7 @@ class ClusterMetrics(ClusterHook):
     """Writes ``cluster_metrics.json`` and ``figures/cluster_metrics.png``."""
 
     VERSION = 1
+    SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
         """The metrics of the score, and the seeds."""

@@ -39,6 +39,7 @@ class CombinePools(Hook):
     """Writes ``combination_assignments.parquet`` and ``combination_pools.json``."""
 
     VERSION = 1
+    SECTIONS = ("trials",)
 
     def identity(self) -> Any:
         """Policies, seeds, controls (those of the second look too), and the rows of a draw."""

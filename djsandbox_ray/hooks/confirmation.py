@@ -29,6 +29,7 @@ class ChooseForConfirmation(Hook):
     """Writes ``confirmation_assignments.parquet`` and ``confirmation_pools.json``."""
 
     VERSION = 1
+    SECTIONS = ("trials",)
 
     def identity(self) -> Any:
         """The section ``confirm``, and the seeds."""
@@ -61,6 +62,7 @@ class Confirm(Hook):
     """Writes ``confirmation.csv``."""
 
     VERSION = 1
+    SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
         """How scores are made, and the error rate."""

@@ -115,6 +115,9 @@ class Hook(ABC):
     VERSION: ClassVar[int] = 1
     """Of the code that makes the output, a part of its identity: whoever changes what the same
     inputs come to raises it, so that a finished run does the job again. Each hook has its own."""
+    SECTIONS: ClassVar[tuple[str, ...]] = ()
+    """Sections of the configuration that it needs and that a configuration may be without:
+    ``trials``, ``evaluation``."""
 
     def __init__(self, context: Context) -> None:
         self.context = context

@@ -103,6 +103,7 @@ class IngestEvaluation(_Ingest):
     """The trusted split."""
 
     VERSION = 3
+    SECTIONS = ("evaluation",)
 
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and what must fit it."""
@@ -134,6 +135,7 @@ class Leaks(Hook):
     """Compares the exact hashes of both tables and decides whether leaked rows are kept out."""
 
     VERSION = 1
+    SECTIONS = ("evaluation",)
 
     def identity(self) -> Any:
         """What happens to leaked rows."""

@@ -40,6 +40,7 @@ class WriteInsights(Hook):
     """Writes ``insights.md``."""
 
     VERSION = 1
+    SECTIONS = ("evaluation",)
 
     def identity(self) -> Any:
         """Name of the run and unit of its effects."""

@@ -25,6 +25,7 @@ class FindInteractions(Hook):
     """Writes ``interactions.csv`` and ``surrogate.csv``."""
 
     VERSION = 1
+    SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
         """How scores are made, the error rate, and the columns of the table."""

@@ -19,6 +19,7 @@ class Judge(Hook):
     """Writes ``ranking.csv``, of combinations ``combination_ranking.csv``."""
 
     VERSION = 1
+    SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
         """Which metrics make the score, how, the error rate, and what the table tells."""

@@ -9,11 +9,12 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from djsandbox_ray import __version__
+from djsandbox_ray.dataset.source import content_of
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.results import scoring
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.recipes.evidence import PoolFindings, caveats, retention
+from djsandbox_ray.recipes.evidence import PoolFindings, about_several, caveats, retention
 from djsandbox_ray.recipes.export import recipe_document, recipe_yaml, with_scorer
 from djsandbox_ray.recipes.policy import broken
 from djsandbox_ray.recipes.ranges import applied, kept
@@ -51,7 +52,7 @@ class WriteRecipe(Hook):
         return [
             self.config.operators,
             [policy.model_dump(mode="json") for policy in self.config.policies],
-            scoring(self.config, "alpha"),
+            None if self.config.measuring is None else scoring(self.config, "alpha"),
             [asdict(item) for item in self.config.pools.ranges],
         ]
 
@@ -102,6 +103,7 @@ class WriteRecipe(Hook):
             "caveats": [
                 *caveats(findings, parts=parts, wanted=thresholds.ranges, retention=keeps),
                 *(self._beyond() if pools else ()),
+                *(about_several(operators, ranges) if self._may_have_several() else ()),
             ],
         }
         id = content_id("recipe", evidence)  # what the run cost is no part of what it found
@@ -112,6 +114,10 @@ class WriteRecipe(Hook):
         effect, share = findings.effect, keeps.share
         confirmed = findings.confirmed is not None and effect == findings.confirmed.confirmed
         return Recipe(id, path, evidence_path, share, effect, confirmed, tuple(forbidden))
+
+    def _may_have_several(self) -> bool:
+        """Say whether a sample may have several media, or none."""
+        return content_of(self.config.dataset) in ("conversations", "any")
 
     def _beyond(self) -> list[str]:
         """Say what the effect is measured against, where only a part of the data was probed."""
@@ -170,7 +176,7 @@ class WriteRecipe(Hook):
     def _evidence(
         self, dataset: Dataset, thresholds: Thresholds, findings: PoolFindings, parts: list[Pool]
     ) -> dict[str, Any]:
-        evaluation, pool = self.config.evaluation, findings.pool
+        evaluation, pool = self.config.measuring, findings.pool
         return {
             "dataset": {"id": dataset.id, "rows": dataset.rows},
             "versions": {"djsandbox_ray": __version__, "data_juicer": load().version},
@@ -189,8 +195,9 @@ class WriteRecipe(Hook):
             else None,
             "effect": {
                 **findings.to_json(),
-                "unit": str(evaluation.aggregate),
-                "confidence": 1 - evaluation.alpha,
+                # What was not measured has no unit.
+                "unit": evaluation and str(evaluation.aggregate),
+                "confidence": evaluation and 1 - evaluation.alpha,
             },
         }
 

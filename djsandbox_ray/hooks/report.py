@@ -71,6 +71,7 @@ class WriteReport(Hook):
     """Writes ``figures/ranking.png`` and ``report.html``."""
 
     VERSION = 1
+    SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
         """What is shown."""

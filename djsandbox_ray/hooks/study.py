@@ -348,6 +348,8 @@ class Study:
 class StudyHook(Hook):
     """A job that trains one study or several; their costs add up."""
 
+    SECTIONS = ("trials", "evaluation")
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._costs: list[Cost] = []

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
+from djsandbox_ray.dataset.media import Media
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.writers.formats import SHARD_FORMATS, Row
 from djsandbox_ray.errors import BadInput, SandboxError
@@ -77,7 +78,7 @@ def _read(
         texts = table.take(captions[start : start + _READ_ROWS], ["text"])["text"]
         columns = (own["image"].to_pylist(), texts.to_pylist(), own["meta"].to_pylist())
         for row_id, image, text, meta in zip(some.tolist(), *columns, strict=True):
-            yield Row(row_id, image, text, meta)
+            yield Row(row_id, (Media("image", image),), text, meta)
 
 
 def read_measured(path: Path, program: str) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from djsandbox_ray.dataset.media import Kind
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.dataset.writers.formats import tagged
 from djsandbox_ray.dataset.writers.materialise import stored_rows
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id, rows_hash
@@ -103,25 +103,34 @@ def write_input(
 ) -> Path:
     """Write rows as Data-Juicer's JSON Lines, with the columns that the recipe reads.
 
-    An operator that looks for an image token gets a text with one, another one the plain caption:
-    so the statistics were computed. Images are files only where an operator reads them.
+    An operator that looks for tokens of media gets a text with them, another one the text without:
+    so the statistics were computed. Images and videos are files only where an operator reads them.
 
     Returns:
         The file with the lines; every line has its ``row_id``.
     """
     folder.mkdir(parents=True)
-    texts, images = recipe.text_columns, recipe.image_columns
+    texts = recipe.text_columns
+    read: dict[Kind, tuple[str, ...]] = {
+        "image": recipe.media_columns("image"),
+        "video": recipe.media_columns("video"),
+    }
     path = folder / "data.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for number, row in enumerate(stored_rows(table, rows)):
             line: dict[str, Any] = {ROW_ID: row.row_id}
-            line |= {key: tagged(row.text) if token else row.text for key, token in texts.items()}
-            if images:
-                place = f"images/{number // _FOLDER_ROWS:06d}/{row.name}.{row.image_extension}"
-                target = folder / place
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(row.image)
-                line |= {key: [place] for key in images}
+            line |= {
+                key: row.tagged_text if token else row.plain_text for key, token in texts.items()
+            }
+            places: dict[Kind, list[str]] = {"image": [], "video": []}
+            for name, medium in row.files:
+                if read[medium.kind]:
+                    place = f"{medium.kind}s/{number // _FOLDER_ROWS:06d}/{name}"
+                    target = folder / place
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(medium.data)
+                    places[medium.kind].append(place)
+            line |= {key: places[kind] for kind, keys in read.items() for key in keys}
             file.write(json.dumps(line) + "\n")
     return path
 

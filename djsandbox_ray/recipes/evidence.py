@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.pools.eligible import inside
 from djsandbox_ray.records import ConfirmationRow, Pool, Range, RankingRow
+from djsandbox_ray.stats import inspection
+from djsandbox_ray.stats.operators import OperatorSpec, statistic_names
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,28 @@ def retention(
         at_bounds = sum(int(np.sum(values == bound)) for bound in {r.low, r.high} - {None})
         retained.append(Retained(r, int(inside(values, r.low, r.high).sum()), at_bounds))
     return Retention(int(mask.sum()), len(mask), tuple(retained))
+
+
+def about_several(operators: Sequence[OperatorSpec], ranges: Sequence[Range]) -> list[str]:
+    """Say where Data-Juicer decides otherwise on samples of several media, or of none.
+
+    Args:
+        operators: of the run.
+        ranges: of the recipe.
+    """
+    wanted = {r.statistic for r in ranges}
+    found = []
+    for spec, names in zip(operators, statistic_names(operators), strict=True):
+        # Texts may have several chunks, too; these operators, and no others, compare lists.
+        kinds = inspection.reads(spec.filter_class) & {"image", "video"}
+        if kinds and wanted.intersection(names) and "any_or_all" in spec.values:
+            found.append(
+                f"{spec.name} holds every {' or '.join(sorted(kinds))} of a sample against the "
+                f"thresholds and keeps it if {spec.values['any_or_all']} of them pass, or if there "
+                "is none; the statistic is their mean, and a sample without has no value: on such "
+                "samples Data-Juicer keeps other rows than the statistics promise."
+            )
+    return found
 
 
 def caveats(

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from djsandbox_ray.dataset.writers.formats import TAGGED_KEY
 from djsandbox_ray.recipes.ranges import to_process
 from djsandbox_ray.records import Range
 from djsandbox_ray.stats import inspection
@@ -16,10 +17,10 @@ from djsandbox_ray.stats.operators import REFERENCE, OperatorSpec
 
 TEXT_KEY = "text"
 """Field of the plain caption."""
-TAGGED_KEY = "text_with_tokens"
-"""Field of the caption with Data-Juicer's special tokens, for operators that look for images."""
 IMAGES_KEY = "images"
 """Field of the list of image paths."""
+VIDEOS_KEY = "videos"
+"""Field of the list of video paths."""
 _PROCESSES = 4
 _WIDTH = 98
 
@@ -34,10 +35,12 @@ Every line of DATA.jsonl is an object with these fields:"""
 _PLAIN = """\
   text: the caption, without special tokens (Data-Juicer's text operators would count them)"""
 _TAGGED = """\
-  text_with_tokens: the caption as "<__dj__image> CAPTION <|__dj__eoc|>", for operators that
-    compare it with its image"""
+  text_with_tokens: the caption as "<__dj__image> CAPTION <|__dj__eoc|>", with one such token for
+    every medium (<__dj__video> for a video), for operators that compare it with these"""
 _IMAGES = """\
-  images: a list with the path of the one image"""
+  images: a list with the paths of the images, if there are any"""
+_VIDEOS = """\
+  videos: a list with the paths of the videos"""
 _MODELS = """\
 Paths of models are those of the machine that wrote this file; on another one, copy the folder and
 change the path. So too for a URL: 'djsandbox recipe --accept' follows it, Data-Juicer does not. The
@@ -82,6 +85,7 @@ def recipe_document(
     """
     process = to_process(operators, ranges)
     classes = {spec.name: spec.filter_class for spec in operators}
+    videos = any("video" in inspection.reads(classes[name]) for entry in process for name in entry)
     for entry in process:
         for operator, params in entry.items():
             if inspection.needs_tokens(classes[operator]):
@@ -93,6 +97,7 @@ def recipe_document(
         "np": _PROCESSES,
         "text_keys": TEXT_KEY,
         "image_key": IMAGES_KEY,
+        **({"video_key": VIDEOS_KEY} if videos else {}),
         # Else one bad row takes all rows of its batch with it, and nobody is told.
         "skip_op_error": False,
         "process": process,
@@ -112,7 +117,8 @@ def recipe_yaml(
     """
     params = [params for entry in document["process"] for params in entry.values()]
     tagged = any(given.get("text_key") == TAGGED_KEY for given in params)
-    fields = [_PLAIN, *([_TAGGED] if tagged else []), _IMAGES]
+    videos = [_VIDEOS] if "video_key" in document else []
+    fields = [_PLAIN, *([_TAGGED] if tagged else []), _IMAGES, *videos]
     # A model of the hub is named, not pointed at.
     local = any(
         isinstance(value, str) and (Path(value).is_absolute() or is_url(name, value))

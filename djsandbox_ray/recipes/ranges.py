@@ -98,7 +98,8 @@ def to_process(operators: Sequence[OperatorSpec], ranges: Sequence[Range]) -> li
 
     Returns:
         One entry ``{name: parameters}`` per operator that a range needs, in the order of the
-        operators: plain data for YAML.
+        operators: plain data for YAML. Two, one for each side, where a range has two sides and the
+        operator one threshold; Data-Juicer computes the statistic once.
 
     Raises:
         BadInput: no range, two of one statistic, an unknown statistic, an empty range, one that
@@ -117,7 +118,7 @@ def to_process(operators: Sequence[OperatorSpec], ranges: Sequence[Range]) -> li
                 "row and would hold it against the thresholds of both"
             )
         written |= set(spec.keys)
-        process.append({spec.name: _parameters(spec, found)})
+        process += [{spec.name: parameters} for parameters in _parameters(spec, found)]
     return process
 
 
@@ -178,34 +179,43 @@ def _by_statistic(ranges: Sequence[Range], operators: Sequence[OperatorSpec]) ->
     return wanted
 
 
-def _parameters(spec: OperatorSpec, ranges: Mapping[str, Range]) -> dict[str, Any]:
-    """Return an operator's parameters: its own but the thresholds, then all thresholds."""
+def _parameters(spec: OperatorSpec, ranges: Mapping[str, Range]) -> list[dict[str, Any]]:
+    """Return an operator's parameters: its own but the thresholds, then all thresholds.
+
+    Returns:
+        Those of each entry.
+    """
     decide = {p for key in spec.keys for p in vars(thresholds(spec, key)).values() if p}
     decide |= inspection.DECISION_BASE
     own = {name: value for name, value in spec.params.items() if name not in decide}
     own |= _IN_THE_WAY.get(spec.name, {})
+    entries = [own]
     for key in spec.keys:
-        own |= _thresholds(spec, thresholds(spec, key), ranges.get(key, Range(key, None, None)))
-    return own
+        wanted = ranges.get(key, Range(key, None, None))
+        sides = _thresholds(spec, thresholds(spec, key), wanted)
+        entries = [{**entry, **side} for side in sides for entry in entries]
+    return entries
 
 
-def _thresholds(spec: OperatorSpec, names: Thresholded, r: Range) -> dict[str, Any]:
+def _thresholds(spec: OperatorSpec, names: Thresholded, r: Range) -> list[dict[str, Any]]:
     if names.low and names.high:
-        return {
-            names.low: _written(spec, names.low, r.low, low=True),
-            names.high: _written(spec, names.high, r.high, low=False),
-        }
+        return [
+            {
+                names.low: _written(spec, names.low, r.low, low=True),
+                names.high: _written(spec, names.high, r.high, low=False),
+            }
+        ]
     only, bounds_below = str(names.low or names.high), names.low is not None
-    if r.low is not None and r.high is not None:
-        raise BadInput(
-            f"{spec.name} has one threshold, {only}: it can keep {r.statistic} from {r.low:g} on, "
-            f"or up to {r.high:g}, but not both"
-        )
-    wanted_below = r.low is not None or (r.high is None and bounds_below)
-    bound = _written(spec, only, r.low if wanted_below else r.high, low=wanted_below)
-    # Reversed, Data-Juicer keeps what lies on the other side, the bound included; and NaN, which
-    # these operators do not write.
-    return {only: bound} if wanted_below == bounds_below else {only: bound, "reversed_range": True}
+    ends: tuple[tuple[bool, float | None], ...] = ((True, r.low), (False, r.high))
+    sides = [side for side in ends if side[1] is not None] or [(bounds_below, None)]
+    found: list[dict[str, Any]] = []
+    for below, bound in sides:
+        # Reversed, Data-Juicer keeps what lies on the other side, the bound included; and NaN,
+        # which these operators do not write.
+        found.append({only: _written(spec, only, bound, low=below)})
+        if len(sides) > 1 or below != bounds_below:  # an entry takes over what those before it say
+            found[-1]["reversed_range"] = below != bounds_below
+    return found
 
 
 def _written(spec: OperatorSpec, name: str, bound: float | None, *, low: bool) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from djsandbox_ray.dataset.media import Kind
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.eligible import inside
 from djsandbox_ray.recipes.ranges import UNBOUNDED, kept, thresholds
@@ -29,7 +30,7 @@ from djsandbox_ray.stats.operators import OperatorSpec, parse_process, statistic
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe whose operators are filters of samples that consist of a text and an image."""
+    """A recipe whose operators are filters of samples: texts with their images and videos."""
 
     path: Path
     settings: dict[str, Any]
@@ -41,15 +42,15 @@ class RecipeFile:
     def operators(self) -> tuple[OperatorSpec, ...]:
         """The operators without thresholds and keys: what determines their statistics.
 
+        One that stands there again, with another threshold, is there once.
+
         Raises:
             BadInput: an operator or a parameter is not known, or two give the same statistics.
         """
         bare = []
-        for spec in self.process:
-            ignored = inspection.decision_parameters(spec.filter_class)
-            ignored |= inspection.runner_parameters()
-            params = {name: value for name, value in spec.params.items() if name not in ignored}
-            bare.append({spec.name: params})
+        for spec in map(_bare, self.process):
+            if {spec.name: spec.params} not in bare:
+                bare.append({spec.name: spec.params})
         return parse_process(bare, where=f"{self.path}: process")
 
     @property
@@ -75,14 +76,14 @@ class RecipeFile:
                 )
         return {key: True in found for key, found in readers.items()}
 
-    @property
-    def image_columns(self) -> tuple[str, ...]:
-        """The columns of image paths that the recipe reads."""
-        default = self.settings.get("image_key", "images")
+    def media_columns(self, kind: Kind) -> tuple[str, ...]:
+        """Return the columns of paths of images, or of videos, that the recipe reads."""
+        key = f"{kind}_key"
+        default = self.settings.get(key, f"{kind}s")
         keys = [
-            spec.params.get("image_key") or default
+            spec.params.get(key) or default
             for spec in self.process
-            if "image" in inspection.reads(spec.filter_class)
+            if kind in inspection.reads(spec.filter_class)
         ]
         return tuple(dict.fromkeys(keys))
 
@@ -90,6 +91,13 @@ class RecipeFile:
     def _text_keys(self) -> list[str]:
         keys = self.settings.get("text_keys") or "text"
         return [keys] if isinstance(keys, str) else list(keys)
+
+
+def _bare(spec: OperatorSpec) -> OperatorSpec:
+    """Return an operator without thresholds and keys."""
+    ignored = inspection.decision_parameters(spec.filter_class) | inspection.runner_parameters()
+    params = {name: value for name, value in spec.params.items() if name not in ignored}
+    return OperatorSpec(spec.name, params)
 
 
 def read_recipe(path: Path) -> RecipeFile:
@@ -106,8 +114,14 @@ def read_recipe(path: Path) -> RecipeFile:
     process = settings.get("process")
     if not isinstance(process, list) or not process:
         raise BadInput(f"{path}: process: a list of at least one Data-Juicer filter is needed")
-    specs = tuple(_operator(item, f"{path}: process[{i}]") for i, item in enumerate(process))
-    return RecipeFile(path, settings, specs)
+    specs: list[OperatorSpec] = []
+    said: dict[str, dict[str, Any]] = {}
+    for index, item in enumerate(process):
+        spec = _operator(item, f"{path}: process[{index}]")
+        # As Data-Juicer does: what an operator that stands there again leaves out, it takes over.
+        params = said[spec.name] = {**said.get(spec.name, {}), **spec.params}
+        specs.append(OperatorSpec(spec.name, params))
+    return RecipeFile(path, settings, tuple(specs))
 
 
 @contextmanager
@@ -174,20 +188,27 @@ def promised_ranges(recipe: RecipeFile) -> tuple[Range, ...]:
     """Read the thresholds of a recipe back as ranges; those left out are Data-Juicer's defaults.
 
     Returns:
-        One range per statistic of :attr:`~.recipe_file.RecipeFile.operators`, by its name there.
+        One range per statistic of :attr:`~.recipe_file.RecipeFile.operators`, by its name there; of
+        an operator that stands there again, what all of its thresholds keep.
 
     Raises:
         BadInput: an operator keeps something else than one range of each of its statistics.
     """
-    ranges = []
-    for spec, names in zip(recipe.process, statistic_names(recipe.operators), strict=True):
+    operators = recipe.operators
+    ranges: dict[str, Range] = {}
+    named = list(zip(operators, statistic_names(operators), strict=True))
+    for spec in recipe.process:
+        names = next(some for operator, some in named if operator == _bare(spec))
         for key, name in zip(spec.keys, names, strict=True):
             try:
                 low, high = _bounds(spec, key)
             except BadInput as error:
                 raise BadInput(f"{recipe.path}: {error}") from error
-            ranges.append(Range(name, low, high))
-    return tuple(ranges)
+            known = ranges.get(name, Range(name, None, None))
+            lows = [bound for bound in (known.low, low) if bound is not None]
+            highs = [bound for bound in (known.high, high) if bound is not None]
+            ranges[name] = Range(name, max(lows, default=None), min(highs, default=None))
+    return tuple(ranges.values())
 
 
 def _bounds(spec: OperatorSpec, key: str) -> tuple[float | None, float | None]:

@@ -146,21 +146,21 @@ def _short(key: str) -> str:
 def _message(error: Any, owner: type[BaseModel], key: str) -> str:
     if error["type"] != "extra_forbidden":
         return str(error["msg"]).removeprefix("Value error, ")
-    known = sorted(_keys(owner))
+    known = sorted(keys_of(owner))
     return f"unknown key{nearest(key, known)} (known: {', '.join(known)})"
 
 
 def _owner(model: type[BaseModel], path: Path) -> type[BaseModel]:
     """Return the model in which the last key of ``path`` was looked up."""
     for key in path[:-1]:
-        fields = _keys(model)
+        fields = keys_of(model)
         if isinstance(key, str) and key in fields:
             model = _model_in(model.model_fields[fields[key]].annotation) or model
     return model
 
 
-def _keys(model: type[BaseModel]) -> dict[str, str]:
-    """Return the names of the fields by the keys that stand for them in YAML."""
+def keys_of(model: type[BaseModel]) -> dict[str, str]:
+    """Return the names of a section's fields by the keys that stand for them in YAML."""
     return {field.alias or name: name for name, field in model.model_fields.items()}
 
 

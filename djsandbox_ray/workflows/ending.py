@@ -51,7 +51,9 @@ def print_results(
         outputs: of its last round, by job.
         unsent: how many things could not be sent to the tracker.
     """
-    results = _Results(console, context.storage, outputs, Unit.of(config.evaluation.aggregate))
+    # Without an evaluation there are no changes to be shown.
+    unit = Unit.of(config.measuring.aggregate) if config.measuring else Unit.PERCENT
+    results = _Results(console, context.storage, outputs, unit)
     results.verdicts()
     results.combinations()
     results.costs()

@@ -191,7 +191,9 @@ def check_sources(config: RunConfig) -> None:
         BadInput: with one line per source that is not there or not of the promised form, or that
             has fewer rows than the training needs.
     """
-    sections = {"dataset": config.dataset, "evaluation.dataset": config.evaluation.dataset}
+    sections = {"dataset": config.dataset}
+    if config.measuring is not None:
+        sections["evaluation.dataset"] = config.measuring.dataset
     if config.scorer is not None:
         sections["scorer.dataset"] = config.scorer.dataset
     problems, rows = [], {}
@@ -238,10 +240,12 @@ def _has_job(config: RunConfig, kind: type[Any]) -> bool:
 
 
 def _check_resources(config: RunConfig, progress: Progress) -> None:
-    resources, statistics = config.trials.resources, config.statistics
-    strategy = STRATEGIES.get(resources.strategy)
-    strategy.check(resources.deepspeed, resources.gpus_per_worker)
-    groups = {"statistics": statistics.group(), "trials.resources": bundles(resources)}
+    groups = {"statistics": config.statistics.group()}
+    if config.training is not None:
+        resources = config.training.resources
+        strategy = STRATEGIES.get(resources.strategy)
+        strategy.check(resources.deepspeed, resources.gpus_per_worker)
+        groups["trials.resources"] = bundles(resources)
     if config.scorer is not None:
         groups["scorer.resources"] = [worker_bundle(config.scorer.resources)]
     for where, group in groups.items():
@@ -256,21 +260,26 @@ def _run_info(context: Context) -> RunInfo:
         mode="json", exclude={"storage", "cluster", "tracking", "statistics"}
     )
     for key in NO_RESULT:
-        resolved["trials"].pop(key)
+        (resolved["trials"] or {}).pop(key, None)
     for section in ("ingest", "scorer"):
         (resolved[section] or {}).pop("resources", None)
-    trials, evaluation = config.trials, config.evaluation
+    trained, measured = {}, {}
+    if (trials := config.training) is not None:
+        trained = {
+            "model": str(getattr(trials.model, "arch", trials.model.type)),
+            "budget": str(trials.budget),
+            "seeds": str(trials.seeds),
+        }
+    if (evaluation := config.measuring) is not None:
+        measured = {"aggregate": evaluation.aggregate, "alpha": str(evaluation.alpha)}
     return RunInfo(
         name=config.name,
         key=content_id("run", resolved),
         params={
-            "model": str(getattr(trials.model, "arch", trials.model.type)),
-            "budget": str(trials.budget),
-            "seeds": str(trials.seeds),
+            **trained,
             "operators": str(len(config.operators)),
             "draw_share": str(config.pools.draw_share),
-            "aggregate": evaluation.aggregate,
-            "alpha": str(evaluation.alpha),
+            **measured,
             "workflow": config.workflow if isinstance(config.workflow, str) else "its own",
         },
         tags={"stage": "run", "dataset": config.dataset.type},

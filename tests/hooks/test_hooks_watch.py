@@ -48,7 +48,7 @@ def watching(storage: Storage, specs: list[TrialSpec], *known: TrialRecord) -> W
     context, _ = context_of(storage)
     context.progress.stage("trials", total=len(specs))
     evaluation = context.config.evaluation.model_copy(update={"score": ["a"]})
-    config = context.config.model_copy(update={"evaluation": evaluation})
+    config = context.config.model_copy(update={"measuring": evaluation})
     plan = StudyPlan("trials", (0,), optional=False)
     earlier = {record.spec.id: record for record in known}
     return Watch(replace(context, config=config), plan, POOLS, specs, earlier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,23 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from acceptance_world import compute, picture, shapes, tiny_clip, write_table
+from acceptance_world import (
+    clip,
+    compute,
+    picture,
+    shapes,
+    tiny_classifier,
+    tiny_clip,
+    write_documents,
+    write_table,
+)
 from numpy.typing import NDArray
 
+from djsandbox_ray.dataset.media import Content, Media, Turn, assistant_text, without_tokens
+from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.dataset.source import Sample
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.recipes.acceptance import accept, explain
+from djsandbox_ray.recipes.acceptance import accept, explain, write_input
 from djsandbox_ray.recipes.bounds import settle
 from djsandbox_ray.recipes.export import recipe_document
 from djsandbox_ray.recipes.recipe_file import Promise, RecipeFile, promised_ranges, read_recipe
@@ -115,6 +128,120 @@ def test_nine_operators_keep_what_the_statistics_promise(storage: Storage, tmp_p
     # What is read back from the YAML is what was written into it.
     found = Promise(promised_ranges(read_recipe(world.recipe)), world.promise.columns)
     np.testing.assert_array_equal(found.mask(), world.promise.mask())
+
+
+@pytest.mark.slow
+def test_both_sides_of_one_threshold_are_kept(storage: Storage, tmp_path: Path) -> None:
+    """An operator with one threshold stands in the recipe twice: once per side."""
+    texts, images, _ = shapes(150, defects=DEFECTS)
+    model = tiny_classifier(tmp_path / "watermark", ["clean", "watermark"])
+    watermark = OperatorSpec("image_watermark_filter", {"hf_watermark_model": str(model)})
+    specs = [watermark, OperatorSpec("text_length_filter")]
+    world = build(storage, tmp_path, specs, texts, images, 0.1)
+    recipe = read_recipe(world.recipe)
+    assert [spec.name for spec in recipe.process].count("image_watermark_filter") == 2
+    done = world.accept()
+    assert world.result["differences"] == []
+    assert (done.rows, done.differing) == (150, 0)
+    assert 75 < done.kept == world.promise.mask().sum() < 140
+    assert [spec.name for spec in recipe.operators] == [spec.name for spec in specs]
+    assert promised_ranges(recipe) == world.promise.ranges
+
+
+def test_an_operator_that_stands_there_twice_keeps_what_both_do(small: World) -> None:
+    entries = [{"text_length_filter": {"min_len": n, "max_len": 10 * n}} for n in (3, 5)]
+    small.recipe.write_text(yaml.safe_dump({"process": entries}))
+    assert promised_ranges(read_recipe(small.recipe)) == (Range("text_len", 5, 30),)
+
+
+def test_an_operator_that_stands_there_again_takes_over_what_it_leaves_out(small: World) -> None:
+    """So does Data-Juicer."""
+    document = yaml.safe_load(small.recipe.read_text())
+    first, second = {"min_len": 40, "max_len": 60, "reversed_range": True}, {"min_len": 30}
+    entries = [{"text_length_filter": params} for params in (first, second)]
+    small.recipe.write_text(yaml.safe_dump({**document, "process": entries}))
+    recipe = read_recipe(small.recipe)
+    assert recipe.process[1].params == {**first, **second}
+    lengths = small.promise.columns["text_len"]
+    outside = ((lengths <= 40) | (lengths >= 60)) & ((lengths <= 30) | (lengths >= 60))
+    assert small.accept(outside, promise=None).differing == 0
+
+
+WORDS = ("a", "bright", "photo", "of!", "two", "dogs", "4711", "running", "running", "???", "seen")
+
+
+def sentence(rng: np.random.Generator) -> str:
+    return " ".join(rng.choice(WORDS, rng.integers(3, 14)))
+
+
+def sample(content: Content, rng: np.random.Generator) -> Sample:
+    """Return a sample with media that no text operator may take for text."""
+    text, image = sentence(rng), Media("image", picture(12, 10, 0, "PNG"))
+    if content == "conversations":
+        asked = Turn("user", f"<__dj__image> {sentence(rng)}?")
+        turns = (asked, Turn("assistant", text), Turn("user", "why?"), Turn("assistant", "so"))
+        return Sample(b"", assistant_text(turns), "", {"id": 1}, (image,), turns)
+    if content == "any":
+        inside = f"<__dj__image> {text} <__dj__video> {sentence(rng)}"
+        return Sample(b"", inside, "", media=(image, Media("video", clip(0))))
+    media = {"videos": (Media("video", clip(0)),), "texts": ()}
+    return Sample(b"", text, "", media=media[content])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", ["texts", "conversations", "any", "videos"])
+def test_data_juicer_keeps_what_is_promised_of_every_content(
+    storage: Storage, tmp_path: Path, content: Content
+) -> None:
+    """Six operators on text: those of media are tried where their statistics are computed."""
+    rng = np.random.default_rng(3)
+    samples = [sample(content, rng) for _ in range(200)]
+    dataset = write_documents(storage, samples)
+    plain = [without_tokens(one.text) for one in samples]
+    columns = compute(TEXT, plain, [b""] * len(plain))
+    ranges = middle(columns, 0.03)
+    recipe = write_recipe(tmp_path / "recipe.yaml", TEXT, ranges)
+    world = World(storage, dataset, Promise(tuple(ranges), columns), recipe)
+    done = world.accept()
+    assert world.result["differences"] == []
+    assert (done.rows, done.differing) == (200, 0)
+    assert 20 < done.kept == world.promise.mask().sum() < 195
+
+
+def test_what_a_recipe_reads_is_what_is_written(storage: Storage, tmp_path: Path) -> None:
+    """Media are files only where an operator reads them, tokens only where it looks for them."""
+    rng = np.random.default_rng(1)
+    contents: list[Content] = ["any", "conversations", "texts", "videos"]
+    samples = [sample(content, rng) for content in contents]
+    table = SampleTable(storage.uri(write_documents(storage, samples).table))
+    process = [
+        {"text_length_filter": {}},
+        {"image_aspect_ratio_filter": {}},
+        {"video_frames_text_similarity_filter": {"text_key": "text_with_tokens"}},
+    ]
+
+    def written(*operators: int) -> list[dict[str, Any]]:
+        path = tmp_path / f"{operators}.yaml"
+        path.write_text(yaml.safe_dump({"process": [process[index] for index in operators]}))
+        folder = tmp_path / f"data{operators}"
+        file = write_input(read_recipe(path), table, np.arange(4), folder)
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        media = [line.get(key, []) for line in lines for key in ("images", "videos")]
+        named = [name for paths in media for name in paths]
+        assert all((folder / name).is_file() for name in named)
+        assert len(list(folder.rglob("*.*"))) == 1 + len(named)
+        return lines
+
+    (document, talk, text, video) = written(0)
+    assert document == {"row_id": 0, "text": without_tokens(samples[0].text)}
+    assert talk == {"row_id": 1, "text": samples[1].text}
+    (document, talk, text, video) = written(0, 1, 2)
+    assert [len(line["images"]) for line in (document, talk, text, video)] == [1, 1, 0, 0]
+    assert [len(line["videos"]) for line in (document, talk, text, video)] == [1, 0, 0, 1]
+    assert document["text_with_tokens"] == samples[0].text
+    assert talk["text_with_tokens"] == f"<__dj__image> {samples[1].text} <|__dj__eoc|>"
+    assert text["text_with_tokens"] == text["text"]
+    assert video["text_with_tokens"] == f"<__dj__video> {samples[3].text} <|__dj__eoc|>"
 
 
 def test_a_tampered_promise_names_the_rows_among_those_that_are_tried(small: World) -> None:

@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from acceptance_world import picture, write_table
+from acceptance_world import clip, picture, write_documents, write_table
 from PIL import Image
 
+from djsandbox_ray.dataset.media import Content, Media, Turn, tokens_in
+from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample
 from djsandbox_ray.dataset.writers.formats import Row, ShardFormat
 from djsandbox_ray.dataset.writers.materialise import MARKER, materialise
@@ -209,6 +211,165 @@ def test_a_row_that_is_damaged_since_it_was_ingested_is_named(
     dataset = write_table(storage, ["a", "b"], [picture(8, 8, 0), b"\xff\xd8\xffjunk"], [{}, {}])
     with pytest.raises(Damaged, match="row 1 of the sample table is damaged: its image cannot"):
         materialise(storage, dataset, np.arange(2), str(tmp_path / "out"), form=form)
+    assert not list((tmp_path / "out").glob("000000.*"))
+
+
+# What is no pair
+
+
+def image(seed: int) -> Media:
+    return Media("image", picture(8, 9, seed, "PNG"))
+
+
+def video(seed: int, form: str = "mp4") -> Media:
+    return Media("video", clip(seed, form))
+
+
+ASKED = (
+    Turn("user", "<__dj__image> what is <__dj__video> this?"),
+    Turn("assistant", "a star"),
+    Turn("user", "and <__dj__image>?"),
+    Turn("assistant", "a 太陽"),
+)
+DOCUMENTS: dict[Content, list[Sample]] = {
+    "texts": [Sample(b"", text, "", {"label": 1}) for text in ("one", "two 漢字", "three")],
+    "videos": [
+        Sample(b"", "a clip", "", media=(video(1),)),
+        Sample(b"", "another", "", {"fps": 12}, (video(2, "webm"),)),
+        Sample(b"", "a third", "", media=(video(3, "avi"),)),
+    ],
+    "any": [
+        Sample(b"", "no media", ""),
+        Sample(b"", "one image", "", media=(image(0),)),
+        Sample(b"", "several, no tokens", "", media=(image(1), image(2), video(1))),
+        Sample(
+            b"",
+            "<__dj__video> first <|__dj__eoc|> <__dj__image> then <__dj__video>",
+            "",
+            {"deep": {"a": [1, None]}},
+            (video(1), image(3), video(2, "matroska")),
+        ),
+    ],
+    "conversations": [
+        Sample(b"", "a star\na 太陽", "", {"id": "x"}, (image(4), video(4), image(5)), ASKED),
+        Sample(b"", "yes", "", turns=(Turn("user", "no?"), Turn("assistant", "yes"))),
+    ],
+}
+
+
+def digests(storage: Storage, dataset: Dataset) -> list[bytes]:
+    found: list[bytes] = SampleTable(storage.uri(dataset.table)).column("digest").to_pylist()
+    return found
+
+
+@pytest.mark.parametrize("content", ["texts", "videos", "any"])
+def test_json_lines_of_every_content_are_read_back(
+    storage: Storage, tmp_path: Path, content: Content
+) -> None:
+    samples = DOCUMENTS[content]
+    dataset = write_documents(storage, samples)
+    out = tmp_path / "out"
+    done = materialise(
+        storage, dataset, np.arange(len(samples)), str(out), form="jsonl", rows_per_shard=2
+    )
+    assert done.rows == len(samples)
+    found = source("jsonl", out, content=content)
+    assert digests(storage, write_documents(storage, found)) == digests(storage, dataset)
+    for sample, given in zip(found, samples, strict=True):
+        assert (sample.text, sample.media) == (given.text, given.media)
+        assert given.meta.items() <= sample.meta.items()
+
+
+def test_json_lines_keep_the_turns_of_a_conversation(storage: Storage, tmp_path: Path) -> None:
+    samples = DOCUMENTS["conversations"]
+    dataset = write_documents(storage, samples)
+    out = tmp_path / "out"
+    materialise(storage, dataset, np.arange(len(samples)), str(out), form="jsonl")
+    lines = [json.loads(line) for line in (out / "000000.jsonl").read_text().splitlines()]
+    found = []
+    for line, sample in zip(lines, samples, strict=True):
+        turns = tuple(Turn(**turn) for turn in line["turns"])
+        assert (turns, line["text"], line["meta"]) == (sample.turns, sample.text, sample.meta)
+        paths = {"image": iter(line["images"]), "video": iter(line["videos"])}
+        order = tokens_in("".join(turn.text for turn in turns))
+        media = [Media(kind, (out / next(paths[kind])).read_bytes()) for kind in order]
+        found.append(Sample(b"", line["text"], "again", line["meta"], tuple(media), turns))
+    assert digests(storage, write_documents(storage, found)) == digests(storage, dataset)
+    tokens = "<__dj__image> <__dj__video> <__dj__image>"
+    assert lines[0]["text_with_tokens"] == f"{tokens} a star\na 太陽 <|__dj__eoc|>"
+    assert "text_with_tokens" not in lines[1]
+
+
+def test_images_behind_videos_keep_their_order(storage: Storage, tmp_path: Path) -> None:
+    dataset = write_documents(storage, [Sample(b"", "two", "", media=(video(1), image(1)))])
+    materialise(storage, dataset, np.arange(1), str(tmp_path / "out"), form="jsonl")
+    (found,) = source("jsonl", tmp_path / "out", content="any")
+    assert found.media == (video(1), image(1))
+    assert found.text == "<__dj__video> <__dj__image> two <|__dj__eoc|>"
+
+
+def test_files_of_a_document_are_numbered_and_named_by_content(
+    storage: Storage, tmp_path: Path
+) -> None:
+    dataset = write_documents(storage, [*DOCUMENTS["any"], *DOCUMENTS["videos"]])
+    materialise(storage, dataset, np.arange(7), str(tmp_path / "out"), form="jsonl")
+    files = {str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("out/*/*/*")}
+    assert files == {
+        *("images/000000/000000001.png", "images/000000/000000002-0.png"),
+        *("images/000000/000000002-1.png", "videos/000000/000000002-2.mp4"),
+        *("videos/000000/000000003-0.mp4", "images/000000/000000003-1.png"),
+        *("videos/000000/000000003-2.mkv", "videos/000000/000000004.mp4"),
+        *("videos/000000/000000005.webm", "videos/000000/000000006.avi"),
+    }
+
+
+def test_tars_hold_videos_and_texts(storage: Storage, tmp_path: Path) -> None:
+    for content in ("videos", "texts"):
+        dataset = write_documents(storage, DOCUMENTS[content])
+        rows = np.arange(dataset.rows)
+        materialise(storage, dataset, rows, str(tmp_path / content), form="webdataset")
+    with tarfile.open(tmp_path / "videos" / "000000.tar") as archive:
+        files = {name: archive.extractfile(name).read() for name in archive.getnames()}  # type: ignore[union-attr]
+    assert list(files)[:4] == [
+        *("000000000.mp4", "000000000.txt", "000000000.json"),
+        "000000001.webm",
+    ]
+    assert files["000000001.webm"] == clip(2, "webm")
+    assert files["000000001.txt"] == b"another"
+    with tarfile.open(tmp_path / "texts" / "000000.tar") as archive:
+        assert archive.getnames()[:2] == ["000000000.txt", "000000000.json"]
+
+
+def test_parquet_holds_videos_and_texts(storage: Storage, tmp_path: Path) -> None:
+    for content, media in (("videos", ["video"]), ("texts", [])):
+        dataset = write_documents(storage, DOCUMENTS[content])
+        rows = np.arange(dataset.rows)
+        materialise(storage, dataset, rows, str(tmp_path / content), form="parquet")
+        table = pq.read_table(tmp_path / content / "000000.parquet")
+        assert table.schema.names == ["row_id", *media, "text", "meta"]
+        assert table["text"].to_pylist() == [sample.text for sample in DOCUMENTS[content]]
+        for name in media:
+            assert table[name].to_pylist() == [s.media[0].data for s in DOCUMENTS[content]]
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset"])
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([2], "row 2 has 3 media"),
+        ([0, 1], "row 1 has one image, where those before it have no media"),
+        ([4], "row 4 is a conversation"),
+        ([6], "row 6 is a document with a medium inside of its text"),
+    ],
+)
+def test_a_sample_that_a_format_cannot_hold_is_named(
+    storage: Storage, tmp_path: Path, form: str, rows: list[int], said: str
+) -> None:
+    inside = Sample(b"", "a <__dj__image> b", "", media=(image(1),))
+    samples = [*DOCUMENTS["any"], *DOCUMENTS["conversations"], inside]
+    dataset = write_documents(storage, samples)
+    with pytest.raises(BadInput, match=f"{said}.*jsonl holds any samples"):
+        materialise(storage, dataset, np.array(rows), str(tmp_path / "out"), form=form)
     assert not list((tmp_path / "out").glob("000000.*"))
 
 

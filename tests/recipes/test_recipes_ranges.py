@@ -93,10 +93,17 @@ def test_filters_that_cannot_keep_a_range_say_so(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "threshold"), ONE_THRESHOLD.items())
-def test_one_threshold_keeps_one_side(name: str, threshold: str) -> None:
+@pytest.mark.parametrize(("low", "high"), [(1.0, 9.0), (2.0, 2.0)])
+def test_one_threshold_bounds_two_sides_one_after_the_other(
+    name: str, threshold: str, low: float, high: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = OperatorSpec(name)
-    with pytest.raises(BadInput, match=f"one threshold, {threshold}.*from 1 on, or up to 2"):
-        to_process([spec], [Range(spec.keys[0], 1.0, 2.0)])
+    wanted = Range(spec.keys[0], low, high)
+    entries = to_process([spec], [wanted])
+    assert sorted(entry[name][threshold] for entry in entries) == [low, high]
+    assert [entry[name].get("reversed_range", False) for entry in entries].count(True) == 1
+    decisions = [decided(built(entry, monkeypatch), spec, WHOLE) for entry in entries]
+    assert np.all(decisions, axis=0).tolist() == kept({wanted.statistic: WHOLE}, [wanted]).tolist()
 
 
 def test_a_new_filter_without_thresholds_is_noticed() -> None:

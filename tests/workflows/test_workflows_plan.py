@@ -187,6 +187,27 @@ def test_a_workflow_without_trials_trains_nothing(config: MakeConfig) -> None:
     assert made["stages"] == []
 
 
+def test_what_trains_nothing_needs_neither_trials_nor_evaluation(config: MakeConfig) -> None:
+    bare = changed(config(BEFORE), trials=None, evaluation=None, workflow="recipe_only")
+    made = make_plan(bare)
+    assert (made["pools"], made["trials"], made["samples_to_train"]) == (0, 0, 0)
+    assert "trials  none: no job trains a model" in shown(made)
+    check_budget(bare, over_budget=False)
+
+
+@pytest.mark.parametrize("workflow", ["single_op", "probe_analyze_refine", {"jobs": TRIALS}])
+def test_another_workflow_names_the_sections_that_it_lacks(
+    config: MakeConfig, workflow: str | dict[str, Any]
+) -> None:
+    bare = changed(config(BEFORE), trials=None, evaluation=None, workflow=workflow)
+    called = workflow if isinstance(workflow, str) else "of the configuration"
+    with pytest.raises(BadInput, match=f"workflow {called}:") as caught:
+        make_plan(bare)
+    _, *lines = str(caught.value).split("\n")
+    assert [line.strip().split(":")[0] for line in lines] == ["trials", "evaluation"]
+    assert all("`workflow: recipe_only` does without" in line for line in lines)
+
+
 def test_a_family_that_cannot_count_says_so(config: MakeConfig) -> None:
     made = make_plan(config(TRIALS, family="Family"))
     assert made["flops_to_train"] is None

@@ -69,10 +69,9 @@ def printed(where: Console) -> str:
     return where.file.getvalue()
 
 
-def run(
-    folder: Path, name: str = "found", workflow: str | dict[str, Any] | None = None
-) -> dict[str, Any]:
-    document = {
+def run(folder: Path, name: str = "found", workflow: str | None = None) -> dict[str, Any]:
+    """Run the jobs above, or a built-in workflow that trains nothing and needs no more."""
+    document: dict[str, Any] = {
         "name": name,
         "storage": str(folder / "storage"),
         "dataset": {"type": "shapes", "samples": 600, "defects": DEFECTS},
@@ -91,6 +90,8 @@ def run(
         "tracking": {"type": "none"},
         "workflow": workflow or {"jobs": JOBS},
     }
+    if workflow is not None:
+        del document["trials"], document["evaluation"]
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(document))
     return run_sandbox(load_config(str(path)), console())
@@ -118,6 +119,10 @@ def test_recipe_only_bounds_every_statistic_without_a_trial(finished: Path) -> N
     assert outputs["recipe"].retention < 1
     assert accepted.differing == 0
     assert not (finished / "storage" / "trials").exists()
+    evidence = json.loads((finished / "storage" / outputs["recipe"].evidence).read_text())
+    assert (evidence["effect"]["unit"], evidence["effect"]["confidence"]) == (None, None)
+    ended = json.loads((finished / "storage/runs/only/run.json").read_text())
+    assert (ended["state"], ended["seeds"]) == ("COMPLETED", [])
 
 
 @pytest.fixture

@@ -12,23 +12,39 @@ import tarfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from djsandbox_ray.dataset.images import format_of
-from djsandbox_ray.dataset.media import PAIR_TOKENS
+from djsandbox_ray.dataset.media import (
+    END_OF_CHUNK,
+    PAIR_TOKENS,
+    TOKENS,
+    Kind,
+    Media,
+    Turn,
+    tokens_in,
+    without_tokens,
+)
 from djsandbox_ray.dataset.webdataset import IMAGE_EXTENSIONS
-from djsandbox_ray.errors import Damaged
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.storage.store import Storage
 
 _logger = logging.getLogger(__name__)
 
+TAGGED_KEY = "text_with_tokens"
+"""Field of the text with Data-Juicer's special tokens, for operators that look for media."""
+
+_TOKEN_OF: dict[Kind, str] = {kind: token for token, kind in TOKENS.items()}
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
+_VIDEO_SIGNS = ((4, b"ftypqt", "mov"), (4, b"ftyp", "mp4"), (0, b"GIF8", "gif"), (0, b"G", "ts"))
+"""Where a video's file has which bytes, and its extension then; a Matroska says more."""
+_MATROSKA, _HEAD = b"\x1a\x45\xdf\xa3", 64
 
 
 @dataclass(frozen=True)
@@ -36,11 +52,16 @@ class Row:
     """A row of the sample table, as it is written."""
 
     row_id: int
-    image: bytes
-    """The encoded image file."""
+    media: tuple[Media, ...]
+    """In order; of a pair the one image."""
     text: str
+    """As it is stored: of a document with tokens where its media belong."""
     meta: str
     """A JSON object."""
+    turns: tuple[Turn, ...] = ()
+    """Of a conversation, with tokens where its media belong."""
+    is_pair: bool = True
+    """Whether it is of a table of pairs: then tokens in its text are no part of it."""
 
     @property
     def name(self) -> str:
@@ -48,14 +69,45 @@ class Row:
         return f"{self.row_id:09d}"
 
     @property
-    def image_extension(self) -> str:
-        """Extension of the image by its content: jpg, png, webp, gif, bmp, tif or ppm.
+    def kinds(self) -> tuple[Kind, ...]:
+        """What its media are, in order."""
+        return tuple(medium.kind for medium in self.media)
+
+    @property
+    def files(self) -> Iterator[tuple[str, Media]]:
+        """The names of its files, which differ by a number if there are several, and the files.
 
         Raises:
-            Damaged: it is not the one that was ingested, of which the first picture could be read.
+            Damaged: an image is not the one that was ingested.
         """
+        for place, medium in enumerate(self.media):
+            number = f"-{place}" if len(self.media) > 1 else ""
+            yield f"{self.name}{number}.{self._extension(medium)}", medium
+
+    @property
+    def plain_text(self) -> str:
+        """The text without tokens, as operators see it that do not look for media."""
+        return self.text if self.is_pair else without_tokens(self.text)
+
+    @property
+    def tagged_text(self) -> str:
+        """The text with a token for every medium, as operators need it that look for media.
+
+        Where it has none of its own they stand in front. The statistics are computed of the same
+        (:mod:`djsandbox_ray.stats.fused`).
+        """
+        if not self.is_pair and tokens_in(self.text) == self.kinds:
+            return self.text
+        own = [_TOKEN_OF[kind] for kind in self.kinds]
+        tokens = PAIR_TOKENS if self.is_pair else (*TOKENS, END_OF_CHUNK)
+        return " ".join([*own, without_tokens(self.text, tokens), END_OF_CHUNK])
+
+    def _extension(self, medium: Media) -> str:
+        """Return the extension by content: jpg, png, webp, gif, bmp, tif, ppm; mp4, webm, ..."""
+        if medium.kind == "video":
+            return _video_extension(medium.data)
         try:
-            kind = format_of(self.image)
+            kind = format_of(medium.data)
         except MemoryError:
             raise  # of this machine: the table is not damaged
         except Exception:
@@ -71,6 +123,17 @@ class Row:
         """The meta data."""
         found: dict[str, Any] = json.loads(self.meta)
         return found
+
+
+def _video_extension(data: bytes) -> str:
+    if data.startswith(_MATROSKA):
+        return "webm" if b"webm" in data[:_HEAD] else "mkv"
+    if data.startswith(b"RIFF"):
+        return "avi"
+    for start, sign, extension in _VIDEO_SIGNS:
+        if data.startswith(sign, start):
+            return extension
+    return "mp4"  # its first box need not be the one that names it
 
 
 class ShardFormat(ABC):
@@ -104,67 +167,126 @@ SHARD_FORMATS: Registry[ShardFormat] = Registry(
 )
 
 
-def tagged(text: str) -> str:
-    """Return a caption as an operator that looks for images needs it: one image, then the text.
-
-    The statistics are computed of the same (:mod:`djsandbox_ray.stats.fused`).
-    """
-    image, end = PAIR_TOKENS
-    for token in PAIR_TOKENS:
-        text = text.replace(token, "").strip()
-    return f"{image} {text} {end}"
-
-
 class Jsonl(ShardFormat):
-    """A line has ``text``, ``images`` (one path, relative to the file) and ``meta``.
+    """A line has ``text``, ``images`` (paths relative to the file) and ``meta``.
 
-    The images of ``000000.jsonl`` lie in ``images/000000/``. Tokens stand around the caption, so
-    that blanks at its ends do not survive, nor do tokens that stood inside it.
+    The images of ``000000.jsonl`` lie in ``images/000000/``. Of pairs, the text has tokens around
+    the caption, so that blanks at its ends do not survive, nor do tokens that stood inside it.
+
+    Of other contents, a line has ``videos``, too, which lie in ``videos/000000/``; ``turns``, if it
+    is a conversation; ``text`` as it was ingested, and ``text_with_tokens`` beside it, if there are
+    media whose places it does not say. Only where images come after videos is ``text`` given
+    tokens, since their order would be lost.
     """
 
     suffix = "jsonl"
 
     def write(self, output: Storage, name: str, rows: Iterator[Row]) -> None:
-        """Write the images as they come; the file with the lines appears last."""
-        folder = f"images/{name.removesuffix('.jsonl')}"
+        """Write the media as they come; the file with the lines appears last."""
+        shard = name.removesuffix(".jsonl")
         with output.open_write(name) as file:
             for row in rows:
-                path = f"{folder}/{row.name}.{row.image_extension}"
-                output.write_bytes(path, row.image)
-                line = {"text": tagged(row.text), "images": [path], "meta": row.meta_object}
+                paths: dict[Kind, list[str]] = {"image": [], "video": []}
+                for file_name, medium in row.files:
+                    path = f"{medium.kind}s/{shard}/{file_name}"
+                    output.write_bytes(path, medium.data)
+                    paths[medium.kind].append(path)
+                line = _line(row, paths)
                 file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
 
-SCHEMA = pa.schema(
-    [
-        ("row_id", pa.int64()),
-        ("image", pa.binary()),
-        ("text", pa.string()),
-        ("meta", pa.string()),
-    ]
-)
-_GROUP_ROWS = 256
+def _line(row: Row, paths: dict[Kind, list[str]]) -> dict[str, Any]:
+    if row.is_pair:
+        return {"text": row.tagged_text, "images": paths["image"], "meta": row.meta_object}
+    in_order = row.turns or row.kinds == tuple(sorted(row.kinds))  # images before videos
+    line: dict[str, Any] = {"text": row.text if in_order else row.tagged_text}
+    if row.media and line["text"] != row.tagged_text:
+        line[TAGGED_KEY] = row.tagged_text
+    line |= {"images": paths["image"], "videos": paths["video"]}
+    if row.turns:
+        line["turns"] = [turn.plain() for turn in row.turns]
+    return {**line, "meta": row.meta_object}
+
+
+def _sole(row: Row, form: str, others: tuple[Kind, ...] | None = None) -> tuple[Kind, ...]:
+    """Return the kind of a sample's one medium, or nothing where it is a text alone.
+
+    Args:
+        row: the sample.
+        form: the format, which holds no more than that.
+        others: what the samples before it have.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    said = ""
+    if row.turns:
+        said = "is a conversation"
+    elif len(row.media) > 1:
+        said = f"has {len(row.media)} media"
+    elif not row.is_pair and tokens_in(row.text):
+        said = "is a document with a medium inside of its text"
+    elif others is not None and row.kinds != others:
+        said = f"has {_named(row.kinds)}, where those before it have {_named(others)}"
+    if said:
+        raise BadInput(
+            f"row {row.row_id} {said}: {form} holds texts with one image each, or one video each, "
+            "or none; jsonl holds any samples"
+        )
+    return row.kinds
+
+
+def _named(kinds: tuple[Kind, ...]) -> str:
+    return f"one {kinds[0]}" if kinds else "no media"
+
+
+_GROUP_ROWS, _VIDEO_ROWS = 256, 8
 
 
 class Parquet(ShardFormat):
-    """Columns ``row_id``, ``image`` (an encoded file), ``text`` and ``meta`` (JSON text)."""
+    """Columns ``row_id``, ``image`` (an encoded file), ``text`` and ``meta`` (JSON text).
+
+    Of videos, ``video`` stands in the place of ``image``; of texts alone, neither.
+    """
 
     suffix = "parquet"
 
     def write(self, output: Storage, name: str, rows: Iterator[Row]) -> None:
-        """Write row groups of 256 rows."""
-        # Images are compressed already.
-        codecs = {"row_id": "zstd", "image": "none", "text": "zstd", "meta": "zstd"}
+        """Write row groups of 256 rows; of videos, of 8.
+
+        Raises:
+            BadInput: a sample that is more than a text with one medium, or not like the first one.
+        """
+        first = next(rows)
+        kinds = _sole(first, "parquet")
+        rows = chain([first], rows)
+        schema = pa.schema(
+            [
+                ("row_id", pa.int64()),
+                *((kind, pa.binary()) for kind in kinds),
+                ("text", pa.string()),
+                ("meta", pa.string()),
+            ]
+        )
+        # Media are compressed already.
+        codecs = {name: "none" if name in kinds else "zstd" for name in schema.names}
+        size = _VIDEO_ROWS if "video" in kinds else _GROUP_ROWS
         with (
             output.open_write(name) as file,
-            pq.ParquetWriter(file, SCHEMA, compression=codecs) as writer,
+            pq.ParquetWriter(file, schema, compression=codecs) as writer,
         ):
-            while group := [asdict(row) for row in islice(rows, _GROUP_ROWS)]:
-                writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+            while group := [_columns(row, kinds) for row in islice(rows, size)]:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+def _columns(row: Row, kinds: tuple[Kind, ...]) -> dict[str, Any]:
+    media = zip(_sole(row, "parquet", kinds), row.media, strict=True)
+    values = {"row_id": row.row_id, "text": row.text, "meta": row.meta}
+    return values | {kind: medium.data for kind, medium in media}
 
 
 class WebDataset(ShardFormat):
-    """Members ``<row id>.jpg`` (or png, webp, ...), ``.txt`` and ``.json``.
+    """Members ``<row id>.jpg`` (or png, webp, ...; of a video mp4, webm, ...), ``.txt``, ``.json``.
 
     Images of other kinds (gif, bmp, tif, ppm) are written as they are, with a warning: many readers
     pass over them.
@@ -173,22 +295,29 @@ class WebDataset(ShardFormat):
     suffix = "tar"
 
     def write(self, output: Storage, name: str, rows: Iterator[Row]) -> None:
-        """Write a tar whose bytes depend on the rows alone: no times, no owners."""
+        """Write a tar whose bytes depend on the rows alone: no times, no owners.
+
+        Raises:
+            BadInput: a sample that is more than a text with one medium, or not like the first one.
+        """
         unusual: Counter[str] = Counter()
+        kinds = None
         with (
             output.open_write(name) as file,
             tarfile.open(fileobj=file, mode="w|", format=tarfile.USTAR_FORMAT) as archive,
         ):
             for row in rows:
-                extension = row.image_extension
-                if extension not in IMAGE_EXTENSIONS:
+                kinds = _sole(row, "webdataset", kinds)
+                members = [(file_name, medium.data) for file_name, medium in row.files]
+                extension = members[0][0].rpartition(".")[2] if kinds == ("image",) else ""
+                if extension and extension not in IMAGE_EXTENSIONS:
                     unusual[extension] += 1
-                for kind, data in (
-                    (extension, row.image),
-                    ("txt", row.text.encode()),
-                    ("json", row.meta.encode()),
+                for member_name, data in (
+                    *members,
+                    (f"{row.name}.txt", row.text.encode()),
+                    (f"{row.name}.json", row.meta.encode()),
                 ):
-                    member = tarfile.TarInfo(f"{row.name}.{kind}")
+                    member = tarfile.TarInfo(member_name)
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
         if unusual:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from djsandbox_ray.dataset.media import Media
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.writers.formats import SHARD_FORMATS, Row
 from djsandbox_ray.errors import BadInput, Damaged
@@ -24,6 +25,8 @@ MARKER = "materialised.json"
 ROWS_PER_SHARD = 10_000
 _READ_ROWS = 256
 """Rows whose images are in memory at once."""
+_READ_WIDE = 8
+"""The same, where there may be videos."""
 _VERSION = 1
 """Raised when equal rows give other files."""
 
@@ -156,9 +159,24 @@ def _claim(folder: Storage, plan: dict[str, Any]) -> None:
 
 def stored_rows(table: SampleTable, rows: NDArray[np.int64]) -> Iterator[Row]:
     """Yield rows of the sample table as they come, a few of them in memory at a time."""
+    if table.is_wide:
+        yield from _wide_rows(table, rows)
+        return
     for start in range(0, len(rows), _READ_ROWS):
         some = rows[start : start + _READ_ROWS]
         read = table.take(some, ["image", "text", "meta"])
         columns = (read[name].to_pylist() for name in ("image", "text", "meta"))
         for row_id, image, text, meta in zip(some.tolist(), *columns, strict=True):
-            yield Row(row_id, image, text, meta)
+            yield Row(row_id, (Media("image", image),), text, meta)
+
+
+def _wide_rows(table: SampleTable, rows: NDArray[np.int64]) -> Iterator[Row]:
+    for start in range(0, len(rows), _READ_WIDE):
+        some = rows[start : start + _READ_WIDE]
+        read = table.take(some, ["text", "meta"])
+        columns = (read["text"].to_pylist(), read["meta"].to_pylist())
+        media, turns = table.media(some), table.turns(some)
+        for row_id, text, meta, own, said in zip(
+            some.tolist(), *columns, media, turns, strict=True
+        ):
+            yield Row(row_id, own, text, meta, said, is_pair=False)

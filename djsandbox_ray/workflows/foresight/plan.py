@@ -40,9 +40,10 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     main = next((stage for stage in found if stage.study == TRIALS), None)
     listed = _listed(main.job, context, done) if main else []
     cached = sum(trial["cached"] for trial in listed)
-    budget = this.config.trials.budget
+    training = this.config.training
+    budget, seeds = (training.budget, training.seeds) if training else (0, 1)
     left = [s.less(cached, budget) if s is main else s for s in found if not s.done]
-    ahead = total(left, configured_family(this.config).flops_per_sample())
+    ahead = total(left, configured_family(this.config).flops_per_sample() if training else 0.0)
     trials = main.planned.trials if main else 0
     cost = whole_cost(workflow, context, done)
     return {
@@ -53,7 +54,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "until": workflow.repeat.until if workflow.repeat else [],
         "jobs": [_job(job, job.id in done) for job in workflow.jobs],
         "exact": bool(listed) or main is None,
-        "pools": trials // this.config.trials.seeds,
+        "pools": trials // seeds,
         "trials": trials,
         "trials_to_run": 0 if main is None or main.done else trials - cached,
         "confirmation_trials": _trials(found, CONFIRMATION),
@@ -160,6 +161,9 @@ def plan_table(made: dict[str, Any]) -> Text:
     hits = made["trials"] - made["trials_to_run"]
     unknown = any(stage["samples"] is None for stage in made["stages"])
     more = ", and what is not known yet" if unknown else ""
+    if not made["stages"]:
+        lines = [f"{made['name']} in {made['storage']}", "trials  none: no job trains a model"]
+        return Text("\n".join([*lines, "", *wiring(made["jobs"])]))
     lines = [
         f"{made['name']} in {made['storage']}",
         f"pools   {made['pools']}{bound}, controls and self-tests included",

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from djsandbox_ray.config import RunConfig, checked, replaced
 from djsandbox_ray.errors import BadInput, nearest
+from djsandbox_ray.settings.yaml_input import keys_of
 from djsandbox_ray.workflows.language.jobs import NAME, Reference, Repeat, parse
 from djsandbox_ray.workflows.language.parameters import as_data
 from djsandbox_ray.workflows.language.types import alternatives, describe, fits
@@ -130,10 +131,10 @@ def _problem(config: RunConfig, key: str) -> str | None:
     place: Any = config
     for name in (first, *rest):
         if isinstance(place, BaseModel):
-            fields = type(place).model_fields
+            fields = keys_of(type(place))
             if name not in fields:
                 return f"unknown key {name!r}{nearest(name, fields)} (known: {', '.join(fields)})"
-            place = getattr(place, name)
+            place = getattr(place, fields[name])
         elif isinstance(place, list):
             if not name.isdecimal() or int(name) >= len(place):
                 return f"there is no {name!r} in a list of {len(place)}"

@@ -5,7 +5,7 @@ What comes of that is checked as a whole, and every job then says all that it ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from posixpath import normpath
 from typing import Any
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, nearest, unknown
+from djsandbox_ray.hooks.hook import HOOKS
 from djsandbox_ray.settings.strict_yaml import MOST_BYTES
 from djsandbox_ray.settings.yaml_input import problems, read_mapping
 from djsandbox_ray.storage.filesystems import read_text
@@ -23,6 +24,8 @@ from djsandbox_ray.workflows.language.repeat import key_problems
 
 _BUILT_IN = resources.files("djsandbox_ray.workflows") / "builtin"
 _ENDINGS = (".yaml", ".yml")
+_NAMED = 3
+"""Jobs that are named as examples."""
 
 
 def configured_workflow(config: RunConfig) -> Workflow:
@@ -32,9 +35,23 @@ def configured_workflow(config: RunConfig) -> Workflow:
         BadInput: with one line per error.
     """
     workflow = load_workflow(config.workflow, config.jobs)
-    if workflow.repeat is not None and (lines := key_problems(config, workflow.repeat.update)):
-        raise _wrong("workflow", [f"repeat.update.{line}" for line in lines])
+    update = workflow.repeat.update if workflow.repeat else ()
+    lines = [f"repeat.update.{line}" for line in key_problems(config, update)]
+    if lines := [*_lacking(config, workflow), *lines]:
+        raise _wrong(_called(config.workflow), lines)
     return workflow
+
+
+def _lacking(config: RunConfig, workflow: Workflow) -> Iterator[str]:
+    """Say which sections the jobs need that the configuration is without."""
+    for section in filter(config.lacks, ("trials", "evaluation")):
+        jobs = [job.id for job in workflow.jobs if section in HOOKS.get(job.hook).SECTIONS]
+        if jobs:
+            more = f" and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ""
+            yield (
+                f"{section}: the configuration has no such section, which its jobs need "
+                f"({', '.join(jobs[:_NAMED])}{more}); `workflow: recipe_only` does without"
+            )
 
 
 def load_workflow(source: str | Mapping[str, Any], replaced: Replaced | None = None) -> Workflow:
