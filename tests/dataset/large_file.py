@@ -29,7 +29,7 @@ def rise(kind: str, path: str) -> int:
     Path("/proc/self/clear_refs").write_text("5")
     before = memory("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
-        row = {"index": 0, "shard": pickle.dumps(shard)}
+        row = {"index": 0, "shard": pickle.dumps(shard), "wide": False}
         write_shard(row, storage=Storage(folder), folder="shards", table="samples.lance")
     return memory("VmHWM") - before
 
