@@ -1,4 +1,4 @@
-"""The Ray Data actor: reads a range of the sample table, computes, writes one part per operator."""
+"""The Ray Data actor: reads a range of the sample table, computes, writes one file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psutil
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
-from djsandbox_ray.stats import parts
+from djsandbox_ray.stats import parts, unfinished
 from djsandbox_ray.stats.datajuicer import use_models
 from djsandbox_ray.stats.fused import Computed, FusedOperators
 from djsandbox_ray.stats.models import on_this_node
@@ -43,7 +43,8 @@ class OperatorTask:
         storage: URL of the storage.
         table: path of the sample table in it.
         operators: name and parameters of every operator of the pass.
-        folders: path of every operator's parts.
+        ids: the id of every operator.
+        folder: path of what is computed, see :mod:`~djsandbox_ray.stats.unfinished`.
         batch_size: rows that are computed together.
         threads: CPU threads of an actor.
         gpu: whether operators may use a GPU.
@@ -53,7 +54,8 @@ class OperatorTask:
     storage: str
     table: str
     operators: tuple[tuple[str, dict[str, Any]], ...]
-    folders: tuple[str, ...]
+    ids: tuple[str, ...]
+    folder: str
     batch_size: int
     threads: int
     gpu: bool
@@ -109,14 +111,15 @@ class StatisticsWorker:
                 if start == 0 and good and index not in flops:
                     some = [texts[row] for row in good], images and [images[row] for row in good]
                     flops[index] = fused.flops_per_sample(*some, index)
+        whole = {}
         for index in operators:
-            path = parts.part(self._job.folders[index], start)
             columns = {
                 key: np.concatenate([computed.columns[key] for computed in done[index]])
                 for key in done[index][0].columns
             }
             report = _report(done[index], row_ids, columns, flops.get(index))
-            parts.write_part(self._storage, path, np.concatenate(row_ids), columns, report)
+            whole[self._job.ids[index]] = columns, report
+        unfinished.write(self._storage, self._job.folder, np.concatenate(row_ids), whole)
 
     def _build(self) -> FusedOperators:
         if self._fused is None:

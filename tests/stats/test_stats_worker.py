@@ -12,7 +12,7 @@ from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, StorageFa
 from djsandbox_ray.stats import actors
 from djsandbox_ray.stats.worker import OperatorTask, StatisticsWorker
 
-JOB = OperatorTask("/nowhere", "samples.lance", (), (), batch_size=4, threads=1, gpu=False)
+JOB = OperatorTask("/nowhere", "samples.lance", (), (), "", batch_size=4, threads=1, gpu=False)
 TASK = {"start": 0, "stop": 8, "operators": [0]}
 
 
