@@ -34,6 +34,12 @@ from djsandbox_ray.storage.store import Storage
 
 logger = logging.getLogger(__name__)
 
+TEXT_BATCH = 256
+"""Least rows that are computed together where operators only look at text: a call for fewer costs
+more than the rows."""
+TEXT_SHARE = 8
+"""Ranges of text that are worth an actor: the process that computes them takes about 3 CPU-seconds
+to start, a range a fraction of one."""
 Span = tuple[int, int]
 """Rows from the first up to the second, which is not among them."""
 
@@ -42,7 +48,8 @@ class StatisticsConfig(Section):
     """How statistics are computed. Of these, only the content of models changes what they are."""
 
     actors: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] | Literal["auto"] = "auto"
-    """Ray actors; ``auto`` is one per CPU (or per share of a GPU) of the cluster."""
+    """Ray actors; ``auto`` is one per CPU (or per share of a GPU) of the cluster, and fewer where
+    there is so little text that to start them would take longer."""
     cpus_per_actor: float = Field(0.5, gt=0, le=MOST_PROCESSES)
     """CPUs that Ray reserves per actor. Less than one leaves room for Ray Data's own tasks, without
     which a pipeline on a full cluster waits forever; an actor computes in one thread, or in this
@@ -56,7 +63,8 @@ class StatisticsConfig(Section):
     ``EleutherAI/pythia-6.9b-deduped``), at the same path on every node; in place of what the
     environment variable DATA_JUICER_EXTERNAL_MODELS_HOME says."""
     batch_size: int = Field(32, ge=1, le=1 << 20)
-    """Rows that are computed together, and whose decoded images are in memory at once."""
+    """Rows that are computed together, and whose decoded images are in memory at once; of text
+    without a model at least 256."""
 
     @field_validator("models")
     @classmethod
@@ -175,13 +183,14 @@ def _complete(
                 operators=tuple((spec.name, dict(spec.params)) for spec, _ in pending),
                 ids=tuple(ids),
                 folder=folder,
-                batch_size=settings.batch_size,
+                batch_size=max(settings.batch_size, TEXT_BATCH if quick else 1),
                 threads=max(1, int(settings.cpus_per_actor)),
                 gpu=settings.gpus_per_actor > 0,
                 models=settings.models,
             ),
             group=settings.group(),
             fill=settings.actors == "auto",
+            share=TEXT_SHARE if quick else 1,
             await_room=await_room,
             progress=progress,
         )
