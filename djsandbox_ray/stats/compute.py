@@ -169,7 +169,7 @@ def _complete(
     left = [_left_over(storage, parts.folder(dataset.id, identity)) for identity in ids]
     folder = unfinished.folder(dataset.id)
     pieces = unfinished.pieces(storage, folder)
-    sources = _of_use(pieces, ids, left)
+    portions = _of_use(pieces, ids, left)
     # Of a killed run, the time that its rows took is known, not that of its actors.
     held = sum(report.seconds for reports in left for report in reports.values())
     quick = all(only_looks_at_text(spec) for spec, _ in pending)
@@ -199,9 +199,9 @@ def _complete(
         operators = tuple(ids[index] for index in task["operators"])
         path = unfinished.file(folder, task["start"], operators)
         files[path] = operators
-        sources.append(unfinished.Source(path, task["start"], task["stop"], operators))
+        portions.append(unfinished.Portion(path, task["start"], task["stop"], operators))
     lease.check()
-    unfinished.gather(storage, dataset.id, sources)
+    unfinished.gather(storage, dataset.id, portions)
     lease.check()
     wholes = [_whole(storage, dataset, spec, identity) for spec, identity in pending]
     marked = [
@@ -251,7 +251,7 @@ def _of_use(
     pieces: Iterable[unfinished.Piece],
     operators: Sequence[str],
     left: Sequence[dict[Span, parts.PartReport]],
-) -> list[unfinished.Source]:
+) -> list[unfinished.Portion]:
     """Return what a killed run has computed of the rows that operators lack, and note it as left.
 
     Args:
@@ -260,7 +260,7 @@ def _of_use(
         left: per operator, what there is by its rows; what is found is added.
     """
     spans = [sorted(reports) for reports in left]
-    sources = []
+    portions = []
     for piece in pieces:
         span = piece.start, piece.stop
         taken = []
@@ -272,8 +272,8 @@ def _of_use(
             left[index][span] = report
             taken.append(operator)
         if taken:
-            sources.append(unfinished.Source(piece.path, *span, tuple(taken)))
-    return sources
+            portions.append(unfinished.Portion(piece.path, *span, tuple(taken)))
+    return portions
 
 
 def _tasks(ranges: Iterable[Span], left: Sequence[Sequence[Span]]) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Source:
+class Portion:
     """What is to be gathered of a file: some of its operators, by their ids."""
 
     path: str
@@ -107,7 +107,7 @@ def pieces(storage: Storage, folder: str) -> list[Piece]:
     return sorted(listed, key=lambda piece: (piece.start, -piece.stop))
 
 
-def gather(storage: Storage, dataset_id: str, sources: Sequence[Source]) -> None:
+def gather(storage: Storage, dataset_id: str, portions: Sequence[Portion]) -> None:
     """Bring what was computed into parts of the operators.
 
     At most :data:`PART_ROWS` rows (more where a file has more) are in memory, of all operators.
@@ -115,25 +115,26 @@ def gather(storage: Storage, dataset_id: str, sources: Sequence[Source]) -> None
     Args:
         storage: where all of it lies.
         dataset_id: of the dataset.
-        sources: what to take; of an operator no row twice.
+        portions: what to take; of an operator no row twice.
 
     Raises:
         Damaged: a file cannot be read.
     """
-    sources = sorted(sources, key=lambda source: source.start)
+    portions = sorted(portions, key=lambda portion: portion.start)
     growing: dict[str, _Part] = {}
     with ThreadPoolExecutor(parts.THREADS) as threads:
-        for first in range(0, len(sources), parts.THREADS):
-            some = sources[first : first + parts.THREADS]
-            for source, table in zip(some, threads.map(partial(_read, storage), some), strict=True):
+        for first in range(0, len(portions), parts.THREADS):
+            some = portions[first : first + parts.THREADS]
+            tables = threads.map(partial(_read, storage), some)
+            for portion, table in zip(some, tables, strict=True):
                 reports = _reports(parts.footer_of(table))
-                for operator in source.operators:
+                for operator in portion.operators:
                     if operator not in reports:
-                        raise storage.damaged(source.path, f"it does not hold {operator}")
+                        raise storage.damaged(portion.path, f"it does not hold {operator}")
                     part = growing.setdefault(
                         operator, _Part(storage, parts.folder(dataset_id, operator))
                     )
-                    part.add(source, _of(table, operator), reports[operator])
+                    part.add(portion, _of(table, operator), reports[operator])
     for part in growing.values():
         part.write()
 
@@ -172,11 +173,11 @@ class _Part:
         self._tables: list[pa.Table] = []
         self._reports: list[PartReport] = []
 
-    def add(self, source: Source, table: pa.Table, report: PartReport) -> None:
-        if source.start != self._stop or self._stop - self._start >= PART_ROWS:
+    def add(self, portion: Portion, table: pa.Table, report: PartReport) -> None:
+        if portion.start != self._stop or self._stop - self._start >= PART_ROWS:
             self.write()
-            self._start = source.start
-        self._stop = source.stop
+            self._start = portion.start
+        self._stop = portion.stop
         self._tables.append(table)
         self._reports.append(report)
 
@@ -192,8 +193,8 @@ class _Part:
         self._tables, self._reports = [], []
 
 
-def _read(storage: Storage, source: Source) -> pa.Table:
-    return storage.read_table(source.path)
+def _read(storage: Storage, portion: Portion) -> pa.Table:
+    return storage.read_table(portion.path)
 
 
 def _of(table: pa.Table, operator: str) -> pa.Table:
