@@ -7,7 +7,7 @@ still to be computed in one pass over its range (``fused``), counts what a model
 sample, and writes one file (``unfinished``). When all ranges are there, ``compute`` has them
 brought into the operators' own folders (``parts``, which also reads finished columns back, one at
 a time). ``actors`` says how long resources were held. ``embeddings`` runs many images through a
-CLIP or a BLIP at once, for scores of pairs and for measures of diversity.
+CLIP at once, for similarities and for measures of diversity.
 
 Beside it: ``catalogue`` lists every filter of the installed Data-Juicer, ``needs`` says what an
 operator lacks here, ``models`` brings the folders that operators name to the node, ``inspection``

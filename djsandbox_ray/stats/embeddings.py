@@ -1,14 +1,13 @@
-"""Many samples through a CLIP or a BLIP at once: embeddings of images, and the scores of pairs.
+"""Many samples through a CLIP at once: embeddings of images, and the similarity of pairs.
 
-Data-Juicer's operators send one pair at a time. The score of a pair (of a CLIP, the cosine of the
-embeddings x logit scale / 100; of a BLIP, the probability that they match) does not depend on the
-others in a batch: what a text is padded with is masked, so a batch gives the same values in less
-time.
+Data-Juicer's ``image_text_similarity_filter`` sends one pair at a time. The score of a pair (cosine
+of the embeddings x logit scale / 100) does not depend on the others in a batch: texts are padded
+behind a causal mask, so a batch gives the same values in less time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,24 +75,15 @@ MICRO_BATCH = 16
 """Pairs per forward pass; more was no faster on a CPU."""
 
 
-PAIR_SCORES: Mapping[str, Callable[[Any], Any]] = {
-    "image_text_matching_filter": lambda output: output.itm_score.softmax(dim=-1)[:, 1],
-    "image_text_similarity_filter": lambda output: output.logits_per_text.diagonal() / 100.0,
-}
-"""What an operator makes of its model's output, one score per pair."""
-
-
-class BatchedPairs:
-    """Computes what an operator of :data:`PAIR_SCORES` computes for rows of one image each.
+class BatchedSimilarity:
+    """Computes what an ``image_text_similarity_filter`` computes for rows of one image each.
 
     Args:
-        name: of the operator.
-        operator: Data-Juicer's, whose model and settings are used.
+        operator: the Data-Juicer operator, whose model and settings are used.
         key: the statistic that it writes.
     """
 
-    def __init__(self, name: str, operator: Any, key: str) -> None:
-        self._score = PAIR_SCORES[name]
+    def __init__(self, operator: Any, key: str) -> None:
         self._operator = operator
         self._key = key
 
@@ -138,4 +128,5 @@ class BatchedPairs:
             max_length=model.config.text_config.max_position_embeddings,
             padding=True,
         ).to(model.device)
-        return [float(score) for score in self._score(model(**inputs))]
+        logits = model(**inputs).logits_per_text.diagonal() / 100.0
+        return [float(score) for score in logits]

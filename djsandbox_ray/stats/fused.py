@@ -27,7 +27,7 @@ from djsandbox_ray.dataset.images import shortened_file
 from djsandbox_ray.errors import BadInput, SandboxError, require
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import DataJuicer, load
-from djsandbox_ray.stats.embeddings import IMAGE_NAME, MODEL_SIDE, PAIR_SCORES, BatchedPairs
+from djsandbox_ray.stats.embeddings import IMAGE_NAME, MODEL_SIDE, BatchedSimilarity
 from djsandbox_ray.stats.operators import OperatorSpec
 
 _TEXT, _TAGGED, _IMAGES, _BYTES = "text", "text_with_tokens", "images", "image_bytes"
@@ -136,8 +136,8 @@ class _Runner:
         except Exception as error:
             raise BadInput(f"{spec.name} cannot be built: {_reason(error)}") from error
         self._compute: Callable[[dict[str, list[Any]]], None] = self._call
-        if spec.name in PAIR_SCORES:
-            self._compute = BatchedPairs(spec.name, self._operator, self.keys[0])
+        if spec.name == "image_text_similarity_filter":
+            self._compute = BatchedSimilarity(self._operator, self.keys[0])
 
     def try_out(self) -> None:
         """Compute a plain sample, so that a missing model or package is found before any data."""
