@@ -105,6 +105,7 @@ def alone(options: argparse.Namespace) -> None:
     print(f"\n{options.rows:,} rows x {options.statistics} statistics -> {found['pools']} pools")
     for title, key, shown in (
         ("wall seconds", "wall", "{:.1f}"),
+        ("CPU seconds of all processes", "all_cpu", "{:.1f}"),
         ("peak memory of the driver", "peak", "{:,.0f} bytes"),
         ("  of it after imports", "baseline", "{:,.0f} bytes"),
         ("peak memory of all processes", "tree", "{:,.0f} bytes"),
@@ -251,27 +252,36 @@ def ours_hook(options: argparse.Namespace) -> dict[str, Any]:
     dataset = Dataset("dataset", "samples.lance", options.rows, 0)
     leaks = Leak("leak", "leaks.parquet", 0, removed=True)
     over, peaks, made = Event(), [0], []
+    used: dict[tuple[int, float], float] = {}  # CPU-seconds of processes, ended ones too
+
+    def look() -> None:
+        me, total = psutil.Process(), 0
+        for process in (me, *me.children(recursive=True)):
+            try:
+                times = process.cpu_times()
+                used[process.pid, process.create_time()] = times.user + times.system
+                total += process.memory_full_info().pss  # what is shared counts once
+            except psutil.Error:  # it has ended meanwhile
+                continue
+        peaks.append(total)
 
     def watch() -> None:
-        me = psutil.Process()
         while not over.wait(0.5):
-            total = 0
-            for process in (me, *me.children(recursive=True)):
-                try:
-                    total += process.memory_full_info().pss  # what is shared counts once
-                except psutil.Error:  # it has ended meanwhile
-                    continue
-            peaks.append(total)
+            look()
 
     def run() -> None:
         made.append(BuildPools(context).run(dataset, Statistics("statistics", statistics), leaks))
 
+    look()
+    before = sum(used.values())
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
     found = measured(run, options.work / f"{names[0]}.parquet", options.work / "run")
     over.set()
     watcher.join()
-    return {**found, "tree": max(peaks), "pools": len(made[0].pools)}
+    look()
+    cpu = sum(used.values()) - before
+    return {**found, "all_cpu": cpu, "tree": max(peaks), "pools": len(made[0].pools)}
 
 
 def generate(options: argparse.Namespace) -> dict[str, Any]:

@@ -167,7 +167,9 @@ class SourceConfig(Component):
     @model_validator(mode="after")
     def _of_use(self) -> SourceConfig:
         for kind, fields in self.FOR_KIND.items():
-            asked = sorted(fields & self.model_fields_set)
+            # The configuration that a run writes down names every field, those of no use too.
+            defaults = type(self).model_fields
+            asked = sorted(at for at in fields if getattr(self, at) != defaults[at].default)
             if asked and kind not in MODALITIES[self.content]:
                 raise ValueError(
                     f"{' and '.join(asked)}: no {kind}s are read for content: {self.content}"

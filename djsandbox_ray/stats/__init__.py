@@ -4,10 +4,11 @@ How data flows: ``operators`` reads the ``process`` list of the configuration in
 :class:`~.operators.OperatorSpec`; ``compute`` cuts the sample table into ranges of rows; ``actors``
 streams them through Ray Data to actors (``worker``), each of which runs all operators that are
 still to be computed in one pass over its range (``fused``), counts what a model calculates per
-sample, and writes one Parquet part per operator (``parts``, which also reads finished columns back,
-one at a time). ``actors`` says how long resources were held. ``embeddings`` runs many images
-through a CLIP at once, for similarities and for measures of diversity; ``videos`` brings those of a
-sample into files and closes what operators opened.
+sample, and writes one file (``unfinished``). When all ranges are there, ``compute`` has them
+brought into the operators' own folders (``parts``, which also reads finished columns back, one at
+a time). ``actors`` says how long resources were held. ``embeddings`` runs many images through a
+CLIP at once, for similarities and for measures of diversity; ``videos`` brings those of a sample
+into files and closes what operators opened.
 
 Beside it: ``catalogue`` lists every filter of the installed Data-Juicer, ``needs`` says what an
 operator lacks here, ``models`` brings the folders that operators name to the node, ``inspection``

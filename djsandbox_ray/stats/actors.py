@@ -22,6 +22,7 @@ def run_pass(
     *,
     group: Sequence[Mapping[str, float]],
     fill: bool,
+    share: int = 1,
     await_room: AwaitRoom,
     progress: OnProgress | None,
 ) -> float:
@@ -32,6 +33,7 @@ def run_pass(
         job: what every actor needs to know.
         group: what Ray reserves, a bundle per actor, all alike.
         fill: whether there are as many actors as have room: one per CPU, or per share of a GPU.
+        share: then, ranges that are worth the start of one more actor.
         await_room: waits until there are nodes for the group.
         progress: called with (rows done, rows to do) after every range.
 
@@ -46,7 +48,7 @@ def run_pass(
     connect()
     await_room(group, "statistics")
     actor = group[0]
-    pool = min(_room_for(actor) if fill else len(group), len(tasks))
+    pool = min(_room_for(actor), -(-len(tasks) // share)) if fill else min(len(group), len(tasks))
     pipeline = _stream(tasks, job, pool, actor)
     lives = _Lives(at_once=_has_free(pool, actor))
     done, total = 0, sum(task["stop"] - task["start"] for task in tasks)

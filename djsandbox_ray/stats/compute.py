@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
@@ -22,7 +22,7 @@ from djsandbox_ray.nodes.kinds import NodeKind, bundle
 from djsandbox_ray.nodes.waiting import AwaitRoom
 from djsandbox_ray.records import Cost, Dataset, Statistic, Statistics
 from djsandbox_ray.settings.sections import MOST_PROCESSES, Section
-from djsandbox_ray.stats import parts
+from djsandbox_ray.stats import parts, unfinished
 from djsandbox_ray.stats.actors import OnProgress, run_pass
 from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.fused import only_looks_at_text
@@ -40,6 +40,12 @@ from djsandbox_ray.storage.store import Storage
 
 logger = logging.getLogger(__name__)
 
+TEXT_BATCH = 256
+"""Least rows that are computed together where operators only look at text: a call for fewer costs
+more than the rows."""
+TEXT_SHARE = 8
+"""Ranges of text that are worth an actor: the process that computes them takes about 3 CPU-seconds
+to start, a range a fraction of one."""
 Span = tuple[int, int]
 """Rows from the first up to the second, which is not among them."""
 
@@ -48,7 +54,8 @@ class StatisticsConfig(Section):
     """How statistics are computed. Of these, only the content of models changes what they are."""
 
     actors: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] | Literal["auto"] = "auto"
-    """Ray actors; ``auto`` is one per CPU (or per share of a GPU) of the cluster."""
+    """Ray actors; ``auto`` is one per CPU (or per share of a GPU) of the cluster, and fewer where
+    there is so little text that to start them would take longer."""
     cpus_per_actor: float = Field(0.5, gt=0, le=MOST_PROCESSES)
     """CPUs that Ray reserves per actor. Less than one leaves room for Ray Data's own tasks, without
     which a pipeline on a full cluster waits forever; an actor computes in one thread, or in this
@@ -62,7 +69,8 @@ class StatisticsConfig(Section):
     ``EleutherAI/pythia-6.9b-deduped``), at the same path on every node; in place of what the
     environment variable DATA_JUICER_EXTERNAL_MODELS_HOME says."""
     batch_size: int = Field(32, ge=1, le=1 << 20)
-    """Rows that are computed together, and whose decoded images are in memory at once."""
+    """Rows that are computed together, and whose decoded images are in memory at once; of text
+    without a model at least 256."""
 
     @field_validator("models")
     @classmethod
@@ -177,36 +185,50 @@ def _complete(
         What they cost, and what is wrong with those that failed on every row.
     """
     start = time.perf_counter()
-    folders = [parts.folder(dataset.id, identity) for _, identity in pending]
-    left = [_left_over(storage, folder) for folder in folders]
-    # Of a killed run, the time that its parts took is known, not that of its actors.
+    ids = [identity for _, identity in pending]
+    left = [_left_over(storage, parts.folder(dataset.id, identity)) for identity in ids]
+    folder = unfinished.folder(dataset.id)
+    pieces = unfinished.pieces(storage, folder)
+    portions = _of_use(pieces, ids, left)
+    # Of a killed run, the time that its rows took is known, not that of its actors.
     held = sum(report.seconds for reports in left for report in reports.values())
     quick = all(only_looks_at_text(spec) for spec, _ in pending)
     ranges = parts.ranges(dataset.rows, parts.ROWS_OF_TEXT if quick else parts.ROWS)
-    if tasks := _tasks(ranges, [[*reports] for reports in left]):
+    if tasks := _tasks(ranges, [sorted(reports) for reports in left]):
         held += run_pass(
             tasks,
             OperatorTask(
                 storage=storage.url,
                 table=dataset.table,
                 operators=tuple((spec.name, dict(spec.params)) for spec, _ in pending),
-                folders=tuple(folders),
-                batch_size=settings.batch_size,
+                ids=tuple(ids),
+                folder=folder,
+                batch_size=max(settings.batch_size, TEXT_BATCH if quick else 1),
                 threads=max(1, int(settings.cpus_per_actor)),
                 gpu=settings.gpus_per_actor > 0,
                 models=settings.models,
             ),
             group=settings.group(),
             fill=settings.actors == "auto",
+            share=TEXT_SHARE if quick else 1,
             await_room=await_room,
             progress=progress,
         )
+    files: dict[str, Iterable[str]] = {piece.path: piece.reports for piece in pieces}
+    for task in tasks:
+        operators = tuple(ids[index] for index in task["operators"])
+        path = unfinished.file(folder, task["start"], operators)
+        files[path] = operators
+        portions.append(unfinished.Portion(path, task["start"], task["stop"], operators))
+    lease.check()
+    unfinished.gather(storage, dataset.id, portions)
     lease.check()
     wholes = [_whole(storage, dataset, spec, identity) for spec, identity in pending]
     marked = [
         _mark(storage, dataset, spec, identity, whole)
         for (spec, identity), whole in zip(pending, wholes, strict=True)
     ]
+    unfinished.clear(storage, dataset.id, files, ids)
     cost = Cost(
         stage="statistics",
         samples=dataset.rows,
@@ -245,6 +267,35 @@ def _left_over(storage: Storage, folder: str) -> dict[Span, parts.PartReport]:
     return kept
 
 
+def _of_use(
+    pieces: Iterable[unfinished.Piece],
+    operators: Sequence[str],
+    left: Sequence[dict[Span, parts.PartReport]],
+) -> list[unfinished.Portion]:
+    """Return what a killed run has computed of the rows that operators lack, and note it as left.
+
+    Args:
+        pieces: its files.
+        operators: the ids of those that are computed now.
+        left: per operator, what there is by its rows; what is found is added.
+    """
+    spans = [sorted(reports) for reports in left]
+    portions = []
+    for piece in pieces:
+        span = piece.start, piece.stop
+        taken = []
+        for index, operator in enumerate(operators):
+            report = piece.reports.get(operator)
+            if report is None or report.failed == report.rows or _meets(spans[index], span):
+                continue
+            insort(spans[index], span)
+            left[index][span] = report
+            taken.append(operator)
+        if taken:
+            portions.append(unfinished.Portion(piece.path, *span, tuple(taken)))
+    return portions
+
+
 def _tasks(ranges: Iterable[Span], left: Sequence[Sequence[Span]]) -> list[dict[str, Any]]:
     """List the rows that lack a value, each range with the indices of the operators that lack it.
 
@@ -264,6 +315,12 @@ def _has(spans: Sequence[Span], row: int) -> bool:
     """Say whether a row is in one of the spans, which are sorted."""
     index = bisect_right(spans, row, key=itemgetter(0))
     return index > 0 and row < spans[index - 1][1]
+
+
+def _meets(spans: Sequence[Span], other: Span) -> bool:
+    """Say whether a span shares a row with one of the spans, which are sorted."""
+    index = bisect_left(spans, other[1], key=itemgetter(0))
+    return index > 0 and other[0] < spans[index - 1][1]
 
 
 def _whole(

@@ -23,6 +23,8 @@ from djsandbox_ray.nodes.connection import prepare_environment
 
 HOME = "DATA_JUICER_EXTERNAL_MODELS_HOME"
 """Data-Juicer's variable for the folder of model files; several are separated as in ``PATH``."""
+PARSED_TOKENS = 1 << 16
+"""Tokens of texts that stay parsed: about 40 MB, or 2,000 captions, more than a batch has."""
 # Which of our extras brings a package that a filter may ask for.
 EXTRAS = {
     "av": "video",
@@ -127,6 +129,42 @@ def _hugging_face(*arguments: Any, **options: Any) -> Any:
     return loaded
 
 
+class _Parser:
+    """A pipeline of spaCy that remembers the last texts: several operators ask for the same ones.
+
+    They read what is parsed and do not change it.
+    """
+
+    def __init__(self, pipeline: Callable[[str], Any]) -> None:
+        self._pipeline = pipeline
+        self._parsed: dict[str, Any] = {}  # the least recently asked for comes first
+        self._tokens = 0
+
+    def __call__(self, text: str) -> Any:
+        parsed = self._parsed.pop(text, None)
+        if parsed is None:
+            parsed = self._pipeline(text)
+            self._tokens += len(parsed)
+        self._parsed[text] = parsed
+        while self._tokens > PARSED_TOKENS:
+            self._tokens -= len(self._parsed.pop(next(iter(self._parsed))))
+        return parsed
+
+
+@lru_cache(maxsize=2)
+def _parser(_folder: str | None, **options: Any) -> _Parser:
+    from data_juicer.utils.model_utils import prepare_spacy_model
+
+    return _Parser(prepare_spacy_model(**options))
+
+
+def _spacy(**options: Any) -> _Parser:
+    """Load a pipeline as Data-Juicer does, once for all operators."""
+    from data_juicer.utils import model_utils
+
+    return _parser(model_utils.DJEMH, **options)
+
+
 def _never_download(check_model: Callable[..., str]) -> Callable[..., str]:
     """Wrap Data-Juicer's look-up of model files, which deletes and downloads what fails to load."""
 
@@ -228,6 +266,7 @@ def _guarded_import() -> type:
     _name_statistics_directly()
     model_utils.MODEL_FUNCTION_MAPPING["huggingface"] = _hugging_face
     model_utils.MODEL_FUNCTION_MAPPING["nltk_pos_tagger"] = _nltk_tagger
+    model_utils.MODEL_FUNCTION_MAPPING["spacy"] = _spacy
     nltk_utils.patch_nltk_pickle_security = _refuse_nltk
     model_utils.check_model = _never_download(model_utils.check_model)
     asset_utils.ASSET_LINKS.clear()

@@ -1,7 +1,8 @@
 """Where statistics lie: per operator a folder of Parquet parts, and a marker when it is complete.
 
-A part holds ``row_id`` and one float64 column per statistic for one range of rows; how it was
-computed is in its own footer, so that a killed run loses nothing and a resumed one reports all.
+A part holds ``row_id`` and one float64 column per statistic for consecutive rows; how it was
+computed is in its own footer, so that a resumed run reports all. What is being computed lies
+elsewhere, a file per range (see :mod:`~djsandbox_ray.stats.unfinished`).
 Whoever writes parts holds the lease of the dataset's statistics: a marker holds the sizes of parts.
 Finished statistics are read back one column at a time.
 """
@@ -31,10 +32,10 @@ THREADS = 8
 """Parts that are read at a time."""
 Put = Callable[[int, NDArray[np.float64]], None]
 ROWS = 512
-"""Rows of a part where a row may take a tenth of a second or more: what a kill loses of it."""
+"""Rows of a range where a row may take a tenth of a second or more: what a kill loses of it."""
 ROWS_OF_TEXT = 4096
-"""Rows of a part of what only looks at text: they take a second or two."""
-_MOST_PARTS = 2048
+"""Rows of a range of what only looks at text: they take a second or two."""
+_MOST_RANGES = 2048
 _FOOTER = b"djsandbox_ray"
 _NAME = re.compile(r"part-\d+\.parquet")
 """What else lies in the folder is somebody else's."""
@@ -74,7 +75,7 @@ class PartReport:
 
 def ranges(rows: int, least: int = ROWS) -> Iterator[tuple[int, int]]:
     """Cut a table into ranges (start, stop) of at least so many rows; at most 2,048 of them."""
-    step = least * max(1, -(-rows // (least * _MOST_PARTS)))
+    step = least * max(1, -(-rows // (least * _MOST_RANGES)))
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
 
@@ -118,20 +119,45 @@ def write_part(
     report: PartReport,
 ) -> None:
     """Write a part whole, with its report in the footer."""
-    data: dict[str, Any] = {"row_id": row_ids, **columns}
-    footer = {_FOOTER: json.dumps(sealed(asdict(report))).encode()}
-    storage.write_table(path, pa.table(data).replace_schema_metadata(footer))
+    write_columns(storage, path, {"row_id": row_ids, **columns}, asdict(report))
+
+
+def write_columns(
+    storage: Storage, path: str, columns: Mapping[str, Any], footer: Mapping[str, Any]
+) -> None:
+    """Write columns as one file, with a footer that vouches for itself."""
+    metadata = {_FOOTER: json.dumps(sealed(footer)).encode()}
+    storage.write_table(path, pa.table(columns).replace_schema_metadata(metadata))
+
+
+def footer_of(table: pa.Table) -> dict[str, Any] | None:
+    """Return the footer that :func:`write_columns` gave a table, None without one that is whole."""
+    try:
+        return unsealed(json.loads((table.schema.metadata or {})[_FOOTER]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def read_footer(storage: Storage, path: str) -> dict[str, Any] | None:
+    """Return the footer of a file, None if there is no such file or none that can be read."""
+    try:
+        return footer_of(storage.read_table(path, columns=[]))
+    except Damaged:
+        return None
+
+
+def report_of(values: Any) -> PartReport | None:
+    """Return a report as a footer holds it, None if that is none."""
+    try:
+        examples = tuple((row, reason) for row, reason in values["examples"])
+        return PartReport(**{**values, "examples": examples})
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def read_report(storage: Storage, path: str) -> PartReport | None:
     """Return how a part came about, or None if there is no such part, or none that can be read."""
-    try:
-        metadata = storage.read_table(path, columns=[]).schema.metadata or {}
-        found = unsealed(json.loads(metadata[_FOOTER]))
-        found["examples"] = tuple((row, reason) for row, reason in found["examples"])
-        return PartReport(**found)
-    except (Damaged, KeyError, TypeError, ValueError):
-        return None
+    return report_of(read_footer(storage, path))
 
 
 def sizes(storage: Storage, folder: str) -> dict[str, int]:

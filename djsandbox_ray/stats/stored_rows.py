@@ -1,6 +1,6 @@
 """The rows of a dataset that has too many to be held: statistics are walked, a part at a time.
 
-A statistic lies in up to 2,048 files, and is walked several times until its buckets are known. So
+A statistic lies in many files, and is walked several times until its buckets are known. So
 it is brought once into a plain file in the temporary folder, 8 bytes per row, and walked there.
 """
 

@@ -1,4 +1,4 @@
-"""The Ray Data actor: reads a range of the sample table, computes, writes one part per operator."""
+"""The Ray Data actor: reads a range of the sample table, computes, writes one file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.media import Kind
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
-from djsandbox_ray.stats import parts
+from djsandbox_ray.stats import parts, unfinished
 from djsandbox_ray.stats.datajuicer import use_models
 from djsandbox_ray.stats.fused import Computed, FusedOperators, Images, Videos
 from djsandbox_ray.stats.models import on_this_node
@@ -49,7 +49,8 @@ class OperatorTask:
         storage: URL of the storage.
         table: path of the sample table in it.
         operators: name and parameters of every operator of the pass.
-        folders: path of every operator's parts.
+        ids: the id of every operator.
+        folder: path of what is computed, see :mod:`~djsandbox_ray.stats.unfinished`.
         batch_size: rows that are computed together.
         threads: CPU threads of an actor.
         gpu: whether operators may use a GPU.
@@ -59,7 +60,8 @@ class OperatorTask:
     storage: str
     table: str
     operators: tuple[tuple[str, dict[str, Any]], ...]
-    folders: tuple[str, ...]
+    ids: tuple[str, ...]
+    folder: str
     batch_size: int
     threads: int
     gpu: bool
@@ -120,14 +122,15 @@ class StatisticsWorker:
                     flops[index] = fused.flops_per_sample(
                         some.texts, some.images, index, some.videos
                     )
+        whole = {}
         for index in operators:
-            path = parts.part(self._job.folders[index], start)
             columns = {
                 key: np.concatenate([computed.columns[key] for computed in done[index]])
                 for key in done[index][0].columns
             }
             report = _report(done[index], row_ids, columns, flops.get(index))
-            parts.write_part(self._storage, path, np.concatenate(row_ids), columns, report)
+            whole[self._job.ids[index]] = columns, report
+        unfinished.write(self._storage, self._job.folder, np.concatenate(row_ids), whole)
 
     def _build(self) -> FusedOperators:
         if self._fused is None:
@@ -191,7 +194,8 @@ class _Batch:
 def _with_media(table: SampleTable, rows: pa.Table, kinds: Sequence[Kind]) -> Iterator[_Batch]:
     """Read the media of rows that have any number of them, not more at once than there is room."""
     sizes = [
-        sum(one["size"] for one in json.loads(listed) if one["kind"] in kinds)
+        # Of one that stays where it lies, the table holds nothing.
+        sum(one.get("place", one)["size"] for one in json.loads(listed) if one["kind"] in kinds)
         for listed in rows["media"].to_pylist()
     ]
     first, held = 0, 0

@@ -90,6 +90,26 @@ def aesthetics(folder: Path, tokenizer_folder: Path) -> Path:
     return folder
 
 
+def spacy_pipeline(folder: Path, verbs: Sequence[str], nouns: Sequence[str]) -> Path:
+    """Write a pipeline that knows a few words, with a parser that has hardly learned."""
+    import spacy
+    from spacy.training import Example
+
+    pipeline = spacy.blank("en")
+    ruler = pipeline.add_pipe("attribute_ruler")
+    pipeline.add_pipe("parser", config={"min_action_freq": 1})
+    marks = {"heads": [1, 1], "deps": ["nsubj", "ROOT"]}
+    texts = [f"{noun} {verb}" for noun in nouns for verb in verbs]
+    examples = [Example.from_dict(pipeline.make_doc(text), marks) for text in texts]
+    optimizer = pipeline.initialize(lambda: examples)
+    for _ in range(5):
+        pipeline.update(examples, sgd=optimizer)
+    for words, kind, tag in ((verbs, "VERB", "VB"), (nouns, "NOUN", "NN")):
+        ruler.add([[{"LOWER": {"IN": list(words)}}]], {"POS": kind, "TAG": tag})
+    pipeline.to_disk(folder)
+    return folder
+
+
 def pieces(models: Path, texts: Sequence[str]) -> None:
     """Write ``en.sp.model`` and the n-grams of its pieces, ``en.arpa.bin``."""
     import sentencepiece

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from djsandbox_ray.errors import BadInput, Damaged, SandboxError
 from djsandbox_ray.records import Dataset
-from djsandbox_ray.stats import parts
+from djsandbox_ray.stats import parts, unfinished
 from djsandbox_ray.stats.compute import StatisticsConfig, compute_statistics
 from djsandbox_ray.stats.fused import FusedOperators
 from djsandbox_ray.stats.operators import OperatorSpec, operator_id
@@ -125,7 +125,10 @@ def test_a_second_run_computes_nothing_and_a_new_operator_only_itself(
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_with_the_parts_it_lacks(storage: Storage, dataset: Dataset) -> None:
+def test_a_killed_run_resumes_with_the_parts_it_lacks(
+    storage: Storage, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "PART_ROWS", 1)  # every range is a part
     first = compute_statistics(storage, dataset, [*TEXT, SHAPE])
     columns = [load_column(storage, statistic, ROWS) for statistic in first.statistics]
     length, repetition = first.statistics[:2]
@@ -203,7 +206,10 @@ def test_settings_are_checked(wrong: dict[str, object]) -> None:
         StatisticsConfig(**wrong)  # type: ignore[arg-type]
 
 
-def test_columns_changed_by_hand_are_refused(storage: Storage, dataset: Dataset) -> None:
+def test_columns_changed_by_hand_are_refused(
+    storage: Storage, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "PART_ROWS", 1)  # every range is a part
     done = compute_statistics(storage, dataset, [TEXT[0], SHAPE])
     statistic = done.statistics[0]
     columns = StatisticColumns(storage, done.statistics, ROWS)

@@ -12,7 +12,7 @@ from conftest_stats import captions, pictures
 from resource_meter import ResourceMeter
 
 from djsandbox_ray.records import Cost, Dataset
-from djsandbox_ray.stats import parts
+from djsandbox_ray.stats import parts, unfinished
 from djsandbox_ray.stats.compute import StatisticsConfig, compute_statistics
 from djsandbox_ray.stats.operators import OperatorSpec, operator_id
 from djsandbox_ray.storage.store import Storage
@@ -61,8 +61,9 @@ def test_cpu_seconds_are_those_that_ray_accounts_for(storage: Storage, clip_fold
 
 @pytest.mark.slow
 def test_what_was_there_costs_nothing_and_what_a_killed_run_left_is_counted(
-    storage: Storage, clip_folder: Path
+    storage: Storage, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(unfinished, "PART_ROWS", 1)  # every range is a part
     rows = 1500  # ranges of 512
     dataset = ingest(storage, rows)
     similarity = OperatorSpec("image_text_similarity_filter", {"hf_clip": str(clip_folder)})

@@ -5,12 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import table4_models
+from conftest_stats import captions
 
 from djsandbox_ray.errors import BadInput, MissingExtra
 from djsandbox_ray.stats import datajuicer
+from djsandbox_ray.stats.fused import FusedOperators
+from djsandbox_ray.stats.operators import OperatorSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,3 +105,74 @@ def test_the_name_of_a_statistic_is_looked_up_without_a_log_of_who_asked() -> No
 def test_every_extra_is_declared_in_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(datajuicer.EXTRAS.values()) <= set(project["optional-dependencies"])
+
+
+# Texts that several operators parse
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small pipeline of spaCy, where Data-Juicer looks for it."""
+    if not find_spec("spacy"):
+        pytest.skip("needs spacy")
+    datajuicer.load()
+    from data_juicer.utils import model_utils
+
+    monkeypatch.setenv(datajuicer.HOME, "")
+    monkeypatch.setattr(model_utils, "DJEMH", None)
+    datajuicer.use_models(str(tmp_path))
+    name, verbs = "en_core_web_md-3.7.0", ["photo", "red", "small"]
+    return table4_models.spacy_pipeline(tmp_path / name, verbs, ["dog", "cat", "tree", "house"])
+
+
+def test_operators_share_the_parse_of_a_text_and_its_values_are_those_of_data_juicer(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import spacy
+
+    calls: Counter[str] = Counter()
+    parse = spacy.language.Language.__call__
+
+    def counted(self: Any, text: str, **options: Any) -> Any:
+        calls[text] += 1
+        return parse(self, text, **options)
+
+    texts = [text for text in captions(60, seed=1) if text.strip()]
+    texts.append(texts[0])
+    fused = FusedOperators(
+        [OperatorSpec("text_action_filter"), OperatorSpec("text_entity_dependency_filter")]
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(spacy.language.Language, "__call__", counted)
+        computed = fused(texts, None, [0, 1])
+    assert set(calls) == set(texts)
+    assert set(calls.values()) == {1}
+
+    from data_juicer.ops import load_ops
+    from data_juicer.utils import model_utils
+
+    alone = load_ops([{"text_action_filter": {}}, {"text_entity_dependency_filter": {}}])
+    for operator, ours in zip(alone, computed, strict=True):
+        # Their pipeline, as it is loaded without us.
+        monkeypatch.setitem(model_utils.MODEL_ZOO, operator.model_key, spacy.load(pipeline))
+        batch: dict[str, list[Any]] = {"text": texts, "__dj__stats__": [{} for _ in texts]}
+        operator.compute_stats_batched(batch)
+        (key,) = ours.columns
+        rows = [stats[key] for stats in batch["__dj__stats__"]]
+        theirs = [np.mean(row) if np.size(row) else np.nan for row in rows]
+        np.testing.assert_array_equal(ours.columns[key], theirs)
+        assert len({value for value in theirs if np.isfinite(value)}) > 1
+
+
+def test_what_stays_parsed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datajuicer, "PARSED_TOKENS", 6)
+    calls: list[str] = []
+
+    def parse(text: str) -> list[str]:
+        calls.append(text)
+        return text.split()
+
+    parser = datajuicer._Parser(parse)
+    for text in ("a b c", "d e f", "a b c", "g", "a b c", "d e f", "1 2 3 4 5 6 7", "", "", "g"):
+        assert parser(text) == text.split()
+    assert calls == ["a b c", "d e f", "g", "d e f", "1 2 3 4 5 6 7", "", "g"]

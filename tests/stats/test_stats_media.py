@@ -134,7 +134,7 @@ def test_rows_are_read_with_their_media_however_little_room_there_is(
 ) -> None:
     dataset = wide_table(storage, TEXTS, images)
     monkeypatch.setattr(worker, "READ_BYTES", room)
-    job = OperatorTask(storage.url, dataset.table, (), (), batch_size=4, threads=1, gpu=False)
+    job = OperatorTask(storage.url, dataset.table, (), (), "", batch_size=4, threads=1, gpu=False)
     batches = list(StatisticsWorker(job)._batches(0, 5, ["image"]))
     assert np.concatenate([batch.row_ids for batch in batches]).tolist() == [0, 1, 2, 3, 4]
     read = [sample for batch in batches if batch.images for sample in batch.images]

@@ -12,7 +12,7 @@ from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, StorageFa
 from djsandbox_ray.stats import actors
 from djsandbox_ray.stats.worker import OperatorTask, StatisticsWorker
 
-JOB = OperatorTask("/nowhere", "samples.lance", (), (), batch_size=4, threads=1, gpu=False)
+JOB = OperatorTask("/nowhere", "samples.lance", (), (), "", batch_size=4, threads=1, gpu=False)
 TASK = {"start": 0, "stop": 8, "operators": [0]}
 
 
@@ -54,3 +54,40 @@ def test_an_error_stays_what_it_is(
         )
     assert type(caught.value) is raised
     assert str(caught.value) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "share", "fill", "pool"),
+    [
+        (1, 8, True, 1),
+        (8, 8, True, 1),
+        (9, 8, True, 2),
+        (1000, 8, True, 4),  # no more have room
+        (3, 1, True, 3),
+        (9, 8, False, 2),  # as many as were asked for
+        (1, 8, False, 1),
+    ],
+)
+def test_there_are_as_many_actors_as_the_ranges_are_worth(
+    monkeypatch: pytest.MonkeyPatch, tasks: int, share: int, fill: bool, pool: int
+) -> None:
+    pools: list[int] = []
+
+    def stream(some: Sequence[dict[str, Any]], job: OperatorTask, size: int, _: object) -> Pipeline:
+        pools.append(size)
+        return Pipeline([], job)
+
+    monkeypatch.setattr(actors, "connect", lambda: None)
+    monkeypatch.setattr(actors, "_has_free", lambda *_: True)
+    monkeypatch.setattr(actors, "_room_for", lambda _: 4)
+    monkeypatch.setattr(actors, "_stream", stream)
+    actors.run_pass(
+        [TASK] * tasks,
+        JOB,
+        group=[{"CPU": 1}] * 2,
+        fill=fill,
+        share=share,
+        await_room=lambda *_: None,
+        progress=None,
+    )
+    assert pools == [pool]
