@@ -27,6 +27,7 @@ HOME = "DATA_JUICER_EXTERNAL_MODELS_HOME"
 EXTRAS = {
     "av": "video",
     "cv2": "video",
+    "easyocr": "easyocr",
     "fasttext": "language",
     "kenlm": "language",
     "nltk": "nltk",

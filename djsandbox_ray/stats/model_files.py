@@ -6,9 +6,12 @@ spaCy's pipelines, NLTK's data) have names that Data-Juicer knows, in folders th
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+import tarfile
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,10 @@ _NLTK = {
     "nltk_pos_tagger": ("taggers/averaged_perceptron_tagger_eng", "tokenizers/punkt_tab/english")
 }
 _ARCHIVE = ".tar.gz"
+_DETECTOR = "craft_mlt_25k.pth"
+_DETECTOR_MD5 = "2f8227d2def4037cdb3b34389dcf9ec1"
+"""Of EasyOCR 1.7 (its config.py): it downloads a file with another sum again."""
+_FACES = "haarcascade_frontalface_alt.xml"
 
 
 def names(kinds: Sequence[str], values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -60,10 +67,39 @@ def find(name: str, models: str | None = None) -> Path | None:
         name: without the ending of an archive, which is taken where it is not unpacked.
         models: ``statistics.models``; without it the variable of Data-Juicer holds.
     """
-    for folder in [*_named(models), Path(load().model_cache)]:
+    for folder in folders(models):
         for found in (folder / name, folder / f"{name}{_ARCHIVE}"):
             if is_there(found):
                 return found
+    return None
+
+
+def folders(models: str | None = None) -> list[Path]:
+    """Return the folders where Data-Juicer looks for model files, in its order."""
+    return [*_named(models), Path(load().model_cache)]
+
+
+def defect(found: Path) -> str | None:
+    """Return why what was found by its name cannot be loaded, where its form tells; else None.
+
+    A pipeline of spaCy is a folder with a ``config.cfg``; of an archive Data-Juicer unpacks what
+    lies in ``<name>/<name without version>/<name>``, as in spaCy's own, unless a folder of its name
+    is beside it.
+    """
+    folder = found.with_name(found.name.removesuffix(_ARCHIVE))
+    if folder.is_dir():
+        lacks = "core_web" in folder.name and not (folder / "config.cfg").is_file()
+        return f"{folder} is no pipeline of spaCy: it has no config.cfg" if lacks else None
+    if found == folder:
+        return None
+    inside = f"{folder.name}/{folder.name.rsplit('-', 1)[0]}/{folder.name}/config.cfg"
+    try:
+        with tarfile.open(found, "r:gz") as archive:
+            archive.getmember(inside)
+    except KeyError:
+        return f"{found} is no archive of a pipeline of spaCy: it has no {inside}"
+    except (OSError, EOFError, tarfile.TarError) as error:
+        return f"{found} is no archive: {error}"
     return None
 
 
@@ -77,13 +113,39 @@ def find_hub(name: str, models: str | None = None) -> Path | None:
 
 
 def find_nltk(name: str) -> Path | None:
-    """Return where NLTK finds its data, in the order of its ``nltk.data.path``."""
+    """Return where NLTK finds its data."""
+    return next((place for folder in nltk_folders() if (place := folder / name).exists()), None)
+
+
+def nltk_folders() -> list[Path]:
+    """Return the folders of NLTK's data, in the order of its ``nltk.data.path``."""
     system = [Path(root) for root in ("/usr/share", "/usr/local/share", "/usr/lib")]
     prefixes = [Path(sys.prefix, *parts) for parts in ((), ("share",), ("lib",))]
     named = [Path(item) for item in os.environ.get("NLTK_DATA", "").split(os.pathsep) if item]
-    folders = [root / "nltk_data" for root in (Path.home(), *prefixes, *system)]
-    places = (folder / name for folder in [*named, *folders])
-    return next((place for place in places if place.exists()), None)
+    return [*named, *(root / "nltk_data" for root in (Path.home(), *prefixes, *system))]
+
+
+def detector() -> Path:
+    """Return the file by which EasyOCR detects text, whether or not it is there."""
+    named = os.environ.get("EASYOCR_MODULE_PATH") or os.environ.get("MODULE_PATH")
+    return Path(named or Path("~/.EasyOCR").expanduser()) / "model" / _DETECTOR
+
+
+def is_detector(path: Path) -> bool:
+    """Say whether a file is the one that EasyOCR takes: any other it downloads again."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, hashlib.md5).hexdigest() == _DETECTOR_MD5
+
+
+def faces(classifier: str) -> Path | None:
+    """Return the file of a classifier of faces, or OpenCV's own for none; None without OpenCV."""
+    if classifier:
+        return Path(classifier)
+    package = find_spec("cv2")
+    places = (package.submodule_search_locations or []) if package else []
+    return Path(places[0], "data", _FACES) if places else None
 
 
 def found_by_name(

@@ -1,4 +1,4 @@
-"""What an operator needs beside its parameters, and what of it is not there.
+"""What an operator needs beside its parameters, what of it is not there, and how to get it.
 
 Nothing is loaded and nothing is downloaded: packages are looked up, not imported; model files and
 folders are looked for where Data-Juicer looks for them.
@@ -7,6 +7,7 @@ folders are looked for where Data-Juicer looks for them.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.stats import inspection, model_files
+from djsandbox_ray.stats import inspection, model_files, remedies
 from djsandbox_ray.stats.datajuicer import EXTRAS, HOME, load
 from djsandbox_ray.stats.models import is_there, is_url, names_at
 from djsandbox_ray.stats.operators import OperatorSpec
@@ -43,6 +44,10 @@ class Need:
 
     what: str
     there: bool
+    where: str
+    """Where it was found, or the places where it was looked for."""
+    remedy: str
+    """How to get it."""
 
 
 def check_needs(
@@ -87,9 +92,16 @@ def needs(spec: OperatorSpec, models: str | None = None) -> tuple[Need, ...]:
         for name, words in _WORD_LISTS.items()
         if name in values
     ]
+    if "cv_classifier" in values:
+        found.append(_faces(values["cv_classifier"]))
+    if "languages_to_detect" in values:
+        found.append(_detector())
+    if spec.params.get("video_backend") == "ffmpeg":
+        found += [_program(name) for name in ("ffmpeg", "ffprobe")]
     if "api" in kinds:
         set_here = all(os.environ.get(name) for name in _ENDPOINT)
-        found.append(Need(f"an API: the environment variables {' and '.join(_ENDPOINT)}", set_here))
+        what = f"an API: the environment variables {' and '.join(_ENDPOINT)}"
+        found.append(Need(what, set_here, "the environment", "set both"))
     if spec.name == "alphanumeric_filter" and values.get("tokenization"):
         found.append(_model("tokenizer", model_files.TOKENIZER, models))
     return tuple(found)
@@ -109,46 +121,90 @@ def _packages(cls: type, kinds: Iterable[str]) -> list[Need]:
 
 def _package(name: str) -> Need:
     extra = f" (extra {EXTRAS[name]!r})" if name in EXTRAS else ""
-    return Need(f"the package {name!r}{extra}", find_spec(name) is not None)
+    found = find_spec(name)
+    where = str(Path(found.origin).parent) if found and found.origin else "the Python environment"
+    return Need(f"the package {name!r}{extra}", found is not None, where, remedies.package(name))
 
 
 def _file(name: str, models: str | None) -> Need:
-    there = model_files.find(name, models) is not None
-    return Need(f"{name} in the folder of statistics.models, or of {HOME}", there)
+    what = f"{name} in the folder of statistics.models, or of {HOME}"
+    places = model_files.folders(models)
+    remedy = remedies.file(name, places[0])
+    found = model_files.find(name, models)
+    if found is None:
+        return Need(what, False, ", ".join(map(str, places)), remedy)
+    if wrong := model_files.defect(found):
+        return Need(f"{what} ({wrong})", False, str(found), remedy)
+    return Need(what, True, str(found), remedy)
 
 
 def _nltk(name: str) -> Need:
-    there = model_files.find_nltk(name) is not None
-    return Need(f"NLTK's data {name} in ~/nltk_data, or a folder of NLTK_DATA", there)
+    what = f"NLTK's data {name} in ~/nltk_data, or a folder of NLTK_DATA"
+    found, places = model_files.find_nltk(name), model_files.nltk_folders()
+    where = str(found) if found else ", ".join(map(str, places))
+    return Need(what, found is not None, where, remedies.nltk(name, places[0]))
+
+
+def _detector() -> Need:
+    path = model_files.detector()
+    what = "EasyOCR's detector of text, in EASYOCR_MODULE_PATH or ~/.EasyOCR"
+    return Need(what, model_files.is_detector(path), str(path), remedies.detector(path))
+
+
+def _faces(classifier: str) -> Need:
+    path = model_files.faces(classifier)
+    what = "cv_classifier: a file of OpenCV's that finds faces"
+    there = path is not None and is_there(path)
+    return Need(what, there, str(path or "the package 'cv2'"), remedies.FACES)
+
+
+def _program(name: str) -> Need:
+    found = shutil.which(name)
+    return Need(f"the program {name!r}", found is not None, found or "PATH", remedies.PROGRAM)
 
 
 def _model(parameter: str, value: Any, models: str | None) -> Need:
     what = f"{parameter}: a local model folder"
+    remedy = remedies.model(parameter, value, models)
     if not value:
-        return Need(what, False)
+        return Need(what, False, "the parameter, which is empty", remedy)
     if is_url(parameter, value):
-        return Need(f"{what}, or one at a URL ({value!r} is not there)", bool(names_at(value)))
-    if model_files.find_hub(value, models):
-        return Need(what, True)
-    here = is_there(value) and Path(value).is_dir()
-    if here or os.environ.get("HF_HUB_OFFLINE", "1") in ("0", "false", "False"):
-        return Need(what, True)
+        there = bool(names_at(value))
+        why = "" if there else f", or one at a URL ({value!r} is not there)"
+        return Need(what + why, there, value, remedy)
+    if below := model_files.find_hub(value, models):
+        return Need(what, True, str(below), remedy)
+    if is_there(value) and Path(value).is_dir():
+        return Need(what, True, str(Path(value).resolve()), remedy)
+    if os.environ.get("HF_HUB_OFFLINE", "1") in ("0", "false", "False"):
+        return Need(what, True, "the Hugging Face hub: HF_HUB_OFFLINE allows it", remedy)
+    if cached := _cached(value):
+        return Need(what, True, cached, remedy)
+    why = f"{value!r} is not one, nor below the folder of models, nor in the Hugging Face cache"
+    places = [value, *(str(Path(home, value)) for home in (models, os.environ.get(HOME)) if home)]
+    return Need(f"{what} ({why})", False, ", ".join(places), remedy)
+
+
+def _cached(name: str) -> str | None:
+    """Return where the cache of Hugging Face holds a model of the hub; None if it does not."""
     try:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
     except ImportError:
-        return Need(what, False)
+        return None
     try:
-        cached = isinstance(try_to_load_from_cache(value, "config.json"), str)
-        cached = cached or isinstance(try_to_load_from_cache(value, "tokenizer_config.json"), str)
+        found = [
+            try_to_load_from_cache(name, file) for file in ("config.json", "tokenizer_config.json")
+        ]
     except HFValidationError:  # a path, and there is no such folder
-        cached = False
-    why = f"{value!r} is not one, nor below the folder of models, nor in the Hugging Face cache"
-    return Need(f"{what} ({why})", cached)
+        return None
+    return next((str(Path(path).parent) for path in found if isinstance(path, str)), None)
 
 
 def _word_list(parameter: str, folder: str, words: str) -> Need:
     remote = is_url(parameter, folder)
     names = names_at(folder) if remote else [path.name for path in Path(folder).glob("*.json")]
     there = any(words in name and name.endswith(".json") for name in names)
-    return Need(f"{parameter}: a folder with {words}.json, {{'en': [...]}}", there)
+    what = f"{parameter}: a folder with {words}.json, {{'en': [...]}}"
+    where = folder if remote else str(Path(folder).resolve())
+    return Need(what, there, where, remedies.WORD_LIST)

@@ -54,20 +54,17 @@ def test_the_variable_of_data_juicer_says_where_unless_the_configuration_does(
     assert "en.sp.model" not in missing(PERPLEXITY, models)
 
 
-@pytest.mark.parametrize("unpacked", [True, False])
-def test_a_pipeline_of_spacy_may_be_unpacked(models: Path, unpacked: bool) -> None:
+def test_a_pipeline_of_spacy_may_be_unpacked(models: Path) -> None:
     """Data-Juicer itself wants the archive, and unpacks it beside itself."""
     name = "en_core_web_md-3.7.0"
     action = OperatorSpec("text_action_filter")
     assert name in missing(action, models)
-    folder = models / name
-    if unpacked:
-        folder.mkdir()
-        (folder / "config.cfg").write_text("[nlp]")
-    else:
-        (models / f"{name}.tar.gz").write_bytes(b"archive")
+    (models / f"{name}.tar.gz").touch()
+    assert find(name, str(models)) == models / f"{name}.tar.gz"
+    (models / name).mkdir()
+    (models / name / "config.cfg").write_text("[nlp]")
     assert name not in missing(action, models)
-    assert find(name, str(models)) == (folder if unpacked else models / f"{name}.tar.gz")
+    assert find(name, str(models)) == models / name
 
 
 def test_an_unpacked_pipeline_is_given_to_data_juicer_by_the_name_of_its_archive(
