@@ -9,7 +9,8 @@ one at a time). ``actors`` says how long resources were held. ``embeddings`` run
 through a CLIP at once, for similarities and for measures of diversity.
 
 Beside it: ``catalogue`` lists every filter of the installed Data-Juicer, ``needs`` says what an
-operator lacks here (``remedies`` how to get it), ``models`` brings the folders that operators name to the node, ``inspection``
-reads what a filter's source tells (its statistics, which parameters influence them), and
-``datajuicer`` is the only module that imports Data-Juicer.
+operator lacks here and ``remedies`` how to get it, ``models`` brings the folders that operators
+name to the node, ``model_files`` finds what has a name only, ``inspection`` reads what a filter's
+source tells (its statistics, which parameters influence them), and ``datajuicer`` is the only
+module that imports Data-Juicer.
 """

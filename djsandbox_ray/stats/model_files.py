@@ -7,6 +7,7 @@ spaCy's pipelines, NLTK's data) have names that Data-Juicer knows, in folders th
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 import tarfile
@@ -29,6 +30,8 @@ HUB_PARAMETERS = (
     "hf_watermark_model",
 )
 """Parameters that name a model of the Hugging Face hub or a local folder in its format."""
+BY_PATH = "hf_scorer_model"
+"""The one parameter of which Data-Juicer reads off the path how to read the model."""
 TOKENIZER = "EleutherAI/pythia-6.9b-deduped"
 """The tokenizer that Data-Juicer's ``alphanumeric_filter`` counts tokens by, which no parameter
 changes; as every name of the hub, it may be a folder below that of the models."""
@@ -47,6 +50,7 @@ _ARCHIVE = ".tar.gz"
 _DETECTOR = "craft_mlt_25k.pth"
 _DETECTOR_MD5 = "2f8227d2def4037cdb3b34389dcf9ec1"
 """Of EasyOCR 1.7 (its config.py): it downloads a file with another sum again."""
+_PREDICTORS = {"linear": "AestheticsPredictorV2Linear", "relu": "AestheticsPredictorV2ReLU"}
 _FACES = "haarcascade_frontalface_alt.xml"
 
 
@@ -110,6 +114,44 @@ def find_hub(name: str, models: str | None = None) -> Path | None:
         (path for home in named if home and is_there(path := Path(home, name)) and path.is_dir()),
         None,
     )
+
+
+def predictor(path: str) -> str | None:
+    """Return the class by which Data-Juicer loads a predictor of aesthetics: its path decides.
+
+    None where the path names none, which Data-Juicer refuses.
+    """
+    if "v1" in path:
+        return "AestheticsPredictorV1"
+    if "v2" in path:
+        return next((name for word, name in _PREDICTORS.items() if word in path), None)
+    return None
+
+
+def read_off_path(value: str, models: str | None) -> dict[str, Any]:
+    """Return what the path of a predictor of aesthetics decides and what its content does not say.
+
+    Args:
+        value: the operator's parameter; for a name of the hub that is nowhere here, the name says
+            it all.
+        models: ``statistics.models``.
+
+    Returns:
+        ``class``, where it is not the one that the model's own configuration names; ``by_ten``,
+        where scores are divided by ten for the path of a folder.
+    """
+    below = find_hub(value, models) if value else None
+    folder = below or (Path(value).resolve() if value and is_there(value) else None)
+    if folder is None:
+        return {}
+    try:
+        named = json.loads((folder / "config.json").read_bytes())["architectures"][0]
+    except (OSError, ValueError, LookupError, TypeError):
+        named = None
+    chosen = predictor(str(folder))
+    read = {} if chosen == named else {"class": chosen}
+    by_ten = below is None and "aesthetics-predictor" in str(folder)
+    return {**read, "by_ten": True} if by_ten else read
 
 
 def find_nltk(name: str) -> Path | None:

@@ -169,13 +169,21 @@ def _model(parameter: str, value: Any, models: str | None) -> Need:
     if not value:
         return Need(what, False, "the parameter, which is empty", remedy)
     if is_url(parameter, value):
+        if parameter == model_files.BY_PATH:
+            why = " (not one at a URL: Data-Juicer reads off the path of what class it is)"
+            return Need(what + why, False, value, remedy)
         there = bool(names_at(value))
         why = "" if there else f", or one at a URL ({value!r} is not there)"
         return Need(what + why, there, value, remedy)
-    if below := model_files.find_hub(value, models):
-        return Need(what, True, str(below), remedy)
-    if is_there(value) and Path(value).is_dir():
-        return Need(what, True, str(Path(value).resolve()), remedy)
+    below = model_files.find_hub(value, models)
+    if below or (is_there(value) and Path(value).is_dir()):
+        folder = str(below or Path(value).resolve())
+        if parameter == model_files.BY_PATH and model_files.predictor(folder) is None:
+            why = (
+                "by 'v1', 'v2' and 'linear', or 'v2' and 'relu' in its path it is known how to read"
+            )
+            return Need(f"{what} ({why})", False, folder, "rename the folder so")
+        return Need(what, True, folder, remedy)
     if os.environ.get("HF_HUB_OFFLINE", "1") in ("0", "false", "False"):
         return Need(what, True, "the Hugging Face hub: HF_HUB_OFFLINE allows it", remedy)
     if cached := _cached(value):

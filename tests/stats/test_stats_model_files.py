@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from djsandbox_ray.identity import content_id
 from djsandbox_ray.stats import datajuicer
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.stats.model_files import TOKENIZER, find, find_hub
+from djsandbox_ray.stats.models import content_digest
 from djsandbox_ray.stats.needs import needs
 from djsandbox_ray.stats.operators import OperatorSpec, operator_id
 
@@ -110,3 +113,32 @@ def test_the_folder_is_one_of_every_node() -> None:
         StatisticsConfig(models="s3://bucket/models")
     with pytest.raises(ValidationError):
         StatisticsConfig(models="")
+
+
+def predictor_at(folder: Path, architecture: str = "AestheticsPredictorV2Linear") -> OperatorSpec:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    return OperatorSpec("image_aesthetics_filter", {"hf_scorer_model": str(folder)})
+
+
+def test_how_a_predictor_of_aesthetics_is_read_is_part_of_the_id(tmp_path: Path) -> None:
+    """Data-Juicer chooses its class, and whether to divide by ten, by words in its path."""
+    plain = operator_id(predictor_at(tmp_path / "a" / "v2-linear"))
+    assert operator_id(predictor_at(tmp_path / "b" / "v2-linear")) == plain, "wherever it lies"
+    other = operator_id(predictor_at(tmp_path / "v2-relu"))
+    divided = operator_id(predictor_at(tmp_path / "aesthetics-predictor-v2-linear"))
+    first = operator_id(predictor_at(tmp_path / "v1" / "v2-linear"))
+    assert len({plain, other, divided, first}) == 4
+    content = content_digest(tmp_path / "a" / "v2-linear")
+    version = datajuicer.load().version
+    params = {"hf_scorer_model": {"content": content}}
+    assert plain == content_id("op", "image_aesthetics_filter", params, version), "as it was"
+
+
+def test_a_predictor_of_aesthetics_whose_path_says_nothing_is_an_unmet_need(
+    tmp_path: Path,
+) -> None:
+    assert "'v2' and 'linear'" in missing(predictor_at(tmp_path / "scorer"), tmp_path)
+    url = OperatorSpec("image_aesthetics_filter", {"hf_scorer_model": "memory://models/v1"})
+    assert "not one at a URL" in missing(url, tmp_path)
+    assert "hf_scorer_model" not in missing(predictor_at(tmp_path / "v1"), tmp_path)
