@@ -30,6 +30,7 @@ from djsandbox_ray.service.commands import (
 )
 
 if TYPE_CHECKING:
+    from djsandbox_ray.stats.compute import StatisticsConfig
     from djsandbox_ray.stats.operators import OperatorSpec
 
 app = typer.Typer(
@@ -137,7 +138,8 @@ def operators(
     if name is None and config is not None:
         raise BadInput("--config is for one operator: djsandbox operators NAME --config FILE")
     if name is not None:
-        pages = describe(name, *_given_operators(config))
+        given, settings = _given_operators(config)
+        pages = describe(name, given, settings.models, settings.endpoint)
         if as_json:
             typer.echo(json.dumps([asdict(page) for page in pages], indent=2, default=str))
         else:
@@ -212,16 +214,17 @@ for command in (submit, status, stop, logs):
     app.command()(command)
 
 
-def _given_operators(config: str | None) -> tuple[Sequence[OperatorSpec], str | None]:
-    """Return the operators of a configuration and its folder of model files, if one is given."""
+def _given_operators(config: str | None) -> tuple[Sequence[OperatorSpec], StatisticsConfig]:
+    """Return the operators of a configuration and how they are computed, if one is given."""
     from djsandbox_ray.config import checked, read_document
+    from djsandbox_ray.stats.compute import StatisticsConfig
     from djsandbox_ray.stats.operators import parse_process
 
     if config is None:
-        return (), None
+        return (), StatisticsConfig()
     # What its operators lack is what is asked: no error here.
     loaded = checked(read_document(config), config, elsewhere=True)
-    return parse_process(loaded.operators), loaded.statistics.models
+    return parse_process(loaded.operators), loaded.statistics
 
 
 def _console() -> Console:

@@ -307,9 +307,7 @@ def _operator_problems(document: dict[str, Any], elsewhere: bool) -> list[str]:
     if not isinstance(process, list) or not process:
         return []  # reported with the other errors of shape
     found = []
-    models = (
-        _section(StatisticsConfig, document.get("statistics", {})) or StatisticsConfig()
-    ).models
+    settings = _section(StatisticsConfig, document.get("statistics", {})) or StatisticsConfig()
     try:
         for index, spec in enumerate(parse_process(process)):
             where = f"operators[{index}].{spec.name}"
@@ -326,7 +324,8 @@ def _operator_problems(document: dict[str, Any], elsewhere: bool) -> list[str]:
             ]
             found += secrets
             if REFERENCE not in str(spec.params) and not elsewhere and not secrets:
-                found += [f"{where}: needs {n.what}" for n in needs(spec, models) if not n.there]
+                wanted = needs(spec, settings.models, settings.endpoint)
+                found += [f"{where}: needs {need.what}" for need in wanted if not need.there]
     except BadProcess as error:
         found = [f"{where}: {what}" for where, what in error.problems]
     if REFERENCE in str(process) and document.get("scorer") is None:

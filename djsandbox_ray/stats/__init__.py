@@ -6,7 +6,8 @@ streams them through Ray Data to actors (``worker``), each of which runs all ope
 still to be computed in one pass over its range (``fused``), counts what a model calculates per
 sample, and writes one Parquet part per operator (``parts``, which also reads finished columns back,
 one at a time). ``actors`` says how long resources were held. ``embeddings`` runs many images
-through a CLIP at once, for similarities and for measures of diversity.
+through a CLIP at once, for similarities and for measures of diversity. ``endpoint`` asks a language
+model behind an API in place of Data-Juicer's client, and ``answers`` keeps what was paid for.
 
 Beside it: ``catalogue`` lists every filter of the installed Data-Juicer, ``needs`` says what an
 operator lacks here and ``remedies`` how to get it, ``models`` brings the folders that operators

@@ -15,6 +15,7 @@ from typing import Any
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
+from djsandbox_ray.stats.endpoint import EndpointConfig
 from djsandbox_ray.stats.needs import Need, needs
 from djsandbox_ray.stats.operators import OperatorSpec, unusable
 
@@ -73,7 +74,10 @@ class OperatorPage:
 
 
 def describe(
-    name: str, given: Sequence[OperatorSpec] = (), models: str | None = None
+    name: str,
+    given: Sequence[OperatorSpec] = (),
+    models: str | None = None,
+    endpoint: EndpointConfig | None = None,
 ) -> tuple[OperatorPage, ...]:
     """Look closely at one filter: what it computes and needs, and what of that is here.
 
@@ -81,6 +85,7 @@ def describe(
         name: of the filter.
         given: the operators of a configuration; those of this name are described.
         models: the folder of model files, ``statistics.models``.
+        endpoint: where a language model is, ``statistics.endpoint``.
 
     Returns:
         A page for each operator of the name, or one with the defaults.
@@ -96,10 +101,10 @@ def describe(
         hint = f"; the nearest: {', '.join(near)}" if near else ""
         raise BadInput(f"unknown operator {name!r}{hint} ('djsandbox operators' lists all)")
     specs = [spec for spec in given if spec.name == name] or [OperatorSpec(name)]
-    return tuple(_page(spec, models) for spec in specs)
+    return tuple(_page(spec, needs(spec, models, endpoint)) for spec in specs)
 
 
-def _page(spec: OperatorSpec, models: str | None) -> OperatorPage:
+def _page(spec: OperatorSpec, found: tuple[Need, ...]) -> OperatorPage:
     cls = spec.filter_class
     decision = inspection.decision_parameters(cls)
     text = inspect.getdoc(cls) or ""
@@ -112,7 +117,7 @@ def _page(spec: OperatorSpec, models: str | None) -> OperatorPage:
             OperatorParameter(name, value, name in spec.params, name in decision)
             for name, value in spec.values.items()
         ),
-        needs=needs(spec, models),
+        needs=found,
         obstacle=unusable(spec.name),
     )
 

@@ -14,7 +14,7 @@ import io
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +30,8 @@ from djsandbox_ray.stats.datajuicer import DataJuicer, load
 from djsandbox_ray.stats.embeddings import IMAGE_NAME, MODEL_SIDE, BatchedSimilarity
 from djsandbox_ray.stats.operators import OperatorSpec
 
+_Compute = Callable[[dict[str, list[Any]]], None]
+_Ask = Callable[[Any, Sequence[str]], _Compute]
 _TEXT, _TAGGED, _IMAGES, _BYTES = "text", "text_with_tokens", "images", "image_bytes"
 _DEVICE_FAILS = (
     *("out of memory", "can't allocate memory", "unable to find an engine"),
@@ -63,15 +65,25 @@ class FusedOperators:
     Args:
         specs: the operators.
         gpu: whether those that can may use a GPU.
+        asking: by index, what makes the computation of an operator whose model is behind an API of
+            Data-Juicer's operator and the statistics that it writes.
 
     Raises:
         BadInput: an operator cannot be built or cannot compute a plain sample: says which and why.
     """
 
-    def __init__(self, specs: Sequence[OperatorSpec], *, gpu: bool = False) -> None:
-        self._runners = [_Runner(spec, gpu) for spec in specs]
-        for runner in self._runners:
-            runner.try_out()
+    def __init__(
+        self,
+        specs: Sequence[OperatorSpec],
+        *,
+        gpu: bool = False,
+        asking: Mapping[int, _Ask] | None = None,
+    ) -> None:
+        asks = [(asking or {}).get(index) for index in range(len(specs))]
+        self._runners = [_Runner(spec, gpu, ask) for spec, ask in zip(specs, asks, strict=True)]
+        for runner, ask in zip(self._runners, asks, strict=True):
+            if ask is None:  # each answer of an API is paid for
+                runner.try_out()
 
     def reads_images(self, operators: Sequence[int]) -> bool:
         """Say whether any of these operators (by index) reads images."""
@@ -115,7 +127,7 @@ class FusedOperators:
 class _Runner:
     """One operator with what it needs to be called."""
 
-    def __init__(self, spec: OperatorSpec, gpu: bool) -> None:
+    def __init__(self, spec: OperatorSpec, gpu: bool, ask: _Ask | None = None) -> None:
         cls = spec.filter_class
         self._spec = spec
         self.name = spec.name
@@ -135,9 +147,14 @@ class _Runner:
             self._operator: Any = cls(**runner, **spec.params)
         except Exception as error:
             raise BadInput(f"{spec.name} cannot be built: {_reason(error)}") from error
-        self._compute: Callable[[dict[str, list[Any]]], None] = self._call
+        self._compute: _Compute = self._call
+        self._alone: _Compute = self._call
         if spec.name == "image_text_similarity_filter":
             self._compute = BatchedSimilarity(self._operator, self.keys[0])
+        if spec.asks:
+            if ask is None:
+                raise BadInput(f"{spec.name} needs statistics.endpoint")
+            self._compute = self._alone = ask(self._operator, self.keys)
 
     def try_out(self) -> None:
         """Compute a plain sample, so that a missing model or package is found before any data."""
@@ -191,7 +208,7 @@ class _Runner:
 
     def _single(self, done: Computed, rows: dict[str, list[Any]], row: int) -> None:
         try:
-            self._fill(done, rows, slice(row, row + 1), self._call)
+            self._fill(done, rows, slice(row, row + 1), self._alone)
         except Exception as error:
             _reraise_fatal(error)
             if is_no_fault(error) or _is_of_device(error):
@@ -206,7 +223,7 @@ class _Runner:
         done: Computed,
         rows: dict[str, list[Any]],
         part: slice,
-        compute: Callable[[dict[str, list[Any]]], None],
+        compute: _Compute,
     ) -> None:
         batch = {key: values[part] for key, values in rows.items()}
         stats: list[dict[str, Any]] = [{} for _ in batch[_TEXT]]

@@ -17,12 +17,12 @@ from typing import Any
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.stats import inspection, model_files, remedies
 from djsandbox_ray.stats.datajuicer import EXTRAS, HOME, load
+from djsandbox_ray.stats.endpoint import EndpointConfig
 from djsandbox_ray.stats.models import is_there, is_url, names_at
 from djsandbox_ray.stats.operators import OperatorSpec
 
 # Packages behind Data-Juicer's kinds of model (its model_utils.py).
 _PACKAGES = {
-    "api": ("openai",),
     "fasttext": ("fasttext",),
     "huggingface": ("torch", "transformers"),
     "kenlm": ("kenlm",),
@@ -35,7 +35,6 @@ _PACKAGES = {
 _WORD_LISTS = {"flagged_words_dir": "flagged_words", "stopwords_dir": "stopwords"}
 # Used only when the operator is asked to.
 _OPTIONAL = frozenset({"vllm"})
-_ENDPOINT = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,18 @@ class Need:
 
 
 def check_needs(
-    specs: Sequence[OperatorSpec], *, models: str | None = None, where: str = "operators"
+    specs: Sequence[OperatorSpec],
+    *,
+    models: str | None = None,
+    endpoint: EndpointConfig | None = None,
+    where: str = "operators",
 ) -> None:
     """Check that everything the operators need is there.
 
     Args:
         specs: the operators.
         models: the folder of model files, ``statistics.models``.
+        endpoint: where a language model is, ``statistics.endpoint``.
         where: position of the list in the configuration, for messages.
 
     Raises:
@@ -66,19 +70,22 @@ def check_needs(
     lines = [
         f"{where}[{index}].{spec.name}: needs {need.what}"
         for index, spec in enumerate(specs)
-        for need in needs(spec, models)
+        for need in needs(spec, models, endpoint)
         if not need.there
     ]
     if lines:
         raise BadInput("\n".join(lines))
 
 
-def needs(spec: OperatorSpec, models: str | None = None) -> tuple[Need, ...]:
+def needs(
+    spec: OperatorSpec, models: str | None = None, endpoint: EndpointConfig | None = None
+) -> tuple[Need, ...]:
     """Return what an operator with these parameters needs, and whether it is there.
 
     Args:
         spec: the operator.
         models: the folder of model files, ``statistics.models``.
+        endpoint: where a language model is, ``statistics.endpoint``.
     """
     values, kinds = spec.values, spec.model_kinds
     found = _packages(spec.filter_class, kinds)
@@ -98,10 +105,8 @@ def needs(spec: OperatorSpec, models: str | None = None) -> tuple[Need, ...]:
         found.append(_detector())
     if spec.params.get("video_backend") == "ffmpeg":
         found += [_program(name) for name in ("ffmpeg", "ffprobe")]
-    if "api" in kinds:
-        set_here = all(os.environ.get(name) for name in _ENDPOINT)
-        what = f"an API: the environment variables {' and '.join(_ENDPOINT)}"
-        found.append(Need(what, set_here, "the environment", "set both"))
+    if spec.asks:
+        found += _endpoint(endpoint)
     if spec.name == "alphanumeric_filter" and values.get("tokenization"):
         found.append(_model("tokenizer", model_files.TOKENIZER, models))
     return tuple(found)
@@ -116,7 +121,22 @@ def _packages(cls: type, kinds: Iterable[str]) -> list[Need]:
         for value in vars(module).values():
             if type(value) is lazy:  # its own __getattr__ would import the module
                 wanted.add(str(object.__getattribute__(value, "_module_name")).split(".")[0])
+    if "api" in kinds:
+        wanted.discard("torch")  # of the other way to use such an operator, a model of its own
     return [_package(name) for name in sorted(wanted - _OPTIONAL)]
+
+
+def _endpoint(endpoint: EndpointConfig | None) -> list[Need]:
+    what = "statistics.endpoint: the address of a language model, OpenAI-compatible"
+    if endpoint is None:
+        remedy = "statistics: {endpoint: {url: 'http://127.0.0.1:8000/v1'}}"
+        return [Need(what, False, "the configuration", remedy)]
+    found = [Need(what, True, endpoint.url, "")]
+    if (variable := endpoint.key_variable) is not None:
+        key = f"the key of {endpoint.url} in the environment variable {variable}"
+        remedy = f"set {variable} on every node, or key_variable: null for a server without keys"
+        found.append(Need(key, bool(os.environ.get(variable)), "the environment", remedy))
+    return found
 
 
 def _package(name: str) -> Need:

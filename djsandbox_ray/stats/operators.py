@@ -69,6 +69,11 @@ class OperatorSpec:
         return tuple(kinds)
 
     @property
+    def asks(self) -> bool:
+        """Whether its model is behind an API."""
+        return "api" in self.model_kinds
+
+    @property
     def influences(self) -> dict[str, Any]:
         """The parameters that determine the statistics: not the thresholds, not the defaults."""
         known = inspection.parameters(self.filter_class)
