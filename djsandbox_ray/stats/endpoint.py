@@ -106,7 +106,10 @@ class _Row(threading.local):
     tokens: int = 0
     asked: bool = False
     text: str = ""
-    refused: str = ""
+    why: str = ""
+    """There is no text in the last answer."""
+    refused: bool = False
+    """Whether the server refuses this very sample."""
 
 
 class Client:
@@ -154,10 +157,14 @@ class Client:
         """
         self.row.asked = True
         if self.row.refused:
-            raise _Unreadable(self.row.refused)
-        answer = self._post({"messages": list(messages), "model": self._model, **sampling})
-        self.row.tokens += self._cost(answer)
-        self.row.text = _text_at(answer, self._path)
+            raise _Unreadable(self.row.why)
+        try:
+            answer = self._post({"messages": list(messages), "model": self._model, **sampling})
+            self.row.tokens += self._cost(answer)
+            self.row.text, self.row.why = _text_at(answer, self._path), ""
+        except _Unreadable as error:
+            self.row.text, self.row.why = "", str(error)
+            raise
         return self.row.text
 
     def _post(self, body: dict[str, Any]) -> Any:
@@ -182,8 +189,8 @@ class Client:
                 )
             )
         if not answer.ok:
-            self.row.refused = f"the endpoint refuses it with {answer.status_code}: {said}"
-            raise _Unreadable(self.row.refused)
+            self.row.refused = True
+            raise _Unreadable(f"the endpoint refuses it with {answer.status_code}: {said}")
         try:
             return answer.json()
         except requests.JSONDecodeError:
@@ -325,7 +332,7 @@ class Asking:
                 "budget the same command goes on from there"
             )
         row = self._client.row
-        row.tokens, row.asked, row.text, row.refused = 0, False, "", ""
+        row.tokens, row.asked, row.text, row.why, row.refused = 0, False, "", "", False
         stats: dict[str, Any] = {}
         try:
             self._operator.compute_stats_single({"text": text, load().stats_field: stats})
@@ -345,4 +352,4 @@ class Asking:
         said_no = False in values and row.text.strip().lower().startswith("n")
         if not row.asked or said_no or all(values):
             return ""
-        return row.refused or f"no answer could be read, the last: {row.text!r:.100}"
+        return row.why or f"no answer could be read, the last: {row.text!r:.100}"
