@@ -46,8 +46,9 @@ _FILES = {
 _NLTK = {
     "nltk_pos_tagger": ("taggers/averaged_perceptron_tagger_eng", "tokenizers/punkt_tab/english")
 }
+EASYOCR = "craft_mlt_25k.pth"
+"""What EasyOCR finds text with."""
 _ARCHIVE = ".tar.gz"
-_DETECTOR = "craft_mlt_25k.pth"
 _DETECTOR_MD5 = "2f8227d2def4037cdb3b34389dcf9ec1"
 """Of EasyOCR 1.7 (its config.py): it downloads a file with another sum again."""
 _PREDICTORS = {"linear": "AestheticsPredictorV2Linear", "relu": "AestheticsPredictorV2ReLU"}
@@ -167,10 +168,17 @@ def nltk_folders() -> list[Path]:
     return [*named, *(root / "nltk_data" for root in (Path.home(), *prefixes, *system))]
 
 
-def detector() -> Path:
-    """Return the file by which EasyOCR detects text, whether or not it is there."""
-    named = os.environ.get("EASYOCR_MODULE_PATH") or os.environ.get("MODULE_PATH")
-    return Path(named or Path("~/.EasyOCR").expanduser()) / "model" / _DETECTOR
+def find_easyocr() -> Path | None:
+    """Return where EasyOCR finds its detector."""
+    path = easyocr_place()
+    return path if path.exists() else None
+
+
+def easyocr_place() -> Path:
+    """Return where EasyOCR looks for its detector, whether or not it is there."""
+    named = (os.environ.get(name) for name in ("EASYOCR_MODULE_PATH", "MODULE_PATH"))
+    home = next(filter(None, named), None) or Path.home() / ".EasyOCR"
+    return Path(home, "model", EASYOCR)
 
 
 def is_detector(path: Path) -> bool:
@@ -200,6 +208,7 @@ def found_by_name(
     looked_up = {name: find(name, models) for name in names(kinds, values)}
     looked_up |= {name: find_nltk(name) for name in nltk_names(kinds)}
     looked_up |= {name: find_hub(name, models) for name in hub if name and not is_there(name)}
+    looked_up |= {EASYOCR: find_easyocr()} if "easyocr" in kinds else {}
     return {name: path for name, path in looked_up.items() if path is not None}
 
 

@@ -91,6 +91,10 @@ def needs(
     found = _packages(spec.filter_class, kinds)
     found += [_file(name, models) for name in model_files.names(kinds, values)]
     found += [_nltk(name) for name in model_files.nltk_names(kinds)]
+    if "easyocr" in kinds:
+        found.append(_detector())
+    if values.get("video_backend") == "ffmpeg":
+        found += [_program(name) for name in ("ffmpeg", "ffprobe")]
     found += [
         _model(name, values[name], models) for name in model_files.HUB_PARAMETERS if name in values
     ]
@@ -101,10 +105,6 @@ def needs(
     ]
     if "cv_classifier" in values:
         found.append(_faces(values["cv_classifier"]))
-    if "languages_to_detect" in values:
-        found.append(_detector())
-    if spec.params.get("video_backend") == "ffmpeg":
-        found += [_program(name) for name in ("ffmpeg", "ffprobe")]
     if spec.asks:
         found += _endpoint(endpoint)
     if spec.name == "alphanumeric_filter" and values.get("tokenization"):
@@ -166,7 +166,7 @@ def _nltk(name: str) -> Need:
 
 
 def _detector() -> Need:
-    path = model_files.detector()
+    path = model_files.easyocr_place()
     what = "EasyOCR's detector of text, in EASYOCR_MODULE_PATH or ~/.EasyOCR"
     return Need(what, model_files.is_detector(path), str(path), remedies.detector(path))
 

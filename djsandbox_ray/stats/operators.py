@@ -66,6 +66,8 @@ class OperatorSpec:
             kinds.append("sentencepiece" if "lang" in values else "huggingface")
         if "api_or_hf_model" in values:
             kinds.append("huggingface" if values.get("is_hf_model") else "api")
+        if "languages_to_detect" in values:
+            kinds.append("easyocr")
         return tuple(kinds)
 
     @property
