@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -27,6 +28,10 @@ from djsandbox_ray.service.commands import (
     stop,
     submit,
 )
+
+if TYPE_CHECKING:
+    from djsandbox_ray.stats.compute import StatisticsConfig
+    from djsandbox_ray.stats.operators import OperatorSpec
 
 app = typer.Typer(
     name="djsandbox",
@@ -118,11 +123,29 @@ def sync(
 
 
 @app.command()
-def operators(as_json: AsJson = False) -> None:
-    """List the filters of the installed Data-Juicer: statistics, modality, what they need."""
-    from djsandbox_ray.reporting.terminal import operators_table
-    from djsandbox_ray.stats.catalogue import catalogue
+def operators(
+    name: Annotated[str | None, typer.Argument(help="Of one filter: all about it.")] = None,
+    config: Annotated[
+        str | None,
+        typer.Option("--config", help="With a name: with the parameters and models given here."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the filters of Data-Juicer and what they need; of one, where it is and how to get it."""
+    from djsandbox_ray.reporting.terminal import operator_page, operators_table
+    from djsandbox_ray.stats.catalogue import catalogue, describe
 
+    if name is None and config is not None:
+        raise BadInput("--config is for one operator: djsandbox operators NAME --config FILE")
+    if name is not None:
+        given, settings = _given_operators(config)
+        pages = describe(name, given, settings.models, settings.endpoint)
+        if as_json:
+            typer.echo(json.dumps([asdict(page) for page in pages], indent=2, default=str))
+        else:
+            for page in pages:
+                _console().print(operator_page(page), soft_wrap=True)
+        return
     found = catalogue()
     if as_json:
         listed = [{**asdict(entry), "available": entry.available} for entry in found]
@@ -189,6 +212,19 @@ def materialise(
 
 for command in (submit, status, stop, logs):
     app.command()(command)
+
+
+def _given_operators(config: str | None) -> tuple[Sequence[OperatorSpec], StatisticsConfig]:
+    """Return the operators of a configuration and how they are computed, if one is given."""
+    from djsandbox_ray.config import checked, read_document
+    from djsandbox_ray.stats.compute import StatisticsConfig
+    from djsandbox_ray.stats.operators import parse_process
+
+    if config is None:
+        return (), StatisticsConfig()
+    # What its operators lack is what is asked: no error here.
+    loaded = checked(read_document(config), config, elsewhere=True)
+    return parse_process(loaded.operators), loaded.statistics
 
 
 def _console() -> Console:

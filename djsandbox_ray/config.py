@@ -426,9 +426,7 @@ def _operator_problems(document: dict[str, Any], elsewhere: bool) -> list[str]:
     if not isinstance(process, list) or not process:
         return []  # reported with the other errors of shape
     found = []
-    models = (
-        _section(StatisticsConfig, document.get("statistics", {})) or StatisticsConfig()
-    ).models
+    settings = _section(StatisticsConfig, document.get("statistics", {})) or StatisticsConfig()
     try:
         parse_process(process)
     except BadProcess as error:
@@ -448,7 +446,8 @@ def _operator_problems(document: dict[str, Any], elsewhere: bool) -> list[str]:
         ]
         found += secrets
         if REFERENCE not in str(spec.params) and not elsewhere and not secrets:
-            found += [f"{where}: needs {n.what}" for n in needs(spec, models) if not n.there]
+            wanted = needs(spec, settings.models, settings.endpoint)
+            found += [f"{where}: needs {need.what}" for need in wanted if not need.there]
     if REFERENCE in str(process) and document.get("scorer") is None:
         found.append(f"operators: {REFERENCE} is used, but there is no section 'scorer'")
     return found

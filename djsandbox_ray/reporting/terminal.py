@@ -11,7 +11,7 @@ from rich.text import Text
 from djsandbox_ray.records import RankingRow
 from djsandbox_ray.reporting.blocks import ReportTable
 from djsandbox_ray.reporting.ranking import COLUMNS, Unit, sections
-from djsandbox_ray.stats.catalogue import OperatorInfo
+from djsandbox_ray.stats.catalogue import OperatorInfo, OperatorPage
 
 _STYLES = {
     "better": "green",
@@ -89,3 +89,32 @@ def operators_table(operators: Sequence[OperatorInfo]) -> Table:
             Text(needs or "nothing"),
         )
     return table
+
+
+def operator_page(page: OperatorPage) -> Text:
+    """Return all about one filter: what it computes, with which parameters, and its needs."""
+    text = Text.assemble((page.name, "bold"), f"\n  {page.does}\n")
+    if page.obstacle:
+        text.append(f"  cannot be used: {page.obstacle}\n", style="yellow")
+    text.append(f"  reads       {page.modality}\n")
+    text.append(f"  statistics  {', '.join(page.statistics) or '-'}\n")
+    for title, thresholds in (("parameters", False), ("thresholds", True)):
+        listed = [item for item in page.parameters if item.threshold == thresholds]
+        why = " (they decide what is kept, and change no statistic)" if thresholds else ""
+        text.append(f"  {title}{why if listed else '  none'}\n")
+        for item in listed:
+            source = "" if item.given else " (default)"
+            text.append(f"    {item.name}: {_shortened(repr(item.value))}{source}\n")
+    text.append("  needs\n" if page.needs else "  needs       nothing\n")
+    for need in page.needs:
+        colour, word = ("green", "found  ") if need.there else ("yellow", "missing")
+        text.append(f"    {word}", style=colour)
+        text.append(f"  {need.what}\n")
+        text.append(f"             {'at' if need.there else 'looked for at'}: {need.where}\n")
+        if not need.there:
+            text.append(f"             to get it: {need.remedy}\n")
+    return text
+
+
+def _shortened(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

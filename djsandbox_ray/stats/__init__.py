@@ -8,10 +8,12 @@ sample, and writes one file (``unfinished``). When all ranges are there, ``compu
 brought into the operators' own folders (``parts``, which also reads finished columns back, one at
 a time). ``actors`` says how long resources were held. ``embeddings`` runs many images through a
 CLIP at once, for similarities and for measures of diversity; ``videos`` brings those of a sample
-into files and closes what operators opened.
+into files and closes what operators opened. ``endpoint`` asks a language model behind an API in
+place of Data-Juicer's client, and ``answers`` keeps what was paid for.
 
 Beside it: ``catalogue`` lists every filter of the installed Data-Juicer, ``needs`` says what an
-operator lacks here, ``models`` brings the folders that operators name to the node, ``inspection``
-reads what a filter's source tells (its statistics, which parameters influence them), and
-``datajuicer`` is the only module that imports Data-Juicer.
+operator lacks here and ``remedies`` how to get it, ``models`` brings the folders that operators
+name to the node, ``model_files`` finds what has a name only, ``inspection`` reads what a filter's
+source tells (its statistics, which parameters influence them), and ``datajuicer`` is the only
+module that imports Data-Juicer.
 """

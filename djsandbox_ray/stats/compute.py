@@ -25,6 +25,7 @@ from djsandbox_ray.settings.sections import MOST_PROCESSES, Section
 from djsandbox_ray.stats import parts, unfinished
 from djsandbox_ray.stats.actors import OnProgress, run_pass
 from djsandbox_ray.stats.datajuicer import load
+from djsandbox_ray.stats.endpoint import EndpointConfig
 from djsandbox_ray.stats.fused import only_looks_at_text
 from djsandbox_ray.stats.needs import check_needs
 from djsandbox_ray.stats.operators import (
@@ -68,6 +69,8 @@ class StatisticsConfig(Section):
     """The folder of model files that operators find by name (``lid.176.bin``, ``en.arpa.bin``, or
     ``EleutherAI/pythia-6.9b-deduped``), at the same path on every node; in place of what the
     environment variable DATA_JUICER_EXTERNAL_MODELS_HOME says."""
+    endpoint: EndpointConfig | None = None
+    """Where operators whose model is behind an API find it; one actor makes all their requests."""
     batch_size: int = Field(32, ge=1, le=1 << 20)
     """Rows that are computed together, and whose decoded images are in memory at once; of text
     without a model at least 256."""
@@ -126,7 +129,9 @@ def compute_statistics(
     ids = [operator_id(spec, settings.models) for spec in operators]
     wanted = [*zip(operators, ids, strict=True)]
     if pending := _pending(storage, dataset, wanted):
-        check_needs([spec for spec, _ in pending], models=settings.models)
+        check_needs(
+            [spec for spec, _ in pending], models=settings.models, endpoint=settings.endpoint
+        )
         what = f"the folder of statistics of {dataset.id}"
         with take(storage, parts.lease(dataset.id), what, wait=True, note=note) as lease:
             # Who was waited for may have completed some.
@@ -192,34 +197,41 @@ def _complete(
     portions = _of_use(pieces, ids, left)
     # Of a killed run, the time that its rows took is known, not that of its actors.
     held = sum(report.seconds for reports in left for report in reports.values())
-    quick = all(only_looks_at_text(spec) for spec, _ in pending)
-    ranges = parts.ranges(dataset.rows, parts.ROWS_OF_TEXT if quick else parts.ROWS)
-    if tasks := _tasks(ranges, [sorted(reports) for reports in left]):
+    files: dict[str, Iterable[str]] = {piece.path: piece.reports for piece in pieces}
+    for asks in (False, True):  # who waits for a server holds up no other
+        some = [index for index, (spec, _) in enumerate(pending) if spec.asks == asks]
+        specs = [pending[index][0] for index in some]
+        quick = all(only_looks_at_text(spec) for spec in specs)
+        ranges = parts.ranges(dataset.rows, parts.ROWS_OF_TEXT if quick else parts.ROWS)
+        tasks = _tasks(ranges, [sorted(left[index]) for index in some])
+        if not tasks:
+            continue
+        together = max(settings.batch_size, TEXT_BATCH if quick else 1)
         held += run_pass(
             tasks,
             OperatorTask(
                 storage=storage.url,
                 table=dataset.table,
-                operators=tuple((spec.name, dict(spec.params)) for spec, _ in pending),
-                ids=tuple(ids),
+                operators=tuple((spec.name, dict(spec.params)) for spec in specs),
+                ids=tuple(ids[index] for index in some),
                 folder=folder,
-                batch_size=max(settings.batch_size, TEXT_BATCH if quick else 1),
+                batch_size=parts.ROWS if asks else together,
                 threads=max(1, int(settings.cpus_per_actor)),
                 gpu=settings.gpus_per_actor > 0,
                 models=settings.models,
+                endpoint=settings.endpoint,
             ),
-            group=settings.group(),
-            fill=settings.actors == "auto",
+            group=settings.group()[:1] if asks else settings.group(),
+            fill=not asks and settings.actors == "auto",
             share=TEXT_SHARE if quick else 1,
             await_room=await_room,
             progress=progress,
         )
-    files: dict[str, Iterable[str]] = {piece.path: piece.reports for piece in pieces}
-    for task in tasks:
-        operators = tuple(ids[index] for index in task["operators"])
-        path = unfinished.file(folder, task["start"], operators)
-        files[path] = operators
-        portions.append(unfinished.Portion(path, task["start"], task["stop"], operators))
+        for task in tasks:
+            operators = tuple(ids[some[index]] for index in task["operators"])
+            path = unfinished.file(folder, task["start"], operators)
+            files[path] = operators
+            portions.append(unfinished.Portion(path, task["start"], task["stop"], operators))
     lease.check()
     unfinished.gather(storage, dataset.id, portions)
     lease.check()

@@ -29,6 +29,7 @@ PARSED_TOKENS = 1 << 16
 EXTRAS = {
     "av": "video",
     "cv2": "video",
+    "easyocr": "easyocr",
     "fasttext": "language",
     "kenlm": "language",
     "nltk": "nltk",

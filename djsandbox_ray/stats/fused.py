@@ -49,6 +49,8 @@ Images = Sequence[bytes] | Sequence[Sequence[bytes]]
 Videos = Sequence[Sequence[bytes]]
 """Encoded videos, in order those of each sample."""
 
+_Compute = Callable[[dict[str, list[Any]]], None]
+_Ask = Callable[[Any, Sequence[str]], _Compute]
 _TEXT, _TAGGED, _IMAGES, _BYTES = "text", "text_with_tokens", "images", "image_bytes"
 _VIDEOS = "videos"
 _TOKEN_OF: dict[Kind, str] = {kind: token for token, kind in TOKENS.items()}
@@ -84,15 +86,25 @@ class FusedOperators:
     Args:
         specs: the operators.
         gpu: whether those that can may use a GPU.
+        asking: by index, what makes the computation of an operator whose model is behind an API of
+            Data-Juicer's operator and the statistics that it writes.
 
     Raises:
         BadInput: an operator cannot be built or cannot compute a plain sample: says which and why.
     """
 
-    def __init__(self, specs: Sequence[OperatorSpec], *, gpu: bool = False) -> None:
-        self._runners = [_Runner(spec, gpu) for spec in specs]
-        for runner in self._runners:
-            runner.try_out()
+    def __init__(
+        self,
+        specs: Sequence[OperatorSpec],
+        *,
+        gpu: bool = False,
+        asking: Mapping[int, _Ask] | None = None,
+    ) -> None:
+        asks = [(asking or {}).get(index) for index in range(len(specs))]
+        self._runners = [_Runner(spec, gpu, ask) for spec, ask in zip(specs, asks, strict=True)]
+        for runner, ask in zip(self._runners, asks, strict=True):
+            if ask is None:  # each answer of an API is paid for
+                runner.try_out()
 
     def reads_images(self, operators: Sequence[int]) -> bool:
         """Say whether any of these operators (by index) reads images."""
@@ -166,7 +178,7 @@ class FusedOperators:
 class _Runner:
     """One operator with what it needs to be called."""
 
-    def __init__(self, spec: OperatorSpec, gpu: bool) -> None:
+    def __init__(self, spec: OperatorSpec, gpu: bool, ask: _Ask | None = None) -> None:
         cls = spec.filter_class
         self.spec = spec
         self.name = spec.name
@@ -189,11 +201,16 @@ class _Runner:
             self._operator: Any = cls(**runner, **spec.params)
         except Exception as error:
             raise BadInput(f"{spec.name} cannot be built: {_reason(error)}") from error
-        self._compute: Callable[[dict[str, list[Any]]], None] = self._call
+        self._compute: _Compute = self._call
+        self._alone: _Compute = self._call
         if spec.name == "image_text_similarity_filter":
             self._compute = BatchedSimilarity(self._operator, self.keys[0])
         if hasattr(cls, "compute_flow"):  # Data-Juicer's three operators of motion
             bound_motion(self._operator)
+        if spec.asks:
+            if ask is None:
+                raise BadInput(f"{spec.name} needs statistics.endpoint")
+            self._compute = self._alone = ask(self._operator, self.keys)
 
     def try_out(self) -> None:
         """Compute a plain sample, so that a missing model or package is found before any data."""
@@ -262,7 +279,7 @@ class _Runner:
             SandboxError: it fails for what is no fault of the row.
         """
         try:
-            self._fill(done, batch, slice(row, row + 1), self._call)
+            self._fill(done, batch, slice(row, row + 1), self._alone)
         except Exception as error:
             _reraise_fatal(error)
             if is_no_fault(error) or _is_of_device(error):
@@ -277,7 +294,7 @@ class _Runner:
         done: Computed,
         batch: dict[str, list[Any]],
         part: slice,
-        compute: Callable[[dict[str, list[Any]]], None],
+        compute: _Compute,
     ) -> None:
         stats: list[dict[str, Any]] = [{} for _ in batch[_TEXT]]
         compute({**batch, load().stats_field: stats})

@@ -22,6 +22,7 @@ _COMPUTE = ("compute_stats_batched", "compute_stats_single")
 _DECIDE = ("process_batched", "process_single")
 # Keys that hold texts or records, not numbers.
 _NOT_NUMBERS = ("lang", "_record", "_tags", "_usage")
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 # Parameters of Data-Juicer's base class that only say how a value is compared with a threshold.
 DECISION_BASE = frozenset({"min_closed_interval", "max_closed_interval", "reversed_range"})
 
@@ -69,7 +70,7 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
             continue
         signature = inspect.signature(vars(k)["__init__"]).parameters
         for name, parameter in signature.items():
-            if name != "self" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            if name != "self" and parameter.kind in _BY_NAME:
                 found.setdefault(name, parameter)
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.values()):
             break

@@ -6,9 +6,13 @@ spaCy's pipelines, NLTK's data) have names that Data-Juicer knows, in folders th
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
+import tarfile
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,8 @@ HUB_PARAMETERS = (
     "hf_watermark_model",
 )
 """Parameters that name a model of the Hugging Face hub or a local folder in its format."""
+BY_PATH = "hf_scorer_model"
+"""The one parameter of which Data-Juicer reads off the path how to read the model."""
 TOKENIZER = "EleutherAI/pythia-6.9b-deduped"
 """The tokenizer that Data-Juicer's ``alphanumeric_filter`` counts tokens by, which no parameter
 changes; as every name of the hub, it may be a folder below that of the models."""
@@ -43,6 +49,10 @@ _NLTK = {
 EASYOCR = "craft_mlt_25k.pth"
 """What EasyOCR finds text with."""
 _ARCHIVE = ".tar.gz"
+_DETECTOR_MD5 = "2f8227d2def4037cdb3b34389dcf9ec1"
+"""Of EasyOCR 1.7 (its config.py): it downloads a file with another sum again."""
+_PREDICTORS = {"linear": "AestheticsPredictorV2Linear", "relu": "AestheticsPredictorV2ReLU"}
+_FACES = "haarcascade_frontalface_alt.xml"
 
 
 def names(kinds: Sequence[str], values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -62,10 +72,39 @@ def find(name: str, models: str | None = None) -> Path | None:
         name: without the ending of an archive, which is taken where it is not unpacked.
         models: ``statistics.models``; without it the variable of Data-Juicer holds.
     """
-    for folder in [*_named(models), Path(load().model_cache)]:
+    for folder in folders(models):
         for found in (folder / name, folder / f"{name}{_ARCHIVE}"):
             if is_there(found):
                 return found
+    return None
+
+
+def folders(models: str | None = None) -> list[Path]:
+    """Return the folders where Data-Juicer looks for model files, in its order."""
+    return [*_named(models), Path(load().model_cache)]
+
+
+def defect(found: Path) -> str | None:
+    """Return why what was found by its name cannot be loaded, where its form tells; else None.
+
+    A pipeline of spaCy is a folder with a ``config.cfg``; of an archive Data-Juicer unpacks what
+    lies in ``<name>/<name without version>/<name>``, as in spaCy's own, unless a folder of its name
+    is beside it.
+    """
+    folder = found.with_name(found.name.removesuffix(_ARCHIVE))
+    if folder.is_dir():
+        lacks = "core_web" in folder.name and not (folder / "config.cfg").is_file()
+        return f"{folder} is no pipeline of spaCy: it has no config.cfg" if lacks else None
+    if found == folder:
+        return None
+    inside = f"{folder.name}/{folder.name.rsplit('-', 1)[0]}/{folder.name}/config.cfg"
+    try:
+        with tarfile.open(found, "r:gz") as archive:
+            archive.getmember(inside)
+    except KeyError:
+        return f"{found} is no archive of a pipeline of spaCy: it has no {inside}"
+    except (OSError, EOFError, tarfile.TarError) as error:
+        return f"{found} is no archive: {error}"
     return None
 
 
@@ -78,22 +117,85 @@ def find_hub(name: str, models: str | None = None) -> Path | None:
     )
 
 
+def predictor(path: str) -> str | None:
+    """Return the class by which Data-Juicer loads a predictor of aesthetics: its path decides.
+
+    None where the path names none, which Data-Juicer refuses.
+    """
+    if "v1" in path:
+        return "AestheticsPredictorV1"
+    if "v2" in path:
+        return next((name for word, name in _PREDICTORS.items() if word in path), None)
+    return None
+
+
+def read_off_path(value: str, models: str | None) -> dict[str, Any]:
+    """Return what the path of a predictor of aesthetics decides and what its content does not say.
+
+    Args:
+        value: the operator's parameter; for a name of the hub that is nowhere here, the name says
+            it all.
+        models: ``statistics.models``.
+
+    Returns:
+        ``class``, where it is not the one that the model's own configuration names; ``by_ten``,
+        where scores are divided by ten for the path of a folder.
+    """
+    below = find_hub(value, models) if value else None
+    folder = below or (Path(value).resolve() if value and is_there(value) else None)
+    if folder is None:
+        return {}
+    try:
+        named = json.loads((folder / "config.json").read_bytes())["architectures"][0]
+    except (OSError, ValueError, LookupError, TypeError):
+        named = None
+    chosen = predictor(str(folder))
+    read = {} if chosen == named else {"class": chosen}
+    by_ten = below is None and "aesthetics-predictor" in str(folder)
+    return {**read, "by_ten": True} if by_ten else read
+
+
 def find_nltk(name: str) -> Path | None:
-    """Return where NLTK finds its data, in the order of its ``nltk.data.path``."""
+    """Return where NLTK finds its data."""
+    return next((place for folder in nltk_folders() if (place := folder / name).exists()), None)
+
+
+def nltk_folders() -> list[Path]:
+    """Return the folders of NLTK's data, in the order of its ``nltk.data.path``."""
     system = [Path(root) for root in ("/usr/share", "/usr/local/share", "/usr/lib")]
     prefixes = [Path(sys.prefix, *parts) for parts in ((), ("share",), ("lib",))]
     named = [Path(item) for item in os.environ.get("NLTK_DATA", "").split(os.pathsep) if item]
-    folders = [root / "nltk_data" for root in (Path.home(), *prefixes, *system)]
-    places = (folder / name for folder in [*named, *folders])
-    return next((place for place in places if place.exists()), None)
+    return [*named, *(root / "nltk_data" for root in (Path.home(), *prefixes, *system))]
 
 
 def find_easyocr() -> Path | None:
     """Return where EasyOCR finds its detector."""
+    path = easyocr_place()
+    return path if path.exists() else None
+
+
+def easyocr_place() -> Path:
+    """Return where EasyOCR looks for its detector, whether or not it is there."""
     named = (os.environ.get(name) for name in ("EASYOCR_MODULE_PATH", "MODULE_PATH"))
     home = next(filter(None, named), None) or Path.home() / ".EasyOCR"
-    path = Path(home, "model", EASYOCR)
-    return path if path.exists() else None
+    return Path(home, "model", EASYOCR)
+
+
+def is_detector(path: Path) -> bool:
+    """Say whether a file is the one that EasyOCR takes: any other it downloads again."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, hashlib.md5).hexdigest() == _DETECTOR_MD5
+
+
+def faces(classifier: str) -> Path | None:
+    """Return the file of a classifier of faces, or OpenCV's own for none; None without OpenCV."""
+    if classifier:
+        return Path(classifier)
+    package = find_spec("cv2")
+    places = (package.submodule_search_locations or []) if package else []
+    return Path(places[0], "data", _FACES) if places else None
 
 
 def found_by_name(

@@ -1,4 +1,4 @@
-"""What an operator needs beside its parameters, and what of it is not there.
+"""What an operator needs beside its parameters, what of it is not there, and how to get it.
 
 Nothing is loaded and nothing is downloaded: packages are looked up, not imported; model files and
 folders are looked for where Data-Juicer looks for them.
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.stats import inspection, model_files
+from djsandbox_ray.stats import inspection, model_files, remedies
 from djsandbox_ray.stats.datajuicer import EXTRAS, HOME, load
+from djsandbox_ray.stats.endpoint import EndpointConfig
 from djsandbox_ray.stats.models import is_there, is_url, names_at
 from djsandbox_ray.stats.operators import OperatorSpec
 
 # Packages behind Data-Juicer's kinds of model (its model_utils.py).
 _PACKAGES = {
-    "api": ("openai",),
     "fasttext": ("fasttext",),
     "huggingface": ("torch", "transformers"),
     "kenlm": ("kenlm",),
@@ -35,7 +35,6 @@ _PACKAGES = {
 _WORD_LISTS = {"flagged_words_dir": "flagged_words", "stopwords_dir": "stopwords"}
 # Used only when the operator is asked to.
 _OPTIONAL = frozenset({"vllm"})
-_ENDPOINT = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 
 @dataclass(frozen=True)
@@ -44,16 +43,25 @@ class Need:
 
     what: str
     there: bool
+    where: str
+    """Where it was found, or the places where it was looked for."""
+    remedy: str
+    """How to get it."""
 
 
 def check_needs(
-    specs: Sequence[OperatorSpec], *, models: str | None = None, where: str = "operators"
+    specs: Sequence[OperatorSpec],
+    *,
+    models: str | None = None,
+    endpoint: EndpointConfig | None = None,
+    where: str = "operators",
 ) -> None:
     """Check that everything the operators need is there.
 
     Args:
         specs: the operators.
         models: the folder of model files, ``statistics.models``.
+        endpoint: where a language model is, ``statistics.endpoint``.
         where: position of the list in the configuration, for messages.
 
     Raises:
@@ -62,30 +70,31 @@ def check_needs(
     lines = [
         f"{where}[{index}].{spec.name}: needs {need.what}"
         for index, spec in enumerate(specs)
-        for need in needs(spec, models)
+        for need in needs(spec, models, endpoint)
         if not need.there
     ]
     if lines:
         raise BadInput("\n".join(lines))
 
 
-def needs(spec: OperatorSpec, models: str | None = None) -> tuple[Need, ...]:
+def needs(
+    spec: OperatorSpec, models: str | None = None, endpoint: EndpointConfig | None = None
+) -> tuple[Need, ...]:
     """Return what an operator with these parameters needs, and whether it is there.
 
     Args:
         spec: the operator.
         models: the folder of model files, ``statistics.models``.
+        endpoint: where a language model is, ``statistics.endpoint``.
     """
     values, kinds = spec.values, spec.model_kinds
     found = _packages(spec.filter_class, kinds)
     found += [_file(name, models) for name in model_files.names(kinds, values)]
     found += [_nltk(name) for name in model_files.nltk_names(kinds)]
     if "easyocr" in kinds:
-        where = "'model' in the folder of EASYOCR_MODULE_PATH, or in ~/.EasyOCR"
-        there = model_files.find_easyocr() is not None
-        found.append(Need(f"{model_files.EASYOCR} in {where}, on every node", there))
+        found.append(_detector())
     if values.get("video_backend") == "ffmpeg":
-        found.append(Need("the program 'ffmpeg'", shutil.which("ffmpeg") is not None))
+        found += [_program(name) for name in ("ffmpeg", "ffprobe")]
     found += [
         _model(name, values[name], models) for name in model_files.HUB_PARAMETERS if name in values
     ]
@@ -94,9 +103,10 @@ def needs(spec: OperatorSpec, models: str | None = None) -> tuple[Need, ...]:
         for name, words in _WORD_LISTS.items()
         if name in values
     ]
-    if "api" in kinds:
-        set_here = all(os.environ.get(name) for name in _ENDPOINT)
-        found.append(Need(f"an API: the environment variables {' and '.join(_ENDPOINT)}", set_here))
+    if "cv_classifier" in values:
+        found.append(_faces(values["cv_classifier"]))
+    if spec.asks:
+        found += _endpoint(endpoint)
     if spec.name == "alphanumeric_filter" and values.get("tokenization"):
         found.append(_model("tokenizer", model_files.TOKENIZER, models))
     return tuple(found)
@@ -111,51 +121,118 @@ def _packages(cls: type, kinds: Iterable[str]) -> list[Need]:
         for value in vars(module).values():
             if type(value) is lazy:  # its own __getattr__ would import the module
                 wanted.add(str(object.__getattribute__(value, "_module_name")).split(".")[0])
+    if "api" in kinds:
+        wanted.discard("torch")  # of the other way to use such an operator, a model of its own
     return [_package(name) for name in sorted(wanted - _OPTIONAL)]
+
+
+def _endpoint(endpoint: EndpointConfig | None) -> list[Need]:
+    what = "statistics.endpoint: the address of a language model, OpenAI-compatible"
+    if endpoint is None:
+        remedy = "statistics: {endpoint: {url: 'http://127.0.0.1:8000/v1'}}"
+        return [Need(what, False, "the configuration", remedy)]
+    found = [Need(what, True, endpoint.url, "")]
+    if (variable := endpoint.key_variable) is not None:
+        key = f"the key of {endpoint.url} in the environment variable {variable}"
+        remedy = f"set {variable} on every node, or key_variable: null for a server without keys"
+        found.append(Need(key, bool(os.environ.get(variable)), "the environment", remedy))
+    return found
 
 
 def _package(name: str) -> Need:
     extra = f" (extra {EXTRAS[name]!r})" if name in EXTRAS else ""
-    return Need(f"the package {name!r}{extra}", find_spec(name) is not None)
+    found = find_spec(name)
+    where = str(Path(found.origin).parent) if found and found.origin else "the Python environment"
+    return Need(f"the package {name!r}{extra}", found is not None, where, remedies.package(name))
 
 
 def _file(name: str, models: str | None) -> Need:
-    there = model_files.find(name, models) is not None
-    return Need(f"{name} in the folder of statistics.models, or of {HOME}", there)
+    what = f"{name} in the folder of statistics.models, or of {HOME}"
+    places = model_files.folders(models)
+    remedy = remedies.file(name, places[0])
+    found = model_files.find(name, models)
+    if found is None:
+        return Need(what, False, ", ".join(map(str, places)), remedy)
+    if wrong := model_files.defect(found):
+        return Need(f"{what} ({wrong})", False, str(found), remedy)
+    return Need(what, True, str(found), remedy)
 
 
 def _nltk(name: str) -> Need:
-    there = model_files.find_nltk(name) is not None
-    return Need(f"NLTK's data {name} in ~/nltk_data, or a folder of NLTK_DATA", there)
+    what = f"NLTK's data {name} in ~/nltk_data, or a folder of NLTK_DATA"
+    found, places = model_files.find_nltk(name), model_files.nltk_folders()
+    where = str(found) if found else ", ".join(map(str, places))
+    return Need(what, found is not None, where, remedies.nltk(name, places[0]))
+
+
+def _detector() -> Need:
+    path = model_files.easyocr_place()
+    what = "EasyOCR's detector of text, in EASYOCR_MODULE_PATH or ~/.EasyOCR"
+    return Need(what, model_files.is_detector(path), str(path), remedies.detector(path))
+
+
+def _faces(classifier: str) -> Need:
+    path = model_files.faces(classifier)
+    what = "cv_classifier: a file of OpenCV's that finds faces"
+    there = path is not None and is_there(path)
+    return Need(what, there, str(path or "the package 'cv2'"), remedies.FACES)
+
+
+def _program(name: str) -> Need:
+    found = shutil.which(name)
+    return Need(f"the program {name!r}", found is not None, found or "PATH", remedies.PROGRAM)
 
 
 def _model(parameter: str, value: Any, models: str | None) -> Need:
     what = f"{parameter}: a local model folder"
+    remedy = remedies.model(parameter, value, models)
     if not value:
-        return Need(what, False)
+        return Need(what, False, "the parameter, which is empty", remedy)
     if is_url(parameter, value):
-        return Need(f"{what}, or one at a URL ({value!r} is not there)", bool(names_at(value)))
-    if model_files.find_hub(value, models):
-        return Need(what, True)
-    here = is_there(value) and Path(value).is_dir()
-    if here or os.environ.get("HF_HUB_OFFLINE", "1") in ("0", "false", "False"):
-        return Need(what, True)
+        if parameter == model_files.BY_PATH:
+            why = " (not one at a URL: Data-Juicer reads off the path of what class it is)"
+            return Need(what + why, False, value, remedy)
+        there = bool(names_at(value))
+        why = "" if there else f", or one at a URL ({value!r} is not there)"
+        return Need(what + why, there, value, remedy)
+    below = model_files.find_hub(value, models)
+    if below or (is_there(value) and Path(value).is_dir()):
+        folder = str(below or Path(value).resolve())
+        if parameter == model_files.BY_PATH and model_files.predictor(folder) is None:
+            why = (
+                "by 'v1', 'v2' and 'linear', or 'v2' and 'relu' in its path it is known how to read"
+            )
+            return Need(f"{what} ({why})", False, folder, "rename the folder so")
+        return Need(what, True, folder, remedy)
+    if os.environ.get("HF_HUB_OFFLINE", "1") in ("0", "false", "False"):
+        return Need(what, True, "the Hugging Face hub: HF_HUB_OFFLINE allows it", remedy)
+    if cached := _cached(value):
+        return Need(what, True, cached, remedy)
+    why = f"{value!r} is not one, nor below the folder of models, nor in the Hugging Face cache"
+    places = [value, *(str(Path(home, value)) for home in (models, os.environ.get(HOME)) if home)]
+    return Need(f"{what} ({why})", False, ", ".join(places), remedy)
+
+
+def _cached(name: str) -> str | None:
+    """Return where the cache of Hugging Face holds a model of the hub; None if it does not."""
     try:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
     except ImportError:
-        return Need(what, False)
+        return None
     try:
-        cached = isinstance(try_to_load_from_cache(value, "config.json"), str)
-        cached = cached or isinstance(try_to_load_from_cache(value, "tokenizer_config.json"), str)
+        found = [
+            try_to_load_from_cache(name, file) for file in ("config.json", "tokenizer_config.json")
+        ]
     except HFValidationError:  # a path, and there is no such folder
-        cached = False
-    why = f"{value!r} is not one, nor below the folder of models, nor in the Hugging Face cache"
-    return Need(f"{what} ({why})", cached)
+        return None
+    return next((str(Path(path).parent) for path in found if isinstance(path, str)), None)
 
 
 def _word_list(parameter: str, folder: str, words: str) -> Need:
     remote = is_url(parameter, folder)
     names = names_at(folder) if remote else [path.name for path in Path(folder).glob("*.json")]
     there = any(words in name and name.endswith(".json") for name in names)
-    return Need(f"{parameter}: a folder with {words}.json, {{'en': [...]}}", there)
+    what = f"{parameter}: a folder with {words}.json, {{'en': [...]}}"
+    where = folder if remote else str(Path(folder).resolve())
+    return Need(what, there, where, remedies.WORD_LIST)

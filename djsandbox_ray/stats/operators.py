@@ -22,7 +22,7 @@ from djsandbox_ray.identity import canonical, content_id
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
-from djsandbox_ray.stats.model_files import found_by_name
+from djsandbox_ray.stats.model_files import BY_PATH, found_by_name, read_off_path
 from djsandbox_ray.stats.models import content_digest, folder_at, is_there, is_url, may_be_folder
 
 READABLE = frozenset({"text", "image", "video"})
@@ -74,6 +74,11 @@ class OperatorSpec:
         if "languages_to_detect" in values:
             kinds.append("easyocr")
         return tuple(kinds)
+
+    @property
+    def asks(self) -> bool:
+        """Whether its model is behind an API."""
+        return "api" in self.model_kinds
 
     @property
     def influences(self) -> dict[str, Any]:
@@ -138,14 +143,17 @@ def operator_id(spec: OperatorSpec, models: str | None = None) -> str:
     """Return the id of what an operator computes, the same wherever its models lie.
 
     It covers the name, the parameters that influence the statistics (a file or folder, local or at
-    a URL, by its content), the content of the model files that it finds by name, and Data-Juicer's
-    version; of a filter that is not its own, the code.
+    a URL, by its content), the content of the model files that it finds by name, what a path itself
+    decides, and Data-Juicer's version; of a filter that is not its own, the code.
 
     Args:
         spec: the operator.
         models: the folder of model files, ``statistics.models``.
     """
     params = {name: _by_content(name, value) for name, value in spec.influences.items()}
+    scorer = spec.params.get(BY_PATH)
+    if isinstance(scorer, str) and (read := read_off_path(scorer, models)):
+        params[BY_PATH] = [params[BY_PATH], read]
     name = with_code(spec.name, spec.filter_class)
     found = found_by_name(spec.model_kinds, spec.values, models)
     files = {name: content_digest(path) for name, path in sorted(found.items())}

@@ -6,9 +6,10 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from djsandbox_ray.dataset.media import Kind
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.stats import parts, unfinished
+from djsandbox_ray.stats.answers import Answers
 from djsandbox_ray.stats.datajuicer import use_models
+from djsandbox_ray.stats.endpoint import Asking, EndpointConfig
 from djsandbox_ray.stats.fused import Computed, FusedOperators, Images, Videos
 from djsandbox_ray.stats.models import on_this_node
 from djsandbox_ray.stats.operators import OperatorSpec
@@ -55,6 +58,7 @@ class OperatorTask:
         threads: CPU threads of an actor.
         gpu: whether operators may use a GPU.
         models: the folder of model files; None for what the environment says.
+        endpoint: where operators find a language model.
     """
 
     storage: str
@@ -66,6 +70,7 @@ class OperatorTask:
     threads: int
     gpu: bool
     models: str | None = None
+    endpoint: EndpointConfig | None = None
 
 
 class StatisticsWorker:
@@ -139,12 +144,24 @@ class StatisticsWorker:
                 OperatorSpec(name, self._models.enter_context(on_this_node(params)))
                 for name, params in self._job.operators
             ]
-            self._fused = FusedOperators(specs, gpu=self._job.gpu)
+            self._fused = FusedOperators(specs, gpu=self._job.gpu, asking=self._asking(specs))
             if (torch := sys.modules.get("torch")) is not None:
                 torch.set_num_threads(self._job.threads)
             if (cv2 := sys.modules.get("cv2")) is not None:
                 cv2.setNumThreads(self._job.threads)
         return self._fused
+
+    def _asking(self, specs: list[OperatorSpec]) -> dict[int, Callable[..., Asking]]:
+        settings = self._job.endpoint
+        if settings is None:
+            return {}
+        return {
+            index: partial(
+                Asking, settings=settings, answers=Answers(self._storage, self._job.ids[index])
+            )
+            for index, spec in enumerate(specs)
+            if spec.asks
+        }
 
     def _batches(self, start: int, stop: int, kinds: Sequence[Kind]) -> Iterator[_Batch]:
         """Read rows, with their media of these kinds."""

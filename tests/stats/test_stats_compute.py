@@ -9,6 +9,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from chat_server import Reply, chat_server
 from conftest_stats import captions, pictures
 from pydantic import ValidationError
 
@@ -16,6 +17,7 @@ from djsandbox_ray.errors import BadInput, Damaged, SandboxError
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.stats import parts, unfinished
 from djsandbox_ray.stats.compute import StatisticsConfig, compute_statistics
+from djsandbox_ray.stats.endpoint import EndpointConfig
 from djsandbox_ray.stats.fused import FusedOperators
 from djsandbox_ray.stats.operators import OperatorSpec, operator_id
 from djsandbox_ray.stats.parts import StatisticColumns, load_column
@@ -235,3 +237,26 @@ def test_ranges_cover_every_row_once(rows: int) -> None:
     assert sum(stop - start for start, stop in found) == rows
     assert all(first[1] == second[0] for first, second in pairwise(found))
     assert len(found) <= 2048
+
+
+@pytest.mark.slow
+def test_an_endpoint_is_asked_by_one_actor_and_the_answers_are_kept(storage: Storage) -> None:
+    texts = captions(40)
+    dataset = ingest(storage, texts, (pictures(1) * 40)[:40])
+    score = OperatorSpec("llm_quality_score_filter")
+    with chat_server() as server:
+        settings = StatisticsConfig(
+            endpoint=EndpointConfig(url=server.url, key_variable=None, budget_tokens=10**6)
+        )
+        server.trouble = lambda text, _before: Reply(content="?") if text == texts[3] else None
+        done = compute_statistics(storage, dataset, [*TEXT, score], settings=settings)
+        asked = server.asked.total()
+        assert asked == len(set(texts)) + 2, "twice more about the one that cannot be read"
+        storage.remove(done.statistics[-1].path)
+        compute_statistics(storage, dataset, [score], settings=settings)
+        assert server.asked.total() == asked, "lost columns are made again of what was paid for"
+    column = load_column(storage, done.statistics[-1], dataset.rows)
+    assert np.isnan(column).tolist() == [text == texts[3] for text in texts]
+    marker = storage.read_json(parts.marker(dataset.id, operator_id(score)))
+    assert marker["failed"] == texts.count(texts[3])
+    assert "no answer could be read" in marker["failures"][0]["reason"]

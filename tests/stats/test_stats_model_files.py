@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import pytest
 from pydantic import ValidationError
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.stats import datajuicer
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.stats import datajuicer, model_files
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.stats.model_files import TOKENIZER, find, find_hub
+from djsandbox_ray.stats.models import content_digest
 from djsandbox_ray.stats.needs import needs
 from djsandbox_ray.stats.operators import OperatorSpec, operator_id
 
@@ -55,20 +59,17 @@ def test_the_variable_of_data_juicer_says_where_unless_the_configuration_does(
     assert "en.sp.model" not in missing(PERPLEXITY, models)
 
 
-@pytest.mark.parametrize("unpacked", [True, False])
-def test_a_pipeline_of_spacy_may_be_unpacked(models: Path, unpacked: bool) -> None:
+def test_a_pipeline_of_spacy_may_be_unpacked(models: Path) -> None:
     """Data-Juicer itself wants the archive, and unpacks it beside itself."""
     name = "en_core_web_md-3.7.0"
     action = OperatorSpec("text_action_filter")
     assert name in missing(action, models)
-    folder = models / name
-    if unpacked:
-        folder.mkdir()
-        (folder / "config.cfg").write_text("[nlp]")
-    else:
-        (models / f"{name}.tar.gz").write_bytes(b"archive")
+    (models / f"{name}.tar.gz").touch()
+    assert find(name, str(models)) == models / f"{name}.tar.gz"
+    (models / name).mkdir()
+    (models / name / "config.cfg").write_text("[nlp]")
     assert name not in missing(action, models)
-    assert find(name, str(models)) == (folder if unpacked else models / f"{name}.tar.gz")
+    assert find(name, str(models)) == models / name
 
 
 def test_an_unpacked_pipeline_is_given_to_data_juicer_by_the_name_of_its_archive(
@@ -117,8 +118,11 @@ def test_the_detector_of_easyocr_is_a_need_and_part_of_the_id(
     assert "craft_mlt_25k.pth" in missing(letters, models)
     (models / "model").mkdir()
     (models / "model" / "craft_mlt_25k.pth").write_bytes(b"detector")
-    assert "craft_mlt_25k.pth" not in missing(letters, models)
     assert operator_id(letters) != before
+    assert "craft_mlt_25k.pth" in missing(letters, models)  # EasyOCR would download another
+    digest = hashlib.md5(b"detector").hexdigest()
+    monkeypatch.setattr(model_files, "_DETECTOR_MD5", digest)
+    assert "craft_mlt_25k.pth" not in missing(letters, models)
 
 
 def test_easyocr_downloads_nothing(models: Path) -> None:
@@ -145,3 +149,32 @@ def test_the_folder_is_one_of_every_node() -> None:
         StatisticsConfig(models="s3://bucket/models")
     with pytest.raises(ValidationError):
         StatisticsConfig(models="")
+
+
+def predictor_at(folder: Path, architecture: str = "AestheticsPredictorV2Linear") -> OperatorSpec:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    return OperatorSpec("image_aesthetics_filter", {"hf_scorer_model": str(folder)})
+
+
+def test_how_a_predictor_of_aesthetics_is_read_is_part_of_the_id(tmp_path: Path) -> None:
+    """Data-Juicer chooses its class, and whether to divide by ten, by words in its path."""
+    plain = operator_id(predictor_at(tmp_path / "a" / "v2-linear"))
+    assert operator_id(predictor_at(tmp_path / "b" / "v2-linear")) == plain, "wherever it lies"
+    other = operator_id(predictor_at(tmp_path / "v2-relu"))
+    divided = operator_id(predictor_at(tmp_path / "aesthetics-predictor-v2-linear"))
+    first = operator_id(predictor_at(tmp_path / "v1" / "v2-linear"))
+    assert len({plain, other, divided, first}) == 4
+    content = content_digest(tmp_path / "a" / "v2-linear")
+    version = datajuicer.load().version
+    params = {"hf_scorer_model": {"content": content}}
+    assert plain == content_id("op", "image_aesthetics_filter", params, version), "as it was"
+
+
+def test_a_predictor_of_aesthetics_whose_path_says_nothing_is_an_unmet_need(
+    tmp_path: Path,
+) -> None:
+    assert "'v2' and 'linear'" in missing(predictor_at(tmp_path / "scorer"), tmp_path)
+    url = OperatorSpec("image_aesthetics_filter", {"hf_scorer_model": "memory://models/v1"})
+    assert "not one at a URL" in missing(url, tmp_path)
+    assert "hf_scorer_model" not in missing(predictor_at(tmp_path / "v1"), tmp_path)
