@@ -246,6 +246,7 @@ SOURCES: Registry[Source] = Registry(
         "folder": "djsandbox_ray.dataset.folder:FolderSource",
         "huggingface": "djsandbox_ray.dataset.huggingface:HuggingFaceSource",
         "jsonl": "djsandbox_ray.dataset.jsonl:JsonlSource",
+        "llava": "djsandbox_ray.dataset.llava:LlavaSource",
         "parquet": "djsandbox_ray.dataset.parquet:ParquetSource",
         "shapes": "djsandbox_ray.dataset.shapes:ShapesSource",
         "webdataset": "djsandbox_ray.dataset.webdataset:WebDatasetSource",

@@ -94,7 +94,35 @@ def _coco(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str
     (folder / "coco" / "captions.json").write_text(json.dumps(written))
 
 
+ASKED, SAID = "<image>\nWhat is it?", "a star"
+
+
+def _talks(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "talks").mkdir()
+    (folder / "talks" / "1.jpg").write_bytes(jpeg(0))
+    talk = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
+    lines = [
+        {"messages": talk, "images": ["1.jpg"]},
+        {"query": "who?", "response": "you", "history": [["what?", "that"]]},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "talks" / "messages.jsonl").write_text(text)
+
+
+def _llava(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "llava" / "photos").mkdir(parents=True)
+    (folder / "llava" / "photos" / "1.jpg").write_bytes(jpeg(0))
+    talk = [{"from": "human", "value": ASKED}, {"from": "gpt", "value": SAID}]
+    entries = [
+        {"id": "1", "image": "1.jpg", "conversations": talk},
+        {"id": "2", "conversations": talk},
+    ]
+    (folder / "llava" / "instruct.json").write_text(json.dumps(entries))
+
+
 WRITERS = {
+    "talks": (_talks, [SAID, "that\nyou"]),
+    "llava": (_llava, [SAID, "bad_tokens"]),
     "coco": (_coco, ["one", "another"]),
     "animals": (_animals, ["a photo of a cat", "a photo of a cat", "a photo of a dog"]),
     "lists": (_lists, ["one", "two"]),
