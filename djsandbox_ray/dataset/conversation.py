@@ -16,6 +16,8 @@ from djsandbox_ray.dataset.media import IMAGE_TOKEN, VIDEO_TOKEN, Turn
 TURN_KEYS = ("conversations", "messages", "turns")
 """Under one of these lies the list of turns, where nobody said."""
 QUERY, RESPONSE, HISTORY, SYSTEM = "query", "response", "history", "system"
+UNNAMED = (QUERY, RESPONSE, HISTORY, SYSTEM)
+"""What makes a conversation without a list of turns."""
 _ROLES: dict[str, Literal["user", "assistant", "system"]] = {
     "user": "user",
     "human": "user",
@@ -77,7 +79,9 @@ def take_turns(entry: dict[str, Any], key: str | None) -> tuple[Turn, ...]:
             turns.append(Turn(role, text))
         elif place:
             raise Unusable("bad_turns", f"turn {place} is the system's, which may only be first")
-        elif entry.setdefault(SYSTEM, text) != text:
+        elif entry.get(SYSTEM) in (None, text):
+            entry[SYSTEM] = text
+        else:
             raise Unusable("bad_turns", f"the system is told both in turn 0 and by key {SYSTEM!r}")
     return tuple(turns)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,10 +22,12 @@ from djsandbox_ray.dataset.arrow_rows import (
     is_damage,
     items_of,
 )
+from djsandbox_ray.dataset.entries import Keys, document
 from djsandbox_ray.dataset.faults import described, shown
 from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import Content
-from djsandbox_ray.dataset.source import Item, Rejection, Shard, estimated_loss
+from djsandbox_ray.dataset.object_rows import ObjectColumns, media_columns, turn_columns
+from djsandbox_ray.dataset.source import Item, Rejection, Shard, SourceConfig, estimated_loss
 from djsandbox_ray.errors import BadInput
 
 _SHARD_ROWS = 2048
@@ -40,17 +43,18 @@ class ParquetConfig(ColumnsConfig):
 
     path: str | tuple[str, ...]
     """A file, a folder or a glob, local or a URL; or a list of these."""
+    turns: str | None = None
+    """Column of a conversation's turns, if it has not one of the usual names."""
 
 
-class ParquetSource(FileSource):
+class ParquetFiles(FileSource):
     """A shard is a few row groups of a file: at least one, at most 2048 rows if there are more."""
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet",)
-    Config = ParquetConfig
-    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
-    config: ParquetConfig
+    config: Any
+    """Has ``meta_columns``, the names of columns to keep."""
 
-    def __init__(self, config: ParquetConfig) -> None:
+    def __init__(self, config: SourceConfig) -> None:
         super().__init__(config)
         self._named: dict[str, dict[tuple[str, ...], str]] = {}
         """By column: the first file that names its classes so, by their names."""
@@ -59,7 +63,7 @@ class ParquetSource(FileSource):
         """Read the footers of all files and check their columns."""
         files = self.files()
         with ThreadPoolExecutor(16) as threads:
-            footers = list(threads.map(partial(_footer, config=self.config), files))
+            footers = list(threads.map(partial(_footer, choose=self.columns), files))
         self._named = {
             column: _first_files(files, footers, column) for column in self.config.meta_columns
         }
@@ -76,6 +80,14 @@ class ParquetSource(FileSource):
                 lost = estimated_loss(_size(file), size, rows)
                 shards.append(_lost(file, 0, footer.fault, lost))
         return shards
+
+    @abstractmethod
+    def columns(self, file: SourceFile, names: list[str]) -> Columns | ObjectColumns:
+        """Choose the columns of a file.
+
+        Raises:
+            BadInput: there are none, or names could mean two.
+        """
 
     def class_names(self, key: str) -> tuple[str, ...]:
         """Return the names that the schemas of the files hold of a ``ClassLabel`` column.
@@ -95,7 +107,10 @@ class ParquetSource(FileSource):
         return next(iter(found), ())
 
     def _file_shards(self, file: SourceFile, footer: _Footer) -> list[Shard]:
-        check(file.name, footer.schema, footer.columns)
+        if isinstance(footer.columns, ObjectColumns):
+            footer.columns.check(file.name, footer.schema)
+        else:
+            check(file.name, footer.schema, footer.columns)
         shards, first_row = [], 0
         for groups in _grouped(footer.groups):
             held = {group: footer.groups[group] for group in groups}
@@ -107,6 +122,30 @@ class ParquetSource(FileSource):
             said = f"{footer.rows} rows are announced, {first_row} are there"
             shards.append(_lost(file, first_row, said, footer.rows - first_row))
         return shards
+
+
+class ParquetSource(ParquetFiles):
+    """Files of pairs, or of conversations."""
+
+    Config = ParquetConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "conversations")
+    config: ParquetConfig
+
+    def columns(self, file: SourceFile, names: list[str]) -> Columns | ObjectColumns:
+        """Choose those of the configuration, or of usual names."""
+        config = self.config
+        if config.content != "conversations":
+            return columns_of(file, names, config)
+        turns = turn_columns(file, names, config.turns)
+        images: tuple[str, ...] = (config.image,)
+        if "image" not in config.model_fields_set:
+            images = media_columns(file, names, ("image", "images"))
+        videos = media_columns(file, names, ("video", "videos"))
+        keys = Keys(images=images, videos=videos, turns=config.turns)
+        items = partial(document, file, keys, config.content)
+        held = (*turns, *images, *videos)
+        said = f"conversations from the columns {', '.join(map(repr, held))}"
+        return ObjectColumns(items, held, config.meta_columns, said)
 
 
 def _first_files(
@@ -139,14 +178,16 @@ class _Footer:
     groups: list[int] = field(default_factory=list)
     """Rows of each row group."""
     columns: Any = None
-    """What is read of it, :class:`Columns`; none if it cannot be read."""
+    """What is read of it, see :meth:`ParquetFiles.columns`; none if it cannot be read."""
 
 
-def _footer(file: SourceFile, config: ParquetConfig) -> _Footer:
+def _footer(
+    file: SourceFile, choose: Callable[[SourceFile, list[str]], Columns | ObjectColumns]
+) -> _Footer:
     try:
         with file.open() as handle, pq.ParquetFile(handle) as parquet:
             schema, found = parquet.schema_arrow, parquet.metadata
-            columns = columns_of(file, schema.names, config)
+            columns = choose(file, schema.names)
             rows, counted = int(found.num_rows), range(found.num_row_groups)
             groups = [_group_rows(found.row_group(at), columns.text) for at in counted]
         ", ".join(schema.names).encode()  # names that are no text are found here
@@ -185,7 +226,7 @@ def _grouped(sizes: list[int]) -> Iterator[range]:
 
 
 def _read(
-    file: SourceFile, chosen: Columns, groups: dict[int, int], first_row: int
+    file: SourceFile, chosen: Columns | ObjectColumns, groups: dict[int, int], first_row: int
 ) -> Iterator[Item]:
     # By default every column of a row group is first read as a whole; so, page by page.
     paged = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
@@ -196,13 +237,21 @@ def _read(
 
 
 def _read_group(
-    parquet: pq.ParquetFile, group: int, file: SourceFile, rows: range, chosen: Columns
+    parquet: pq.ParquetFile,
+    group: int,
+    file: SourceFile,
+    rows: range,
+    chosen: Columns | ObjectColumns,
 ) -> Iterator[Item]:
     """Yield the rows of a row group; where it is damaged, a rejection of all that are lost."""
     position, said = rows.start, "the rows end before"
     try:
         for batch in parquet.iter_batches(_batch_rows(parquet, group), [group], chosen.read):
-            for items in items_of(batch, file, position, chosen):
+            if isinstance(chosen, ObjectColumns):
+                made = chosen.items_of(batch, file, position)
+            else:
+                made = items_of(batch, file, position, chosen)
+            for items in made:
                 yield from items
                 position += 1
     except Exception as error:

@@ -245,6 +245,7 @@ SOURCES: Registry[Source] = Registry(
         "csv": "djsandbox_ray.dataset.delimited:DelimitedSource",
         "folder": "djsandbox_ray.dataset.folder:FolderSource",
         "huggingface": "djsandbox_ray.dataset.huggingface:HuggingFaceSource",
+        "interleaved": "djsandbox_ray.dataset.interleaved:InterleavedSource",
         "jsonl": "djsandbox_ray.dataset.jsonl:JsonlSource",
         "llava": "djsandbox_ray.dataset.llava:LlavaSource",
         "parquet": "djsandbox_ray.dataset.parquet:ParquetSource",

@@ -90,7 +90,7 @@ def test_what_was_said_before_comes_first(read) -> None:
 
 def test_what_the_system_is_told_is_kept_as_meta_data(read) -> None:
     system = {"from": "system", "value": "Answer in one word, about <image> too."}
-    (item,) = read({"conversations": [system, *said("a", "b")]})
+    (item,) = read({"conversations": [system, *said("a", "b")], "system": None})
     assert [turn.role for turn in item.turns] == ["user", "assistant"]
     assert item.meta == {"system": system["value"]}
 
