@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
+from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
 from djsandbox_ray.dataset.media import Content
@@ -18,6 +19,7 @@ from djsandbox_ray.dataset.world import (
     DEFECTS,
     IMAGE_DEFECTS,
     TEXT_DEFECTS,
+    Scene,
     describe,
     draw_scene,
     plan_defects,
@@ -26,12 +28,16 @@ from djsandbox_ray.dataset.world import (
 from djsandbox_ray.errors import unknown
 
 _SHARD_ROWS = 500
-_WORLD = 1
-"""Version of the world: raised when the same seed gives other samples."""
+
+Make: TypeAlias = Callable[[int, int, Sequence[str], int], Sample]
+"""Makes a sample of seed, index, defects and image size; picklable."""
 
 
 class ShapesConfig(SourceConfig):
     """How many samples of which world."""
+
+    DEFECTS: ClassVar[tuple[str, ...]] = DEFECTS
+    """What can be wrong there."""
 
     samples: int = Field(gt=0, le=100_000_000)
     """How many; every 500 of them are a shard, which the driver lists."""
@@ -50,8 +56,8 @@ class ShapesConfig(SourceConfig):
     @classmethod
     def _known(cls, defects: dict[str, float]) -> dict[str, float]:
         for name, fraction in defects.items():
-            if name not in DEFECTS:
-                raise ValueError(str(unknown("defect", name, DEFECTS)))
+            if name not in cls.DEFECTS:
+                raise ValueError(str(unknown("defect", name, cls.DEFECTS)))
             if not 0 <= fraction <= 1:
                 raise ValueError(f"{name}: {fraction} is not a fraction from 0 to 1")
             if abs(fraction * BLOCK - round(fraction * BLOCK)) > 1e-9:
@@ -72,30 +78,40 @@ class ShapesConfig(SourceConfig):
 class ShapesSource(Source):
     """A shard is 500 samples. ``meta`` holds the defect and what the image shows."""
 
-    Config = ShapesConfig
+    Config: ClassVar[type[SourceConfig]] = ShapesConfig
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
+    NAME: ClassVar[str] = "shapes"
+    WORLD: ClassVar[int] = 1
+    """Version of the world: raised when the same seed gives other samples."""
     config: ShapesConfig
+
+    @property
+    def make(self) -> Make:
+        """Makes one sample: see :func:`generate`."""
+        return generate
 
     def shards(self) -> list[Shard]:
         """Cut the samples into ranges."""
         total = self.config.samples
         return [
             Shard(
-                f"shapes#{start}",
-                {"world": _WORLD},
-                partial(_generate, self.config, start, min(start + _SHARD_ROWS, total)),
+                f"{self.NAME}#{start}",
+                {"world": self.WORLD},
+                partial(_generate, self.make, self.config, start, min(start + _SHARD_ROWS, total)),
                 min(_SHARD_ROWS, total - start),
             )
             for start in range(0, total, _SHARD_ROWS)
         ]
 
 
-def _generate(config: ShapesConfig, start: int, stop: int) -> Iterator[Sample | Rejection]:
+def _generate(
+    make: Make, config: ShapesConfig, start: int, stop: int
+) -> Iterator[Sample | Rejection]:
     planned: list[tuple[str, ...]] = []
     for index in range(start, stop):
         if not planned or index % BLOCK == 0:
             planned = plan_defects(config.defects, config.seed, index // BLOCK, config.independent)
-        yield generate(config.seed, index, planned[index % BLOCK], config.image_size)
+        yield make(config.seed, index, planned[index % BLOCK], config.image_size)
 
 
 def generate(seed: int, index: int, defects: Sequence[str], image_size: int) -> Sample:
@@ -115,12 +131,21 @@ def generate(seed: int, index: int, defects: Sequence[str], image_size: int) -> 
             caption = TEXT_DEFECTS[defect](scene, caption, rng)
         else:
             image = IMAGE_DEFECTS[defect](image, rng)
+    return Sample(encoded(image), caption, f"shapes#{index}", facts(scene, defects))
+
+
+def encoded(image: Image.Image) -> bytes:
+    """Return an image as a JPEG file."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=90)
-    meta = {
+    return file.getvalue()
+
+
+def facts(scene: Scene, defects: Sequence[str]) -> dict[str, Any]:
+    """Return what is known of a sample, as its meta data."""
+    return {
         "defect": "+".join(defects) or CLEAN,
         "colour": scene.colour,
         "shape": scene.shape,
         "background": scene.background,
     }
-    return Sample(file.getvalue(), caption, f"shapes#{index}", meta)

@@ -250,6 +250,7 @@ SOURCES: Registry[Source] = Registry(
         "llava": "djsandbox_ray.dataset.llava:LlavaSource",
         "parquet": "djsandbox_ray.dataset.parquet:ParquetSource",
         "shapes": "djsandbox_ray.dataset.shapes:ShapesSource",
+        "shapes_questions": "djsandbox_ray.dataset.shapes_questions:ShapesQuestionsSource",
         "webdataset": "djsandbox_ray.dataset.webdataset:WebDatasetSource",
     },
 )
