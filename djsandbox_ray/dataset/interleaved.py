@@ -32,7 +32,8 @@ SENTENCES, PICTURES = "text_list", "image_info"
 _NAME, _PLACE = "image_name", "matched_text_index"
 _LEFT_OUT = "similarity_matrix"
 """Of MMC4: says of places in lists that are no more what they were."""
-_MARKS: Marks = ((TEXTS, IMAGES), (SENTENCES, PICTURES))
+DOCUMENT_MARKS: Marks = ((TEXTS, IMAGES), (SENTENCES, PICTURES))
+"""Keys, or columns, of a document."""
 _LINES = ".jsonl"
 
 
@@ -72,7 +73,9 @@ class InterleavedSource(ParquetFiles):
             raise BadInput(f"path: {self.config.path!r} holds JSON Lines and Parquet: name one")
         if self.config.meta_columns:
             raise BadInput("meta_columns: for Parquet files; of JSON Lines all keys are kept")
-        return [lines_of(file, _MARKS, partial(document, self._images(file))) for file in lines]
+        return [
+            lines_of(file, DOCUMENT_MARKS, partial(document, self._images(file))) for file in lines
+        ]
 
     def columns(self, file: SourceFile, names: list[str]) -> ObjectColumns:
         """Choose the columns of a file.
@@ -80,7 +83,7 @@ class InterleavedSource(ParquetFiles):
         Raises:
             BadInput: they are of neither layout.
         """
-        for held in _MARKS:
+        for held in DOCUMENT_MARKS:
             if set(held) <= set(names):
                 items = partial(document, self._images(file))
                 said = f"documents from the columns {' and '.join(map(repr, held))}"
@@ -92,7 +95,7 @@ class InterleavedSource(ParquetFiles):
 
 
 def _layouts() -> str:
-    return ", or ".join(f"{one!r} and {other!r}" for one, other in _MARKS)
+    return ", or ".join(f"{one!r} and {other!r}" for one, other in DOCUMENT_MARKS)
 
 
 def document(place: SourceFile, source: str, entry: dict[str, Any]) -> list[Item]:

@@ -41,6 +41,20 @@ def is_list(file: SourceFile) -> bool:
         return handle.read(PEEKED).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
 
 
+def first_object(file: SourceFile) -> dict[str, Any] | None:
+    """Return the first object of a file, a line or an entry; None where it begins otherwise."""
+    with file.open() as handle:
+        text = _Text(handle)
+        try:
+            if text.sign() == "[":
+                text.skip("[")
+            text.sign()
+            entry = text.value()
+        except (ValueError, RecursionError):
+            return None
+    return entry if isinstance(entry, dict) else None
+
+
 def lines_of(file: SourceFile, marks: Marks, items: Items) -> Shard:
     """Return the shard of a file with an object on each line, to be split.
 
