@@ -548,5 +548,8 @@ def test_who_trains_measures_and_computes_fits_what_samples_are(write: Writer) -
 
 
 def test_a_source_says_what_it_gives(write: Writer) -> None:
+    asked = {"type": "shapes_questions", "samples": 100}
+    said = "trials.model.type: 'clip' trains on pairs, but dataset.content is 'conversations'"
+    assert said in write.problems(dataset=asked)
     found = write.problems(dataset__content="videos")
     assert "dataset.content: the source 'shapes' gives pairs, not 'videos'" in found

@@ -168,7 +168,10 @@ def _split_list(file: SourceFile, marks: Marks, items: Items) -> list[Shard]:
                 number += 1
         except (ValueError, RecursionError) as error:
             close()
-            lost = _marks_after(handle, text.offset, marks)
+            lost = max(1, _marks_after(handle, text.offset, marks))
+            if isinstance(error, _Damage) and error.place > text.offset:
+                # The key of the damaged entry may be what is damaged.
+                lost = max(lost, 1 + _marks_after(handle, error.place, marks))
             said = f"after {number} entries, at byte {text.offset}: {described(error)}"
             broken = Rejection(f"{file.name}#{number}", "broken_shard", said, lost)
             shards.append(Shard(broken.source, file.stamp, partial(iter, (broken,)), lost))
@@ -224,7 +227,16 @@ def _marks_after(handle: IO[bytes], offset: int, marks: Marks) -> int:
     lost = 0
     while content := handle.read(_CHUNK):
         lost += max(min(content.count(json.dumps(k).encode()) for k in keys) for keys in marks)
-    return max(1, lost)
+    return lost
+
+
+class _Damage(ValueError):
+    """An entry that cannot be read."""
+
+    def __init__(self, said: str, place: int) -> None:
+        super().__init__(said)
+        self.place = place
+        """In bytes, where that is seen."""
 
 
 class _Text:
@@ -266,7 +278,7 @@ class _Text:
         """Read a value, which begins right here.
 
         Raises:
-            ValueError: there is none.
+            _Damage: there is none.
             RecursionError: it is nested too deeply.
         """
         while True:
@@ -280,11 +292,15 @@ class _Text:
                     error.pos > len(self._held) - _TAIL
                 )
                 if not unread or len(self._held) - self._at > _LONGEST or not self._more():
-                    raise ValueError(error.msg) from None
+                    raise _Damage(error.msg, self._offset_of(error.pos)) from None
 
     def _pass(self, end: int) -> None:
-        self.offset += len(self._held[self._at : end].encode(errors="surrogateescape"))
+        self.offset = self._offset_of(end)
         self._at = end
+
+    def _offset_of(self, place: int) -> int:
+        passed = self._held[self._at : place]
+        return self.offset + len(passed.encode(errors="surrogateescape"))
 
     def _more(self) -> bool:
         """Read on, twice as much as is held; return whether there was something."""
