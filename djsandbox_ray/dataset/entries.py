@@ -37,7 +37,7 @@ class Keys:
     """None for the usual ones, see :mod:`.conversation`."""
 
 
-def document(
+def read_entry(
     place: SourceFile, keys: Keys, content: Content, source: str, entry: dict[str, Any]
 ) -> list[Item]:
     """Return the sample that an object is, of any content but pairs.
@@ -75,10 +75,10 @@ def document(
 
 def no_text(key: str, value: object, has: str) -> Unusable:
     """Return what to raise where there is no text under a key."""
-    return Unusable("bad_text", f"key {key!r}: {found(value)} is no text (the line has {has})")
+    return Unusable("bad_text", f"key {key!r}: {type_named(value)} is no text (the line has {has})")
 
 
-def found(value: object) -> str:
+def type_named(value: object) -> str:
     """Say what was found in place of something else."""
     return "nothing" if value is None else type(value).__name__
 
@@ -105,7 +105,7 @@ def read_medium(place: SourceFile, kind: Kind, value: Any) -> Media:
     if isinstance(value, bytes):
         return Media(kind, value)
     if not isinstance(value, str):
-        raise Unusable(f"missing_{kind}", f"a path is needed, not {found(value)}")
+        raise Unusable(f"missing_{kind}", f"a path is needed, not {type_named(value)}")
     return Media(kind, read_beside(place, value, kind))
 
 
@@ -117,7 +117,7 @@ def _named(keys: tuple[str, ...], entry: dict[str, Any], has: str) -> list[Any]:
     for key, value in held.items():
         listed = value if isinstance(value, list) else [value]
         if not all(isinstance(one, str | bytes | dict) for one in listed):
-            said = f"key {key!r}: paths are needed, not {found(value)} (the line has {has})"
+            said = f"key {key!r}: paths are needed, not {type_named(value)} (it has {has})"
             raise Unusable("media_count", said)
         return listed
     return []

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from djsandbox_ray.dataset.beside import placed
-from djsandbox_ray.dataset.entries import found, meta_beside, read_medium
+from djsandbox_ray.dataset.entries import meta_beside, read_medium, type_named
 from djsandbox_ray.dataset.faults import Unusable, shown
 from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.json_files import Marks, lines_of
@@ -145,13 +145,13 @@ def _aligned(entry: dict[str, Any]) -> Iterable[_Piece]:
     texts, images = entry.pop(TEXTS), entry.pop(IMAGES, None)
     for key, held in ((TEXTS, texts), (IMAGES, images)):
         if not isinstance(held, list):
-            raise Unusable("bad_row", f"{key!r} is a list, not {found(held)}")
+            raise Unusable("bad_row", f"{key!r} is a list, not {type_named(held)}")
     if len(texts) != len(images):
         said = f"{TEXTS!r} has {len(texts)} places, {IMAGES!r} {len(images)}"
         raise Unusable("bad_row", f"{said}; at each, one of them is filled")
     for place, (text, image) in enumerate(zip(texts, images, strict=True)):
         if text is not None and not isinstance(text, str):
-            raise Unusable("bad_text", f"{TEXTS}[{place}] is no text but {found(text)}")
+            raise Unusable("bad_text", f"{TEXTS}[{place}] is no text but {type_named(text)}")
         if text is not None and image is not None:
             raise Unusable("bad_row", f"place {place} has both a text and an image")
     return list(zip(texts, images, strict=True))
@@ -163,7 +163,7 @@ def _sentences(entry: dict[str, Any]) -> Iterable[_Piece]:
     if not isinstance(sentences, list) or not all(isinstance(one, str) for one in sentences):
         raise Unusable("bad_text", f"{SENTENCES!r} is a list of texts")
     if not isinstance(pictures, list):
-        raise Unusable("bad_row", f"{PICTURES!r} is a list, not {found(pictures)}")
+        raise Unusable("bad_row", f"{PICTURES!r} is a list, not {type_named(pictures)}")
     before: list[list[_Piece]] = [[] for _ in sentences]
     for number, picture in enumerate(pictures):
         at = picture.get(_PLACE) if isinstance(picture, dict) else None

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from djsandbox_ray.dataset.beside import read_beside
 from djsandbox_ray.dataset.conversation import turn_marks
-from djsandbox_ray.dataset.entries import Keys, document, found, meta_beside, no_text
+from djsandbox_ray.dataset.entries import Keys, meta_beside, no_text, read_entry, type_named
 from djsandbox_ray.dataset.faults import Unusable
 from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.json_files import PEEKED, Marks, lines_of
@@ -64,7 +64,7 @@ class JsonlSource(FileSource):
             marks = (*marks, (config.text, config.images))
         elif config.content != "conversations":
             marks = ((config.text,),)
-        return lines_of(file, marks, partial(document, file, keys, config.content))
+        return lines_of(file, marks, partial(read_entry, file, keys, config.content))
 
 
 def _refuse_list(file: SourceFile) -> None:
@@ -94,7 +94,7 @@ def _pair(file: SourceFile, config: JsonlConfig, source: str, entry: dict[str, A
         raise no_text(config.text, text, keys)
     paths = [images] if isinstance(images, str) else images
     if not isinstance(paths, list) or len(paths) != 1 or not isinstance(paths[0], str):
-        count = len(paths) if isinstance(paths, list) else found(images)
+        count = len(paths) if isinstance(paths, list) else type_named(images)
         raise Unusable(
             "image_count", f"key {config.images!r}: one path, not {count} (the line has {keys})"
         )

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from djsandbox_ray.dataset.beside import placed
 from djsandbox_ray.dataset.conversation import turn_marks
-from djsandbox_ray.dataset.entries import Keys, document
+from djsandbox_ray.dataset.entries import Keys, read_entry
 from djsandbox_ray.dataset.files import FileSource
 from djsandbox_ray.dataset.json_files import is_list, lines_of, list_of
 from djsandbox_ray.dataset.media import Content
@@ -45,7 +45,7 @@ class LlavaSource(FileSource):
         for file in self.files():
             folder = self.config.images
             place = file if folder is None else placed(file, folder)
-            items = partial(document, place, _KEYS, self.config.content)
+            items = partial(read_entry, place, _KEYS, self.config.content)
             cut = list_of if is_list(file) else lines_of
             shards.append(cut(file, turn_marks(None), items))
         return shards

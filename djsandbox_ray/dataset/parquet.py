@@ -22,7 +22,7 @@ from djsandbox_ray.dataset.arrow_rows import (
     is_damage,
     items_of,
 )
-from djsandbox_ray.dataset.entries import Keys, document
+from djsandbox_ray.dataset.entries import Keys, read_entry
 from djsandbox_ray.dataset.faults import described, shown
 from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import Content
@@ -142,7 +142,7 @@ class ParquetSource(ParquetFiles):
             images = media_columns(file, names, ("image", "images"))
         videos = media_columns(file, names, ("video", "videos"))
         keys = Keys(images=images, videos=videos, turns=config.turns)
-        items = partial(document, file, keys, config.content)
+        items = partial(read_entry, file, keys, config.content)
         held = (*turns, *images, *videos)
         said = f"conversations from the columns {', '.join(map(repr, held))}"
         return ObjectColumns(items, held, config.meta_columns, said)
