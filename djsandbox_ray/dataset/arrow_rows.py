@@ -55,6 +55,8 @@ class ColumnsConfig(SourceConfig):
     field ``path`` names a file beside the one with the column."""
     text: str = "text"
     """Column of captions, if it has not one of the usual names."""
+    turns: str | None = None
+    """Column of a conversation's turns, if it has not one of the usual names."""
     meta_columns: tuple[str, ...] = ()
     """Columns to keep as ``meta``. Where one is a ``ClassLabel`` of Hugging Face, an evaluator that
     is told no names takes those that the file's schema holds."""

@@ -62,7 +62,7 @@ def take_turns(entry: dict[str, Any], key: str | None) -> tuple[Turn, ...]:
         said = f"{' and '.join(map(repr, present))} may hold the turns: 'turns' chooses one"
         raise Unusable("bad_turns", said)
     if present:
-        listed = entry.pop(present[0], None)
+        listed = _listed(entry.pop(present[0], None))
         if not isinstance(listed, list):
             said = f"key {present[0]!r}: a list of turns is needed, not {type(listed).__name__}"
             raise Unusable("bad_turns", said)
@@ -84,6 +84,14 @@ def take_turns(entry: dict[str, Any], key: str | None) -> tuple[Turn, ...]:
         else:
             raise Unusable("bad_turns", f"the system is told both in turn 0 and by key {SYSTEM!r}")
     return tuple(turns)
+
+
+def _listed(turns: Any) -> Any:
+    """Return turns as a list, which a ``Sequence`` of Hugging Face holds as lists by key."""
+    by_key = list(turns.values()) if isinstance(turns, dict) else []
+    if by_key and all(isinstance(one, list) and len(one) == len(by_key[0]) for one in by_key):
+        return [dict(zip(turns, one, strict=True)) for one in zip(*by_key, strict=True)]
+    return turns
 
 
 def _present(entry: Mapping[str, Any]) -> list[str]:

@@ -6,9 +6,10 @@ A line, an entry of a list or a row of a table may be a pair, a conversation or 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import IO, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from djsandbox_ray.dataset.arrow_rows import is_damage
@@ -38,16 +39,30 @@ def of_list(file: SourceFile) -> dict[str, Any] | None:
 
 def of_table(file: SourceFile) -> dict[str, Any]:
     """Return type and content of Parquet files."""
+    found = _of_columns(file, lambda handle: pq.read_schema(handle).names)
+    return _conversations("parquet", found) or found or {"type": "parquet"}
+
+
+def of_saved(file: SourceFile) -> dict[str, Any]:
+    """Return type and content of what ``save_to_disk`` has written."""
+    found = _of_columns(file, lambda handle: pa.ipc.open_stream(handle).schema.names)
+    return _conversations("huggingface", found) or {"type": "huggingface"}
+
+
+def _of_columns(file: SourceFile, names: Callable[[IO[bytes]], list[str]]) -> dict[str, Any] | None:
     try:
         with file.open() as handle:
-            found = _of_objects(pq.read_schema(handle).names)
+            return _of_objects(names(handle))
     except Exception as error:
         if not is_damage(error):
             raise
-        return {"type": "parquet"}  # which says what is wrong with it
-    if found and found["type"] == "llava":
-        return {"type": "parquet", "content": "conversations"}
-    return found or {"type": "parquet"}
+        return None  # the source says what is wrong with it
+
+
+def _conversations(kind: str, found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return how a table of conversations is read."""
+    is_theirs = found is not None and found["type"] == "llava"
+    return {"type": kind, "content": "conversations"} if is_theirs else None
 
 
 def _of_objects(keys: Collection[str]) -> dict[str, Any] | None:

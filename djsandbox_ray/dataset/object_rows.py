@@ -9,7 +9,9 @@ from functools import partial
 import pyarrow as pa
 from pyarrow import types
 
+from djsandbox_ray.dataset.arrow_rows import Columns, ColumnsConfig, check, columns_of, items_of
 from djsandbox_ray.dataset.conversation import QUERY, RESPONSE, TURN_KEYS, UNNAMED
+from djsandbox_ray.dataset.entries import Keys, read_entry
 from djsandbox_ray.dataset.faults import attempt, kept_meta
 from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.json_files import Items
@@ -78,7 +80,50 @@ class ObjectColumns:
         return [*self.items(source, {**meta, **values(self.held)}), *remarks]
 
 
-def turn_columns(file: SourceFile, names: list[str], turns: str | None) -> tuple[str, ...]:
+def chosen_columns(
+    file: SourceFile, names: list[str], config: ColumnsConfig
+) -> Columns | ObjectColumns:
+    """Choose the columns of a file: those of the configuration, or of usual names.
+
+    Raises:
+        BadInput: there are none, or names could mean two.
+    """
+    if config.content != "conversations":
+        return columns_of(file, names, config)
+    turns = _turn_columns(file, names, config.turns)
+    images: tuple[str, ...] = (config.image,)
+    if "image" not in config.model_fields_set:
+        images = _media_columns(file, names, ("image", "images"))
+    videos = _media_columns(file, names, ("video", "videos"))
+    keys = Keys(images=images, videos=videos, turns=config.turns)
+    held = (*turns, *images, *videos)
+    said = f"conversations from the columns {', '.join(map(repr, held))}"
+    items = partial(read_entry, file, keys, config.content)
+    return ObjectColumns(items, held, config.meta_columns, said)
+
+
+def check_columns(name: str, schema: pa.Schema, columns: Columns | ObjectColumns) -> None:
+    """Refuse columns that are not there, or do not hold what they are read for.
+
+    Raises:
+        BadInput: says which of a file, by its name.
+    """
+    if isinstance(columns, ObjectColumns):
+        columns.check(name, schema)
+    else:
+        check(name, schema, columns)
+
+
+def rows_of(
+    batch: pa.RecordBatch, file: SourceFile, position: int, columns: Columns | ObjectColumns
+) -> Iterator[list[Item]]:
+    """Yield what each row of a batch is; see :meth:`ObjectColumns.items_of`."""
+    if isinstance(columns, ObjectColumns):
+        return columns.items_of(batch, file, position)
+    return items_of(batch, file, position, columns)
+
+
+def _turn_columns(file: SourceFile, names: list[str], turns: str | None) -> tuple[str, ...]:
     """Return the columns that hold the turns: one, or Data-Juicer's two or three.
 
     Args:
@@ -105,7 +150,7 @@ def turn_columns(file: SourceFile, names: list[str], turns: str | None) -> tuple
     )
 
 
-def media_columns(file: SourceFile, names: list[str], usual: tuple[str, ...]) -> tuple[str, ...]:
+def _media_columns(file: SourceFile, names: list[str], usual: tuple[str, ...]) -> tuple[str, ...]:
     """Return the column that holds images, or videos, if there is one.
 
     Raises:

@@ -16,17 +16,18 @@ import pyarrow.parquet as pq
 from djsandbox_ray.dataset.arrow_rows import (
     Columns,
     ColumnsConfig,
-    check,
     class_names,
-    columns_of,
     is_damage,
-    items_of,
 )
-from djsandbox_ray.dataset.entries import Keys, read_entry
 from djsandbox_ray.dataset.faults import described, shown
 from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import Content
-from djsandbox_ray.dataset.object_rows import ObjectColumns, media_columns, turn_columns
+from djsandbox_ray.dataset.object_rows import (
+    ObjectColumns,
+    check_columns,
+    chosen_columns,
+    rows_of,
+)
 from djsandbox_ray.dataset.source import Item, Rejection, Shard, SourceConfig, estimated_loss
 from djsandbox_ray.errors import BadInput
 
@@ -43,8 +44,6 @@ class ParquetConfig(ColumnsConfig):
 
     path: str | tuple[str, ...]
     """A file, a folder or a glob, local or a URL; or a list of these."""
-    turns: str | None = None
-    """Column of a conversation's turns, if it has not one of the usual names."""
 
 
 class ParquetFiles(FileSource):
@@ -107,10 +106,7 @@ class ParquetFiles(FileSource):
         return next(iter(found), ())
 
     def _file_shards(self, file: SourceFile, footer: _Footer) -> list[Shard]:
-        if isinstance(footer.columns, ObjectColumns):
-            footer.columns.check(file.name, footer.schema)
-        else:
-            check(file.name, footer.schema, footer.columns)
+        check_columns(file.name, footer.schema, footer.columns)
         shards, first_row = [], 0
         for groups in _grouped(footer.groups):
             held = {group: footer.groups[group] for group in groups}
@@ -133,19 +129,7 @@ class ParquetSource(ParquetFiles):
 
     def columns(self, file: SourceFile, names: list[str]) -> Columns | ObjectColumns:
         """Choose those of the configuration, or of usual names."""
-        config = self.config
-        if config.content != "conversations":
-            return columns_of(file, names, config)
-        turns = turn_columns(file, names, config.turns)
-        images: tuple[str, ...] = (config.image,)
-        if "image" not in config.model_fields_set:
-            images = media_columns(file, names, ("image", "images"))
-        videos = media_columns(file, names, ("video", "videos"))
-        keys = Keys(images=images, videos=videos, turns=config.turns)
-        items = partial(read_entry, file, keys, config.content)
-        held = (*turns, *images, *videos)
-        said = f"conversations from the columns {', '.join(map(repr, held))}"
-        return ObjectColumns(items, held, config.meta_columns, said)
+        return chosen_columns(file, names, self.config)
 
 
 def _first_files(
@@ -247,11 +231,7 @@ def _read_group(
     position, said = rows.start, "the rows end before"
     try:
         for batch in parquet.iter_batches(_batch_rows(parquet, group), [group], chosen.read):
-            if isinstance(chosen, ObjectColumns):
-                made = chosen.items_of(batch, file, position)
-            else:
-                made = items_of(batch, file, position, chosen)
-            for items in made:
+            for items in rows_of(batch, file, position, chosen):
                 yield from items
                 position += 1
     except Exception as error:

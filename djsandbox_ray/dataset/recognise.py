@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.dataset.files import SourceFile, find_files
 from djsandbox_ray.dataset.folder import IMAGES, METADATA
-from djsandbox_ray.dataset.layouts import of_lines, of_list, of_table
+from djsandbox_ray.dataset.layouts import of_lines, of_list, of_saved, of_table
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample
@@ -30,6 +30,8 @@ _ENDINGS = {
     "huggingface": (".arrow",),
     "folder": IMAGES,
 }
+_LOOKS = {"jsonl": of_lines, "parquet": of_table, "huggingface": of_saved}
+"""Which of these may hold something else than pairs."""
 _JSON = ".json"
 _WITH_FOLDER = ("llava", "interleaved", "coco")
 """Sources whose images may lie in a folder that the data do not name."""
@@ -138,7 +140,7 @@ def _options(path: str) -> dict[str, Any]:
         raise BadInput(f"{path!r} holds several layouts, {', '.join(lists)}: name the files of one")
     if lists:
         (kind,) = lists
-        look = {"jsonl": of_lines, "parquet": of_table}.get(kind)
+        look = _LOOKS.get(kind)
         return {**(look(kinds[kind]) if look else {"type": kind}), "path": path}
     # Other files of JSON lie beside images, too: only those count that are of a known layout.
     known = [(file, of_list(file)) for file in files if file.path.lower().endswith(_JSON)]

@@ -241,6 +241,16 @@ def chats(path: Path) -> None:
     pq.write_table(pa.table(table), path / "a.parquet")
 
 
+def saved_chats(path: Path) -> None:
+    made = datasets.Dataset.from_dict(
+        {
+            "image": [{"bytes": picture(number), "path": None} for number in range(ROWS)],
+            "messages": [_talk(number, "role", "content") for number in range(ROWS)],
+        }
+    )
+    made.save_to_disk(path)
+
+
 def mmc4(path: Path) -> None:
     lines = [
         {
@@ -267,6 +277,7 @@ def obelics(path: Path) -> None:
         (llava, {"type": "llava", "images": "pictures"}, "2 turns, 1 media", "{}"),
         (llava_lines, {"type": "llava", "images": "pictures"}, "2 turns, 1 media", "{}"),
         (chats, {"type": "parquet", "content": "conversations"}, "2 turns, 1 media", "{}"),
+        (saved_chats, {"type": "huggingface", "content": "conversations"}, "1 media", "{}"),
         (mmc4, {"type": "interleaved", "images": "pictures"}, "1 media", "<__dj__image> {}"),
         (obelics, {"type": "interleaved"}, "1 media", "<__dj__image>\n{}"),
     ],
