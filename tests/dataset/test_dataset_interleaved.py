@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def read(open_source, folder) -> Callable[..., list[Any]]:
 def opened(open_source, folder: Path, **options: Any) -> list[Any]:
     options = {"path": str(folder / "docs"), "images": str(folder / "photos"), **options}
     source = open_source("interleaved", **options)
-    return [item for shard in prepared(source) for item in shard.read()]
+    return [item for shard in pickle.loads(pickle.dumps(prepared(source))) for item in shard.read()]
 
 
 def mmc4(sentences: list[str], *pictures: tuple[str, int], **more: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def read(open_source, tmp_path: Path, jpeg, video) -> Callable[..., list[Any]]:
         (tmp_path / name).write_text(json.dumps(entries) if name == "a.json" else lines)
         options = {"path": str(tmp_path / name), "images": str(tmp_path / "media"), **options}
         source = open_source("llava", **options)
-        return [item for shard in prepared(source) for item in shard.read()]
+        return [
+            item for shard in pickle.loads(pickle.dumps(prepared(source))) for item in shard.read()
+        ]
 
     return read
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ def read(open_source, tmp_path: Path):
         pq.write_table(pa.table(columns), tmp_path / "data" / "a.parquet", row_group_size=2)
         options = {"path": str(tmp_path / "data"), "content": "conversations", **options}
         source = open_source("parquet", **options)
-        items = [item for shard in prepared(source) for item in shard.read()]
+        items = [
+            item for shard in pickle.loads(pickle.dumps(prepared(source))) for item in shard.read()
+        ]
         assert len(source.found()) == 1
         return items
 
