@@ -612,5 +612,8 @@ def test_only_videos_that_are_files_of_their_own_can_stay_where_they_lie(write: 
 
 
 def test_a_source_says_what_it_gives(write: Writer) -> None:
+    asked = {"type": "shapes_questions", "samples": 100}
+    said = "trials.model.type: 'clip' trains on pairs, but dataset.content is 'conversations'"
+    assert said in write.problems(dataset=asked)
     found = write.problems(dataset__content="videos")
     assert "dataset.content: the source 'shapes' gives pairs, not 'videos'" in found

@@ -2,12 +2,13 @@
 
 ``source`` says what a source is, a list of shards, and ``media`` of what samples are made.
 ``parquet``, ``webdataset``, ``jsonl`` (found by ``files``) and ``shapes`` (drawn by ``world``:
-generated pairs with known truth) are the built-in ones. ``prepare`` applies what may be asked of
-any source (rows, spoilt captions) and sets bad samples aside, with ``images`` and ``media`` to
-decode them. ``ingest`` sends the shards through Ray Data; workers write them as Lance
-``fragments``, the driver commits these in shard order. What lies in ``staging`` by then is gone on
-with after a kill; ``complete`` marks what is whole. ``sample_table`` reads the result by
-``row_id``; ``leaks`` compares two tables; ``writers`` gives rows to others as files.
+generated pairs with known truth) are among the built-in ones. ``json_files`` cuts files of objects
+into shards; ``entries``, ``conversation`` and ``interleaved`` say what an object is. ``prepare``
+applies what may be asked of any source (rows, spoilt captions) and sets bad samples aside, with
+``images`` and ``media`` to decode them. ``ingest`` sends the shards through Ray Data; workers write
+them as Lance ``fragments``, the driver commits these in shard order. What lies in ``staging`` by
+then is gone on with after a kill; ``complete`` marks what is whole. ``sample_table`` reads the
+result by ``row_id``; ``leaks`` compares two tables; ``writers`` gives rows to others as files.
 
 Nothing is exported here: reading a configuration must not import Ray and Lance.
 """

@@ -67,9 +67,19 @@ class ColumnsConfig(SourceConfig):
     """Column of whole video files, in the same forms; read for ``content: videos``."""
     text: str = "text"
     """Column of captions, if it has not one of the usual names."""
+    turns: str | None = None
+    """Column of a conversation's turns, if it has not one of the usual names."""
     meta_columns: tuple[str, ...] = ()
     """Columns to keep as ``meta``. Where one is a ``ClassLabel`` of Hugging Face, an evaluator that
     is told no names takes those that the file's schema holds."""
+
+    def chosen(self, field: str) -> str | None:
+        """Return the column that a user chose; None for the default, as one not named at all.
+
+        The configuration that a run writes down names every field.
+        """
+        named: str = getattr(self, field)
+        return None if named == type(self).model_fields[field].default else named
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ def columns_of(file: SourceFile, names: list[str], config: ColumnsConfig) -> Col
         wanted[kind] = config.image if kind == IMAGE else config.video
     chosen = {
         what: named
-        if what in config.model_fields_set or named in names
+        if config.chosen(what) or named in names
         else choose(what, names, None, file.name, key=what)
         for what, named in wanted.items()
     }

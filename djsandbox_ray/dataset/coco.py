@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal
 
 from djsandbox_ray.dataset.beside import placed, read_beside
@@ -36,7 +36,8 @@ class CocoConfig(SourceConfig):
 class CocoSource(FileSource):
     """A shard is a file, split into 4096 images each.
 
-    A file is read as a whole, in a task, once for each of its shards: it holds no images.
+    A file is read as a whole, in a task, once in a process, which remembers the last one: it holds
+    no images.
     """
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".json",)
@@ -59,7 +60,7 @@ class CocoSource(FileSource):
 
 
 def _split(file: SourceFile, images: SourceFile, captions: str) -> list[Shard]:
-    count = len(_loaded(file)["images"])
+    count = len(_annotated(file).entries)
     return [
         Shard(
             f"{file.name}#{start}",
@@ -75,8 +76,21 @@ def _read_whole(file: SourceFile, images: SourceFile, captions: str) -> Iterator
         yield from shard.read()
 
 
-def _loaded(file: SourceFile) -> dict[str, Any]:
-    """Return what stands in a file.
+@dataclass(frozen=True)
+class _Annotated:
+    """What stands in a file, of which nothing may be changed."""
+
+    entries: list[Any]
+    """The list of images."""
+    texts: dict[int | str, list[Any]]
+    """Captions, by the id of their image."""
+    stray: list[int]
+    """Annotations, by number, that name no image of the list."""
+
+
+@lru_cache(maxsize=1)
+def _annotated(file: SourceFile) -> _Annotated:
+    """Read a file.
 
     Raises:
         BadInput: it is not in the layout of COCO's captions.
@@ -87,37 +101,45 @@ def _loaded(file: SourceFile) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{file.name} cannot be read: {described(error)}") from None
     lists = ("images", "annotations")
-    if isinstance(written, dict) and all(isinstance(written.get(key), list) for key in lists):
-        return written
-    raise BadInput(f"{file.name}: an object with lists 'images' and 'annotations' is needed")
+    if not isinstance(written, dict) or not all(isinstance(written.get(k), list) for k in lists):
+        raise BadInput(f"{file.name}: an object with lists 'images' and 'annotations' is needed")
+    entries = written["images"]
+    texts: dict[int | str, list[Any]] = {
+        entry[_ID]: []
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get(_ID), int | str)
+    }
+    stray = []
+    for number, note in enumerate(written["annotations"]):
+        image = note.get("image_id") if isinstance(note, dict) else None
+        if isinstance(image, int | str) and image in texts:
+            texts[image].append(note.get(_CAPTION))
+        else:
+            stray.append(number)
+    # A process may remember them for long: what no sample has is left out.
+    kept = (*_KEPT, _FILE)
+    entries = [
+        {key: entry[key] for key in kept if key in entry} if isinstance(entry, dict) else entry
+        for entry in entries
+    ]
+    return _Annotated(entries, texts, stray)
 
 
 def _read(
     file: SourceFile, images: SourceFile, captions: str, start: int, stop: int
 ) -> Iterator[Item]:
     """Yield the samples of some images; the first shard tells of captions that belong to none."""
-    written = _loaded(file)
-    entries = written["images"]
-    known = {
-        entry[_ID]
-        for entry in entries
-        if isinstance(entry, dict) and isinstance(entry.get(_ID), int | str)
-    }
-    texts: dict[Any, list[Any]] = defaultdict(list)
-    for number, note in enumerate(written["annotations"]):
-        image = note.get("image_id") if isinstance(note, dict) else None
-        if isinstance(image, int | str) and image in known:
-            texts[image].append(note.get(_CAPTION))
-        elif start == 0:
-            said = "it names no image of the file's list"
-            yield Rejection(f"{file.name}#annotations/{number}", "missing_image", said)
-    for number, entry in enumerate(entries[start:stop], start):
+    written = _annotated(file)
+    for number in written.stray if start == 0 else ():
+        said = "it names no image of the file's list"
+        yield Rejection(f"{file.name}#annotations/{number}", "missing_image", said)
+    for number, entry in enumerate(written.entries[start:stop], start):
         source = f"{file.name}#{number}"
-        yield from attempt(source, partial(_items, images, captions, source, entry, texts))
+        yield from attempt(source, partial(_items, images, captions, source, entry, written.texts))
 
 
 def _items(
-    images: SourceFile, captions: str, source: str, entry: Any, texts: dict[Any, list[Any]]
+    images: SourceFile, captions: str, source: str, entry: Any, texts: Mapping[int | str, list[Any]]
 ) -> list[Item]:
     if not isinstance(entry, dict) or not isinstance(entry.get(_ID), int | str):
         raise Unusable("bad_row", f"an image is an object with {_ID!r} and {_FILE!r}")

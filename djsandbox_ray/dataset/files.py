@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, ClassVar, NamedTuple, cast
 
 import fsspec
@@ -39,8 +39,9 @@ class SourceFile:
     path: str
     name: str
     """Path below the common folder of all files of the source; always Unicode."""
-    stamp: dict[str, Any]
-    """Size and time of the last change."""
+    stamp: dict[str, Any] = field(hash=False)
+    """Size and time of the last change. It counts where files are compared: what was read of one
+    may be remembered by it."""
 
     def open(self) -> IO[bytes]:
         """Open the file for reading."""

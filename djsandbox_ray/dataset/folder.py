@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from pydantic import field_validator
@@ -216,25 +218,46 @@ _Named = tuple[str, Any, dict[str, Any]]
 
 
 def _rows(part: _Part) -> tuple[dict[str, list[_Named]], list[Item]]:
-    """Read the rows that are for this shard, by the path of their medium; the nearest file counts.
+    """Return the rows that are for this shard, by the path of their medium.
 
     Rows that name no path at all are told by the first shard.
     """
-    found: dict[str, list[_Named]] = defaultdict(list)
-    faults: list[Item] = []
+    read = _all_rows(part.tables)
     first, after = part.bounds
-    folders = sorted(table.folder for table in part.tables)
-    for table in part.tables:
+    start = bisect_left(read.places, (first, 0))
+    stop = len(read.places) if after is None else bisect_left(read.places, (after, 0))
+    here = sorted(read.places[start:stop], key=itemgetter(1))
+    return {path: read.named[path] for path, _ in here}, [] if first else read.faults
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What stands in some tables, of which nothing may be changed."""
+
+    named: dict[str, list[_Named]]
+    """By the path of an image."""
+    places: list[tuple[str, int]]
+    """These paths, sorted, each with its place in the order of the rows."""
+    faults: list[Item]
+
+
+@lru_cache(maxsize=1)
+def _all_rows(tables: tuple[_Table, ...]) -> _Rows:
+    """Read tables, once in a process, which remembers the last ones; the nearest table counts."""
+    named: defaultdict[str, list[_Named]] = defaultdict(list)
+    faults: list[Item] = []
+    folders = sorted(table.folder for table in tables)
+    for table in tables:
         for row in table.rows():
             source = f"{table.file.name}#{row.line}"
             fault, path = _place(table, row, folders)
-            if fault is None and first <= path and (after is None or path < after):
+            if fault is None:
                 values = {key: value for key, value in row.values.items() if key != KEY}
                 text = values.pop(table.text, None)
-                found[path].append((source, text, values))
-            elif fault is not None and not first:
+                named[path].append((source, text, values))
+            else:
                 faults.append(Rejection(source, *fault))
-    return found, faults
+    return _Rows(dict(named), sorted((path, place) for place, path in enumerate(named)), faults)
 
 
 def _place(

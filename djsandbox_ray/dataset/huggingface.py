@@ -13,15 +13,18 @@ import pyarrow as pa
 from djsandbox_ray.dataset.arrow_rows import (
     Columns,
     ColumnsConfig,
-    check,
     class_names,
-    columns_of,
     is_damage,
-    items_of,
 )
 from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.dataset.files import FileSource, SourceFile, find_files, opened
 from djsandbox_ray.dataset.media import Content
+from djsandbox_ray.dataset.object_rows import (
+    ObjectColumns,
+    check_columns,
+    chosen_columns,
+    rows_of,
+)
 from djsandbox_ray.dataset.source import Item, Rejection, Shard, estimated_loss
 from djsandbox_ray.errors import BadInput
 
@@ -44,7 +47,7 @@ class HuggingFaceSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".arrow",)
     Config = HuggingFaceConfig
-    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts", "conversations")
     config: HuggingFaceConfig
 
     def __init__(self, config: HuggingFaceConfig) -> None:
@@ -68,8 +71,8 @@ class HuggingFaceSource(FileSource):
                 broken = Rejection(file.name, "broken_shard", described(error), lost)
                 shards.append(Shard(file.name, file.stamp, partial(iter, (broken,)), lost))
                 continue
-            columns = columns_of(file, schema.names, self.config)
-            check(file.name, schema, columns)
+            columns = chosen_columns(file, schema.names, self.config)
+            check_columns(file.name, schema, columns)
             said[columns.said] = columns.found
             for column in self.config.meta_columns:  # all files of a split have one schema
                 self._named.setdefault(column, class_names(schema, column))
@@ -150,7 +153,7 @@ def _described(path: str) -> dict[str, Any] | None:
     return written
 
 
-def _read(file: SourceFile, columns: Columns) -> Iterator[Item]:
+def _read(file: SourceFile, columns: Columns | ObjectColumns) -> Iterator[Item]:
     """Yield the rows of a file; where it is damaged, a rejection for what is lost."""
     position = read = 0
     with file.open() as handle:
@@ -160,7 +163,7 @@ def _read(file: SourceFile, columns: Columns) -> Iterator[Item]:
                     read = handle.tell()
                     batches = pa.Table.from_batches([whole]).select(columns.read)
                     for batch in batches.to_batches(max_chunksize=_BATCH_ROWS):
-                        for items in items_of(batch, file, position, columns):
+                        for items in rows_of(batch, file, position, columns):
                             yield from items
                             position += 1
         except Exception as error:

@@ -162,6 +162,10 @@ def _turns_fault(kinds: tuple[Kind, ...], turns: Sequence[Turn]) -> tuple[str, s
     for place, turn in enumerate(turns):
         if not isinstance(turn.text, str) or (turn.role == "assistant" and not turn.text.strip()):
             return "bad_turns", f"turn {place} ({turn.role}) has no text"
+        try:
+            turn.text.encode()
+        except UnicodeEncodeError as error:
+            return "bad_text", f"turn {place} ({turn.role}) is no text: {error}"
     tokens = tokens_in("".join(turn.text for turn in turns))
     if tokens != kinds:
         return "bad_turns", f"the turns have tokens of {_counted(tokens)}, not {_counted(kinds)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,16 +16,19 @@ import pyarrow.parquet as pq
 from djsandbox_ray.dataset.arrow_rows import (
     Columns,
     ColumnsConfig,
-    check,
     class_names,
-    columns_of,
     is_damage,
-    items_of,
 )
 from djsandbox_ray.dataset.faults import described, shown
 from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import Content
-from djsandbox_ray.dataset.source import Item, Rejection, Shard, estimated_loss
+from djsandbox_ray.dataset.object_rows import (
+    ObjectColumns,
+    check_columns,
+    chosen_columns,
+    rows_of,
+)
+from djsandbox_ray.dataset.source import Item, Rejection, Shard, SourceConfig, estimated_loss
 from djsandbox_ray.errors import BadInput
 
 _SHARD_ROWS = 2048
@@ -42,15 +46,14 @@ class ParquetConfig(ColumnsConfig):
     """A file, a folder or a glob, local or a URL; or a list of these."""
 
 
-class ParquetSource(FileSource):
+class ParquetFiles(FileSource):
     """A shard is a few row groups of a file: at least one, at most 2048 rows if there are more."""
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet",)
-    Config = ParquetConfig
-    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
-    config: ParquetConfig
+    config: Any
+    """Has ``meta_columns``, the names of columns to keep."""
 
-    def __init__(self, config: ParquetConfig) -> None:
+    def __init__(self, config: SourceConfig) -> None:
         super().__init__(config)
         self._named: dict[str, dict[tuple[str, ...], str]] = {}
         """By column: the first file that names its classes so, by their names."""
@@ -59,7 +62,7 @@ class ParquetSource(FileSource):
         """Read the footers of all files and check their columns."""
         files = self.files()
         with ThreadPoolExecutor(16) as threads:
-            footers = list(threads.map(partial(_footer, config=self.config), files))
+            footers = list(threads.map(partial(_footer, choose=self.columns), files))
         self._named = {
             column: _first_files(files, footers, column) for column in self.config.meta_columns
         }
@@ -76,6 +79,14 @@ class ParquetSource(FileSource):
                 lost = estimated_loss(_size(file), size, rows)
                 shards.append(_lost(file, 0, footer.fault, lost))
         return shards
+
+    @abstractmethod
+    def columns(self, file: SourceFile, names: list[str]) -> Columns | ObjectColumns:
+        """Choose the columns of a file.
+
+        Raises:
+            BadInput: there are none, or names could mean two.
+        """
 
     def class_names(self, key: str) -> tuple[str, ...]:
         """Return the names that the schemas of the files hold of a ``ClassLabel`` column.
@@ -95,7 +106,7 @@ class ParquetSource(FileSource):
         return next(iter(found), ())
 
     def _file_shards(self, file: SourceFile, footer: _Footer) -> list[Shard]:
-        check(file.name, footer.schema, footer.columns)
+        check_columns(file.name, footer.schema, footer.columns)
         shards, first_row = [], 0
         for groups in _grouped(footer.groups):
             held = {group: footer.groups[group] for group in groups}
@@ -107,6 +118,18 @@ class ParquetSource(FileSource):
             said = f"{footer.rows} rows are announced, {first_row} are there"
             shards.append(_lost(file, first_row, said, footer.rows - first_row))
         return shards
+
+
+class ParquetSource(ParquetFiles):
+    """Files of pairs, videos with captions, texts, or conversations."""
+
+    Config = ParquetConfig
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts", "conversations")
+    config: ParquetConfig
+
+    def columns(self, file: SourceFile, names: list[str]) -> Columns | ObjectColumns:
+        """Choose those of the configuration, or of usual names."""
+        return chosen_columns(file, names, self.config)
 
 
 def _first_files(
@@ -139,14 +162,16 @@ class _Footer:
     groups: list[int] = field(default_factory=list)
     """Rows of each row group."""
     columns: Any = None
-    """What is read of it, :class:`Columns`; none if it cannot be read."""
+    """What is read of it, see :meth:`ParquetFiles.columns`; none if it cannot be read."""
 
 
-def _footer(file: SourceFile, config: ParquetConfig) -> _Footer:
+def _footer(
+    file: SourceFile, choose: Callable[[SourceFile, list[str]], Columns | ObjectColumns]
+) -> _Footer:
     try:
         with file.open() as handle, pq.ParquetFile(handle) as parquet:
             schema, found = parquet.schema_arrow, parquet.metadata
-            columns = columns_of(file, schema.names, config)
+            columns = choose(file, schema.names)
             rows, counted = int(found.num_rows), range(found.num_row_groups)
             # Asked for a column of a damaged group, Arrow 25 would end the process.
             groups = [int(found.row_group(at).num_rows) for at in counted]
@@ -179,7 +204,7 @@ def _grouped(sizes: list[int]) -> Iterator[range]:
 
 
 def _read(
-    file: SourceFile, chosen: Columns, groups: dict[int, int], first_row: int
+    file: SourceFile, chosen: Columns | ObjectColumns, groups: dict[int, int], first_row: int
 ) -> Iterator[Item]:
     # By default every column of a row group is first read as a whole; so, page by page.
     paged = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
@@ -190,13 +215,17 @@ def _read(
 
 
 def _read_group(
-    parquet: pq.ParquetFile, group: int, file: SourceFile, rows: range, chosen: Columns
+    parquet: pq.ParquetFile,
+    group: int,
+    file: SourceFile,
+    rows: range,
+    chosen: Columns | ObjectColumns,
 ) -> Iterator[Item]:
     """Yield the rows of a row group; where it is damaged, a rejection of all that are lost."""
     position, said = rows.start, "the rows end before"
     try:
         for batch in parquet.iter_batches(_batch_rows(parquet, group), [group], chosen.read):
-            for items in items_of(batch, file, position, chosen):
+            for items in rows_of(batch, file, position, chosen):
                 yield from items
                 position += 1
     except Exception as error:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
-from djsandbox_ray.dataset.files import find_files
+from fsspec.implementations.local import LocalFileSystem
+
+from djsandbox_ray.dataset.files import SourceFile, find_files
 from djsandbox_ray.dataset.folder import IMAGES, METADATA
 from djsandbox_ray.dataset.huggingface import first_split
+from djsandbox_ray.dataset.layouts import of_lines, of_list, of_saved, of_table
+from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample
 from djsandbox_ray.errors import BadInput
@@ -26,6 +31,12 @@ _ENDINGS = {
     "huggingface": (".arrow",),
     "folder": IMAGES,
 }
+_LOOKS = {"jsonl": of_lines, "parquet": of_table, "huggingface": of_saved}
+"""Which of these may hold something else than pairs."""
+_JSON = ".json"
+_WITH_FOLDER = ("llava", "interleaved", "coco")
+"""Sources whose images may lie in a folder that the data do not name."""
+_MOST_FOLDERS = 5
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class Recognised:
     rejected: int
     """And so many cannot."""
     first: Sample
+    content: Content
 
     @property
     def lines(self) -> list[str]:
@@ -54,10 +66,22 @@ class Recognised:
             f"layout: {self.options['type']}",
             *self.found,
             f"rows: {rows}; of the first, {self.usable:,} can be used and {self.rejected:,} cannot",
-            "each row: one image and one text",
+            f"each row: {self._row}",
             f"meta data: {', '.join(self.first.meta) or 'none'}",
-            f"first caption: {self.first.text[:_SHOWN]!r}",
+            f"first {'caption' if self.content == 'pairs' else 'text'}: "
+            f"{self.first.text[:_SHOWN]!r}",
         ]
+
+    @property
+    def _row(self) -> str:
+        if self.content == "pairs":
+            return "one image and one text"
+        media, turns = len(self.first.all_media), len(self.first.turns)
+        what = "a document, media in order"
+        if self.content == "conversations":
+            what = "a conversation, its text what the assistant says"
+        there = [f"{turns} turns"] if turns else []
+        return f"{what} (in the first {', '.join([*there, f'{media} media'])})"
 
 
 def recognise(path: str) -> Recognised:
@@ -69,12 +93,14 @@ def recognise(path: str) -> Recognised:
     Raises:
         BadInput: it is of no known layout, or of several, or holds no sample among its first rows.
     """
-    options: dict[str, Any] = {"type": _kind(path), "path": path}
+    options = _options(path)
     if options["type"] == "huggingface":
         options.update(first_split(path))
     looked = _look(options)
     if options["type"] == "folder" and isinstance(looked, Rejection):
         looked = _look({**options, "caption": _CAPTION})
+    elif options["type"] in _WITH_FOLDER and (isinstance(looked, Rejection) or looked.rejected):
+        looked = _with_images(options, looked)
     if isinstance(looked, Rejection):
         raise BadInput(
             f"{path!r} is taken for {options['type']}, but none of its first rows can be used: "
@@ -83,29 +109,55 @@ def recognise(path: str) -> Recognised:
     return looked
 
 
-def _kind(path: str) -> str:
+def _with_images(options: dict[str, Any], looked: Recognised | Rejection) -> Recognised | Rejection:
+    """Try the folders beside a file, or in a folder, as those of its images; keep the best one."""
+    path = Path(options["path"]).expanduser()
+    beside = path if path.is_dir() else path.parent
+    if not beside.is_dir():  # a URL
+        return looked
+    folders = sorted(one for one in beside.iterdir() if one.is_dir() and one.name[0] != ".")
+    tried = [_look({**options, "images": str(folder)}) for folder in folders[:_MOST_FOLDERS]]
+    return max([looked, *tried], key=lambda one: one.usable if isinstance(one, Recognised) else 0)
+
+
+def _options(path: str) -> dict[str, Any]:
+    """Return the section that reads what lies at a path."""
+    endings = (*chain.from_iterable(_ENDINGS.values()), _JSON)
     try:
-        files = find_files(path, tuple(chain.from_iterable(_ENDINGS.values())))
+        files = find_files(path, endings)
     except BadInput as error:
         raise BadInput(f"{error} (known are {_known()})") from None
     tars = {_stem(file.path) for file in files if file.path.lower().endswith(_ENDINGS[_TARS])}
-    names = [
-        posixpath.basename(file.path).lower()
-        for file in files
+    kinds: dict[str, SourceFile] = {}
+    """The first file of each."""
+    for file in files:
+        name = posixpath.basename(file.path).lower()
         # img2dataset writes a list in Parquet beside each tar.
-        if not (file.path.lower().endswith(".parquet") and _stem(file.path) in tars)
-    ]
-    kinds = {
-        kind
-        for kind, ends in _ENDINGS.items()
-        if any(name.endswith(ends) and name not in METADATA for name in names)
-    }
-    lists = sorted(kinds - {"folder"})
+        if name in METADATA or (name.endswith(".parquet") and _stem(file.path) in tars):
+            continue
+        for kind, ends in _ENDINGS.items():
+            if name.endswith(ends):
+                kinds.setdefault(kind, file)
+    lists = sorted(kinds.keys() - {"folder"})
     if len(lists) > 1:
         raise BadInput(f"{path!r} holds several layouts, {', '.join(lists)}: name the files of one")
+    if lists:
+        (kind,) = lists
+        look = _LOOKS.get(kind)
+        return {**(look(kinds[kind]) if look else {"type": kind}), "path": path}
+    # Other files of JSON lie beside images, too: only those count that are of a known layout.
+    known = [(file, of_list(file)) for file in files if file.path.lower().endswith(_JSON)]
+    told = [(file, options) for file, options in known if options]
+    if len({options["type"] for _, options in told}) > 1 or 1 < len(told) < len(known):
+        names = ", ".join(file.name for file, _ in told)
+        raise BadInput(f"{path!r} holds several layouts: name the files of one (there are {names})")
+    if told:
+        (file, options), *_ = told
+        alone = len(told) < len(known) and isinstance(file.fs, LocalFileSystem)
+        return {**options, "path": file.path if alone else path}
     if not kinds:
         raise BadInput(f"{path!r} is of no known layout (known are {_known()})")
-    return lists[0] if lists else "folder"
+    return {"type": "folder", "path": path}
 
 
 def _stem(path: str) -> str:
@@ -114,7 +166,8 @@ def _stem(path: str) -> str:
 
 
 def _known() -> str:
-    return "; ".join(f"{kind}: {' '.join(ends)}" for kind, ends in _ENDINGS.items())
+    known = (f"{kind}: {' '.join(ends)}" for kind, ends in _ENDINGS.items())
+    return "; ".join([*known, f"llava, coco: {_JSON}"])
 
 
 def _look(options: dict[str, Any]) -> Recognised | Rejection:
@@ -138,4 +191,13 @@ def _look(options: dict[str, Any]) -> Recognised | Rejection:
         return bad or Rejection(str(options["path"]), "no_rows", "there are no rows")
     rows = None if None in known else sum(number or 0 for number in known)
     usable = sum(text is not None for text in texts)
-    return Recognised(options, source.found(), rows, tuple(texts), usable, rejected, first)
+    return Recognised(
+        options,
+        source.found(),
+        rows,
+        tuple(texts),
+        usable,
+        rejected,
+        first,
+        source.config.content,
+    )

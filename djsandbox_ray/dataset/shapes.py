@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 
 from djsandbox_ray.dataset.media import Content
@@ -17,6 +18,7 @@ from djsandbox_ray.dataset.world import (
     DEFECTS,
     IMAGE_DEFECTS,
     TEXT_DEFECTS,
+    Scene,
     describe,
     draw_scene,
     random_scene,
@@ -45,7 +47,7 @@ class ShapesSource(PlantedSource):
     WORLD: ClassVar[int] = 1
 
     @classmethod
-    def sample(cls, config: ShapesConfig, index: int, defects: Sequence[str]) -> Sample:
+    def sample(cls, config: Any, index: int, defects: Sequence[str]) -> Sample:
         """Make one sample."""
         return generate(config.seed, index, defects, config.image_size)
 
@@ -67,12 +69,21 @@ def generate(seed: int, index: int, defects: Sequence[str], image_size: int) -> 
             caption = TEXT_DEFECTS[defect](scene, caption, rng)
         else:
             image = IMAGE_DEFECTS[defect](image, rng)
+    return Sample(encoded(image), caption, f"shapes#{index}", facts(scene, defects))
+
+
+def encoded(image: Image.Image) -> bytes:
+    """Return an image as a JPEG file."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=90)
-    meta = {
+    return file.getvalue()
+
+
+def facts(scene: Scene, defects: Sequence[str]) -> dict[str, Any]:
+    """Return what is known of a sample, as its meta data."""
+    return {
         "defect": "+".join(defects) or CLEAN,
         "colour": scene.colour,
         "shape": scene.shape,
         "background": scene.background,
     }
-    return Sample(file.getvalue(), caption, f"shapes#{index}", meta)

@@ -263,9 +263,12 @@ SOURCES: Registry[Source] = Registry(
         "csv": "djsandbox_ray.dataset.delimited:DelimitedSource",
         "folder": "djsandbox_ray.dataset.folder:FolderSource",
         "huggingface": "djsandbox_ray.dataset.huggingface:HuggingFaceSource",
+        "interleaved": "djsandbox_ray.dataset.interleaved:InterleavedSource",
         "jsonl": "djsandbox_ray.dataset.jsonl:JsonlSource",
+        "llava": "djsandbox_ray.dataset.llava:LlavaSource",
         "parquet": "djsandbox_ray.dataset.parquet:ParquetSource",
         "shapes": "djsandbox_ray.dataset.shapes:ShapesSource",
+        "shapes_questions": "djsandbox_ray.dataset.shapes_questions:ShapesQuestionsSource",
         "webdataset": "djsandbox_ray.dataset.webdataset:WebDatasetSource",
     },
 )

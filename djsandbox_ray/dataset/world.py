@@ -92,8 +92,8 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
     words = [] if scene.texture == "plain" else [scene.texture]
     look = " ".join([*words, scene.colour, scene.shape])
     return TEMPLATES[rng.integers(len(TEMPLATES))].format(
-        look=_with_article(look),
-        sized=_with_article(f"{scene.size} {look}"),
+        look=with_article(look),
+        sized=with_article(f"{scene.size} {look}"),
         background=scene.background,
         position=scene.position,
     )
@@ -111,7 +111,8 @@ def draw_scene(scene: Scene, rng: np.random.Generator, size: int) -> Image.Image
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _with_article(words: str) -> str:
+def with_article(words: str) -> str:
+    """Put the article before some words that fits their first letter."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 

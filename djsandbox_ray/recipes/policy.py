@@ -40,7 +40,7 @@ class PolicyConfig(Section):
         given = [name for name in _LIMITS if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of {', '.join(_LIMITS)} is needed, not {len(given)}")
-        if "share" in self.model_fields_set and given[0] not in ("above", "below"):
+        if self.share and given[0] not in ("above", "below"):
             raise ValueError("share goes with above or below only")
         return self
 

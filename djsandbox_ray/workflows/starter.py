@@ -69,7 +69,8 @@ def write_starter(path: str, output: str | None, console: Console) -> None:
         console: to print on.
 
     Raises:
-        BadInput: the data cannot be recognised, are too few, or there is such a file.
+        BadInput: the data cannot be recognised, are too few, nothing is trained on their like, or
+            there is such a file.
     """
     name = _name(path)
     file = Path(output or f"{name}.yaml")
@@ -78,6 +79,12 @@ def write_starter(path: str, output: str | None, console: Console) -> None:
     found = recognise(path)
     for line in found.lines:
         console.print(Text(line), soft_wrap=True)
+    if found.content != "pairs":
+        raise BadInput(
+            f"nothing is written: the model families here train on pairs, not on {found.content}. "
+            "The section that reads these data, for a family of your own (docs/extending.md): "
+            f"dataset: {_flow(found.options)}"
+        )
     text = _starter(found, name, str(file))
     try:
         with file.open("x", encoding="utf-8") as handle:

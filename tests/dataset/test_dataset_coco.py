@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 
+from djsandbox_ray.dataset import coco
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import Rejection, Sample
 from djsandbox_ray.errors import BadInput
@@ -54,6 +56,19 @@ def test_all_captions_of_an_image_are_samples(open_source, path) -> None:
     read = items(open_source("coco", path=path, captions="all"))
     texts = [item.text for item in read if isinstance(item, Sample)]
     assert texts == ["0", "again 0", "2", "again 2"]
+
+
+def test_a_process_reads_a_file_once_for_all_its_shards(open_source, path, monkeypatch) -> None:
+    monkeypatch.setattr("djsandbox_ray.dataset.coco._SHARD_IMAGES", 1)
+    coco._annotated.cache_clear()
+    shards = pickle.loads(pickle.dumps(prepared(open_source("coco", path=path))))
+    assert len(shards) == 8
+    assert len([item for shard in shards for item in shard.read()]) == 11
+    assert coco._annotated.cache_info().misses == 1
+    written = {"images": [{"id": 1, "file_name": "0.jpg"}], "annotations": []}
+    Path(path).write_text(json.dumps(written))
+    (item,) = items(open_source("coco", path=path))
+    assert item.reason == "bad_text"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from djsandbox_ray.dataset import folder
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import Rejection, Sample
 from djsandbox_ray.errors import BadInput
@@ -196,3 +198,23 @@ def test_a_folder_without_videos_is_an_error(open_source, write) -> None:
     path = write("1.jpg", **{"1.txt": "one"})
     with pytest.raises(BadInput, match=r"holds no videos \(.mp4, "):
         open_source("folder", path=path, content="videos").shards()
+
+
+def test_a_process_reads_captions_once_for_all_shards(open_source, write, monkeypatch) -> None:
+    monkeypatch.setattr("djsandbox_ray.dataset.folder._SHARD_MEDIA", 2)
+    names = ["3.jpg", "x.jpg", "0.jpg", "2.jpg", "1.jpg", "w.jpg", "4.jpg", "0.jpg"]
+    lines = [{"file_name": name, "text": f"of {name}"} for name in names]
+    text = "".join(json.dumps(line) + "\n" for line in [*lines, {"file_name": 5}])
+    path = write(*(f"{number}.jpg" for number in range(5)), **{"metadata.jsonl": text})
+    folder._all_rows.cache_clear()
+    shards = pickle.loads(pickle.dumps(prepared(open_source("folder", path=path))))
+    assert len(shards) == 3
+    read = [item for shard in shards for item in shard.read()]
+    assert folder._all_rows.cache_info().misses == 1
+    assert [item.text for item in read if isinstance(item, Sample)] == [
+        f"of {number}.jpg" for number in (0, 0, 1, 2, 3, 4)
+    ]
+    # What names no image is told in the order of the rows.
+    assert [item.source for item in read if isinstance(item, Rejection)] == [
+        f"metadata.jsonl#{line}" for line in (8, 1, 5)
+    ]

@@ -166,6 +166,30 @@ def test_json_lines(open_source, tmp_path: Path, count: int) -> None:
     run(open_source, tmp_path / "a.jsonl", b"".join(lines), count, expected, type="jsonl")
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("count", SIZES)
+def test_lists_of_conversations(open_source, tmp_path: Path, count: int, indent) -> None:
+    (tmp_path / "i").mkdir()
+    entries = []
+    for number in range(PAIRS):
+        (tmp_path / "i" / f"{number}.ppm").write_bytes(picture(number))
+        talk = [
+            {"from": "human", "value": "<image>\nWhat?"},
+            {"from": "gpt", "value": caption(number).decode()},
+        ]
+        entries.append({"id": number, "image": f"i/{number}.ppm", "conversations": talk})
+    data = json.dumps(entries, indent=indent).encode()
+    # An entry begins to count with its key: one that is cut before it is not seen.
+    begins = [data.index(b'"id": %d,' % number) + 60 for number in range(PAIRS)]
+
+    def expected(change: Change, _: int) -> int:
+        if change.kind == "cut":
+            return max(1, sum(begin <= change.place for begin in begins))
+        return PAIRS
+
+    run(open_source, tmp_path / "a.json", data, count // 5, expected, type="llava")
+
+
 @pytest.mark.parametrize("count", SIZES)
 def test_parquet(open_source, tmp_path: Path, count: int) -> None:
     path = tmp_path / "a.parquet"

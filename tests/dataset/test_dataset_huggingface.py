@@ -61,6 +61,29 @@ def test_pictures_made_in_python_are_read(open_source, tmp_path) -> None:
     assert source.found() == ("captions from the column 'caption', images from 'img'",)
 
 
+def test_conversations_are_read(open_source, pairs, tmp_path) -> None:
+    talk = [{"from": "human", "value": "<image> What?"}, {"from": "gpt", "value": "A star."}]
+    columns = {
+        "images": [[{"bytes": pairs[0][0], "path": None}], []],
+        "conversations": [talk, [{**talk[0], "value": "Who?"}, talk[1]]],
+        "id": [4, 5],
+    }
+    kinds = {
+        "images": datasets.Sequence(datasets.Image()),
+        "conversations": [{key: datasets.Value("string") for key in ("from", "value")}],
+        "id": datasets.Value("int64"),
+    }
+    made = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    made.save_to_disk(tmp_path / "x")
+    options = {"content": "conversations", "meta_columns": ["id"]}
+    source = open_source("huggingface", path=str(tmp_path / "x"), **options)
+    first, second = items(source)
+    assert [turn.text for turn in first.turns] == ["<__dj__image> What?", "A star."]
+    assert [one.data for one in first.all_media] == [pairs[0][0]]
+    assert (len(second.turns), second.all_media, second.meta) == (2, (), {"id": 5})
+    assert source.found() == ("conversations from the columns 'conversations', 'images'",)
+
+
 def test_one_of_several_splits_is_chosen(open_source, saved, tmp_path) -> None:
     both = datasets.DatasetDict({"train": saved(), "test": saved().select(range(4))})
     both.save_to_disk(tmp_path / "x")

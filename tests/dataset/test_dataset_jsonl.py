@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from djsandbox_ray.dataset import jsonl
+from djsandbox_ray.dataset import json_files
 from djsandbox_ray.dataset.faults import META_LEFT_OUT
 from djsandbox_ray.dataset.prepare import prepared, split
 from djsandbox_ray.dataset.source import Rejection, Remark, Sample
@@ -32,7 +32,7 @@ def test_tokens_are_stripped_and_paths_relative(open_source, write_jsonl, pairs)
 def test_shards_are_lines_and_blank_lines_do_not_count(
     open_source, write_jsonl, jpeg, monkeypatch
 ) -> None:
-    monkeypatch.setattr("djsandbox_ray.dataset.jsonl._SHARD_ROWS", 2)
+    monkeypatch.setattr("djsandbox_ray.dataset.json_files._SHARD_ENTRIES", 2)
     images = {f"images/{number}.jpg": jpeg(number) for number in range(5)}
     lines = [line(0), "", line(1), line(2), "  ", line(3), line(4), ""]
     source = open_source("jsonl", path=write_jsonl(lines, images))
@@ -54,8 +54,10 @@ def test_only_a_split_reads_through_the_files(
     (tmp_path / "data" / "b.jsonl").write_text(Path(path).read_text())
     source = open_source("jsonl", path=str(Path(path).parent))
     opened: list[str] = []
-    chunks = jsonl._chunks
-    monkeypatch.setattr(jsonl, "_chunks", lambda file: opened.append(file.name) or chunks(file))
+    chunks = json_files._chunks
+    monkeypatch.setattr(
+        json_files, "_chunks", lambda file: opened.append(file.name) or chunks(file)
+    )
     found = source.shards()
     assert [(shard.name, shard.rows) for shard in found] == [("a.jsonl", None), ("b.jsonl", None)]
     assert source.stamp()["shards"] == [[shard.name, shard.stamp] for shard in found]

@@ -120,7 +120,59 @@ def _coco(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str
     (folder / "coco" / "captions.json").write_text(json.dumps(written))
 
 
+ASKED, SAID = "<image>\nWhat is it?", "a star"
+
+
+def _talks(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "talks").mkdir()
+    (folder / "talks" / "1.jpg").write_bytes(jpeg(0))
+    talk = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
+    lines = [
+        {"messages": talk, "images": ["1.jpg"]},
+        {"query": "who?", "response": "you", "history": [["what?", "that"]]},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "talks" / "messages.jsonl").write_text(text)
+
+
+def _llava(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "llava" / "photos").mkdir(parents=True)
+    (folder / "llava" / "photos" / "1.jpg").write_bytes(jpeg(0))
+    talk = [{"from": "human", "value": ASKED}, {"from": "gpt", "value": SAID}]
+    entries = [
+        {"id": "1", "image": "1.jpg", "conversations": talk},
+        {"id": "2", "conversations": talk},
+    ]
+    (folder / "llava" / "instruct.json").write_text(json.dumps(entries))
+
+
+def _chats(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "chats").mkdir()
+    talk = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
+    plain = [{"role": "user", "content": "who?"}, {"role": "assistant", "content": "you"}]
+    rows = {"images": [[{"bytes": jpeg(0), "path": None}], None], "messages": [talk, plain]}
+    pq.write_table(pa.table(rows), folder / "chats" / "a.parquet")
+
+
+def _mmc4(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:
+    (folder / "mmc4" / "images").mkdir(parents=True)
+    (folder / "mmc4" / "images" / "1.jpg").write_bytes(jpeg(0))
+    lines = [
+        {
+            "text_list": ["One.", "Two."],
+            "image_info": [{"image_name": name, "matched_text_index": 1}],
+        }
+        for name in ("1.jpg", "2.jpg")
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "mmc4" / "docs.jsonl").write_text(text)
+
+
 WRITERS = {
+    "mmc4": (_mmc4, ["One. <__dj__image> Two.", "not_downloaded"]),
+    "chats": (_chats, [SAID, "you"]),
+    "talks": (_talks, [SAID, "that\nyou"]),
+    "llava": (_llava, [SAID, "bad_tokens"]),
     "coco": (_coco, ["one", "another"]),
     "animals": (_animals, ["a photo of a cat", "a photo of a cat", "a photo of a dog"]),
     "actions": (_actions, ["someone who does jump", "someone who does run"]),

@@ -397,6 +397,18 @@ def test_what_img2dataset_could_not_fetch_is_rejected(open_source, pairs, tmp_pa
     )
 
 
+def test_a_configuration_that_names_every_field_finds_columns_as_before(
+    open_source, pairs, tmp_path
+) -> None:
+    table = {"jpg": [image for image, _ in pairs[:2]], "caption": ["one", "two"]}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    source = open_source("parquet", path=str(tmp_path))
+    assert source.shards()
+    again = open_source(**source.config.model_dump(mode="json"))
+    assert again.shards()
+    assert again.found() == source.found() != ()
+
+
 def test_columns_that_could_both_be_meant_are_an_error(open_source, pairs, tmp_path) -> None:
     path = img2dataset(tmp_path / "a.parquet", pairs, title=["a title"] * len(pairs))
     with pytest.raises(BadInput, match="'caption' and 'title' may hold the texts: text chooses"):

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from djsandbox_ray.cli import app
 from djsandbox_ray.config import load_config
+from djsandbox_ray.dataset.recognise import recognise
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.workflows.foresight.plan import make_plan
 
@@ -96,7 +97,17 @@ def huggingface(path: Path) -> None:
     made.save_to_disk(path)
 
 
+def coco(path: Path) -> None:
+    names = photos(path / "val2017")
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    notes = [{"image_id": number, "caption": caption(number)} for number in range(ROWS)]
+    written = {"info": {}, "images": images, "annotations": notes}
+    (path / "captions.json").write_text(json.dumps(written))
+    (path / "notes.json").write_text('{"other": 1}')
+
+
 LAYOUTS = {
+    coco: "coco",
     huggingface: "huggingface",
     folder: "folder",
     folder_with_texts: "folder",
@@ -195,3 +206,110 @@ def test_too_few_samples_are_an_error(init, tmp_path) -> None:
     (tmp_path / "data" / "one" / "1.txt").write_text("one")
     with pytest.raises(BadInput, match="1 samples are too few"):
         init(str(tmp_path / "data"))
+
+
+def _talk(number: int, who: str, what: str) -> list[dict[str, str]]:
+    return [
+        {who: "user", what: "<image>\nWhat is it?"},
+        {who: "assistant", what: caption(number)},
+    ]
+
+
+def llava(path: Path) -> None:
+    names = photos(path / "pictures")
+    entries: list[dict[str, object]] = [
+        {"image": name, "conversations": _talk(number, "from", "value")}
+        for number, name in enumerate(names)
+    ]
+    (path / "instruct.json").write_text(json.dumps(entries))
+
+
+def llava_lines(path: Path) -> None:
+    llava(path)
+    entries = json.loads((path / "instruct.json").read_text())
+    (path / "instruct.json").unlink()
+    text = "".join(json.dumps(entry) + "\n" for entry in entries)
+    (path / "instruct.jsonl").write_text(text)
+
+
+def chats(path: Path) -> None:
+    path.mkdir()
+    table = {
+        "images": [[picture(number)] for number in range(ROWS)],
+        "messages": [_talk(number, "role", "content") for number in range(ROWS)],
+    }
+    pq.write_table(pa.table(table), path / "a.parquet")
+
+
+def saved_chats(path: Path) -> None:
+    made = datasets.Dataset.from_dict(
+        {
+            "image": [{"bytes": picture(number), "path": None} for number in range(ROWS)],
+            "messages": [_talk(number, "role", "content") for number in range(ROWS)],
+        }
+    )
+    made.save_to_disk(path)
+
+
+def mmc4(path: Path) -> None:
+    lines = [
+        {
+            "text_list": [caption(number)],
+            "image_info": [{"image_name": name, "matched_text_index": 0}],
+        }
+        for number, name in enumerate(photos(path / "pictures"))
+    ]
+    (path / "docs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def obelics(path: Path) -> None:
+    path.mkdir()
+    table = {
+        "images": [[picture(number), None] for number in range(ROWS)],
+        "texts": [[None, caption(number)] for number in range(ROWS)],
+    }
+    pq.write_table(pa.table(table), path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "row", "text"),
+    [
+        (llava, {"type": "llava", "images": "pictures"}, "2 turns, 1 media", "{}"),
+        (llava_lines, {"type": "llava", "images": "pictures"}, "2 turns, 1 media", "{}"),
+        (chats, {"type": "parquet", "content": "conversations"}, "2 turns, 1 media", "{}"),
+        (saved_chats, {"type": "huggingface", "content": "conversations"}, "1 media", "{}"),
+        (mmc4, {"type": "interleaved", "images": "pictures"}, "1 media", "<__dj__image> {}"),
+        (obelics, {"type": "interleaved"}, "1 media", "<__dj__image>\n{}"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_conversations_and_documents_are_recognised(tmp_path, write, options, row, text) -> None:
+    write(tmp_path / "data")
+    found = recognise(str(tmp_path / "data"))
+    if "images" in options:
+        options = {**options, "images": str(tmp_path / "data" / options["images"])}
+    assert found.options == {**options, "path": str(tmp_path / "data")}
+    assert (found.usable, found.rejected) == (ROWS, 0)
+    assert f"layout: {options['type']}" in found.lines
+    assert any(line.startswith("each row: ") and line.endswith(f"{row})") for line in found.lines)
+    assert f"first text: {text.format(caption(0))!r}" in found.lines
+
+
+def test_what_nothing_is_trained_on_is_said_and_how_it_is_read(init, tmp_path) -> None:
+    llava(tmp_path / "data")
+    with pytest.raises(BadInput, match=r"train on pairs, not on conversations.*type: llava"):
+        init(str(tmp_path / "data" / "instruct.json"))
+    assert not list(tmp_path.glob("*.yaml"))
+
+
+def test_of_several_lists_of_json_those_of_a_layout_are_named(init, tmp_path) -> None:
+    llava(tmp_path / "data")
+    (tmp_path / "data" / "captions.json").write_text('{"images": [], "annotations": []}')
+    with pytest.raises(BadInput, match=r"there are captions\.json, instruct\.json"):
+        init(str(tmp_path / "data"))
+
+
+def test_other_json_among_images_is_no_layout(init, tmp_path) -> None:
+    folder(tmp_path / "data")
+    (tmp_path / "data" / "classes.json").write_text('["even", "odd"]')
+    assert "layout: folder" in init(str(tmp_path / "data"))
