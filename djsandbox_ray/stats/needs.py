@@ -167,7 +167,7 @@ def _nltk(name: str) -> Need:
 
 def _detector() -> Need:
     path = model_files.easyocr_place()
-    what = "EasyOCR's detector of text, in EASYOCR_MODULE_PATH or ~/.EasyOCR"
+    what = f"EasyOCR's detector, {model_files.EASYOCR}, in EASYOCR_MODULE_PATH or ~/.EasyOCR"
     return Need(what, model_files.is_detector(path), str(path), remedies.detector(path))
 
 
