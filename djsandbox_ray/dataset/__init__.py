@@ -8,7 +8,8 @@ applies what may be asked of any source (rows, spoilt captions) and sets bad sam
 ``images`` and ``media`` to decode them. ``ingest`` sends the shards through Ray Data; workers write
 them as Lance ``fragments``, the driver commits these in shard order. What lies in ``staging`` by
 then is gone on with after a kill; ``complete`` marks what is whole. ``sample_table`` reads the
-result by ``row_id``; ``leaks`` compares two tables; ``writers`` gives rows to others as files.
+result by ``row_id``; ``leaks`` compares two tables, of which ``media_digests`` tell the media;
+``writers`` gives rows to others as files. Whatever runs in Ray does so by ``tasks``.
 
 Nothing is exported here: reading a configuration must not import Ray and Lance.
 """

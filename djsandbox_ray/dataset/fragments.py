@@ -22,6 +22,8 @@ import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 
 from djsandbox_ray.dataset.faults import described, printable
+from djsandbox_ray.dataset.media import Kind
+from djsandbox_ray.dataset.media_digests import digest_table
 from djsandbox_ray.dataset.prepare import split
 from djsandbox_ray.dataset.sample_table import MEDIA_DATA, lance_options
 from djsandbox_ray.dataset.source import Item, Rejection, Remark, Sample, Shard
@@ -67,7 +69,7 @@ REJECTED_SCHEMA = pa.schema(
 )
 """What was set aside; ``lost`` samples each, 0 for what only was to be said."""
 
-VERSION = 3
+VERSION = 4
 """Raised when a shard becomes other rows or files: what was read so far is then read again."""
 _BLOB_FORMAT = "2.1"
 """Of Lance's files. In later ones blobs lie in files that a fragment does not name: what a killed
@@ -112,6 +114,8 @@ class _Tally:
     first: dict[str, str] = field(default_factory=dict)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     """Rows of :data:`REJECTED_SCHEMA`."""
+    media: list[tuple[int, Kind, bytes]] = field(default_factory=list)
+    """Position of the sample, kind and digest of the content of every medium."""
     modalities: set[str] = field(default_factory=set)
     pairs: bool = True
     error: BaseException | None = None
@@ -163,6 +167,7 @@ class _Tally:
         )
         meta = canonical(sample.meta)
         self.digest.update(digest + chain([meta]))
+        self.media += ((self.accepted, one.kind, one.content_digest) for one in media)
         self.accepted += 1
         self.modalities.update(kinds, ["turns"] if turns else [])
         self.pairs = self.pairs and sample.is_pair
@@ -229,7 +234,7 @@ def known_part(row: dict[str, Any], *, storage: Storage, folder: str) -> dict[st
 def write_shard(
     row: dict[str, Any], *, storage: Storage, folder: str, table: str
 ) -> dict[str, str]:
-    """Write the samples of a shard, its rejections, and last what :func:`known_part` reads.
+    """Write what a shard holds, and last what :func:`known_part` reads.
 
     Args:
         row: ``index`` of the shard, ``shard``, pickled, and ``wide``: whether there may be more
@@ -267,6 +272,9 @@ def write_shard(
         rejected = pa.Table.from_pylist(tally.rejected, REJECTED_SCHEMA)
         files.append(f"{folder}/rejected/{row['index']:08d}.parquet")
         storage.write_table(files[-1], rejected)
+    if tally.media:
+        files.append(f"{folder}/media/{row['index']:08d}.parquet")
+        storage.write_table(files[-1], digest_table(tally.media))
     manifest = Manifest(
         index=row["index"],
         fragments=[json.dumps(fragment.to_json()) for fragment in written],

@@ -12,18 +12,19 @@ import logging
 import pickle
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import lance
 import pyarrow.parquet as pq
-import ray.data
 
 from djsandbox_ray import __version__, records
 from djsandbox_ray.dataset.complete import home_of, mark_complete, told_of
-from djsandbox_ray.dataset.faults import described, printable
+from djsandbox_ray.dataset.faults import printable
 from djsandbox_ray.dataset.fragments import (
     REJECTED_SCHEMA,
     VERSION,
@@ -37,11 +38,13 @@ from djsandbox_ray.dataset.fragments import (
     write_shard,
 )
 from djsandbox_ray.dataset.media import VideosConfig
+from djsandbox_ray.dataset.media_digests import join_media_digests
 from djsandbox_ray.dataset.prepare import ANY_VIDEO, named_classes, prepared
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Shard, Source
 from djsandbox_ray.dataset.staging import Staging, placed, staging
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.dataset.tasks import CPUS_PER_TASK, Tasks
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import chain, content_id
 from djsandbox_ray.nodes.connection import check_placeable
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
@@ -52,10 +55,8 @@ from djsandbox_ray.storage.store import Storage
 
 logger = logging.getLogger(__name__)
 
-_MAX_BLOCKS = 1024
 _SHOWN = 300
 """Characters of an example on the terminal; all of it is in ``rejected.parquet``."""
-_CPUS_PER_TASK = 1
 _ANY = NodeKind()
 
 OnProgress = Callable[[int, int], None]
@@ -79,8 +80,8 @@ def ingest(
 
     A sample's ``row_id`` is its position among the accepted samples of the source, in its order,
     whatever the number of workers. A dataset that is there already is kept. ``rejected.parquet``
-    (source, reason, detail, samples lost) and ``dataset.json``, which marks the dataset as complete
-    and names its table, lie in the same folder.
+    (source, reason, detail, samples lost), ``media_digests.parquet`` and ``dataset.json``, which
+    marks the dataset as complete and names its table, lie in the same folder.
 
     What is read of a source stays when this ends early: the next call for the same source reads the
     shards that are missing.
@@ -103,10 +104,10 @@ def ingest(
         BadInput: no samples, more than ``max_rejected`` of them are rejected, no such nodes, or
             parts of the source that name classes differently.
     """
-    await_room([bundle(_CPUS_PER_TASK, 0, resources)], "ingest.resources")
+    await_room([bundle(CPUS_PER_TASK, 0, resources)], "ingest.resources")
     start = time.perf_counter()
-    tasks = _Tasks(workers, resources)
-    shards = prepared(source, labels, tasks.split, videos)
+    tasks = Tasks(workers, resources)
+    shards = prepared(source, labels, partial(_split, tasks), videos)
     wide = source.config.content != "pairs"
     classes = named_classes(source, labels)
     with staging(storage, _identity(source, shards, classes, videos)) as at:
@@ -123,6 +124,8 @@ def ingest(
                 storage, at.table, home, lambda uri: _build_table(uri, manifests, wide, tasks)
             )
             _collect_rejections(at, f"{home}/rejected.parquet")
+            starts = accumulate((manifest.accepted for manifest in manifests), initial=0)
+            join_media_digests(storage, f"{at.folder}/media", [*starts], dataset_id)
             dataset = records.Dataset(
                 dataset_id,
                 table,
@@ -138,7 +141,7 @@ def ingest(
             lease.check()
             mark_complete(storage, dataset, told)
     if spent is not None:
-        spent(tasks.cost(samples, time.perf_counter() - start))
+        spent(tasks.cost("ingest", samples, time.perf_counter() - start))
     return dataset
 
 
@@ -175,91 +178,24 @@ def _counted(counts: Counter[str], first: dict[str, str]) -> str:
     return f"{said}; {example}: {printable(first[name], _SHOWN)}"
 
 
-class _Tasks:
-    """Runs functions in Ray tasks and adds up how long they took.
-
-    Starting a process for them, a few seconds each on a fresh cluster, is not among it.
-
-    Args:
-        workers: tasks at a time; None for as many as there are CPUs.
-        resources: which nodes they run on.
-    """
-
-    def __init__(self, workers: int | None, resources: NodeKind) -> None:
-        self._workers = workers
-        self._resources = resources
-        self._seconds = 0.0
-
-    def map(
-        self, function: Callable[..., dict[str, Any]], rows: list[dict[str, Any]], **arguments: Any
-    ) -> Iterator[dict[str, Any]]:
-        """Run a function on rows; results come as they are ready.
-
-        Raises:
-            SandboxError: what the function raises, in words. It comes as a value: an exception
-                would come with Ray's tracebacks.
-        """
-        if not rows:
-            return
-        call: Callable[..., dict[str, Any]] = _timed
-        data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS)).map(
-            call,
-            fn_kwargs={"function": function, **arguments},
-            compute=ray.data.TaskPoolStrategy(size=self._workers),
-            num_cpus=_CPUS_PER_TASK,
-            resources=self._resources.demand(),
-        )
-        data.set_name(function.__name__)  # on the dashboard, where all of them are `_timed`
-        for row in data.iter_rows():
-            self._seconds += row["seconds"]
-            result = pickle.loads(row["result"])
-            if isinstance(result, SandboxError):
-                raise result
-            yield result
-
-    def split(self, shards: list[Shard]) -> list[list[Shard]]:
-        """Split those shards that are to be, each in a task of its own; in their order."""
-        found = [[shard] for shard in shards]
-        rows = [_row(index, shard) for index, shard in enumerate(shards) if shard.split]
-        for row in self.map(split_shard, rows):
-            found[row["index"]] = pickle.loads(row["shards"])
-        return found
-
-    def cost(self, samples: int, wall_seconds: float) -> records.Cost:
-        """Return what all tasks so far cost; reading is no arithmetic."""
-        return records.Cost(
-            stage="ingest",
-            samples=samples,
-            flops=0.0,
-            cpu_seconds=self._seconds * _CPUS_PER_TASK,
-            gpu_seconds=0.0,
-            wall_seconds=wall_seconds,
-        )
-
-
 def _row(index: int, shard: Shard) -> dict[str, Any]:
     return {"index": index, "name": shard.name, "shard": pickle.dumps(shard)}
 
 
-def _timed(
-    row: dict[str, Any], *, function: Callable[..., dict[str, Any]], **arguments: Any
-) -> dict[str, Any]:
-    start = time.perf_counter()
-    result: dict[str, Any] | SandboxError
-    try:
-        result = function(row, **arguments)
-    except SandboxError as error:
-        result = error
-    except Exception as error:
-        result = SandboxError(f"{function.__name__}: {described(error)}")
-    return {"result": pickle.dumps(result), "seconds": time.perf_counter() - start}
+def _split(tasks: Tasks, shards: list[Shard]) -> list[list[Shard]]:
+    """Split those shards that are to be, each in a task of its own; in their order."""
+    found = [[shard] for shard in shards]
+    rows = [_row(index, shard) for index, shard in enumerate(shards) if shard.split]
+    for row in tasks.map(split_shard, rows):
+        found[row["index"]] = pickle.loads(row["shards"])
+    return found
 
 
 def _write(
     shards: list[Shard],
     wide: bool,
     at: Staging,
-    tasks: _Tasks,
+    tasks: Tasks,
     progress: OnProgress | None,
     note: Callable[[str], None],
 ) -> tuple[list[Manifest], int]:
@@ -293,7 +229,7 @@ def _write(
     return [manifests[index] for index in range(len(shards))], samples
 
 
-def _build_table(uri: str, manifests: list[Manifest], wide: bool, tasks: _Tasks) -> None:
+def _build_table(uri: str, manifests: list[Manifest], wide: bool, tasks: Tasks) -> None:
     places: list[dict[str, Any]] = [*commit(uri, manifests, wide)]
     commit_row_ids(uri, list(tasks.map(add_row_ids, places, uri=uri)))
     # Also drops what retried tasks have written and nobody has committed.

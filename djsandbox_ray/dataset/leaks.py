@@ -1,49 +1,135 @@
-"""Evaluation samples that the training samples also hold, by exact hash of image and text."""
+"""Evaluation samples that the training samples also hold, whole or by an image or video alone.
+
+Both are known by exact hashes: of the whole sample, and of a medium's file. An evaluation image
+under another caption is a leak, too.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from djsandbox_ray import records
+from djsandbox_ray.dataset.media_digests import media_digests
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.identity import content_id
+from djsandbox_ray.errors import Damaged, Missing
+from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.storage.store import Storage
+
+SCHEMA = pa.schema(
+    [("row_id", pa.int64()), ("evaluation_row_id", pa.int64()), ("shared", "string")]
+)
+"""A training row, an evaluation row, and what they have in common: the whole ``sample``, or only an
+``image`` or a ``video``."""
 
 _SCAN_ROWS = 1 << 20
 
 
 def find_leaks(
-    storage: Storage, train: records.Dataset, evaluation: records.Dataset, remove: bool
+    storage: Storage,
+    train: records.Dataset,
+    evaluation: records.Dataset,
+    remove: bool,
+    digest_again: Callable[[records.Dataset], None],
 ) -> records.Leak:
-    """Write ``datasets/<train id>/leaks/<evaluation id>.parquet``.
+    """Write ``datasets/<train id>/leaks/<evaluation id>.parquet``, of :data:`SCHEMA`, sorted.
 
-    It has ``row_id`` (of the training table) and ``evaluation_row_id``, one row per pair of equal
-    samples, sorted. Only digests are read, the training table's a million at a time.
+    It has a row per pair of equal samples. Of a training row that equals none, it has one per
+    medium that an evaluation sample has too, with the first such sample: a picture that is
+    everywhere ("not available") would else be found as often as both tables together have it.
+
+    Only digests are read, the training table's a million at a time.
+
+    Args:
+        storage: where both tables lie.
+        train: the training samples.
+        evaluation: the evaluation samples.
+        remove: whether leaked rows are kept out of every pool.
+        digest_again: makes the file of a dataset's media digests, where that is missing or damaged.
     """
-    wanted = _digests(storage, evaluation, 0, evaluation.rows, "evaluation_row_id")
-    found = [
-        _digests(storage, train, start, start + _SCAN_ROWS, "row_id").join(
-            wanted, "digest", join_type="inner"
-        )
-        for start in range(0, train.rows, _SCAN_ROWS)
-    ]
-    pairs = pa.concat_tables(found).select(["row_id", "evaluation_row_id"])
-    pairs = pairs.sort_by([("row_id", "ascending"), ("evaluation_row_id", "ascending")])
+    samples = equal_samples(
+        (
+            _digests(storage, train, start, start + _SCAN_ROWS)
+            for start in range(0, train.rows, _SCAN_ROWS)
+        ),
+        _digests(storage, evaluation, 0, evaluation.rows),
+    )
+
+    def read(dataset: records.Dataset, use: Callable[[Iterable[pa.Table]], pa.Table]) -> pa.Table:
+        try:
+            return use(media_digests(storage, dataset))
+        except (Missing, Damaged):
+            digest_again(dataset)
+            return use(media_digests(storage, dataset))
+
+    wanted = read(evaluation, first_rows)
+    media = read(train, lambda found: shared_media(found, wanted, samples["row_id"]))
+    found = pa.concat_tables([samples, media])
+    found = found.sort_by([(name, "ascending") for name in SCHEMA.names])
     path = f"datasets/{train.id}/leaks/{evaluation.id}.parquet"
-    storage.write_table(path, pairs)
+    storage.write_table(path, found)
+    rows = pc.unique(found["row_id"])
     return records.Leak(
-        id=content_id("leak", train.id, evaluation.id, remove),
+        id=content_id("leak", train.id, evaluation.id, remove, rows_hash(rows.to_numpy())),
         path=path,
-        rows=pc.count_distinct(pairs["row_id"]).as_py(),
+        rows=len(rows),
         removed=remove,
+        by_medium=pc.count_distinct(media["row_id"]).as_py(),
     )
 
 
-def _digests(
-    storage: Storage, dataset: records.Dataset, start: int, stop: int, name: str
-) -> pa.Table:
+def equal_samples(train: Iterable[pa.Table], evaluation: pa.Table) -> pa.Table:
+    """Return all pairs of rows with the same digest, as :data:`SCHEMA` has them.
+
+    Args:
+        train: ``row_id`` and ``digest`` of samples, piece by piece.
+        evaluation: the same of the evaluation samples.
+    """
+    wanted = evaluation.rename_columns({"row_id": "evaluation_row_id"})
+    joined = (piece.join(wanted, "digest", join_type="inner") for piece in train)
+    return _leaks(
+        rows.append_column("shared", pa.repeat("sample", rows.num_rows)) for rows in joined
+    )
+
+
+def first_rows(evaluation: Iterable[pa.Table]) -> pa.Table:
+    """Return the least ``evaluation_row_id`` of every ``digest``.
+
+    Args:
+        evaluation: ``row_id`` and ``digest`` of media, piece by piece.
+    """
+    pieces = [piece.select(["row_id", "digest"]) for piece in evaluation]
+    schema = pa.schema([("row_id", pa.int64()), ("digest", pa.binary(16))])
+    found = pa.concat_tables([schema.empty_table(), *(piece.cast(schema) for piece in pieces)])
+    least = found.group_by("digest").aggregate([("row_id", "min")])
+    return least.select(["row_id_min", "digest"]).rename_columns(["evaluation_row_id", "digest"])
+
+
+def shared_media(train: Iterable[pa.Table], wanted: pa.Table, known: pa.ChunkedArray) -> pa.Table:
+    """Return training rows with one of the wanted media, as :data:`SCHEMA` has them.
+
+    Args:
+        train: ``row_id``, ``kind`` and ``digest`` of media, piece by piece.
+        wanted: ``digest`` and ``evaluation_row_id``.
+        known: training rows that are leaks already.
+    """
+    joined = (
+        piece.rename_columns({"kind": "shared"}).join(wanted, "digest", join_type="inner")
+        for piece in train
+    )
+    leaks = _leaks(rows.filter(pc.invert(pc.is_in(rows["row_id"], known))) for rows in joined)
+    return leaks.group_by(SCHEMA.names).aggregate([])  # a sample may hold the same medium twice
+
+
+def _leaks(found: Iterable[pa.Table]) -> pa.Table:
+    tables = (rows.select(SCHEMA.names).cast(SCHEMA) for rows in found)
+    return pa.concat_tables([SCHEMA.empty_table(), *tables])
+
+
+def _digests(storage: Storage, dataset: records.Dataset, start: int, stop: int) -> pa.Table:
     table = SampleTable(storage.uri(dataset.table)).scan(start, stop, ["digest"])
     ids = pa.array(np.arange(start, start + table.num_rows))
-    return table.append_column(name, ids)
+    return table.append_column("row_id", ids)

@@ -84,6 +84,8 @@ class Media:
     """The file as it was found (JPEG, PNG, MP4, ...); empty where it stays in its place."""
     place: Place | None = None
     """Where it lies, if it is a file of its own and its source says so."""
+    content: bytes = b""
+    """Of a reference: the digest that its file had when it was read."""
 
     @property
     def is_reference(self) -> bool:
@@ -96,6 +98,11 @@ class Media:
         if self.place is not None and self.is_reference:
             return place_digest(self.kind, self.place.name, self.place.size, self.place.version)
         return media_digest(self.kind, self.data)
+
+    @property
+    def content_digest(self) -> bytes:
+        """16 bytes of kind and file, whether it is a reference or not."""
+        return self.content if self.is_reference else self.digest
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.dataset.files import file_stamp, opened
 from djsandbox_ray.dataset.media import Media, Place
 from djsandbox_ray.errors import BadInput, Damaged, SandboxError
+from djsandbox_ray.identity import media_digest
 from djsandbox_ray.masking import without_secrets
 
 _VERSIONS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated")
@@ -39,7 +40,7 @@ def referred(medium: Media) -> Media:
     place = _now(medium.place)
     if place.size != len(medium.data):
         raise _other(place, f"{len(medium.data)} bytes were read of it, {place.size} are there")
-    return Media(medium.kind, place=place)
+    return Media(medium.kind, place=place, content=media_digest(medium.kind, medium.data))
 
 
 def read_reference(place: Place) -> bytes:

@@ -170,6 +170,23 @@ class SampleTable:
             found.append((*sole, *(medium for medium, _ in read)))
         return found
 
+    def media_digests(self, start: int, stop: int) -> list[tuple[int, Kind, bytes]]:
+        """Return row id, kind and digest of the content of every medium of some rows, in order.
+
+        Of media, only images of pairs are read, and files that stay where they lie.
+
+        Raises:
+            Damaged: such a file has changed.
+        """
+        columns = ["image", *(["media"] if self.is_wide else [])]
+        found: list[tuple[int, Kind, bytes]] = []
+        for row_id, row in enumerate(self.scan(start, stop, columns).to_pylist(), start):
+            if row["image"]:
+                found.append((row_id, "image", media_digest("image", row["image"])))
+            for one in json.loads(row.get("media", "[]")):
+                found.append((row_id, one["kind"], _content_digest(one)))
+        return found
+
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a whole column in the order of ``row_id``: for small columns, not for images."""
         with _reading(self.uri):
@@ -184,6 +201,13 @@ def _digest(row: dict[str, Any]) -> bytes:
         return sample_digest(row["image"], row["text"])
     sole = [media_digest("image", row["image"])] if row["image"] else []
     return document_digest(row["text"], [*sole, *digests], turns)
+
+
+def _content_digest(one: dict[str, Any]) -> bytes:
+    """Return the digest of a medium's content; that of a reference stands for its place."""
+    if "place" in one:
+        return media_digest(one["kind"], read_reference(Place(**one["place"])))
+    return bytes.fromhex(one["digest"])
 
 
 def _read_media(

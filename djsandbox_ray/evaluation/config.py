@@ -18,7 +18,8 @@ class EvaluationConfig(Section):
     dataset: Annotated[SerializeAsAny[Component], component(SOURCES)]
     """The trusted split; a source of its own, never part of the training data."""
     leaks: Literal["remove", "keep"] = "remove"
-    """What happens to training samples that occur in the split too (same image, same text)."""
+    """What happens to training samples that occur in the split too: whole, or one of their images
+    or videos under another text."""
     metrics: list[Annotated[SerializeAsAny[Component], component(EVALUATORS)]] = Field(min_length=1)
     """The evaluators."""
     score: list[str] | None = Field(default=None, min_length=1)

@@ -6,20 +6,25 @@ Finds evaluation samples among the training samples.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from logging import WARNING
 from typing import Any
 
 from djsandbox_ray.dataset.complete import broken_dataset, home_of, told_of
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.leaks import find_leaks
+from djsandbox_ray.dataset.media_digests import write_media_digests
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Source, stamp_of
+from djsandbox_ray.dataset.tasks import CPUS_PER_TASK, Tasks
 from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.nodes.kinds import bundle
 from djsandbox_ray.records import Dataset, Leak
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.sections import Component
@@ -78,7 +83,7 @@ class _Ingest(Hook):
 class Ingest(_Ingest):
     """The data in question."""
 
-    VERSION = 3
+    VERSION = 4
 
     def identity(self) -> Any:
         """What the source consists of, how much may be rejected, and which labels are wanted."""
@@ -102,7 +107,7 @@ class Ingest(_Ingest):
 class IngestEvaluation(_Ingest):
     """The trusted split."""
 
-    VERSION = 3
+    VERSION = 4
     SECTIONS = ("evaluation",)
 
     def identity(self) -> Any:
@@ -132,9 +137,9 @@ class IngestEvaluation(_Ingest):
 
 
 class Leaks(Hook):
-    """Compares the exact hashes of both tables and decides whether leaked rows are kept out."""
+    """Compares hashes of samples and media, and decides whether leaked rows are kept out."""
 
-    VERSION = 1
+    VERSION = 2
     SECTIONS = ("evaluation",)
 
     def identity(self) -> Any:
@@ -153,8 +158,19 @@ class Leaks(Hook):
     def run(self, dataset: Dataset, evaluation: Dataset) -> Leak:
         """Report the rows that occur in both."""
         remove = self.config.evaluation.leaks == "remove"
-        leak = find_leaks(self.storage, dataset, evaluation, remove)
+        tasks, start = Tasks(None, self.config.ingest.resources), time.perf_counter()
+        again = partial(self._digest_again, tasks)
+        leak = find_leaks(self.storage, dataset, evaluation, remove, again)
+        self.account(tasks.cost("leaks", 0, time.perf_counter() - start))
         if leak.rows:
             fate = "kept out of every pool" if remove else "KEPT in the pools, as configured"
-            self.note(f"leaks: {leak.rows} training rows occur in the evaluation split too; {fate}")
+            alone = f" ({leak.by_medium} only by an image or video)" if leak.by_medium else ""
+            said = f"{leak.rows} training rows occur in the evaluation split too{alone}"
+            self.note(f"leaks: {said}; {fate}")
         return leak
+
+    def _digest_again(self, tasks: Tasks, dataset: Dataset) -> None:
+        room = [bundle(CPUS_PER_TASK, 0, self.config.ingest.resources)]
+        self.context.await_room(room, "ingest.resources")
+        self.note(f"leaks: reads the images and videos of {dataset.table} for their digests")
+        write_media_digests(self.storage, dataset, tasks)

@@ -70,7 +70,7 @@ _BEST = 3
 class WriteReport(Hook):
     """Writes ``figures/ranking.png`` and ``report.html``."""
 
-    VERSION = 1
+    VERSION = 2
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
@@ -175,9 +175,10 @@ class WriteReport(Hook):
     def _facts(self, dataset: Dataset, leaks: Leak, pools: Pools, trials: Trials) -> dict[str, str]:
         controls = sum(pool.kind == "control" for pool in pools.pools)
         fate = "kept out of every pool" if leaks.removed else "kept in the pools"
+        alone = f" ({leaks.by_medium} only by an image or video)" if leaks.by_medium else ""
         return {
             "samples": f"{dataset.rows} ({dataset.rejected} rejected)",
-            "also in the evaluation split": f"{leaks.rows} samples, {fate}",
+            "also in the evaluation split": f"{leaks.rows} samples{alone}, {fate}",
             "pools": f"{len(pools.pools) - controls} and {controls} controls of {pools.size} rows",
             "draw": f"{pools.draw_size} rows per trial",
             "trials": f"{trials.completed} completed, {trials.stopped} given up early, "

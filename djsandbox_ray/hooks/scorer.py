@@ -34,7 +34,7 @@ class TrainScorer(Hook):
     Runs share it, and the checkpoints on the way to it: one of them trains it at a time.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def identity(self) -> Any:
         """The trusted data and the training."""

@@ -34,11 +34,14 @@ class Leak:
 
     id: str
     path: str
-    """Parquet with ``row_id`` (training) and ``evaluation_row_id``, by exact hash of the pair."""
+    """Parquet with ``row_id`` (training), ``evaluation_row_id`` and ``shared``: the ``sample``, or
+    only an ``image`` or a ``video`` of it; all by exact hash."""
     rows: int
     """Training rows concerned."""
     removed: bool
     """Whether these rows are kept out of every pool."""
+    by_medium: int = 0
+    """How many of them share no whole sample, only an image or a video."""
 
 
 @dataclass(frozen=True)

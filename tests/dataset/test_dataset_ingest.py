@@ -8,7 +8,6 @@ import pytest
 
 from djsandbox_ray.dataset.complete import complete_dataset, home_of
 from djsandbox_ray.dataset.ingest import ingest, outcome
-from djsandbox_ray.dataset.leaks import find_leaks
 from djsandbox_ray.dataset.media import VideosConfig
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -299,43 +298,6 @@ def test_the_table_can_be_sent_to_workers(open_source, storage) -> None:
     assert ray.get(task.remote(table)) == [7]
 
 
-@pytest.fixture
-def datasets(open_source, storage, write_parquet, pairs):
-    def build(name: str, some):
-        return ingest(
-            open_source("parquet", path=write_parquet(some, name)), storage, max_rejected=0
-        )
-
-    def make(train, evaluation):
-        return build("train.parquet", train), build("evaluation.parquet", evaluation)
-
-    return make
-
-
-def test_exact_pairs_are_found_and_near_ones_are_not(storage, datasets, pairs, monkeypatch) -> None:
-    monkeypatch.setattr("djsandbox_ray.dataset.leaks._SCAN_ROWS", 4)
-    other_text = (pairs[0][0], "another caption")
-    train, evaluation = datasets(pairs[:8], [pairs[9], pairs[6], other_text, pairs[1], pairs[6]])
-    leak = find_leaks(storage, train, evaluation, remove=True)
-    assert leak.path == f"datasets/{train.id}/leaks/{evaluation.id}.parquet"
-    assert storage.read_table(leak.path).to_pydict() == {
-        "row_id": [1, 6, 6],
-        "evaluation_row_id": [3, 1, 4],
-    }
-    assert (leak.rows, leak.removed) == (2, True)
-    kept = find_leaks(storage, train, evaluation, remove=False)
-    assert not kept.removed
-    assert kept.id != leak.id
-
-
-def test_no_leak_is_an_empty_table(storage, datasets, pairs) -> None:
-    train, evaluation = datasets(pairs[:5], pairs[5:])
-    leak = find_leaks(storage, train, evaluation, remove=True)
-    table = storage.read_table(leak.path)
-    assert (leak.rows, table.num_rows) == (0, 0)
-    assert table.column_names == ["row_id", "evaluation_row_id"]
-
-
 def test_documents_are_ingested_and_known_by_their_content(
     open_source, tmp_path, write_jsonl, jpeg, video
 ) -> None:
@@ -362,7 +324,6 @@ def test_documents_are_ingested_and_known_by_their_content(
         [image, clip, other],
     ]
     assert ingest(source, storage, max_rejected=0.5) == dataset
-    assert find_leaks(storage, dataset, dataset, True).rows == 3
 
 
 def test_videos_are_copied_or_stay_where_they_lie(open_source, storage, video, tmp_path) -> None:

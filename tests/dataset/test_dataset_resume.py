@@ -54,7 +54,7 @@ class Tasks:
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> Tasks:
     found = Tasks()
-    monkeypatch.setattr(module._Tasks, "map", lambda self, *args, **more: found.map(*args, **more))
+    monkeypatch.setattr(module.Tasks, "map", lambda self, *args, **more: found.map(*args, **more))
     monkeypatch.setattr(lease, "SETTLE", 0.01)
     return found
 
@@ -106,12 +106,15 @@ def _ingest(source: Source, storage: Storage, **options: Any) -> Dataset:
 def _contents(storage: Storage, dataset: Dataset) -> tuple[Any, ...]:
     table = SampleTable(storage.uri(dataset.table))
     columns = ["row_id", "image", "text", "source", "digest", "meta"]
-    rejected = storage.read_table(f"datasets/{dataset.id}/rejected.parquet")
+    beside = (
+        storage.read_table(f"datasets/{dataset.id}/{name}.parquet").to_pylist()
+        for name in ("rejected", "media_digests")
+    )
     return (
         (dataset.id, dataset.rows, dataset.rejected),
         table.scan(0, table.rows, columns).to_pylist(),
         table.take([7, 0], ["row_id"]).to_pylist(),
-        rejected.to_pylist(),
+        *beside,
     )
 
 
@@ -187,7 +190,7 @@ def _flip(storage: Storage, path: str) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut, _flip, Storage.remove])
-@pytest.mark.parametrize("what", ["marker", "data", "rejected"])
+@pytest.mark.parametrize("what", ["marker", "data", "rejected", "media"])
 def test_a_damaged_part_is_read_again(
     storage: Storage,
     source: Source,
@@ -200,8 +203,8 @@ def test_a_damaged_part_is_read_again(
     marker = f"{folder}/parts/00000002.json"
     files = storage.read_sealed(marker)["files"]
     (data,) = (file for file in files if file.endswith(".lance"))
-    (rejected,) = (file for file in files if file.endswith(".parquet"))
-    damage(storage, {"marker": marker, "data": data, "rejected": rejected}[what])
+    beside = {file.split("/")[-2]: file for file in files if file.endswith(".parquet")}
+    damage(storage, {"marker": marker, "data": data, **beside}[what])
     dataset = _ingest(source, storage)
     assert tasks.read == [2]
     assert _contents(storage, dataset) == _whole(source, tmp_path / "whole")

@@ -23,7 +23,7 @@ from djsandbox_ray.dataset.complete import told_of
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.hooks.ingest import Ingest, IngestEvaluation
+from djsandbox_ray.hooks.ingest import Ingest, IngestEvaluation, Leaks
 from djsandbox_ray.hooks.scorer import TrainScorer
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.storage.store import Storage
@@ -39,7 +39,7 @@ def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
     def mapped(self: object, function: Any, rows: list[Any], **given: Any) -> Iterator[Any]:
         return (function(row, **given) for row in rows)
 
-    monkeypatch.setattr("djsandbox_ray.dataset.ingest._Tasks.map", mapped)
+    monkeypatch.setattr("djsandbox_ray.dataset.ingest.Tasks.map", mapped)
     monkeypatch.setattr("djsandbox_ray.hooks.hook.await_room", lambda *_: None)
 
 
@@ -179,6 +179,33 @@ def test_numbers_that_nobody_names_are_the_error_they_were(make: Make, data: Pat
     write(data / "a.parquet", [0, 1], None)
     with pytest.raises(BadInput, match="Give their names as 'classes'"):
         IngestEvaluation(make()[0]).run()
+
+
+def test_leaks_are_told_by_kind_and_lost_digests_are_made_again(
+    storage: Storage, tmp_path: Path
+) -> None:
+    sources = []
+    for name, labels in (("train", [0, 1, 2, 3]), ("asked", [0, 1])):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "a.parquet", labels)
+        write(tmp_path / name / f"{name}.parquet", labels)
+        sources.append({"type": "parquet", "path": str(tmp_path / name)})
+    data, asked = sources
+    metrics = [{"type": "planted_world:Measure"}]
+    context, said = context_of(
+        storage, dataset=data, evaluation={"dataset": asked, "metrics": metrics}
+    )
+    dataset, evaluation = Ingest(context).run(), IngestEvaluation(context).run()
+    hook = Leaks(context)
+    leak = hook.run(dataset, evaluation)
+    assert (leak.rows, leak.by_medium) == (4, 2)
+    told = "4 training rows occur in the evaluation split too (2 only by an image or video); kept"
+    assert f"leaks: {told} out of every pool" in said.getvalue()
+    assert hook.broken(leak) == {}
+    assert "for their digests" not in said.getvalue()
+    storage.remove(f"datasets/{dataset.id}/media_digests.parquet")
+    assert Leaks(context).run(dataset, evaluation) == leak
+    assert f"leaks: reads the images and videos of {dataset.table}" in said.getvalue()
 
 
 def test_what_is_passed_over_is_said_and_an_event(storage: Storage, data: Path) -> None:
