@@ -383,9 +383,10 @@ def _content_problems(given: _Sections, process: Any) -> list[str]:
             )
         has_videos = "video" in MODALITIES[contents[where]]
         if stay and has_videos and not SOURCES.get(source.type).HAS_PLACES:
+            fit = ", ".join(name for name in SOURCES if SOURCES.get(name).HAS_PLACES)
             found.append(
                 f"{where}.type: ingest.videos.store: reference needs videos that are files of "
-                f"their own (csv, folder, jsonl); those of {source.type!r} are not"
+                f"their own ({fit}); those of {source.type!r} are not"
             )
     content, evaluated = contents.get("dataset"), contents.get("evaluation.dataset")
     if given.trials and content is not None:

@@ -607,7 +607,7 @@ def test_only_videos_that_are_files_of_their_own_can_stay_where_they_lie(write: 
     }
     assert [line for line in write.problems(**changes) if "reference" in line] == [
         "dataset.type: ingest.videos.store: reference needs videos that are files of their own "
-        "(csv, folder, jsonl); those of 'parquet' are not"
+        "(csv, folder, jsonl, llava); those of 'parquet' are not"
     ]
 
 

@@ -31,12 +31,14 @@ class LlavaConfig(SourceConfig):
 class LlavaSource(FileSource):
     """A shard is a file, split into 1024 conversations each.
 
-    A list is read through once for where its entries begin, and never held as a whole.
+    A list is read through once for where its entries begin, and never held as a whole. The stamp is
+    that of the file with the conversations: a medium changed in place goes unnoticed.
     """
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".json", ".jsonl")
     Config = LlavaConfig
     CONTENTS: ClassVar[tuple[Content, ...]] = ("conversations",)
+    HAS_PLACES: ClassVar[bool] = True
     config: LlavaConfig
 
     def shards(self) -> list[Shard]:

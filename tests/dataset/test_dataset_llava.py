@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from djsandbox_ray.dataset.media import Turn
-from djsandbox_ray.dataset.prepare import prepared
+from djsandbox_ray.dataset.media import Turn, VideosConfig
+from djsandbox_ray.dataset.prepare import ANY_VIDEO, prepared
+from djsandbox_ray.dataset.references import read_reference
 from djsandbox_ray.dataset.source import Rejection, Sample
+from djsandbox_ray.identity import media_digest
 
 ASK, SAY = "<image>\nWhat is it?", "A star."
 TURNS = (Turn("user", "<__dj__image>\nWhat is it?"), Turn("assistant", SAY))
@@ -30,14 +32,15 @@ def read(open_source, tmp_path: Path, jpeg, video) -> Callable[..., list[Any]]:
         (tmp_path / "media" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "media" / name).write_bytes(data)
 
-    def read(*entries: Any, name: str = "a.json", **options: Any) -> list[Any]:
+    def read(
+        *entries: Any, name: str = "a.json", videos: VideosConfig = ANY_VIDEO, **options: Any
+    ) -> list[Any]:
         lines = "".join(f"{json.dumps(entry)}\n" for entry in entries)
         (tmp_path / name).write_text(json.dumps(entries) if name == "a.json" else lines)
         options = {"path": str(tmp_path / name), "images": str(tmp_path / "media"), **options}
         source = open_source("llava", **options)
-        return [
-            item for shard in pickle.loads(pickle.dumps(prepared(source))) for item in shard.read()
-        ]
+        shards = pickle.loads(pickle.dumps(prepared(source, videos=videos)))
+        return [item for shard in shards for item in shard.read()]
 
     return read
 
@@ -53,6 +56,17 @@ def test_llava_as_a_list_or_as_lines(read, jpeg, name) -> None:
     assert [one.data for one in first.all_media] == [jpeg(0)]
     assert first.meta == {"id": "7", "model": "x"}
     assert (second.text, second.all_media, len(second.turns)) == ("You.\nI.", (), 4)
+
+
+def test_videos_of_conversations_may_stay_where_they_lie(read, tmp_path, jpeg, video) -> None:
+    entry = {"image": "0.jpg", "video": "0.mp4", "conversations": said("<image> <video>", SAY)}
+    (sample,) = read(entry, videos=VideosConfig(store="reference"))
+    image, clip = sample.all_media
+    assert image.data == jpeg(0), "images are always copied"
+    assert clip.is_reference
+    assert (clip.place.uri, clip.place.name) == (str(tmp_path / "media" / "0.mp4"), "0.mp4")
+    assert clip.content_digest == media_digest("video", video(0))
+    assert read_reference(clip.place) == video(0)
 
 
 def test_media_stand_where_their_tokens_are(read, jpeg, video) -> None:
