@@ -7,6 +7,7 @@ place, also where one of the three has problems already.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from djsandbox_ray.config import RunConfig, checked, read_document, readable_sources
@@ -58,7 +59,7 @@ def check_run(config: RunConfig) -> None:
     if not found:
         workflow = configured_workflow(config)
         for check in (_check_draw, _check_scorer):
-            problems += _said(lambda check=check: check(config, workflow, rows))
+            problems += _said(partial(check, config, workflow, rows))
     if found or problems:
         raise BadInput("\n".join([*found, *problems]))
 

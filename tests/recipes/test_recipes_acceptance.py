@@ -23,7 +23,7 @@ from acceptance_world import (
 )
 from numpy.typing import NDArray
 
-from djsandbox_ray.dataset.media import Content, Kind, Media, Turn, assistant_text, without_tokens
+from djsandbox_ray.dataset.media import Content, Media, Turn, assistant_text, without_tokens
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import Sample
 from djsandbox_ray.errors import BadInput, SandboxError
@@ -216,11 +216,11 @@ def world_of(
     share: float,
 ) -> World:
     """Return a world of samples with any media, statistics and recipe included."""
-    files: dict[Kind, list[list[bytes]]] = {
-        kind: [[one.data for one in sample.media if one.kind == kind] for sample in samples]
+    images, videos = (
+        [[one.data for one in sample.media if one.kind == kind] for sample in samples]
         for kind in ("image", "video")
-    }
-    columns = compute(specs, [one.text for one in samples], files["image"], files["video"])
+    )
+    columns = compute(specs, [one.text for one in samples], images, videos)
     ranges = middle(columns, share)
     recipe = write_recipe(folder / "recipe.yaml", specs, ranges)
     dataset = write_documents(storage, samples)
@@ -300,7 +300,7 @@ def test_what_a_recipe_reads_is_what_is_written(storage: Storage, tmp_path: Path
         {"video_frames_text_similarity_filter": {"text_key": "text_with_tokens"}},
     ]
 
-    several = []
+    several: list[tuple[int, ...]] = []
 
     def written(*operators: int) -> list[dict[str, Any]]:
         path = tmp_path / f"{operators}.yaml"

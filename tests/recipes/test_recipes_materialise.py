@@ -289,8 +289,12 @@ def test_what_is_no_pair_is_read_back(
 
 def test_a_text_that_says_something_else_is_kept(tmp_path: Path) -> None:
     """Of a conversation as meta data; of anything, it is a text with turns for meta data."""
-    line = {"text": "a title", "turns": [turn.plain() for turn in ASKED[2:]], "images": ["a.png"]}
-    line["text_with_tokens"] = "<__dj__image> a headline"
+    line = {
+        "text": "a title",
+        "text_with_tokens": "<__dj__image> a headline",
+        "turns": [turn.plain() for turn in ASKED[2:]],
+        "images": ["a.png"],
+    }
     (tmp_path / "a.png").write_bytes(picture(8, 8, 0, "PNG"))
     (tmp_path / "a.jsonl").write_text(json.dumps(line))
     (talk,) = source("jsonl", tmp_path, content="conversations")
