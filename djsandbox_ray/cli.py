@@ -63,11 +63,11 @@ def run(
     over_budget: OverBudget = False,
 ) -> None:
     """Run a configuration, or resume it: what is done is not done again."""
-    from djsandbox_ray.config import load_config
+    from djsandbox_ray.workflows.beforehand import load_run
     from djsandbox_ray.workflows.foresight.plan import check_budget
     from djsandbox_ray.workflows.run import run_sandbox
 
-    loaded = load_config(config, overrides or (), storage)
+    loaded = load_run(config, overrides or (), storage)
     check_budget(loaded, over_budget)
     run_sandbox(loaded, _console())
 
@@ -88,11 +88,11 @@ def plan(
     over_budget: OverBudget = False,
 ) -> None:
     """Say what a run would do, what of it is done, and what it would cost. Runs nothing."""
-    from djsandbox_ray.config import load_config
+    from djsandbox_ray.workflows.beforehand import load_run
     from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
     from djsandbox_ray.workflows.foresight.power import make_power, power_table
 
-    loaded = load_config(config, overrides or (), storage)
+    loaded = load_run(config, overrides or (), storage)
     if effect is not None and not power:
         raise BadInput("--effect is for --power")
     made = {**make_plan(loaded), **({"power": make_power(loaded, effect)} if power else {})}

@@ -133,6 +133,11 @@ class RunConfig(Section):
         """
         return _there(self.measuring, "evaluation")
 
+    @property
+    def sources(self) -> dict[str, Component]:
+        """The sources of data, by their places."""
+        return _by_place(self.dataset, self.measuring, self.scorer)
+
     def lacks(self, section: str) -> bool:
         """Say whether a section that some workflows do without is not there."""
         return {"trials": self.training, "evaluation": self.measuring}[section] is None
@@ -215,6 +220,19 @@ def checked(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> 
         listed = "\n".join(f"  {without_secrets(line)}" for line in found)
         raise BadInput(f"{name}: {len(found)} error(s) in the configuration\n{listed}")
     return config
+
+
+def readable_sources(document: Mapping[str, Any]) -> dict[str, Component]:
+    """Return the sources of a configuration that has errors, as far as they have none themselves.
+
+    Returns:
+        By their places, as :attr:`RunConfig.sources`.
+    """
+    return {
+        where: source
+        for where, source in _Sections.of(document).sources.items()
+        if content_of(source) in SOURCES.get(source.type).CONTENTS
+    }
 
 
 def _not_finite(value: Any, where: str) -> Iterator[str]:
@@ -310,6 +328,22 @@ class _Sections:
             learning_rate_check=read(LearningRateConfig, "learning_rate_check"),
         )
 
+    @property
+    def sources(self) -> dict[str, Component]:
+        """The sources of data, by their places."""
+        return _by_place(self.dataset, self.evaluation, self.scorer)
+
+
+def _by_place(
+    dataset: Component | None, evaluation: EvaluationConfig | None, scorer: ScorerConfig | None
+) -> dict[str, Component]:
+    found = {
+        "dataset": dataset,
+        "evaluation.dataset": evaluation.dataset if evaluation else None,
+        "scorer.dataset": scorer.dataset if scorer else None,
+    }
+    return {where: source for where, source in found.items() if source is not None}
+
 
 def _trial_problems(given: _Sections) -> list[str]:
     """Find what single sections cannot: they contradict each other."""
@@ -363,19 +397,13 @@ def _content_problems(given: _Sections, process: Any) -> list[str]:
         given: the sections.
         process: the operators, as YAML gives them.
     """
-    sources: dict[str, Component | None] = {
-        "dataset": given.dataset,
-        "evaluation.dataset": given.evaluation.dataset if given.evaluation else None,
-        "scorer.dataset": given.scorer.dataset if given.scorer else None,
-    }
-    contents = {where: content_of(source) for where, source in sources.items() if source}
+    sources = given.sources
+    contents = {where: content_of(source) for where, source in sources.items()}
     stay = given.ingest is not None and given.ingest.videos.store == "reference"
     found = []
     if (trusted := contents.get("scorer.dataset", "pairs")) != "pairs":
         found.append(f"scorer.dataset.content: the scorer trains on pairs, not on {trusted!r}")
     for where, source in sources.items():
-        if source is None:
-            continue
         if contents[where] not in (allowed := SOURCES.get(source.type).CONTENTS):
             found.append(
                 f"{where}.content: the source {source.type!r} gives {' or '.join(allowed)}, not "

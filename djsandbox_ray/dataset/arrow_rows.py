@@ -32,6 +32,7 @@ from djsandbox_ray.dataset.faults import (
     attempt,
     described,
     is_failing,
+    kept_meta,
 )
 from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.media import Content, Kind, Media
@@ -96,13 +97,15 @@ class Columns:
     """Whether media or text are not what the configuration says."""
     has_status: bool
     """Whether the file is img2dataset's."""
+    own: tuple[str, ...] = ()
+    """The column of meta data, JSON objects, of a file that was materialised."""
 
     @property
     def read(self) -> list[str]:
         """All of them, each once."""
         more = (STATUS, ERROR) if self.has_status else ()
         media = [self.media] if self.media else []
-        return list(dict.fromkeys([*media, self.text, *self.meta, *more]))
+        return list(dict.fromkeys([*media, self.text, *self.meta, *self.own, *more]))
 
     @property
     def said(self) -> str:
@@ -211,10 +214,11 @@ def items_of(
         source = f"{file.name}#{position + index}"
         data, path, text = files[index], paths[index], texts[index]
         meta = {name: batch.column(name)[index] for name in chosen.meta}
+        own = [batch.column(name)[index].as_py() for name in chosen.own]
         status = {}
         if chosen.has_status:
             status = {name: batch.column(name)[index].as_py() for name in (STATUS, ERROR)}
-        make = partial(_row, source, file, chosen, data, path, text, meta, status)
+        make = partial(_row, source, file, chosen, data, path, text, meta, own, status)
         yield attempt(source, make)
 
 
@@ -241,6 +245,7 @@ def _row(
     path: pa.Scalar,
     text: pa.Scalar,
     meta: dict[str, pa.Scalar],
+    own: list[str],
     status: dict[str, Any],
 ) -> list[Item]:
     if status:
@@ -264,6 +269,9 @@ def _row(
             kept[name] = None
             faults.append(f"column {name!r}: {described(error)}")
     remarks: list[Item] = [Remark(source, META_LEFT_OUT, "; ".join(faults))] if faults else []
+    for text_of_own in own:
+        written, more = kept_meta(source, partial(json.loads, text_of_own))
+        kept, remarks = {**written, **kept}, [*remarks, *more][:1]
     if chosen.kind == IMAGE:
         return [Sample(content, caption, source, kept), *remarks]
     media = (Media(chosen.kind, content),) if chosen.kind is not None else ()

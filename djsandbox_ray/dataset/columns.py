@@ -86,6 +86,11 @@ def choose(
     )
 
 
+META = "meta"
+OWN_META = b"djsandbox_ray.meta"
+"""In the schema of a Parquet file that was materialised: its column ``meta`` holds meta data."""
+
+
 def is_img2dataset(columns: Collection[str]) -> bool:
     """Say whether img2dataset, or its like for videos, has written rows with such columns."""
     return {STATUS, ERROR, *DOWNLOADED} <= set(columns)

@@ -15,10 +15,12 @@ from djsandbox_ray.dataset.conversation import has_turns, take_turns
 from djsandbox_ray.dataset.faults import META_LEFT_OUT, Unusable, kept_meta
 from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.media import (
+    TAGGED_KEY,
     Content,
     Kind,
     Media,
     assistant_text,
+    tagged_text,
     tokens_in,
     without_tokens,
 )
@@ -45,7 +47,8 @@ def read_entry(
     Args:
         place: a file beside which the media lie.
         keys: under which it holds what.
-        content: of the source; where it is ``any``, an object without a text may have turns.
+        content: of the source; where it is ``any``, an object without a text may have turns, or
+            with no other text than what the assistant says in them.
         source: where it stands.
         entry: is used up.
 
@@ -53,13 +56,15 @@ def read_entry(
         Unusable: it is none.
     """
     has = ", ".join(entry)
-    text = entry.pop(keys.text, None) if content != "conversations" else None
-    if content == "conversations" or (
-        content == "any" and text is None and has_turns(entry, keys.turns)
-    ):
+    text = entry.get(keys.text)
+    if content == "conversations" or (content == "any" and _is_talk(entry, keys)):
         turns = take_turns(entry, keys.turns)
-        text, said = assistant_text(turns), "".join(turn.text for turn in turns)
+        said = "".join(turn.text for turn in turns)
+        if text == (answers := assistant_text(turns)):
+            entry.pop(keys.text, None)  # another one is kept as meta data
+        text = answers
     elif isinstance(text, str):
+        del entry[keys.text]
         turns, said = (), text
         text = text.strip() if content == "any" else without_tokens(text)
     else:
@@ -69,8 +74,26 @@ def read_entry(
         "video": _named(keys.videos, entry, has),
     }
     media = _in_order(place, by_kind, tokens_in(said))
+    if entry.get(TAGGED_KEY) == tagged_text(text, [medium.kind for medium in media]):
+        del entry[TAGGED_KEY]  # says nothing more
     meta, remarks = meta_beside(source, entry)
     return [Sample(b"", text, source, meta, media, turns), *remarks]
+
+
+def _is_talk(entry: Mapping[str, Any], keys: Keys) -> bool:
+    """Say whether an object that may be anything is a conversation.
+
+    One with a text is, if that is what the assistant says, as our own files have it.
+    """
+    if not has_turns(entry, keys.turns):
+        return False
+    text = entry.get(keys.text)
+    if text is None:
+        return True
+    try:
+        return text == assistant_text(take_turns({**entry}, keys.turns))
+    except Unusable:
+        return False
 
 
 def no_text(key: str, value: object, has: str) -> Unusable:

@@ -37,6 +37,15 @@ TOKENS: dict[str, Kind] = {IMAGE_TOKEN: "image", VIDEO_TOKEN: "video"}
 PAIR_TOKENS = (IMAGE_TOKEN, END_OF_CHUNK)
 """What may stand in the caption of an image, and is no part of it."""
 
+TAGGED_KEY = "text_with_tokens"
+"""Field of the text with tokens, where it lies beside the text as it is; see :func:`tagged_text`.
+"""
+
+_TOKEN_OF: dict[Kind, str] = {kind: token for token, kind in TOKENS.items()}
+_MARK = "__dj__"
+"""Stands in every token."""
+_NO_TEXT = (*TOKENS, "<__dj__audio>", END_OF_CHUNK)
+"""What Data-Juicer's operators take out of a text."""
 _TOKEN = re.compile("|".join(map(re.escape, TOKENS)))
 _CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "gif", "mpegts"})
 """By the names that FFmpeg gives them; it opens a JPEG as a video, too, of another container."""
@@ -128,6 +137,27 @@ def without_tokens(text: str, tokens: Iterable[str] = (*TOKENS, END_OF_CHUNK)) -
     for token in tokens:
         text = text.replace(token, "")
     return text.strip()
+
+
+def plain_text(text: str) -> str:
+    """Return a text as operators see it that do not look for media; as it is without tokens."""
+    return without_tokens(text, _NO_TEXT) if _MARK in text else text
+
+
+def tagged_text(text: str, kinds: Sequence[Kind]) -> str:
+    """Return a text as operators need it that look for media, with a token for each of them.
+
+    Statistics are computed of it, and recipes run on it.
+
+    Args:
+        text: where it has tokens itself, one for every medium, it stays as it is.
+        kinds: what the media are, in order: of their tokens in front of another text.
+    """
+    own = tokens_in(text)
+    if all(own.count(kind) == kinds.count(kind) for kind in {*kinds}):
+        return text
+    front = [_TOKEN_OF[kind] for kind in kinds]
+    return " ".join([*front, plain_text(text), END_OF_CHUNK])
 
 
 def tokens_in(text: str) -> tuple[Kind, ...]:

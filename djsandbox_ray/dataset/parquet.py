@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from djsandbox_ray.dataset.arrow_rows import (
     class_names,
     is_damage,
 )
+from djsandbox_ray.dataset.columns import META, OWN_META
 from djsandbox_ray.dataset.faults import described, shown
 from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import Content
@@ -171,7 +172,7 @@ def _footer(
     try:
         with file.open() as handle, pq.ParquetFile(handle) as parquet:
             schema, found = parquet.schema_arrow, parquet.metadata
-            columns = choose(file, schema.names)
+            columns = _with_own(choose(file, schema.names), schema)
             rows, counted = int(found.num_rows), range(found.num_row_groups)
             # Asked for a column of a damaged group, Arrow 25 would end the process.
             groups = [int(found.row_group(at).num_rows) for at in counted]
@@ -183,6 +184,14 @@ def _footer(
     if min([rows, *groups]) < 0 or max(rows, sum(groups)) > _MOST_PER_BYTE * _size(file):
         return _Footer(f"its footer announces {rows} rows in {_size(file)} bytes")
     return _Footer("", schema, rows, groups, columns)
+
+
+def _with_own(columns: Columns | ObjectColumns, schema: pa.Schema) -> Columns | ObjectColumns:
+    """Have the meta data read of a file that was materialised, if nobody asks for the column."""
+    own = OWN_META in (schema.metadata or {}) and META in schema.names
+    if not own or isinstance(columns, ObjectColumns) or META in columns.read:
+        return columns
+    return replace(columns, own=(META,))
 
 
 def _lost(file: SourceFile, row: int, detail: str, lost: int) -> Shard:

@@ -36,7 +36,7 @@ from djsandbox_ray.storage.store import Storage
 class Accept(Hook):
     """Writes ``acceptance.json``; a difference ends the run."""
 
-    VERSION = 1
+    VERSION = 2
 
     def identity(self) -> Any:
         """The operators as they are given."""
@@ -95,7 +95,8 @@ class Accept(Hook):
         if accepted.differing:
             found = "\n".join(lines)
             raise SandboxError(f"accept: {storage.shown}/{recipe.path}: {found}")
-        self.note(f"accept: {lines[0]}")
+        for line in lines:
+            self.note(f"accept: {line}")
         return accepted
 
     def _elsewhere(self, *arguments: Any, processes: int, **options: Any) -> Acceptance:

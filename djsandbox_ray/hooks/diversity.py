@@ -83,7 +83,10 @@ class MeasureDiversity(Hook):
         if size < FEWEST_ROWS:
             self.note(f"diversity: the smallest pool has {size} rows; {FEWEST_ROWS} are needed")
             return None
-        if scorer is None:
+        if scorer is not None and not dataset.pairs:
+            self.note("diversity: embeddings are of the images of pairs; here, texts alone count")
+            scorer = None
+        elif scorer is None:
             self.note("diversity: without a scorer there are no embeddings to measure")
         self.context.progress.stage("diversity")
         samples = self._samples(pools, size)

@@ -103,7 +103,11 @@ class WriteRecipe(Hook):
             "caveats": [
                 *caveats(findings, parts=parts, wanted=thresholds.ranges, retention=keeps),
                 *(self._beyond() if pools else ()),
-                *(about_several(operators, ranges) if self._may_have_several() else ()),
+                *(
+                    about_several(operators, (r.statistic for r in ranges))
+                    if self._may_have_several()
+                    else ()
+                ),
             ],
         }
         id = content_id("recipe", evidence)  # what the run cost is no part of what it found

@@ -3,12 +3,17 @@
 ``write_input`` lays the rows out as the recipe reads them, ``executor`` runs Data-Juicer on them in
 a process of its own, and what it kept is compared by row id: positions mean nothing, since its
 formatter drops rows too. Samples are streamed to files; row ids come back.
+
+Of a sample with several images, a filter compares each with its thresholds, and one without it
+keeps; the statistic is a mean, or has no value. That no threshold can mend: such rows are counted
+apart.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.recipes.executor import execute
 from djsandbox_ray.recipes.recipe_file import Promise, RecipeFile, read_recipe, runnable
 from djsandbox_ray.records import Acceptance, Dataset
+from djsandbox_ray.stats import inspection
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 
@@ -59,7 +65,8 @@ def accept(
         models: the folder of model files; None for what the environment says.
 
     Returns:
-        The comparison; ``differing`` is 0 where Data-Juicer kept exactly the promised rows.
+        The comparison; ``differing`` is 0 where Data-Juicer kept exactly the promised rows, but
+        for those whose media it compares one by one.
 
     Raises:
         BadInput: the recipe cannot be read, or ``promised`` or ``rows`` do not fit the dataset.
@@ -74,11 +81,13 @@ def accept(
         data, work = place / "data", place / "work"
         work.mkdir()
         table = SampleTable(storage.uri(dataset.table))
-        file = write_input(recipe, table, np.flatnonzero(tried), data)
+        given = write_input(recipe, table, np.flatnonzero(tried), data)
         with runnable(recipe, place) as local:
-            done = execute(local, file, work, processes=processes, models=models)
-        kept, surprises = _read_kept(done.kept, tried, wanted)
-    differing = np.flatnonzero((kept != wanted) & tried)
+            done = execute(local, given.file, work, processes=processes, models=models)
+        several = np.isin(np.arange(dataset.rows), given.several)
+        kept, surprises = _read_kept(done.kept, tried, wanted | several)
+    differs = (kept != wanted) & tried
+    differing = np.flatnonzero(differs & ~several)
     result: dict[str, Any] = {
         "recipe": recipe.path.name,
         "dataset": dataset.id,
@@ -86,8 +95,9 @@ def accept(
         "promised": int((wanted & tried).sum()),
         "kept": int(kept.sum()),
         "differing": len(differing),
-        "only_data_juicer": int((kept & ~wanted).sum()),
-        "only_statistics": int((wanted & ~kept & tried).sum()),
+        "only_data_juicer": int(kept[differing].sum()),
+        "only_statistics": int(wanted[differing].sum()),
+        "several": int((differs & several).sum()),
         "faults": list(done.faults),
         "differences": _differences(differing[:SHOWN], kept, promise, surprises),
     }
@@ -95,19 +105,27 @@ def accept(
     storage.write_sealed(path, result)
     kept_rows = rows_hash(np.flatnonzero(kept))
     identity = content_id("acceptance", result, recipe.path.read_text(), kept_rows)
-    return Acceptance(identity, path, result["rows"], result["kept"], result["differing"])
+    counts = (result[name] for name in ("rows", "kept", "differing", "several"))
+    return Acceptance(identity, path, *counts)
+
+
+@dataclass(frozen=True)
+class Input:
+    """Rows as Data-Juicer reads them."""
+
+    file: Path
+    """JSON Lines; every line has its ``row_id``."""
+    several: tuple[int, ...]
+    """Row ids of samples with several media, or none, where an operator compares each of them."""
 
 
 def write_input(
     recipe: RecipeFile, table: SampleTable, rows: NDArray[np.int64], folder: Path
-) -> Path:
+) -> Input:
     """Write rows as Data-Juicer's JSON Lines, with the columns that the recipe reads.
 
     An operator that looks for tokens of media gets a text with them, another one the text without:
     so the statistics were computed. Images and videos are files only where an operator reads them.
-
-    Returns:
-        The file with the lines; every line has its ``row_id``.
     """
     folder.mkdir(parents=True)
     texts = recipe.text_columns
@@ -115,6 +133,10 @@ def write_input(
         "image": recipe.media_columns("image"),
         "video": recipe.media_columns("video"),
     }
+    compared = {
+        kind for spec in recipe.process for kind in inspection.compared_each(spec.filter_class)
+    }
+    several = []
     path = folder / "data.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for number, row in enumerate(stored_rows(table, rows)):
@@ -132,7 +154,9 @@ def write_input(
                     places[medium.kind].append(place)
             line |= {key: places[kind] for kind, keys in read.items() for key in keys}
             file.write(json.dumps(line) + "\n")
-    return path
+            if any(row.kinds.count(kind) != 1 for kind in compared):
+                several.append(row.row_id)
+    return Input(path, tuple(several))
 
 
 def explain(result: Mapping[str, Any]) -> list[str]:
@@ -146,6 +170,11 @@ def explain(result: Mapping[str, Any]) -> list[str]:
         values = ", ".join(map(_value_in_words, item["statistics"])) or "no statistics at hand"
         own = f"; Data-Juicer computed {item['data_juicer']}" if item["data_juicer"] else ""
         lines.append(f"row {item['row_id']}: kept by {item['kept_by']} only: {values}{own}")
+    if result["several"]:
+        lines.append(
+            f"{result['several']} other rows differ that have several media, or none: Data-Juicer "
+            "compares each of them, the statistics are their means"
+        )
     if result["differing"] > len(result["differences"]):
         lines.append(f"... and {result['differing'] - len(result['differences'])} more rows")
     if result["differing"]:
@@ -174,16 +203,16 @@ def _mask(given: NDArray[Any], rows: int, what: str) -> NDArray[np.bool_]:
 
 
 def _read_kept(
-    path: Path, tried: NDArray[np.bool_], wanted: NDArray[np.bool_]
+    path: Path, tried: NDArray[np.bool_], expected: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], dict[int, Any]]:
-    """Return the mask of the rows that were kept, and what the first unpromised ones measured."""
+    """Return the mask of the rows that were kept, and what the first unexpected ones measured."""
     kept = np.zeros(len(tried), bool)
     surprises: dict[int, Any] = {}
     for row_id, stats in _lines(path):
         if not 0 <= row_id < len(tried) or not tried[row_id] or kept[row_id]:
             raise SandboxError(f"Data-Juicer gave row {row_id} twice, or never got it")
         kept[row_id] = True
-        if not wanted[row_id] and len(surprises) < SHOWN:
+        if not expected[row_id] and len(surprises) < SHOWN:
             surprises[row_id] = stats
     return kept, surprises
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -110,19 +110,18 @@ def retention(
     return Retention(int(mask.sum()), len(mask), tuple(retained))
 
 
-def about_several(operators: Sequence[OperatorSpec], ranges: Sequence[Range]) -> list[str]:
+def about_several(operators: Sequence[OperatorSpec], statistics: Iterable[str]) -> list[str]:
     """Say where Data-Juicer decides otherwise on samples of several media, or of none.
 
     Args:
         operators: of the run.
-        ranges: of the recipe.
+        statistics: of which a range may be kept.
     """
-    wanted = {r.statistic for r in ranges}
+    wanted = set(statistics)
     found = []
     for spec, names in zip(operators, statistic_names(operators), strict=True):
-        # Texts may have several chunks, too; these operators, and no others, compare lists.
-        kinds = inspection.reads(spec.filter_class) & {"image", "video"}
-        if kinds and wanted.intersection(names) and "any_or_all" in spec.values:
+        kinds = inspection.compared_each(spec.filter_class)
+        if kinds and wanted.intersection(names):
             found.append(
                 f"{spec.name} holds every {' or '.join(sorted(kinds))} of a sample against the "
                 f"thresholds and keeps it if {spec.values['any_or_all']} of them pass, or if there "

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from djsandbox_ray.dataset.writers.formats import TAGGED_KEY
+from djsandbox_ray.dataset.media import TAGGED_KEY
 from djsandbox_ray.recipes.ranges import to_process
 from djsandbox_ray.records import Range
 from djsandbox_ray.stats import inspection

@@ -1,9 +1,9 @@
 """Ranges of statistics as parameters of Data-Juicer's operators, and the rows that they keep.
 
-Data-Juicer has no table of which parameter bounds which statistic. Its filters follow one
-convention: ``min_<x>`` and ``max_<x>`` bound the one statistic that they write, or, where they
-write several, the one whose name ends in ``<x>``; a bound itself is kept. What departs from that is
-listed here. The tests run every filter's own decision against it.
+Data-Juicer has no table of which parameter bounds which statistic. The source of a filter says what
+it compares with (:func:`djsandbox_ray.stats.inspection.thresholds`); of one that writes several
+statistics, ``min_<x>`` and ``max_<x>`` bound the one whose name ends in ``<x>``. A bound itself is
+kept. What departs from that is listed here. The tests run every filter's own decision against it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import inspect
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -22,37 +21,19 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.pools.eligible import check_statistics, inside
 from djsandbox_ray.records import Range
 from djsandbox_ray.stats import inspection
+from djsandbox_ray.stats.inspection import Thresholded
 from djsandbox_ray.stats.operators import OperatorSpec, statistic_names
 
 UNBOUNDED = sys.maxsize
 """What Data-Juicer itself writes for "no bound"; unlike an infinity, it still drops a row whose
 value is not finite, which has no value here either."""
 
-_BOUNDS: dict[str, tuple[str | None, str | None]] = {
-    "image_watermark_filter": (None, "prob_threshold"),
-    "video_motion_score_ptlflow_filter": ("min_score", "max_score"),
-    "video_motion_score_raft_filter": ("min_score", "max_score"),
-    "video_watermark_filter": (None, "prob_threshold"),
-}
-"""The thresholds, least and greatest, of filters that call them otherwise, or only hand them on."""
 _IN_THE_WAY: dict[str, dict[str, Any]] = {"language_id_score_filter": {"lang": ""}}
 """Parameters that drop rows by something else than the statistic, and the value that does not."""
 _NO_RANGE = {
-    "general_field_filter": "its condition decides, not a threshold",
-    "image_subplot_filter": "it drops images by three statistics at once",
     "llm_analysis_filter": "it keeps every row of value 0, whatever the thresholds are",
-    "llm_condition_filter": "its answer decides, not a threshold",
     "text_entity_dependency_filter": "it compares every entity, and the statistic is their mean",
-    "video_face_ratio_filter": "it keeps no value up to a bound, only from one on",
 }
-
-
-@dataclass(frozen=True)
-class Thresholded:
-    """The parameters of a filter that bound a statistic."""
-
-    low: str | None
-    high: str | None
 
 
 def thresholds(spec: OperatorSpec, key: str) -> Thresholded:
@@ -67,23 +48,30 @@ def thresholds(spec: OperatorSpec, key: str) -> Thresholded:
     """
     if spec.name in _NO_RANGE:
         raise BadInput(f"{spec.name} cannot keep a range of {key}: {_NO_RANGE[spec.name]}")
-    if spec.name in _BOUNDS:
-        return Thresholded(*_BOUNDS[spec.name])
-    decide = inspection.decision_parameters(spec.filter_class) - inspection.DECISION_BASE
-    several = len(spec.keys) > 1
-
-    def named(prefix: str) -> str | None:
-        found = sorted(
-            name
-            for name in decide
-            if name.startswith(prefix) and (not several or key.endswith(name.removeprefix(prefix)))
-        )
-        return found[0] if len(found) == 1 else None
-
-    pair = Thresholded(named("min_"), named("max_"))
-    if pair == Thresholded(None, None):
+    found = [
+        pair
+        for pair in inspection.thresholds(spec.filter_class)
+        if len(spec.keys) == 1 or key.endswith(str(pair.low or pair.high).partition("_")[2])
+    ]
+    if len(found) != 1:
         raise BadInput(f"{spec.name} cannot keep a range of {key}: it has no threshold for it")
-    return pair
+    return found[0]
+
+
+def no_ranges(operators: Sequence[OperatorSpec]) -> list[tuple[int, str]]:
+    """Return which operators (by index) give a statistic that no recipe can keep a range of.
+
+    Returns:
+        With what is to be said of each.
+    """
+    found = []
+    for index, spec in enumerate(operators):
+        try:
+            for key in spec.keys:
+                thresholds(spec, key)
+        except BadInput as error:
+            found.append((index, str(error)))
+    return found
 
 
 def to_process(operators: Sequence[OperatorSpec], ranges: Sequence[Range]) -> list[dict[str, Any]]:

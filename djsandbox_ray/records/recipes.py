@@ -64,6 +64,9 @@ class Acceptance:
     rows: int
     kept: int
     differing: int
+    """Without those of ``several``."""
+    several: int = 0
+    """Rows that differ and have several media, or none, where an operator compares each."""
 
 
 @dataclass(frozen=True)

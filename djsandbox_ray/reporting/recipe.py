@@ -71,6 +71,12 @@ def _outcome(recipe: Recipe, acceptance: Acceptance | None) -> str:
         return "not yet accepted: Data-Juicer was not asked to run it"
     if acceptance.differing:
         return f"NOT accepted: Data-Juicer decides otherwise on {acceptance.differing:,} rows"
+    if acceptance.several:
+        return (
+            f"accepted: Data-Juicer keeps {acceptance.kept:,} of {acceptance.rows:,} rows that it "
+            f"was tried on, the same ones but for {acceptance.several:,} that have several media, "
+            "or none, of which it compares each"
+        )
     return (
         f"accepted: Data-Juicer keeps the same {acceptance.kept:,} of {acceptance.rows:,} rows "
         "that it was tried on"

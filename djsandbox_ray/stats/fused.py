@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.faults import is_no_fault
 from djsandbox_ray.dataset.images import shortened_file
-from djsandbox_ray.dataset.media import TOKENS, Kind, tokens_in
+from djsandbox_ray.dataset.media import Kind, plain_text, tagged_text
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed, require
 from djsandbox_ray.stats import inspection
-from djsandbox_ray.stats.datajuicer import DataJuicer, load
+from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.embeddings import IMAGE_NAME, MODEL_SIDE, BatchedSimilarity
 from djsandbox_ray.stats.operators import OperatorSpec
 from djsandbox_ray.stats.videos import (
@@ -53,7 +53,6 @@ _Compute = Callable[[dict[str, list[Any]]], None]
 _Ask = Callable[[Any, Sequence[str]], _Compute]
 _TEXT, _TAGGED, _IMAGES, _BYTES = "text", "text_with_tokens", "images", "image_bytes"
 _VIDEOS = "videos"
-_TOKEN_OF: dict[Kind, str] = {kind: token for token, kind in TOKENS.items()}
 _DEVICE_FAILS = (
     *("out of memory", "can't allocate memory", "unable to find an engine"),
     *("CUDA error", "CUDA driver error", "cuDNN error", "HIP error"),
@@ -357,7 +356,7 @@ def _rows(
     """Lay samples out as Data-Juicer expects them; text operators must not see the tokens."""
     dj = load()
     rows: dict[str, list[Any]] = {
-        _TEXT: [_plain(text, dj) for text in texts],
+        _TEXT: [text and plain_text(text) for text in texts],
         dj.context_field: [{} for _ in texts],
     }
     media: dict[Kind, Sequence[Sequence[bytes]]] = {}
@@ -368,7 +367,9 @@ def _rows(
         media["video"] = videos
     if media:
         rows[_TAGGED] = [
-            _tagged(text, {kind: len(files[row]) for kind, files in media.items()}, dj)
+            None  # no caption: the operator fails on this row, and on no other
+            if text is None
+            else tagged_text(text, [kind for kind in media for _ in media[kind][row]])
             for row, text in enumerate(texts)
         ]
     return rows
@@ -385,21 +386,6 @@ def _image_name(place: int) -> str:
 
 def _cut(rows: dict[str, list[Any]], row: int) -> dict[str, list[Any]]:
     return {key: values[row : row + 1] for key, values in rows.items()}
-
-
-def _plain(text: str, dj: DataJuicer) -> str:
-    return dj.plain_text(text) if text and "__dj__" in text else text
-
-
-def _tagged(text: str | None, media: Mapping[Kind, int], dj: DataJuicer) -> str | None:
-    """Return a text with a token for every medium: where it has them itself, or else in front."""
-    if text is None:  # no caption: the operator fails on this row, and on no other
-        return None
-    tokens = tokens_in(text)
-    if all(tokens.count(kind) == count for kind, count in media.items()):
-        return text
-    front = [_TOKEN_OF[kind] for kind, count in media.items() for _ in range(count)]
-    return " ".join([*front, _plain(text, dj), dj.end_token])
 
 
 def _plain_image() -> bytes:

@@ -12,6 +12,7 @@ import ast
 import inspect
 import sys
 import textwrap
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -138,6 +139,42 @@ def reads(cls: type) -> frozenset[str]:
     sources = " ".join(ast.unparse(_tree(k)) for k in lineage(cls))
     kinds = ("text", "image", "video", "audio")
     return frozenset(kind for kind in kinds if f"self.{kind}_key" in sources) or frozenset({"text"})
+
+
+@dataclass(frozen=True)
+class Thresholded:
+    """The parameters that a filter compares a value with: what is least and greatest of it."""
+
+    low: str | None
+    high: str | None
+
+
+@cache
+def thresholds(cls: type) -> tuple[Thresholded, ...]:
+    """Return what a filter compares values with: arguments of ``get_keep_boolean``, by name.
+
+    Returns:
+        Each pair once; none of a filter that decides by something else.
+    """
+    known = parameters(cls)
+    owner = next((k for k in lineage(cls) if not {*_DECIDE}.isdisjoint(vars(k))), None)
+    decisions = [_functions(owner)[n] for n in _DECIDE if n in _functions(owner)] if owner else []
+    found = []
+    for node in (node for function in decisions for node in ast.walk(function)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "self.get_keep_boolean":
+            named = [ast.unparse(bound).removeprefix("self.") for bound in node.args[1:]]
+            sides = [name if name in known else None for name in (*named, "", "")]
+            found.append(Thresholded(sides[0], sides[1]))
+    return tuple(dict.fromkeys(found))
+
+
+def compared_each(cls: type) -> frozenset[str]:
+    """Return the kinds of media of which a filter compares each one of a sample: image, video.
+
+    It writes a list and keeps the sample if any or all of it pass, or if the list is empty.
+    """
+    # Texts may have several chunks or entities, too, but hardly none.
+    return reads(cls) & {"image", "video"} if "any_or_all" in parameters(cls) else frozenset()
 
 
 def needs_tokens(cls: type) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +18,9 @@ from ray.exceptions import RayError
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.dataset.source import SOURCES, Source
-from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks.hook import HOOKS, Context
-from djsandbox_ray.hooks.plans import draw_of
-from djsandbox_ray.hooks.scorer import TrainScorer, check_trusted
-from djsandbox_ray.hooks.study import NO_RESULT, StudyHook, configured_family, refuse_small_draw
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.study import NO_RESULT
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.anchor import anchor, watched
 from djsandbox_ray.nodes.connection import connect
@@ -39,6 +36,7 @@ from djsandbox_ray.trials.config import worker_bundle
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.strategies.strategy import STRATEGIES
 from djsandbox_ray.workflows.aftermath import aftermath
+from djsandbox_ray.workflows.beforehand import check_run, foretold
 from djsandbox_ray.workflows.ending import print_results
 from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.repeat import Round, conclude
@@ -62,10 +60,11 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
         Lost: another process has taken the run over.
         SandboxError: a job failed; what is finished is kept.
     """
-    configured_workflow(config)
-    check_sources(config)
+    check_run(config)
     first = Round.first(config)
     with Progress(console) as progress:
+        for line in foretold(config):
+            progress.note(line)
         storage = open_round(first, progress).storage  # a tracker that cannot be shows here
         # Before a cluster is started for nothing.
         with alone(storage, first.run, progress.note) as lease:
@@ -182,61 +181,6 @@ def _plainly(error: BaseException, where: str) -> SandboxError | None:
     if own:
         return None if own[0] is error else own[0]
     return next((told for one in causes if (told := disk_failure(one, where))), None)
-
-
-def check_sources(config: RunConfig) -> None:
-    """Look for the data of all sources before any of it is read, and whether there is enough.
-
-    Raises:
-        BadInput: with one line per source that is not there or not of the promised form, or that
-            has fewer rows than the training needs.
-    """
-    sections = {"dataset": config.dataset}
-    if config.measuring is not None:
-        sections["evaluation.dataset"] = config.measuring.dataset
-    if config.scorer is not None:
-        sections["scorer.dataset"] = config.scorer.dataset
-    problems, rows = [], {}
-    for where, source in sections.items():
-        try:
-            rows[where] = _most_rows(SOURCES.get(source.type)(source))
-        except BadInput as error:
-            problems.append(f"{where}: {error}")
-    for check in (_check_draw, _check_scorer):
-        try:
-            check(config, rows)
-        except BadInput as error:
-            problems.append(str(error))
-    if problems:
-        raise BadInput("\n".join(problems))
-
-
-def _most_rows(source: Source) -> int | None:
-    """Return how many samples there are at most, if that can be said without reading them."""
-    shards = source.shards()
-    known = [shard.rows for shard in shards if shard.rows is not None]
-    part = source.config.rows
-    if len(known) < len(shards):
-        return part[1] - part[0] if part else None
-    return sum(known) if part is None else min(sum(known), part[1] - part[0])
-
-
-def _check_draw(config: RunConfig, rows: Mapping[str, int | None]) -> None:
-    draw, share = draw_of(config, rows.get("dataset")), config.pools.draw_share
-    if draw is not None and _has_job(config, StudyHook):
-        pool = "of a bucket" if config.pools.size == "auto" else "of pools.size rows"
-        drawn = f"a trial draws {{rows}} (pools.draw_share: {share:g}, {pool})"
-        refuse_small_draw(configured_family(config), config.trials.budget, draw, drawn)
-
-
-def _check_scorer(config: RunConfig, rows: Mapping[str, int | None]) -> None:
-    most = rows.get("scorer.dataset")
-    if config.scorer is not None and most is not None and _has_job(config, TrainScorer):
-        check_trusted(config.scorer, most)
-
-
-def _has_job(config: RunConfig, kind: type[Any]) -> bool:
-    return any(issubclass(HOOKS.get(job.hook), kind) for job in configured_workflow(config).jobs)
 
 
 def _check_resources(config: RunConfig, progress: Progress) -> None:

@@ -10,11 +10,16 @@ from written_tables import Listed, written
 
 from djsandbox_ray.dataset.fragments import SCHEMA
 from djsandbox_ray.dataset.media import (
+    IMAGE_TOKEN,
+    VIDEO_TOKEN,
+    Kind,
     Media,
     Turn,
     VideosConfig,
     assistant_text,
     content_fault,
+    plain_text,
+    tagged_text,
     tokens_in,
     video_fault,
     without_tokens,
@@ -23,6 +28,7 @@ from djsandbox_ray.dataset.prepare import SHUFFLE_BLOCK, check, prepared
 from djsandbox_ray.dataset.source import Item, Rejection, Sample, Shard, Source, SourceConfig
 from djsandbox_ray.errors import Damaged
 from djsandbox_ray.identity import document_digest, sample_digest
+from djsandbox_ray.stats.datajuicer import load
 
 ENDS, ALL = VideosConfig(), VideosConfig(check="all")
 
@@ -114,6 +120,33 @@ def test_tokens_keep_their_order() -> None:
     assert assistant_text((*ASKED, Turn("user", "sure?"), Turn("assistant", "yes"))) == (
         "a star\nyes"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds", "tagged"),
+    [
+        ("a dog", ["image"], f"{IMAGE_TOKEN} a dog <|__dj__eoc|>"),
+        ("a dog", ["video", "image"], f"{VIDEO_TOKEN} {IMAGE_TOKEN} a dog <|__dj__eoc|>"),
+        (f"a {IMAGE_TOKEN} dog", ["image"], f"a {IMAGE_TOKEN} dog"),
+        (f"a {IMAGE_TOKEN}dog", ["video"], f"{VIDEO_TOKEN} a dog <|__dj__eoc|>"),
+        (" a dog", [], " a dog"),
+        ("", ["image"], f"{IMAGE_TOKEN}  <|__dj__eoc|>"),
+    ],
+)
+def test_every_medium_has_a_token_in_a_tagged_text(
+    text: str, kinds: list[Kind], tagged: str
+) -> None:
+    assert tagged_text(text, kinds) == tagged
+
+
+def test_a_plain_text_is_what_data_juicer_takes_tokens_from() -> None:
+    load()
+    from data_juicer.utils.mm_utils import get_special_tokens, remove_special_tokens
+
+    tokens = get_special_tokens().values()
+    texts = [" a dog ", f" {IMAGE_TOKEN} a dog", " b ".join(["", *tokens, ""])]
+    assert [plain_text(text) for text in texts[1:]] == list(map(remove_special_tokens, texts[1:]))
+    assert plain_text(texts[0]) == texts[0]
 
 
 def test_which_medium_is_bad_is_said(jpeg, video) -> None:

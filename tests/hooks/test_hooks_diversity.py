@@ -133,6 +133,16 @@ def test_images_with_a_scorer(made: Made) -> None:
     assert made.hook.spent.flops is None  # nobody counted them
 
 
+def test_of_what_is_no_pair_texts_alone_are_measured(made: Made) -> None:
+    """Such samples have no one image: a scorer that operators use is no reason to fail."""
+    model = scorer(made.storage)
+    found = made.hook.run(replace(made.dataset, pairs=False), made.pools, None, model, rows=30)
+    assert found is not None
+    measures = {measure for _, measure in made.rows(found.path)}
+    assert measures == {"word_entropy", "distinct_1", "distinct_2", "distinct_3"}
+    assert "embeddings are of the images of pairs" in made.said.getvalue()
+
+
 def test_a_broken_image_is_named(made: Made) -> None:
     model = scorer(made.storage)
     with pytest.raises(SandboxError, match="image of row 17 of the sample table: not an image"):

@@ -49,7 +49,7 @@ TEXT = [
 
 def middle(columns: dict[str, NDArray[np.float64]], share: float) -> list[Range]:
     """Return a range per statistic that cuts something off at both ends."""
-    ends = {name: np.quantile(values, [share, 1 - share]) for name, values in columns.items()}
+    ends = {name: np.nanquantile(values, [share, 1 - share]) for name, values in columns.items()}
     return [
         Range(name, *settle(columns[name], float(low), float(high)))
         for name, (low, high) in ends.items()
@@ -193,7 +193,7 @@ def sample(content: Content, rng: np.random.Generator) -> Sample:
 def test_data_juicer_keeps_what_is_promised_of_every_content(
     storage: Storage, tmp_path: Path, content: Content
 ) -> None:
-    """Six operators on text: those of media are tried where their statistics are computed."""
+    """Six operators on text."""
     rng = np.random.default_rng(3)
     samples = [sample(content, rng) for _ in range(200)]
     dataset = write_documents(storage, samples)
@@ -208,6 +208,86 @@ def test_data_juicer_keeps_what_is_promised_of_every_content(
     assert 20 < done.kept == world.promise.mask().sum() < 195
 
 
+def world_of(
+    storage: Storage,
+    folder: Path,
+    specs: Sequence[OperatorSpec],
+    samples: Sequence[Sample],
+    share: float,
+) -> World:
+    """Return a world of samples with any media, statistics and recipe included."""
+    images, videos = (
+        [[one.data for one in sample.media if one.kind == kind] for sample in samples]
+        for kind in ("image", "video")
+    )
+    columns = compute(specs, [one.text for one in samples], images, videos)
+    ranges = middle(columns, share)
+    recipe = write_recipe(folder / "recipe.yaml", specs, ranges)
+    dataset = write_documents(storage, samples)
+    return World(storage, dataset, Promise(tuple(ranges), columns), recipe)
+
+
+@pytest.mark.slow
+def test_videos_by_six_operators(storage: Storage, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    texts = [sentence(rng) for _ in range(20)]
+    shape = zip(
+        rng.integers(6, 14, 20).tolist(), (16 * rng.integers(2, 8, 20)).tolist(), strict=True
+    )
+    clips = [clip(seed, frames=frames, width=width) for seed, (frames, width) in enumerate(shape)]
+    samples = [
+        Sample(b"", text, "", media=(Media("video", data),))
+        for text, data in zip(texts, clips, strict=True)
+    ]
+    model = str(tiny_clip(tmp_path / "clip", texts))
+    specs = [
+        OperatorSpec("text_length_filter"),
+        OperatorSpec("video_duration_filter", {"video_backend": "av"}),
+        OperatorSpec("video_resolution_filter"),
+        OperatorSpec("video_aspect_ratio_filter"),
+        OperatorSpec("video_motion_score_filter", {"sampling_fps": 6}),
+        OperatorSpec("video_frames_text_similarity_filter", {"hf_clip": model, "frame_num": 2}),
+    ]
+    world = world_of(storage, tmp_path, specs, samples, 0.03)
+    done = world.accept()
+    assert world.result["differences"] == []
+    assert (done.rows, done.differing, done.several) == (20, 0, 0)
+    assert 5 < done.kept == world.promise.mask().sum() < 20
+
+
+@pytest.mark.slow
+def test_conversations_by_six_operators_on_text_and_images(
+    storage: Storage, tmp_path: Path
+) -> None:
+    """Some have no image, and some have two: Data-Juicer decides otherwise on these alone."""
+    rng = np.random.default_rng(5)
+    sizes = rng.integers(24, 96, (60, 2, 2)).tolist()
+    samples = []
+    for number, pair in enumerate(sizes):
+        count = (1, 1, 1, 2, 0)[number % 5]
+        media = [Media("image", picture(*size, number)) for size in pair[:count]]
+        asked = Turn("user", "<__dj__image>" * count + sentence(rng))
+        turns = (asked, Turn("assistant", sentence(rng)))
+        samples.append(Sample(b"", assistant_text(turns), "", {}, tuple(media), turns))
+    model = str(tiny_clip(tmp_path / "clip", [one.text for one in samples]))
+    specs = [
+        *TEXT[:2],
+        OperatorSpec("image_size_filter"),
+        OperatorSpec("image_shape_filter"),
+        OperatorSpec("image_aspect_ratio_filter", {"any_or_all": "all"}),
+        OperatorSpec("image_text_similarity_filter", {"hf_clip": model}),
+    ]
+    world = world_of(storage, tmp_path, specs, samples, 0.04)
+    done = world.accept()
+    assert world.result["differences"] == []
+    assert (done.rows, done.differing) == (60, 0)
+    assert 0 < done.several <= 24  # those without an image are kept by Data-Juicer
+    assert 15 < done.kept < 60
+    assert explain(world.result)[1].startswith(
+        f"{done.several} other rows differ that have several"
+    )
+
+
 def test_what_a_recipe_reads_is_what_is_written(storage: Storage, tmp_path: Path) -> None:
     """Media are files only where an operator reads them, tokens only where it looks for them."""
     rng = np.random.default_rng(1)
@@ -220,12 +300,15 @@ def test_what_a_recipe_reads_is_what_is_written(storage: Storage, tmp_path: Path
         {"video_frames_text_similarity_filter": {"text_key": "text_with_tokens"}},
     ]
 
+    several: list[tuple[int, ...]] = []
+
     def written(*operators: int) -> list[dict[str, Any]]:
         path = tmp_path / f"{operators}.yaml"
         path.write_text(yaml.safe_dump({"process": [process[index] for index in operators]}))
         folder = tmp_path / f"data{operators}"
-        file = write_input(read_recipe(path), table, np.arange(4), folder)
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        given = write_input(read_recipe(path), table, np.arange(4), folder)
+        lines = [json.loads(line) for line in given.file.read_text().splitlines()]
+        several.append(given.several)
         media = [line.get(key, []) for line in lines for key in ("images", "videos")]
         named = [name for paths in media for name in paths]
         assert all((folder / name).is_file() for name in named)
@@ -242,6 +325,7 @@ def test_what_a_recipe_reads_is_what_is_written(storage: Storage, tmp_path: Path
     assert talk["text_with_tokens"] == f"<__dj__image> {samples[1].text} <|__dj__eoc|>"
     assert text["text_with_tokens"] == text["text"]
     assert video["text_with_tokens"] == f"<__dj__video> {samples[3].text} <|__dj__eoc|>"
+    assert several == [(), (1, 2, 3)]  # without an image, or without a video
 
 
 def test_a_tampered_promise_names_the_rows_among_those_that_are_tried(small: World) -> None:

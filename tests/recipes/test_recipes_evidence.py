@@ -11,17 +11,17 @@ from djsandbox_ray.records import Range
 from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.operators import parse_process
 
-ASPECT, TEXT = Range("aspect_ratios", 1.0, 2.0), Range("text_len", 3, 9)
+ASPECT = Range("aspect_ratios", 1.0, 2.0)
 
 
 @pytest.mark.parametrize("strategy", ["any", "all"])
 def test_operators_that_compare_every_medium_are_named(strategy: str) -> None:
     process = [{"image_aspect_ratio_filter": {"any_or_all": strategy}}, "text_length_filter"]
     operators = parse_process(process)
-    (said,) = about_several(operators, [ASPECT, TEXT])
+    (said,) = about_several(operators, ["aspect_ratios", "text_len"])
     assert said.startswith("image_aspect_ratio_filter holds every image")
     assert f"if {strategy} of them pass, or if there is none" in said
-    assert about_several(operators, [TEXT]) == []
+    assert about_several(operators, ["text_len"]) == []
 
 
 def test_data_juicer_compares_every_medium_and_keeps_what_has_none() -> None:

@@ -73,14 +73,12 @@ def test_our_own_source_reads_the_same_samples(
     )
     assert (done.rows, done.shards, done.written) == (350, 3, 3)
     assert calls == [(150, 350), (300, 350), (350, 350)]
-    options = {"meta_columns": ("meta",)} if form == "parquet" else {}
-    found = source(form, tmp_path / "out", **options)
+    found = source(form, tmp_path / "out")
     table = lance.dataset(storage.uri(dataset.table)).take(CHOSEN).to_pylist()
     assert len(found) == len(table)
     for sample, row in zip(found, table, strict=True):
         assert (sample.image, sample.text) == (row["image"], row["text"])
-        meta = json.loads(sample.meta["meta"]) if form == "parquet" else sample.meta
-        assert meta == json.loads(row["meta"])
+        assert sample.meta == json.loads(row["meta"])
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -262,22 +260,59 @@ def digests(storage: Storage, dataset: Dataset) -> list[bytes]:
     return found
 
 
-@pytest.mark.parametrize("content", ["texts", "videos", "any"])
-def test_json_lines_of_every_content_are_read_back(
-    storage: Storage, tmp_path: Path, content: Content
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        *(("jsonl", content) for content in ("texts", "videos", "any", "conversations")),
+        *(("parquet", content) for content in ("texts", "videos")),
+        *(("webdataset", content) for content in ("texts", "videos")),
+    ],
+)
+def test_what_is_no_pair_is_read_back(
+    storage: Storage, tmp_path: Path, form: str, content: Content
 ) -> None:
     samples = DOCUMENTS[content]
+    if content == "any":
+        samples = [*samples, *DOCUMENTS["conversations"]]
     dataset = write_documents(storage, samples)
     out = tmp_path / "out"
     done = materialise(
-        storage, dataset, np.arange(len(samples)), str(out), form="jsonl", rows_per_shard=2
+        storage, dataset, np.arange(len(samples)), str(out), form=form, rows_per_shard=2
     )
     assert done.rows == len(samples)
-    found = source("jsonl", out, content=content)
+    found = source(form, out, content=content)
     assert digests(storage, write_documents(storage, found)) == digests(storage, dataset)
     for sample, given in zip(found, samples, strict=True):
-        assert (sample.text, sample.media) == (given.text, given.media)
-        assert given.meta.items() <= sample.meta.items()
+        assert (sample.text, sample.turns, sample.meta) == (given.text, given.turns, given.meta)
+        assert [one.digest for one in sample.media] == [one.digest for one in given.media]
+
+
+def test_a_text_that_says_something_else_is_kept(tmp_path: Path) -> None:
+    """Of a conversation as meta data; of anything, it is a text with turns for meta data."""
+    line = {
+        "text": "a title",
+        "text_with_tokens": "<__dj__image> a headline",
+        "turns": [turn.plain() for turn in ASKED[2:]],
+        "images": ["a.png"],
+    }
+    (tmp_path / "a.png").write_bytes(picture(8, 8, 0, "PNG"))
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    (talk,) = source("jsonl", tmp_path, content="conversations")
+    assert talk.meta == {"text": "a title", "text_with_tokens": "<__dj__image> a headline"}
+    assert (talk.text, talk.turns) == ("a 太陽", ASKED[2:])
+    (document,) = source("jsonl", tmp_path, content="any")
+    assert (document.text, document.turns, {*document.meta}) == (
+        *("a title", ()),
+        {"turns", "text_with_tokens"},
+    )
+
+
+def test_meta_data_of_parquet_that_is_asked_for_is_the_column(
+    storage: Storage, dataset: Dataset, tmp_path: Path
+) -> None:
+    materialise(storage, dataset, np.arange(2), str(tmp_path / "out"), form="parquet")
+    found = source("parquet", tmp_path / "out", meta_columns=("meta",))
+    assert [json.loads(one.meta["meta"])["label"] for one in found] == [0, 1]
 
 
 def test_json_lines_keep_the_turns_of_a_conversation(storage: Storage, tmp_path: Path) -> None:
@@ -304,7 +339,7 @@ def test_images_behind_videos_keep_their_order(storage: Storage, tmp_path: Path)
     dataset = write_documents(storage, [Sample(b"", "two", "", media=(video(1), image(1)))])
     materialise(storage, dataset, np.arange(1), str(tmp_path / "out"), form="jsonl")
     (found,) = source("jsonl", tmp_path / "out", content="any")
-    assert found.media == (video(1), image(1))
+    assert [one.digest for one in found.media] == [video(1).digest, image(1).digest]
     assert found.text == "<__dj__video> <__dj__image> two <|__dj__eoc|>"
 
 

@@ -50,6 +50,8 @@ def test_a_line_says_what_became_of_it():
     assert "not yet accepted" in recipe_line(RECIPE, None, Unit.PERCENT)
     differing = recipe_line(RECIPE, replace(ACCEPTED, differing=7), Unit.PERCENT)
     assert "NOT accepted: Data-Juicer decides otherwise on 7 rows" in differing
+    several = recipe_line(RECIPE, replace(ACCEPTED, several=5), Unit.PERCENT)
+    assert "the same ones but for 5 that have several media, or none" in several
     unmeasured = recipe_line(replace(RECIPE, effect=math.nan), ACCEPTED, Unit.SD)
     assert "its effect was not measured" in unmeasured
     assert "nan" not in unmeasured

@@ -19,7 +19,8 @@ from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.records import Dataset, StudyPlan
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.trials.family import FAMILIES
-from djsandbox_ray.workflows.run import check_sources, open_context
+from djsandbox_ray.workflows.beforehand import check_run
+from djsandbox_ray.workflows.run import open_context
 
 
 def config(batch: int, **changes: Any) -> Any:
@@ -42,33 +43,33 @@ def test_a_draw_that_cannot_fill_a_batch_is_refused(tmp_path: Path, form: str) -
     """Of 300 rows, a third is a bucket, and half of that a draw: 50."""
     source = table(tmp_path / "a.parquet", 300)
     dataset = source if form == "parquet" else {"type": "shapes", "samples": 300}
-    check_sources(config(50, dataset=dataset))
+    check_run(config(50, dataset=dataset))
     with pytest.raises(BadInput) as error:
-        check_sources(config(51, dataset=dataset))
+        check_run(config(51, dataset=dataset))
     assert "trials.model: a batch holds 51 rows, but a trial draws 50" in str(error.value)
     assert "a batch_size of at most 50" in str(error.value)
     with pytest.raises(BadInput, match="a trial draws 25"):
-        check_sources(config(26, dataset={**dataset, "rows": [100, 250]}))
-    check_sources(config(51, dataset=dataset, pools__draw_share=0.6))
-    check_sources(config(51, dataset=dataset, pools__buckets=2))
+        check_run(config(26, dataset={**dataset, "rows": [100, 250]}))
+    check_run(config(51, dataset=dataset, pools__draw_share=0.6))
+    check_run(config(51, dataset=dataset, pools__buckets=2))
 
 
 def test_a_size_that_is_given_counts() -> None:
     with pytest.raises(BadInput, match=r"a trial draws 30 .* of pools.size rows"):
-        check_sources(config(31, dataset={"type": "shapes", "samples": 9000}, pools__size=60))
+        check_run(config(31, dataset={"type": "shapes", "samples": 9000}, pools__size=60))
 
 
 def test_where_nothing_is_trained_nothing_is_refused() -> None:
     jobs = {"jobs": [{"id": "dataset", "hook": "ingest"}]}
-    check_sources(config(99, dataset={"type": "shapes", "samples": 10}, workflow=jobs))
+    check_run(config(99, dataset={"type": "shapes", "samples": 10}, workflow=jobs))
 
 
 def test_the_scorer_needs_a_batch_too() -> None:
     data = {"type": "shapes", "samples": 40}
     scorer = {"dataset": data, "model": {"type": "clip", "batch_size": 41}, "budget": 640}
     with pytest.raises(BadInput, match=r"scorer.model: a batch holds 41 rows.*40 trusted pairs"):
-        check_sources(config(8, scorer=scorer, dataset={"type": "shapes", "samples": 300}))
-    check_sources(config(8, scorer={**scorer, "budget": 40}))
+        check_run(config(8, scorer=scorer, dataset={"type": "shapes", "samples": 300}))
+    check_run(config(8, scorer={**scorer, "budget": 40}))
 
 
 def study(batch: int, tmp_path: Path, **changes: Any) -> Study:

@@ -19,14 +19,16 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from djsandbox_ray.dataset.columns import META, OWN_META
 from djsandbox_ray.dataset.images import format_of
 from djsandbox_ray.dataset.media import (
-    END_OF_CHUNK,
     PAIR_TOKENS,
-    TOKENS,
+    TAGGED_KEY,
     Kind,
     Media,
     Turn,
+    plain_text,
+    tagged_text,
     tokens_in,
     without_tokens,
 )
@@ -37,10 +39,6 @@ from djsandbox_ray.storage.store import Storage
 
 _logger = logging.getLogger(__name__)
 
-TAGGED_KEY = "text_with_tokens"
-"""Field of the text with Data-Juicer's special tokens, for operators that look for media."""
-
-_TOKEN_OF: dict[Kind, str] = {kind: token for token, kind in TOKENS.items()}
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 _VIDEO_SIGNS = ((4, b"ftypqt", "mov"), (4, b"ftyp", "mp4"), (0, b"GIF8", "gif"), (0, b"G", "ts"))
 """Where a video's file has which bytes, and its extension then; a Matroska says more."""
@@ -87,20 +85,16 @@ class Row:
     @property
     def plain_text(self) -> str:
         """The text without tokens, as operators see it that do not look for media."""
-        return self.text if self.is_pair else without_tokens(self.text)
+        return plain_text(self.text)
 
     @property
     def tagged_text(self) -> str:
         """The text with a token for every medium, as operators need it that look for media.
 
-        Where it has none of its own they stand in front. The statistics are computed of the same
-        (:mod:`djsandbox_ray.stats.fused`).
+        Where it has none of its own they stand in front.
         """
-        if not self.is_pair and tokens_in(self.text) == self.kinds:
-            return self.text
-        own = [_TOKEN_OF[kind] for kind in self.kinds]
-        tokens = PAIR_TOKENS if self.is_pair else (*TOKENS, END_OF_CHUNK)
-        return " ".join([*own, without_tokens(self.text, tokens), END_OF_CHUNK])
+        text = without_tokens(self.text, PAIR_TOKENS) if self.is_pair else self.text
+        return tagged_text(text, self.kinds)
 
     def _extension(self, medium: Media) -> str:
         """Return the extension by content: jpg, png, webp, gif, bmp, tif, ppm; mp4, webm, ..."""
@@ -246,7 +240,8 @@ _GROUP_ROWS, _VIDEO_ROWS = 256, 8
 class Parquet(ShardFormat):
     """Columns ``row_id``, ``image`` (an encoded file), ``text`` and ``meta`` (JSON text).
 
-    Of videos, ``video`` stands in the place of ``image``; of texts alone, neither.
+    Of videos, ``video`` stands in the place of ``image``; of texts alone, neither. The schema says
+    that ``meta`` is what our own source reads as such.
     """
 
     suffix = "parquet"
@@ -265,8 +260,9 @@ class Parquet(ShardFormat):
                 ("row_id", pa.int64()),
                 *((kind, pa.binary()) for kind in kinds),
                 ("text", pa.string()),
-                ("meta", pa.string()),
-            ]
+                (META, pa.string()),
+            ],
+            {OWN_META: b"json"},
         )
         # Media are compressed already.
         codecs = {name: "none" if name in kinds else "zstd" for name in schema.names}

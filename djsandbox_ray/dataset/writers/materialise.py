@@ -27,7 +27,7 @@ _READ_ROWS = 256
 """Rows whose images are in memory at once."""
 _READ_WIDE = 8
 """The same, where there may be videos."""
-_VERSION = 1
+_VERSION = 2
 """Raised when equal rows give other files."""
 
 OnProgress = Callable[[int, int], None]

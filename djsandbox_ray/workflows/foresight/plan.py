@@ -15,13 +15,14 @@ from djsandbox_ray.hooks.study import configured_family
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.records import Dataset, Pools
 from djsandbox_ray.reporting.progress import Progress
+from djsandbox_ray.workflows.beforehand import check_run, foretold
 from djsandbox_ray.workflows.foresight.budget import Stage, stages, total, whole_cost
 from djsandbox_ray.workflows.foresight.wiring import wiring
 from djsandbox_ray.workflows.language.jobs import Job, Workflow
 from djsandbox_ray.workflows.language.parameters import as_data, parameters, setting
 from djsandbox_ray.workflows.language.repeat import Round, conclude
 from djsandbox_ray.workflows.language.workflow import configured_workflow
-from djsandbox_ray.workflows.run import check_sources, open_round
+from djsandbox_ray.workflows.run import open_round
 from djsandbox_ray.workflows.runner import finished_jobs
 
 
@@ -64,6 +65,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "flops_to_train": ahead.flops,
         "cost": cost.to_json() if cost else None,
         "trial_list": listed,
+        "foretold": foretold(this.config),
     }
 
 
@@ -83,8 +85,7 @@ def check_budget(config: RunConfig, over_budget: bool) -> None:
 
 def _current(config: RunConfig) -> tuple[Round, Workflow, Context, dict[str, Any]]:
     """Return the round that the same command would go on with, and what of it is done."""
-    configured_workflow(config)  # what is wrong with it is said first
-    check_sources(config)
+    check_run(config)
     this = Round.first(config)
     while True:
         workflow = configured_workflow(this.config)
@@ -161,9 +162,10 @@ def plan_table(made: dict[str, Any]) -> Text:
     hits = made["trials"] - made["trials_to_run"]
     unknown = any(stage["samples"] is None for stage in made["stages"])
     more = ", and what is not known yet" if unknown else ""
+    told = [f"note    {line}" for line in made["foretold"]]
     if not made["stages"]:
         lines = [f"{made['name']} in {made['storage']}", "trials  none: no job trains a model"]
-        return Text("\n".join([*lines, "", *wiring(made["jobs"])]))
+        return Text("\n".join([*lines, *told, "", *wiring(made["jobs"])]))
     lines = [
         f"{made['name']} in {made['storage']}",
         f"pools   {made['pools']}{bound}, controls and self-tests included",
@@ -179,7 +181,7 @@ def plan_table(made: dict[str, Any]) -> Text:
         lines += ["", "jobs that train, with what each takes at most:", *_stage_lines(made)]
     if made["cost"] is not None:
         lines += ["", *made["cost"]["explanation"].split("\n")]
-    return Text("\n".join([*lines, "", *wiring(made["jobs"])]))
+    return Text("\n".join([*lines, *told, "", *wiring(made["jobs"])]))
 
 
 def _stage_lines(made: dict[str, Any]) -> list[str]:

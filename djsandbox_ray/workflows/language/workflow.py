@@ -15,8 +15,11 @@ from pydantic import ValidationError
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, nearest, unknown
 from djsandbox_ray.hooks.hook import HOOKS
+from djsandbox_ray.hooks.recipe import WriteRecipe
+from djsandbox_ray.recipes.ranges import no_ranges
 from djsandbox_ray.settings.strict_yaml import MOST_BYTES
 from djsandbox_ray.settings.yaml_input import problems, read_mapping
+from djsandbox_ray.stats.operators import BadProcess, parse_process
 from djsandbox_ray.storage.filesystems import read_text
 from djsandbox_ray.workflows.language.checks import Placed, Replaced, checked
 from djsandbox_ray.workflows.language.jobs import Repeat, Workflow
@@ -24,6 +27,7 @@ from djsandbox_ray.workflows.language.repeat import key_problems
 
 _BUILT_IN = resources.files("djsandbox_ray.workflows") / "builtin"
 _ENDINGS = (".yaml", ".yml")
+_OPTIONAL = ("trials", "evaluation")
 _NAMED = 3
 """Jobs that are named as examples."""
 
@@ -37,14 +41,53 @@ def configured_workflow(config: RunConfig) -> Workflow:
     workflow = load_workflow(config.workflow, config.jobs)
     update = workflow.repeat.update if workflow.repeat else ()
     lines = [f"repeat.update.{line}" for line in key_problems(config, update)]
-    if lines := [*_lacking(config, workflow), *lines]:
+    absent = list(filter(config.lacks, _OPTIONAL))
+    if lines := [*_lacking(absent, workflow), *_rangeless(config.operators, workflow), *lines]:
         raise _wrong(_called(config.workflow), lines)
     return workflow
 
 
-def _lacking(config: RunConfig, workflow: Workflow) -> Iterator[str]:
+def drafted_workflow(document: Mapping[str, Any]) -> None:
+    """Check the workflow of a configuration that cannot be read as a whole, as far as it says one.
+
+    Args:
+        document: as YAML gives it.
+
+    Raises:
+        BadInput: with one line per error.
+    """
+    defaults = {name: RunConfig.model_fields[name].default for name in ("workflow", "jobs")}
+    source, jobs = (document.get(name, value) for name, value in defaults.items())
+    if not isinstance(source, str | dict) or not isinstance(jobs, dict):
+        return
+    if not all(isinstance(given, dict) for given in jobs.values()):
+        return
+    workflow = load_workflow(source, jobs)
+    absent = [section for section in _OPTIONAL if document.get(section) is None]
+    lines = [*_lacking(absent, workflow), *_rangeless(document.get("operators"), workflow)]
+    if lines:
+        raise _wrong(_called(source), lines)
+
+
+def _rangeless(process: Any, workflow: Workflow) -> Iterator[str]:
+    """Say which operators no recipe can be made of, where a job makes one."""
+    writing = [job.id for job in workflow.jobs if issubclass(HOOKS.get(job.hook), WriteRecipe)]
+    if not writing:
+        return
+    try:
+        operators = parse_process(process)
+    except BadProcess:
+        return  # said of the configuration
+    for index, why in no_ranges(operators):
+        yield (
+            f"operators[{index}]: {why}, and the job {writing[0]!r} makes recipes; leave it out, "
+            "or take a workflow that makes none, such as single_op"
+        )
+
+
+def _lacking(absent: Sequence[str], workflow: Workflow) -> Iterator[str]:
     """Say which sections the jobs need that the configuration is without."""
-    for section in filter(config.lacks, ("trials", "evaluation")):
+    for section in absent:
         jobs = [job.id for job in workflow.jobs if section in HOOKS.get(job.hook).SECTIONS]
         if jobs:
             more = f" and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ""

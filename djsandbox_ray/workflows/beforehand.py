@@ -1,0 +1,130 @@
+"""What can be said of a run before anything is started or written: what is wrong, what is lost.
+
+Problems of the configuration, of its workflow and of its data are found all at once, each with its
+place, also where one of the three has problems already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from djsandbox_ray.config import RunConfig, checked, read_document, readable_sources
+from djsandbox_ray.dataset.source import SOURCES, Source, content_of
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.hooks.hook import HOOKS
+from djsandbox_ray.hooks.plans import draw_of
+from djsandbox_ray.hooks.recipe import WriteRecipe
+from djsandbox_ray.hooks.scorer import TrainScorer, check_trusted
+from djsandbox_ray.hooks.study import StudyHook, configured_family, refuse_small_draw
+from djsandbox_ray.recipes.evidence import about_several
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.stats.operators import parse_process, statistic_names
+from djsandbox_ray.workflows.language.jobs import Workflow
+from djsandbox_ray.workflows.language.workflow import configured_workflow, drafted_workflow
+
+
+def load_run(path: str, overrides: Sequence[str] = (), storage: str | None = None) -> RunConfig:
+    """Read a configuration and check it; where it is wrong, its workflow and data with it.
+
+    Where it is right, they are looked at by :func:`check_run`, once.
+
+    Args:
+        path: as for :func:`djsandbox_ray.config.load_config`, like the others.
+        overrides: the same.
+        storage: the same.
+
+    Raises:
+        BadInput: with one line per error.
+    """
+    document = read_document(path, overrides, storage)
+    try:
+        return checked(document, path)
+    except BadInput as error:
+        found = [str(error)]
+    found += _said(lambda: drafted_workflow(document))
+    found += _lost_sources(readable_sources(document))[0]
+    raise BadInput("\n".join(found))
+
+
+def check_run(config: RunConfig) -> None:
+    """Check the workflow of a configuration and its data: whether it is there, and enough.
+
+    Raises:
+        BadInput: with one line per error.
+    """
+    found = _said(lambda: configured_workflow(config))
+    problems, rows = _lost_sources(config.sources)
+    if not found:
+        workflow = configured_workflow(config)
+        for check in (_check_draw, _check_scorer):
+            problems += _said(partial(check, config, workflow, rows))
+    if found or problems:
+        raise BadInput("\n".join([*found, *problems]))
+
+
+def foretold(config: RunConfig) -> list[str]:
+    """Say what a recipe of this run cannot do as the statistics do, in a sentence each.
+
+    Args:
+        config: that was checked.
+    """
+    may_have_several = content_of(config.dataset) in ("conversations", "any")
+    if not may_have_several or not _has_job(configured_workflow(config), WriteRecipe):
+        return []
+    operators = parse_process(config.operators)
+    return about_several(operators, (name for some in statistic_names(operators) for name in some))
+
+
+def _said(check: Callable[[], object]) -> list[str]:
+    try:
+        check()
+    except BadInput as error:
+        return [str(error)]
+    return []
+
+
+def _lost_sources(
+    sections: Mapping[str, Component],
+) -> tuple[list[str], dict[str, int | None]]:
+    """Look for the data of sources, by their places in the configuration.
+
+    Returns:
+        What is wrong with those that are not there or not of the promised form, and how many
+        samples the others have at most, None where that cannot be said without reading them.
+    """
+    problems, rows = [], {}
+    for where, source in sections.items():
+        try:
+            rows[where] = _most_rows(SOURCES.get(source.type)(source))
+        except BadInput as error:
+            problems.append(f"{where}: {error}")
+    return problems, rows
+
+
+def _most_rows(source: Source) -> int | None:
+    shards = source.shards()
+    known = [shard.rows for shard in shards if shard.rows is not None]
+    part = source.config.rows
+    if len(known) < len(shards):
+        return part[1] - part[0] if part else None
+    return sum(known) if part is None else min(sum(known), part[1] - part[0])
+
+
+def _check_draw(config: RunConfig, workflow: Workflow, rows: Mapping[str, int | None]) -> None:
+    draw, share = draw_of(config, rows.get("dataset")), config.pools.draw_share
+    if draw is not None and _has_job(workflow, StudyHook):
+        pool = "of a bucket" if config.pools.size == "auto" else "of pools.size rows"
+        drawn = f"a trial draws {{rows}} (pools.draw_share: {share:g}, {pool})"
+        refuse_small_draw(configured_family(config), config.trials.budget, draw, drawn)
+
+
+def _check_scorer(config: RunConfig, workflow: Workflow, rows: Mapping[str, int | None]) -> None:
+    most = rows.get("scorer.dataset")
+    if config.scorer is not None and most is not None and _has_job(workflow, TrainScorer):
+        check_trusted(config.scorer, most)
+
+
+def _has_job(workflow: Workflow, kind: type[Any]) -> bool:
+    return any(issubclass(HOOKS.get(job.hook), kind) for job in workflow.jobs)
