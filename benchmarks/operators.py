@@ -203,7 +203,7 @@ def gap(left: dict[str, list[float]], right: dict[str, list[float]]) -> float:
 
 
 def samples(path: Path | None, generated: dict[str, Any], content: str) -> Iterator[Sample]:
-    """Read a file in any layout that is recognised; else make samples."""
+    """Read a file, parquet or JSON lines as Data-Juicer's; without one, make samples."""
     from djsandbox_ray.dataset.source import SOURCES, Rejection
 
     config = dict(generated)
@@ -346,7 +346,11 @@ def chosen(
     if inspection.needs_tokens(spec.filter_class):
         some = [{**row, "text": row["tagged"]} for row in some]
     size = sizes(scale)["image" if "spacy" in spec.model_kinds else kind]
-    return some, min(size, (len(some) - FEW) // ROUNDS - FEW)
+    size = min(size, (len(some) - FEW) // ROUNDS - FEW)
+    if size <= FEW:
+        least = FEW + ROUNDS * (2 * FEW + 1)
+        sys.exit(f"{spec.name}: {len(some)} rows of its kind are too few: {least} are needed")
+    return some, size
 
 
 def sizes(scale: float) -> dict[str, int]:
