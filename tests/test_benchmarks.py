@@ -30,7 +30,14 @@ TOYS = {
 }
 """In this process, on the session's cluster."""
 LONG = ("orchestration",)
-ALONE = {"stats": ("--rows=200",), "streaming": ("--rows", "10", "20")}
+ALONE = {
+    "operators": (
+        "--scale=0.01",
+        *("--only", "text_length_filter", "image_shape_filter", "image_nsfw_filter"),
+    ),
+    "stats": ("--rows=200",),
+    "streaming": ("--rows", "10", "20"),
+}
 """These measure processes of their own."""
 
 

@@ -2,7 +2,8 @@
 
 ``answers/<operator id>/`` in the storage, for samples of any dataset, by the digest of what was
 asked about. An answer is a file of its own in ``open/`` until the batch that it belongs to is
-through; then the batch is one file, and the folder of its single ones goes.
+through; then the batch is one file, and the folder of its single ones goes. Those that a killed run
+has left, the next makes a batch.
 """
 
 from __future__ import annotations
@@ -53,13 +54,21 @@ class Answers:
         self._batch: dict[str, Answer] = {}
         self._open = self._new()
         self._tokens = 0
+        left = []
         for batch in storage.names(f"{self._folder}/open"):  # of killed runs, or of one elsewhere
             for name in storage.names(f"{self._folder}/open/{batch}"):
                 with suppress(Missing):  # its batch has become one file, which is read below
                     self._take(f"open/{batch}/{name}")
+                    left.append((batch, name))
+        self._write_batch(self._new(), self._known)
         for name in storage.names(self._folder):
             if name.endswith(".json"):
                 self._take(name)
+        # One by one: whoever is at work elsewhere may have written another one beside them.
+        for batch, name in left:
+            storage.remove(f"{self._folder}/open/{batch}/{name}")
+        for batch in {batch for batch, _ in left}:
+            storage.remove_empty(f"{self._folder}/open/{batch}")
 
     def __len__(self) -> int:
         return len(self._known)
@@ -91,10 +100,13 @@ class Answers:
             batch, self._batch = self._batch, {}
             name, self._open = self._open, self._new()
         if batch:
-            path = f"{self._folder}/{name}.json"
-            listed = {digest: asdict(answer) for digest, answer in sorted(batch.items())}
-            self._storage.write_sealed(path, {"answers": listed})
+            self._write_batch(name, batch)
             self._storage.remove(f"{self._folder}/open/{name}")
+
+    def _write_batch(self, name: str, batch: Mapping[str, Answer]) -> None:
+        if batch:
+            listed = {digest: asdict(answer) for digest, answer in sorted(batch.items())}
+            self._storage.write_sealed(f"{self._folder}/{name}.json", {"answers": listed})
 
     def _take(self, name: str) -> None:
         listed = self._storage.read_sealed(f"{self._folder}/{name}")["answers"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from djsandbox_ray.stats.datajuicer import EXTRAS
 
-FACES = "it is in opencv-contrib-python-headless below 5: pip install 'djsandbox-ray[video]'"
+FACES = "it is in opencv-python-headless below 5: pip install 'djsandbox-ray[video]'"
 PROGRAM = "install ffmpeg with the packages of the system, or set 'video_backend: av'"
 WORD_LIST = "write one: a JSON object of a list of words per language"
 

@@ -14,18 +14,15 @@ from typing import Any
 import numpy as np
 
 
-def main(request: str, answer: str) -> None:
+def prepare(nltk_data: str | None) -> None:
+    """Mend what has to be before any operator is built."""
     from data_juicer.utils.lazy_loader import LazyLoader
 
     LazyLoader.check_packages = classmethod(lambda *_arguments, **_options: None)
-    from data_juicer.core.data import NestedDataset
-    from data_juicer.ops import OPERATORS
-
-    wanted = json.loads(Path(request).read_text())
-    if wanted["nltk_data"]:
+    if nltk_data and Path(nltk_data).exists():
         import nltk
 
-        nltk.data.path = [wanted["nltk_data"]]
+        nltk.data.path = [nltk_data]
         nltk.download = lambda *_arguments, **_options: True
     from transformers import OwlViTImageProcessor, OwlViTProcessor
 
@@ -34,6 +31,27 @@ def main(request: str, answer: str) -> None:
         return found(self.image_processor, *arguments, **options)
 
     OwlViTProcessor.post_process_object_detection = boxes
+
+
+def build(name: str, params: dict[str, Any]) -> Any:
+    from data_juicer.ops import OPERATORS
+
+    return OPERATORS.modules[name](auto_op_parallelism=False, **params)
+
+
+def run(operator: Any, rows: list[dict[str, Any]]) -> Any:
+    from data_juicer.core.data import NestedDataset
+
+    return operator.run(NestedDataset.from_list(rows), reduce=False)
+
+
+def statistics(found: Any) -> list[dict[str, Any]]:
+    return [row["__dj__stats__"] for row in found]
+
+
+def main(request: str, answer: str) -> None:
+    wanted = json.loads(Path(request).read_text())
+    prepare(wanted["nltk_data"])
     done: dict[int, Any] = {}
     for index, (name, params, tagged) in enumerate(wanted["operators"]):
         rows = [
@@ -41,9 +59,7 @@ def main(request: str, answer: str) -> None:
             for row in wanted["videos" if name.startswith("video") else "rows"]
         ]
         try:
-            operator = OPERATORS.modules[name](auto_op_parallelism=False, **params)
-            found = operator.run(NestedDataset.from_list(rows), reduce=False)
-            done[index] = [row["__dj__stats__"] for row in found]
+            done[index] = statistics(run(build(name, params), rows))
         except Exception as error:  # the others are compared
             done[index] = f"{type(error).__name__}: {error}"
     Path(answer).write_text(json.dumps(done, default=lambda value: np.asarray(value).tolist()))

