@@ -15,7 +15,7 @@ import pytest
 from conftest_stats import captions
 from damages import DAMAGES
 
-from djsandbox_ray.errors import Damaged
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.stats import compute, parts, unfinished
 from djsandbox_ray.stats.compute import compute_statistics
@@ -216,6 +216,27 @@ def test_rows_that_are_there_twice_are_taken_once(passing: Pass, storage: Storag
     assert len(values) == ROWS
     np.testing.assert_array_equal(values[100:], expected()[0][100:])
     assert not storage.exists(FOLDER)
+
+
+def test_operators_with_one_id_are_computed_once(passing: Pass, tmp_path: Path) -> None:
+    """Two folders with the same content give the same statistics."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "stopwords.json").write_text('{"en": ["a", "the"]}')
+    listed = [{"stopwords_filter": {"stopwords_dir": str(folder)}} for folder in folders]
+    operators = parse_process(["text_length_filter", *listed])
+    columns = passing(operators)
+    assert passing.ran == [(0, 2), (400, 2), (800, 2)]
+    assert len(columns) == 3
+    agree(columns, operators)
+
+
+def test_what_is_lacking_is_named_by_its_place_in_the_whole_list(passing: Pass) -> None:
+    passing()
+    lacking = parse_process([{"stopwords_filter": {"stopwords_dir": "/no/such/folder"}}])
+    with pytest.raises(BadInput, match=r"operators\[3\]\.stopwords_filter: needs stopwords_dir"):
+        passing([*OPERATORS, *lacking])
 
 
 def test_what_is_somebody_elses_is_not_read(passing: Pass, storage: Storage) -> None:
