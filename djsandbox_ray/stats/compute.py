@@ -227,6 +227,7 @@ def _complete(
                 batch_size=parts.ROWS if asks else together,
                 threads=max(1, int(settings.cpus_per_actor)),
                 gpu=settings.gpus_per_actor > 0,
+                pairs=dataset.pairs,
                 models=settings.models,
                 endpoint=settings.endpoint,
             ),

@@ -86,6 +86,8 @@ class FusedOperators:
     Args:
         specs: the operators.
         gpu: whether those that can may use a GPU.
+        pairs: whether the samples are pairs: a token in a caption is text like any other, and text
+            operators see it, as Data-Juicer does.
         asking: by index, what makes the computation of an operator whose model is behind an API of
             Data-Juicer's operator and the statistics that it writes.
 
@@ -98,8 +100,10 @@ class FusedOperators:
         specs: Sequence[OperatorSpec],
         *,
         gpu: bool = False,
+        pairs: bool = False,
         asking: Mapping[int, _Ask] | None = None,
     ) -> None:
+        self._pairs = pairs
         asks = [(asking or {}).get(index) for index in range(len(specs))]
         self._runners = [_Runner(spec, gpu, ask) for spec, ask in zip(specs, asks, strict=True)]
         for runner, ask in zip(self._runners, asks, strict=True):
@@ -136,7 +140,7 @@ class FusedOperators:
             SandboxError: the machine fails. A row would lose its value for good by that, and many
                 rows: once a GPU has failed, no process that used it can go on.
         """
-        rows = _rows(texts, images, videos)
+        rows = _rows(texts, images, videos, pairs=self._pairs)
         runners = {index: self._runners[index] for index in operators}
         with _inference():
             done = {
@@ -162,7 +166,8 @@ class FusedOperators:
         Returns:
             The mean per sample; 0 without a model, None where the model cannot be counted.
         """
-        runner, rows = self._runners[operator], _rows(texts, images, videos)
+        runner = self._runners[operator]
+        rows = _rows(texts, images, videos, pairs=self._pairs)
 
         def compute() -> None:
             if runner.reads_videos:
@@ -352,12 +357,16 @@ def _one_by_one(
 
 
 def _rows(
-    texts: Sequence[str], images: Images | None, videos: Videos | None = None
+    texts: Sequence[str],
+    images: Images | None,
+    videos: Videos | None = None,
+    *,
+    pairs: bool = False,
 ) -> dict[str, list[Any]]:
-    """Lay samples out as Data-Juicer expects them; text operators must not see the tokens."""
+    """Lay samples out as Data-Juicer expects them; text operators must not see tokens of media."""
     dj = load()
     rows: dict[str, list[Any]] = {
-        _TEXT: [_plain(text, dj) for text in texts],
+        _TEXT: [*texts] if pairs else [_plain(text, dj) for text in texts],
         dj.context_field: [{} for _ in texts],
     }
     media: dict[Kind, Sequence[Sequence[bytes]]] = {}
@@ -368,7 +377,7 @@ def _rows(
         media["video"] = videos
     if media:
         rows[_TAGGED] = [
-            _tagged(text, {kind: len(files[row]) for kind, files in media.items()}, dj)
+            _tagged(text, {kind: len(files[row]) for kind, files in media.items()}, dj, pairs)
             for row, text in enumerate(texts)
         ]
     return rows
@@ -391,12 +400,12 @@ def _plain(text: str, dj: DataJuicer) -> str:
     return dj.plain_text(text) if text and "__dj__" in text else text
 
 
-def _tagged(text: str | None, media: Mapping[Kind, int], dj: DataJuicer) -> str | None:
+def _tagged(text: str | None, media: Mapping[Kind, int], dj: DataJuicer, pairs: bool) -> str | None:
     """Return a text with a token for every medium: where it has them itself, or else in front."""
     if text is None:  # no caption: the operator fails on this row, and on no other
         return None
     tokens = tokens_in(text)
-    if all(tokens.count(kind) == count for kind, count in media.items()):
+    if not pairs and all(tokens.count(kind) == count for kind, count in media.items()):
         return text
     front = [_TOKEN_OF[kind] for kind, count in media.items() for _ in range(count)]
     return " ".join([*front, _plain(text, dj), dj.end_token])
