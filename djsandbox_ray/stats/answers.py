@@ -38,6 +38,9 @@ def digest_of(text: str) -> str:
 class Answers:
     """The answers about one operator; safe for many threads.
 
+    Where none of earlier runs could be read, they are asked for again: what was wrong may have been
+    mended since, and it was nothing that a sample holds.
+
     Args:
         storage: where they lie.
         operator_id: whose statistics they give.
@@ -53,13 +56,17 @@ class Answers:
         self._batch: dict[str, Answer] = {}
         self._open = self._new()
         self._tokens = 0
+        self._any_readable = False
+        counted: set[tuple[str, str]] = set()
         for batch in storage.names(f"{self._folder}/open"):  # of killed runs, or of one elsewhere
             for name in storage.names(f"{self._folder}/open/{batch}"):
                 with suppress(Missing):  # its batch has become one file, which is read below
-                    self._take(f"open/{batch}/{name}")
+                    self._take(f"open/{batch}/{name}", batch, counted)
         for name in storage.names(self._folder):
             if name.endswith(".json"):
-                self._take(name)
+                self._take(name, name.removesuffix(".json"), counted)
+        if not self._any_readable:
+            self._known.clear()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -68,6 +75,11 @@ class Answers:
     def tokens(self) -> int:
         """What all answers cost, those of earlier runs included."""
         return self._tokens
+
+    @property
+    def any_readable(self) -> bool:
+        """Whether at least one answer could be read."""
+        return self._any_readable
 
     def get(self, digest: str) -> Answer | None:
         """Return the answer about a sample, if there is one."""
@@ -82,8 +94,8 @@ class Answers:
         path = f"{self._folder}/open/{self._open}/{digest}.json"
         self._storage.write_sealed(path, {"answers": {digest: asdict(answer)}})
         with self._lock:
-            self._batch[digest] = self._known[digest] = answer
-            self._tokens += answer.tokens
+            self._batch[digest] = answer
+            self._note(digest, answer)
 
     def close_batch(self) -> None:
         """Make one file of the answers since the last call."""
@@ -96,12 +108,18 @@ class Answers:
             self._storage.write_sealed(path, {"answers": listed})
             self._storage.remove(f"{self._folder}/open/{name}")
 
-    def _take(self, name: str) -> None:
+    def _take(self, name: str, batch: str, counted: set[tuple[str, str]]) -> None:
         listed = self._storage.read_sealed(f"{self._folder}/{name}")["answers"]
         for digest, fields in listed.items():
-            if digest not in self._known:  # a kill may leave one in its batch and by itself
-                self._known[digest] = answer = Answer(**fields)
-                self._tokens += answer.tokens
+            if (batch, digest) not in counted:  # a kill may leave one in its batch and by itself
+                counted.add((batch, digest))
+                self._note(digest, Answer(**fields))
+
+    def _note(self, digest: str, answer: Answer) -> None:
+        self._tokens += answer.tokens
+        if answer.values or digest not in self._known:
+            self._known[digest] = answer
+        self._any_readable |= bool(answer.values)
 
     @staticmethod
     def _new() -> str:
