@@ -359,7 +359,8 @@ class Asking:
         """
         row = self._client.row
         values = [stats.get(key) for key in self._keys]
-        said_no = False in values and row.text.strip().lower().startswith("n")
+        condition = any(value is False for value in values)  # 0.0 is what a score has instead
+        said_no = condition and row.text.strip().lower().startswith("n")
         if not row.asked or said_no or all(values):
             return ""
         return row.why or f"no answer could be read, the last: {row.text!r:.100}"

@@ -152,6 +152,7 @@ def test_an_address_where_nobody_listens(server: ChatServer, storage: Storage) -
     ("garbage", "tries", "reason"),  # as often as Data-Juicer tries
     [
         (Reply(content="I like it."), 3, "the last: 'I like it.'"),
+        (Reply(content="No, I will not."), 3, "the last: 'No, I will not.'"),
         (Reply(content='{"dimension_scores": {"accuracy": 3}}'), 3, "could be read, the last"),
         (Reply(content='{"rationale": "no scores"}'), 1, "could be read, the last"),
         (Reply(content=""), 3, "the answer is empty"),
@@ -159,7 +160,7 @@ def test_an_address_where_nobody_listens(server: ChatServer, storage: Storage) -
         (Reply(body=b"[]"), 3, "has no choices.0.message.content"),
         (Reply(400, {}, b"too long"), 1, "refuses it with 400: too long"),
     ],
-    ids=["words", "half", "none", "empty", "html", "list", "400"],
+    ids=["words", "no", "half", "none", "empty", "html", "list", "400"],
 )
 def test_what_cannot_be_read_costs_its_row_alone(
     server: ChatServer, storage: Storage, garbage: Reply, tries: int, reason: str
