@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -127,12 +127,18 @@ def opened() -> Iterator[Opened]:
 
 
 def forget(context: dict[str, Any]) -> None:
-    """Close what operators keep in a context: an operator that failed leaves it half read."""
+    """Close what operators keep in a context: an operator that failed leaves it half read.
+
+    Data-Juicer's reader closes the decoder of every stream first and fails where one has none, as
+    in a broken file; what it reads from is closed all the same.
+    """
     kept = [*context.values()]
     context.clear()
     for value in kept:
-        if callable(close := getattr(value, "close", None)):
-            close()
+        for held in (value, getattr(value, "container", None)):
+            if callable(close := getattr(held, "close", None)):
+                with suppress(AttributeError):
+                    close()
 
 
 def named(reason: str, paths: Sequence[str]) -> str:

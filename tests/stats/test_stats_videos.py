@@ -16,7 +16,13 @@ from djsandbox_ray.errors import BadInput, StorageFailed
 from djsandbox_ray.stats import videos
 from djsandbox_ray.stats.fused import FusedOperators
 from djsandbox_ray.stats.operators import BadProcess, OperatorSpec, operator_id, parse_process
-from djsandbox_ray.stats.videos import TemporaryVideos, opened, plain_video, way_of_opening
+from djsandbox_ray.stats.videos import (
+    TemporaryVideos,
+    forget,
+    opened,
+    plain_video,
+    way_of_opening,
+)
 from djsandbox_ray.storage.own import own_folder
 
 pytest.importorskip("av", reason="the extra 'video' is not installed")
@@ -160,6 +166,31 @@ def test_a_broken_video_costs_its_sample_alone_and_is_named_by_its_place() -> No
     assert "video 1" in size.failures[0].reason
     assert "/" not in size.failures[0].reason
     assert length.failures == []
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_a_video_that_is_cut_off_ends_no_run(share: float) -> None:
+    """Data-Juicer's reader opens some, and cannot be closed."""
+    video = plain_video()
+    specs = parse_process(["video_duration_filter", "video_resolution_filter"])
+    samples = [[video[: int(len(video) * share)]], [video]]
+    for computed in FusedOperators(specs)(["a clip"] * 2, None, range(2), samples):
+        (column, *_) = computed.columns.values()
+        assert np.isfinite(column[1])
+        assert [failure.row for failure in computed.failures] == [0]
+
+
+def test_what_a_reader_reads_from_is_closed_even_if_the_reader_cannot_be(tmp_path: Path) -> None:
+    from data_juicer.utils.video_utils import AVReader
+
+    video, path = plain_video(), tmp_path / "half.video"
+    path.write_bytes(video[: len(video) // 2])
+    reader = AVReader(str(path))
+    with pytest.raises(AttributeError):
+        reader.close()
+    forget({"reader": reader})
+    with pytest.raises(AssertionError, match="not open"):
+        reader.container.seek(0)
 
 
 @pytest.fixture
