@@ -208,6 +208,18 @@ def test_motion_is_measured_and_a_video_without_frames_fails(motion: OperatorSpe
     assert "no two frames" in computed.failures[0].reason
 
 
+def test_a_video_whose_frames_do_not_end_fails(
+    motion: OperatorSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a damaged file OpenCV may jump back for ever."""
+    (path := tmp_path / "0.video").write_bytes(plain_video())
+    assert videos._most_frames(str(path)) == 2 * 4 + 16
+    fused = FusedOperators([motion])
+    monkeypatch.setattr(videos, "_most_frames", lambda _path: 1)
+    (computed,) = fused(["a clip"], None, [0], [[plain_video()]])
+    assert "do not come to an end" in computed.failures[0].reason
+
+
 def test_of_the_flows_of_a_video_one_is_kept_at_a_time(motion: OperatorSpec) -> None:
     flow = np.arange(24.0).reshape(3, 4, 2)
     kept = videos._Flow(flow)
