@@ -91,7 +91,7 @@ def _is_talk(entry: Mapping[str, Any], keys: Keys) -> bool:
     if text is None:
         return True
     try:
-        return text == assistant_text(take_turns({**entry}, keys.turns))
+        return bool(text == assistant_text(take_turns({**entry}, keys.turns)))
     except Unusable:
         return False
 

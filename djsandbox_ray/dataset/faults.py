@@ -27,6 +27,8 @@ _FAILING = {
     )
     if hasattr(errno, name)
 }
+_DECODER, _OF_THE_FILE = "av.error", (errno.EIO, errno.EAGAIN)
+"""What PyAV says of a video that ends too early: it reads from memory, or what was just written."""
 _SHOWN = 80
 _LONGEST = 500
 
@@ -66,7 +68,9 @@ def is_failing(error: BaseException) -> bool:
     """
     if isinstance(error, SandboxError | ConnectionError | TimeoutError):
         return True
-    return isinstance(error, OSError) and error.errno in _FAILING
+    if not isinstance(error, OSError) or error.errno not in _FAILING:
+        return False
+    return not (type(error).__module__ == _DECODER and error.errno in _OF_THE_FILE)
 
 
 def is_no_fault(error: BaseException) -> bool:

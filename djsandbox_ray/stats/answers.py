@@ -3,7 +3,7 @@
 ``answers/<operator id>/`` in the storage, for samples of any dataset, by the digest of what was
 asked about. An answer is a file of its own in ``open/`` until the batch that it belongs to is
 through; then the batch is one file, and the folder of its single ones goes. Those that a killed run
-has left, the next makes a batch.
+has left, the next one brings into theirs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from typing import Any
 
 from djsandbox_ray.errors import Missing
 from djsandbox_ray.storage.store import Storage
@@ -39,6 +40,9 @@ def digest_of(text: str) -> str:
 class Answers:
     """The answers about one operator; safe for many threads.
 
+    Where none of earlier runs could be read, they are asked for again: what was wrong may have been
+    mended since, and it was nothing that a sample holds.
+
     Args:
         storage: where they lie.
         operator_id: whose statistics they give.
@@ -54,21 +58,15 @@ class Answers:
         self._batch: dict[str, Answer] = {}
         self._open = self._new()
         self._tokens = 0
-        left = []
+        self._any_readable = False
         for batch in storage.names(f"{self._folder}/open"):  # of killed runs, or of one elsewhere
-            for name in storage.names(f"{self._folder}/open/{batch}"):
-                with suppress(Missing):  # its batch has become one file, which is read below
-                    self._take(f"open/{batch}/{name}")
-                    left.append((batch, name))
-        self._write_batch(self._new(), self._known)
+            self._bring_together(batch)
         for name in storage.names(self._folder):
             if name.endswith(".json"):
-                self._take(name)
-        # One by one: whoever is at work elsewhere may have written another one beside them.
-        for batch, name in left:
-            storage.remove(f"{self._folder}/open/{batch}/{name}")
-        for batch in {batch for batch, _ in left}:
-            storage.remove_empty(f"{self._folder}/open/{batch}")
+                for digest, fields in self._read(name).items():
+                    self._note(digest, Answer(**fields))
+        if not self._any_readable:
+            self._known.clear()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -77,6 +75,11 @@ class Answers:
     def tokens(self) -> int:
         """What all answers cost, those of earlier runs included."""
         return self._tokens
+
+    @property
+    def any_readable(self) -> bool:
+        """Whether at least one answer could be read."""
+        return self._any_readable
 
     def get(self, digest: str) -> Answer | None:
         """Return the answer about a sample, if there is one."""
@@ -91,8 +94,8 @@ class Answers:
         path = f"{self._folder}/open/{self._open}/{digest}.json"
         self._storage.write_sealed(path, {"answers": {digest: asdict(answer)}})
         with self._lock:
-            self._batch[digest] = self._known[digest] = answer
-            self._tokens += answer.tokens
+            self._batch[digest] = answer
+            self._note(digest, answer)
 
     def close_batch(self) -> None:
         """Make one file of the answers since the last call."""
@@ -100,20 +103,37 @@ class Answers:
             batch, self._batch = self._batch, {}
             name, self._open = self._open, self._new()
         if batch:
-            self._write_batch(name, batch)
+            self._write(name, {digest: asdict(answer) for digest, answer in batch.items()})
             self._storage.remove(f"{self._folder}/open/{name}")
 
-    def _write_batch(self, name: str, batch: Mapping[str, Answer]) -> None:
-        if batch:
-            listed = {digest: asdict(answer) for digest, answer in sorted(batch.items())}
-            self._storage.write_sealed(f"{self._folder}/{name}.json", {"answers": listed})
+    def _bring_together(self, batch: str) -> None:
+        """Make one file of what a batch holds singly, and of what is in its file already."""
+        folder = f"open/{batch}"
+        names = self._storage.names(f"{self._folder}/{folder}")
+        found: dict[str, Any] = {}
+        for path in [*(f"{folder}/{name}" for name in names), f"{batch}.json"]:
+            with suppress(Missing):  # the batch has become one file meanwhile, or was none yet
+                found |= self._read(path)
+        if found:
+            self._write(batch, found)
+        # One by one: whoever is at work elsewhere may have written another one beside them.
+        for name in names:
+            self._storage.remove(f"{self._folder}/{folder}/{name}")
+        self._storage.remove_empty(f"{self._folder}/{folder}")
 
-    def _take(self, name: str) -> None:
-        listed = self._storage.read_sealed(f"{self._folder}/{name}")["answers"]
-        for digest, fields in listed.items():
-            if digest not in self._known:  # a kill may leave one in its batch and by itself
-                self._known[digest] = answer = Answer(**fields)
-                self._tokens += answer.tokens
+    def _read(self, name: str) -> dict[str, Any]:
+        answers: dict[str, Any] = self._storage.read_sealed(f"{self._folder}/{name}")["answers"]
+        return answers
+
+    def _write(self, batch: str, answers: Mapping[str, Any]) -> None:
+        listed = dict(sorted(answers.items()))
+        self._storage.write_sealed(f"{self._folder}/{batch}.json", {"answers": listed})
+
+    def _note(self, digest: str, answer: Answer) -> None:
+        self._tokens += answer.tokens
+        if answer.values or digest not in self._known:
+            self._known[digest] = answer
+        self._any_readable |= bool(answer.values)
 
     @staticmethod
     def _new() -> str:

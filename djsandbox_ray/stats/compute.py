@@ -130,7 +130,10 @@ def compute_statistics(
     wanted = [*zip(operators, ids, strict=True)]
     if pending := _pending(storage, dataset, wanted):
         check_needs(
-            [spec for spec, _ in pending], models=settings.models, endpoint=settings.endpoint
+            [spec for spec, _ in pending],
+            models=settings.models,
+            endpoint=settings.endpoint,
+            places=[ids.index(identity) for _, identity in pending],
         )
         what = f"the folder of statistics of {dataset.id}"
         with take(storage, parts.lease(dataset.id), what, wait=True, note=note) as lease:
@@ -167,10 +170,16 @@ def _refuse_unreadable(dataset: Dataset, operators: Sequence[OperatorSpec]) -> N
 def _pending(
     storage: Storage, dataset: Dataset, operators: Sequence[tuple[OperatorSpec, str]]
 ) -> list[tuple[OperatorSpec, str]]:
-    """Return those operators that are not complete, each with its id."""
+    """Return those operators that are not complete, each with its id.
+
+    Of those that have one id (of folders with the same content) the first computes for all.
+    """
+    unique: dict[str, OperatorSpec] = {}
+    for spec, identity in operators:
+        unique.setdefault(identity, spec)
     return [
         (spec, identity)
-        for spec, identity in operators
+        for identity, spec in unique.items()
         if parts.broken_parts(storage, parts.folder(dataset.id, identity))
     ]
 
@@ -218,6 +227,7 @@ def _complete(
                 batch_size=parts.ROWS if asks else together,
                 threads=max(1, int(settings.cpus_per_actor)),
                 gpu=settings.gpus_per_actor > 0,
+                pairs=dataset.pairs,
                 models=settings.models,
                 endpoint=settings.endpoint,
             ),

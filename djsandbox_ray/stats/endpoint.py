@@ -30,6 +30,8 @@ _BUSY = (408, 429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed."""
 _NOT_OF_THE_SAMPLE = (301, 302, 303, 307, 308, 401, 402, 403, 404, 405)
 """Statuses that every request would get: the URL, the key, the model or the account is wrong."""
+_IN_VAIN = 64
+"""Samples after which it is no fault of theirs if no answer at all could be read."""
 
 
 class EndpointConfig(Section):
@@ -178,7 +180,7 @@ class Client:
             )
         except requests.RequestException as error:
             raise _Ended(self._away(f"{type(error).__name__}: {error}")) from None
-        said = without_secrets(answer.text[:300])
+        said = without_secrets(answer.text)[:300]  # a secret that is cut is not known for one
         if answer.status_code in _BUSY:
             raise _Ended(self._away(f"{answer.status_code}: {said}"))
         if answer.status_code in _NOT_OF_THE_SAMPLE:
@@ -281,13 +283,15 @@ class Asking:
         load().get_model(operator.model_key)  # once, before there are threads
         self._operator, self._keys = operator, tuple(keys)
         self._answers, self._settings = answers, settings
+        self._unreadable = ""
 
     def __call__(self, batch: dict[str, list[Any]]) -> None:
         """Write the statistics of a batch; all its samples are asked about before an error.
 
         Raises:
             ValueError: of some sample no answer could be read: says why.
-            SandboxError: the budget is spent, or the endpoint is away or refuses.
+            SandboxError: the budget is spent, the endpoint is away or refuses, or none of many
+                answers could be read.
         """
         texts = {digest_of(text): text for text in batch["text"] if text is not None}
         lacking = [digest for digest in texts if self._answers.get(digest) is None]
@@ -324,6 +328,11 @@ class Asking:
             future.result()
 
     def _ask(self, text: str) -> None:
+        if len(self._answers) >= _IN_VAIN and not self._answers.any_readable:
+            raise BadInput(
+                f"statistics.endpoint: of {len(self._answers)} samples no answer could be read, "
+                f"one of them: {self._unreadable}; mend it, and the same command asks again"
+            )
         budget, spent = self._settings.budget_tokens, self._answers.tokens
         if budget is not None and spent >= budget:
             raise SandboxError(
@@ -339,6 +348,7 @@ class Asking:
         except _Ended as end:
             raise end.error from None
         reason = self._unread(stats)
+        self._unreadable = reason or self._unreadable
         values = {} if reason else {key: float(stats[key]) for key in self._keys}
         self._answers.put(digest_of(text), Answer(values, row.tokens, reason))
 
@@ -349,7 +359,8 @@ class Asking:
         """
         row = self._client.row
         values = [stats.get(key) for key in self._keys]
-        said_no = False in values and row.text.strip().lower().startswith("n")
+        condition = any(value is False for value in values)  # 0.0 is what a score has instead
+        said_no = condition and row.text.strip().lower().startswith("n")
         if not row.asked or said_no or all(values):
             return ""
         return row.why or f"no answer could be read, the last: {row.text!r:.100}"

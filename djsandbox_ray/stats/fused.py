@@ -85,6 +85,8 @@ class FusedOperators:
     Args:
         specs: the operators.
         gpu: whether those that can may use a GPU.
+        pairs: whether the samples are pairs: a token in a caption is text like any other, and text
+            operators see it, as Data-Juicer does.
         asking: by index, what makes the computation of an operator whose model is behind an API of
             Data-Juicer's operator and the statistics that it writes.
 
@@ -97,8 +99,10 @@ class FusedOperators:
         specs: Sequence[OperatorSpec],
         *,
         gpu: bool = False,
+        pairs: bool = False,
         asking: Mapping[int, _Ask] | None = None,
     ) -> None:
+        self._pairs = pairs
         asks = [(asking or {}).get(index) for index in range(len(specs))]
         self._runners = [_Runner(spec, gpu, ask) for spec, ask in zip(specs, asks, strict=True)]
         for runner, ask in zip(self._runners, asks, strict=True):
@@ -135,7 +139,7 @@ class FusedOperators:
             SandboxError: the machine fails. A row would lose its value for good by that, and many
                 rows: once a GPU has failed, no process that used it can go on.
         """
-        rows = _rows(texts, images, videos)
+        rows = _rows(texts, images, videos, pairs=self._pairs)
         runners = {index: self._runners[index] for index in operators}
         with _inference():
             done = {
@@ -161,7 +165,8 @@ class FusedOperators:
         Returns:
             The mean per sample; 0 without a model, None where the model cannot be counted.
         """
-        runner, rows = self._runners[operator], _rows(texts, images, videos)
+        runner = self._runners[operator]
+        rows = _rows(texts, images, videos, pairs=self._pairs)
 
         def compute() -> None:
             if runner.reads_videos:
@@ -351,12 +356,16 @@ def _one_by_one(
 
 
 def _rows(
-    texts: Sequence[str], images: Images | None, videos: Videos | None = None
+    texts: Sequence[str],
+    images: Images | None,
+    videos: Videos | None = None,
+    *,
+    pairs: bool = False,
 ) -> dict[str, list[Any]]:
-    """Lay samples out as Data-Juicer expects them; text operators must not see the tokens."""
+    """Lay samples out as Data-Juicer expects them; text operators must not see tokens of media."""
     dj = load()
     rows: dict[str, list[Any]] = {
-        _TEXT: [text and plain_text(text) for text in texts],
+        _TEXT: [*texts] if pairs else [text and plain_text(text) for text in texts],
         dj.context_field: [{} for _ in texts],
     }
     media: dict[Kind, Sequence[Sequence[bytes]]] = {}
@@ -369,7 +378,10 @@ def _rows(
         rows[_TAGGED] = [
             None  # no caption: the operator fails on this row, and on no other
             if text is None
-            else tagged_text(text, [kind for kind in media for _ in media[kind][row]])
+            else tagged_text(
+                plain_text(text) if pairs else text,
+                [kind for kind in media for _ in media[kind][row]],
+            )
             for row, text in enumerate(texts)
         ]
     return rows

@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -127,12 +127,18 @@ def opened() -> Iterator[Opened]:
 
 
 def forget(context: dict[str, Any]) -> None:
-    """Close what operators keep in a context: an operator that failed leaves it half read."""
+    """Close what operators keep in a context: an operator that failed leaves it half read.
+
+    Data-Juicer's reader closes the decoder of every stream first and fails where one has none, as
+    in a broken file; what it reads from is closed all the same.
+    """
     kept = [*context.values()]
     context.clear()
     for value in kept:
-        if callable(close := getattr(value, "close", None)):
-            close()
+        for held in (value, getattr(value, "container", None)):
+            if callable(close := getattr(held, "close", None)):
+                with suppress(AttributeError):
+                    close()
 
 
 def named(reason: str, paths: Sequence[str]) -> str:
@@ -171,15 +177,23 @@ class _Flow:
 def bound_motion(operator: Any) -> None:
     """Have an operator of motion keep one flow at a time, and fail on a video without any.
 
-    Of a video that cannot be read it would say -1, as if that were less motion than none.
+    Of a video that cannot be read it would say -1, as if that were less motion than none. It jumps
+    from frame to frame, which in a damaged file may lead back for ever.
     """
+    left = 0
     flow_of, score_of = operator.compute_flow, operator._compute_motion_scores_from_video
 
     def compute_flow(before: Any, frame: Any) -> tuple[Any, Any]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError("the frames of the video do not come to an end")
         flow, frame = flow_of(before, frame)
         return (None if flow is None else _Flow(flow)), frame
 
     def score(path: str) -> tuple[Any, Any]:
+        nonlocal left
+        left = _most_frames(path)
         found, flows = score_of(path)
         if found < 0:
             raise ValueError("no two frames of the video can be read")
@@ -188,6 +202,18 @@ def bound_motion(operator: Any) -> None:
     if not operator.if_output_optical_flow:
         operator.compute_flow = compute_flow
     operator._compute_motion_scores_from_video = score
+
+
+def _most_frames(path: str) -> int:
+    """Return more frames than a video has, by what its header says, or else by its size."""
+    cv2 = require("cv2", "video")
+    capture = cv2.VideoCapture(path)
+    try:
+        told = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    finally:
+        capture.release()
+    size = Path(path).stat().st_size  # a frame has a byte at least, whatever is told
+    return min(2 * told + 16, size) if told > 1 else size
 
 
 def plain_video() -> bytes:

@@ -57,6 +57,7 @@ class OperatorTask:
         batch_size: rows that are computed together.
         threads: CPU threads of an actor.
         gpu: whether operators may use a GPU.
+        pairs: whether the table is one of pairs.
         models: the folder of model files; None for what the environment says.
         endpoint: where operators find a language model.
     """
@@ -69,6 +70,7 @@ class OperatorTask:
     batch_size: int
     threads: int
     gpu: bool
+    pairs: bool = False
     models: str | None = None
     endpoint: EndpointConfig | None = None
 
@@ -144,7 +146,9 @@ class StatisticsWorker:
                 OperatorSpec(name, self._models.enter_context(on_this_node(params)))
                 for name, params in self._job.operators
             ]
-            self._fused = FusedOperators(specs, gpu=self._job.gpu, asking=self._asking(specs))
+            self._fused = FusedOperators(
+                specs, gpu=self._job.gpu, pairs=self._job.pairs, asking=self._asking(specs)
+            )
             if (torch := sys.modules.get("torch")) is not None:
                 torch.set_num_threads(self._job.threads)
             if (cv2 := sys.modules.get("cv2")) is not None:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from djsandbox_ray.dataset.faults import attempt, kept_meta
+from djsandbox_ray.dataset.faults import attempt, is_failing, kept_meta
 from djsandbox_ray.dataset.source import Rejection, Remark
 from djsandbox_ray.errors import SandboxError
 
@@ -41,3 +41,12 @@ def test_what_is_wrong_with_a_row_is_told(error: Exception) -> None:
     meta, (remark,) = kept_meta("a#0", lambda: _raising(error))
     assert meta == {}
     assert isinstance(remark, Remark)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EAGAIN])
+def test_a_video_that_ends_too_early_is_no_failing_disk(number: int) -> None:
+    av_error = pytest.importorskip("av.error", reason="the extra 'video' is not installed")
+    with pytest.raises(av_error.FFmpegError) as caught:
+        av_error.err_check(-number)
+    assert not is_failing(caught.value)
+    assert is_failing(OSError(number, "the disk"))

@@ -152,6 +152,7 @@ def test_an_address_where_nobody_listens(server: ChatServer, storage: Storage) -
     ("garbage", "tries", "reason"),  # as often as Data-Juicer tries
     [
         (Reply(content="I like it."), 3, "the last: 'I like it.'"),
+        (Reply(content="No, I will not."), 3, "the last: 'No, I will not.'"),
         (Reply(content='{"dimension_scores": {"accuracy": 3}}'), 3, "could be read, the last"),
         (Reply(content='{"rationale": "no scores"}'), 1, "could be read, the last"),
         (Reply(content=""), 3, "the answer is empty"),
@@ -159,7 +160,7 @@ def test_an_address_where_nobody_listens(server: ChatServer, storage: Storage) -
         (Reply(body=b"[]"), 3, "has no choices.0.message.content"),
         (Reply(400, {}, b"too long"), 1, "refuses it with 400: too long"),
     ],
-    ids=["words", "half", "none", "empty", "html", "list", "400"],
+    ids=["words", "no", "half", "none", "empty", "html", "list", "400"],
 )
 def test_what_cannot_be_read_costs_its_row_alone(
     server: ChatServer, storage: Storage, garbage: Reply, tries: int, reason: str
@@ -173,6 +174,45 @@ def test_what_cannot_be_read_costs_its_row_alone(
     assert server.asked[TEXTS[2]] == tries
     ask(server, storage, TEXTS[:5])
     assert server.asked[TEXTS[2]] == tries, "what was paid for in vain is not paid again"
+
+
+def test_answers_that_are_all_unreadable_are_asked_for_again(
+    server: ChatServer, storage: Storage
+) -> None:
+    """It was the server, or what it runs; what it cost counts all the same."""
+    server.trouble = lambda _text, _before: Reply(content='{"another": "format"}')
+    assert len(ask(server, storage, TEXTS[:5]).failures) == 5
+    server.trouble = lambda _text, _before: None
+    assert not ask(server, storage, TEXTS[:5]).failures
+    again = Answers(storage, operator_id(QUALITY))
+    assert again.tokens == 2 * 5 * TOKENS
+    assert len(again) == 5
+    assert not ask(server, storage, TEXTS[:5]).failures
+    assert set(server.asked.values()) == {2}
+
+
+def test_a_server_that_is_no_language_model_is_not_asked_for_ever(
+    server: ChatServer, storage: Storage
+) -> None:
+    texts = [f"caption {row}" for row in range(90)]
+    server.trouble = lambda _text, _before: Reply(body=b'{"status": "ok"}')
+    for _ in range(2):
+        server.asked.clear()
+        with pytest.raises(
+            BadInput, match=r"no answer could be read, one of them: the answer has no choices\.0"
+        ):
+            ask(server, storage, texts)
+        assert 64 <= len(server.asked) <= 64 + 4
+    server.trouble = lambda _text, _before: None
+    assert not ask(server, storage, texts).failures
+
+
+def test_a_key_that_is_cut_in_an_error_stays_a_secret(server: ChatServer, storage: Storage) -> None:
+    said = "x" * 290 + KEY
+    server.trouble = lambda _text, _before: Reply(403, {}, said.encode())
+    with pytest.raises(BadInput, match="refuses with 403") as caught:
+        ask(server, storage)
+    assert KEY[:8] not in str(caught.value)
 
 
 def test_a_second_answer_may_be_one_that_can_be_read(server: ChatServer, storage: Storage) -> None:

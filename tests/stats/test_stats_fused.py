@@ -115,6 +115,16 @@ def test_a_text_operator_does_not_see_the_special_tokens(clip_folder: Path) -> N
     assert np.isfinite(computed[0].columns["image_text_similarity"]).all()
 
 
+def test_a_token_in_the_caption_of_a_pair_stands_for_no_image(clip_folder: Path) -> None:
+    similarity = OperatorSpec("image_text_similarity_filter", {"hf_clip": str(clip_folder)})
+    specs = [similarity, OperatorSpec("text_length_filter")]
+    texts, images = ["a dog", "a dog <__dj__image>", "<|__dj__eoc|> a dog"], pictures(1) * 3
+    score, length = FusedOperators(specs, pairs=True)(texts, images, [0, 1])
+    assert length.columns["text_len"].tolist() == [*map(len, texts)]
+    found = score.columns["image_text_similarity"]
+    np.testing.assert_allclose(found, found[0], rtol=0, atol=1e-6)
+
+
 def test_only_the_rows_that_fail_lose_their_values(clip_folder: Path) -> None:
     specs = [
         OperatorSpec("image_shape_filter"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from conftest_stats import captions
 from damages import DAMAGES
 
-from djsandbox_ray.errors import Damaged
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.stats import compute, parts, unfinished
 from djsandbox_ray.stats.compute import compute_statistics
@@ -64,10 +65,12 @@ class Pass:
             raise Killed
         return 0.0
 
-    def __call__(self, operators: Sequence[OperatorSpec] = OPERATORS) -> StatisticColumns:
+    def __call__(
+        self, operators: Sequence[OperatorSpec] = OPERATORS, dataset: Dataset = DATASET
+    ) -> StatisticColumns:
         """Compute what is lacking; :attr:`ran` says from which row on, and for how many."""
         self.ran = []
-        done = compute_statistics(self._storage, DATASET, operators)
+        done = compute_statistics(self._storage, dataset, operators)
         return StatisticColumns(self._storage, done.statistics, ROWS)
 
     def killed(self, after: int, operators: Sequence[OperatorSpec] = OPERATORS) -> None:
@@ -216,6 +219,44 @@ def test_rows_that_are_there_twice_are_taken_once(passing: Pass, storage: Storag
     assert len(values) == ROWS
     np.testing.assert_array_equal(values[100:], expected()[0][100:])
     assert not storage.exists(FOLDER)
+
+
+def test_operators_with_one_id_are_computed_once(passing: Pass, tmp_path: Path) -> None:
+    """Two folders with the same content give the same statistics."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "stopwords.json").write_text('{"en": ["a", "the"]}')
+    listed = [{"stopwords_filter": {"stopwords_dir": str(folder)}} for folder in folders]
+    operators = parse_process(["text_length_filter", *listed])
+    columns = passing(operators)
+    assert passing.ran == [(0, 2), (400, 2), (800, 2)]
+    assert len(columns) == 3
+    agree(columns, operators)
+
+
+def test_text_operators_see_captions_of_pairs_as_they_are(passing: Pass, storage: Storage) -> None:
+    """As before there were other samples, and as a recipe's input has them: ids tell no difference.
+
+    In other samples a token stands for a medium, and is no text.
+    """
+    texts = [f"<__dj__image> a dog {row} <|__dj__eoc|>" for row in range(ROWS)]
+    lance.write_dataset(
+        pa.table({"row_id": np.arange(ROWS), "text": texts}),
+        storage.uri(DATASET.table),
+        mode="overwrite",
+    )
+    np.testing.assert_array_equal(passing(OPERATORS[:1])["text_len"], [*map(len, texts)])
+    other = replace(DATASET, id="dataset-2", pairs=False)
+    columns = passing(OPERATORS[:1], other)
+    np.testing.assert_array_equal(columns["text_len"], [len(f"a dog {row}") for row in range(ROWS)])
+
+
+def test_what_is_lacking_is_named_by_its_place_in_the_whole_list(passing: Pass) -> None:
+    passing()
+    lacking = parse_process([{"stopwords_filter": {"stopwords_dir": "/no/such/folder"}}])
+    with pytest.raises(BadInput, match=r"operators\[3\]\.stopwords_filter: needs stopwords_dir"):
+        passing([*OPERATORS, *lacking])
 
 
 def test_what_is_somebody_elses_is_not_read(passing: Pass, storage: Storage) -> None:

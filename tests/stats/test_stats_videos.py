@@ -16,7 +16,13 @@ from djsandbox_ray.errors import BadInput, StorageFailed
 from djsandbox_ray.stats import videos
 from djsandbox_ray.stats.fused import FusedOperators
 from djsandbox_ray.stats.operators import BadProcess, OperatorSpec, operator_id, parse_process
-from djsandbox_ray.stats.videos import TemporaryVideos, opened, plain_video, way_of_opening
+from djsandbox_ray.stats.videos import (
+    TemporaryVideos,
+    forget,
+    opened,
+    plain_video,
+    way_of_opening,
+)
 from djsandbox_ray.storage.own import own_folder
 
 pytest.importorskip("av", reason="the extra 'video' is not installed")
@@ -162,6 +168,31 @@ def test_a_broken_video_costs_its_sample_alone_and_is_named_by_its_place() -> No
     assert length.failures == []
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_a_video_that_is_cut_off_ends_no_run(share: float) -> None:
+    """Data-Juicer's reader opens some, and cannot be closed."""
+    video = plain_video()
+    specs = parse_process(["video_duration_filter", "video_resolution_filter"])
+    samples = [[video[: int(len(video) * share)]], [video]]
+    for computed in FusedOperators(specs)(["a clip"] * 2, None, range(2), samples):
+        (column, *_) = computed.columns.values()
+        assert np.isfinite(column[1])
+        assert [failure.row for failure in computed.failures] == [0]
+
+
+def test_what_a_reader_reads_from_is_closed_even_if_the_reader_cannot_be(tmp_path: Path) -> None:
+    from data_juicer.utils.video_utils import AVReader
+
+    video, path = plain_video(), tmp_path / "half.video"
+    path.write_bytes(video[: len(video) // 2])
+    reader = AVReader(str(path))
+    with pytest.raises(AttributeError):
+        reader.close()
+    forget({"reader": reader})
+    with pytest.raises(AssertionError, match="not open"):
+        reader.container.seek(0)
+
+
 @pytest.fixture
 def motion() -> OperatorSpec:
     pytest.importorskip("cv2", reason="the extra 'video' is not installed")
@@ -175,6 +206,18 @@ def test_motion_is_measured_and_a_video_without_frames_fails(motion: OperatorSpe
     assert scores[0] > 0
     assert np.isnan(scores[1])  # Data-Juicer would say -1
     assert "no two frames" in computed.failures[0].reason
+
+
+def test_a_video_whose_frames_do_not_end_fails(
+    motion: OperatorSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a damaged file OpenCV may jump back for ever."""
+    (path := tmp_path / "0.video").write_bytes(plain_video())
+    assert videos._most_frames(str(path)) == 2 * 4 + 16
+    fused = FusedOperators([motion])
+    monkeypatch.setattr(videos, "_most_frames", lambda _path: 1)
+    (computed,) = fused(["a clip"], None, [0], [[plain_video()]])
+    assert "do not come to an end" in computed.failures[0].reason
 
 
 def test_of_the_flows_of_a_video_one_is_kept_at_a_time(motion: OperatorSpec) -> None:

@@ -85,7 +85,7 @@ class Row:
     @property
     def plain_text(self) -> str:
         """The text without tokens, as operators see it that do not look for media."""
-        return plain_text(self.text)
+        return self.text if self.is_pair else plain_text(self.text)
 
     @property
     def tagged_text(self) -> str:
