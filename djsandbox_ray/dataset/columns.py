@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from djsandbox_ray.dataset.faults import Unusable, shown
-from djsandbox_ray.dataset.media import Kind
+from djsandbox_ray.dataset.media import Content, Kind
 from djsandbox_ray.errors import BadInput
 
 TEXT: Literal["text"] = "text"
@@ -37,6 +37,9 @@ _ADDRESSES: dict[What, tuple[str, ...]] = {
     VIDEO: ("url", "video_url", "contenturl"),
 }
 _FETCHERS: dict[What, str] = {IMAGE: "img2dataset", VIDEO: "video2dataset"}
+META = "meta"
+OWN_META = b"djsandbox_ray.meta"
+"""In the schema of a Parquet file that was materialised: its column ``meta`` holds meta data."""
 
 
 def choose(
@@ -86,9 +89,24 @@ def choose(
     )
 
 
-META = "meta"
-OWN_META = b"djsandbox_ray.meta"
-"""In the schema of a Parquet file that was materialised: its column ``meta`` holds meta data."""
+def content_of_names(columns: Collection[str]) -> Content | None:
+    """Say what a table with such columns holds; None where their names do not tell.
+
+    Paths and addresses may be those of images and of videos.
+    """
+    names = {column.lower() for column in columns}
+    images = names & {*_USUAL[IMAGE], *_ADDRESSES[IMAGE]}
+    videos = names & {*_USUAL[VIDEO], *_ADDRESSES[VIDEO]}
+    if images - videos:
+        return "pairs"
+    if videos - images:
+        return "videos"
+    return "texts" if not videos and names & {*_USUAL[TEXT]} else None
+
+
+def is_text_name(column: str) -> bool:
+    """Say whether a column is called as those of texts usually are."""
+    return column.lower() in _USUAL[TEXT]
 
 
 def is_img2dataset(columns: Collection[str]) -> bool:

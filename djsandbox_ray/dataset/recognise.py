@@ -11,16 +11,29 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.dataset.files import SourceFile, find_files
-from djsandbox_ray.dataset.folder import IMAGES, METADATA
+from djsandbox_ray.dataset.folder import IMAGES, METADATA, VIDEOS
 from djsandbox_ray.dataset.huggingface import first_split
-from djsandbox_ray.dataset.layouts import of_lines, of_list, of_saved, of_table
-from djsandbox_ray.dataset.media import Content
+from djsandbox_ray.dataset.layouts import (
+    of_delimited,
+    of_lines,
+    of_list,
+    of_saved,
+    of_table,
+    of_tar,
+)
+from djsandbox_ray.dataset.media import MODALITIES, Content
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample
 from djsandbox_ray.errors import BadInput
 
 _LOOKED_AT = 2000
-_CAPTION = "a photo of a {label}"
+_WATCHED = 200
+"""Of videos, whose frames must be decoded, so many are looked at."""
+_CAPTIONS = {
+    "pairs": ("a photo of a {label}",),
+    "videos": ("a video of a {label}", "a video"),
+}
+"""What is tried where nothing else describes the files of a folder."""
 _SHOWN = 200
 _TARS = "webdataset"
 _ENDINGS = {
@@ -29,13 +42,19 @@ _ENDINGS = {
     "csv": (".csv", ".tsv"),
     "jsonl": (".jsonl",),
     "huggingface": (".arrow",),
-    "folder": IMAGES,
+    "folder": (*IMAGES, *VIDEOS),
 }
-_LOOKS = {"jsonl": of_lines, "parquet": of_table, "huggingface": of_saved}
+_LOOKS = {
+    _TARS: of_tar,
+    "parquet": of_table,
+    "csv": of_delimited,
+    "jsonl": of_lines,
+    "huggingface": of_saved,
+}
 """Which of these may hold something else than pairs."""
 _JSON = ".json"
-_WITH_FOLDER = ("llava", "interleaved", "coco")
-"""Sources whose images may lie in a folder that the data do not name."""
+_WITH_FOLDER = ("llava", "interleaved", "coco", "csv")
+"""Sources whose media may lie in a folder that the data do not name."""
 _MOST_FOLDERS = 5
 
 
@@ -55,6 +74,8 @@ class Recognised:
     """Of these, so many can be used."""
     rejected: int
     """And so many cannot."""
+    modalities: tuple[str, ...]
+    """What there is in these, of ``text``, ``image``, ``video`` and ``turns``."""
     first: Sample
     content: Content
 
@@ -64,18 +85,24 @@ class Recognised:
         rows = f"{self.usable + self.rejected:,} and more" if self.rows is None else self.rows
         return [
             f"layout: {self.options['type']}",
+            f"content: {self.content} ({', '.join(self.modalities)})",
             *self.found,
             f"rows: {rows}; of the first, {self.usable:,} can be used and {self.rejected:,} cannot",
             f"each row: {self._row}",
             f"meta data: {', '.join(self.first.meta) or 'none'}",
-            f"first {'caption' if self.content == 'pairs' else 'text'}: "
+            f"first {'caption' if self.content in _CAPTIONS else 'text'}: "
             f"{self.first.text[:_SHOWN]!r}",
         ]
 
     @property
     def _row(self) -> str:
-        if self.content == "pairs":
-            return "one image and one text"
+        told = {
+            "pairs": "one image and one text",
+            "videos": "one video and one text",
+            "texts": "a text",
+        }
+        if self.content in told:
+            return told[self.content]
         media, turns = len(self.first.all_media), len(self.first.turns)
         what = "a document, media in order"
         if self.content == "conversations":
@@ -94,30 +121,62 @@ def recognise(path: str) -> Recognised:
         BadInput: it is of no known layout, or of several, or holds no sample among its first rows.
     """
     options = _options(path)
-    if options["type"] == "huggingface":
+    kind, content = options["type"], options.get("content", "pairs")
+    if kind == "huggingface":
         options.update(first_split(path))
     looked = _look(options)
-    if options["type"] == "folder" and isinstance(looked, Rejection):
-        looked = _look({**options, "caption": _CAPTION})
-    elif options["type"] in _WITH_FOLDER and (isinstance(looked, Rejection) or looked.rejected):
-        looked = _with_images(options, looked)
+    if kind == "folder" and isinstance(looked, Rejection):
+        looked = _captioned(options, content)
+    elif kind in _WITH_FOLDER and (isinstance(looked, Rejection) or looked.rejected):
+        looked = _with_folder(options, looked)
+    elif kind == "jsonl" and _misfits(looked):
+        looked = _better(looked, _look({**options, "content": "any"}))
     if isinstance(looked, Rejection):
+        said = f" with content: {content}" if "content" in options else ""
         raise BadInput(
-            f"{path!r} is taken for {options['type']}, but none of its first rows can be used: "
+            f"{path!r} is taken for {kind}{said}, but none of its first rows can be used: "
             f"{looked.source}: {looked.reason}: {looked.detail}"
         )
     return looked
 
 
-def _with_images(options: dict[str, Any], looked: Recognised | Rejection) -> Recognised | Rejection:
-    """Try the folders beside a file, or in a folder, as those of its images; keep the best one."""
+def _misfits(looked: Recognised | Rejection) -> bool:
+    """Say whether lines do not hold what the first one does: more than a few pairs, or any."""
+    if isinstance(looked, Rejection):
+        return looked.reason in ("media_count", "image_count", "bad_tokens")
+    return looked.rejected > (looked.usable if looked.content == "pairs" else 0)
+
+
+def _better(*looks: Recognised | Rejection) -> Recognised | Rejection:
+    """Return the first one of those that can use the most."""
+    return max(looks, key=lambda one: one.usable if isinstance(one, Recognised) else 0)
+
+
+def _captioned(options: dict[str, Any], content: Content) -> Recognised | Rejection:
+    """Look at a folder where nothing describes the media, but maybe the names of folders do.
+
+    Raises:
+        BadInput: these do not, either.
+    """
+    *most, last = _CAPTIONS[content]
+    for caption in most:
+        try:
+            return _look({**options, "caption": caption})
+        except BadInput:  # all media lie in one folder
+            continue
+    return _look({**options, "caption": last})
+
+
+def _with_folder(options: dict[str, Any], looked: Recognised | Rejection) -> Recognised | Rejection:
+    """Try the folders beside a file, or in a folder, as those of its media; keep the best one."""
     path = Path(options["path"]).expanduser()
     beside = path if path.is_dir() else path.parent
     if not beside.is_dir():  # a URL
         return looked
+    key = "videos" if options.get("content") == "videos" else "images"
     folders = sorted(one for one in beside.iterdir() if one.is_dir() and one.name[0] != ".")
-    tried = [_look({**options, "images": str(folder)}) for folder in folders[:_MOST_FOLDERS]]
-    return max([looked, *tried], key=lambda one: one.usable if isinstance(one, Recognised) else 0)
+    tried = [_look({**options, key: str(folder)}) for folder in folders[:_MOST_FOLDERS]]
+    return _better(looked, *tried)
 
 
 def _options(path: str) -> dict[str, Any]:
@@ -157,7 +216,9 @@ def _options(path: str) -> dict[str, Any]:
         return {**options, "path": file.path if alone else path}
     if not kinds:
         raise BadInput(f"{path!r} is of no known layout (known are {_known()})")
-    return {"type": "folder", "path": path}
+    # An animation may be either; among images it is one.
+    has_images = any(file.path.lower().endswith(IMAGES) for file in files)
+    return {"type": "folder", **({} if has_images else {"content": "videos"}), "path": path}
 
 
 def _stem(path: str) -> str:
@@ -174,30 +235,34 @@ def _look(options: dict[str, Any]) -> Recognised | Rejection:
     """Read the first rows; return the first rejection, where there is no sample among them."""
     kind = SOURCES.get(options["type"])
     source = kind(kind.Config.model_validate(options))
+    content: Content = source.config.content
     shards = prepared(source)
     known = [shard.rows for shard in shards]
+    samples = chain.from_iterable(shard.read() for shard in shards)
     first: Sample | None = None
     bad: Rejection | None = None
     texts: list[str | None] = []
+    held: set[str] = {"text"}
     rejected = 0
-    for item in islice(chain.from_iterable(shard.read() for shard in shards), _LOOKED_AT):
+    for item in islice(samples, _WATCHED if content == "videos" else _LOOKED_AT):
         if isinstance(item, Sample):
             first = first or item
             texts.append(item.text)
+            held |= {medium.kind for medium in item.all_media}
+            held |= {"turns"} if item.turns else set()
         elif isinstance(item, Rejection):
             bad, rejected = bad or item, rejected + item.lost
             texts.append(None)
     if first is None:
         return bad or Rejection(str(options["path"]), "no_rows", "there are no rows")
-    rows = None if None in known else sum(number or 0 for number in known)
-    usable = sum(text is not None for text in texts)
     return Recognised(
-        options,
-        source.found(),
-        rows,
-        tuple(texts),
-        usable,
-        rejected,
-        first,
-        source.config.content,
+        options=options,
+        found=source.found(),
+        rows=None if None in known else sum(number or 0 for number in known),
+        texts=tuple(texts),
+        usable=sum(text is not None for text in texts),
+        rejected=rejected,
+        modalities=tuple(one for one in MODALITIES["any"] if one in held),
+        first=first,
+        content=content,
     )

@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray.dataset.folder import LABEL
+from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.recognise import Recognised, recognise
+from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.errors import BadInput
 
 _FEWEST = 60
@@ -60,6 +62,57 @@ tracking: {{type: mlflow}}
 """
 
 
+_RECIPE_ONLY = """\
+# What `djsandbox init` found:
+{found}
+# No model is trained on such data here yet: Data-Juicer's operators are computed, the extreme 5 %
+# of each statistic are cut off at either end, and what is left becomes a recipe that Data-Juicer
+# itself must accept.
+# What a run would do, and cost:  djsandbox plan {file}
+# Run it, or go on with it:       djsandbox run {file}
+name: {name}
+storage: ./sandbox
+
+dataset: {dataset}
+
+ingest:
+  max_rejected: {max_rejected}       # share of the samples that may be unusable
+{ingest}
+operators:                  # as in a Data-Juicer `process` list; `djsandbox operators` has all
+{operators}
+
+workflow: recipe_only
+jobs:
+  thresholds:
+    method: {{type: percentile, low: 5, high: 95}}   # what is kept of each statistic, in percent
+
+tracking: {{type: none}}
+"""
+_REFERENCE = (
+    "  # videos: {store: reference}   # they are not copied, and must stay where they lie\n"
+)
+_OPERATORS = {
+    "text": (
+        "text_length_filter",
+        "special_characters_filter",
+        "words_num_filter",
+        "alphanumeric_filter",
+        "character_repetition_filter",
+    ),
+    "image": ("image_aspect_ratio_filter", "image_shape_filter", "image_size_filter"),
+    "video": ("video_duration_filter", "video_resolution_filter", "video_aspect_ratio_filter"),
+}
+"""Filters that need no files of models, by what they look at."""
+_MOST_OPERATORS = 5
+_SAMPLES: dict[Content, str] = {
+    "videos": "videos",
+    "texts": "texts alone",
+    "conversations": "conversations",
+    "any": "documents",
+}
+"""What samples are called, by content."""
+
+
 def write_starter(path: str, output: str | None, console: Console) -> None:
     """Look at data, say what it is and write a configuration for it.
 
@@ -69,8 +122,7 @@ def write_starter(path: str, output: str | None, console: Console) -> None:
         console: to print on.
 
     Raises:
-        BadInput: the data cannot be recognised, are too few, nothing is trained on their like, or
-            there is such a file.
+        BadInput: the data cannot be recognised, are pairs and too few, or there is such a file.
     """
     name = _name(path)
     file = Path(output or f"{name}.yaml")
@@ -79,33 +131,26 @@ def write_starter(path: str, output: str | None, console: Console) -> None:
     found = recognise(path)
     for line in found.lines:
         console.print(Text(line), soft_wrap=True)
-    if found.content != "pairs":
-        raise BadInput(
-            f"nothing is written: the model families here train on pairs, not on {found.content}. "
-            "The section that reads these data, for a family of your own (docs/extending.md): "
-            f"dataset: {_flow(found.options)}"
-        )
-    text = _starter(found, name, str(file))
+    trains = found.content == "pairs"
+    text = (_starter if trains else _recipe_only)(found, name, str(file))
     try:
         with file.open("x", encoding="utf-8") as handle:
             handle.write(text)
     except OSError as error:
         raise BadInput(f"{str(file)!r} cannot be written: {error.strerror}") from error
+    if not trains:
+        said = f"no model is trained on {_SAMPLES[found.content]} here yet: a run writes a recipe"
+        console.print(Text(f"{said} (workflow: recipe_only)"), soft_wrap=True)
     console.print(Text(f"written: {file} (next: djsandbox plan {file})"), soft_wrap=True)
 
 
 def _starter(found: Recognised, name: str, file: str) -> str:
     if found.usable < _FEWEST:
         raise BadInput(f"{found.usable} samples are too few to compare pools: {_FEWEST} are needed")
-    looked_at = found.usable + found.rejected
-    share = found.rejected / looked_at
     rows = _varied(found.texts, len(found.texts) // _EVALUATION)
     texts = set(found.texts[rows.start : rows.stop]) - {None}
     if len(texts) < 2:
-        raise BadInput(
-            f"all of the {looked_at} rows that were looked at have the text {found.first.text!r}: "
-            "what tells good pairs from bad is that texts differ"
-        )
+        raise _alike(found, "pairs")
     few = len(texts) <= _MOST_K
     metric: dict[str, object] = {"type": "retrieval", "k": [1] if few else [1, _MOST_K]}
     if few and LABEL in found.first.meta:
@@ -115,12 +160,53 @@ def _starter(found: Recognised, name: str, file: str) -> str:
         file=file,
         name=name,
         dataset=_flow(found.options),
-        max_rejected=0.01 if share <= 0.005 else min(1.0, round(2 * share + 0.01, 2)),
+        max_rejected=_tolerated(found),
         batch=min(64, max(4, found.usable // 20)),
         budget=min(20_000, 20 * found.usable),
         evaluation=_flow({**found.options, "rows": [rows.start, rows.stop]}),
         metric=_flow(metric),
     )
+
+
+def _recipe_only(found: Recognised, name: str, file: str) -> str:
+    source = SOURCES.get(str(found.options["type"]))
+    stays = found.content == "videos" and source.HAS_PLACES
+    operators = _operators(found)
+    if not operators:
+        raise _alike(found, "texts")
+    return _RECIPE_ONLY.format(
+        found="\n".join(f"#   {line}" for line in found.lines),
+        file=file,
+        name=name,
+        dataset=_flow(found.options),
+        max_rejected=_tolerated(found),
+        ingest=_REFERENCE if stays else "",
+        operators="\n".join(f"  - {operator}" for operator in operators),
+    )
+
+
+def _alike(found: Recognised, samples: str) -> BadInput:
+    """Return what to raise where nothing can tell samples apart."""
+    return BadInput(
+        f"all of the {found.usable + found.rejected} rows that were looked at have the text "
+        f"{found.first.text!r}: what tells good {samples} from bad is that texts differ"
+    )
+
+
+def _operators(found: Recognised) -> list[str]:
+    """Return operators of every modality that there is; of texts, where these differ."""
+    media = [kind for kind in ("image", "video") if kind in found.modalities]
+    each = _MOST_OPERATORS if not media else 3 if len(media) == 1 else 2
+    chosen = [operator for kind in media for operator in _OPERATORS[kind][:each]]
+    if len(set(found.texts) - {None}) > 1:
+        chosen = [*_OPERATORS["text"][: _MOST_OPERATORS - len(chosen)], *chosen]
+    return chosen
+
+
+def _tolerated(found: Recognised) -> float:
+    """Return which share of the samples may be unusable: twice that of the first ones."""
+    share = found.rejected / (found.usable + found.rejected)
+    return 0.01 if share <= 0.005 else min(1.0, round(2 * share + 0.01, 2))
 
 
 def _varied(texts: Sequence[str | None], count: int) -> range:

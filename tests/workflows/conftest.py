@@ -1,15 +1,18 @@
-"""One small configuration for all tests of workflows, and hooks that begin anew."""
+"""What tests of workflows share: a small configuration, hooks that begin anew, ``init``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 from small_hooks import BROKEN, RAN, SEEN
+from typer.testing import CliRunner
 
+from djsandbox_ray.cli import app
 from djsandbox_ray.config import RunConfig, checked
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.reporting.progress import Progress
@@ -55,3 +58,16 @@ def opened(configure: Configure) -> Callable[..., Context]:
         return open_context(configure(**sections), Progress(Console(file=StringIO(), width=200)))
 
     return made
+
+
+@pytest.fixture
+def init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Call ``djsandbox init`` in a folder; return what it says."""
+    monkeypatch.chdir(tmp_path)
+
+    def init(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["init", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return init
