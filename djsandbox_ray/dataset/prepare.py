@@ -19,7 +19,7 @@ from typing import IO, TypeAlias
 
 import numpy as np
 
-from djsandbox_ray.dataset.faults import described, is_no_fault
+from djsandbox_ray.dataset.faults import Unusable, described, is_no_fault
 from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.media import (
     Content,
@@ -183,7 +183,10 @@ def _usable(
     rejection = check(item, content, videos) or _nameless(item, known)
     if rejection is not None or videos.store == "copy":
         return rejection or item
-    media = (referred(one) if one.kind == "video" else one for one in item.media)
+    try:
+        media = [referred(one) if one.kind == "video" else one for one in item.media]
+    except Unusable as error:
+        return Rejection(str(item.source), error.reason, error.detail)
     return replace(item, media=tuple(media))
 
 
