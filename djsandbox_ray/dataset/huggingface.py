@@ -94,7 +94,7 @@ class HuggingFaceSource(FileSource):
         path, split = self.config.path.rstrip("/"), self.config.split
         splits = _described(f"{path}/{SPLITS}")
         if splits is not None:
-            names = splits.get("splits", [])
+            names = _split_names(path, splits)
             if split is None and len(names) == 1:
                 split = names[0]
             if split not in names:
@@ -114,9 +114,11 @@ class HuggingFaceSource(FileSource):
             )
         if state.get("_indices_data_files"):
             raise BadInput(f"{path!r} is a selection of rows: save dataset.flatten_indices()")
-        names = [entry.get("filename") for entry in state.get("_data_files", [])]
+        files = state.get("_data_files")
+        listed = files if isinstance(files, list) else []
+        names = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed]
         if not names or any(name != posixpath.basename(str(name)) for name in names):
-            raise BadInput(f"{path}/{STATE} names no files of its folder: {names}")
+            raise BadInput(f"{path}/{STATE} names no files of its folder: {files}")
         return tuple(f"{path}/{name}" for name in names)
 
 
@@ -133,10 +135,18 @@ def first_split(path: str) -> dict[str, str]:
     Raises:
         BadInput: what the library has written cannot be read.
     """
-    names = (_described(f"{path.rstrip('/')}/{SPLITS}") or {}).get("splits", [])
+    splits = _described(f"{path.rstrip('/')}/{SPLITS}")
+    names = [] if splits is None else _split_names(path, splits)
     if len(names) < 2:
         return {}
     return {"split": next((name for name in names if name.startswith("train")), names[0])}
+
+
+def _split_names(path: str, splits: dict[str, Any]) -> list[str]:
+    names = splits.get("splits")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"{path}/{SPLITS} has no list of names under 'splits'")
+    return names
 
 
 def _described(path: str) -> dict[str, Any] | None:

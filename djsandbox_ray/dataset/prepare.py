@@ -338,7 +338,8 @@ def check(
     """
     try:
         found = (
-            _text_fault(sample.text)
+            _talk_fault(sample, content)
+            or _text_fault(sample.text)
             or _media_fault(sample, content, videos)
             or _meta_fault(sample.meta)
         )
@@ -347,6 +348,13 @@ def check(
             raise
         found = "unreadable", described(error)
     return Rejection(str(sample.source), *found) if found else None
+
+
+def _talk_fault(sample: Sample, content: Content) -> tuple[str, str] | None:
+    """Return what is wrong with turns, before their lack is taken for that of a caption."""
+    if content == "conversations" or (content == "any" and sample.turns):
+        return content_fault(content, sample.text, sample.all_media, sample.turns)
+    return None
 
 
 def _text_fault(text: object) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ import datasets
 import pytest
 from PIL import Image
 
+from djsandbox_ray.dataset.huggingface import first_split
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.recognise import recognise
 from djsandbox_ray.dataset.source import Rejection, Sample
@@ -110,12 +111,23 @@ def test_a_name_of_the_hub_is_not_downloaded(open_source) -> None:
         open_source("huggingface", path="user/name").shards()
 
 
+@pytest.mark.parametrize("splits", ["{}", '{"splits": "train"}', '{"splits": [1, 2]}'])
+def test_splits_without_names_are_an_error(open_source, tmp_path, splits) -> None:
+    (tmp_path / "dataset_dict.json").write_text(splits)
+    with pytest.raises(BadInput, match="has no list of names under 'splits'"):
+        open_source("huggingface", path=str(tmp_path)).shards()
+    with pytest.raises(BadInput, match="has no list of names under 'splits'"):
+        first_split(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("state", "said"),
     [
         ("{", "cannot be read"),
         ("[]", "holds no object"),
         ('{"_data_files": []}', "names no files"),
+        ('{"_data_files": 5}', "names no files"),
+        ('{"_data_files": ["a.arrow"]}', "names no files"),
         (json.dumps({"_data_files": [{"filename": "../x.arrow"}]}), "names no files of its folder"),
         (json.dumps({"_indices_data_files": [{"filename": "i"}]}), "flatten_indices"),
     ],
