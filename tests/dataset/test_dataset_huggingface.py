@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -104,6 +105,22 @@ def test_a_file_that_is_cut_off_loses_its_rest(open_source, saved, tmp_path) -> 
     second.write_bytes(b"rubbish")
     read = items(open_source("huggingface", path=str(tmp_path / "x")))
     assert [item.reason for item in read if isinstance(item, Rejection)] == ["broken_shard"] * 2
+
+
+def test_offsets_that_lead_out_of_the_memory_cost_their_rows(open_source, tmp_path) -> None:
+    path = tmp_path / "a.arrow"
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    table = pa.table({"text": ["a" * 300, "b" * 300, "c"]})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+        stream.write_table(table)
+    offset = (300).to_bytes(4, "little")
+    far = (1 << 30).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(offset + (600).to_bytes(4, "little"), far * 2, 1))
+    source = open_source("huggingface", path=str(tmp_path), content="texts")
+    lost, *samples = [item for shard in prepared(source) for item in shard.read()]
+    assert (lost.source, lost.reason, lost.lost) == ("a.arrow#0", "broken_shard", 3)
+    assert [item.source for item in samples] == ["a.arrow#3", "a.arrow#4", "a.arrow#5"]
 
 
 def test_a_name_of_the_hub_is_not_downloaded(open_source) -> None:
