@@ -73,16 +73,22 @@ def medium_beside(file: SourceFile, path: str, kind: Kind) -> Media:
         SandboxError: disk or network fail.
     """
     data = read_beside(file, path, kind)
-    full = posixpath.normpath(posixpath.join(posixpath.dirname(file.path), path))
+    full = joined(posixpath.dirname(file.path), path)
     inside = posixpath.relpath(full, posixpath.dirname(file.path) or "/")
     name = posixpath.normpath(posixpath.join(posixpath.dirname(file.name), inside))
     return Media(kind, data, Place(uri_of(file.fs, full), name))
 
 
+def joined(folder: str, path: str) -> str:
+    """Return a path below a folder, without detours; the paths of HTTP begin with its scheme."""
+    scheme, slashes, below = folder.rpartition("://")
+    return f"{scheme}{slashes}{posixpath.normpath(posixpath.join(below, path))}"
+
+
 def _inside(file: SourceFile, path: str, local: bool) -> str:
     """Resolve a path against the folder of the file; raises where it leads out of the folder."""
     folder = posixpath.dirname(file.path)
-    full = posixpath.normpath(posixpath.join(folder, path))
+    full = joined(folder, path)
     inside = full.startswith(folder.rstrip("/") + "/")
     if inside and local:  # a link may lead out all the same
         inside = Path(full).resolve().is_relative_to(Path(folder).resolve())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
@@ -207,14 +207,13 @@ def _read(table: _Table, offset: int, line: int, count: int) -> Iterator[Item]:
 def _items(table: _Table, source: str, row: TextRow) -> list[Item]:
     if row.fault:
         raise Unusable("bad_row", row.fault, row.lines)
-    values: dict[str, Any] = dict(row.values)
-    text = values.pop(table.text)
     media: tuple[Media, ...] = ()
     if table.kind is not None:
-        media = (medium_beside(table.base, table.path(values), table.kind),)
-    if len(table.places) == 1:
-        del values[table.places[0]]
-    meta, remarks = kept_meta(source, lambda: values)
+        media = (medium_beside(table.base, table.path(row.values), table.kind),)
+    text = row.values[table.text]
+    told = {table.text, *(table.places if len(table.places) == 1 else ())}
+    rest = {name: value for name, value in row.values.items() if name not in told}
+    meta, remarks = kept_meta(source, lambda: rest)
     if table.kind == IMAGE:
         return [Sample(media[0].data, text, source, meta), *remarks]
     return [Sample(b"", text, source, meta, media), *remarks]

@@ -139,9 +139,10 @@ def _named(keys: tuple[str, ...], entry: dict[str, Any], has: str) -> list[Any]:
         raise Unusable("media_count", f"both {' and '.join(map(repr, held))} hold media")
     for key, value in held.items():
         listed = value if isinstance(value, list) else [value]
-        if not all(isinstance(one, str | bytes | dict) for one in listed):
-            said = f"key {key!r}: paths are needed, not {type_named(value)} (it has {has})"
-            raise Unusable("media_count", said)
+        for one in listed:
+            if not isinstance(one, str | bytes | dict):
+                said = f"key {key!r}: paths are needed, not {type_named(one)} (it has {has})"
+                raise Unusable("media_count", said)
         return listed
     return []
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator
 
+from djsandbox_ray.dataset.beside import joined
 from djsandbox_ray.dataset.columns import TEXT, choose
 from djsandbox_ray.dataset.debris import PassedOver
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, shown
@@ -269,7 +270,7 @@ def _place(
         return ("bad_row", row.fault, row.lines), ""
     if not isinstance(name, str) or not name:
         return (f"missing_{table.kind}", f"{KEY!r} is no path", 1), ""
-    path = posixpath.normpath(posixpath.join(table.folder, name))
+    path = joined(table.folder, name)
     if not path.startswith(table.folder.rstrip("/") + "/"):
         return ("escaping_path", f"{shown(name)} leads out of the file's folder", 1), ""
     if _nearest(path, folders) != table.folder:

@@ -132,6 +132,7 @@ class _Tally:
                     self._set_aside(item)
                     continue
                 rows.append(self._row(item))
+                size += len(item.text) + sum(len(turn.text) for turn in item.turns)
                 size += sum(len(one.data) for one in item.all_media)
                 if len(rows) >= _BATCH_ROWS or size >= _BATCH_BYTES:
                     yield pa.RecordBatch.from_pylist(rows, schema)

@@ -31,6 +31,8 @@ from djsandbox_ray.errors import BadInput
 SPLITS, STATE = "dataset_dict.json", "state.json"
 """What the library writes beside the data: of a dictionary of splits, and of a split."""
 _BATCH_ROWS = 256
+_MOST_PER_BYTE = 8
+"""Rows that a damaged batch may announce for each byte of its file: a bit says that one is null."""
 
 
 class HuggingFaceConfig(ColumnsConfig):
@@ -64,6 +66,8 @@ class HuggingFaceSource(FileSource):
             try:
                 with file.open() as handle, pa.ipc.open_stream(handle) as stream:
                     schema = stream.schema
+                names = schema.names  # those that are no text are found here
+                ", ".join(names).encode()
             except Exception as error:
                 if not is_damage(error):
                     raise
@@ -71,7 +75,7 @@ class HuggingFaceSource(FileSource):
                 broken = Rejection(file.name, "broken_shard", described(error), lost)
                 shards.append(Shard(file.name, file.stamp, partial(iter, (broken,)), lost))
                 continue
-            columns = chosen_columns(file, schema.names, self.config)
+            columns = chosen_columns(file, names, self.config)
             check_columns(file.name, schema, columns)
             said[columns.said] = columns.found
             for column in self.config.meta_columns:  # all files of a split have one schema
@@ -94,7 +98,7 @@ class HuggingFaceSource(FileSource):
         path, split = self.config.path.rstrip("/"), self.config.split
         splits = _described(f"{path}/{SPLITS}")
         if splits is not None:
-            names = splits.get("splits", [])
+            names = _split_names(path, splits)
             if split is None and len(names) == 1:
                 split = names[0]
             if split not in names:
@@ -114,10 +118,12 @@ class HuggingFaceSource(FileSource):
             )
         if state.get("_indices_data_files"):
             raise BadInput(f"{path!r} is a selection of rows: save dataset.flatten_indices()")
-        names = [entry.get("filename") for entry in state.get("_data_files", [])]
-        if not names or any(name != posixpath.basename(str(name)) for name in names):
-            raise BadInput(f"{path}/{STATE} names no files of its folder: {names}")
-        return tuple(f"{path}/{name}" for name in names)
+        files = state.get("_data_files")
+        listed = files if isinstance(files, list) else []
+        inside = [entry.get("filename") if isinstance(entry, dict) else None for entry in listed]
+        if not inside or any(name != posixpath.basename(str(name)) for name in inside):
+            raise BadInput(f"{path}/{STATE} names no files of its folder: {files}")
+        return tuple(f"{path}/{name}" for name in inside)
 
 
 def first_split(path: str) -> dict[str, str]:
@@ -133,10 +139,18 @@ def first_split(path: str) -> dict[str, str]:
     Raises:
         BadInput: what the library has written cannot be read.
     """
-    names = (_described(f"{path.rstrip('/')}/{SPLITS}") or {}).get("splits", [])
+    splits = _described(f"{path.rstrip('/')}/{SPLITS}")
+    names = [] if splits is None else _split_names(path, splits)
     if len(names) < 2:
         return {}
     return {"split": next((name for name in names if name.startswith("train")), names[0])}
+
+
+def _split_names(path: str, splits: dict[str, Any]) -> list[str]:
+    names = splits.get("splits")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"{path}/{SPLITS} has no list of names under 'splits'")
+    return names
 
 
 def _described(path: str) -> dict[str, Any] | None:
@@ -153,23 +167,41 @@ def _described(path: str) -> dict[str, Any] | None:
     return written
 
 
+def _fault(table: pa.Table) -> str | None:
+    """Return what is wrong with the buffers of a table.
+
+    Unasked, Arrow goes wherever their offsets point, and ends the process there.
+    """
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid as error:
+        return described(error)
+    return None
+
+
 def _read(file: SourceFile, columns: Columns | ObjectColumns) -> Iterator[Item]:
     """Yield the rows of a file; where it is damaged, a rejection for what is lost."""
-    position = read = 0
+    position, read, size = 0, 0, int(file.stamp["size"] or 0)
     with file.open() as handle:
         try:
             with pa.ipc.open_stream(handle) as stream:
                 for whole in stream:
                     read = handle.tell()
-                    batches = pa.Table.from_batches([whole]).select(columns.read)
-                    for batch in batches.to_batches(max_chunksize=_BATCH_ROWS):
+                    table = pa.Table.from_batches([whole]).select(columns.read)
+                    if (fault := _fault(table)) is not None:
+                        rows = max(1, min(whole.num_rows, _MOST_PER_BYTE * size))
+                        said = f"{rows} rows from {position} on cannot be read: {fault}"
+                        yield Rejection(f"{file.name}#{position}", "broken_shard", said, rows)
+                        position += rows
+                        continue
+                    for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
                         for items in rows_of(batch, file, position, columns):
                             yield from items
                             position += 1
         except Exception as error:
             if not is_damage(error):
                 raise
-            unread = int(file.stamp["size"] or 0) - read
+            unread = size - read
             lost = estimated_loss(max(unread, 1), read, position)
             said = f"cannot be read after row {position}: {described(error)}"
             yield Rejection(f"{file.name}#{position}", "broken_shard", said, lost)

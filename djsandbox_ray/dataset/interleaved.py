@@ -152,9 +152,11 @@ def _aligned(entry: dict[str, Any]) -> Iterable[_Piece]:
     for place, (text, image) in enumerate(zip(texts, images, strict=True)):
         if text is not None and not isinstance(text, str):
             raise Unusable("bad_text", f"{TEXTS}[{place}] is no text but {type_named(text)}")
-        if text is not None and image is not None:
+        if text and not _is_empty(image):
             raise Unusable("bad_row", f"place {place} has both a text and an image")
-    return list(zip(texts, images, strict=True))
+    # Who has no nulls writes an empty text in place of one.
+    pairs = zip(texts, images, strict=True)
+    return [(text if _is_empty(image) else None, image) for text, image in pairs]
 
 
 def _sentences(entry: dict[str, Any]) -> Iterable[_Piece]:
@@ -167,7 +169,7 @@ def _sentences(entry: dict[str, Any]) -> Iterable[_Piece]:
     before: list[list[_Piece]] = [[] for _ in sentences]
     for number, picture in enumerate(pictures):
         at = picture.get(_PLACE) if isinstance(picture, dict) else None
-        if not isinstance(at, int) or not 0 <= at < len(sentences):
+        if not isinstance(at, int) or isinstance(at, bool) or not 0 <= at < len(sentences):
             said = f"{_PLACE!r} is one of the {len(sentences)} sentences, not {shown(str(at))}"
             raise Unusable("bad_row", f"{PICTURES}[{number}]: {said}")
         before[at].append((None, picture.get(_NAME)))
@@ -175,12 +177,16 @@ def _sentences(entry: dict[str, Any]) -> Iterable[_Piece]:
     return [piece for images, text in pieces for piece in (*images, (text, None))]
 
 
+def _is_empty(image: Any) -> bool:
+    return not image or (isinstance(image, dict) and not any(map(image.get, ("bytes", "path"))))
+
+
 def _fetched(place: SourceFile, image: Any) -> Media | str:
     """Return an image, or why there is none."""
     if isinstance(image, str) and "://" in image:
         return f"{shown(image)} is an address"
-    if image is None or (isinstance(image, dict) and not any(map(image.get, ("bytes", "path")))):
-        return "it is null"
+    if _is_empty(image):
+        return "it is null, or empty"
     try:
         return read_medium(place, "image", image)
     except Unusable as error:

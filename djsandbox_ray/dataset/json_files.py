@@ -209,15 +209,18 @@ def _read_list(
     with file.open() as handle:
         text = _Text(handle, offset)
         for number in range(first, first + rows):
-            if number > first:
-                text.skip(",")
-            text.sign()
+            source = f"{file.name}#{number}"
             try:
+                if number > first:
+                    text.skip(",")
+                text.sign()
                 entry = text.value()
             except ValueError as error:
                 said = f"{file.name} has changed while it was read: {described(error)}"
                 raise BadInput(said) from None
-            source = f"{file.name}#{number}"
+            except RecursionError as error:  # it was found with more of the stack left
+                yield Rejection(source, "broken_shard", described(error), first + rows - number)
+                return
             yield from attempt(source, partial(_entry_items, items, source, entry))
 
 

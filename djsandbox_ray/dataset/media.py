@@ -47,8 +47,11 @@ _MARK = "__dj__"
 _NO_TEXT = (*TOKENS, "<__dj__audio>", END_OF_CHUNK)
 """What Data-Juicer's operators take out of a text."""
 _TOKEN = re.compile("|".join(map(re.escape, TOKENS)))
-_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "gif", "mpegts"})
-"""By the names that FFmpeg gives them; it opens a JPEG as a video, too, of another container."""
+_CONTAINERS = ("avi", "gif", "matroska", "mov", "mp4", "mpegts", "webm")
+"""By the names that FFmpeg gives them. It would open others too: a JPEG as a video of one frame,
+and lists that name further files, or addresses to listen at."""
+_MOST_PIXELS = 1 << 26
+"""Of a frame, twice those of 8K: a few bytes may announce frames that fill the memory."""
 VIDEO_EXTENSIONS = ("mp4", "m4v", "mov", "webm", "mkv", "avi", "gif", "ts")
 """What the names of videos end in."""
 _INDEXED = frozenset({"mov", "mp4"})
@@ -232,11 +235,13 @@ def video_fault(data: object, config: VideosConfig) -> tuple[str, str] | None:
         return "too_large", said
     av = require("av", "video")
     try:
-        with av.open(io.BytesIO(data), mode="r") as container:
+        allowed = {"format_whitelist": ",".join(_CONTAINERS)}
+        try:
+            opened = av.open(io.BytesIO(data), mode="r", options=allowed)
+        except av.error.ValueError:  # so FFmpeg refuses what is not allowed
+            return "bad_video", f"it is no video ({', '.join(_CONTAINERS)} are)"
+        with opened as container:
             names = set(container.format.name.split(","))
-            if not names & _CONTAINERS:
-                said = f"a container of the kind {container.format.name} is no video"
-                return "bad_video", f"{said} ({', '.join(sorted(_CONTAINERS))} are)"
             if not container.streams.video:
                 return "bad_video", "it has no video stream"
             every = config.check == "all" or not names & _SEEKABLE
@@ -250,7 +255,7 @@ def video_fault(data: object, config: VideosConfig) -> tuple[str, str] | None:
 def _frames_fault(container: Any, every: bool, indexed: bool) -> tuple[str, str] | None:
     """Decode the first two frames, and the last ones, or all in between."""
     stream = container.streams.video[0]
-    stream.codec_context.options = {"err_detect": "explode"}
+    stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(_MOST_PIXELS)}
     packets = container.demux(stream)
     decoded = 0
     while decoded < 2 and (packet := next(packets, None)) is not None:

@@ -19,7 +19,7 @@ from typing import IO, TypeAlias
 
 import numpy as np
 
-from djsandbox_ray.dataset.faults import described, is_no_fault
+from djsandbox_ray.dataset.faults import Unusable, described, is_no_fault
 from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.media import (
     Content,
@@ -183,7 +183,10 @@ def _usable(
     rejection = check(item, content, videos) or _nameless(item, known)
     if rejection is not None or videos.store == "copy":
         return rejection or item
-    media = (referred(one) if one.kind == "video" else one for one in item.media)
+    try:
+        media = [referred(one) if one.kind == "video" else one for one in item.media]
+    except Unusable as error:
+        return Rejection(str(item.source), error.reason, error.detail)
     return replace(item, media=tuple(media))
 
 
@@ -335,7 +338,8 @@ def check(
     """
     try:
         found = (
-            _text_fault(sample.text)
+            _talk_fault(sample, content)
+            or _text_fault(sample.text)
             or _media_fault(sample, content, videos)
             or _meta_fault(sample.meta)
         )
@@ -344,6 +348,13 @@ def check(
             raise
         found = "unreadable", described(error)
     return Rejection(str(sample.source), *found) if found else None
+
+
+def _talk_fault(sample: Sample, content: Content) -> tuple[str, str] | None:
+    """Return what is wrong with turns, before their lack is taken for that of a caption."""
+    if content == "conversations" or (content == "any" and sample.turns):
+        return content_fault(content, sample.text, sample.all_media, sample.turns)
+    return None
 
 
 def _text_fault(text: object) -> tuple[str, str] | None:

@@ -56,6 +56,13 @@ def test_shards_are_rows_whatever_lines_they_have(open_source, write, monkeypatc
     assert items(source) == [item for shard in source.shards() for item in shard.read()]
 
 
+def test_one_column_may_be_text_and_path(open_source, write) -> None:
+    path = write("name,id\nphotos/0.jpg,7\n")
+    source = open_source("csv", path=path, text_column="name", image_column="name")
+    (item,) = items(source)
+    assert (item.text, item.meta) == ("photos/0.jpg", {"id": "7"})
+
+
 def test_bad_rows_are_rejected_and_the_others_kept(open_source, write) -> None:
     rows = [
         *(b"one,photos/0.jpg", b"two", b"three,photos/1.jpg,x", b"four,photos/9.jpg", b"five,"),

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
 from PIL import Image
 
+from djsandbox_ray.dataset.huggingface import first_split
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.recognise import recognise
 from djsandbox_ray.dataset.source import Rejection, Sample
@@ -105,9 +107,34 @@ def test_a_file_that_is_cut_off_loses_its_rest(open_source, saved, tmp_path) -> 
     assert [item.reason for item in read if isinstance(item, Rejection)] == ["broken_shard"] * 2
 
 
+def test_offsets_that_lead_out_of_the_memory_cost_their_rows(open_source, tmp_path) -> None:
+    path = tmp_path / "a.arrow"
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    table = pa.table({"text": ["a" * 300, "b" * 300, "c"]})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+        stream.write_table(table)
+    offset = (300).to_bytes(4, "little")
+    far = (1 << 30).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(offset + (600).to_bytes(4, "little"), far * 2, 1))
+    source = open_source("huggingface", path=str(tmp_path), content="texts")
+    lost, *samples = [item for shard in prepared(source) for item in shard.read()]
+    assert (lost.source, lost.reason, lost.lost) == ("a.arrow#0", "broken_shard", 3)
+    assert [item.source for item in samples] == ["a.arrow#3", "a.arrow#4", "a.arrow#5"]
+
+
 def test_a_name_of_the_hub_is_not_downloaded(open_source) -> None:
     with pytest.raises(BadInput, match=r"datasets\.load_dataset\(NAME\)\.save_to_disk"):
         open_source("huggingface", path="user/name").shards()
+
+
+@pytest.mark.parametrize("splits", ["{}", '{"splits": "train"}', '{"splits": [1, 2]}'])
+def test_splits_without_names_are_an_error(open_source, tmp_path, splits) -> None:
+    (tmp_path / "dataset_dict.json").write_text(splits)
+    with pytest.raises(BadInput, match="has no list of names under 'splits'"):
+        open_source("huggingface", path=str(tmp_path)).shards()
+    with pytest.raises(BadInput, match="has no list of names under 'splits'"):
+        first_split(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +143,8 @@ def test_a_name_of_the_hub_is_not_downloaded(open_source) -> None:
         ("{", "cannot be read"),
         ("[]", "holds no object"),
         ('{"_data_files": []}', "names no files"),
+        ('{"_data_files": 5}', "names no files"),
+        ('{"_data_files": ["a.arrow"]}', "names no files"),
         (json.dumps({"_data_files": [{"filename": "../x.arrow"}]}), "names no files of its folder"),
         (json.dumps({"_indices_data_files": [{"filename": "i"}]}), "flatten_indices"),
     ],

@@ -98,6 +98,19 @@ def test_a_document_without_any_of_its_images_is_set_aside(read) -> None:
     assert (third.text, third.media) == ("only text.", ())
 
 
+@pytest.mark.parametrize("none", [None, "", {"bytes": None, "path": None}])
+def test_what_is_empty_is_as_what_is_null(read, jpeg, none) -> None:
+    text = none if none == "" else None
+    one, two, remark = read(
+        {"texts": ["a", text, "b"], "images": [none, "0.jpg", none]},
+        mmc4(["a."], ("0.jpg", 0), (none, 0)),
+    )
+    assert one.text == f"a\n{TOKEN}\nb"
+    assert two.text == f"{TOKEN} a."
+    assert [medium.data for medium in (*one.media, *two.media)] == [jpeg(0)] * 2
+    assert (remark.source, remark.count) == ("a.jsonl#1", 1)
+
+
 @pytest.mark.parametrize(
     ("entry", "reason", "detail"),
     [
@@ -113,6 +126,7 @@ def test_a_document_without_any_of_its_images_is_set_aside(read) -> None:
         ({"texts": [None, None], "images": ["0.jpg", "bad.jpg"]}, "bad_image", "medium 1: "),
         (mmc4(["a."], ("0.jpg", 1)), "bad_row", "image_info[0]: 'matched_text_index' is one of"),
         (mmc4(["a."], ("0.jpg", -1)), "bad_row", "not '-1'"),
+        (mmc4(["a.", "b."], ("0.jpg", True)), "bad_row", "not 'True'"),
         ({"text_list": "a"}, "bad_text", "'text_list' is a list of texts"),
         ({"text_list": ["a"], "image_info": {"a": 1}}, "bad_row", "not dict"),
         ({"text_list": ["a"], "image_info": ["0.jpg"]}, "bad_row", "not 'None'"),

@@ -126,6 +126,21 @@ def test_a_list_that_changes_meanwhile_stops_the_run(tmp_path) -> None:
         list(shard.read())
 
 
+def test_entries_too_deep_for_who_reads_them_cost_the_rest(tmp_path) -> None:
+    deep = f'{{"id": 1, "x": {"[" * 600}{"]" * 600}}}'
+    (tmp_path / "a.json").write_text(f'[{{"id": 0}}, {deep}, {{"id": 2}}]')
+    (file,) = find_files(str(tmp_path / "a.json"), ())
+    (shard,) = split(json_files.list_of(file, MARKS, made))
+
+    def read_below(calls: int) -> list[Item]:
+        return read_below(calls - 1) if calls else list(shard.read())
+
+    assert [item.source for item in read_below(0)] == ["a.json#0", "a.json#1", "a.json#2"]
+    first, rest = read_below(450)
+    assert isinstance(first, Sample)
+    assert (rest.source, rest.reason, rest.lost) == ("a.json#1", "broken_shard", 2)
+
+
 def test_lines_are_objects_too(tmp_path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1}\n\n{"id": 2} {"id": 3}\n{"id": 4}\n')
     (file,) = find_files(str(tmp_path / "a.jsonl"), ())

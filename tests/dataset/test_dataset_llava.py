@@ -119,7 +119,9 @@ def test_what_the_system_is_told_is_kept_as_meta_data(read) -> None:
         ({"id": 1}, "bad_turns", "query with response is there (there are id)"),
         ({}, "bad_turns", "there are no keys"),
         ({"conversations": "a"}, "bad_turns", "not str"),
-        ({"conversations": []}, "empty_caption", ""),
+        ({"conversations": []}, "bad_turns", "these are: none"),
+        ({"conversations": said("a")}, "bad_turns", "these are: user"),
+        ({"conversations": said("a", " ")}, "bad_turns", "turn 1 (assistant) has no text"),
         ({"conversations": {"from": ["gpt"], "value": []}}, "bad_turns", "not dict"),
         ({"conversations": ["a"]}, "bad_turns", "turn 0 is no object but str"),
         ({"conversations": said("a", "b"), "messages": said("a", "b")}, "bad_turns", "may hold"),
@@ -147,6 +149,7 @@ def test_what_the_system_is_told_is_kept_as_meta_data(read) -> None:
         ({"image": "../a.json", "conversations": said(ASK, SAY)}, "escaping_path", "leads out"),
         ({"image": "0.mp4", "conversations": said(ASK, SAY)}, "bad_image", ""),
         ({"image": 5, "conversations": said(ASK, SAY)}, "media_count", "not int"),
+        ({"image": ["0.jpg", None], "conversations": said(ASK, SAY)}, "media_count", "not nothing"),
         (
             {"image": "0.jpg", "images": ["1.jpg"], "conversations": said(ASK, SAY)},
             "media_count",

@@ -49,11 +49,32 @@ def test_what_is_no_video_is_set_aside(video, jpeg) -> None:
     assert reasons(b"") == "bad_video"
     assert reasons(b"no video at all" * 100) == "bad_video"
     assert reasons(jpeg(0)) == "bad_video"
-    assert "jpeg" in video_fault(jpeg(0), ENDS)[1]
+    assert video_fault(jpeg(0), ENDS)[1].startswith("it is no video (avi, gif, ")
     assert reasons(video(0, frames=1)) == "too_short"
     assert reasons(whole, VideosConfig(max_bytes=len(whole) - 1)) == "too_large"
     assert reasons(whole, VideosConfig(max_bytes=len(whole))) is None
     assert reasons("clip.mp4") == "missing_video"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+        b"m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        b"ffconcat version 1.0\nfile /etc/hostname\n",
+    ],
+)
+def test_what_would_have_other_files_or_addresses_opened_is_no_video(data: bytes) -> None:
+    assert reasons(data) == "bad_video"
+    assert "no video" in video_fault(data, ENDS)[1]
+
+
+def test_a_frame_that_would_fill_the_memory_is_not_decoded(video, monkeypatch) -> None:
+    monkeypatch.setattr("djsandbox_ray.dataset.media._MOST_PIXELS", 48 * 32 - 1)
+    for form in ("mp4", "webm", "avi", "gif"):
+        assert reasons(video(0, form=form)) == "bad_video"
+    monkeypatch.setattr("djsandbox_ray.dataset.media._MOST_PIXELS", 2 * 48 * 32)
+    assert reasons(video(0)) is None
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.95])

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from written_tables import written
@@ -145,6 +146,34 @@ def test_a_table_finds_them_after_it_was_sent(open_source, clips, video, tmp_pat
     source = open_source("folder", path=str(clips / "clips"), content="videos")
     table, _ = written([*items(source)[:3]], tmp_path / "storage")
     assert SampleTable(table.uri).media([1])[0][0].data == video(1)
+
+
+def test_a_path_that_no_table_can_hold_costs_its_row(open_source, clips, video) -> None:
+    (clips / os.fsdecode(b"caf\xe9.mp4")).write_bytes(video(0))
+    (clips / "list.csv").write_bytes(b"video,text\ncaf\xe9.mp4,a\nclips/1.mp4,b\n")
+    source = open_source("csv", path=str(clips / "list.csv"), content="videos")
+    first, second = items(source)
+    assert isinstance(first, Rejection)
+    assert (first.source, first.reason) == ("list.csv#1", "missing_video")
+    assert "is no Unicode" in first.detail
+    assert isinstance(second, Sample)
+    assert [type(item) for item in items(source, VideosConfig())] == [Sample, Sample]
+
+
+def test_no_secret_is_written_down_with_a_place(video) -> None:
+    place = Place("https://user:hunter22@example.org/0.mp4", "0.mp4")
+    with pytest.raises(BadInput, match="would write down the secret") as caught:
+        referred(Media("video", video(0), place))
+    assert "hunter22" not in str(caught.value)
+
+
+def test_what_would_change_unseen_cannot_stay(video, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/references/0.mp4", video(0))
+    info = {"name": "/references/0.mp4", "size": len(video(0)), "type": "file"}
+    monkeypatch.setattr(type(memory), "info", lambda *_: info)  # as of a server that says no more
+    with pytest.raises(BadInput, match="neither a hash nor a time"):
+        referred(Media("video", video(0), Place("memory://references/0.mp4", "0.mp4")))
 
 
 @pytest.mark.shared_data

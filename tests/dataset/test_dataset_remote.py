@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -160,3 +163,35 @@ def test_what_killed_runs_left_on_a_disk_gives_way(tmp_path: Path) -> None:
     storage.write_bytes("datasets/one/samples.lance/data/old", b"")
     assert _put(storage, "staged") == "datasets/one/samples.lance"
     assert sorted(storage.stamps("datasets/one/samples.lance")) == ["data/one", "data/two"]
+
+
+class _Files(SimpleHTTPRequestHandler):
+    """Gives files, and says nothing of it."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_media_beside_a_list_are_read_from_a_server(
+    tmp_path: Path, open_source, jpeg, video
+) -> None:
+    folder = tmp_path / "data" / "clips"
+    folder.mkdir(parents=True)
+    (folder / "0.mp4").write_bytes(video(0))
+    (folder / "0.jpg").write_bytes(jpeg(0))
+    (tmp_path / "data" / "list.csv").write_text("video,text\n./clips/0.mp4,a\n../list.csv,b\n")
+    (tmp_path / "data" / "list.jsonl").write_text('{"text": "a", "images": ["clips/0.jpg"]}\n')
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=tmp_path)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/data"
+        ((_, pair),) = _samples(open_source("jsonl", path=f"{address}/list.jsonl"))
+        source = open_source("csv", path=f"{address}/list.csv", content="videos")
+        (_, clip), (_, escaped) = _samples(source)
+        shards = prepared(source, videos=VideosConfig(store="reference"))
+        referred = next(item for shard in shards for item in shard.read())
+        assert read_reference(referred.media[0].place) == video(0)
+        server.shutdown()
+    assert pair.image == jpeg(0)
+    assert clip.media[0].data == video(0)
+    assert escaped.reason == "escaping_path"
+    assert referred.media[0].place.uri == f"{address}/clips/0.mp4"
