@@ -131,7 +131,9 @@ def measure(study: Study, family: Clip, prepared: object, stopping: str, workers
     evaluator = EVALUATORS.get("retrieval").Config.model_validate(
         {"type": "retrieval", "k": [1, 5]}
     )
-    split = Split.read(study.evaluation.id, study.storage.uri(study.evaluation.table))
+    evaluation = study.evaluation
+    uri = study.storage.uri(evaluation.table)
+    split = Split.read(evaluation.id, uri, evaluation.classes)
     shared = Shared(
         family=family,
         prepared=prepared,
