@@ -45,7 +45,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class WriteRecipe(Hook):
     """Writes ``recipes/<name>.yaml`` and ``recipes/<name>.evidence.json``."""
 
-    VERSION = 1
+    VERSION = 2
 
     def identity(self) -> Any:
         """The operators as given, the policies, and what the effect is measured in and within."""
