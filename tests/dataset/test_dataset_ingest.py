@@ -31,7 +31,7 @@ def test_row_ids_and_id_do_not_depend_on_workers_or_blocks(
     open_source, tmp_path, monkeypatch
 ) -> None:
     def run(name: str, workers: int | None, blocks: int):
-        monkeypatch.setattr("djsandbox_ray.dataset.ingest._MAX_BLOCKS", blocks)
+        monkeypatch.setattr("djsandbox_ray.dataset.tasks._MAX_BLOCKS", blocks)
         storage = Storage(str(tmp_path / name))
         source = open_source(
             "shapes", samples=2600, defects={"mismatched": 0.4}, shuffle_captions={"fraction": 0.2}
