@@ -15,7 +15,10 @@ from pathlib import Path
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.stats.datajuicer import HOME
+from djsandbox_ray.storage.own import own_folder, scratch
 
+_SHORT = (Path("/dev/shm"), Path("/tmp"))
+"""A socket's path has at most 107 bytes: temporary folders, of clusters above all, are longer."""
 _FAULT = "An error occurred in "
 _TAIL = 15
 """Lines of Data-Juicer's log that are shown when it fails."""
@@ -72,9 +75,9 @@ def execute(
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     if models is not None:
         environment[HOME] = models
-    with log.open("wb") as file:
+    with scratch(own_folder("sockets", within=_short_folder())) as sockets, log.open("wb") as file:
         done = subprocess.run(
-            [sys.executable, "-m", __name__, *arguments],
+            [sys.executable, "-m", __name__, str(sockets), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -93,18 +96,26 @@ def execute(
     return Executed(kept, tuple(f"{what} ({times} times)" for what, times in counted))
 
 
-def main(arguments: list[str]) -> None:
-    """Be ``dj-process``."""
+def _short_folder() -> Path | None:
+    """Return a folder with a short path, where there is one; None for the temporary directory."""
+    return next((place for place in _SHORT if os.access(place, os.W_OK)), None)
+
+
+def main(sockets: str, *arguments: str) -> None:
+    """Be ``dj-process``, whose processes speak with each other through sockets in a folder."""
     from djsandbox_ray.stats.datajuicer import load
 
     load()  # first: it switches installation and downloads off
+    from multiprocess.process import current_process
+
+    current_process()._config["tempdir"] = sockets
     from data_juicer.config import init_configs
     from data_juicer.core.executor import DefaultExecutor
     from loguru import logger
 
     logger.enable("data_juicer")
-    DefaultExecutor(init_configs(arguments)).run(skip_return=True)
+    DefaultExecutor(init_configs([*arguments])).run(skip_return=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

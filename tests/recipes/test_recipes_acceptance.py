@@ -377,6 +377,18 @@ def test_nothing_kept_is_a_result(small: World) -> None:
     assert (done.kept, done.differing) == (0, 0)
 
 
+@pytest.mark.slow
+def test_a_temporary_folder_of_a_long_name_will_do(
+    small: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No socket fits into it, and Data-Juicer's processes speak with each other through some."""
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    assert small.accept(processes=2).differing == 0
+
+
 def test_a_failure_of_data_juicer_is_an_error_with_its_words(small: World) -> None:
     document = yaml.safe_load(small.recipe.read_text())
     document["process"][0]["text_length_filter"]["nosuch"] = 1
