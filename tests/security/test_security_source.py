@@ -20,6 +20,7 @@ PICKLES = {
     # Shards, schemas and errors on their way from the driver to its own tasks and back, by Ray.
     "dataset/fragments.py",
     "dataset/ingest.py",
+    "dataset/tasks.py",
     # What Tune has written of an error in its folder on the driver's machine.
     "trials/reporter.py",
 }
