@@ -267,7 +267,8 @@ def test_operators_for_programs(program: Program) -> None:
     by_name = {entry["name"]: entry for entry in listed}
     assert by_name["text_length_filter"]["statistics"] == ["text_len"]
     assert by_name["text_length_filter"]["available"] is True
-    assert by_name["video_duration_filter"]["available"] is False
+    assert by_name["video_duration_filter"]["available"] is True
+    assert by_name["perplexity_filter"]["available"] is False
     keys = {field.name for field in fields(OperatorInfo)} | {"available"}
     assert all(set(entry) == keys for entry in listed)
 
