@@ -163,22 +163,22 @@ def plan_table(made: dict[str, Any]) -> Text:
     unknown = any(stage["samples"] is None for stage in made["stages"])
     more = ", and what is not known yet" if unknown else ""
     told = [f"note    {line}" for line in made["foretold"]]
+    head = [f"{made['name']} in {made['storage']}"]
+    if made["rounds"] > 1:
+        until = ", ".join(made["until"])
+        head.append(f"round   {made['round'] + 1} of at most {made['rounds']}, until {until}")
     if not made["stages"]:
-        lines = [f"{made['name']} in {made['storage']}", "trials  none: no job trains a model"]
-        return Text("\n".join([*lines, *told, "", *wiring(made["jobs"])]))
+        head.append("trials  none: no job trains a model")
+        return Text("\n".join([*head, *told, "", *wiring(made["jobs"])]))
     lines = [
-        f"{made['name']} in {made['storage']}",
+        *head,
         f"pools   {made['pools']}{bound}, controls and self-tests included",
         f"trials  {made['trials']}: {hits} found in the cache or given up, "
         f"{made['trials_to_run']} to run",
         f"samples {made['samples_to_train']:,} to train on, less what early stopping saves{more}",
         f"compute {'not counted' if flops is None else f'{flops:.3g} floating-point operations'}",
     ]
-    if made["rounds"] > 1:
-        until = ", ".join(made["until"])
-        lines.insert(1, f"round   {made['round'] + 1} of at most {made['rounds']}, until {until}")
-    if made["stages"]:
-        lines += ["", "jobs that train, with what each takes at most:", *_stage_lines(made)]
+    lines += ["", "jobs that train, with what each takes at most:", *_stage_lines(made)]
     if made["cost"] is not None:
         lines += ["", *made["cost"]["explanation"].split("\n")]
     return Text("\n".join([*lines, *told, "", *wiring(made["jobs"])]))
