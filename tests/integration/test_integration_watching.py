@@ -34,9 +34,9 @@ REJECTED = 3
 
 
 def _source(path: Path, rows: int, empty: int, seed: int) -> dict[str, str]:
-    """Write image-text pairs, some with an empty caption."""
+    """Write image-text pairs, some with an empty caption; no image is in two sources."""
     picture = BytesIO()
-    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    Image.new("RGB", (8, 8), (seed, 0, 0)).save(picture, "PNG")
     words = np.random.default_rng(seed).choice(["cat", "dog!", "??", "tree"], (rows, 9))
     texts = [" ".join(row[: 2 + index % 8]) for index, row in enumerate(words)]
     texts[:empty] = [""] * empty
