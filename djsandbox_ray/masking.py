@@ -17,6 +17,8 @@ from urllib.parse import quote, quote_plus
 MASK = "***"
 
 _USER = re.compile(r"://[^/\s]*@")
+# In a path that has lost its scheme; an image of a container is named by a digest after its tag.
+_USER_IN_PATH = re.compile(r"(?<=/)[^/\s:@]+:[^/\s@]+@(?!sha\d+:)")
 _ANYWHERE = re.compile(r"((?:password|token)=)[^&\s]*", re.IGNORECASE)
 # Signatures and keys are secrets in the query of an address; elsewhere "key=" is any key.
 _QUERY = re.compile(
@@ -59,6 +61,7 @@ def _without(text: str, secrets: tuple[str, ...]) -> str:
     for secret in secrets:
         text = text.replace(secret, MASK)
     text = _USER.sub(f"://{MASK}@", text)
+    text = _USER_IN_PATH.sub(f"{MASK}@", text)
     for pattern in (_ANYWHERE, _QUERY, _HEADER):
         text = pattern.sub(rf"\1{MASK}", text)
     return text

@@ -189,7 +189,7 @@ def test_a_secret_among_the_parameters_of_an_operator_is_refused(address: str) -
 def test_what_the_program_says_of_an_error_holds_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    there = tmp_path / "x" / "data?token=planted.parquet"
+    there = tmp_path / "id:planted@x" / "data?token=planted.parquet"
     words = ["djsandbox", "plan", str(write_config(tmp_path))]
     words += ["--set", f"dataset={{type: parquet, path: 'file://{there}'}}"]
     words += ["--set", "tracking={type: mlflow, uri: 'ftp://me:planted@there'}"]
