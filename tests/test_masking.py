@@ -19,6 +19,7 @@ from djsandbox_ray.masking import masked, names_secret, without_secrets
             "https://b.example/c?X-Amz-Credential=AKIA&X-Amz-Signature=5f&x=1",
             "https://b.example/c?X-Amz-Credential=***&X-Amz-Signature=***&x=1",
         ),
+        ("/data/id:secret@host/a.parquet", "/data/***@host/a.parquet"),
         ("abfs://c/d?sv=2024&sig=a%2Fb", "abfs://c/d?sv=2024&sig=***"),
         (
             "run --token=abc then http://h?access_token=x",
@@ -32,7 +33,14 @@ def test_secrets_are_masked(text: str, masked: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["http://host:5000", "text_key=caption", "monkey=1", "a@b.example", "s3://bucket/a@2x.png"],
+    [
+        "http://host:5000",
+        "text_key=caption",
+        "monkey=1",
+        "a@b.example",
+        "s3://bucket/a@2x.png",
+        "docker.io/a/b:1@sha256:0f",
+    ],
 )
 def test_the_rest_stays(text: str) -> None:
     assert without_secrets(text) == text

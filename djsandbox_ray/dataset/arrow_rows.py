@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -138,17 +138,26 @@ def columns_of(file: SourceFile, names: list[str], config: ColumnsConfig) -> Col
     return Columns(kind, media, chosen[TEXT], meta, chosen != wanted, written)
 
 
+def require_columns(name: str, schema: pa.Schema, columns: Iterable[str]) -> None:
+    """Refuse columns that a file does not have, or has more than once.
+
+    Raises:
+        BadInput: says which of a file, by its name.
+    """
+    for column in columns:
+        times = schema.names.count(column)
+        if times != 1:
+            fault = f"has {times} columns" if times else "has no column"
+            raise BadInput(f"{name} {fault} {column!r} (it has {', '.join(schema.names)})")
+
+
 def check(name: str, schema: pa.Schema, columns: Columns) -> None:
     """Refuse columns that hold no media, no texts or nothing that could be meta data.
 
     Raises:
         BadInput: says which of a file, by its name.
     """
-    for column in columns.read:
-        times = schema.names.count(column)
-        if times != 1:
-            fault = f"has {times} columns" if times else "has no column"
-            raise BadInput(f"{name} {fault} {column!r} (it has {', '.join(schema.names)})")
+    require_columns(name, schema, columns.read)
     if columns.kind is not None:
         files = schema.field(columns.media).type
         if types.is_struct(files) and files.get_field_index("bytes") >= 0:

@@ -9,7 +9,14 @@ from functools import partial
 import pyarrow as pa
 from pyarrow import types
 
-from djsandbox_ray.dataset.arrow_rows import Columns, ColumnsConfig, check, columns_of, items_of
+from djsandbox_ray.dataset.arrow_rows import (
+    Columns,
+    ColumnsConfig,
+    check,
+    columns_of,
+    items_of,
+    require_columns,
+)
 from djsandbox_ray.dataset.conversation import QUERY, RESPONSE, TURN_KEYS, UNNAMED
 from djsandbox_ray.dataset.entries import Keys, read_entry
 from djsandbox_ray.dataset.faults import attempt, kept_meta
@@ -46,11 +53,7 @@ class ObjectColumns:
         Raises:
             BadInput: says which of a file, by its name.
         """
-        for column in self.read:
-            times = schema.names.count(column)
-            if times != 1:
-                fault = f"has {times} columns" if times else "has no column"
-                raise BadInput(f"{name} {fault} {column!r} (it has {', '.join(schema.names)})")
+        require_columns(name, schema, self.read)
         for column in self.meta:
             kind = schema.field(column).type
             if types.is_binary(kind) or types.is_large_binary(kind):
