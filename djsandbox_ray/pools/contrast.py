@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from djsandbox_ray.pools.config import PoolConfig
-from djsandbox_ray.pools.cuts import Cut, Read, cut_column
+from djsandbox_ray.pools.cuts import Cut, Read, cut_column, there
 from djsandbox_ray.pools.order import hash_key
 
 
@@ -40,10 +40,10 @@ def probe(name: str, read: Read, config: PoolConfig) -> Probe:
     rows = missing = 0
     least, most = np.inf, -np.inf
     for _, values in read():
-        there = values[~np.isnan(values)]
-        rows, missing = rows + len(values), missing + len(values) - len(there)
-        least = min(least, float(there.min(initial=np.inf)))
-        most = max(most, float(there.max(initial=-np.inf)))
+        numbers = there(values)
+        rows, missing = rows + len(values), missing + len(values) - len(numbers)
+        least = min(least, float(numbers.min(initial=np.inf)))
+        most = max(most, float(numbers.max(initial=-np.inf)))
     present = rows - missing
     if present < config.min_coverage * rows:
         reason = (

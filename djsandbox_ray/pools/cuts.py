@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ LEFT_OUT = -2
 all pools have one size."""
 EXCLUDED = -3
 """Code of a row that is kept out of every pool, such as one that is also an evaluation sample."""
-
+_FEW = 8
+"""So many limits are sooner compared with every number than searched."""
 
 Part = tuple[NDArray[np.int64], NDArray[np.float64]]
 """A part of a column: row ids and values, both of shape (n,), NaN for no value."""
@@ -68,13 +70,29 @@ class Cut:
             row_ids: (n,).
             values: (n,), of the column that was cut.
         """
-        codes = np.searchsorted(self.bounds, values, side="right").astype(np.int8)
-        codes[np.isnan(values)] = NO_VALUE
+        codes = _at_or_above(self.bounds, values)
+        codes[np.flatnonzero(np.isnan(values))] = NO_VALUE
         for split in self.splits:
-            tied = values == split.value
+            tied = np.flatnonzero(values == split.value)
             hashes = hash_rows(row_ids[tied], self.key)
-            codes[tied] = split.first + np.searchsorted(split.limits, hashes, side="right")
+            codes[tied] = np.int8(split.first) + _at_or_above(split.limits, hashes)
         return codes
+
+
+def _at_or_above(limits: NDArray[Any], numbers: NDArray[Any]) -> NDArray[np.int8]:
+    """Count for each number the ascending limits that it is not below."""
+    if len(limits) > _FEW:
+        return np.searchsorted(limits, numbers, side="right").astype(np.int8)
+    counts = np.zeros(len(numbers), dtype=np.int8)
+    for limit in limits:
+        counts += numbers >= limit
+    return counts
+
+
+def there(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the values that are not NaN, in their order; without a copy where none is."""
+    lacking = np.isnan(values)
+    return np.compress(~lacking, values) if lacking.any() else values
 
 
 def cut_ranks(count: int, buckets: int) -> NDArray[np.int64]:
@@ -112,7 +130,7 @@ def cut_column(read: Read, count: int, buckets: int, key: np.uint64) -> Cut:
 
     def hashes() -> Iterator[Mapping[int, Keys]]:
         for row_ids, values in read():
-            yield {n: hash_rows(row_ids[values == different[n]], key) for n in wanted}
+            yield {n: hash_rows(np.compress(values == different[n], row_ids), key) for n in wanted}
 
     limits = hash_limits(hashes, wanted) if wanted else {}
     ends = [0, *ranks.tolist(), count]
@@ -134,7 +152,7 @@ def _values_at(read: Read, ranks: NDArray[np.int64]) -> NDArray[np.float64]:
 
     def keys() -> Iterator[Keys]:
         for _, values in read():
-            yield ordered_keys(values[~np.isnan(values)])
+            yield ordered_keys(there(values))
 
     return number_of(select(keys, ranks.tolist()))
 
@@ -162,9 +180,10 @@ class Trim:
         """Return the codes of some rows, those of the cut or ``LEFT_OUT``; see :class:`Cut`."""
         codes = self.cut.codes(row_ids, values)
         if self.limits:
-            hashes = hash_rows(row_ids, self.key)
             for code, limit in self.limits.items():
-                codes[(codes == code) & (hashes >= limit)] = LEFT_OUT
+                inside = np.flatnonzero(codes == code)
+                beyond = hash_rows(row_ids[inside], self.key) >= limit
+                codes[np.compress(beyond, inside)] = LEFT_OUT
         return codes
 
 
@@ -181,8 +200,8 @@ def trim(read: Read, cut: Cut, size: int, key: np.uint64) -> Trim:
 
     def hashes() -> Iterator[Mapping[int, Keys]]:
         for row_ids, values in read():
-            codes, drawn = cut.codes(row_ids, values), hash_rows(row_ids, key)
-            yield {code: drawn[codes == code] for code in wanted}
+            codes = cut.codes(row_ids, values)
+            yield {code: hash_rows(np.compress(codes == code, row_ids), key) for code in wanted}
 
     limits = hash_limits(hashes, wanted) if wanted else {}
     return Trim(cut, key, {code: limits[code][0] for code in wanted})

@@ -91,7 +91,7 @@ def filled(column: Column, rows: Rows) -> Iterator[Codes | tuple[Pool, ...]]:
     members = [Members() for _ in range(column.count)]
     for row_ids, codes, values in column.parts(rows):
         for code, met in enumerate(members):
-            inside = codes == code
+            inside = np.flatnonzero(codes == code)
             met.add(row_ids[inside], None if values is None else values[inside])
         yield codes
     yield column.pools(members)
@@ -163,9 +163,10 @@ class RandomColumn:
         if self.size < len(rows):
             limit = hash_limits(hashes, {0: (len(rows), [self.size])})[0][0]
         for row_ids in rows.ids():
-            codes = np.zeros(len(row_ids), dtype=np.int8)
-            if limit is not None:
-                codes[hash_rows(row_ids, key) >= limit] = LEFT_OUT
+            if limit is None:
+                codes = np.zeros(len(row_ids), dtype=np.int8)
+            else:
+                codes = (hash_rows(row_ids, key) >= limit).view(np.int8) * np.int8(LEFT_OUT)
             yield row_ids, codes, None
 
     def pools(self, members: list[Members]) -> tuple[Pool, ...]:

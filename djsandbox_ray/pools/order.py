@@ -1,7 +1,8 @@
 """Who comes first: exact order statistics of long columns, and a seeded hash of row ids.
 
 Whole columns are walked in slices, so that a temporary never has the length of a column; what is
-kept per row is what the caller keeps. The hash is chance that depends on the row and on nothing
+kept per row is what the caller keeps. Rows are picked by ``np.compress`` or by positions: an index
+that is a mask takes four times as long. The hash is chance that depends on the row and on nothing
 else: it is the same on every platform and whatever other rows there are, so that what is decided
 by it (ties, random buckets, draws) does not depend on row order.
 """
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.identity import canonical
 
-_SLICE_ROWS = 1 << 18
+_SLICE_ROWS = 1 << 17
+"""A column of so many numbers, and what is computed from it, stay in a core's own cache."""
 _BITS = 16
 _FEW = 1 << 16
 """So many candidates are collected and sorted; of more, the next bits are looked at."""
@@ -76,7 +78,9 @@ def select(read: Callable[[], Iterable[Keys]], ranks: Iterable[int]) -> Keys:
 def ordered_keys(values: NDArray[np.float64]) -> Keys:
     """Return integers that have the order of numbers, none of which is NaN; -0.0 equals 0.0."""
     bits = (values + 0.0).view(np.uint64)
-    return np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    # All bits of a negative number turn over, of others the sign alone.
+    bits ^= (bits.view(np.int64) >> 63).view(np.uint64) | _SIGN
+    return bits
 
 
 def number_of(keys: Keys) -> NDArray[np.float64]:
@@ -92,7 +96,7 @@ def _histograms(
     for keys in read():
         for prefix, known in sought:
             digits = _with_prefix(keys, prefix, known) << np.uint64(known) >> np.uint64(64 - _BITS)
-            counts[prefix, known] += np.bincount(digits.astype(np.intp), minlength=1 << _BITS)
+            counts[prefix, known] += np.bincount(digits.view(np.int64), minlength=1 << _BITS)
     return counts
 
 
@@ -106,7 +110,9 @@ def _collected(read: Callable[[], Iterable[Keys]], sought: _Sought) -> dict[tupl
 
 
 def _with_prefix(keys: Keys, prefix: int, known: int) -> Keys:
-    return keys if known == 0 else keys[keys >> np.uint64(64 - known) == np.uint64(prefix)]
+    if known == 0:
+        return keys
+    return np.compress(keys >> np.uint64(64 - known) == np.uint64(prefix), keys)
 
 
 def hash_key(seed: int, *purpose: str) -> np.uint64:
@@ -157,7 +163,7 @@ def least_of(
 
     def hashes() -> Iterator[Mapping[int, Keys]]:
         for part in slices(len(row_ids)):
-            yield {0: hash_rows(row_ids[part][chosen[part]], key)}
+            yield {0: hash_rows(np.compress(chosen[part], row_ids[part]), key)}
 
     (limit,) = hash_limits(hashes, {0: (there, [count])})[0]
     for part in slices(len(row_ids)):
@@ -186,9 +192,9 @@ def hash_limits(
     for part in read():
         for group, hashes in part.items():
             for index, (low, high) in enumerate(spans.get(group, ())):
-                rest = hashes[hashes >= low]
-                below[group][index] += len(hashes) - len(rest)
-                near[group][index].append(rest[rest <= high])
+                under = hashes < low
+                below[group][index] += int(np.count_nonzero(under))
+                near[group][index].append(np.compress(~under & (hashes <= high), hashes))
     found: dict[int, Keys] = {}
     for group, (_, ranks) in wanted.items():
         limits = []

@@ -23,7 +23,9 @@ from djsandbox_ray.stats.parts import spread_column
 from djsandbox_ray.storage.store import Storage
 
 PART_ROWS = 1 << 20
-"""Rows that are held at a time."""
+"""Rows that are handed on at a time."""
+_SLICE_ROWS = 1 << 17
+"""Rows that are walked at a time: so many numbers stay in a core's own cache."""
 
 
 class StoredRows:
@@ -49,7 +51,7 @@ class StoredRows:
         self._storage = storage
         self._statistics = {statistic.name: statistic for statistic in statistics}
         self._rows = rows
-        self._part_rows = PART_ROWS
+        self._part_rows, self._slice_rows = PART_ROWS, _SLICE_ROWS
         self._excluded = np.unique(excluded)
         check_names(self._statistics)
         beyond = self._excluded[(self._excluded < 0) | (self._excluded >= rows)]
@@ -63,16 +65,18 @@ class StoredRows:
 
     def every_id(self) -> Iterator[NDArray[np.int64]]:
         """Yield the ids of all rows, excluded ones too, a part at a time."""
-        for start in range(0, self._rows, self._part_rows):
-            yield np.arange(start, min(start + self._part_rows, self._rows), dtype=np.int64)
+        for start, stop in self._spans(0, self._rows, self._part_rows):
+            yield np.arange(start, stop, dtype=np.int64)
 
     def ids(self) -> Iterator[NDArray[np.int64]]:
-        """Yield the ids of the rows, ascending, a part at a time."""
-        for row_ids in self.every_id():
-            yield row_ids[self._kept(row_ids)]
+        """Yield the ids of the rows, ascending, a slice at a time."""
+        for start, stop in self._slices():
+            row_ids = np.arange(start, stop, dtype=np.int64)
+            kept = self._kept(start, stop)
+            yield row_ids if kept is None else np.compress(kept, row_ids)
 
     def reader(self, name: str) -> Read:
-        """Bring a statistic here; what it returns gives it in the parts of :meth:`ids`.
+        """Bring a statistic here; what it returns gives it in the slices of :meth:`ids`.
 
         Raises:
             Damaged: see :func:`~djsandbox_ray.stats.parts.spread_column`.
@@ -90,22 +94,37 @@ class StoredRows:
         return partial(self._walk, file)
 
     def expand(self, codes: Iterator[NDArray[np.int8]]) -> Iterator[NDArray[np.int8]]:
-        """Give codes of the parts of :meth:`ids` back as codes of those of all rows."""
-        for row_ids, some in zip(self.every_id(), codes, strict=True):
-            expanded = np.full(len(row_ids), EXCLUDED, dtype=np.int8)
-            expanded[self._kept(row_ids)] = some
+        """Give codes of the slices of :meth:`ids` back as codes of the parts of all rows."""
+        for part in self._spans(0, self._rows, self._part_rows):
+            expanded = np.full(part[1] - part[0], EXCLUDED, dtype=np.int8)
+            for start, stop in self._spans(*part, self._slice_rows):
+                kept, here = self._kept(start, stop), expanded[start - part[0] : stop - part[0]]
+                here[slice(None) if kept is None else kept] = next(codes)
             yield expanded
+        if next(codes, None) is not None:
+            raise ValueError("codes of more rows than there are")
 
-    def _kept(self, row_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which of consecutive rows are not excluded."""
-        kept = np.ones(len(row_ids), dtype=np.bool_)
-        first, last = np.searchsorted(self._excluded, [row_ids[0], row_ids[-1] + 1])
-        kept[self._excluded[first:last] - row_ids[0]] = False
+    def _slices(self) -> Iterator[tuple[int, int]]:
+        """Yield first and last row + 1 of every slice; none reaches from one part into another."""
+        for part in self._spans(0, self._rows, self._part_rows):
+            yield from self._spans(*part, self._slice_rows)
+
+    @staticmethod
+    def _spans(start: int, stop: int, rows: int) -> Iterator[tuple[int, int]]:
+        for first in range(start, stop, rows):
+            yield first, min(first + rows, stop)
+
+    def _kept(self, start: int, stop: int) -> NDArray[np.bool_] | None:
+        """Return which rows from ``start`` on are not excluded; None where all are kept."""
+        first, last = np.searchsorted(self._excluded, [start, stop])
+        if first == last:
+            return None
+        kept = np.ones(stop - start, dtype=np.bool_)
+        kept[self._excluded[first:last] - start] = False
         return kept
 
     def _walk(self, file: IO[bytes]) -> Iterator[Part]:
-        for row_ids in self.every_id():
-            kept = self._kept(row_ids)
-            file.seek(int(row_ids[0]) * np.dtype(np.float64).itemsize)
-            values = np.fromfile(file, np.float64, len(row_ids))
-            yield row_ids[kept], values[kept]
+        for (start, stop), row_ids in zip(self._slices(), self.ids(), strict=True):
+            file.seek(start * np.dtype(np.float64).itemsize)
+            values, kept = np.fromfile(file, np.float64, stop - start), self._kept(start, stop)
+            yield row_ids, values if kept is None else np.compress(kept, values)

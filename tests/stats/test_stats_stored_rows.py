@@ -36,8 +36,14 @@ def written(storage: Storage, columns: dict[str, np.ndarray], parts: int) -> lis
 
 
 @settings(max_examples=15, phases=(Phase.explicit, Phase.reuse, Phase.generate))
-@given(st.data(), st.integers(12, 90), st.integers(1, 40), st.integers(2, 4), st.booleans())
-def test_pools_are_those_of_rows_in_memory(data, rows, part_rows, buckets, exclude) -> None:  # type: ignore[no-untyped-def]
+@given(
+    st.data(),
+    st.integers(12, 90),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.integers(2, 4),
+    st.booleans(),
+)
+def test_pools_are_those_of_rows_in_memory(data, rows, at_a_time, buckets, exclude) -> None:  # type: ignore[no-untyped-def]
     columns = {
         "any": data.draw(arrays(np.float64, rows, elements=VALUES)),
         "few": data.draw(arrays(np.float64, rows, elements=FEW)),
@@ -48,7 +54,8 @@ def test_pools_are_those_of_rows_in_memory(data, rows, part_rows, buckets, exclu
     assume(np.count_nonzero(~np.isnan(columns["any"])) > 3 * len(excluded) / 2 + 2 * buckets)
     whole = construct(np.arange(rows), columns, config, excluded)
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stored_rows, "PART_ROWS", part_rows)
+        patch.setattr(stored_rows, "PART_ROWS", at_a_time[0])
+        patch.setattr(stored_rows, "_SLICE_ROWS", at_a_time[1])
         storage = Storage(folder)
         stored = StoredRows(storage, written(storage, columns, 3), rows, excluded)
         layout = lay_out(stored, tuple(columns), config, map, {}, ())
@@ -72,7 +79,7 @@ def test_a_single_row_is_a_part(tmp_path) -> None:
 
 
 def test_two_walks_do_not_disturb_each_other(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(stored_rows, "PART_ROWS", 10)
+    monkeypatch.setattr(stored_rows, "_SLICE_ROWS", 10)
     storage, column = Storage(str(tmp_path)), np.arange(35.0)
     read = StoredRows(storage, written(storage, {"x": column}, 2), 35, NONE).reader("x")
     for (_, one), (_, other) in zip(read(), read(), strict=True):
