@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 
 from run_files import arguments, pairs
-from train_modelscope import Samples, build
+from train_modelscope import WORDS, Samples, build
 
 
 def main() -> None:
     """Write what the trainer's own metrics say, under their names."""
-    given, others = arguments(
-        ("model", "samples", "metrics", "settings"), (), ("trainer", "image-key", "text-key")
-    )
+    given, others = arguments(("model", "samples", "metrics", "settings"), (), WORDS)
     if others:
         raise SystemExit(f"not known: {' '.join(others)}; the trainer is told by --settings")
     samples = pairs(given.samples)
@@ -22,8 +20,8 @@ def main() -> None:
     work_dir.mkdir()
     trainer = build(
         given,
-        {"train.max_epochs": 1},
-        model=str(given.model / "output"),  # where its checkpoints lie as models
+        given.model / "output",  # where its checkpoints lie as models
+        {"train": {"max_epochs": 1}},
         train_dataset=split,  # never trained on here: a trainer asks how long it is
         eval_dataset=split,
         work_dir=str(work_dir),

@@ -16,7 +16,7 @@ from typing import Any
 
 from run_files import Pair, arguments, mean_of_last, pairs, report, steps
 
-WORDS = ("model", "trainer", "image-key", "text-key")
+WORDS = ("trainer", "image-key", "text-key")
 
 
 class Samples:
@@ -48,24 +48,34 @@ def order(count: int, samples: int, seed: int) -> list[int]:
     return found[:samples]
 
 
-def build(given: Namespace, settings: dict[str, Any], **own: Any) -> Any:
+def build(given: Namespace, model: Path, settings: dict[str, Any], **own: Any) -> Any:
     """Build ModelScope's trainer.
 
     Args:
-        given: with the name of the trainer.
-        settings: for its configuration, over what the model's own says: ``train.max_epochs``.
+        given: with the name of the trainer, and ``settings``: a file to lay over the configuration.
+        model: its folder, with a ``configuration.json``.
+        settings: to be laid over both.
         **own: further arguments of the trainer.
     """
     from modelscope.trainers import build_trainer
 
-    written = json.loads(given.settings.read_text(encoding="utf-8"))
+    written: dict[str, Any] = {}
+    for file in (model / "configuration.json", given.settings):
+        written = _over(written, json.loads(file.read_text(encoding="utf-8")))
+    # A file, as the trainer reads it twice; each process has its own.
+    path = Path(f"configuration-{os.environ.get('RANK', '0')}.json").absolute()
+    path.write_text(json.dumps(_over(written, settings)), encoding="utf-8")
+    given_too = {"model": str(model), "cfg_file": str(path), **own}
+    return build_trainer(name=given.trainer, default_args=given_too)
 
-    def changed(configuration: Any) -> Any:
-        configuration.merge_from_dict(written)
-        configuration.merge_from_dict(settings)
-        return configuration
 
-    return build_trainer(name=given.trainer, default_args={"cfg_modify_fn": changed, **own})
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay dictionaries over one another; a list, like a number, takes the place of what was."""
+    found = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, dict) and isinstance(found.get(name), dict)
+        found[name] = _over(found[name], value) if both else value
+    return found
 
 
 def logged_losses(work_dir: Path) -> list[float]:
@@ -78,7 +88,7 @@ def logged_losses(work_dir: Path) -> list[float]:
 def main() -> None:
     """Train on ``--samples`` samples, in one process or in each of those that torchrun started."""
     given, others = arguments(
-        ("pool", "output", "metrics", "settings"), ("samples", "seed", "batch-size"), WORDS
+        ("pool", "output", "metrics", "settings", "model"), ("samples", "seed", "batch-size"), WORDS
     )
     if others:
         raise SystemExit(f"not known: {' '.join(others)}; the trainer is told by --settings")
@@ -87,18 +97,14 @@ def main() -> None:
     steps(given.samples, given.batch_size, max(1, per_process) * together)
     samples = pairs(given.pool)
     places = order(len(samples), given.samples, given.seed)
-    settings = {
-        "train.max_epochs": 1,
-        "train.dataloader.batch_size_per_gpu": per_process,
-        "train.dataloader.shuffle": False,
-        "train.dataloader.drop_last": False,
-    }
+    loader = {"batch_size_per_gpu": per_process, "shuffle": False, "drop_last": False}
+    settings: dict[str, Any] = {"max_epochs": 1, "dataloader": loader}
     if together > 1:
-        settings["train.launcher"] = "pytorch"
+        settings["launcher"] = "pytorch"
     trainer = build(
         given,
-        settings,
-        model=given.model,
+        given.model,
+        {"train": settings},
         train_dataset=Samples(samples, places, (given.image_key, given.text_key)),
         work_dir=str(given.output),
         seed=given.seed,

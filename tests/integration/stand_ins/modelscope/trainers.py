@@ -18,21 +18,6 @@ RATE = 4000.0
 """Of this model's steps, in those of its optimizer."""
 
 
-class Config(dict):
-    """A configuration: dictionaries in one another."""
-
-    def merge_from_dict(self, options):
-        for key, value in options.items():
-            *path, last = key.split(".")
-            place = self
-            for name in path:
-                place = place.setdefault(name, {})
-            if isinstance(value, dict) and isinstance(place.get(last), dict):
-                Config.merge_from_dict(place[last], value)
-            else:
-                place[last] = value
-
-
 class ClipTrainer:
     def __init__(
         self,
@@ -49,7 +34,9 @@ class ClipTrainer:
             raise TypeError(f"unexpected arguments {unknown}")
         self.model_dir = Path(model)
         written = Path(cfg_file or self.model_dir / "configuration.json").read_text()
-        self.cfg = cfg_modify_fn(Config(json.loads(written)))
+        self.cfg = json.loads(written)
+        if cfg_modify_fn is not None:
+            self.cfg = cfg_modify_fn(self.cfg)
         for hook in self.cfg["train"]["hooks"]:
             assert hook["type"] in HOOKS, f"{hook['type']} is not in the hooks registry"
         len(train_dataset)  # the schedule of the learning rate asks for it
