@@ -7,6 +7,7 @@ model of words that learns in a second, so that a run finds what is to be found.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -156,7 +157,7 @@ def test_internvl_on_coco_can_be_planned(tmp_path: Path, monkeypatch: pytest.Mon
     path = str(USE_CASES / "internvl_coco.yaml")
     made = make_plan(load_config(path, changes, str(tmp_path / "storage")))
     assert made["trials_to_run"] > 20
-    assert made["samples_to_train"] == made["flops_to_train"] / 8.0e12
+    assert made["flops_to_train"] == pytest.approx(8.0e12 * made["samples_to_train"])
     written = [json.loads(line) for line in (coco / "pairs_test.jsonl").read_text().splitlines()]
     assert len(written) == 40
     assert all((coco / row["images"][0]).is_file() for row in written)
@@ -318,6 +319,34 @@ def _clip(folder: Path) -> Path:
     model.mkdir()
     (model / "configuration.json").write_text(json.dumps({"framework": "pytorch"}))
     return model
+
+
+@pytest.mark.parametrize(
+    ("summary", "cider"),
+    [
+        ("['m', 'coco', 9.5, dict_items([('Bleu_1', 0.75), ('CIDEr', 1.25e-05)])]", 1.25e-05),
+        ("['m', 'coco', 9.5, dict_items([('Bleu_1', 0.75), ('CIDEr', np.float64(1.25))])]", 1.25),
+    ],
+)
+def test_scores_are_read_as_exact_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, summary: str, cider: float
+) -> None:
+    monkeypatch.syspath_prepend(USE_CASES / "shared")
+    spec = importlib.util.spec_from_file_location(
+        "evaluate_internvl", USE_CASES / "internvl" / "evaluate_internvl.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "a.txt").write_text(f"{summary}\n")
+    assert module.scores(tmp_path) == {"Bleu_1": 0.75, "CIDEr": cider}
+    (tmp_path / "b.txt").write_text("[]\n")
+    with pytest.raises(SystemExit, match=r"one summary is expected, not \['a.txt', 'b.txt'\]"):
+        module.scores(tmp_path)
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(SystemExit, match="no scores in"):
+        module.scores(tmp_path)
 
 
 # Whole runs.

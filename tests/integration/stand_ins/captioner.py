@@ -55,10 +55,9 @@ class Captioner:
                 self.weights[word][place] += rate * ((word in words) - odds) * value
         return loss / len(self.weights)
 
-    def fit(self, seen, caption):
-        """Return how well a caption goes with an image: the log of its probability."""
+    def fit(self, odds, caption):
+        """Return how well a caption goes with an image's odds: the log of its probability."""
         words = set(caption.split())
-        odds = self.odds(seen)
         known = sum(math.log(odds[word] if word in words else 1 - odds[word]) for word in odds)
         return known - 10.0 * len(words - odds.keys())
 

@@ -92,8 +92,9 @@ class ClipTrainer:
         assert settings["metrics"] == [{"type": "inbatch_recall"}]
         hits, count = 0, 0
         for batch in self._batches(self.eval_dataset, settings["dataloader"]):
+            odds = [self.model.odds(seen) for seen, _ in batch]
             for place, (_, text) in enumerate(batch):
-                fits = [self.model.fit(seen, text) for seen, _ in batch]
+                fits = [self.model.fit(one, text) for one in odds]
                 hits += max(range(len(batch)), key=fits.__getitem__) == place
                 count += 1
         return {"inbatch_t2i_recall_at_1": hits / count}
