@@ -275,7 +275,8 @@ def test_use_cases_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert config.trials.model.type == "command"
 
 
-def test_captions_become_conversations(tmp_path: Path) -> None:
+def test_captions_become_conversations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "configs" / "use_cases" / "shared")
     script = ROOT / "configs" / "use_cases" / "llava" / "train_llava.py"
     spec = importlib.util.spec_from_file_location("train_llava", script)
     assert spec is not None

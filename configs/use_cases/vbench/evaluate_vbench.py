@@ -6,21 +6,11 @@ Runs in VBench's environment. What to change for another repository: the command
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 from pathlib import Path
 
-
-def prompts(samples: Path) -> list[str]:
-    """Return the captions of the trusted split: the prompts."""
-    rows = []
-    for file in sorted(samples.glob("*.jsonl")):
-        rows += [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    plain = [row["text"] for row in rows]
-    for token in ("<__dj__image>", "<|__dj__eoc|>"):
-        plain = [text.replace(token, "").strip() for text in plain]
-    return plain
+from run_files import captions
 
 
 def main() -> None:
@@ -32,7 +22,7 @@ def main() -> None:
     given = parser.parse_args()
     videos, listed = Path("videos").absolute(), Path("prompts.txt").absolute()
     videos.mkdir()
-    listed.write_text("\n".join(prompts(given.samples)), encoding="utf-8")
+    listed.write_text("\n".join(captions(given.samples)), encoding="utf-8")
     words = [given.sampler, f"--model={given.model}", f"--prompts={listed}", f"--out={videos}"]
     subprocess.run(words, check=True)
 

@@ -1,0 +1,1 @@
+"""Stands in for ModelScope: as much of it as its trainers show to who builds one."""
