@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from djsandbox_ray.config import RunConfig, checked, read_document, readable_sources
+from djsandbox_ray.config import RunConfig, checked, read_document
+from djsandbox_ray.cross_checks import readable_sources
 from djsandbox_ray.dataset.source import SOURCES, Source, content_of
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS
