@@ -39,28 +39,46 @@ def load_run(path: str, overrides: Sequence[str] = (), storage: str | None = Non
     Raises:
         BadInput: with one line per error.
     """
-    document = read_document(path, overrides, storage)
-    try:
-        return checked(document, path)
-    except BadInput as error:
-        found = [str(error)]
-    found += _said(lambda: drafted_workflow(document))
-    found += _lost_sources(readable_sources(document))[0]
-    raise BadInput("\n".join(found))
+    return checked_run(read_document(path, overrides, storage), path)
 
 
-def check_run(config: RunConfig) -> None:
-    """Check the workflow of a configuration and its data: whether it is there, and enough.
+def checked_run(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> RunConfig:
+    """Check a configuration; where it is wrong, its workflow and data with it.
+
+    Args:
+        document: as YAML gives it.
+        name: what it is called in messages.
+        elsewhere: it runs on other machines: models, packages and data are not looked for here.
 
     Raises:
         BadInput: with one line per error.
     """
-    found = _said(lambda: configured_workflow(config))
-    problems, rows = _lost_sources(config.sources)
+    try:
+        return checked(document, name, elsewhere=elsewhere)
+    except BadInput as error:
+        found = [str(error)]
+    found += said(lambda: drafted_workflow(document))
+    if not elsewhere:
+        found += _lost_sources(readable_sources(document))[0]
+    raise BadInput("\n".join(found))
+
+
+def check_run(config: RunConfig, *, elsewhere: bool = False) -> None:
+    """Check the workflow of a configuration and its data: whether it is there, and enough.
+
+    Args:
+        config: that was checked.
+        elsewhere: the data are not here; how many rows there are may still be said by the
+            configuration.
+
+    Raises:
+        BadInput: with one line per error.
+    """
+    found = said(lambda: configured_workflow(config))
+    problems, rows = ([], {}) if elsewhere else _lost_sources(config.sources)
     if not found:
         workflow = configured_workflow(config)
-        for check in (_check_draw, _check_scorer):
-            problems += _said(partial(check, config, workflow, rows))
+        problems += said(*(partial(check, config, workflow, rows) for check in _CHECKS))
     if found or problems:
         raise BadInput("\n".join([*found, *problems]))
 
@@ -78,12 +96,15 @@ def foretold(config: RunConfig) -> list[str]:
     return about_several(operators, (name for some in statistic_names(operators) for name in some))
 
 
-def _said(check: Callable[[], object]) -> list[str]:
-    try:
-        check()
-    except BadInput as error:
-        return [str(error)]
-    return []
+def said(*checks: Callable[[], object]) -> list[str]:
+    """Return what each of some checks says is wrong, a text of one or more lines each."""
+    found = []
+    for check in checks:
+        try:
+            check()
+        except BadInput as error:
+            found.append(str(error))
+    return found
 
 
 def _lost_sources(
@@ -125,6 +146,9 @@ def _check_scorer(config: RunConfig, workflow: Workflow, rows: Mapping[str, int 
     most = rows.get("scorer.dataset")
     if config.scorer is not None and most is not None and _has_job(workflow, TrainScorer):
         check_trusted(config.scorer, most)
+
+
+_CHECKS = (_check_draw, _check_scorer)
 
 
 def _has_job(workflow: Workflow, kind: type[Any]) -> bool:
