@@ -96,6 +96,21 @@ def foretold(config: RunConfig) -> list[str]:
     return about_several(operators, (name for some in statistic_names(operators) for name in some))
 
 
+def most_rows(section: Component) -> int | None:
+    """Return how many samples a source has at most; None where only reading them would say.
+
+    Raises:
+        BadInput: the data are not there, or not of the promised form.
+    """
+    source: Source = SOURCES.get(section.type)(section)
+    shards = source.shards()
+    known = [shard.rows for shard in shards if shard.rows is not None]
+    part = source.config.rows
+    if len(known) < len(shards):
+        return part[1] - part[0] if part else None
+    return sum(known) if part is None else min(sum(known), part[1] - part[0])
+
+
 def said(*checks: Callable[[], object]) -> list[str]:
     """Return what each of some checks says is wrong, a text of one or more lines each."""
     found = []
@@ -119,19 +134,10 @@ def _lost_sources(
     problems, rows = [], {}
     for where, source in sections.items():
         try:
-            rows[where] = _most_rows(SOURCES.get(source.type)(source))
+            rows[where] = most_rows(source)
         except BadInput as error:
             problems.append(f"{where}: {error}")
     return problems, rows
-
-
-def _most_rows(source: Source) -> int | None:
-    shards = source.shards()
-    known = [shard.rows for shard in shards if shard.rows is not None]
-    part = source.config.rows
-    if len(known) < len(shards):
-        return part[1] - part[0] if part else None
-    return sum(known) if part is None else min(sum(known), part[1] - part[0])
 
 
 def _check_draw(config: RunConfig, workflow: Workflow, rows: Mapping[str, int | None]) -> None:
