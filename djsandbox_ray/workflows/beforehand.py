@@ -75,7 +75,10 @@ def check_run(config: RunConfig, *, elsewhere: bool = False) -> None:
         BadInput: with one line per error.
     """
     found = said(lambda: configured_workflow(config))
-    problems, rows = ([], {}) if elsewhere else _lost_sources(config.sources)
+    problems: list[str] = []
+    rows: dict[str, int | None] = {}
+    if not elsewhere:
+        problems, rows = _lost_sources(config.sources)
     if not found:
         workflow = configured_workflow(config)
         problems += said(*(partial(check, config, workflow, rows) for check in _CHECKS))
