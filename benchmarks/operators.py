@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from djsandbox_ray.dataset.source import Sample
     from djsandbox_ray.stats.operators import OperatorSpec
 
-SHARED = Path(__file__).resolve().parent.parent / "tests" / "stats"
+TESTS = Path(__file__).resolve().parent.parent / "tests"
 """Where the tests have small models, and Data-Juicer without this project."""
-sys.path.insert(0, str(SHARED))
+sys.path[:0] = [str(TESTS), str(TESTS / "stats")]
 
 OURS, RUN = "djsandbox_ray", "op.run"
 ROUNDS = 2
@@ -321,10 +321,10 @@ def prepared_operators(
     }
     from djsandbox_ray.stats.operators import OperatorSpec
 
-    make = small()
-    tokenizer = make.tokenizer(work / "tokenizer", texts)
+    make, tiny = small(), importlib.import_module("tiny_models")
+    tokenizer = tiny.tokenizer(work / "tokenizer", texts)
     make.home(work / "home", texts, tokenizer)
-    params = make.parameters(work, tokenizer, make.clip(work / "clip", tokenizer))
+    params = make.parameters(work, tokenizer, tiny.clip(work / "clip", tokenizer))
     return [OperatorSpec(name, params.get(name, {})) for name in names]
 
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import yaml
 
-from djsandbox_ray.config import RunConfig, checked
+from djsandbox_ray.config import RunConfig, checked, load_config
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import (
     ConfirmationRow,
     Pool,
@@ -213,6 +215,26 @@ def changed(document: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
 def minimal_document(**changes: Any) -> dict[str, Any]:
     """Return the least valid configuration, as YAML gives it, with changes."""
     return changed(MINIMAL, **changes)
+
+
+class ConfigWriter:
+    """Writes configurations that are valid but for what a test changes, and tells their errors."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "config.yaml"
+
+    def __call__(self, **changes: Any) -> str:
+        """Write the valid config, with values at paths such as a__0__b replaced."""
+        self.path.write_text(yaml.safe_dump(minimal_document(**changes)))
+        return str(self.path)
+
+    def problems(self, *overrides: str, **changes: Any) -> list[str]:
+        path = self(**changes)
+        with pytest.raises(BadInput) as caught:
+            load_config(path, overrides)
+        head, *lines = str(caught.value).split("\n")
+        assert head == f"{path}: {len(lines)} error(s) in the configuration"
+        return [line.removeprefix("  ") for line in lines]
 
 
 def minimal_config(**changes: Any) -> RunConfig:

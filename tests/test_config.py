@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from factories import LEFT_OUT, MINIMAL, minimal_document
+from factories import LEFT_OUT, MINIMAL, ConfigWriter
 
 from djsandbox_ray.config import RunConfig, load_config
 from djsandbox_ray.dataset.shapes import ShapesConfig
@@ -29,27 +28,9 @@ class Foreseen(Unforeseen):
         return ("mine",)
 
 
-class Writer:
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "config.yaml"
-
-    def __call__(self, **changes: Any) -> str:
-        """Write the valid config, with values at paths such as a__0__b replaced."""
-        self.path.write_text(yaml.safe_dump(minimal_document(**changes)))
-        return str(self.path)
-
-    def problems(self, *overrides: str, **changes: Any) -> list[str]:
-        path = self(**changes)
-        with pytest.raises(BadInput) as caught:
-            load_config(path, overrides)
-        head, *lines = str(caught.value).split("\n")
-        assert head == f"{path}: {len(lines)} error(s) in the configuration"
-        return [line.removeprefix("  ") for line in lines]
-
-
 @pytest.fixture
-def write(tmp_path: Path) -> Writer:
-    return Writer(tmp_path)
+def write(tmp_path: Path) -> ConfigWriter:
+    return ConfigWriter(tmp_path)
 
 
 # What is shipped
@@ -83,7 +64,7 @@ def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
             load_config(str(path))
 
 
-def test_a_key_that_stands_twice_is_bad_input(write: Writer) -> None:
+def test_a_key_that_stands_twice_is_bad_input(write: ConfigWriter) -> None:
     path = write()
     with Path(path).open("a") as file:
         file.write("name: again\n")
@@ -91,7 +72,7 @@ def test_a_key_that_stands_twice_is_bad_input(write: Writer) -> None:
         load_config(path)
 
 
-def test_captions_in_any_language_are_read(write: Writer) -> None:
+def test_captions_in_any_language_are_read(write: ConfigWriter) -> None:
     Path(write()).write_text(
         yaml.safe_dump(MINIMAL, allow_unicode=True).replace("colour", "Farbe-色"), encoding="utf-8"
     )
@@ -101,13 +82,13 @@ def test_captions_in_any_language_are_read(write: Writer) -> None:
 # Errors
 
 
-def test_the_valid_config_is_valid(write: Writer) -> None:
+def test_the_valid_config_is_valid(write: ConfigWriter) -> None:
     config = load_config(write())
     assert config.dataset == ShapesConfig(type="shapes", samples=100)
     assert config.tracking.type == "mlflow"
 
 
-def test_all_errors_are_told_at_once_with_their_places(write: Writer) -> None:
+def test_all_errors_are_told_at_once_with_their_places(write: ConfigWriter) -> None:
     lines = write.problems(
         name="a b",
         dataset={"type": "shapes", "samples": 0, "sed": 1, "shuffle_captions": {"fractio": 1}},
@@ -160,12 +141,12 @@ def test_all_errors_are_told_at_once_with_their_places(write: Writer) -> None:
 
 
 @pytest.mark.parametrize("section", ["name", "dataset", "operators"])
-def test_what_is_needed_is_named(write: Writer, section: str) -> None:
+def test_what_is_needed_is_named(write: ConfigWriter, section: str) -> None:
     assert write.problems(**{section: LEFT_OUT}) == [f"{section}: Field required"]
 
 
 @pytest.mark.parametrize("section", ["trials", "evaluation"])
-def test_sections_that_only_training_needs_may_be_absent(write: Writer, section: str) -> None:
+def test_sections_that_only_training_needs_may_be_absent(write: ConfigWriter, section: str) -> None:
     config = load_config(write(**{section: LEFT_OUT}))
     assert config.lacks(section)
     with pytest.raises(BadInput, match=f"{section}: the configuration has no such section"):
@@ -174,45 +155,6 @@ def test_sections_that_only_training_needs_may_be_absent(write: Writer, section:
     assert dumped[section] is None
     assert RunConfig.model_validate(dumped) == config
     assert not load_config(write()).lacks(section)
-
-
-def test_what_is_about_trials_needs_trials(write: Writer) -> None:
-    cost = {"full_trainings": 10, "full_samples": 1000}
-    assert write.problems(
-        trials=LEFT_OUT, cost=cost, learning_rate_check={"learning_rate": 0.1}
-    ) == [
-        "cost: is about trials, but there is no section 'trials'",
-        "learning_rate_check: is about trials, but there is no section 'trials'",
-    ]
-
-
-def test_an_error_in_one_section_hides_none_of_others(write: Writer) -> None:
-    """What sections contradict each other in is found whatever else is wrong."""
-    found = write.problems(
-        name="no name",
-        dataset={"type": "jsonl", "path": "x.jsonl", "content": "texts"},
-        operators=["text_length_filter", {"no_such_filter": {}}, "image_shape_filter"],
-        trials__seeds=1,
-        confirm={"top": 1, "seeds": 1},
-        report={"labels": 3},
-    )
-    places = [line.split(": ")[0] for line in found]
-    assert sorted(places) == [
-        "confirm.seeds",
-        "name",
-        "operators[1]",
-        "operators[2].image_shape_filter",
-        "report.labels",
-        "trials.model.type",
-        "trials.seeds",
-    ]
-
-
-def test_a_number_that_is_none_hides_no_missing_model(write: Writer) -> None:
-    gone = {"image_text_similarity_filter": {"hf_clip": "/no/such/folder"}}
-    found = write.problems(operators=[gone], jobs={"a": {"b": math.nan}})
-    assert any("needs hf_clip" in line for line in found)
-    assert any("a finite number is needed" in line for line in found)
 
 
 @pytest.mark.parametrize(
@@ -260,16 +202,7 @@ def test_a_number_that_is_none_hides_no_missing_model(write: Writer) -> None:
             {"trials__resources": {"workers": 2, "gpus_per_worker": 0.5}},
             "trials.resources: workers of one trial cannot share a GPU",
         ),
-        ({"trials__seeds": 1}, "trials.seeds: one seed is only for whole buckets"),
-        (
-            {"pools": {"draw_share": 1.0, "controls": 5}, "confirm": {"top": 0}},
-            "pools.controls: whole buckets (pools.draw_share: 1.0) need at least 8 control arms",
-        ),
         ({"confirm": {"controls": 4}}, "confirm.controls: Input should be greater"),
-        (
-            {"confirm": {"seeds": 1}},
-            "confirm.seeds: draws (pools.draw_share below 1) need at least 2 seeds",
-        ),
         ({"confirm": {"top": -1}}, "confirm.top: Input should be greater"),
         (
             {"cost": {"full_trainings": 1, "full_samples": 1}},
@@ -289,53 +222,18 @@ def test_a_number_that_is_none_hides_no_missing_model(write: Writer) -> None:
         ({"tracking": {"type": "mlflo"}}, "tracking.type: unknown tracker 'mlflo'"),
     ],
 )
-def test_one_error(write: Writer, changes: dict[str, Any], line: str) -> None:
+def test_one_error(write: ConfigWriter, changes: dict[str, Any], line: str) -> None:
     (found,) = write.problems(**changes)
     assert found.startswith(line)
 
 
-def test_a_password_is_not_printed(write: Writer) -> None:
+def test_a_password_is_not_printed(write: ConfigWriter) -> None:
     (line,) = write.problems(tracking={"type": "mlflow", "uri": "ftp://me:secret@host/x"})
     assert "secret" not in line
     assert line.startswith("tracking.uri: 'ftp://***@host/x' is no address")
 
 
-def test_an_operator_that_stands_twice_is_an_error(write: Writer) -> None:
-    (line,) = write.problems(operators=["text_length_filter", {"text_length_filter": {}}])
-    assert line.startswith("operators[1].text_length_filter: gives the same statistics")
-
-
-@pytest.mark.parametrize("scorer", [LEFT_OUT, None])
-def test_the_scorer_is_used_only_where_there_is_one(write: Writer, scorer: Any) -> None:
-    operators = [{"image_text_similarity_filter": {"hf_clip": "${scorer}"}}]
-    changes = {} if scorer is LEFT_OUT else {"scorer": scorer}
-    assert write.problems(operators=operators, **changes) == [
-        "operators: ${scorer} is used, but there is no section 'scorer'"
-    ]
-
-
-def test_the_scorer_stands_alone(write: Writer) -> None:
-    (line,) = write.problems(
-        operators=[{"image_text_similarity_filter": {"hf_clip": "${scorer}/model"}}],
-        scorer={"dataset": {"type": "shapes", "samples": 10}, "budget": 10},
-    )
-    assert line == (
-        "operators[0].image_text_similarity_filter.hf_clip: "
-        "${scorer} must stand alone, not in '${scorer}/model'"
-    )
-
-
-def test_with_a_scorer_it_may_be_used(write: Writer) -> None:
-    config = load_config(
-        write(
-            operators=[{"image_text_similarity_filter": {"hf_clip": "${scorer}"}}],
-            scorer={"dataset": {"type": "shapes", "samples": 10}, "budget": 10},
-        )
-    )
-    assert config.scorer is not None
-
-
-def test_recursive_yaml_is_bad_input(write: Writer) -> None:
+def test_recursive_yaml_is_bad_input(write: ConfigWriter) -> None:
     path = write(operators=LEFT_OUT)
     with Path(path).open("a") as file:
         file.write("operators: &a [*a]\n")
@@ -346,7 +244,7 @@ def test_recursive_yaml_is_bad_input(write: Writer) -> None:
 # The score
 
 
-def test_the_score_names_metrics_that_there_are(write: Writer) -> None:
+def test_the_score_names_metrics_that_there_are(write: ConfigWriter) -> None:
     known = ["zero_shot_colour/top1", "retrieval/image_to_text_r5"]
     assert load_config(write(evaluation__score=known)).evaluation.score == known
     (line,) = write.problems(evaluation__score=[*known, "retrieval/text_to_image_r10"])
@@ -357,13 +255,13 @@ def test_the_score_names_metrics_that_there_are(write: Writer) -> None:
     assert "known: zero_shot_colour/top1, zero_shot_colour/mean_per_class, retrieval/" in line
 
 
-def test_the_score_counts_no_metric_twice(write: Writer) -> None:
+def test_the_score_counts_no_metric_twice(write: ConfigWriter) -> None:
     score = ["zero_shot_colour/top1"] * 2
     (line,) = write.problems(evaluation__score=score)
     assert line.startswith("evaluation.score: a metric stands twice")
 
 
-def test_two_evaluators_give_no_metric_of_one_name(write: Writer) -> None:
+def test_two_evaluators_give_no_metric_of_one_name(write: ConfigWriter) -> None:
     metrics = [{"type": "zero_shot", "label": "colour", "templates": [t]} for t in ("{}", "a {}")]
     (line,) = write.problems(evaluation__metrics=metrics, evaluation__score=["x"])
     assert line.startswith(
@@ -371,72 +269,19 @@ def test_two_evaluators_give_no_metric_of_one_name(write: Writer) -> None:
     )
 
 
-def test_metrics_that_nobody_foresees_are_not_refused(write: Writer) -> None:
+def test_metrics_that_nobody_foresees_are_not_refused(write: ConfigWriter) -> None:
     metrics = [{"type": f"{__name__}:Unforeseen"}, {"type": "retrieval"}]
     assert load_config(write(evaluation__metrics=metrics, evaluation__score=["mine", "other"]))
 
 
-def test_metrics_of_a_users_evaluator_are_checked_where_it_names_them(write: Writer) -> None:
+def test_metrics_of_a_users_evaluator_are_checked_where_it_names_them(write: ConfigWriter) -> None:
     metrics = [{"type": f"{__name__}:Foreseen"}]
     assert load_config(write(evaluation__metrics=metrics, evaluation__score=["mine"]))
     (line,) = write.problems(evaluation__metrics=metrics, evaluation__score=["yours"])
     assert "no evaluator gives 'yours' (known: mine)" in line
 
 
-# Names of statistics
-
-
-def test_names_of_statistics_are_checked_all_at_once(write: Writer) -> None:
-    ask = {"type": "range", "name": "text_len", "statistic": "text_lenn", "low": 1}
-    problems = write.problems(
-        pools={"within": [{"statistic": "text_len"}, {"statistic": "text"}], "extra": [ask]},
-        policies=[{"statistic": "txt_len", "above": 3}],
-        trials__seeds="five",  # an error elsewhere hides nothing
-    )
-    known = "(known: text_len)"
-    assert problems[0].startswith("trials.seeds: ")
-    assert problems[1:] == [
-        f"pools.within[1].statistic: unknown statistic 'text'; did you mean 'text_len'? {known}",
-        "pools.extra[0].name: 'text_len' is the name of a statistic",
-        f"pools.extra[0]: unknown statistic 'text_lenn'; did you mean 'text_len'? {known}",
-        f"policies[0].statistic: unknown statistic 'txt_len'; did you mean 'text_len'? {known}",
-    ]
-
-
-def test_names_are_those_that_the_run_gives(write: Writer) -> None:
-    operators = ["image_shape_filter", *({"stopwords_filter": {"lang": x}} for x in ("en", "zh"))]
-    names = ["image_width", "image_height", "stopwords_ratio[lang=en]"]
-    path = write(
-        operators=operators[:1], policies=[{"statistic": x, "above": 1} for x in names[:2]]
-    )
-    assert len(load_config(path).policies) == 2
-    problems = write.problems(
-        operators=operators,
-        pools={"within": [{"statistic": x} for x in [*names, "stopwords_ratio"]]},
-    )
-    assert [line for line in problems if "statistic" in line] == [
-        "pools.within[3].statistic: unknown statistic 'stopwords_ratio'; did you mean "
-        "'stopwords_ratio[lang=zh]'? (known: image_height, image_width, "
-        "stopwords_ratio[lang=en], stopwords_ratio[lang=zh])"
-    ]
-
-
-def test_names_that_a_scorer_is_a_part_of_are_not_known_yet(write: Writer, tmp_path: Path) -> None:
-    operator = "image_text_similarity_filter"
-    similar = [{operator: {"hf_clip": folder}} for folder in ("${scorer}", str(tmp_path))]
-    scorer = {"dataset": {"type": "shapes", "samples": 10}, "budget": 10}
-    policies = [{"statistic": "similarity", "above": 0.5}]
-    (line,) = write.problems(operators=similar[:1], scorer=scorer, policies=policies)
-    assert line == (
-        "policies[0].statistic: unknown statistic 'similarity'; did you mean "
-        "'image_text_similarity'? (known: image_text_similarity)"
-    )
-    assert load_config(write(operators=similar, scorer=scorer, policies=policies)).policies
-
-
-def test_without_known_operators_no_statistic_is_unknown(write: Writer) -> None:
-    (line,) = write.problems(operators=["nosuch"], policies=[{"statistic": "x", "above": 1}])
-    assert line.startswith("operators[0]: unknown operator 'nosuch'")
+# Builders of pools
 
 
 @pytest.mark.parametrize(
@@ -456,7 +301,7 @@ def test_without_known_operators_no_statistic_is_unknown(write: Writer) -> None:
     ],
 )
 def test_builders_are_read_with_their_own_section(
-    write: Writer, ask: dict[str, Any], line: str
+    write: ConfigWriter, ask: dict[str, Any], line: str
 ) -> None:
     assert write.problems(pools={"extra": [ask]})[0].startswith(line)
 
@@ -484,7 +329,7 @@ def test_builders_are_read_with_their_own_section(
     ],
 )
 def test_an_override_replaces_one_value(
-    write: Writer, override: str, path: str, value: Any
+    write: ConfigWriter, override: str, path: str, value: Any
 ) -> None:
     plain = load_config(write()).model_dump(mode="json")
     changed = load_config(write(), [override]).model_dump(mode="json")
@@ -498,11 +343,11 @@ def test_an_override_replaces_one_value(
     }
 
 
-def test_the_last_override_counts(write: Writer) -> None:
+def test_the_last_override_counts(write: ConfigWriter) -> None:
     assert load_config(write(), ["trials.seeds=5", "trials.seeds=7"]).trials.seeds == 7
 
 
-def test_an_override_does_not_reach_through_an_alias(write: Writer) -> None:
+def test_an_override_does_not_reach_through_an_alias(write: ConfigWriter) -> None:
     document = yaml.safe_dump({key: MINIMAL[key] for key in MINIMAL if key != "dataset"})
     shared = "dataset: &shared {type: shapes, samples: 50, seed: 1}\n"
     start = document.index("  dataset:")
@@ -534,7 +379,7 @@ def test_an_override_does_not_reach_through_an_alias(write: Writer) -> None:
         ("name=!!python/name:os.system", "not valid YAML"),
     ],
 )
-def test_a_bad_override_is_bad_input(write: Writer, override: str, why: str) -> None:
+def test_a_bad_override_is_bad_input(write: ConfigWriter, override: str, why: str) -> None:
     with pytest.raises(BadInput) as caught:
         load_config(write(), [override])
     assert str(caught.value).startswith(f"--set {override!r}: ")
@@ -552,11 +397,11 @@ def test_a_bad_override_is_bad_input(write: Writer, override: str, why: str) -> 
         ("operators=null", "operators: Input should be a valid list"),
     ],
 )
-def test_what_an_override_gives_is_checked(write: Writer, override: str, line: str) -> None:
+def test_what_an_override_gives_is_checked(write: ConfigWriter, override: str, line: str) -> None:
     assert write.problems(override)[0].startswith(line)
 
 
-def test_the_storage_of_the_command_line_counts(write: Writer) -> None:
+def test_the_storage_of_the_command_line_counts(write: ConfigWriter) -> None:
     path = write(storage="./a")
     assert load_config(path).storage == "./a"
     assert load_config(path, ["storage=./b"]).storage == "./b"
@@ -565,7 +410,7 @@ def test_the_storage_of_the_command_line_counts(write: Writer) -> None:
         load_config(path, (), "")
 
 
-def test_what_is_not_there_is_found_before_anything_runs(write: Writer) -> None:
+def test_what_is_not_there_is_found_before_anything_runs(write: ConfigWriter) -> None:
     problems = write.problems(
         operators=[{"image_text_similarity_filter": {"hf_clip": "./nowhere"}}],
         trials={"model": {"type": "clip", "arch": "tinny", "betas": [0.9, 1.5]}, "budget": True},
@@ -576,44 +421,3 @@ def test_what_is_not_there_is_found_before_anything_runs(write: Writer) -> None:
     assert "did you mean 'tiny'" in text
     assert "trials.model.betas[1]" in text
     assert "trials.budget" in text
-
-
-def test_who_trains_measures_and_computes_fits_what_samples_are(write: Writer) -> None:
-    changes: dict[str, Any] = {
-        "dataset": {"type": "jsonl", "path": "a.jsonl", "content": "videos"},
-        "evaluation__dataset": {"type": "jsonl", "path": "b.jsonl", "content": "texts"},
-        "evaluation__metrics": [{"type": "retrieval"}],
-        "operators": ["text_length_filter", "image_shape_filter"],
-        "scorer": {
-            "dataset": {"type": "jsonl", "path": "b.jsonl", "content": "any"},
-            "budget": 100,
-        },
-    }
-    assert [line for line in write.problems(**changes) if "content" in line] == [
-        "scorer.dataset.content: the scorer trains on pairs, not on 'any'",
-        "trials.model.type: 'clip' trains on pairs, but dataset.content is 'videos'",
-        "evaluation.metrics[0].type: 'retrieval' measures on pairs, but evaluation.dataset.content "
-        "is 'texts'",
-        "operators[1].image_shape_filter: reads image, but dataset.content 'videos' has text and "
-        "video alone",
-    ]
-
-
-def test_only_videos_that_are_files_of_their_own_can_stay_where_they_lie(write: Writer) -> None:
-    changes: dict[str, Any] = {
-        "ingest": {"videos": {"store": "reference"}},
-        "dataset": {"type": "parquet", "path": "a", "content": "videos"},
-        "evaluation__dataset": {"type": "folder", "path": "b", "content": "videos"},
-    }
-    assert [line for line in write.problems(**changes) if "reference" in line] == [
-        "dataset.type: ingest.videos.store: reference needs videos that are files of their own "
-        "(csv, folder, jsonl, llava); those of 'parquet' are not"
-    ]
-
-
-def test_a_source_says_what_it_gives(write: Writer) -> None:
-    asked = {"type": "shapes_questions", "samples": 100}
-    said = "trials.model.type: 'clip' trains on pairs, but dataset.content is 'conversations'"
-    assert said in write.problems(dataset=asked)
-    found = write.problems(dataset__content="videos")
-    assert "dataset.content: the source 'shapes' gives pairs, not 'videos'" in found

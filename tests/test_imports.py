@@ -20,7 +20,7 @@ BASE = {"__init__", "errors", "identity", "masking", "nodes", "records", "settin
 """What every tier may import."""
 TOP = {"__main__", "cli", "service", "workflows"}
 """Above the hooks."""
-MIDDLE = {"config", "hooks"}
+MIDDLE = {"config", "cross_checks", "hooks"}
 """Above the capabilities: the config gathers their sections."""
 PURE = ["pools", "analysis", "ledger"]
 SHARED_HOOKS = {"hook", "plans", "results", "study", "watch", "writing"}

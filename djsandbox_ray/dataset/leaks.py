@@ -1,12 +1,16 @@
 """Evaluation samples that the training samples also hold, whole or by an image or video alone.
 
 Both are known by exact hashes: of the whole sample, and of a medium's file. An evaluation image
-under another caption is a leak, too.
+under another caption is a leak, too: so is a picture that stands for all that are missing.
+Therefore it is told what is in many training rows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +23,8 @@ from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.storage.store import Storage
 
+Found = TypeVar("Found")
+
 SCHEMA = pa.schema(
     [("row_id", pa.int64()), ("evaluation_row_id", pa.int64()), ("shared", "string")]
 )
@@ -26,6 +32,8 @@ SCHEMA = pa.schema(
 ``image`` or a ``video``."""
 
 _SCAN_ROWS = 1 << 20
+_WIDESPREAD = 0.01
+"""Share of the training rows above which one medium is named: it may stand for what is missing."""
 
 
 def find_leaks(
@@ -58,7 +66,7 @@ def find_leaks(
         _digests(storage, evaluation, 0, evaluation.rows),
     )
 
-    def read(dataset: records.Dataset, use: Callable[[Iterable[pa.Table]], pa.Table]) -> pa.Table:
+    def read(dataset: records.Dataset, use: Callable[[Iterable[pa.Table]], Found]) -> Found:
         try:
             return use(media_digests(storage, dataset))
         except (Missing, Damaged):
@@ -72,12 +80,15 @@ def find_leaks(
     path = f"datasets/{train.id}/leaks/{evaluation.id}.parquet"
     storage.write_table(path, found)
     rows = pc.unique(found["row_id"])
+    least = max(2, math.floor(_WIDESPREAD * train.rows) + 1)
+    common = partial(widespread_media, wanted=wanted, least=least)
     return records.Leak(
         id=content_id("leak", train.id, evaluation.id, remove, rows_hash(rows.to_numpy())),
         path=path,
         rows=len(rows),
         removed=remove,
         by_medium=pc.count_distinct(media["row_id"]).as_py(),
+        widespread=read(train, common) if len(rows) >= least else (),
     )
 
 
@@ -122,6 +133,36 @@ def shared_media(train: Iterable[pa.Table], wanted: pa.Table, known: pa.ChunkedA
     )
     leaks = _leaks(rows.filter(pc.invert(pc.is_in(rows["row_id"], known))) for rows in joined)
     return leaks.group_by(SCHEMA.names).aggregate([])  # a sample may hold the same medium twice
+
+
+def widespread_media(
+    train: Iterable[pa.Table], wanted: pa.Table, least: int
+) -> tuple[records.SharedMedium, ...]:
+    """Return the media that many training rows have, whether these are leaks as a whole or not.
+
+    Args:
+        train: ``row_id``, ``kind`` and ``digest`` of media, piece by piece.
+        wanted: ``digest`` and ``evaluation_row_id``.
+        least: rows that make many.
+
+    Returns:
+        The most frequent first, then by the first training row.
+    """
+    medium = ["digest", "kind", "evaluation_row_id"]
+    joined = [piece.join(wanted, "digest", join_type="inner") for piece in train]
+    if not joined:
+        return ()
+    # A sample may hold the same medium twice.
+    rows = pa.concat_tables(joined).group_by(["row_id", *medium]).aggregate([])
+    each = rows.group_by(medium).aggregate([("row_id", "count"), ("row_id", "min")])
+    many = each.filter(pc.greater_equal(each["row_id_count"], least))
+    many = many.sort_by([("row_id_count", "descending"), ("row_id_min", "ascending")])
+    return tuple(
+        records.SharedMedium(
+            row["kind"], row["row_id_count"], row["row_id_min"], row["evaluation_row_id"]
+        )
+        for row in many.to_pylist()
+    )
 
 
 def _leaks(found: Iterable[pa.Table]) -> pa.Table:

@@ -109,7 +109,10 @@ def media_digests(storage: Storage, dataset: records.Dataset) -> Iterator[pa.Tab
         Missing: there is none; :func:`write_media_digests` makes it.
         Damaged: it is not what was written; likewise.
     """
-    for batch in storage.read_batches(_path(dataset.id), SCHEMA.names):
+    path = _path(dataset.id)
+    for batch in storage.read_batches(path, SCHEMA.names):
+        if not batch.schema.equals(SCHEMA):
+            raise storage.damaged(path, "its columns are of other types")
         yield pa.Table.from_batches([batch])
 
 

@@ -34,7 +34,7 @@ from djsandbox_ray.telemetry.events import event
 # A label is looked for among so many of the first samples.
 _LABEL_ROWS = 10_000
 _NAMES = 5
-"""Of the names of classes, so many are told."""
+"""Of names of classes, and of media that many rows share, so many are told."""
 
 
 class _Ingest(Hook):
@@ -139,7 +139,7 @@ class IngestEvaluation(_Ingest):
 class Leaks(Hook):
     """Compares hashes of samples and media, and decides whether leaked rows are kept out."""
 
-    VERSION = 2
+    VERSION = 3
     SECTIONS = ("evaluation",)
 
     def identity(self) -> Any:
@@ -167,7 +167,22 @@ class Leaks(Hook):
             alone = f" ({leak.by_medium} only by an image or video)" if leak.by_medium else ""
             said = f"{leak.rows} training rows occur in the evaluation split too{alone}"
             self.note(f"leaks: {said}; {fate}")
+        self._tell_widespread(leak, dataset.rows)
         return leak
+
+    def _tell_widespread(self, leak: Leak, rows: int) -> None:
+        """Say which media are in so many training rows that they may stand for missing ones."""
+        for medium in leak.widespread[:_NAMES]:
+            self.note(
+                f"leaks: one {medium.kind} is in {medium.rows:,} of {rows:,} training rows "
+                f"({100 * medium.rows / rows:.1f} %; the first is {medium.row_id}) and in the "
+                f"evaluation row {medium.evaluation_row_id}: by it alone they are all leaks, "
+                "whatever the captions; if it stands for what is missing, take it out of the "
+                "evaluation data, or of both"
+            )
+        if more := leak.widespread[_NAMES:]:
+            least = more[-1].rows
+            self.note(f"leaks: {len(more)} more media are in {least:,} training rows or more each")
 
     def _digest_again(self, tasks: Tasks, dataset: Dataset) -> None:
         room = [bundle(CPUS_PER_TASK, 0, self.config.ingest.resources)]

@@ -29,6 +29,20 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class SharedMedium:
+    """An image or a video that is in evaluation samples and in many training samples."""
+
+    kind: str
+    """``image`` or ``video``."""
+    rows: int
+    """Training rows that have it."""
+    row_id: int
+    """The first of them."""
+    evaluation_row_id: int
+    """The first evaluation row that has it."""
+
+
+@dataclass(frozen=True)
 class Leak:
     """Evaluation samples that also occur among the training samples."""
 
@@ -42,6 +56,9 @@ class Leak:
     """Whether these rows are kept out of every pool."""
     by_medium: int = 0
     """How many of them share no whole sample, only an image or a video."""
+    widespread: tuple[SharedMedium, ...] = ()
+    """What each is in more than a hundredth of all training rows, and in two at least; the most
+    frequent first."""
 
 
 @dataclass(frozen=True)

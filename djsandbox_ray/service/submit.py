@@ -8,9 +8,10 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from textwrap import indent
 from typing import Any
 
-from djsandbox_ray.config import RunConfig, checked, read_document
+from djsandbox_ray.config import RunConfig, read_document
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import MASK, masked, without_secrets
@@ -22,7 +23,7 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.mlflow import MlflowConfig
 from djsandbox_ray.tracking.mlflow_index import user
 from djsandbox_ray.tracking.tracker import TRACKERS
-from djsandbox_ray.workflows.language.workflow import configured_workflow
+from djsandbox_ray.workflows.beforehand import check_run, checked_run, said
 from djsandbox_ray.workflows.state import git_commit
 
 STOP_SECONDS = 30
@@ -64,20 +65,13 @@ def prepare(path: str, overrides: Sequence[str] = (), storage: str | None = None
         BadInput: with one line per error.
     """
     document = read_document(path, overrides, storage)
-    config = checked(document, path, elsewhere=True)
+    config = checked_run(document, path, elsewhere=True)
     named, wrong = named_files(document, config)
-    tracking = ""
-    for check in (lambda: configured_workflow(config), lambda: Storage(config.storage)):
-        wrong += _lines(check)
-    if not wrong:
-        try:
-            tracking = _tracking(config)
-        except BadInput as error:
-            wrong.append(str(error))
+    wrong += said(lambda: check_run(config, elsewhere=True), lambda: Storage(config.storage))
     if wrong:
-        listed = "\n".join(f"  {without_secrets(line)}" for line in wrong)
+        listed = indent("\n".join(map(without_secrets, wrong)), "  ")
         raise BadInput(f"{path}: cannot run on a cluster\n{listed}")
-    return Submission(path, document, config, tuple(named), tracking)
+    return Submission(path, document, config, tuple(named), _tracking(config))
 
 
 def submit_run(
@@ -162,14 +156,6 @@ def _new_id(run: str) -> str:
     """Return a submission id that says which run it is of, and from when."""
     when = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     return f"{run[:_NAME_LENGTH]}-{when}-{secrets.token_hex(2)}"
-
-
-def _lines(check: Callable[[], object]) -> list[str]:
-    try:
-        check()
-    except BadInput as error:
-        return str(error).split("\n")
-    return []
 
 
 def shown(words: Sequence[str]) -> str:

@@ -190,7 +190,7 @@ class _Runner:
         self.reads_images = "image" in inspection.reads(cls)
         self.reads_videos = "video" in inspection.reads(cls)
         self.opens = way_of_opening(cls, spec.values)
-        self._scales = self.reads_images and bool(_model_kinds(spec))
+        self._scales = self.reads_images and bool(spec.model_kinds)
         self._context = inspection.takes_context(cls)
         runner: dict[str, Any] = {
             "text_key": _TAGGED if inspection.needs_tokens(cls) else _TEXT,
@@ -441,7 +441,7 @@ def count_flops(spec: OperatorSpec, compute: Callable[[], None]) -> float | None
         0 for an operator without a model, which is not called; None for one whose model torch
         cannot count.
     """
-    kinds = _model_kinds(spec)
+    kinds = set(spec.model_kinds)
     if kinds & _UNSEEN:
         return None
     if not kinds & _SEEN or "torch" not in sys.modules:  # a tokenizer may do without torch
@@ -457,16 +457,7 @@ def count_flops(spec: OperatorSpec, compute: Callable[[], None]) -> float | None
 
 def only_looks_at_text(spec: OperatorSpec) -> bool:
     """Say whether an operator reads text alone and has no model: a row takes microseconds."""
-    return not _model_kinds(spec) and inspection.reads(spec.filter_class) == {"text"}
-
-
-def _model_kinds(spec: OperatorSpec) -> set[str]:
-    kinds = set(inspection.prepared_models(spec.filter_class))
-    if "api_or_hf_model" in inspection.parameters(spec.filter_class):
-        kinds.add("huggingface" if spec.params.get("is_hf_model") else "api")  # an API by default
-    if "easyocr" in spec.model_kinds:
-        kinds.add("easyocr")
-    return kinds
+    return not spec.model_kinds and inspection.reads(spec.filter_class) == {"text"}
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from djsandbox_ray.config import RunConfig, checked, read_document, readable_sources
+from djsandbox_ray.config import RunConfig, checked, read_document
+from djsandbox_ray.cross_checks import readable_sources
 from djsandbox_ray.dataset.source import SOURCES, Source, content_of
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS
@@ -38,28 +39,49 @@ def load_run(path: str, overrides: Sequence[str] = (), storage: str | None = Non
     Raises:
         BadInput: with one line per error.
     """
-    document = read_document(path, overrides, storage)
-    try:
-        return checked(document, path)
-    except BadInput as error:
-        found = [str(error)]
-    found += _said(lambda: drafted_workflow(document))
-    found += _lost_sources(readable_sources(document))[0]
-    raise BadInput("\n".join(found))
+    return checked_run(read_document(path, overrides, storage), path)
 
 
-def check_run(config: RunConfig) -> None:
-    """Check the workflow of a configuration and its data: whether it is there, and enough.
+def checked_run(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> RunConfig:
+    """Check a configuration; where it is wrong, its workflow and data with it.
+
+    Args:
+        document: as YAML gives it.
+        name: what it is called in messages.
+        elsewhere: it runs on other machines: models, packages and data are not looked for here.
 
     Raises:
         BadInput: with one line per error.
     """
-    found = _said(lambda: configured_workflow(config))
-    problems, rows = _lost_sources(config.sources)
+    try:
+        return checked(document, name, elsewhere=elsewhere)
+    except BadInput as error:
+        found = [str(error)]
+    found += said(lambda: drafted_workflow(document))
+    if not elsewhere:
+        found += _lost_sources(readable_sources(document))[0]
+    raise BadInput("\n".join(found))
+
+
+def check_run(config: RunConfig, *, elsewhere: bool = False) -> None:
+    """Check the workflow of a configuration and its data: whether it is there, and enough.
+
+    Args:
+        config: that was checked.
+        elsewhere: the data are not here; how many rows there are may still be said by the
+            configuration.
+
+    Raises:
+        BadInput: with one line per error.
+    """
+    found = said(lambda: configured_workflow(config))
+    problems: list[str] = []
+    rows: dict[str, int | None] = {}
+    if not elsewhere:
+        problems, rows = _lost_sources(config.sources)
     if not found:
         workflow = configured_workflow(config)
-        for check in (_check_draw, _check_scorer):
-            problems += _said(partial(check, config, workflow, rows))
+        problems += said(*(partial(check, config, workflow, rows) for check in _CHECKS))
     if found or problems:
         raise BadInput("\n".join([*found, *problems]))
 
@@ -77,12 +99,30 @@ def foretold(config: RunConfig) -> list[str]:
     return about_several(operators, (name for some in statistic_names(operators) for name in some))
 
 
-def _said(check: Callable[[], object]) -> list[str]:
-    try:
-        check()
-    except BadInput as error:
-        return [str(error)]
-    return []
+def most_rows(section: Component) -> int | None:
+    """Return how many samples a source has at most; None where only reading them would say.
+
+    Raises:
+        BadInput: the data are not there, or not of the promised form.
+    """
+    source: Source = SOURCES.get(section.type)(section)
+    shards = source.shards()
+    known = [shard.rows for shard in shards if shard.rows is not None]
+    part = source.config.rows
+    if len(known) < len(shards):
+        return part[1] - part[0] if part else None
+    return sum(known) if part is None else min(sum(known), part[1] - part[0])
+
+
+def said(*checks: Callable[[], object]) -> list[str]:
+    """Return what each of some checks says is wrong, a text of one or more lines each."""
+    found = []
+    for check in checks:
+        try:
+            check()
+        except BadInput as error:
+            found.append(str(error))
+    return found
 
 
 def _lost_sources(
@@ -97,19 +137,10 @@ def _lost_sources(
     problems, rows = [], {}
     for where, source in sections.items():
         try:
-            rows[where] = _most_rows(SOURCES.get(source.type)(source))
+            rows[where] = most_rows(source)
         except BadInput as error:
             problems.append(f"{where}: {error}")
     return problems, rows
-
-
-def _most_rows(source: Source) -> int | None:
-    shards = source.shards()
-    known = [shard.rows for shard in shards if shard.rows is not None]
-    part = source.config.rows
-    if len(known) < len(shards):
-        return part[1] - part[0] if part else None
-    return sum(known) if part is None else min(sum(known), part[1] - part[0])
 
 
 def _check_draw(config: RunConfig, workflow: Workflow, rows: Mapping[str, int | None]) -> None:
@@ -124,6 +155,9 @@ def _check_scorer(config: RunConfig, workflow: Workflow, rows: Mapping[str, int 
     most = rows.get("scorer.dataset")
     if config.scorer is not None and most is not None and _has_job(workflow, TrainScorer):
         check_trusted(config.scorer, most)
+
+
+_CHECKS = (_check_draw, _check_scorer)
 
 
 def _has_job(workflow: Workflow, kind: type[Any]) -> bool:

@@ -28,7 +28,7 @@ _MOST_K = 5
 _TEMPLATE = """\
 # What `djsandbox init` found:
 {found}
-# What a run would do, and cost:  djsandbox plan {file}
+{about}# What a run would do, and cost:  djsandbox plan {file}
 # Run it, or go on with it:       djsandbox run {file}
 name: {name}
 storage: ./sandbox
@@ -37,14 +37,13 @@ dataset: {dataset}
 
 ingest:
   max_rejected: {max_rejected}       # share of the samples that may be unusable
-
+{ingest}
 operators:                  # as in a Data-Juicer `process` list; `djsandbox operators` has all
-  - text_length_filter
-  - words_num_filter
-  - special_characters_filter
-  - image_size_filter
-  - image_aspect_ratio_filter
+{operators}
 
+{rest}"""
+
+_TRIALS = """\
 trials:
   model: {{type: clip, arch: tiny, batch_size: {batch}}}   # or small, or any of open_clip's
   budget: {budget}             # samples seen by every trial
@@ -60,33 +59,27 @@ evaluation:
 
 tracking: {{type: mlflow}}
 """
+_PROBED = (
+    "text_length_filter",
+    "words_num_filter",
+    "special_characters_filter",
+    "image_size_filter",
+    "image_aspect_ratio_filter",
+)
+"""Filters whose pools are trained on, where a model is."""
 
-
-_RECIPE_ONLY = """\
-# What `djsandbox init` found:
-{found}
+_UNTRAINED = """\
 # No model is trained on such data here yet: Data-Juicer's operators are computed, the extreme 5 %
 # of each statistic are cut off at either end, and what is left becomes a recipe that Data-Juicer
 # itself must accept.
-# What a run would do, and cost:  djsandbox plan {file}
-# Run it, or go on with it:       djsandbox run {file}
-name: {name}
-storage: ./sandbox
-
-dataset: {dataset}
-
-ingest:
-  max_rejected: {max_rejected}       # share of the samples that may be unusable
-{ingest}
-operators:                  # as in a Data-Juicer `process` list; `djsandbox operators` has all
-{operators}
-
+"""
+_RECIPE_ONLY = """\
 workflow: recipe_only
 jobs:
   thresholds:
-    method: {{type: percentile, low: 5, high: 95}}   # what is kept of each statistic, in percent
+    method: {type: percentile, low: 5, high: 95}   # what is kept of each statistic, in percent
 
-tracking: {{type: none}}
+tracking: {type: none}
 """
 _REFERENCE = (
     "  # videos: {store: reference}   # they are not copied, and must stay where they lie\n"
@@ -155,17 +148,13 @@ def _starter(found: Recognised, name: str, file: str) -> str:
     metric: dict[str, object] = {"type": "retrieval", "k": [1] if few else [1, _MOST_K]}
     if few and LABEL in found.first.meta:
         metric = {"type": "zero_shot", "label": LABEL}
-    return _TEMPLATE.format(
-        found="\n".join(f"#   {line}" for line in found.lines),
-        file=file,
-        name=name,
-        dataset=_flow(found.options),
-        max_rejected=_tolerated(found),
+    trials = _TRIALS.format(
         batch=min(64, max(4, found.usable // 20)),
         budget=min(20_000, 20 * found.usable),
         evaluation=_flow({**found.options, "rows": [rows.start, rows.stop]}),
         metric=_flow(metric),
     )
+    return _configuration(found, name, file, operators=_PROBED, rest=trials)
 
 
 def _recipe_only(found: Recognised, name: str, file: str) -> str:
@@ -174,14 +163,48 @@ def _recipe_only(found: Recognised, name: str, file: str) -> str:
     operators = _operators(found)
     if not operators:
         raise _alike(found, "texts")
-    return _RECIPE_ONLY.format(
+    return _configuration(
+        found,
+        name,
+        file,
+        about=_UNTRAINED,
+        ingest=_REFERENCE if stays else "",
+        operators=operators,
+        rest=_RECIPE_ONLY,
+    )
+
+
+def _configuration(
+    found: Recognised,
+    name: str,
+    file: str,
+    *,
+    operators: Sequence[str],
+    rest: str,
+    about: str = "",
+    ingest: str = "",
+) -> str:
+    """Return a configuration.
+
+    Args:
+        found: the data.
+        name: of the run.
+        file: the new file, for the commands in it.
+        operators: the names of filters.
+        rest: what comes behind the operators.
+        about: comments on what a run does.
+        ingest: more lines of that section.
+    """
+    return _TEMPLATE.format(
         found="\n".join(f"#   {line}" for line in found.lines),
+        about=about,
         file=file,
         name=name,
         dataset=_flow(found.options),
         max_rejected=_tolerated(found),
-        ingest=_REFERENCE if stays else "",
+        ingest=ingest,
         operators="\n".join(f"  - {operator}" for operator in operators),
+        rest=rest,
     )
 
 

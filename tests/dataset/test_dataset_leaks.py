@@ -8,18 +8,30 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from damages import DAMAGES
 from hypothesis import given
 from hypothesis import strategies as st
 
 from djsandbox_ray.dataset.ingest import ingest
-from djsandbox_ray.dataset.leaks import equal_samples, find_leaks, first_rows, shared_media
+from djsandbox_ray.dataset.leaks import (
+    equal_samples,
+    find_leaks,
+    first_rows,
+    shared_media,
+    widespread_media,
+)
 from djsandbox_ray.dataset.media import VideosConfig
-from djsandbox_ray.dataset.media_digests import SCHEMA, media_digests, write_media_digests
+from djsandbox_ray.dataset.media_digests import (
+    SCHEMA,
+    digest_table,
+    media_digests,
+    write_media_digests,
+)
 from djsandbox_ray.dataset.tasks import Tasks
 from djsandbox_ray.errors import Damaged
 from djsandbox_ray.identity import media_digest
 from djsandbox_ray.nodes.kinds import NodeKind
-from djsandbox_ray.records import Dataset, Leak
+from djsandbox_ray.records import Dataset, Leak, SharedMedium
 from djsandbox_ray.storage.store import Storage
 
 MODULE = "djsandbox_ray.dataset.leaks"
@@ -116,6 +128,28 @@ def test_of_an_image_that_is_everywhere_the_first_evaluation_row_is_named(
     assert (leak.rows, leak.by_medium) == (3, 3)
 
 
+def test_an_image_that_many_training_rows_have_is_named(
+    storage: Storage, datasets: Any, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts where a whole sample is equal, too."""
+    missing, other = pairs[0][0], pairs[1][0]
+    train = [
+        *pairs[2:5],
+        *((missing, f"text {number}") for number in range(3)),
+        *((other, f"text {number}") for number in range(2)),
+        *pairs[5:7],
+    ]
+    asked = [pairs[9], (other, "which?"), (missing, "text 1"), (missing, "which?")]
+    datasets = datasets(train, asked)
+    (first, second) = leaks(storage, *datasets)[0].widespread
+    assert first == SharedMedium("image", rows=3, row_id=3, evaluation_row_id=2)
+    assert second == SharedMedium("image", rows=2, row_id=6, evaluation_row_id=1)
+    monkeypatch.setattr(f"{MODULE}._WIDESPREAD", 0.2)  # of ten rows
+    assert leaks(storage, *datasets)[0].widespread == (first,)
+    monkeypatch.setattr(f"{MODULE}._WIDESPREAD", 0.3)
+    assert leaks(storage, *datasets)[0].widespread == ()
+
+
 def test_media_of_documents_are_compared_with_those_of_pairs_and_clips(
     storage: Storage, read: Any, write_jsonl: Any, jpeg: Any, video: Any
 ) -> None:
@@ -170,9 +204,9 @@ def test_a_video_that_stays_where_it_lies_is_known_by_its_content(
     assert digests(storage, train) == expected, "what was there stays"
 
 
-@pytest.mark.parametrize("fault", ["gone", "damaged"])
+@pytest.mark.parametrize("damage", sorted({*DAMAGES} - {"flip"}))  # of bits, see below
 def test_a_table_without_its_digests_is_read_once(
-    storage: Storage, datasets: Any, pairs: Any, fault: str, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, datasets: Any, pairs: Any, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("djsandbox_ray.dataset.media_digests._TASK_ROWS", 4)
     monkeypatch.setattr("djsandbox_ray.dataset.media_digests._READ_ROWS", 3)
@@ -181,11 +215,7 @@ def test_a_table_without_its_digests_is_read_once(
     assert whole == [
         (row, "image", media_digest("image", image)) for row, (image, _) in enumerate(pairs)
     ]
-    path = f"datasets/{train.id}/media_digests.parquet"
-    if fault == "gone":
-        storage.remove(path)
-    else:
-        storage.write_bytes(path, storage.read_bytes(path)[:-20])
+    DAMAGES[damage](Path(storage.uri(f"datasets/{train.id}/media_digests.parquet")))
     asked = []
 
     def again(dataset: Dataset) -> None:
@@ -197,6 +227,30 @@ def test_a_table_without_its_digests_is_read_once(
     assert asked == [train]
     assert digests(storage, train) == whole
     leaks(storage, train, evaluation)
+
+
+def test_no_changed_bit_of_the_digests_goes_unnoticed(storage: Storage) -> None:
+    """Pages have checksums, but their headers and the footer have none.
+
+    A page of an unknown kind is passed over by Arrow: leaks would be missed.
+    """
+    dataset = Dataset("dataset-1", "samples.lance", 2, 0)
+    path = Path(storage.uri("datasets/dataset-1/media_digests.parquet"))
+    table = digest_table([(0, "image", bytes(16)), (1, "video", bytes([1] * 16))])
+    storage.write_groups("datasets/dataset-1/media_digests.parquet", SCHEMA, iter([table]))
+    whole = path.read_bytes()
+    noticed = 0
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 1 << (place % 8)
+        path.write_bytes(bytes(data))
+        try:
+            found = pa.concat_tables([SCHEMA.empty_table(), *media_digests(storage, dataset)])
+        except Damaged:
+            noticed += 1
+        else:
+            assert found.equals(table), f"byte {place}"
+    assert noticed > len(whole) / 2
 
 
 def pieces(found: list[tuple[int, int]], size: int, **more: str) -> list[pa.Table]:
@@ -245,3 +299,22 @@ def test_shared_media_are_those_of_other_rows_each_once_with_the_first_that_asks
     rows = [tuple(row.values()) for row in found.to_pylist()]
     assert len(rows) == len(set(rows))
     assert set(rows) == expected
+
+
+@given(train=DIGESTS, evaluation=DIGESTS, least=st.integers(1, 4), size=st.integers(1, 7))
+def test_widespread_media_are_those_of_many_different_rows(
+    train: list[tuple[int, int]], evaluation: list[tuple[int, int]], least: int, size: int
+) -> None:
+    found = widespread_media(pieces(train, size), first_rows(pieces(evaluation, size)), least)
+    asked = {digest for _, digest in evaluation}
+    rows = {digest: {row for row, other in train if other == digest} for digest in asked}
+    expected = [
+        SharedMedium(
+            KINDS[digest % 2], len(those), min(those), min(r for r, d in evaluation if d == digest)
+        )
+        for digest, those in rows.items()
+        if len(those) >= least
+    ]
+    assert sorted(map(repr, found)) == sorted(map(repr, expected))
+    order = [(-medium.rows, medium.row_id) for medium in found]
+    assert order == sorted(order)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,22 @@ def picture(shade: int) -> bytes:
     return file.getvalue()
 
 
-def write(path: Path, labels: list[int], names: tuple[str, ...] | None = NAMES) -> None:
-    """Write a file as ``datasets.to_parquet`` does: numbers, and their names in the schema."""
+def write(
+    path: Path,
+    labels: list[int],
+    names: tuple[str, ...] | None = NAMES,
+    shades: Sequence[int] | None = None,
+) -> None:
+    """Write a file as ``datasets.to_parquet`` does: numbers, and their names in the schema.
+
+    Args:
+        path: the file.
+        labels: of the rows.
+        names: of the labels.
+        shades: of the pictures; by default each has its own.
+    """
     columns = {
-        "image": [picture(row) for row in range(len(labels))],
+        "image": [*map(picture, shades or range(len(labels)))],
         "text": [f"{path.stem} {row}" for row in range(len(labels))],
         "label": labels,
     }
@@ -206,6 +218,26 @@ def test_leaks_are_told_by_kind_and_lost_digests_are_made_again(
     storage.remove(f"datasets/{dataset.id}/media_digests.parquet")
     assert Leaks(context).run(dataset, evaluation) == leak
     assert f"leaks: reads the images and videos of {dataset.table}" in said.getvalue()
+
+
+def test_a_picture_that_stands_for_missing_ones_is_told(storage: Storage, tmp_path: Path) -> None:
+    """All rows with it are leaks by it: a user who sees but their number would look for copies."""
+    sources = []
+    for name, shades in (("train", [0, 0, 0, 1, 2, 3]), ("asked", [4, 0])):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / f"{name}.parquet", [0] * len(shades), shades=shades)
+        sources.append({"type": "parquet", "path": str(tmp_path / name)})
+    data, asked = sources
+    evaluation = {"dataset": asked, "metrics": [{"type": "planted_world:Measure"}]}
+    context, said = context_of(storage, dataset=data, evaluation=evaluation)
+    Leaks(context).run(Ingest(context).run(), IngestEvaluation(context).run())
+    notes = " ".join(said.getvalue().split())
+    assert "leaks: 3 training rows occur in the evaluation split too (3 only by an" in notes
+    assert (
+        "leaks: one image is in 3 of 6 training rows (50.0 %; the first is 0) and in the "
+        "evaluation row 1: by it alone they are all leaks, whatever the captions"
+    ) in notes
+    assert "more media" not in notes
 
 
 def test_what_is_passed_over_is_said_and_an_event(storage: Storage, data: Path) -> None:

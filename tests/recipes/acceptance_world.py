@@ -125,50 +125,6 @@ def tiny_classifier(folder: Path, labels: Sequence[str]) -> Path:
     return folder
 
 
-def tiny_clip(folder: Path, texts: Sequence[str]) -> Path:
-    """Save an untrained CLIP, small enough for a test, as a Hugging Face folder."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import (
-        CLIPConfig,
-        CLIPImageProcessor,
-        CLIPModel,
-        CLIPProcessor,
-        PreTrainedTokenizerFast,
-    )
-
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    marks = ["<unk>", "<bos>", "<eos>"]
-    trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=marks)
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="<unk>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<unk>",
-        model_max_length=16,
-    )
-    torch.manual_seed(0)
-    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32}
-    layers |= {"intermediate_size": 64}
-    words = {"vocab_size": 120, "max_position_embeddings": 16}
-    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    config = CLIPConfig(
-        text_config={**layers, **words, **ends},
-        vision_config={**layers, "image_size": 32, "patch_size": 8},
-        projection_dim=16,
-    )
-    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    CLIPModel(config).eval().save_pretrained(folder)
-    CLIPProcessor(images, fast).save_pretrained(folder)
-    return folder
-
-
 def compute(
     specs: Sequence[OperatorSpec],
     texts: Sequence[str],

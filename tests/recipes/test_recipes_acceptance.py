@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tiny_models
 import yaml
 from acceptance_world import (
     clip,
@@ -17,7 +18,6 @@ from acceptance_world import (
     picture,
     shapes,
     tiny_classifier,
-    tiny_clip,
     write_documents,
     write_table,
 )
@@ -109,7 +109,7 @@ def test_nine_operators_keep_what_the_statistics_promise(storage: Storage, tmp_p
     texts, images, _ = shapes(400, defects=DEFECTS)
     texts[5] = "  blanks at both ends  "
     texts[6] = "漢字 und Ümläute — “quoted” \n two lines"
-    model = tiny_clip(tmp_path / "clip", texts)
+    model = tiny_models.clip_for(texts, tmp_path)
     specs = [
         *TEXT,
         OperatorSpec("image_size_filter"),
@@ -239,7 +239,7 @@ def test_videos_by_six_operators(storage: Storage, tmp_path: Path) -> None:
         Sample(b"", text, "", media=(Media("video", data),))
         for text, data in zip(texts, clips, strict=True)
     ]
-    model = str(tiny_clip(tmp_path / "clip", texts))
+    model = str(tiny_models.clip_for(texts, tmp_path))
     specs = [
         OperatorSpec("text_length_filter"),
         OperatorSpec("video_duration_filter", {"video_backend": "av"}),
@@ -269,7 +269,7 @@ def test_conversations_by_six_operators_on_text_and_images(
         asked = Turn("user", "<__dj__image>" * count + sentence(rng))
         turns = (asked, Turn("assistant", sentence(rng)))
         samples.append(Sample(b"", assistant_text(turns), "", {}, tuple(media), turns))
-    model = str(tiny_clip(tmp_path / "clip", [one.text for one in samples]))
+    model = str(tiny_models.clip_for([one.text for one in samples], tmp_path))
     specs = [
         *TEXT[:2],
         OperatorSpec("image_size_filter"),

@@ -11,6 +11,8 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.service.submit import _variables, prepare, shown
 
 DEMO = str(Path(__file__).resolve().parents[2] / "configs" / "demo.yaml")
+SMALL = ["dataset={type: parquet, path: /nfs/a.parquet}", "pools.size=60"]
+"""Of data that are not here, the configuration itself says how many rows a pool has."""
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +39,36 @@ def test_a_tracker_that_is_named_is_checked_here() -> None:
     assert prepare(DEMO, ["tracking.type=none"], "s3://bucket/runs").tracking == ""
     with pytest.raises(BadInput, match=r"tracking\.uri: .*no address"):
         prepare(DEMO, ["tracking.uri=nowhere"], "s3://bucket/runs")
+
+
+def test_all_that_is_wrong_is_found_as_for_a_run_here() -> None:
+    """But for data, models and packages, which the nodes have."""
+    lost = ["dataset={type: parquet, path: /no/such.parquet}"]
+    assert prepare(DEMO, lost, "/nfs/runs").config.dataset.type == "parquet"
+    jobs = "workflow={jobs: [{id: dataset, hook: nosuch}]}"
+    with pytest.raises(BadInput) as caught:
+        prepare(DEMO, ["pools.buckets=1", jobs], "/nfs/runs")
+    assert [line.split(": ")[0] for line in str(caught.value).split("\n")] == [
+        DEMO,
+        "  pools.buckets",
+        "workflow of the configuration:",
+        "  job 'dataset', jobs[0].hook",
+    ]
+    with pytest.raises(BadInput) as caught:
+        prepare(DEMO, [jobs, "cluster.cpus=2"], "./here")
+    assert [line.split(": ")[0] for line in str(caught.value).split("\n")] == [
+        DEMO,
+        "  storage",
+        "  cluster.cpus",
+        "  workflow of the configuration:",
+        "    job 'dataset', jobs[0].hook",
+    ]
+
+
+def test_a_draw_that_is_too_small_is_found_before_anything_is_shipped() -> None:
+    with pytest.raises(BadInput, match=r"cannot run on a cluster\n  trials.model: a batch holds"):
+        prepare(DEMO, [*SMALL, "trials.model.batch_size=31"], "/nfs/runs")
+    assert prepare(DEMO, [*SMALL, "trials.model.batch_size=30"], "/nfs/runs")
 
 
 def test_a_job_runs_in_the_name_of_who_submits_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from conftest_stats import captions, picture, pictures
 
 from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError
 from djsandbox_ray.stats.datajuicer import load
-from djsandbox_ray.stats.fused import FusedOperators, count_flops, to_number
+from djsandbox_ray.stats.fused import FusedOperators, count_flops, only_looks_at_text, to_number
 from djsandbox_ray.stats.operators import OperatorSpec
 
 ROWS = 40
@@ -329,6 +329,24 @@ def test_what_torch_does_not_calculate_is_not_run(
     name: str, params: dict[str, Any], expected: float | None
 ) -> None:
     assert count_flops(OperatorSpec(name, params), lambda: pytest.fail("was run")) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "expected"),
+    [
+        ("text_length_filter", {}, True),
+        ("alphanumeric_filter", {}, True),
+        ("alphanumeric_filter", {"tokenization": True}, False),
+        ("stopwords_filter", {"tokenization": True}, False),
+        ("perplexity_filter", {}, False),
+        ("llm_quality_score_filter", {}, False),
+        ("image_shape_filter", {}, False),
+    ],
+)
+def test_an_operator_with_a_model_does_not_only_look_at_text(
+    name: str, params: dict[str, Any], expected: bool
+) -> None:
+    assert only_looks_at_text(OperatorSpec(name, params)) is expected
 
 
 def test_an_operator_that_only_looks_up_has_none(tokenizer_folder: Path) -> None:

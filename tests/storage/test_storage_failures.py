@@ -334,3 +334,25 @@ def test_a_table_of_another_writer_is_read(storage: Storage) -> None:
     with storage.open_write("a.parquet") as file:
         pq.write_table(TABLE, file)
     assert storage.read_table("a.parquet").equals(TABLE)
+
+
+def test_a_long_column_that_is_not_whole_is_damaged(storage: Storage) -> None:
+    """Arrow reads what it finds: no column at all, or no row of a page that it does not know."""
+    table = pa.table({"row_id": [*range(10)], "value": [0.5] * 10})
+    storage.write_table("a.parquet", table)
+    with pytest.raises(Damaged, match="no column 'valeu'"):
+        next(storage.read_batches("a.parquet", ["row_id", "valeu"]))
+    path = Path(storage.uri("a.parquet"))
+    whole = path.read_bytes()
+    lost = 0
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 1
+        path.write_bytes(bytes(data))
+        try:
+            read = sum(part.num_rows for part in storage.read_batches("a.parquet", ["row_id"]))
+        except Damaged as error:
+            lost += "of its 10 rows 0 can be read" in str(error)
+        else:
+            assert read == 10, f"byte {place}"
+    assert lost, "of what Arrow itself does not notice"

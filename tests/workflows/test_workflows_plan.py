@@ -12,10 +12,18 @@ from small_hooks import job, out
 
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, PlanRefused
-from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.records import (
+    Dataset,
+    RungReport,
+    Statistics,
+    TrialRecord,
+    TrialSpec,
+    TrialState,
+)
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.trial_records import TrialStore
+from djsandbox_ray.workflows.foresight.asking import asking
 from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
 from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.run import open_context
@@ -380,3 +388,62 @@ def test_what_is_left_out_on_purpose_is_said(config: MakeConfig) -> None:
     made = make_plan(config(optional))
     assert made["jobs"][-1]["takes"] == {"left": out("left"), "right": None}
     assert shown(made)[-1].endswith("small_hooks:Optional  <- left, right: null")
+
+
+# What a language model is asked
+
+
+ASKS = "llm_quality_score_filter"
+ENDPOINT = {"url": "http://127.0.0.1:1/v1", "key_variable": None}
+
+
+@pytest.fixture
+def asks(configure: MakeConfig, tmp_path: Path) -> MakeConfig:
+    """Return a configuration whose first operator has no model, and the second asks for one."""
+
+    def make(budget: int | None = None, **changes: Any) -> RunConfig:
+        operator = {ASKS: {"api_or_hf_model": "small", "try_num": 4}}
+        document = {
+            "operators": ["text_length_filter", operator],
+            "statistics": {"endpoint": {**ENDPOINT, "budget_tokens": budget}},
+            "workflow": "recipe_only",
+            "trials": None,
+            "evaluation": None,
+        }
+        return configure(**{**document, **changes})
+
+    return make
+
+
+def test_requests_and_tokens_are_bounded_before_they_are_paid_for(asks: MakeConfig) -> None:
+    made = make_plan(asks(budget=5000))
+    place = f"operators[1].{ASKS}"
+    assert made["asking"] == [{"operator": place, "samples": 10, "requests": 40, "tokens": 5000}]
+    line = f"asks    {place}: at most 40 requests about 10 samples, 5,000 tokens and what is under"
+    assert any(shown.startswith(line) for shown in plan_table(made).plain.splitlines())
+    made = make_plan(asks())
+    assert made["asking"][0]["tokens"] is None
+    assert "10 samples, without a limit of tokens (statistics.endpoint" in plan_table(made).plain
+
+
+def test_where_nobody_knows_the_rows_no_number_of_requests_is_said(
+    asks: MakeConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 3)
+    dataset = {"type": "jsonl", "path": str(tmp_path / "a.jsonl"), "content": "texts"}
+    made = make_plan(asks(dataset=dataset))
+    assert (made["asking"][0]["samples"], made["asking"][0]["requests"]) == (None, None)
+    assert "as many samples as there are, which is not known yet" in plan_table(made).plain
+    part = make_plan(asks(dataset={**dataset, "rows": [0, 2]}))
+    assert part["asking"][0]["requests"] == 8
+
+
+def test_what_is_there_or_asks_nobody_is_not_said(asks: MakeConfig, config: MakeConfig) -> None:
+    assert make_plan(asks(operators=["text_length_filter"]))["asking"] == []
+    assert make_plan(config(TRIALS))["asking"] == []  # its statistics are computed by no operator
+    made = asks()
+    workflow = configured_workflow(made)
+    rows = Dataset("dataset-1", "samples.lance", 7, 0)
+    (one,) = asking(made, workflow, {"dataset": rows})
+    assert (one.samples, one.requests) == (7, 28)
+    assert asking(made, workflow, {"dataset": rows, "statistics": Statistics("s", ())}) == ()

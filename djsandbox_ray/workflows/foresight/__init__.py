@@ -1,5 +1,5 @@
 """What a run will do, before anything is spent.
 
-``plan`` is what ``djsandbox plan`` shows, with a drawing (``wiring``) and what it costs
-(``budget``); ``power`` says what the planned study can find.
+``plan`` is what ``djsandbox plan`` shows, with a drawing (``wiring``), what it costs (``budget``)
+and what a language model is asked (``asking``); ``power`` says what the planned study can find.
 """

@@ -16,6 +16,7 @@ from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.records import Dataset, Pools
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.workflows.beforehand import check_run, foretold
+from djsandbox_ray.workflows.foresight.asking import asking, asking_lines
 from djsandbox_ray.workflows.foresight.budget import Stage, stages, total, whole_cost
 from djsandbox_ray.workflows.foresight.wiring import wiring
 from djsandbox_ray.workflows.language.jobs import Job, Workflow
@@ -65,6 +66,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "flops_to_train": ahead.flops,
         "cost": cost.to_json() if cost else None,
         "trial_list": listed,
+        "asking": [one.to_json() for one in asking(this.config, workflow, done)],
         "foretold": foretold(this.config),
     }
 
@@ -167,7 +169,9 @@ def plan_table(made: dict[str, Any]) -> Text:
     if made["rounds"] > 1:
         until = ", ".join(made["until"])
         head.append(f"round   {made['round'] + 1} of at most {made['rounds']}, until {until}")
+    asks = asking_lines(made["asking"])
     if not made["stages"]:
+        head += asks
         head.append("trials  none: no job trains a model")
         return Text("\n".join([*head, *told, "", *wiring(made["jobs"])]))
     lines = [
@@ -177,6 +181,7 @@ def plan_table(made: dict[str, Any]) -> Text:
         f"{made['trials_to_run']} to run",
         f"samples {made['samples_to_train']:,} to train on, less what early stopping saves{more}",
         f"compute {'not counted' if flops is None else f'{flops:.3g} floating-point operations'}",
+        *asks,
     ]
     lines += ["", "jobs that train, with what each takes at most:", *_stage_lines(made)]
     if made["cost"] is not None:

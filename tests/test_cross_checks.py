@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import LEFT_OUT, ConfigWriter
+
+from djsandbox_ray.config import load_config
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> ConfigWriter:
+    return ConfigWriter(tmp_path)
+
+
+# Trials
+
+
+def test_what_is_about_trials_needs_trials(write: ConfigWriter) -> None:
+    cost = {"full_trainings": 10, "full_samples": 1000}
+    assert write.problems(
+        trials=LEFT_OUT, cost=cost, learning_rate_check={"learning_rate": 0.1}
+    ) == [
+        "cost: is about trials, but there is no section 'trials'",
+        "learning_rate_check: is about trials, but there is no section 'trials'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"trials__seeds": 1}, "trials.seeds: one seed is only for whole buckets"),
+        (
+            {"pools": {"draw_share": 1.0, "controls": 5}, "confirm": {"top": 0}},
+            "pools.controls: whole buckets (pools.draw_share: 1.0) need at least 8 control arms",
+        ),
+        (
+            {"confirm": {"seeds": 1}},
+            "confirm.seeds: draws (pools.draw_share below 1) need at least 2 seeds",
+        ),
+    ],
+)
+def test_seeds_and_controls_fit_how_rows_are_drawn(
+    write: ConfigWriter, changes: dict[str, Any], line: str
+) -> None:
+    (found,) = write.problems(**changes)
+    assert found.startswith(line)
+
+
+def test_an_error_in_one_section_hides_none_of_others(write: ConfigWriter) -> None:
+    """What sections contradict each other in is found whatever else is wrong."""
+    found = write.problems(
+        name="no name",
+        dataset={"type": "jsonl", "path": "x.jsonl", "content": "texts"},
+        operators=["text_length_filter", {"no_such_filter": {}}, "image_shape_filter"],
+        trials__seeds=1,
+        confirm={"top": 1, "seeds": 1},
+        report={"labels": 3},
+    )
+    places = [line.split(": ")[0] for line in found]
+    assert sorted(places) == [
+        "confirm.seeds",
+        "name",
+        "operators[1]",
+        "operators[2].image_shape_filter",
+        "report.labels",
+        "trials.model.type",
+        "trials.seeds",
+    ]
+
+
+# Operators
+
+
+def test_a_number_that_is_none_hides_no_missing_model(write: ConfigWriter) -> None:
+    gone = {"image_text_similarity_filter": {"hf_clip": "/no/such/folder"}}
+    found = write.problems(operators=[gone], jobs={"a": {"b": math.nan}})
+    assert any("needs hf_clip" in line for line in found)
+    assert any("a finite number is needed" in line for line in found)
+
+
+def test_an_operator_that_stands_twice_is_an_error(write: ConfigWriter) -> None:
+    (line,) = write.problems(operators=["text_length_filter", {"text_length_filter": {}}])
+    assert line.startswith("operators[1].text_length_filter: gives the same statistics")
+
+
+@pytest.mark.parametrize("scorer", [LEFT_OUT, None])
+def test_the_scorer_is_used_only_where_there_is_one(write: ConfigWriter, scorer: Any) -> None:
+    operators = [{"image_text_similarity_filter": {"hf_clip": "${scorer}"}}]
+    changes = {} if scorer is LEFT_OUT else {"scorer": scorer}
+    assert write.problems(operators=operators, **changes) == [
+        "operators: ${scorer} is used, but there is no section 'scorer'"
+    ]
+
+
+def test_the_scorer_stands_alone(write: ConfigWriter) -> None:
+    (line,) = write.problems(
+        operators=[{"image_text_similarity_filter": {"hf_clip": "${scorer}/model"}}],
+        scorer={"dataset": {"type": "shapes", "samples": 10}, "budget": 10},
+    )
+    assert line == (
+        "operators[0].image_text_similarity_filter.hf_clip: "
+        "${scorer} must stand alone, not in '${scorer}/model'"
+    )
+
+
+def test_with_a_scorer_it_may_be_used(write: ConfigWriter) -> None:
+    config = load_config(
+        write(
+            operators=[{"image_text_similarity_filter": {"hf_clip": "${scorer}"}}],
+            scorer={"dataset": {"type": "shapes", "samples": 10}, "budget": 10},
+        )
+    )
+    assert config.scorer is not None
+
+
+# Names of statistics
+
+
+def test_names_of_statistics_are_checked_all_at_once(write: ConfigWriter) -> None:
+    ask = {"type": "range", "name": "text_len", "statistic": "text_lenn", "low": 1}
+    problems = write.problems(
+        pools={"within": [{"statistic": "text_len"}, {"statistic": "text"}], "extra": [ask]},
+        policies=[{"statistic": "txt_len", "above": 3}],
+        trials__seeds="five",  # an error elsewhere hides nothing
+    )
+    known = "(known: text_len)"
+    assert problems[0].startswith("trials.seeds: ")
+    assert problems[1:] == [
+        f"pools.within[1].statistic: unknown statistic 'text'; did you mean 'text_len'? {known}",
+        "pools.extra[0].name: 'text_len' is the name of a statistic",
+        f"pools.extra[0]: unknown statistic 'text_lenn'; did you mean 'text_len'? {known}",
+        f"policies[0].statistic: unknown statistic 'txt_len'; did you mean 'text_len'? {known}",
+    ]
+
+
+def test_names_are_those_that_the_run_gives(write: ConfigWriter) -> None:
+    operators = ["image_shape_filter", *({"stopwords_filter": {"lang": x}} for x in ("en", "zh"))]
+    names = ["image_width", "image_height", "stopwords_ratio[lang=en]"]
+    path = write(
+        operators=operators[:1], policies=[{"statistic": x, "above": 1} for x in names[:2]]
+    )
+    assert len(load_config(path).policies) == 2
+    problems = write.problems(
+        operators=operators,
+        pools={"within": [{"statistic": x} for x in [*names, "stopwords_ratio"]]},
+    )
+    assert [line for line in problems if "statistic" in line] == [
+        "pools.within[3].statistic: unknown statistic 'stopwords_ratio'; did you mean "
+        "'stopwords_ratio[lang=zh]'? (known: image_height, image_width, "
+        "stopwords_ratio[lang=en], stopwords_ratio[lang=zh])"
+    ]
+
+
+def test_names_that_a_scorer_is_a_part_of_are_not_known_yet(
+    write: ConfigWriter, tmp_path: Path
+) -> None:
+    operator = "image_text_similarity_filter"
+    similar = [{operator: {"hf_clip": folder}} for folder in ("${scorer}", str(tmp_path))]
+    scorer = {"dataset": {"type": "shapes", "samples": 10}, "budget": 10}
+    policies = [{"statistic": "similarity", "above": 0.5}]
+    (line,) = write.problems(operators=similar[:1], scorer=scorer, policies=policies)
+    assert line == (
+        "policies[0].statistic: unknown statistic 'similarity'; did you mean "
+        "'image_text_similarity'? (known: image_text_similarity)"
+    )
+    assert load_config(write(operators=similar, scorer=scorer, policies=policies)).policies
+
+
+def test_without_known_operators_no_statistic_is_unknown(write: ConfigWriter) -> None:
+    (line,) = write.problems(operators=["nosuch"], policies=[{"statistic": "x", "above": 1}])
+    assert line.startswith("operators[0]: unknown operator 'nosuch'")
+
+
+# What samples are
+
+
+def test_who_trains_measures_and_computes_fits_what_samples_are(write: ConfigWriter) -> None:
+    changes: dict[str, Any] = {
+        "dataset": {"type": "jsonl", "path": "a.jsonl", "content": "videos"},
+        "evaluation__dataset": {"type": "jsonl", "path": "b.jsonl", "content": "texts"},
+        "evaluation__metrics": [{"type": "retrieval"}],
+        "operators": ["text_length_filter", "image_shape_filter"],
+        "scorer": {
+            "dataset": {"type": "jsonl", "path": "b.jsonl", "content": "any"},
+            "budget": 100,
+        },
+    }
+    assert [line for line in write.problems(**changes) if "content" in line] == [
+        "scorer.dataset.content: the scorer trains on pairs, not on 'any'",
+        "trials.model.type: 'clip' trains on pairs, but dataset.content is 'videos'",
+        "evaluation.metrics[0].type: 'retrieval' measures on pairs, but evaluation.dataset.content "
+        "is 'texts'",
+        "operators[1].image_shape_filter: reads image, but dataset.content 'videos' has text and "
+        "video alone",
+    ]
+
+
+def test_only_videos_that_are_files_of_their_own_can_stay_where_they_lie(
+    write: ConfigWriter,
+) -> None:
+    changes: dict[str, Any] = {
+        "ingest": {"videos": {"store": "reference"}},
+        "dataset": {"type": "parquet", "path": "a", "content": "videos"},
+        "evaluation__dataset": {"type": "folder", "path": "b", "content": "videos"},
+    }
+    assert [line for line in write.problems(**changes) if "reference" in line] == [
+        "dataset.type: ingest.videos.store: reference needs videos that are files of their own "
+        "(csv, folder, jsonl, llava); those of 'parquet' are not"
+    ]
+
+
+def test_a_source_says_what_it_gives(write: ConfigWriter) -> None:
+    asked = {"type": "shapes_questions", "samples": 100}
+    said = "trials.model.type: 'clip' trains on pairs, but dataset.content is 'conversations'"
+    assert said in write.problems(dataset=asked)
+    found = write.problems(dataset__content="videos")
+    assert "dataset.content: the source 'shapes' gives pairs, not 'videos'" in found
