@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from djsandbox_ray.dataset.media import TAGGED_KEY
-from djsandbox_ray.recipes.ranges import to_process
+from djsandbox_ray.recipes.ranges import fails_preflight, to_process
 from djsandbox_ray.records import Range
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.models import is_url
@@ -87,6 +87,8 @@ def recipe_document(
         BadInput: as :func:`~djsandbox_ray.recipes.ranges.to_process`.
     """
     process = to_process(operators, ranges)
+    named = {name for entry in process for name in entry}
+    refused = any(fails_preflight(spec) for spec in operators if spec.name in named)
     classes = {spec.name: spec.filter_class for spec in operators}
     videos = any("video" in inspection.reads(classes[name]) for entry in process for name in entry)
     for entry in process:
@@ -103,6 +105,7 @@ def recipe_document(
         **({"video_key": VIDEOS_KEY} if videos else {}),
         # Else one bad row takes all rows of its batch with it, and nobody is told.
         "skip_op_error": False,
+        **({"strict_preflight": False} if refused else {}),
         "process": process,
     }
 

@@ -81,6 +81,9 @@ def test_a_recipe_names_the_field_of_a_second_text() -> None:
     (entry,) = document["process"]
     assert entry["text_pair_similarity_filter"]["text_key_second"] == "meta.title"
     assert "#   meta.title: a text of the meta data" in text(document)
+    # Its check before a run takes no number for a threshold of this operator.
+    assert document["strict_preflight"] is False
+    assert "strict_preflight" not in recipe_document("demo", specs(), RANGES)
     assert "meta.title" not in text(recipe_document("demo", specs(), RANGES))
 
 
