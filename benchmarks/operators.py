@@ -323,7 +323,9 @@ def prepared_operators(
 
     make, tiny = small(), importlib.import_module("tiny_models")
     tokenizer = tiny.tokenizer(work / "tokenizer", texts)
-    make.home(work / "home", texts, tokenizer)
+    home = make.home(work / "home", texts, tokenizer)
+    if (detector := home / make.DETECTOR_HOME).exists():
+        os.environ["EASYOCR_MODULE_PATH"] = str(detector)
     params = make.parameters(work, tokenizer, tiny.clip(work / "clip", tokenizer))
     return [OperatorSpec(name, params.get(name, {})) for name in names]
 

@@ -107,6 +107,24 @@ def test_a_benchmark_of_processes_prints_its_table(name: str) -> None:
 
 
 @pytest.mark.slow
+def test_each_operator_of_the_table_has_its_line() -> None:
+    """Its speed beside that of ``op.run``, which gives the same values; or what it needs."""
+    table = runpy.run_path(str(ROOT / "tests" / "stats" / "table4_models.py"))["TABLE_4"]
+    lines = _alone("operators", "--scale=0.01").splitlines()
+    (end,) = [at for at, line in enumerate(lines) if " give the values of op.run; " in line]
+    timed = {line.split()[0]: line.split() for line in lines[1:end]}
+    wanting = {line.split()[0] for line in lines[end + 1 :]}
+    assert {*timed} | wanting == {*table}
+    assert {*timed} & wanting == set()
+    assert lines[end] == (
+        f"{len(timed)} of {len(timed)} give the values of op.run; {len(wanting)} are not run"
+    )
+    for name, (_, _, ours, theirs, ratio, gap) in timed.items():
+        assert min(map(float, (ours, theirs, ratio))) > 0, name
+        assert float(gap) <= 1e-6, name
+
+
+@pytest.mark.slow
 def test_early_stopping_is_replayed_on_studies_that_were_trained() -> None:
     words = ("--shapes=1", "--samples=1500", "--budget=2000")
     found = _alone("early_stopping", *words)

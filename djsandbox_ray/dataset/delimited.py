@@ -80,6 +80,7 @@ class DelimitedSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".csv", _TAB)
     Config = DelimitedConfig
+    VERSION: ClassVar[int | None] = 2
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
     HAS_PLACES: ClassVar[bool] = True
     config: DelimitedConfig
@@ -206,7 +207,7 @@ def _read(table: _Table, offset: int, line: int, count: int) -> Iterator[Item]:
 
 def _items(table: _Table, source: str, row: TextRow) -> list[Item]:
     if row.fault:
-        raise Unusable("bad_row", row.fault, row.lines)
+        raise Unusable("bad_row", row.fault, row.lost)
     media: tuple[Media, ...] = ()
     if table.kind is not None:
         media = (medium_beside(table.base, table.path(row.values), table.kind),)

@@ -71,6 +71,7 @@ class FolderSource(FileSource):
     """
 
     Config = FolderConfig
+    VERSION: ClassVar[int | None] = 2
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos")
     HAS_PLACES: ClassVar[bool] = True
     config: FolderConfig
@@ -267,7 +268,7 @@ def _place(
     """Return what is wrong with a row (reason, detail, rows lost), and the path that it names."""
     name = row.values.get(KEY)
     if row.fault:
-        return ("bad_row", row.fault, row.lines), ""
+        return ("bad_row", row.fault, row.lost), ""
     if not isinstance(name, str) or not name:
         return (f"missing_{table.kind}", f"{KEY!r} is no path", 1), ""
     path = joined(table.folder, name)

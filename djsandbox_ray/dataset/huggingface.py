@@ -6,7 +6,7 @@ import json
 import posixpath
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import pyarrow as pa
 
@@ -31,6 +31,8 @@ from djsandbox_ray.errors import BadInput
 SPLITS, STATE = "dataset_dict.json", "state.json"
 """What the library writes beside the data: of a dictionary of splits, and of a split."""
 _BATCH_ROWS = 256
+_ENDS = (b"\xff\xff\xff\xff\0\0\0\0", b"\0\0\0\0")
+"""What stands at the end of a stream of Arrow, of today's kind and of that before version 0.15."""
 _MOST_PER_BYTE = 8
 """Rows that a damaged batch may announce for each byte of its file: a bit says that one is null."""
 
@@ -49,6 +51,7 @@ class HuggingFaceSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".arrow",)
     Config = HuggingFaceConfig
+    VERSION: ClassVar[int | None] = 2
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts", "conversations")
     config: HuggingFaceConfig
 
@@ -181,10 +184,12 @@ def _fault(table: pa.Table) -> str | None:
 
 def _read(file: SourceFile, columns: Columns | ObjectColumns) -> Iterator[Item]:
     """Yield the rows of a file; where it is damaged, a rejection for what is lost."""
-    position, read, size = 0, 0, int(file.stamp["size"] or 0)
+    position, size = 0, int(file.stamp["size"] or 0)
+    begin = read = 0
     with file.open() as handle:
         try:
             with pa.ipc.open_stream(handle) as stream:
+                begin = read = handle.tell()
                 for whole in stream:
                     read = handle.tell()
                     table = pa.Table.from_batches([whole]).select(columns.read)
@@ -198,10 +203,28 @@ def _read(file: SourceFile, columns: Columns | ObjectColumns) -> Iterator[Item]:
                         for items in rows_of(batch, file, position, columns):
                             yield from items
                             position += 1
+            fault = _end_fault(handle, read)
         except Exception as error:
             if not is_damage(error):
                 raise
-            unread = size - read
-            lost = estimated_loss(max(unread, 1), read, position)
-            said = f"cannot be read after row {position}: {described(error)}"
-            yield Rejection(f"{file.name}#{position}", "broken_shard", said, lost)
+            fault = described(error)
+    if fault is not None:
+        lost = estimated_loss(size - read, read - begin, position)
+        said = f"cannot be read after row {position}: {fault}"
+        yield Rejection(f"{file.name}#{position}", "broken_shard", said, lost)
+
+
+def _end_fault(handle: IO[bytes], read: int) -> str | None:
+    """Return what is wrong where Arrow sees the end of a stream.
+
+    It does so wherever a size is 0, and where a file is cut between two batches.
+
+    Args:
+        handle: the file.
+        read: bytes up to the end of the last batch.
+    """
+    handle.seek(read)
+    left = handle.read(len(_ENDS[0]) + 1)
+    if left in _ENDS:
+        return None
+    return "it goes on behind the mark of its end" if left else "it has no mark of its end"

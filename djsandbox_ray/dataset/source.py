@@ -195,6 +195,8 @@ class Source(ABC):
     """
 
     Config: ClassVar[type[SourceConfig]] = SourceConfig
+    VERSION: ClassVar[int | None] = None
+    """Raised when the same files give other samples."""
     CONTENTS: ClassVar[tuple[Content, ...]] = tuple(MODALITIES)
     """What its samples may be asked to be; another ``content`` is an error of the configuration."""
     HAS_PLACES: ClassVar[bool] = False
@@ -238,9 +240,11 @@ class Source(ABC):
 
     def stamp(self) -> dict[str, Any]:
         """Return plain data, cheap to get, that changes when ingest may have to run again."""
+        version = {} if self.VERSION is None else {"version": self.VERSION}
         return {
             "config": self.config.model_dump(mode="json", exclude=set(self.config.LOCATION)),
             "shards": [[shard.name, shard.stamp] for shard in self.shards()],
+            **version,
         }
 
 

@@ -28,6 +28,8 @@ class TextRow:
     fault: str = ""
     """Why it cannot be used; empty if it can."""
     lines: int = 1
+    lost: int = 1
+    """How many rows it stands for where it cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,14 @@ class Dialect:
     """Whether a value in double quotes may hold separators and ends of lines."""
 
     def reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        """Return a reader of lines."""
+        """Return a reader of lines.
+
+        It is strict: a quote that is closed in the midst of a value, or never, is an error. Else
+        one quote too much could make a value of all the rows up to the next one.
+        """
         csv.field_size_limit(_LONGEST)
         if self.quotes:
-            return csv.reader(lines, delimiter=self.separator)
+            return csv.reader(lines, delimiter=self.separator, strict=True)
         return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE)
 
 
@@ -108,14 +114,24 @@ def csv_rows(
             except StopIteration:
                 return
             except csv.Error as error:
-                fault = f"{error}; a quote may not be closed"
+                fault = f"{error}; a quote may not be closed, or too early"
             if not values and not fault:
                 continue
             if not fault and len(values) != len(names):
                 fault = f"{len(values)} values, where there are {len(names)} columns"
             read = lines.read - first
             kept = {} if fault else dict(zip(names, values, strict=True))
-            yield TextRow(line + first, lines.offset, kept, fault, read)
+            lost = max(read, _rows_in(len(values), len(names)))
+            yield TextRow(line + first, lines.offset, kept, fault, read, lost)
+
+
+def _rows_in(values: int, columns: int) -> int:
+    """Return of how many rows a row is made, if the ends of their lines are damaged.
+
+    Where an end is missing, the last value of a row and the first of the next are one. Of two
+    columns it cannot be told from a separator in a value.
+    """
+    return max(1, (values - 1) // (columns - 1)) if columns > 2 else 1
 
 
 def json_rows(file: SourceFile) -> Iterator[TextRow]:

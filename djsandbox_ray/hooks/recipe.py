@@ -14,7 +14,13 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.results import scoring
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.recipes.evidence import PoolFindings, about_several, caveats, retention
+from djsandbox_ray.recipes.evidence import (
+    PoolFindings,
+    about_second,
+    about_several,
+    caveats,
+    retention,
+)
 from djsandbox_ray.recipes.export import recipe_document, recipe_yaml, with_scorer
 from djsandbox_ray.recipes.policy import broken
 from djsandbox_ray.recipes.ranges import applied, kept
@@ -108,6 +114,7 @@ class WriteRecipe(Hook):
                     if self._may_have_several()
                     else ()
                 ),
+                *about_second(operators, (r.statistic for r in ranges)),
             ],
         }
         id = content_id("recipe", evidence)  # what the run cost is no part of what it found

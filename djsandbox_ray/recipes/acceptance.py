@@ -5,8 +5,8 @@ a process of its own, and what it kept is compared by row id: positions mean not
 formatter drops rows too. Samples are streamed to files; row ids come back.
 
 Of a sample with several images, a filter compares each with its thresholds, and one without it
-keeps; the statistic is a mean, or has no value. That no threshold can mend: such rows are counted
-apart.
+keeps; the statistic is a mean, or has no value. So too of a sample without the second text that
+its own is to be compared with. That no threshold can mend: such rows are counted apart.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from djsandbox_ray.recipes.executor import execute
 from djsandbox_ray.recipes.recipe_file import Promise, RecipeFile, read_recipe, runnable
 from djsandbox_ray.records import Acceptance, Dataset
 from djsandbox_ray.stats import inspection
+from djsandbox_ray.stats.operators import meta_text
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 
@@ -116,7 +117,8 @@ class Input:
     file: Path
     """JSON Lines; every line has its ``row_id``."""
     several: tuple[int, ...]
-    """Row ids of samples with several media, or none, where an operator compares each of them."""
+    """Row ids of samples with several media, or none, where an operator compares each of them; and
+    of those without the second text that one compares theirs with."""
 
 
 def write_input(
@@ -126,6 +128,8 @@ def write_input(
 
     An operator that looks for tokens of media gets a text with them, another one the text without:
     so the statistics were computed. Images and videos are files only where an operator reads them.
+    A field of the meta data is a column of its own, with the dot in its name; an empty text where
+    a sample has none.
     """
     folder.mkdir(parents=True)
     texts = recipe.text_columns
@@ -153,8 +157,9 @@ def write_input(
                     target.write_bytes(medium.data)
                     places[medium.kind].append(place)
             line |= {key: places[kind] for kind, keys in read.items() for key in keys}
-            file.write(json.dumps(line) + "\n")
-            if any(row.kinds.count(kind) != 1 for kind in compared):
+            others = {key: meta_text(row.meta, key) for key in recipe.second_columns}
+            file.write(json.dumps(line | others) + "\n")
+            if any(row.kinds.count(kind) != 1 for kind in compared) or "" in others.values():
                 several.append(row.row_id)
     return Input(path, tuple(several))
 
@@ -172,8 +177,8 @@ def explain(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"row {item['row_id']}: kept by {item['kept_by']} only: {values}{own}")
     if result["several"]:
         lines.append(
-            f"{result['several']} other rows differ that have several media, or none: Data-Juicer "
-            "compares each of them, the statistics are their means"
+            f"{result['several']} other rows differ that have several media, or none, or no second "
+            "text: Data-Juicer compares each that is there, the statistics are their means"
         )
     if result["differing"] > len(result["differences"]):
         lines.append(f"... and {result['differing'] - len(result['differences'])} more rows")

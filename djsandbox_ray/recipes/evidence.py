@@ -131,6 +131,17 @@ def about_several(operators: Sequence[OperatorSpec], statistics: Iterable[str]) 
     return found
 
 
+def about_second(operators: Sequence[OperatorSpec], statistics: Iterable[str]) -> list[str]:
+    """Say where Data-Juicer decides otherwise on samples without a second text; see above."""
+    wanted = set(statistics)
+    return [
+        f"{spec.name} keeps a sample that has no text in {spec.second}, where the statistic has no "
+        "value: of such samples Data-Juicer keeps other rows than the statistics promise."
+        for spec, names in zip(operators, statistic_names(operators), strict=True)
+        if spec.second is not None and wanted.intersection(names)
+    ]
+
+
 def caveats(
     findings: PoolFindings,
     *,

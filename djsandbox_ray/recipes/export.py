@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from djsandbox_ray.dataset.media import TAGGED_KEY
-from djsandbox_ray.recipes.ranges import to_process
+from djsandbox_ray.recipes.ranges import fails_preflight, to_process
 from djsandbox_ray.records import Range
 from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.models import is_url
-from djsandbox_ray.stats.operators import REFERENCE, OperatorSpec
+from djsandbox_ray.stats.operators import REFERENCE, SECOND, OperatorSpec
 
 TEXT_KEY = "text"
 """Field of the plain caption."""
@@ -41,6 +41,9 @@ _IMAGES = """\
   images: a list with the paths of the images, if there are any"""
 _VIDEOS = """\
   videos: a list with the paths of the videos"""
+_SECOND = """\
+  {field}: a text of the meta data, in a field of this name with the dot; an empty text where there
+    is none: such a row Data-Juicer keeps"""
 _MODELS = """\
 Paths of models are those of the machine that wrote this file; on another one, copy the folder and
 change the path. So too for a URL: 'djsandbox recipe --accept' follows it, Data-Juicer does not. The
@@ -84,6 +87,8 @@ def recipe_document(
         BadInput: as :func:`~djsandbox_ray.recipes.ranges.to_process`.
     """
     process = to_process(operators, ranges)
+    named = {name for entry in process for name in entry}
+    refused = any(fails_preflight(spec) for spec in operators if spec.name in named)
     classes = {spec.name: spec.filter_class for spec in operators}
     videos = any("video" in inspection.reads(classes[name]) for entry in process for name in entry)
     for entry in process:
@@ -100,6 +105,7 @@ def recipe_document(
         **({"video_key": VIDEOS_KEY} if videos else {}),
         # Else one bad row takes all rows of its batch with it, and nobody is told.
         "skip_op_error": False,
+        **({"strict_preflight": False} if refused else {}),
         "process": process,
     }
 
@@ -118,7 +124,9 @@ def recipe_yaml(
     params = [params for entry in document["process"] for params in entry.values()]
     tagged = any(given.get("text_key") == TAGGED_KEY for given in params)
     videos = [_VIDEOS] if "video_key" in document else []
-    fields = [_PLAIN, *([_TAGGED] if tagged else []), _IMAGES, *videos]
+    seconds = dict.fromkeys(given[SECOND] for given in params if SECOND in given)
+    others = [_SECOND.format(field=field) for field in seconds]
+    fields = [_PLAIN, *([_TAGGED] if tagged else []), *others, _IMAGES, *videos]
     # A model of the hub is named, not pointed at.
     local = any(
         isinstance(value, str) and (Path(value).is_absolute() or is_url(name, value))

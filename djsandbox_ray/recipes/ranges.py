@@ -230,6 +230,17 @@ def _bound(spec: OperatorSpec, name: str | None, bound: float | None, *, low: bo
     return min(max(bound, 0.0), 1.0)
 
 
+def fails_preflight(spec: OperatorSpec) -> bool:
+    """Say whether Data-Juicer's own check before a run refuses any threshold of an operator.
+
+    It does where they are of its type for numbers from 0 to 1, which no number of YAML is.
+    """
+    pairs = inspection.thresholds(spec.filter_class)
+    names = {name for pair in pairs for name in (pair.low, pair.high) if name is not None}
+    kinds = (_kind(spec, name) for name in names)
+    return any(getattr(kind, "__name__", "") == "ClosedUnitInterval" for kind in kinds)
+
+
 def _kind(spec: OperatorSpec, name: str) -> Any:
     cls = spec.filter_class
     owner = next(k for k in inspection.lineage(cls) if name in inspection.own_parameters(k))

@@ -88,6 +88,12 @@ class RecipeFile:
         return tuple(dict.fromkeys(keys))
 
     @property
+    def second_columns(self) -> tuple[str, ...]:
+        """The columns of further texts that texts are compared with, which are of meta data."""
+        found = (spec.second for spec in self.process)
+        return tuple(dict.fromkeys(column for column in found if column is not None))
+
+    @property
     def _text_keys(self) -> list[str]:
         keys = self.settings.get("text_keys") or "text"
         return [keys] if isinstance(keys, str) else list(keys)

@@ -66,7 +66,8 @@ class Acceptance:
     differing: int
     """Without those of ``several``."""
     several: int = 0
-    """Rows that differ and have several media, or none, where an operator compares each."""
+    """Rows that differ and have several media, or none, where an operator compares each; or not the
+    second text that one compares theirs with."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def _outcome(recipe: Recipe, acceptance: Acceptance | None) -> str:
         return (
             f"accepted: Data-Juicer keeps {acceptance.kept:,} of {acceptance.rows:,} rows that it "
             f"was tried on, the same ones but for {acceptance.several:,} that have several media, "
-            "or none, of which it compares each"
+            "or none, or no second text: it compares each that is there"
         )
     return (
         f"accepted: Data-Juicer keeps the same {acceptance.kept:,} of {acceptance.rows:,} rows "

@@ -384,6 +384,9 @@ def _mark(
     if whole.failed == whole.rows:
         storage.remove(parts.folder(dataset.id, identity))
         return f"{spec.name} failed on every row, first: {whole.examples[0][1]}"
+    if spec.second is not None and all(count == whole.rows for count in whole.missing.values()):
+        storage.remove(parts.folder(dataset.id, identity))
+        return f"{spec.name}: none of the samples has a text in {spec.second}"
     storage.write_sealed(
         parts.marker(dataset.id, identity),
         {

@@ -152,6 +152,28 @@ class _Parser:
         return parsed
 
 
+class _Features:
+    """A CLIP whose features are a tensor; since transformers 5 they are one of several outputs."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.device = model.device
+
+    def get_text_features(self, **inputs: Any) -> Any:
+        """Return the features of texts, shape (texts, dimensions)."""
+        return self._model.get_text_features(**inputs).pooler_output
+
+
+def _with_features(get_model: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the look-up of a loaded model and its processor."""
+
+    def get(*arguments: Any, **options: Any) -> tuple[_Features, Any]:
+        model, processor = get_model(*arguments, **options)
+        return _Features(model), processor
+
+    return get
+
+
 @lru_cache(maxsize=2)
 def _parser(_folder: str | None, **options: Any) -> _Parser:
     from data_juicer.utils.model_utils import prepare_spacy_model
@@ -261,6 +283,7 @@ def _guarded_import() -> type:
         lazy._install_package = classmethod(_refuse_installation)  # type: ignore[attr-defined]
         lazy.check_packages = classmethod(_skip_check)  # type: ignore[attr-defined]
         importlib.import_module("data_juicer.ops")
+        from data_juicer.ops.filter import text_pair_similarity_filter as with_features
         from data_juicer.ops.filter import video_ocr_area_ratio_filter as with_easyocr
         from data_juicer.utils import asset_utils, model_utils, nltk_utils
 
@@ -272,6 +295,7 @@ def _guarded_import() -> type:
     model_utils.check_model = _never_download(model_utils.check_model)
     asset_utils.ASSET_LINKS.clear()
     with_easyocr.easyocr.post_import = _keep_easyocr_here
+    with_features.get_model = _with_features(with_features.get_model)
     return lazy
 
 

@@ -48,9 +48,12 @@ Images = Sequence[bytes] | Sequence[Sequence[bytes]]
 """Encoded images, shape (rows,), or in order those of each sample, which may have none."""
 Videos = Sequence[Sequence[bytes]]
 """Encoded videos, in order those of each sample."""
+Fields = Mapping[str, Sequence[str]]
+"""Further texts of the samples by the fields that they stand in, each of shape (rows,)."""
 
 _Compute = Callable[[dict[str, list[Any]]], None]
 _Ask = Callable[[Any, Sequence[str]], _Compute]
+_PLAIN = "a photo of a small dog"
 _TEXT, _TAGGED, _IMAGES, _BYTES = "text", "text_with_tokens", "images", "image_bytes"
 _VIDEOS = "videos"
 _DEVICE_FAILS = (
@@ -117,12 +120,18 @@ class FusedOperators:
         """Say whether any of these operators (by index) reads videos."""
         return any(self._runners[index].reads_videos for index in operators)
 
+    def reads_fields(self, operators: Sequence[int]) -> list[str]:
+        """Return the fields of further texts that these operators (by index) read, each once."""
+        read = (self._runners[index].spec.second for index in operators)
+        return list(dict.fromkeys(field for field in read if field is not None))
+
     def __call__(
         self,
         texts: Sequence[str],
         images: Images | None,
         operators: Sequence[int],
         videos: Videos | None = None,
+        fields: Fields | None = None,
     ) -> list[Computed]:
         """Compute the statistics of a batch.
 
@@ -131,6 +140,8 @@ class FusedOperators:
             images: None if none of the operators reads them.
             operators: indices of the operators to run.
             videos: None if none of the operators reads them.
+            fields: those of :meth:`reads_fields`; an empty text where a sample has none, which
+                gives it no value.
 
         Returns:
             One entry per index, in order.
@@ -140,6 +151,7 @@ class FusedOperators:
                 rows: once a GPU has failed, no process that used it can go on.
         """
         rows = _rows(texts, images, videos, pairs=self._pairs)
+        rows |= {field: [*(fields or {})[field]] for field in self.reads_fields(operators)}
         runners = {index: self._runners[index] for index in operators}
         with _inference():
             done = {
@@ -156,6 +168,7 @@ class FusedOperators:
         images: Images | None,
         operator: int,
         videos: Videos | None = None,
+        fields: Fields | None = None,
     ) -> float | None:
         """Count the floating-point operations of an operator (by index) on a batch that it can do.
 
@@ -167,6 +180,7 @@ class FusedOperators:
         """
         runner = self._runners[operator]
         rows = _rows(texts, images, videos, pairs=self._pairs)
+        rows |= {field: [*(fields or {})[field]] for field in self.reads_fields([operator])}
 
         def compute() -> None:
             if runner.reads_videos:
@@ -221,7 +235,9 @@ class _Runner:
         try:
             with _inference(), TemporaryVideos() as folder, opened() as contexts:
                 videos = [plain_video()] if self.reads_videos else []
-                batch = _rows(["a photo of a small dog"], [_plain_image()], [videos])
+                batch = _rows([_PLAIN], [_plain_image()], [videos])
+                if self.spec.second is not None:
+                    batch[self.spec.second] = [_PLAIN]
                 batch[load().stats_field] = [{}]
                 with folder.written(videos) as paths:
                     self._call(self.with_videos(batch, paths, contexts))

@@ -19,7 +19,7 @@ from djsandbox_ray.stats import inspection, model_files, remedies
 from djsandbox_ray.stats.datajuicer import EXTRAS, HOME, load
 from djsandbox_ray.stats.endpoint import EndpointConfig
 from djsandbox_ray.stats.models import is_there, is_url, names_at
-from djsandbox_ray.stats.operators import OperatorSpec
+from djsandbox_ray.stats.operators import SECOND, OperatorSpec
 
 # Packages behind Data-Juicer's kinds of model (its model_utils.py).
 _PACKAGES = {
@@ -107,6 +107,10 @@ def needs(
     ]
     if "cv_classifier" in values:
         found.append(_faces(values["cv_classifier"]))
+    if SECOND in values:
+        what = f"{SECOND}: a text among the samples' meta data, such as meta.title"
+        there, remedy = spec.second is not None, f"{spec.name}: {{{SECOND}: meta.FIELD}}"
+        found.append(Need(what, there, spec.second or "the configuration", remedy))
     if spec.asks:
         found += _endpoint(endpoint)
     if spec.name == "alphanumeric_filter" and values.get("tokenization"):

@@ -32,6 +32,10 @@ OWN_DEFAULTS: dict[str, Any] = {"video_backend": "av"}
 program that no package brings. They are written out as if the user had given them."""
 _OF_FIELDS = frozenset({"frame_field", "if_output_optical_flow", "optical_flow_key"})
 """Parameters that are about fields of a sample which the sample table does not have."""
+SECOND = "text_key_second"
+"""Parameter that names the field of the text that a sample's text is compared with."""
+_META = "meta."
+"""What that field begins with: it is one of the meta data."""
 REFERENCE = "${scorer}"
 """What stands in an operator's parameters for the folder of the trained scorer."""
 
@@ -56,6 +60,12 @@ class OperatorSpec:
             wanted = "alpha_token_ratio" if self.params.get("tokenization") else "alnum_ratio"
             return tuple(key for key in keys if key == wanted)
         return keys
+
+    @property
+    def second(self) -> str | None:
+        """The field of the text that a sample's text is compared with, such as ``meta.title``."""
+        named: str | None = self.params.get(SECOND)
+        return named
 
     @property
     def values(self) -> dict[str, Any]:
@@ -202,7 +212,27 @@ def _parse_item(item: Any, here: str) -> tuple[OperatorSpec | None, list[tuple[s
         for key, value in params.items()
         if (problem := _parameter_problem(spec.filter_class, key, value))
     ]
+    if SECOND in inspection.parameters(spec.filter_class) and spec.second is None:
+        problems.append((f"{here}.{SECOND}", "compares a text with another one: " + _NEEDED))
     return spec, problems
+
+
+def meta_text(meta: str, field: str) -> str:
+    """Return the text in a field of a sample's meta data; an empty one where there is none.
+
+    As Data-Juicer does, a key with dots in it is looked for before an object in an object.
+
+    Args:
+        meta: a JSON object.
+        field: ``meta.`` and its key, or several with dots between them.
+    """
+    value: Any = json.loads(meta)
+    rest = field.removeprefix(_META)
+    while isinstance(value, dict) and rest not in value and "." in rest:
+        key, _, rest = rest.partition(".")
+        value = value.get(key)
+    found = value.get(rest) if isinstance(value, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def written_out(name: str, params: Mapping[str, Any]) -> OperatorSpec:
@@ -232,8 +262,6 @@ def unusable(name: str) -> str | None:
         return "writes no statistic, so there is nothing to cut pools by"
     if foreign := sorted(inspection.reads(cls) - READABLE):
         return f"reads {' and '.join(foreign)}, which the sample table does not hold"
-    if any(parameter.endswith("_key_second") for parameter in inspection.parameters(cls)):
-        return "compares with a second field, and samples of the sample table have one text"
     return None
 
 
@@ -253,9 +281,15 @@ def _parameter_problem(cls: type, name: Any, value: Any) -> str | None:
         return f"unknown parameter{nearest(str(name), known)} (known: {listed})"
     if value == known[name].default:
         return None
+    if name == SECOND:
+        named = isinstance(value, str) and value.startswith(_META) and all(value.split("."))
+        return None if named else f"{_NEEDED}, not {value!r}"
     if name in _OF_FIELDS:
         return "is of a field beside text and media, which the sample table does not have"
     return _type_problem(cls, name, value)
+
+
+_NEEDED = "a field of the samples' meta data is needed, such as meta.title"
 
 
 def _type_problem(cls: type, name: str, value: Any) -> str | None:

@@ -25,7 +25,7 @@ from djsandbox_ray.stats.datajuicer import use_models
 from djsandbox_ray.stats.endpoint import Asking, EndpointConfig
 from djsandbox_ray.stats.fused import Computed, FusedOperators, Images, Videos
 from djsandbox_ray.stats.models import on_this_node
-from djsandbox_ray.stats.operators import OperatorSpec
+from djsandbox_ray.stats.operators import OperatorSpec, meta_text
 from djsandbox_ray.storage.store import Storage
 
 if TYPE_CHECKING:
@@ -118,16 +118,16 @@ class StatisticsWorker:
         row_ids = []
         kinds: list[Kind] = ["image"] if fused.reads_images(operators) else []
         kinds += ["video"] if fused.reads_videos(operators) else []
-        for batch in self._batches(start, stop, kinds):
+        for batch in self._batches(start, stop, kinds, fused.reads_fields(operators)):
             row_ids.append(batch.row_ids)
-            found = fused(batch.texts, batch.images, operators, batch.videos)
+            found = fused(batch.texts, batch.images, operators, batch.videos, batch.fields)
             for index, computed in zip(operators, found, strict=True):
                 done[index].append(computed)
                 good = _good_rows(computed, len(batch.texts))
                 if start == 0 and good and index not in flops:
                     some = batch.only(good)
                     flops[index] = fused.flops_per_sample(
-                        some.texts, some.images, index, some.videos
+                        some.texts, some.images, index, some.videos, some.fields
                     )
         whole = {}
         for index in operators:
@@ -167,14 +167,17 @@ class StatisticsWorker:
             if spec.asks
         }
 
-    def _batches(self, start: int, stop: int, kinds: Sequence[Kind]) -> Iterator[_Batch]:
-        """Read rows, with their media of these kinds."""
+    def _batches(
+        self, start: int, stop: int, kinds: Sequence[Kind], fields: Sequence[str] = ()
+    ) -> Iterator[_Batch]:
+        """Read rows, with their media of these kinds, and these fields of their meta data."""
         from djsandbox_ray.dataset.sample_table import SampleTable
 
         table = SampleTable(self._storage.uri(self._job.table))
         beside = bool(kinds) and table.is_wide
         columns = ["row_id", "text"]
         columns += ["media"] if beside else ["image"] if "image" in kinds else []
+        columns += ["meta"] if fields else []
         size = self._job.batch_size
         first, step = start, size  # how large samples are, the first batch tells
         while first < stop:
@@ -185,12 +188,14 @@ class StatisticsWorker:
             for offset in range(0, read.num_rows, size):
                 rows = read.slice(offset, size)
                 if beside:
-                    yield from _with_media(table, rows, kinds)
+                    yield from _with_media(table, rows, kinds, fields)
                     continue
                 # Python objects: Data-Juicer fails on numpy cells.
                 images = rows["image"].to_pylist() if "image" in kinds else None
                 videos = [()] * rows.num_rows if "video" in kinds else None
-                yield _Batch(rows["row_id"].to_numpy(), rows["text"].to_pylist(), images, videos)
+                texts = rows["text"].to_pylist()
+                told = _told(rows, fields)
+                yield _Batch(rows["row_id"].to_numpy(), texts, images, videos, told)
 
 
 @dataclass(frozen=True)
@@ -201,6 +206,7 @@ class _Batch:
     texts: list[str]
     images: Images | None
     videos: Videos | None
+    fields: dict[str, list[str]]
 
     def only(self, rows: Sequence[int]) -> _Batch:
         """Return some of the rows, by their places."""
@@ -209,10 +215,20 @@ class _Batch:
             [self.texts[row] for row in rows],
             None if self.images is None else [self.images[row] for row in rows],  # type: ignore
             None if self.videos is None else [self.videos[row] for row in rows],
+            {field: [texts[row] for row in rows] for field, texts in self.fields.items()},
         )
 
 
-def _with_media(table: SampleTable, rows: pa.Table, kinds: Sequence[Kind]) -> Iterator[_Batch]:
+def _told(rows: pa.Table, fields: Sequence[str]) -> dict[str, list[str]]:
+    """Return the texts in fields of the meta data."""
+    return {
+        field: [meta_text(meta, field) for meta in rows["meta"].to_pylist()] for field in fields
+    }
+
+
+def _with_media(
+    table: SampleTable, rows: pa.Table, kinds: Sequence[Kind], fields: Sequence[str]
+) -> Iterator[_Batch]:
     """Read the media of rows that have any number of them, not more at once than there is room."""
     sizes = [
         # Of one that stays where it lies, the table holds nothing.
@@ -229,7 +245,8 @@ def _with_media(table: SampleTable, rows: pa.Table, kinds: Sequence[Kind]) -> It
                 kind: [[one.data for one in sample if one.kind == kind] for sample in media]
                 for kind in kinds
             }
-            yield _Batch(row_ids, some["text"].to_pylist(), files.get("image"), files.get("video"))
+            texts, told = some["text"].to_pylist(), _told(some, fields)
+            yield _Batch(row_ids, texts, files.get("image"), files.get("video"), told)
             first, held = row, 0
         held += size
 

@@ -19,9 +19,9 @@ from djsandbox_ray.hooks.plans import draw_of
 from djsandbox_ray.hooks.recipe import WriteRecipe
 from djsandbox_ray.hooks.scorer import TrainScorer, check_trusted
 from djsandbox_ray.hooks.study import StudyHook, configured_family, refuse_small_draw
-from djsandbox_ray.recipes.evidence import about_several
+from djsandbox_ray.recipes.evidence import about_second, about_several
 from djsandbox_ray.settings.sections import Component
-from djsandbox_ray.stats.operators import parse_process, statistic_names
+from djsandbox_ray.stats.operators import SECOND, parse_process, statistic_names
 from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.workflow import configured_workflow, drafted_workflow
 
@@ -93,10 +93,16 @@ def foretold(config: RunConfig) -> list[str]:
         config: that was checked.
     """
     may_have_several = content_of(config.dataset) in ("conversations", "any")
-    if not may_have_several or not _has_job(configured_workflow(config), WriteRecipe):
+    given = [item for item in config.operators if isinstance(item, dict)]
+    compares = any(SECOND in (params or {}) for item in given for params in item.values())
+    if not (may_have_several or compares):
+        return []
+    if not _has_job(configured_workflow(config), WriteRecipe):
         return []
     operators = parse_process(config.operators)
-    return about_several(operators, (name for some in statistic_names(operators) for name in some))
+    names = [name for some in statistic_names(operators) for name in some]
+    several = about_several(operators, names) if may_have_several else []
+    return [*several, *about_second(operators, names)]
 
 
 def most_rows(section: Component) -> int | None:

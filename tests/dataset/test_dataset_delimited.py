@@ -96,6 +96,21 @@ def test_a_quote_that_is_never_closed_costs_what_it_covers(open_source, write, m
     assert lost + sum(isinstance(item, Sample) for item in read) == 7
 
 
+def test_a_quote_that_is_closed_too_early_makes_no_value_of_many_rows(open_source, write) -> None:
+    """Without strictness, the caption of the first row would hold the next two rows."""
+    rows = ['"one,photos/0.jpg', "two,photos/1.jpg", '"three, 3",photos/2.jpg', "four,photos/3.jpg"]
+    read = items(open_source("csv", path=write("\n".join(["text,path", *rows]))))
+    lost, sample = read
+    assert (lost.reason, lost.lost, sample.text) == ("bad_row", 3, "four")
+    assert "a quote may not be closed, or too early" in lost.detail
+
+
+def test_rows_whose_line_ends_are_damaged_are_counted(open_source, write) -> None:
+    rows = ["one,photos/0.jpg,0_two,photos/1.jpg,1_three,photos/2.jpg,2", "four,photos/3.jpg,3"]
+    read = items(open_source("csv", path=write("\n".join(["text,path,id", *rows, "five, a,x,5"]))))
+    assert [getattr(item, "lost", 0) for item in read] == [3, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("content", "options", "said"),
     [

@@ -7,6 +7,7 @@ before the cut. With several changes at once nothing but an answer is asked for.
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import random
@@ -14,7 +15,9 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +33,10 @@ PAIRS = 8
 SIZES = [
     pytest.param(1_000, id="1000"),
     pytest.param(50_000, id="50000", marks=pytest.mark.slow),
+]
+VIDEO_SIZES = [
+    pytest.param(100, id="100"),
+    pytest.param(5_000, id="5000", marks=pytest.mark.slow),
 ]
 
 
@@ -89,25 +96,30 @@ def counted(source) -> tuple[int, int]:
 
 def run(
     open_source: Callable[..., object],
-    path: Path,
+    file: Path,
     data: bytes,
     count: int,
     expected: Callable[[Change, int], int],
+    least: int | None = None,
     **options: object,
 ) -> None:
-    """Damage a file again and again; ``expected`` says how many samples must be accounted for."""
+    """Damage a file again and again; ``expected`` says how many samples must be accounted for.
+
+    At least so many are read over all, else nothing but rubbish was tried: one for each change, if
+    ``least`` is not given.
+    """
     intact = 0
     for number, change in enumerate(changes(data, count, seed=1)):
-        path.write_bytes(change.data)
+        file.write_bytes(change.data)
         try:
-            samples, lost = counted(open_source(path=str(path), **options))
+            samples, lost = counted(open_source(**{"path": str(file), **options}))
         except BadInput:
             continue
         told = f"change {number}: {change.kind} at {change.place}: {samples} + {lost}"
         intact += samples
         if change.kind != "many":
             assert samples + lost >= expected(change, samples), told
-    assert intact > count  # else nothing but rubbish was tried
+    assert intact > (count if least is None else least)
 
 
 def tar(mode: str) -> tuple[bytes, list[int]]:
@@ -204,6 +216,202 @@ def test_parquet(open_source, tmp_path: Path, count: int) -> None:
         return PAIRS if samples else 1  # of a file without a footer nothing is seen
 
     options = {"type": "parquet", "meta_columns": ["label"]}
+    run(open_source, path, path.read_bytes(), count, expected, **options)
+
+
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize(
+    ("ending", "content"), [("csv", "pairs"), ("tsv", "pairs"), ("csv", "texts")]
+)
+def test_lists(open_source, tmp_path: Path, ending: str, content: str, count: int) -> None:
+    """Captions with separators, quotes and line breaks, all of them in quotes, and plain ones."""
+    (tmp_path / "i").mkdir()
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, delimiter="\t" if ending == "tsv" else ",", lineterminator="\n")
+    writer.writerow(["text", "path", "label"])
+    begins = []
+    for number in range(PAIRS):
+        (tmp_path / "i" / f"{number}.ppm").write_bytes(picture(number))
+        begins.append(len(file.getvalue().encode()))
+        more = ("", ", and\tmore", ' "said"', "\nbelow")[number % 4]
+        writer.writerow([caption(number).decode() + more, f"i/{number}.ppm", number])
+    data = file.getvalue().encode()
+
+    def expected(change: Change, _: int) -> int:
+        if change.kind == "cut":
+            return sum(begin < change.place for begin in begins)
+        # A damaged end of the line of names makes the first row some more names.
+        return PAIRS - (change.place == begins[0] - 1)
+
+    options = {"type": "csv", "content": content}
+    run(open_source, tmp_path / f"a.{ending}", data, count, expected, **options)
+
+
+def documents(layout: str, folder: Path) -> list[dict[str, Any]]:
+    """Return documents of two pictures each, which lie in a folder, in OBELICS' layout or MMC4's"""
+    (folder / "i").mkdir()
+    entries = []
+    for number in range(PAIRS):
+        names = [f"i/{number}-{place}.ppm" for place in range(2)]
+        for place, name in enumerate(names):
+            (folder / name).write_bytes(picture(number + place))
+        texts = [caption(number).decode(), "more"]
+        if layout == "OBELICS":
+            images = [None, names[0], None, names[1]]
+            entry = {"texts": [texts[0], None, texts[1], None], "images": images}
+        else:
+            info = [{"image_name": one, "matched_text_index": n} for n, one in enumerate(names)]
+            entry = {"text_list": texts, "image_info": info}
+        entries.append({**entry, "url": f"http://host/{number}"})
+    return entries
+
+
+@pytest.mark.parametrize("layout", ["OBELICS", "MMC4"])
+@pytest.mark.parametrize("count", SIZES)
+def test_documents_on_lines(open_source, tmp_path: Path, count: int, layout: str) -> None:
+    written = [json.dumps(entry).encode() + b"\n" for entry in documents(layout, tmp_path)]
+    begins = np.cumsum([0, *map(len, written[:-1])])
+
+    def expected(change: Change, _: int) -> int:
+        return sum(begins < change.place) if change.kind == "cut" else PAIRS
+
+    path = tmp_path / "a.jsonl"
+    run(open_source, path, b"".join(written), count // 2, expected, type="interleaved")
+
+
+@pytest.mark.parametrize("layout", ["OBELICS", "MMC4"])
+@pytest.mark.parametrize("count", SIZES)
+def test_documents_in_parquet(open_source, tmp_path: Path, count: int, layout: str) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(documents(layout, tmp_path)), path, row_group_size=3)
+
+    def expected(change: Change, samples: int) -> int:
+        return PAIRS if samples else 1
+
+    options = {"type": "interleaved", "meta_columns": ["url"]}
+    run(open_source, path, path.read_bytes(), count // 2, expected, **options)
+
+
+def conversations(folder: Path) -> list[dict[str, Any]]:
+    """Return conversations about pictures, which lie in a folder."""
+    (folder / "i").mkdir()
+    entries = []
+    for number in range(PAIRS):
+        (folder / "i" / f"{number}.ppm").write_bytes(picture(number))
+        talk = [
+            {"from": "human", "value": "<image>\nWhat?"},
+            {"from": "gpt", "value": caption(number).decode()},
+        ]
+        entries.append({"id": number, "image": f"i/{number}.ppm", "conversations": talk})
+    return entries
+
+
+@pytest.mark.parametrize("kind", ["llava", "jsonl"])
+@pytest.mark.parametrize("count", SIZES)
+def test_conversations_on_lines(open_source, tmp_path: Path, count: int, kind: str) -> None:
+    entries = conversations(tmp_path)
+    if kind == "jsonl":
+        entries = [{**entry, "images": entry.pop("image")} for entry in entries]
+    written = [json.dumps(entry).encode() + b"\n" for entry in entries]
+    begins = np.cumsum([0, *map(len, written[:-1])])
+
+    def expected(change: Change, _: int) -> int:
+        return sum(begins < change.place) if change.kind == "cut" else PAIRS
+
+    options = {"type": kind, "content": "conversations"}
+    run(open_source, tmp_path / "a.jsonl", b"".join(written), count // 2, expected, **options)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_conversations_in_parquet(open_source, tmp_path: Path, count: int) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(conversations(tmp_path)), path, row_group_size=3)
+
+    def expected(change: Change, samples: int) -> int:
+        return PAIRS if samples else 1
+
+    options = {"type": "parquet", "content": "conversations", "meta_columns": ["id"]}
+    run(open_source, path, path.read_bytes(), count, expected, **options)
+
+
+def saved(content: str, folder: Path) -> datasets.Dataset:
+    """Return rows as Hugging Face's library holds them."""
+    if content == "conversations":
+        rows = [
+            {**entry, "image": {"bytes": picture(number)}}
+            for number, entry in enumerate(conversations(folder))
+        ]
+        return datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    rows = [
+        {"text": caption(number).decode(), "label": number, "image": {"bytes": picture(number)}}
+        for number in range(PAIRS)
+    ]
+    kinds: dict[str, Any] = {
+        "text": datasets.Value("string"),
+        "label": datasets.Value("int64"),
+        "image": datasets.Image(),
+    }
+    return datasets.Dataset.from_list(rows, features=datasets.Features(kinds))
+
+
+@pytest.mark.parametrize("content", ["pairs", "texts", "conversations"])
+@pytest.mark.parametrize("count", SIZES)
+def test_saved_datasets(open_source, tmp_path: Path, count: int, content: str) -> None:
+    """Three batches in a file; of one whose first batch is damaged nobody knows how many follow."""
+    folder = tmp_path / "x"
+    rows = saved(content, tmp_path)
+    rows.save_to_disk(folder)
+    (path,) = folder.glob("*.arrow")
+    table = rows.data.table.combine_chunks()
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table, max_chunksize=3)
+
+    def expected(change: Change, samples: int) -> int:
+        return PAIRS if samples and change.kind != "cut" else 1
+
+    options = {"type": "huggingface", "path": str(folder), "content": content}
+    run(open_source, path, path.read_bytes(), count // 2, expected, **options)
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_dict.json"])
+@pytest.mark.parametrize("count", SIZES)
+def test_what_is_said_of_saved_datasets(open_source, tmp_path: Path, count: int, name: str) -> None:
+    folder = tmp_path / "x"
+    rows = saved("texts", tmp_path)
+    options = {"type": "huggingface", "path": str(folder), "content": "texts"}
+    if name == "state.json":
+        rows.save_to_disk(folder)
+    else:
+        datasets.DatasetDict({"a": rows, "another": rows}).save_to_disk(folder)
+        options["split"] = "a"
+    data = (folder / name).read_bytes()
+    run(open_source, folder / name, data, count, lambda *_: PAIRS, least=1, **options)
+
+
+@pytest.mark.parametrize("form", ["mp4", "gif", "webm", "avi", "mpegts"])
+@pytest.mark.parametrize("count", VIDEO_SIZES)
+def test_videos_in_a_folder(open_source, tmp_path: Path, video, count: int, form: str) -> None:
+    path = tmp_path / f"a.{'ts' if form == 'mpegts' else form}"
+    (tmp_path / "a.txt").write_text("a video")
+    options = {"type": "folder", "path": str(tmp_path), "content": "videos"}
+    data = video(0, form=form, frames=16)
+    run(open_source, path, data, count, lambda *_: 1, least=1, **options)
+
+
+@pytest.mark.parametrize("form", ["mp4", "gif"])
+@pytest.mark.parametrize("count", VIDEO_SIZES)
+def test_videos_in_parquet(open_source, tmp_path: Path, video, count: int, form: str) -> None:
+    path = tmp_path / "a.parquet"
+    table = {
+        "video": [video(number, form=form) for number in range(4)],
+        "text": [caption(number).decode() for number in range(4)],
+    }
+    pq.write_table(pa.table(table), path, row_group_size=3)
+
+    def expected(change: Change, samples: int) -> int:
+        return 4 if samples else 1
+
+    options = {"type": "parquet", "content": "videos"}
     run(open_source, path, path.read_bytes(), count, expected, **options)
 
 

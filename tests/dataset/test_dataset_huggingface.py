@@ -107,6 +107,31 @@ def test_a_file_that_is_cut_off_loses_its_rest(open_source, saved, tmp_path) -> 
     assert [item.reason for item in read if isinstance(item, Rejection)] == ["broken_shard"] * 2
 
 
+@pytest.mark.parametrize(
+    ("is_cut", "said"),
+    [(True, "it has no mark of its end"), (False, "it goes on behind the mark of its end")],
+)
+def test_a_stream_that_ends_early_loses_its_rest(open_source, tmp_path, is_cut, said) -> None:
+    """Arrow takes a cut between two batches, and a size of 0, for the end."""
+    path = tmp_path / "a.arrow"
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    table = pa.table({"text": [f"text number {number}" for number in range(12)]})
+    ends = []
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        for start in range(0, 12, 3):
+            stream.write_table(table.slice(start, 3))
+            ends.append(file.tell())
+    whole, end = path.read_bytes(), ends[1]
+    rest = b"" if is_cut else whole[end : end + 4] + bytes(4) + whole[end + 8 :]
+    path.write_bytes(whole[:end] + rest)
+    source = open_source("huggingface", path=str(tmp_path), content="texts")
+    *samples, lost = items(source)
+    assert [item.text for item in samples] == table["text"].to_pylist()[:6]
+    assert (lost.reason, lost.source) == ("broken_shard", "a.arrow#6")
+    assert said in lost.detail
+    assert lost.lost == (1 if is_cut else 6)
+
+
 def test_offsets_that_lead_out_of_the_memory_cost_their_rows(open_source, tmp_path) -> None:
     path = tmp_path / "a.arrow"
     (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')

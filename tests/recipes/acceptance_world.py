@@ -26,7 +26,7 @@ from djsandbox_ray.dataset.fragments import (
 from djsandbox_ray.dataset.source import Sample, Shard
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Dataset
-from djsandbox_ray.stats.fused import FusedOperators, Images, Videos
+from djsandbox_ray.stats.fused import Fields, FusedOperators, Images, Videos
 from djsandbox_ray.stats.operators import OperatorSpec, statistic_names
 from djsandbox_ray.storage.store import Storage
 
@@ -130,12 +130,17 @@ def compute(
     texts: Sequence[str],
     images: Images | None,
     videos: Videos | None = None,
+    fields: Fields | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Compute statistics as a worker does, in this process, in batches of 32 rows."""
     fused, indices = FusedOperators(specs), range(len(specs))
     parts = [
         fused(
-            texts[i : i + 32], images and images[i : i + 32], indices, videos and videos[i : i + 32]
+            texts[i : i + 32],
+            images and images[i : i + 32],
+            indices,
+            videos and videos[i : i + 32],
+            {name: further[i : i + 32] for name, further in (fields or {}).items()},
         )
         for i in range(0, len(texts), 32)
     ]

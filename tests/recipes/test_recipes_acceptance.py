@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +23,13 @@ from acceptance_world import (
     write_table,
 )
 from numpy.typing import NDArray
+from PIL import Image
 
 from djsandbox_ray.dataset.media import Content, Media, Turn, assistant_text, without_tokens
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.dataset.source import Sample
+from djsandbox_ray.dataset.source import SOURCES, Sample
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.recipes.acceptance import accept, explain, write_input
 from djsandbox_ray.recipes.bounds import settle
 from djsandbox_ray.recipes.export import recipe_document
@@ -286,6 +289,127 @@ def test_conversations_by_six_operators_on_text_and_images(
     assert explain(world.result)[1].startswith(
         f"{done.several} other rows differ that have several"
     )
+
+
+def interleaved(folder: Path, rng: np.random.Generator) -> list[Sample]:
+    """Return documents of one to three images, read from a file of OBELICS' layout."""
+    lines = []
+    for number in range(48):
+        texts, images = [], []
+        for place in range(1 + number % 3):
+            name = f"{number}-{place}.jpg"
+            width, height = rng.integers(24, 96, 2).tolist()
+            (folder / name).write_bytes(picture(width, height, number))
+            texts += [None, sentence(rng)]
+            images += [name, None]
+        lines.append(json.dumps({"texts": texts, "images": images}))
+    (folder / "documents.jsonl").write_text("\n".join(lines))
+    kind = SOURCES.get("interleaved")
+    config = {"type": "interleaved", "path": str(folder / "documents.jsonl")}
+    source = kind(kind.Config.model_validate(config))
+    return [item for shard in source.shards() for item in shard.read() if isinstance(item, Sample)]
+
+
+def conversations(rng: np.random.Generator) -> list[Sample]:
+    """Return conversations about one image, about two, or about none."""
+    made = []
+    for number in range(48):
+        sizes = rng.integers(24, 96, ((1, 2, 0)[number % 3], 2)).tolist()
+        media = tuple(Media("image", picture(*size, number)) for size in sizes)
+        asked = Turn("user", "<__dj__image>" * len(media) + sentence(rng))
+        turns = (asked, Turn("assistant", sentence(rng)))
+        made.append(Sample(b"", assistant_text(turns), "", {}, media, turns))
+    return made
+
+
+def decided_for_each(
+    samples: Sequence[Sample], ranges: Sequence[Range], strategy: str
+) -> NDArray[np.bool_]:
+    """Return what Data-Juicer is to keep: each image is compared, and a sample without one stays.
+
+    From the sizes of the pictures, by the words of its documentation.
+    """
+    bounds = {r.statistic: (r.low or -np.inf, r.high or np.inf) for r in ranges}
+    of_all = {"any": any, "all": all}[strategy]
+
+    def within(name: str, value: float) -> bool:
+        return bool(bounds[name][0] <= value <= bounds[name][1])
+
+    kept = []
+    for one in samples:
+        sizes = [Image.open(io.BytesIO(medium.data)).size for medium in one.all_media]
+        shapes = [within("image_width", w) and within("image_height", h) for w, h in sizes]
+        ratios = [within("aspect_ratios", w / h) for w, h in sizes]
+        length = within("text_len", len(without_tokens(one.text)))
+        kept.append(length and (not sizes or (of_all(shapes) and of_all(ratios))))
+    return np.array(kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["any", "all"])
+@pytest.mark.parametrize("content", ["documents", "conversations"])
+def test_samples_of_several_images_by_two_operators_on_them(
+    storage: Storage, tmp_path: Path, content: str, strategy: str
+) -> None:
+    """Rows differ where a mean and its parts lie on two sides of a threshold, and on no others."""
+    rng = np.random.default_rng(6)
+    (folder := tmp_path / "read").mkdir()
+    samples = interleaved(folder, rng) if content == "documents" else conversations(rng)
+    assert sorted({len(one.all_media) for one in samples}) == (
+        [1, 2, 3] if content == "documents" else [0, 1, 2]
+    )
+    specs = [
+        OperatorSpec("text_length_filter"),
+        OperatorSpec("image_shape_filter", {"any_or_all": strategy}),
+        OperatorSpec("image_aspect_ratio_filter", {"any_or_all": strategy}),
+    ]
+    world = world_of(storage, tmp_path, specs, samples, 0.1)
+    done = world.accept()
+    mask = world.promise.mask()
+    expected = decided_for_each(samples, world.promise.ranges, strategy)
+    sole = np.array([len(one.all_media) == 1 for one in samples])
+    assert world.result["differences"] == []
+    assert (done.rows, done.differing) == (48, 0)
+    assert np.array_equal(mask[sole], expected[sole])
+    assert (done.kept, done.several) == (expected.sum(), (mask != expected).sum())
+    assert done.several > 0
+    assert 0 < mask[~sole].sum() < (~sole).sum()
+    # What it keeps is, row by row, what each image says.
+    rows = rows_hash(np.flatnonzero(expected))
+    assert done.id == content_id("acceptance", world.result, world.recipe.read_text(), rows)
+
+
+@pytest.mark.slow
+def test_texts_that_are_compared_with_a_field_of_the_meta_data(
+    storage: Storage, tmp_path: Path
+) -> None:
+    """The recipe names the field; rows without it are kept by Data-Juicer, and counted apart."""
+    rng = np.random.default_rng(7)
+    texts = [" ".join(rng.choice(WORDS[:8], 5)) for _ in range(40)]
+    titles = ["" if number % 10 == 9 else " ".join(rng.choice(WORDS, 4)) for number in range(40)]
+    metas = [{"page": {"title": title}} if title else {"page": 1} for title in titles]
+    field, model = "meta.page.title", str(tiny_clip(tmp_path / "clip", texts + titles))
+    specs = [
+        OperatorSpec("text_length_filter"),
+        OperatorSpec("text_pair_similarity_filter", {"hf_clip": model, "text_key_second": field}),
+    ]
+    columns = compute(specs, texts, None, fields={field: titles})
+    ranges = middle(columns, 0.1)
+    recipe = write_recipe(tmp_path / "recipe.yaml", specs, ranges)
+    (_, entry) = yaml.safe_load(recipe.read_text())["process"]
+    assert entry["text_pair_similarity_filter"]["text_key_second"] == field
+    dataset = write_table(storage, texts, [picture(8, 8, 0)] * 40, metas)
+    world = World(storage, dataset, Promise(tuple(ranges), columns), recipe)
+    done = world.accept()
+    mask, (lengths, _) = world.promise.mask(), ranges
+    without = np.array([not title for title in titles])
+    assert not mask[without].any()
+    inside = (columns["text_len"] >= lengths.low) & (columns["text_len"] <= lengths.high)
+    assert world.result["differences"] == []
+    assert (done.rows, done.differing, done.several) == (40, 0, (without & inside).sum())
+    assert done.kept == mask.sum() + done.several
+    assert 10 < mask.sum() < 36
+    assert done.several > 0
 
 
 def test_what_a_recipe_reads_is_what_is_written(storage: Storage, tmp_path: Path) -> None:

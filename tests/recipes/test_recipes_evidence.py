@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from djsandbox_ray.recipes.evidence import about_several
+from djsandbox_ray.recipes.evidence import about_second, about_several
 from djsandbox_ray.recipes.ranges import kept, to_process
 from djsandbox_ray.records import Range
 from djsandbox_ray.stats.datajuicer import load
@@ -22,6 +22,22 @@ def test_operators_that_compare_every_medium_are_named(strategy: str) -> None:
     assert said.startswith("image_aspect_ratio_filter holds every image")
     assert f"if {strategy} of them pass, or if there is none" in said
     assert about_several(operators, ["text_len"]) == []
+
+
+def test_operators_that_compare_with_a_second_text_are_named() -> None:
+    field = {"text_key_second": "meta.title"}
+    operators = parse_process([{"text_pair_similarity_filter": field}, "text_length_filter"])
+    (said,) = about_second(operators, ["text_pair_similarity", "text_len"])
+    assert said.startswith("text_pair_similarity_filter keeps a sample that has no text in meta.ti")
+    assert about_second(operators, ["text_len"]) == []
+
+
+def test_data_juicer_keeps_what_has_no_second_text() -> None:
+    from data_juicer.ops.filter.text_pair_similarity_filter import TextPairSimilarityFilter
+
+    # Deciding needs no model: it is not built.
+    operator = TextPairSimilarityFilter.__new__(TextPairSimilarityFilter)
+    assert operator.process_single({load().stats_field: {"text_pair_similarity": []}})
 
 
 def test_data_juicer_compares_every_medium_and_keeps_what_has_none() -> None:

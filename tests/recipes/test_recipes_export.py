@@ -74,6 +74,19 @@ def test_comments_say_how_to_run_it(document: dict[str, Any]) -> None:
     assert "Paths of models" not in plain
 
 
+def test_a_recipe_names_the_field_of_a_second_text() -> None:
+    params = {"hf_clip": "/models/a", "text_key_second": "meta.title"}
+    operators = parse_process([{"text_pair_similarity_filter": params}])
+    document = recipe_document("demo", operators, [Range("text_pair_similarity", 0.5, None)])
+    (entry,) = document["process"]
+    assert entry["text_pair_similarity_filter"]["text_key_second"] == "meta.title"
+    assert "#   meta.title: a text of the meta data" in text(document)
+    # Its check before a run takes no number for a threshold of this operator.
+    assert document["strict_preflight"] is False
+    assert "strict_preflight" not in recipe_document("demo", specs(), RANGES)
+    assert "meta.title" not in text(recipe_document("demo", specs(), RANGES))
+
+
 def test_data_juicer_reads_what_was_meant(document: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "demo.yaml"
     path.write_text(text(document))

@@ -67,7 +67,9 @@ def ranges_of(name: str, key: str) -> list[Range]:
 
 @pytest.mark.parametrize("name", [info.name for info in USABLE if info.name not in NO_RANGE])
 def test_every_filter_keeps_the_range(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = OperatorSpec(name, {"cv_classifier": "faces.xml"} if "image_face" in name else {})
+    params = {"cv_classifier": "faces.xml"} if "image_face" in name else {}
+    params |= {"text_key_second": "meta.title"} if "text_pair" in name else {}
+    spec = OperatorSpec(name, params)
     counts = any("num" in key or "count" in key or "len" in key for key in spec.keys)
     values = WHOLE if counts or "size" in name or "shape" in name else VALUES
     for key in spec.keys:
@@ -82,7 +84,13 @@ def test_every_filter_keeps_the_range(name: str, monkeypatch: pytest.MonkeyPatch
                 assert found == kept({key: values}, [wanted]).tolist(), entry
             # What is written can be read again, and nothing is left to Data-Juicer's defaults.
             parse_process([entry])
-            assert {"min", "max"} >= {p[:3] for p in entry[name]} - {"pro", "rev", "lan", "cv_"}
+            assert {"min", "max"} >= {p[:3] for p in entry[name]} - {
+                "pro",
+                "rev",
+                "lan",
+                "cv_",
+                "tex",
+            }
 
 
 @pytest.mark.parametrize("name", sorted(NO_RANGE))

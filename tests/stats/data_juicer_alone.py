@@ -36,6 +36,14 @@ def prepare(nltk_data: str | None) -> None:
 def build(name: str, params: dict[str, Any]) -> Any:
     from data_juicer.ops import OPERATORS
 
+    if name == "text_pair_similarity_filter":
+        from transformers import CLIPModel
+
+        # It takes what transformers before 5 gave. The forward pass wants what it gives today:
+        # operators that call it are for another process.
+        CLIPModel.get_text_features = lambda self, **inputs: self.text_projection(
+            self.text_model(**inputs).pooler_output
+        )
     return OPERATORS.modules[name](auto_op_parallelism=False, **params)
 
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from djsandbox_ray.stats.model_files import TOKENIZER
+from djsandbox_ray.stats.model_files import EASYOCR, TOKENIZER
 
 MODELS = (
     "image_aesthetics_filter",
@@ -57,6 +57,8 @@ TINY: dict[str, int] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
 }
+DETECTOR_HOME = "easyocr"
+"""Folder of EasyOCR in that of the model files; made where a package has its detector."""
 SQUARE = {"height": 64, "width": 64}
 VISION = {**TINY, "image_size": 64, "patch_size": 16}
 
@@ -194,7 +196,10 @@ def nltk_data(folder: Path) -> None:
 
 
 def home(folder: Path, texts: Sequence[str], tokenizer_folder: Path) -> Path:
-    """Make the folder of model files, of those whose packages are here; NLTK has to look there."""
+    """Make the folder of model files, of those whose packages are here.
+
+    NLTK has to look there, and EasyOCR in :data:`DETECTOR_HOME` of it.
+    """
     folder.mkdir(exist_ok=True)
     shutil.copytree(tokenizer_folder, folder / TOKENIZER)
     if find_spec("sentencepiece"):
@@ -208,6 +213,10 @@ def home(folder: Path, texts: Sequence[str], tokenizer_folder: Path) -> Path:
         (folder / "en_core_web_md-3.7.0.tar.gz").touch()
     if find_spec("nltk"):
         nltk_data(folder / "nltk_data")
+    if package := _package("easyocr_en_models"):
+        # It has to be EasyOCR's own: any other it would download again.
+        (place := folder / DETECTOR_HOME / "model").mkdir(parents=True)
+        shutil.copy(next(package.rglob(EASYOCR)), place / EASYOCR)
     return folder
 
 

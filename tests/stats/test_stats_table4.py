@@ -98,7 +98,10 @@ def models(
 
             # It reads and writes in the folders of its path only.
             patch.setattr(nltk.data, "path", [str(folder / "nltk_data")])
-        yield small.home(folder, photos.texts, tokenizer_folder)
+        home = small.home(folder, photos.texts, tokenizer_folder)
+        if (detector := home / small.DETECTOR_HOME).exists():
+            patch.setenv("EASYOCR_MODULE_PATH", str(detector))
+        yield home
 
 
 @pytest.fixture(scope="module")
