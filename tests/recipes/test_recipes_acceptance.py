@@ -388,7 +388,7 @@ def test_texts_that_are_compared_with_a_field_of_the_meta_data(
     texts = [" ".join(rng.choice(WORDS[:8], 5)) for _ in range(40)]
     titles = ["" if number % 10 == 9 else " ".join(rng.choice(WORDS, 4)) for number in range(40)]
     metas = [{"page": {"title": title}} if title else {"page": 1} for title in titles]
-    field, model = "meta.page.title", str(clip_for(texts + titles, tmp_path))
+    field, model = "meta.page.title", str(tiny_models.clip_for(texts + titles, tmp_path))
     specs = [
         OperatorSpec("text_length_filter"),
         OperatorSpec("text_pair_similarity_filter", {"hf_clip": model, "text_key_second": field}),
