@@ -1,0 +1,220 @@
+"""The base of a LLaVA: a vision tower and a language model under one roof, as one folder.
+
+It is transformers' own format: ``config.json``, ``model.safetensors``, the tokenizer and the image
+processor, whether it was such a folder already or is put together of two. The projector in it does
+not count: each trial makes its own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from djsandbox_ray.errors import BadInput, require, unknown
+from djsandbox_ray.trials.llava.pixels import Pixels
+
+IMAGE = "<image>"
+"""The token that stands for a part of an image, where a tokenizer has none yet."""
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+_SHIPPED = resources.files(__package__) / "archs"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A base in memory."""
+
+    llava: Any
+    """A ``LlavaForConditionalGeneration`` on the CPU, as it was saved, in evaluation mode."""
+    tokenizer: Any
+    """Pads on the left."""
+    pixels: Pixels
+
+    @property
+    def image_id(self) -> int:
+        """The token that stands for a part of an image."""
+        return int(self.llava.config.image_token_id)
+
+    @property
+    def image_tokens(self) -> int:
+        """How many tokens stand for an image."""
+        return int(self.llava.config.image_seq_length)
+
+
+def shipped_arch(name: str) -> dict[str, Any]:
+    """Return a small architecture of the package: ``tower`` (of open_clip) and ``language``.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    known = sorted(entry.name.removesuffix(".json") for entry in _SHIPPED.iterdir())
+    if name not in known:
+        raise unknown("base", name, known)
+    return dict(json.loads((_SHIPPED / f"{name}.json").read_text()))
+
+
+def load_base(folder: Path) -> Loaded:
+    """Load a base.
+
+    Raises:
+        BadInput: the folder has no LLaVA, or one that this family cannot train.
+    """
+    transformers = require("transformers", "llava")
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type != "llava":
+            raise BadInput(f"{folder}: a LLaVA is needed, not {config.model_type!r}")
+        without_dropout(config)
+        llava = transformers.LlavaForConditionalGeneration.from_pretrained(
+            folder, config=config, local_files_only=True, dtype="auto"
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{folder}: no LLaVA can be loaded from it: {_first(error)}") from error
+    llava.generation_config = transformers.GenerationConfig()
+    tokenizer = _tokenizer(folder)
+    if tokenizer.padding_side != "left":
+        tokenizer.padding_side = "left"
+    return Loaded(llava.eval(), tokenizer, _pixels(folder))
+
+
+def join(
+    vision_tower: Path, language_model: Path, folder: Path, vision_feature_layer: int | list[int]
+) -> None:
+    """Put a base together of a vision tower and a language model, and save it.
+
+    Args:
+        vision_tower: a folder of transformers with a vision tower and its image processor; of a
+            whole CLIP the tower is taken.
+        language_model: a folder of transformers with a causal language model and its tokenizer.
+        folder: an existing empty folder.
+        vision_feature_layer: which hidden states of the tower are read; several are put together.
+
+    Raises:
+        BadInput: one of the folders has no such model.
+    """
+    transformers = require("transformers", "llava")
+    tower = _tower(transformers, vision_tower)
+    try:
+        language = transformers.AutoModelForCausalLM.from_pretrained(
+            language_model, local_files_only=True, dtype="auto"
+        )
+    except (OSError, ValueError, KeyError) as error:
+        what = f"no causal language model can be loaded from it: {_first(error)}"
+        raise BadInput(f"{language_model}: {what}") from error
+    save_joined(
+        tower, language, _tokenizer(language_model), _pixels(vision_tower), vision_feature_layer, folder
+    )
+
+
+def save_joined(
+    tower: Any,
+    language: Any,
+    tokenizer: Any,
+    pixels: Pixels,
+    vision_feature_layer: int | list[int],
+    folder: Path,
+) -> None:
+    """Save a tower and a language model as one LLaVA.
+
+    Args:
+        tower: a vision model of transformers.
+        language: a causal language model of transformers.
+        tokenizer: of that.
+        pixels: what the tower reads.
+        vision_feature_layer: which hidden states of the tower are read.
+        folder: an existing empty folder.
+    """
+    transformers, torch = require("transformers", "llava"), require("torch", "clip")
+    if IMAGE not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+    vocabulary = language.get_input_embeddings().weight.shape[0]
+    if image_id >= vocabulary:
+        language.resize_token_embeddings(image_id + 1, mean_resizing=False)
+    has_class = hasattr(getattr(tower, "embeddings", None), "class_embedding")
+    vision = tower.config
+    config = transformers.LlavaConfig(
+        vision_config=vision.to_dict(),
+        text_config=language.config.to_dict(),
+        image_token_index=image_id,
+        image_seq_length=(pixels.side // vision.patch_size) ** 2,
+        vision_feature_layer=vision_feature_layer,
+        vision_feature_select_strategy="default" if has_class else "full",
+        tie_word_embeddings=bool(language.config.tie_word_embeddings),
+    )
+    with torch.device("meta"):
+        llava = transformers.LlavaForConditionalGeneration(config)
+    projector = transformers.models.llava.modeling_llava.LlavaMultiModalProjector(config)
+    for parameter in projector.parameters():
+        torch.nn.init.zeros_(parameter)
+    llava.model.vision_tower = tower
+    llava.model.multi_modal_projector = projector.to(language.dtype)
+    llava.model.language_model = language.model
+    llava.lm_head = language.lm_head
+    llava.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    processor = {
+        "size": {"shortest_edge": pixels.side},
+        "crop_size": {"height": pixels.side, "width": pixels.side},
+        "image_mean": list(pixels.mean),
+        "image_std": list(pixels.std),
+        "image_processor_type": "CLIPImageProcessor",
+    }
+    (folder / _PROCESSORS[1]).write_text(json.dumps(processor, indent=2))
+
+
+def without_dropout(config: Any) -> None:
+    """Set every chance of dropout in a configuration to 0, its inner ones too."""
+    for inner in (config, getattr(config, "text_config", None), getattr(config, "vision_config", None)):
+        for name in vars(inner) if inner is not None else ():
+            if "drop" in name and isinstance(getattr(inner, name), float):
+                setattr(inner, name, 0.0)
+
+
+def _tower(transformers: Any, folder: Path) -> Any:
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        if hasattr(config, "vision_config") and config.model_type in ("clip", "siglip"):
+            kind = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}[config.model_type]
+            return getattr(transformers, kind).from_pretrained(
+                folder, local_files_only=True, dtype="auto"
+            )
+        tower = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype="auto")
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(
+            f"{folder}: no vision tower can be loaded from it: {_first(error)}"
+        ) from error
+    if not hasattr(tower.config, "patch_size"):
+        raise BadInput(f"{folder}: {config.model_type!r} is no vision tower with patches")
+    return tower
+
+
+def _tokenizer(folder: Path) -> Any:
+    transformers = require("transformers", "llava")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, padding_side="left"
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise BadInput(f"{folder}: no tokenizer can be loaded from it: {_first(error)}") from error
+
+
+def _pixels(folder: Path) -> Pixels:
+    for name in _PROCESSORS:
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            settings = json.loads(file.read_text())
+        except ValueError as error:
+            raise BadInput(f"{file}: no JSON: {error}") from error
+        settings = settings.get("image_processor", settings)
+        if "image_mean" in settings:
+            return Pixels.read(settings, str(file))
+    raise BadInput(f"{folder}: there is no image processor ({' or '.join(_PROCESSORS)})")
+
+
+def _first(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,226 @@
+"""The parts of the model as torch modules: projectors, and the whole with its loss in mind.
+
+Importing this imports torch: who may be without it imports it where it is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from djsandbox_ray.errors import BadInput, require
+
+torch = require("torch", "clip")
+nn = require("torch.nn", "clip")
+
+
+class Reader(nn.Module):  # type: ignore[misc, name-defined]
+    """A LLaVA of transformers that reads texts with images, and foretells chosen tokens.
+
+    Training and answering go the same way: features of the tower, projected, in the places of the
+    image's tokens. Of a long text in a large vocabulary, only the logits that are asked for are
+    computed.
+
+    Args:
+        llava: a ``LlavaForConditionalGeneration``.
+    """
+
+    def __init__(self, llava: Any) -> None:
+        super().__init__()
+        self.llava = llava
+
+    @property
+    def image_tokens(self) -> int:
+        """How many tokens stand for an image."""
+        return int(self.llava.config.image_seq_length)
+
+    def features(self, pixels: Any) -> Any:
+        """Return what the tower sees, without gradients; shape (images, tokens, width).
+
+        Args:
+            pixels: normalised, shape (images, 3, side, side).
+        """
+        config = self.llava.config
+        tower = self.llava.model.vision_tower
+        layers = config.vision_feature_layer
+        with torch.no_grad():
+            seen = tower(pixels.to(tower.dtype), output_hidden_states=True).hidden_states
+            chosen = [seen[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
+            if config.vision_feature_select_strategy == "default":
+                chosen = [one[:, 1:] for one in chosen]
+            return torch.cat(chosen, dim=-1)
+
+    def project(self, features: Any, *beside: Any) -> Any:
+        """Return the embeddings of images; shape (images, tokens, width of the language model).
+
+        Args:
+            features: as the tower gives them.
+            beside: what else the projector reads.
+        """
+        projector = self.llava.model.multi_modal_projector
+        return projector(features.to(next(projector.parameters()).dtype), *beside)
+
+    def placed(self, ids: Any, images: Any | None) -> Any:
+        """Return the embeddings of texts, with those of images in their places.
+
+        Args:
+            ids: shape (texts, length).
+            images: embeddings of all images, in the order of their places; None without any.
+
+        Returns:
+            Shape (texts, length, width).
+        """
+        embedded = self.llava.get_input_embeddings()(ids)
+        if images is None:
+            return embedded
+        places = (ids == self.llava.config.image_token_id).unsqueeze(-1)
+        if int(places.sum()) != images.shape[0] * images.shape[1]:
+            raise BadInput(
+                f"{int(places.sum())} tokens stand for images, but these have "
+                f"{images.shape[0] * images.shape[1]} embeddings"
+            )
+        return embedded.masked_scatter(places, images.to(embedded.dtype))
+
+    def foretold(self, embedded: Any, mask: Any, places: Any) -> Any:
+        """Return the logits of the tokens behind some places; shape (places, vocabulary).
+
+        Args:
+            embedded: texts with their images, shape (texts, length, width).
+            mask: 1 where there is a token, shape (texts, length).
+            places: numbers into the flattened texts, shape (places,).
+        """
+        hidden = self.llava.model.language_model(
+            inputs_embeds=embedded, attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        return self.llava.lm_head(hidden.flatten(0, 1)[places])
+
+    def forward(self, ids: Any, mask: Any, places: Any, pixels: Any | None, *beside: Any) -> Any:
+        """Return the logits of the tokens behind some places of texts with images.
+
+        Args:
+            ids: padded, shape (texts, length).
+            mask: 1 where there is a token, shape (texts, length).
+            places: numbers into the flattened ``ids``, shape (places,).
+            pixels: of all images in the order of their places, normalised; None without any.
+            beside: what else the projector reads of the images.
+        """
+        images = None if pixels is None else self.project(self.features(pixels), *beside)
+        return self.foretold(self.placed(ids, images), mask, places)
+
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+        """Have the language model compute activations again on the way back."""
+        self.llava.model.language_model.gradient_checkpointing_enable(**settings)
+
+
+class Blindfold(Reader):
+    """Reads words, in place of images, as noisy embeddings: how a small language model learns to
+    read what a projector will once put before its text.
+    """  # noqa: D205
+
+    def forward(self, ids: Any, mask: Any, places: Any, words: Any, noise: Any) -> Any:
+        """Return the logits of the tokens behind some places.
+
+        Args:
+            ids: see :class:`Reader`.
+            mask: likewise.
+            places: likewise.
+            words: ids of words in the place of images, shape (images, tokens).
+            noise: in units of the embeddings' standard deviation, shape (images, tokens, width).
+        """
+        table = self.llava.get_input_embeddings()
+        images = table(words) + noise * table.weight.detach().std()
+        return self.foretold(self.placed(ids, images), mask, places)
+
+
+class Linear(nn.Module):  # type: ignore[misc, name-defined]
+    """One matrix, as in the first LLaVA."""
+
+    def __init__(self, wide: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(wide, width)
+
+    def forward(self, features: Any) -> Any:
+        """Project features; (images, tokens, wide) to (images, tokens, width)."""
+        return self.linear(features)
+
+
+class Perceptron(nn.Module):  # type: ignore[misc, name-defined]
+    """Two matrices with GELU in between (``mlp2x_gelu``), as in LLaVA 1.5; named as there."""
+
+    def __init__(self, wide: int, width: int) -> None:
+        super().__init__()
+        self.linear_1, self.linear_2 = nn.Linear(wide, width), nn.Linear(width, width)
+
+    def forward(self, features: Any) -> Any:
+        """Project features; (images, tokens, wide) to (images, tokens, width)."""
+        return self.linear_2(nn.functional.gelu(self.linear_1(features)))
+
+
+class Mining(nn.Module):  # type: ignore[misc, name-defined]
+    """Mini-Gemini's patch info mining (Li et al. 2024, arXiv 2403.18814, equation 1).
+
+    Every token of the tower looks for details among the cells of a second, finer map that lie
+    behind it: T = MLP(X + softmax(q(X) k(X')^T / sqrt d) v(X')).
+
+    Args:
+        wide: width of the tower's features.
+        fine: width of the second map.
+        width: of the language model.
+    """
+
+    def __init__(self, wide: int, fine: int, width: int) -> None:
+        super().__init__()
+        self.query = nn.Sequential(nn.LayerNorm(wide), nn.Linear(wide, wide))
+        self.key = nn.Sequential(nn.LayerNorm(fine), nn.Linear(fine, wide))
+        self.value = nn.Sequential(nn.LayerNorm(fine), nn.Linear(fine, wide))
+        self.project = Perceptron(wide, width)
+
+    def forward(self, features: Any, fine: Any) -> Any:
+        """Project features.
+
+        Args:
+            features: shape (images, tokens, wide); the tokens are a square, row by row.
+            fine: the second map, shape (images, channels, rows, rows); as many cells behind every
+                token.
+
+        Returns:
+            Shape (images, tokens, width).
+        """
+        images, tokens, wide = features.shape
+        grid = round(tokens**0.5)
+        cells = fine.shape[-1] // grid
+        if grid * grid != tokens or fine.shape[-2:] != (grid * cells, grid * cells):
+            raise BadInput(
+                f"the second tower's map of {fine.shape[-2]} x {fine.shape[-1]} cells does not "
+                f"divide among {tokens} tokens"
+            )
+        # (images, channels, grid, cells, grid, cells) to (images, tokens, cells^2, channels).
+        behind = fine.unflatten(-1, (grid, cells)).unflatten(-3, (grid, cells))
+        behind = behind.permute(0, 2, 4, 3, 5, 1).reshape(images, tokens, cells**2, -1)
+        query = self.query(features).unsqueeze(2)
+        scores = (query @ self.key(behind).transpose(-1, -2)) / wide**0.5
+        mined = (scores.softmax(-1) @ self.value(behind)).squeeze(2)
+        return self.project(features + mined)
+
+
+def make_projector(kind: str, llava: Any, seed: int, fine: int = 0) -> Any:
+    """Return a projector for a model, its weights as torch's own defaults.
+
+    transformers would draw every matrix with a standard deviation of .02, which in a narrow model
+    shrinks what passes two of them many times over; LLaVA's own code takes torch's defaults, too.
+
+    Args:
+        kind: ``mlp2x_gelu``, ``linear`` or ``mining``.
+        llava: the model.
+        seed: decides the weights.
+        fine: width of the second tower's map, of ``mining``.
+    """
+    config = llava.config
+    layers = config.vision_feature_layer
+    count = 1 if isinstance(layers, int) else len(layers)
+    wide = config.vision_config.hidden_size * count
+    width = config.text_config.hidden_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if kind == "mining":
+            return Mining(wide, fine, width)
+        return {"mlp2x_gelu": Perceptron, "linear": Linear}[kind](wide, width)
