@@ -20,7 +20,7 @@ import ray
 import torch
 from open_clip import ClipLoss
 
-from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.pools.draws import draw
@@ -81,7 +81,7 @@ def main() -> None:
     shared = Shared(
         family=Clip(config),
         prepared=(samples, samples),
-        suite=Suite([], Split("none", "", (), ())),
+        suite=Suite([], EvaluationSet("none", "", 0)),
         pools={"pool": pool},
         assignments="assignments.parquet",
         draw_size=args.rows,

@@ -60,10 +60,10 @@ def known_metrics(configs: list[Component]) -> list[str] | None:
     known: list[str] = []
     complete = True
     for config in configs:
-        names = EVALUATORS.get(config.type)(config).metric_names()
-        complete = complete and names is not None
-        for name in names or ():
-            if name in known:
-                raise ValueError(f"two evaluators give a metric named {name!r}")
-            known.append(name)
+        metrics = EVALUATORS.get(config.type)(config).metrics()
+        complete = complete and metrics is not None
+        for metric in metrics or ():
+            if metric.name in known:
+                raise ValueError(f"two evaluators give a metric named {metric.name!r}")
+            known.append(metric.name)
     return known if complete else None

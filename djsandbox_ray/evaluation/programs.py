@@ -13,7 +13,9 @@ from pydantic import Field, field_validator
 
 from djsandbox_ray.dataset.media import MODALITIES, Content
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.evaluation.evaluator import Artefact, Evaluator, Reads, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Artefact, Evaluator, Reads
+from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.outside.config import ProgramConfig
 from djsandbox_ray.outside.environment import scratch
 from djsandbox_ray.outside.exchange import Format, number_at, read_measured, write_samples
@@ -62,15 +64,15 @@ class CommandEvaluator(Evaluator):
         """Return the settings, with files by their contents."""
         return self.program.identity()
 
-    def check(self, split: Split) -> None:
+    def check(self, split: EvaluationSet) -> None:
         """Read the program's files, and look for its packages."""
         self.program.check()
 
-    def metric_names(self) -> tuple[str, ...]:
+    def metrics(self) -> tuple[Metric, ...]:
         """Name what the configuration names."""
-        return tuple(self.config.metrics)
+        return tuple(map(Metric, self.config.metrics))
 
-    def evaluate(self, encoder: Artefact, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Artefact, split: EvaluationSet) -> dict[str, float]:
         """Run the program on a model's folder.
 
         Raises:
@@ -88,7 +90,7 @@ class CommandEvaluator(Evaluator):
             found = read_measured(target, name)
         return {key: number_at(found, at, name) for key, at in self.config.metrics.items()}
 
-    def _written(self, split: Split) -> Path:
+    def _written(self, split: EvaluationSet) -> Path:
         """Return a folder with the split, which this process keeps for all models."""
         if self._evaluation is None:
             stack = ExitStack()
@@ -131,11 +133,11 @@ class Reported(Evaluator):
     CONTENT: ClassVar[tuple[Content, ...]] = tuple(MODALITIES)
     config: ReportedConfig
 
-    def metric_names(self) -> tuple[str, ...]:
+    def metrics(self) -> tuple[Metric, ...]:
         """Name them as they were reported."""
-        return tuple(self.config.metrics)
+        return tuple(map(Metric, self.config.metrics))
 
-    def evaluate(self, encoder: Artefact, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Artefact, split: EvaluationSet) -> dict[str, float]:
         """Pick the metrics.
 
         Raises:

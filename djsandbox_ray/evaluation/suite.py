@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved
 from djsandbox_ray.settings.code import version_of
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.own import temporary
@@ -34,7 +35,7 @@ class Suite:
     """
 
     def __init__(
-        self, configs: Sequence[Component], split: Split, score: Sequence[str] | None = None
+        self, configs: Sequence[Component], split: EvaluationSet, score: Sequence[str] | None = None
     ) -> None:
         self.split = split
         self._score = score or ()
@@ -105,7 +106,7 @@ class _Finite:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
 
-    def images(self, split: Split) -> NDArray[np.float32]:
+    def images(self, split: EvaluationSet) -> NDArray[np.float32]:
         return self._checked("images", self._encoder.images(split))
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
+from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.settings.sections import MOST_NAME, Component
 from djsandbox_ray.storage.filesystems import read_text
 
@@ -81,7 +83,7 @@ class ZeroShot(Evaluator):
     VERSION: ClassVar[int] = 1
     config: ZeroShotConfig
 
-    def check(self, split: Split) -> None:
+    def check(self, split: EvaluationSet) -> None:
         """Check that every sample's label is one of the classes, and that these have names."""
         self._classes(split)
 
@@ -89,12 +91,19 @@ class ZeroShot(Evaluator):
         """Ask for the names of numbers that the configuration does not name."""
         return (self.config.label,) if self.config.classes is None else ()
 
-    def metric_names(self) -> tuple[str, ...]:
-        """Name both metrics."""
+    def metrics(self) -> tuple[Metric, Metric]:
+        """Name both metrics; what chance gets is known of classes that are given."""
         prefix = f"zero_shot_{self.config.label}"
-        return f"{prefix}/top1", f"{prefix}/mean_per_class"
+        given = self.config.classes
+        names = set(given.values() if isinstance(given, dict) else given or ())
+        chance = 1 / len(names) if names else None
+        top1, per_class = (
+            Metric(f"{prefix}/{what}", low=0, high=1, chance=chance)
+            for what in ("top1", "mean_per_class")
+        )
+        return top1, per_class
 
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
         """Classify every image of the split."""
         names = self._classes(split)
         classes = list(dict.fromkeys(names.values()))
@@ -105,13 +114,13 @@ class ZeroShot(Evaluator):
         weights = encoder.texts(texts).reshape(len(classes), len(templates), -1).mean(axis=1)
         weights /= np.linalg.norm(weights, axis=1, keepdims=True)
         predicted = (encoder.images(split) @ weights.T).argmax(axis=1)
-        top1, per_class = self.metric_names()
+        top1, per_class = self.metrics()
         return {
-            top1: float(np.mean(predicted == target)),
-            per_class: mean_per_class(predicted, target),
+            top1.name: float(np.mean(predicted == target)),
+            per_class.name: mean_per_class(predicted, target),
         }
 
-    def _classes(self, split: Split) -> dict[str, str]:
+    def _classes(self, split: EvaluationSet) -> dict[str, str]:
         """Return the class names by label, those of labels that do not occur too."""
         labels, given = set(split.labels(self.config.label)), self.config.classes
         if given is None and (named := split.classes.get(self.config.label)):
@@ -135,7 +144,7 @@ class ZeroShot(Evaluator):
             return self._checked(by_number, labels, f"{known}; a mapping numbers them otherwise")
         return self._checked(by_name, labels, f"the classes {given}")
 
-    def _own_names(self, split: Split, labels: set[str]) -> dict[str, str]:
+    def _own_names(self, split: EvaluationSet, labels: set[str]) -> dict[str, str]:
         """Let labels be names of classes, if they can be."""
         key = self.config.label
         if len(labels) < 2:

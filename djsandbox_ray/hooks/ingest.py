@@ -21,7 +21,8 @@ from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Source, stamp_of
 from djsandbox_ray.dataset.tasks import CPUS_PER_TASK, Tasks
 from djsandbox_ray.errors import BadInput, Damaged
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.nodes.kinds import bundle
@@ -131,7 +132,7 @@ class IngestEvaluation(_Ingest):
             self.note(f"{stage}: the data itself names the {len(names)} classes of {key!r}: {some}")
         Suite(
             evaluation.metrics,
-            Split.read(dataset.id, self.storage.uri(dataset.table), dataset.classes),
+            EvaluationSet.read(dataset.id, self.storage.uri(dataset.table), dataset.classes),
         )
         return replace(dataset, use="evaluation")
 

@@ -14,7 +14,8 @@ from typing import Any
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context, Hook, Planned
 from djsandbox_ray.hooks.plans import TRIALS
@@ -99,7 +100,7 @@ class Study:
         """The evaluators on their split."""
         evaluation, settings = self.inputs.evaluation, self.context.config.evaluation
         uri = self.context.storage.uri(evaluation.table)
-        split = Split.read(evaluation.id, uri, evaluation.classes)
+        split = EvaluationSet.read(evaluation.id, uri, evaluation.classes)
         return Suite(settings.metrics, split, settings.score)
 
     @property

@@ -19,7 +19,8 @@ import pytest
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.pools.build import construct
@@ -83,7 +84,7 @@ class Hopeless(Planted):
 class Measure(Evaluator):
     """The family reports its metric itself."""
 
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
         raise AssertionError("nothing is encoded here")
 
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.judge import Judge
 from djsandbox_ray.hooks.train import Train
@@ -81,7 +82,7 @@ class Fragile(Quality):
 class Measure(Evaluator):
     """Never asked: the family measures itself."""
 
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
         raise AssertionError("the family measures itself")
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.pools.draws import draw
@@ -156,7 +156,7 @@ class Arena:
         return Shared(
             family=family,
             prepared=prepared,
-            suite=Suite([], Split("none", "", (), ())),
+            suite=Suite([], EvaluationSet("none", "", 0)),
             pools=self.pools,
             assignments=ASSIGNMENTS,
             draw_size=DRAW,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, require, unknown
-from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.storage.filesystems import read_text
 from djsandbox_ray.storage.own import temporary
 
@@ -191,7 +191,7 @@ class CountingEncoder:
         self._rng = np.random.default_rng(0)
         self._images: dict[str, NDArray[np.float32]] = {}
 
-    def images(self, split: Split) -> NDArray[np.float32]:
+    def images(self, split: EvaluationSet) -> NDArray[np.float32]:
         """Count the images of a split, once as :class:`ClipEncoder` embeds them once."""
         if split.id not in self._images:
             self._images[split.id] = self._directions(len(split.texts))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator
 
 from djsandbox_ray.errors import BadInput, require
-from djsandbox_ray.evaluation.evaluator import Artefact, Reads, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Artefact, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
@@ -158,7 +159,7 @@ class ClipEncoder:
         threads = require("torch", "clip").get_num_threads()
         return Artefact(folder, cpus=threads, gpus=float(self._device != "cpu"))
 
-    def images(self, split: Split) -> NDArray[np.float32]:
+    def images(self, split: EvaluationSet) -> NDArray[np.float32]:
         """Embed every image of the split; shape (rows, dimensions)."""
         if split.id not in self._images:
             rows = np.arange(len(split.texts), dtype=np.int64)
