@@ -103,28 +103,30 @@ def join(
     except (OSError, ValueError, KeyError) as error:
         what = f"no causal language model can be loaded from it: {_first(error)}"
         raise BadInput(f"{language_model}: {what}") from error
-    save_joined(
-        tower, language, _tokenizer(language_model), _pixels(vision_tower), vision_feature_layer, folder
+    tokenizer, pixels = _tokenizer(language_model), _pixels(vision_tower)
+    save(
+        joined(tower, language, tokenizer, pixels, vision_feature_layer), tokenizer, pixels, folder
     )
 
 
-def save_joined(
+def joined(
     tower: Any,
     language: Any,
     tokenizer: Any,
     pixels: Pixels,
     vision_feature_layer: int | list[int],
-    folder: Path,
-) -> None:
-    """Save a tower and a language model as one LLaVA.
+) -> Any:
+    """Return a tower and a language model as one LLaVA, with a projector of zeros.
 
     Args:
         tower: a vision model of transformers.
         language: a causal language model of transformers.
-        tokenizer: of that.
+        tokenizer: of that; it gets a token for images where it has none.
         pixels: what the tower reads.
         vision_feature_layer: which hidden states of the tower are read.
-        folder: an existing empty folder.
+
+    Returns:
+        A ``LlavaForConditionalGeneration`` that has the two as its parts.
     """
     transformers, torch = require("transformers", "llava"), require("torch", "clip")
     if IMAGE not in tokenizer.get_vocab():
@@ -134,25 +136,36 @@ def save_joined(
     if image_id >= vocabulary:
         language.resize_token_embeddings(image_id + 1, mean_resizing=False)
     has_class = hasattr(getattr(tower, "embeddings", None), "class_embedding")
-    vision = tower.config
     config = transformers.LlavaConfig(
-        vision_config=vision.to_dict(),
+        vision_config=tower.config.to_dict(),
         text_config=language.config.to_dict(),
         image_token_index=image_id,
-        image_seq_length=(pixels.side // vision.patch_size) ** 2,
+        image_seq_length=(pixels.side // tower.config.patch_size) ** 2,
         vision_feature_layer=vision_feature_layer,
         vision_feature_select_strategy="default" if has_class else "full",
         tie_word_embeddings=bool(language.config.tie_word_embeddings),
     )
     with torch.device("meta"):
         llava = transformers.LlavaForConditionalGeneration(config)
-    projector = transformers.models.llava.modeling_llava.LlavaMultiModalProjector(config)
-    for parameter in projector.parameters():
+    projector = require("transformers.models.llava.modeling_llava", "llava")
+    llava.model.multi_modal_projector = projector.LlavaMultiModalProjector(config)
+    for parameter in llava.model.multi_modal_projector.parameters():
         torch.nn.init.zeros_(parameter)
-    llava.model.vision_tower = tower
-    llava.model.multi_modal_projector = projector.to(language.dtype)
-    llava.model.language_model = language.model
+    llava.model.multi_modal_projector.to(language.dtype)
+    llava.model.vision_tower, llava.model.language_model = tower, language.model
     llava.lm_head = language.lm_head
+    return llava
+
+
+def save(llava: Any, tokenizer: Any, pixels: Pixels, folder: Path) -> None:
+    """Write a base, as :func:`load_base` reads it.
+
+    Args:
+        llava: a ``LlavaForConditionalGeneration``.
+        tokenizer: of its language model.
+        pixels: what its tower reads.
+        folder: an existing empty folder.
+    """
     llava.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     processor = {
@@ -167,7 +180,8 @@ def save_joined(
 
 def without_dropout(config: Any) -> None:
     """Set every chance of dropout in a configuration to 0, its inner ones too."""
-    for inner in (config, getattr(config, "text_config", None), getattr(config, "vision_config", None)):
+    inner_names = ("text_config", "vision_config")
+    for inner in (config, *(getattr(config, name, None) for name in inner_names)):
         for name in vars(inner) if inner is not None else ():
             if "drop" in name and isinstance(getattr(inner, name), float):
                 setattr(inner, name, 0.0)

@@ -98,14 +98,14 @@ class Micro:
     """int64, shape (targets,): behind which places of the flattened ids a target stands."""
     targets: Any
     """int64, shape (targets,)."""
-    squares: Any | None
-    """uint8, shape (images, side, side, 3); None without any."""
+    images: Any | None
+    """What stands for each image, shape (images, ...); None without any."""
     numbers: tuple[int, ...] = ()
     """Of the samples, in the order of training."""
 
     def to(self, device: str) -> Micro:
         """Return the same on a device."""
-        tensors = (self.ids, self.mask, self.places, self.targets, self.squares)
+        tensors = (self.ids, self.mask, self.places, self.targets, self.images)
         moved = (None if one is None else one.to(device, non_blocking=True) for one in tensors)
         return Micro(*moved, self.numbers)
 
@@ -115,8 +115,9 @@ class Batch:
     """Samples in tokens and pixels, not padded yet."""
 
     encoded: tuple[Encoded, ...]
-    squares: tuple[tuple[NDArray[np.uint8], ...], ...]
-    """Of every sample those images that are in its tokens."""
+    images: tuple[tuple[NDArray[Any], ...], ...]
+    """Of every sample, what stands for those images that are in its tokens: squares of pixels,
+    uint8 of shape (side, side, 3), for a model that sees."""
     numbers: tuple[int, ...]
     """In the order of training."""
 
@@ -144,13 +145,13 @@ class Batch:
             length = len(one.ids)
             ids[line, :length], labels[line, :length], mask[line, :length] = one.ids, one.labels, 1
         learnt = np.flatnonzero(labels.reshape(-1) != NOT_LEARNT)
-        squares = [square for at in some for square in self.squares[at]]
+        images = [image for at in some for image in self.images[at]]
         return Micro(
             torch.from_numpy(ids),
             torch.from_numpy(mask),
             torch.from_numpy(learnt - 1),  # the first of a line is never learnt
             torch.from_numpy(labels.reshape(-1)[learnt]),
-            torch.from_numpy(np.stack(squares)) if squares else None,
+            torch.from_numpy(np.stack(images)) if images else None,
             tuple(self.numbers[at] for at in some),
         )
 
@@ -216,8 +217,7 @@ class NextTokens:
 
     def _seen_by(self, batch: Micro) -> tuple[Any, ...]:
         """Return what the model is given beside the text."""
-        squares = batch.squares
-        return (None if squares is None else self._pixels.normalised(squares),)
+        return (None if batch.images is None else self._pixels.normalised(batch.images),)
 
     def _count(self, encoded: Sequence[Encoded]) -> None:
         with self._lock:

@@ -16,6 +16,7 @@ from djsandbox_ray.trials.clip.samples import preprocess
 
 Aspect = Literal["pad", "crop"]
 """How an image becomes a square: edges in the mean colour are added, or its middle is taken."""
+_SIDES = {"height", "width", "shortest_edge"}
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ class Pixels:
             BadInput: it makes no square of an image, or does something else to it.
         """
         size = settings.get("crop_size") or settings.get("size") or {}
-        sides = [size] if isinstance(size, int) else [size.get(key) for key in ("height", "width")]
-        sides = [size["shortest_edge"]] if sides == [None, None] and "shortest_edge" in size else sides
-        if not sides or sides[0] is None or any(side != sides[0] for side in sides):
+        given = {"shortest_edge": size} if isinstance(size, int) else size
+        sides = {value for key, value in given.items() if key in _SIDES and value is not None}
+        if len(sides) != 1:
             raise BadInput(f"{where}: square images are needed, but the size is {size!r}")
+        (side,) = sides
         for name in ("do_resize", "do_rescale", "do_normalize"):
             if settings.get(name) is False:
                 raise BadInput(f"{where}: {name} is false, which this family cannot do")
@@ -56,7 +58,7 @@ class Pixels:
         mean, std = settings.get("image_mean"), settings.get("image_std")
         if not all(isinstance(value, list) and len(value) == 3 for value in (mean, std)):
             raise BadInput(f"{where}: image_mean and image_std have three numbers each")
-        return cls(int(sides[0]), tuple(mean), tuple(std))  # type: ignore[arg-type]
+        return cls(int(side), tuple(mean), tuple(std))  # type: ignore[arg-type]
 
     def square(self, data: bytes, aspect: Aspect) -> NDArray[np.uint8]:
         """Decode an image; shape (side, side, 3)."""

@@ -6,7 +6,8 @@ boundary of what is learnt is known and never searched for. Whoever tokenises a 
 and then looks for the answers by comparing lengths finds other places with every second tokenizer,
 and trains on nothing (LLaVA's "tokenization mismatch", its issues 1166, 1706, 1710).
 
-What users write is text all through: a caption that spells ``</s>`` or ``<image>`` has no such token.
+What users write is text all through: a caption that spells ``</s>`` or ``<image>`` has no such
+token.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ NOT_LEARNT = -100
 """The label of a token that is read and not learnt."""
 CAPTION = "{caption}"
 """Stands for the caption in a template of the user's."""
+PLAIN, CHAT = "plain", "chat"
+"""Names of templates: that of the first stage, and the tokenizer's own."""
 DESCRIBE = "Describe the image."
 """What is asked about an image that has a caption and no question."""
 _SENTINELS = (0xE000, 0xF8FF)
@@ -115,7 +118,7 @@ class Plain(Template):
     What the user says is left out.
     """
 
-    NAME = "plain"
+    NAME = PLAIN
     _SEPARATOR = "\n"
 
     def __init__(self, tokenizer: Any) -> None:
@@ -244,7 +247,7 @@ class Chat(Template):
     these stand then is known.
     """
 
-    NAME = "chat"
+    NAME = CHAT
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer)
@@ -413,9 +416,7 @@ class Transcript:
         return self.template.ends
 
     def sample(self, turns: Sequence[Turn]) -> Encoded:
-        """Return a conversation to be learnt; where nothing of it is left to learn it has no
-        targets.
-        """  # noqa: D205, D415
+        """Return a conversation to be learnt; what is too long may have no targets left."""
         encoded = self._encode(turns)
         return self._cut(encoded) if len(encoded.ids) > self.max_tokens else encoded
 
