@@ -50,10 +50,10 @@ class Saved(Protocol):
         """Write the model into an existing empty folder."""
 
 
-Reads = Literal["embeddings", "answers", "videos", "denoising", "files", "reports"]
-"""What an evaluator looks at: an :class:`Encoder`, answers to its questions, videos that it has
-asked for, errors of a denoiser, an :class:`Artefact`'s folder, or what the training itself has
-reported in one."""
+Reads = Literal["embeddings", "answers", "likelihoods", "videos", "denoising", "files", "reports"]
+"""What an evaluator looks at: an :class:`Encoder`, answers to its questions, how likely captions
+are (:class:`~.caption_nll.CaptionScorer`), videos that it has asked for, errors of a denoiser, an
+:class:`Artefact`'s folder, or what the training itself has reported in one."""
 
 
 class Evaluator(ABC):
@@ -114,6 +114,7 @@ EVALUATORS: Registry[Evaluator] = Registry(
     "evaluator",
     Evaluator,  # type: ignore[type-abstract]
     {
+        "caption_nll": "djsandbox_ray.evaluation.caption_nll:CaptionNll",
         "command": "djsandbox_ray.evaluation.programs:CommandEvaluator",
         "reported": "djsandbox_ray.evaluation.programs:Reported",
         "retrieval": "djsandbox_ray.evaluation.retrieval:Retrieval",
