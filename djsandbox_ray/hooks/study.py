@@ -39,7 +39,7 @@ from djsandbox_ray.settings.code import version_of, with_code
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.trials.engine import clear_left, run_trials
-from djsandbox_ray.trials.family import FAMILIES, ModelFamily, identity_of
+from djsandbox_ray.trials.family import FAMILIES, ModelFamily, TrialData, identity_of
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
 from djsandbox_ray.trials.trial_records import TrialStore, curves_table, plan_trials, trials_table
 from djsandbox_ray.trials.worker import Shared
@@ -316,7 +316,13 @@ class Study:
         dataset, evaluation = self.inputs.dataset, self.inputs.evaluation
         return Shared(
             family=self.family,
-            prepared=self._prepared(storage.uri(dataset.table), storage.uri(evaluation.table)),
+            prepared=self._prepared(
+                TrialData(
+                    storage.uri(dataset.table),
+                    {evaluation.id: storage.uri(evaluation.table)},
+                    nodes=self.context.config.ingest.resources,
+                )
+            ),
             suite=self.suite,
             pools=pools,
             assignments=self.inputs.pools.assignments,
@@ -335,12 +341,12 @@ class Study:
             numerics=self.numerics,
         )
 
-    def _prepared(self, train: str, evaluation: str) -> Any:
+    def _prepared(self, data: TrialData) -> Any:
         """Return what the family prepares, once per run: studies share tables and architecture."""
-        key = content_id("prepared", train, evaluation, self.family.prepared_by())
+        tables = [data.train, dict(data.evaluation), dict(data.fixed), data.base]
+        key = content_id("prepared", tables, self.family.prepared_by())
         if key not in self.context.prepared:
-            nodes = self.context.config.ingest.resources
-            made = self.family.prepare(train, evaluation, nodes)
+            made = self.family.prepare(data)
             self.context.prepared[key] = (self.plan.name, made)
         return self.context.prepared[key][1].value
 
