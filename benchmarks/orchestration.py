@@ -21,7 +21,8 @@ import ray
 
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.shapes import ShapesConfig, ShapesSource
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.connection import connect, slots
 from djsandbox_ray.pools.draws import draw_from
@@ -133,11 +134,11 @@ def measure(study: Study, family: Clip, prepared: object, stopping: str, workers
     )
     evaluation = study.evaluation
     uri = study.storage.uri(evaluation.table)
-    split = Split.read(evaluation.id, uri, evaluation.classes)
+    split = EvaluationSet.read(evaluation.id, uri, evaluation.classes)
     shared = Shared(
         family=family,
         prepared=prepared,
-        suite=Suite([evaluator], split),
+        suite=Suite([evaluator], [split]),
         pools=pools,
         assignments=assignments,
         draw_size=study.draw_size,

@@ -11,7 +11,9 @@ from factories import LEFT_OUT, MINIMAL, minimal_document
 from djsandbox_ray.config import RunConfig, load_config
 from djsandbox_ray.dataset.shapes import ShapesConfig
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
+from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.workflows.language.workflow import load_workflow
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -20,13 +22,13 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 class Unforeseen(Evaluator):
     """An evaluator of a user that does not say its metrics beforehand."""
 
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
         return {"mine": 1.0}
 
 
 class Foreseen(Unforeseen):
-    def metric_names(self) -> tuple[str, ...]:
-        return ("mine",)
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("mine"),)
 
 
 class Writer:

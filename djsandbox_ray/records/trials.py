@@ -27,6 +27,8 @@ class TrialSpec:
     draw_hash: str
     budget: int
     """Samples seen in the stage that the pool feeds."""
+    training: str = field(default="", compare=False)
+    """As :attr:`id`, less the evaluators: what is kept of its models' answers goes by this."""
     total: int = 0
     """Samples seen in all stages of the training; 0 stands for the budget."""
 
@@ -83,6 +85,8 @@ class TrialRecord:
     numerics: dict[str, str] = field(default_factory=dict)
     """What its numbers hang on beside settings, code and rows, by name: kind of device, precision,
     minor versions of libraries. Empty in records of earlier versions."""
+    scored: str = field(default="", compare=False)
+    """How answers were scored in its reports; empty where models were asked nothing."""
 
     @property
     def settled(self) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from socket import gethostname
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from packaging.version import Version
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, require
+from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
@@ -41,6 +42,21 @@ class Diverged(SandboxError):
 
 class OtherNumbers(BadInput):
     """A node has other libraries than the driver, after which trials are named."""
+
+
+class Evaluate(Protocol):
+    """What a family calls with its model, wherever that is to be judged."""
+
+    def __call__(
+        self, model: Encoder | Artefact | Answerer, samples: int | None = None
+    ) -> dict[str, float]:
+        """Return all metrics of a model.
+
+        Args:
+            model: as evaluators read it.
+            samples: seen in training so far; needed of a model that answers questions, whose
+                answers are kept.
+        """
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,7 @@ class TrialTask:
     the work since the last rung when it is cut off; one that does not begins anew."""
     group: Group
     """The workers that train the model together; a family is called on every one of them."""
-    evaluate: Callable[[Encoder | Artefact], dict[str, float]]
+    evaluate: Evaluate
     """The evaluation suite."""
     pulse: Pulse = field(default_factory=Pulse)
     """A family that calls ``pulse.beat()`` at every step is replaced when its steps stop coming

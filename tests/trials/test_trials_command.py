@@ -18,7 +18,8 @@ from podman_engine import podman_engine
 
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.identity import sample_digest
 from djsandbox_ray.outside.environment import FOLDER
@@ -221,7 +222,7 @@ def evaluator(code: str, **metrics: str) -> Suite:
     command = ["python", "-c", code, "{output}", "{metrics}"]
     settings = {"type": "command", "command": command, "metrics": metrics}
     config = EVALUATORS.get("command").Config.model_validate(settings)
-    return Suite([config], Split("none", "", (), ()))
+    return Suite([config], [EvaluationSet("none", "", 0)])
 
 
 def test_a_run_has_one_version_of_the_code(tmp_path: Path) -> None:

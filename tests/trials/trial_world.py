@@ -16,7 +16,6 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import (
@@ -155,7 +154,7 @@ class Arena:
         return Shared(
             family=family,
             prepared=prepared,
-            suite=Suite([], Split("none", "", (), ())),
+            suite=Suite([], []),
             pools=self.pools,
             assignments=ASSIGNMENTS,
             draw_size=DRAW,

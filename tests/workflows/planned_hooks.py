@@ -10,7 +10,8 @@ import lance
 import numpy as np
 import pyarrow as pa
 
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.identity import content_id
@@ -103,5 +104,5 @@ class Counted(Family):
 
 
 class Measure(Evaluator):
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
         raise AssertionError("a plan measures nothing")

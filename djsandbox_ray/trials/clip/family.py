@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator
 
 from djsandbox_ray.errors import BadInput, require
-from djsandbox_ray.evaluation.evaluator import Artefact, Reads, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Artefact, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.sections import Component
@@ -132,12 +133,12 @@ class Clip(ModelFamily):
 
 
 class ClipEncoder:
-    """A trained model as evaluators see it; embeddings of a split's images are computed once.
+    """A trained model as evaluators see it; embeddings of a set's images are computed once.
 
     Args:
         model: an open_clip model.
         arch: its configuration.
-        samples: of every split, by its id.
+        samples: of every evaluation set, by its id.
         device: a torch device name.
     """
 
@@ -157,14 +158,14 @@ class ClipEncoder:
         threads = require("torch", "clip").get_num_threads()
         return Artefact(folder, cpus=threads, gpus=float(self._device != "cpu"))
 
-    def images(self, split: Split) -> NDArray[np.float32]:
-        """Embed every image of the split; shape (rows, dimensions)."""
-        if split.id not in self._images:
-            rows, samples = np.arange(len(split.texts), dtype=np.int64), self._samples[split.id]
-            self._images[split.id] = self._encode(
+    def images(self, data: EvaluationSet) -> NDArray[np.float32]:
+        """Embed the image of every row of a set; shape (rows, dimensions)."""
+        if data.id not in self._images:
+            rows, samples = np.arange(data.rows, dtype=np.int64), self._samples[data.id]
+            self._images[data.id] = self._encode(
                 rows, lambda some: self._encode_images(samples.images(some))
             )
-        return self._images[split.id]
+        return self._images[data.id]
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts; shape (len(texts), dimensions)."""
