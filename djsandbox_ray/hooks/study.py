@@ -398,7 +398,8 @@ class Study:
 
     def _prepared(self, data: TrialData) -> Any:
         """Return what the family prepares, once per run: studies share tables and architecture."""
-        key = content_id("prepared", data.train, dict(data.evaluation), self.family.prepared_by())
+        tables = [data.train, dict(data.evaluation), dict(data.fixed), data.base]
+        key = content_id("prepared", tables, self.family.prepared_by())
         if key not in self.context.prepared:
             made = self.family.prepare(data)
             self.context.prepared[key] = (self.plan.name, made)

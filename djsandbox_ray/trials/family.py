@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from socket import gethostname
 from typing import Any, ClassVar, Protocol, Self
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from packaging.version import Version
 
 from djsandbox_ray.dataset.media import Content
+from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, require
 from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
@@ -28,9 +29,10 @@ from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
-from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.settings.sections import Component, Section
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.pulse import Pulse
+from djsandbox_ray.trials.stages import Stage, flops, total
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
@@ -68,7 +70,7 @@ class TrialTask:
     captions: NDArray[np.int64]
     """Row ids whose captions are used with ``rows``; the same unless captions are shuffled."""
     rungs: tuple[int, ...]
-    """Samples seen at every report; the last is the budget."""
+    """Samples seen at every report, through all stages; the last is the whole training."""
     cpus: float
     """Of this worker."""
     gpus: float
@@ -93,6 +95,10 @@ class TrialData:
     """Lance table of the training samples."""
     evaluation: Mapping[str, str]
     """Lance tables of what the model is evaluated on, by id."""
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    """Lance tables of :meth:`ModelFamily.sources`, by their names."""
+    base: str | None = None
+    """Folder of what trials start from and never change."""
     nodes: NodeKind = field(default_factory=NodeKind)
     """Where Ray tasks that prepare run: ``resources=nodes.demand()``."""
 
@@ -154,7 +160,45 @@ class ModelFamily(ABC):
         return {"device": _device_kind(gpus), **libraries}
 
     def flops_per_sample(self) -> float | None:
-        """Return floating-point operations of training on one sample, if the family can count."""
+        """Return floating-point operations of training on one sample, if the family can count.
+
+        Where there are several stages, of the first, which the pool feeds.
+        """
+        return None
+
+    def stages(self, budget: int) -> tuple[Stage, ...]:
+        """Return the stages of a trial: the probed one first, then what else the model needs.
+
+        Cheap: operations that are counted as :meth:`flops_per_sample` does it are left out of the
+        first stage.
+
+        Args:
+            budget: samples seen in the stage that the pool feeds.
+        """
+        return (Stage("train", budget),)
+
+    def counted(self, budget: int) -> tuple[Stage, ...]:
+        """Return the stages of a trial with the operations of the first one, too."""
+        first, *others = self.stages(budget)
+        if first.flops_per_sample is None:
+            first = replace(first, flops_per_sample=self.flops_per_sample())
+        return (first, *others)
+
+    def flops(self, budget: int) -> float | None:
+        """Return the operations of a whole training, all stages together, if they are counted."""
+        stages = self.counted(budget)
+        return flops(stages, total(stages))
+
+    def sources(self) -> dict[str, Source]:
+        """Return the fixed data of later stages, by name: read once, the same for every trial."""
+        return {}
+
+    def base(self) -> Section | None:
+        """Return how what trials start from and never change is made, if the model has such a base.
+
+        It is made once; its content is part of the trials' ids, its folder is in
+        :attr:`TrialData.base`.
+        """
         return None
 
     def least_rows(self, budget: int) -> int:
@@ -273,7 +317,13 @@ class Clock:
         yield
         self._evaluating += time.perf_counter() - begun
 
-    def report(self, samples: int, loss: float, metrics: dict[str, float]) -> RungReport:
+    def report(
+        self,
+        samples: int,
+        loss: float,
+        metrics: dict[str, float],
+        terms: Mapping[str, float] | None = None,
+    ) -> RungReport:
         """Return the report of a rung that was reached now."""
         return RungReport(
             samples=samples,
@@ -282,6 +332,7 @@ class Clock:
             train_seconds=time.perf_counter() - self._start - self._evaluating,
             evaluation_seconds=self._evaluating,
             time_ms=time.time_ns() // 1_000_000,
+            terms=dict(terms or {}),
         )
 
 

@@ -16,7 +16,6 @@ from djsandbox_ray.evaluation.evaluator import Artefact, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.sections import Component
-from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.arch import (
     CountingEncoder,
     Tokenizer,
@@ -33,16 +32,11 @@ from djsandbox_ray.trials.clip.training import (
     Training,
     TrainingConfig,
     normalise,
-    resolved,
 )
-from djsandbox_ray.trials.family import (
-    Clock,
-    ModelFamily,
-    Prepared,
-    TrialData,
-    TrialTask,
-    device_for,
-)
+from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
+from djsandbox_ray.trials.loop import resolved
+from djsandbox_ray.trials.staged import train_stages
+from djsandbox_ray.trials.stages import Stage
 
 _ENCODE_ROWS = 512
 
@@ -122,34 +116,20 @@ class Clip(ModelFamily):
         """Train one model; the tables come from :meth:`prepare`."""
         samples, evaluation = shared
         device = device_for(task.cpus, task.gpus)
-        clock = Clock()
-        model = build_model(self.arch, task.seed, shareable=True).to(device)
         images, tokens = samples.images(task.rows), samples.tokens(task.captions)
         draw = DeviceArrays(images, tokens, task.seed, device)
-        training = Training(model, draw, self.config, device, task.group, task.pulse.beat)
-        try:
-            if (before := _resume(training, task.checkpoint)) is not None:
-                clock.resume(before)
-            for state in training.run(task.rungs):
-                with clock.evaluation():
-                    plain = training.whole()
-                    metrics: dict[str, float] = {}
-                    if plain is not None:
-                        metrics = task.evaluate(ClipEncoder(plain, self.arch, evaluation, device))
-                    metrics = task.group.from_first(metrics)
-                report = clock.report(state.samples, state.loss, metrics)
-                task.checkpoint.save(report, training.save)
-                yield report
-        finally:
-            training.close()
 
+        def begin(stage: Stage, earlier: Mapping[str, Any]) -> Training:
+            model = build_model(self.arch, task.seed, shareable=True).to(device)
+            return Training(model, draw, self.config, device, task.group, task.pulse.beat)
 
-def _resume(training: Training, checkpoint: Checkpoint) -> RungReport | None:
-    """Go on from a checkpoint, and return its report, if there is one that can be read."""
-    with checkpoint.load() as found:
-        if found is None or not training.load(found[1]):
-            return None
-    return checkpoint.reports()[-1]
+        def evaluate(training: Training) -> dict[str, float]:
+            plain = training.whole()
+            if plain is None:
+                return {}
+            return task.evaluate(ClipEncoder(plain, self.arch, evaluation, device))
+
+        yield from train_stages(task, [Stage("train", task.rungs[-1])], begin, evaluate)
 
 
 class ClipEncoder:
