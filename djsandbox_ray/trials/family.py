@@ -29,7 +29,8 @@ from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
-from djsandbox_ray.settings.sections import Component, Section
+from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.trials.base import Base
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.pulse import Pulse
 from djsandbox_ray.trials.stages import Stage, flops, total
@@ -193,7 +194,7 @@ class ModelFamily(ABC):
         """Return the fixed data of later stages, by name: read once, the same for every trial."""
         return {}
 
-    def base(self) -> Section | None:
+    def base(self) -> Base | None:
         """Return how what trials start from and never change is made, if the model has such a base.
 
         It is made once; its content is part of the trials' ids, its folder is in
@@ -242,7 +243,7 @@ class ModelFamily(ABC):
 
 _UNMARKED = {"device": "cpu"}
 """Left out of ids, so that a family without libraries is known on CPUs as it always was."""
-_EXTRAS = {"open_clip_torch": "clip", "torch": "clip"}
+_EXTRAS = {"open_clip_torch": "clip", "torch": "clip", "transformers": "llava"}
 """Which of our extras brings a library."""
 
 
@@ -355,5 +356,6 @@ FAMILIES: Registry[ModelFamily] = Registry(
     {
         "clip": "djsandbox_ray.trials.clip.family:Clip",
         "command": "djsandbox_ray.trials.command:Command",
+        "llava": "djsandbox_ray.trials.llava.family:Llava",
     },
 )

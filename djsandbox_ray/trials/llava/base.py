@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import field_validator, model_validator
 
 from djsandbox_ray.dataset.source import SOURCES, Source
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.settings.sections import Section
 from djsandbox_ray.storage.cache import cached
@@ -17,8 +17,13 @@ from djsandbox_ray.storage.seals import Seal
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.base import Base, BaseTask
 from djsandbox_ray.trials.clip.arch import training_flops
-from djsandbox_ray.trials.llava.build import join, load_base, shipped_arch
-from djsandbox_ray.trials.llava.small import VERSION, BaseTraining, SmallBase
+from djsandbox_ray.trials.llava.build import join, load_base, read_config, shipped_arch
+from djsandbox_ray.trials.llava.small import (
+    VERSION,
+    BaseTraining,
+    SmallBase,
+    small_configurations,
+)
 
 
 class LlavaBaseConfig(Section):
@@ -99,6 +104,30 @@ class LlavaBase(Base):
             return {"parts": contents, "vision_feature_layer": config.vision_feature_layer}
         train = config.train.model_dump(mode="json", exclude={"dataset", "questions"})
         return {"arch": shipped_arch(config.build or ""), "train": train, "version": VERSION}
+
+    def configurations(self) -> tuple[Any, Any]:
+        """Return the settings of tower and language model, as transformers has them.
+
+        Raises:
+            BadInput: there are none where they are looked for.
+        """
+        transformers = require("transformers", "llava")
+        config = self.config
+        if config.build is not None:
+            return small_configurations(shipped_arch(config.build))
+        if config.path is not None:
+            with _local(config.path) as folder:
+                whole = read_config(folder)
+            return whole.vision_config, whole.text_config
+        with (
+            _local(config.vision_tower or "") as tower,
+            _local(config.language_model or "") as language,
+        ):
+            seen, read = (
+                transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+                for folder in (tower, language)
+            )
+        return getattr(seen, "vision_config", seen), read
 
     def samples(self) -> int:
         """Return the samples that tower and language model see."""

@@ -23,24 +23,25 @@ _SHIPPED = resources.files(__package__) / "archs"
 
 
 @dataclass(frozen=True)
+class Words:
+    """What a base reads, without its weights."""
+
+    tokenizer: Any
+    """Pads on the left."""
+    pixels: Pixels
+    image_id: int
+    """The token that stands for a part of an image."""
+    image_tokens: int
+    """How many tokens stand for an image."""
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A base in memory."""
 
     llava: Any
     """A ``LlavaForConditionalGeneration`` on the CPU, as it was saved, in evaluation mode."""
-    tokenizer: Any
-    """Pads on the left."""
-    pixels: Pixels
-
-    @property
-    def image_id(self) -> int:
-        """The token that stands for a part of an image."""
-        return int(self.llava.config.image_token_id)
-
-    @property
-    def image_tokens(self) -> int:
-        """How many tokens stand for an image."""
-        return int(self.llava.config.image_seq_length)
+    words: Words
 
 
 def shipped_arch(name: str) -> dict[str, Any]:
@@ -55,6 +56,20 @@ def shipped_arch(name: str) -> dict[str, Any]:
     return dict(json.loads((_SHIPPED / f"{name}.json").read_text()))
 
 
+def read_words(folder: Path) -> Words:
+    """Read what a base reads: its tokenizer and its images' form.
+
+    Raises:
+        BadInput: the folder has no LLaVA.
+    """
+    config = read_config(folder)
+    tokenizer = _tokenizer(folder)
+    # The configuration of the class sets it; some tokenizers' own files set it again.
+    tokenizer.padding_side = "left"
+    image_id, tokens = int(config.image_token_id), int(config.image_seq_length)
+    return Words(tokenizer, _pixels(folder), image_id, tokens)
+
+
 def load_base(folder: Path) -> Loaded:
     """Load a base.
 
@@ -62,21 +77,32 @@ def load_base(folder: Path) -> Loaded:
         BadInput: the folder has no LLaVA, or one that this family cannot train.
     """
     transformers = require("transformers", "llava")
+    config = read_config(folder)
+    without_dropout(config)
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        if config.model_type != "llava":
-            raise BadInput(f"{folder}: a LLaVA is needed, not {config.model_type!r}")
-        without_dropout(config)
         llava = transformers.LlavaForConditionalGeneration.from_pretrained(
-            folder, config=config, local_files_only=True, dtype="auto"
+            folder, config=config, local_files_only=True, use_safetensors=True, dtype="auto"
         )
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"{folder}: no LLaVA can be loaded from it: {_first(error)}") from error
     llava.generation_config = transformers.GenerationConfig()
-    tokenizer = _tokenizer(folder)
-    if tokenizer.padding_side != "left":
-        tokenizer.padding_side = "left"
-    return Loaded(llava.eval(), tokenizer, _pixels(folder))
+    return Loaded(llava.eval(), read_words(folder))
+
+
+def read_config(folder: Path) -> Any:
+    """Read the settings of a LLaVA.
+
+    Raises:
+        BadInput: the folder has none.
+    """
+    transformers = require("transformers", "llava")
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{folder}: no LLaVA: {_first(error)}") from error
+    if config.model_type != "llava":
+        raise BadInput(f"{folder}: a LLaVA is needed, not {config.model_type!r}")
+    return config
 
 
 def join(

@@ -5,6 +5,8 @@ Importing this imports torch: who may be without it imports it where it is used.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 from djsandbox_ray.errors import BadInput, require
@@ -202,25 +204,79 @@ class Mining(nn.Module):  # type: ignore[misc, name-defined]
         return self.project(features + mined)
 
 
-def make_projector(kind: str, llava: Any, seed: int, fine: int = 0) -> Any:
-    """Return a projector for a model, its weights as torch's own defaults.
-
-    transformers would draw every matrix with a standard deviation of .02, which in a narrow model
-    shrinks what passes two of them many times over; LLaVA's own code takes torch's defaults, too.
+def projector_of(kind: str, wide: int, width: int) -> Any:
+    """Return a new projector: ``mlp2x_gelu`` or ``linear``.
 
     Args:
-        kind: ``mlp2x_gelu``, ``linear`` or ``mining``.
-        llava: the model.
-        seed: decides the weights.
-        fine: width of the second tower's map, of ``mining``.
+        kind: one of these.
+        wide: width of the tower's features.
+        width: of the language model.
     """
-    config = llava.config
-    layers = config.vision_feature_layer
-    count = 1 if isinstance(layers, int) else len(layers)
-    wide = config.vision_config.hidden_size * count
-    width = config.text_config.hidden_size
+    return {"mlp2x_gelu": Perceptron, "linear": Linear}[kind](wide, width)
+
+
+def trial_model(llava: Any, projector: str, seed: int) -> Reader:
+    """Return a model with a projector of its own, which alone is trained.
+
+    The projector's weights are drawn as torch does by default. transformers would draw every matrix
+    with a standard deviation of .02, which in a narrow model shrinks what passes two of them many
+    times over; LLaVA's own code takes torch's defaults, too.
+
+    Args:
+        llava: a base on its device. It stays as it is: all but the projector is shared with it.
+        projector: its kind.
+        seed: decides its weights.
+    """
+    memo: dict[int, Any] = {id(buffer): buffer for buffer in llava.buffers()}
+    for parameter in llava.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.data, requires_grad=False)
+    own = copy.deepcopy(llava, memo)
+    layers, config = llava.config.vision_feature_layer, llava.config
+    wide = config.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if kind == "mining":
-            return Mining(wide, fine, width)
-        return {"mlp2x_gelu": Perceptron, "linear": Linear}[kind](wide, width)
+        made = projector_of(projector, wide, config.text_config.hidden_size)
+    own.model.multi_modal_projector = made.to(llava.device)
+    return Reader(own)
+
+
+def open_language(model: Reader) -> None:
+    """Have the whole language model trained: it gets weights of its own, in float32."""
+    for part in (model.llava.model.language_model, model.llava.lm_head):
+        for parameter in part.parameters():
+            if not parameter.requires_grad:  # tied weights come twice
+                parameter.data = parameter.data.clone().float()
+                parameter.requires_grad_(True)
+
+
+def adapt(model: Reader, rank: int, alpha: float, targets: Sequence[str], seed: int) -> None:
+    """Put adapters of low rank on the language model; they alone are trained of it.
+
+    Args:
+        model: as :func:`trial_model` gives it.
+        rank: of the matrices.
+        alpha: what they add is scaled by ``alpha / rank``.
+        targets: names of linear layers.
+        seed: decides the first matrix of each; the second one is zero.
+
+    Raises:
+        BadInput: the language model has no such layers.
+    """
+    peft = require("peft", "llava")
+    language = model.llava.model.language_model
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in language.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    if lacking := sorted(set(targets) - linear):
+        raise BadInput(
+            f"trials.model.finetune.lora.targets: the language model has no linear layers "
+            f"{', '.join(lacking)} (there are {', '.join(sorted(linear))})"
+        )
+    settings = peft.LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=0.0, bias="none"
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(settings, language)

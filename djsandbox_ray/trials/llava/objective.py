@@ -66,24 +66,31 @@ class Conversations:
         Raises:
             BadInput: a sample has other images than its turns have places for.
         """
-        rows, texts = self._rows[positions], self._texts[positions]
-        captions = self._table.take(texts, ["text"])["text"].to_pylist()
-        turns = self._table.turns(texts)
-        if self._table.is_wide:
-            media = self._table.media(rows, "image")
-            images = [tuple(one.data for one in some) for some in media]
-        else:
-            images = [(data,) for data in self._table.take(rows, ["image"])["image"].to_pylist()]
+        rows = self._rows[positions]
         told = []
-        for row, caption, said, some in zip(rows.tolist(), captions, turns, images, strict=True):
-            whole = said or described(caption)
-            if sum(turn.text.count(IMAGE_TOKEN) for turn in whole) != len(some):
+        for row, said, images in zip(
+            rows.tolist(), self.said(positions), self._images(rows), strict=True
+        ):
+            if sum(turn.text.count(IMAGE_TOKEN) for turn in said) != len(images):
                 raise BadInput(
                     f"{self._table.uri}: the text that row {row} is read with has places for "
-                    f"another number of images than its {len(some)}"
+                    f"another number of images than its {len(images)}"
                 )
-            told.append(Told(whole, some))
+            told.append(Told(said, images))
         return told
+
+    def said(self, positions: NDArray[np.int64]) -> list[tuple[Turn, ...]]:
+        """Return the turns of the samples at some positions, in order."""
+        texts = self._texts[positions]
+        captions = self._table.take(texts, ["text"])["text"].to_pylist()
+        turns = self._table.turns(texts)
+        return [said or described(text) for said, text in zip(turns, captions, strict=True)]
+
+    def _images(self, rows: NDArray[np.int64]) -> list[tuple[bytes, ...]]:
+        if not self._table.is_wide:
+            return [(data,) for data in self._table.take(rows, ["image"])["image"].to_pylist()]
+        media = self._table.media(rows, "image")
+        return [tuple(one.data for one in some) for some in media]
 
 
 @dataclass(frozen=True)

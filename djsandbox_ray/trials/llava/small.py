@@ -85,6 +85,7 @@ class SmallBase:
     task: BaseTask
 
     def make(self) -> dict[str, float]:
+        """Train and save both; return their losses."""
         with temporary() as folder:
             tower_loss = self._train_tower(folder)
             transformers = require("transformers", "llava")
@@ -270,6 +271,25 @@ class _Words:
         logits = forward(batch.ids, batch.mask, batch.places, batch.images, blurred)
         functional = require("torch.nn.functional", "clip")
         return functional.cross_entropy(logits.float(), batch.targets, reduction="sum"), {}
+
+
+def small_configurations(arch: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the settings of tower and language model of a small architecture.
+
+    How many words there are, only the trusted data tell: ``vocabulary`` says how many are expected.
+    """
+    transformers = require("transformers", "llava")
+    vision, settings = arch["tower"]["vision_cfg"], dict(arch["language"])
+    tower = transformers.CLIPVisionConfig(
+        hidden_size=vision["width"],
+        intermediate_size=int(vision["width"] * vision["mlp_ratio"]),
+        num_hidden_layers=vision["layers"],
+        num_attention_heads=vision["width"] // vision["head_width"],
+        image_size=vision["image_size"],
+        patch_size=vision["patch_size"],
+    )
+    kind = settings.pop("model_type")
+    return tower, transformers.AutoConfig.for_model(kind, vocab_size=arch["vocabulary"], **settings)
 
 
 def small_tokenizer(texts: Iterable[str]) -> Any:

@@ -1,0 +1,247 @@
+"""LLaVA as a model family: a projector is trained on the pool, then the whole on fixed data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from djsandbox_ray.dataset.media import Content
+from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.dataset.source import SOURCES, Source
+from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.evaluation.evaluator import Reads
+from djsandbox_ray.records import RungReport
+from djsandbox_ray.storage.cache import cached
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
+from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
+from djsandbox_ray.trials.llava.base import LlavaBase
+from djsandbox_ray.trials.llava.build import Loaded, Words, load_base, read_words
+from djsandbox_ray.trials.llava.config import (
+    FinetuneConfig,
+    LlavaConfig,
+    TalkConfig,
+    deciding,
+)
+from djsandbox_ray.trials.llava.flops import PartFlops, Trained, count_parts
+from djsandbox_ray.trials.llava.objective import (
+    LOOKED_AT,
+    Conversations,
+    NextTokens,
+    refuse_without,
+)
+from djsandbox_ray.trials.llava.text import Transcript
+from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
+from djsandbox_ray.trials.loop import AdditiveTraining, resolved
+from djsandbox_ray.trials.staged import train_stages
+from djsandbox_ray.trials.stages import Stage
+
+VERSION = 1
+"""Part of every trial's identity: to be raised with any change to what a training computes."""
+
+_PROJECTOR, _FINETUNE = "projector", "finetune"
+_HELD = 2
+"""Bases that a process keeps in memory."""
+
+
+class Llava(ModelFamily):
+    """A vision tower and a language model that learn to understand each other."""
+
+    Config = LlavaConfig
+    OFFERS: ClassVar[tuple[Reads, ...]] = ("answers", "likelihoods")
+    LIBRARIES: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    CONTENT: ClassVar[tuple[Content, ...]] = ("pairs", "conversations")
+    config: LlavaConfig
+
+    @cached_property
+    def _base(self) -> LlavaBase:
+        return LlavaBase(self.config.base)
+
+    def base(self) -> LlavaBase:
+        """Return how the tower and the language model are had."""
+        return self._base
+
+    def sources(self) -> dict[str, Source]:
+        """Return the data of the second stage."""
+        finetune = self.config.finetune
+        if finetune is None:
+            return {}
+        return {_FINETUNE: SOURCES.get(finetune.dataset.type)(finetune.dataset)}
+
+    def identity(self) -> Any:
+        """Return the settings, and what the base is made of."""
+        versions = {"version": VERSION, "loop": LOOP_VERSION}
+        return {**deciding(self.config), "base": self._base.identity(), **versions}
+
+    def resolved(self, gpus: float) -> Self:
+        """Decide what is ``auto`` in both stages."""
+        config = resolved(self.config, gpus)
+        if config.finetune is not None:
+            config = config.model_copy(update={"finetune": resolved(config.finetune, gpus)})
+        return type(self)(config)
+
+    def numerics(self, gpus: float) -> dict[str, str]:
+        """Add the precision, as it is resolved."""
+        return {**super().numerics(gpus), "precision": resolved(self.config, gpus).precision}
+
+    def stages(self, budget: int) -> tuple[Stage, ...]:
+        """Return the projector's stage on the pool, and that of the whole on fixed data."""
+        finetune = self.config.finetune
+        if finetune is None:
+            return (Stage(_PROJECTOR, budget),)
+        return (
+            Stage(_PROJECTOR, budget, judged=False),
+            Stage(_FINETUNE, finetune.samples, flops_per_sample=self._flops(finetune.train)),
+        )
+
+    def flops_per_sample(self) -> float:
+        """Count the training of the projector."""
+        return self._flops("projector")
+
+    def prepare(self, data: TrialData) -> Prepared:
+        """Look at the first samples of all tables: whether there is enough to learn in them."""
+        for name, config in self._configs().items():
+            uri = data.train if name == _PROJECTOR else data.fixed[name]
+            with _folder(data.base) as folder:
+                _look(uri, read_words(folder), config)
+        return Prepared(data)
+
+    def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
+        """Train one model, stage after stage."""
+        device = device_for(task.cpus, task.gpus)
+        with _folder(shared.base) as folder:
+            base = _held(str(folder), device, self.config.precision == "bf16")
+
+        def begin(stage: Stage, earlier: Mapping[str, Any]) -> AdditiveTraining:
+            return self._begin(stage, earlier, task, shared, base, device)
+
+        def evaluate(training: AdditiveTraining, samples: int) -> dict[str, float]:
+            model = training.whole()
+            if model is None:
+                return {}
+            return task.evaluate(self._answerer(model, base, shared, device), samples)
+
+        stages = self.stages(task.rungs[-1] - self._fixed_samples)
+        yield from train_stages(task, stages, begin, evaluate)
+
+    @property
+    def _fixed_samples(self) -> int:
+        return self.config.finetune.samples if self.config.finetune else 0
+
+    def _configs(self) -> dict[str, TalkConfig]:
+        """Return the settings of the stages by their names."""
+        found: dict[str, TalkConfig] = {_PROJECTOR: self.config}
+        if self.config.finetune is not None:
+            found[_FINETUNE] = self.config.finetune
+        return found
+
+    def _begin(
+        self,
+        stage: Stage,
+        earlier: Mapping[str, Any],
+        task: TrialTask,
+        data: TrialData,
+        base: Loaded,
+        device: str,
+    ) -> AdditiveTraining:
+        from djsandbox_ray.trials.llava.modules import adapt, open_language, trial_model
+
+        config = self._configs()[stage.name]
+        model = trial_model(base.llava, self.config.projector, task.seed)
+        told = Conversations(data.train, task.rows, task.captions)
+        if isinstance(config, FinetuneConfig):
+            uri = data.fixed[_FINETUNE]
+            told = Conversations(uri, np.arange(SampleTable(uri).rows, dtype=np.int64))
+            if config.train == "full":
+                open_language(model)
+            else:
+                lora = config.lora
+                adapt(model, lora.rank, lora.alpha, lora.targets, task.seed)
+        told.check()
+        model.load_state_dict(dict(earlier), strict=False)
+        objective = NextTokens(
+            model, told, _transcript(base.words, config), base.words.pixels, config.aspect, device
+        )
+        return AdditiveTraining(
+            objective,
+            len(told),
+            config,
+            task.seed,
+            device,
+            task.group,
+            task.pulse.beat,
+            threads=max(1, int(task.cpus)),
+        )
+
+    def _answerer(self, model: Any, base: Loaded, data: TrialData, device: str) -> LlavaAnswerer:
+        last = self.config.finetune or self.config
+        return LlavaAnswerer(
+            model,
+            base.words.tokenizer,
+            talk=_transcript(base.words, last),
+            captions=_transcript(base.words, self.config),
+            pixels=base.words.pixels,
+            aspect=last.aspect,
+            sets=data.evaluation,
+            device=device,
+            batch=self.config.answer_batch,
+            half=last.precision == "bf16",
+        )
+
+    def _flops(self, trained: Trained) -> float:
+        config = self.config
+        if trained != "projector" and config.finetune is not None:
+            texts = config.finetune.text_tokens
+        else:
+            texts = config.text_tokens
+        return self._parts(texts).training(trained)
+
+    def _parts(self, text_tokens: int) -> PartFlops:
+        from djsandbox_ray.trials.llava.modules import projector_of
+
+        tower, language = self._base.configurations()
+        tokens = (tower.image_size // tower.patch_size) ** 2
+        kind = self.config.projector
+        return count_parts(
+            tower,
+            language,
+            lambda: projector_of(kind, tower.hidden_size, language.hidden_size),
+            tokens + text_tokens,
+        )
+
+
+def _transcript(words: Words, config: TalkConfig) -> Transcript:
+    return Transcript(
+        words.tokenizer, config.template, words.image_id, words.image_tokens, config.max_tokens
+    )
+
+
+def _folder(base: str | None) -> Any:
+    """Give the folder of a base as a local one."""
+    if base is None:
+        raise SandboxError("the model has a base, but nobody has made it")
+    parent, _, name = base.rstrip("/").rpartition("/")
+    return cached(Storage(parent), name)
+
+
+@lru_cache(maxsize=_HELD)
+def _held(folder: str, device: str, half: bool) -> Loaded:
+    """Return a base that stays in this process: trials share what they do not change."""
+    base = load_base(Path(folder))
+    if not half:
+        base.llava.float()
+    base.llava.requires_grad_(False).to(device)
+    return base
+
+
+def _look(uri: str, words: Words, config: TalkConfig) -> None:
+    """Look whether there is enough to learn in the first samples of a table."""
+    rows = np.arange(min(LOOKED_AT, SampleTable(uri).rows), dtype=np.int64)
+    transcript = _transcript(words, config)
+    encoded = [transcript.sample(turns) for turns in Conversations(uri, rows).said(rows)]
+    without = sum(not one.targets for one in encoded)
+    refuse_without(without, len(encoded), config.max_tokens)
