@@ -29,6 +29,7 @@ from djsandbox_ray.records import (
     Cost,
     Dataset,
     Evaluation,
+    Foundation,
     Pool,
     Pools,
     StudyPlan,
@@ -118,9 +119,21 @@ class Study:
             self.column,
             seeds=self.plan.seeds,
             budget=self.rungs[-1],
-            model=identity_of(self.family, self._gpus),
+            model=self._model_identity,
             evaluation=self.suite.identity(),
         )
+
+    @cached_property
+    def foundation(self) -> Foundation:
+        """What the trials start from, and the data of the stages that are the same for all."""
+        found, cost = self.context.foundation(self.family)
+        self._seconds["base"] = cost.cpu_seconds
+        return found
+
+    @property
+    def _model_identity(self) -> Any:
+        model, found = identity_of(self.family, self._gpus), self.foundation.id
+        return {"model": model, "foundation": found} if found else model
 
     @cached_property
     def known(self) -> dict[str, TrialRecord]:
@@ -375,6 +388,8 @@ class Study:
                         for one in evaluation.sets
                         if one.id in evaluation.measured
                     },
+                    {name: storage.uri(data.table) for name, data in self.foundation.fixed.items()},
+                    storage.uri(self.foundation.base) if self.foundation.base else None,
                     nodes=self.context.config.ingest.resources,
                 )
             ),

@@ -22,6 +22,7 @@ from djsandbox_ray.records.combinations import (
 from djsandbox_ray.records.data import (
     Dataset,
     Evaluation,
+    Foundation,
     Leak,
     NotTestable,
     Pool,
@@ -66,6 +67,7 @@ __all__ = [
     "DiversityRow",
     "Evaluation",
     "FlipRow",
+    "Foundation",
     "Insights",
     "InteractionRow",
     "Interactions",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -61,6 +62,21 @@ class Scorer:
 
     id: str
     path: str
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """What all trials of a model start from, and the data of the stages that are the same for all.
+
+    Of a model that needs neither, everything is empty.
+    """
+
+    id: str
+    """Part of the id of every trial that stands on it."""
+    base: str
+    """Folder of what trials start from and never change."""
+    fixed: Mapping[str, Dataset]
+    """By the names that the model has for them."""
 
 
 @dataclass(frozen=True)

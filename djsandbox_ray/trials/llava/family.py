@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -27,7 +28,7 @@ from djsandbox_ray.trials.llava.config import (
     TalkConfig,
     deciding,
 )
-from djsandbox_ray.trials.llava.flops import PartFlops, Trained, count_parts
+from djsandbox_ray.trials.llava.flops import PartFlops, count_parts
 from djsandbox_ray.trials.llava.objective import (
     LOOKED_AT,
     Conversations,
@@ -93,14 +94,21 @@ class Llava(ModelFamily):
         finetune = self.config.finetune
         if finetune is None:
             return (Stage(_PROJECTOR, budget),)
-        return (
-            Stage(_PROJECTOR, budget, judged=False),
-            Stage(_FINETUNE, finetune.samples, flops_per_sample=self._flops(finetune.train)),
-        )
+        first = Stage(_PROJECTOR, budget, judged=False)
+        return (first, Stage(_FINETUNE, finetune.samples))
+
+    def counted(self, budget: int) -> tuple[Stage, ...]:
+        """Return the stages with the operations of both."""
+        first, *others = super().counted(budget)
+        finetune = self.config.finetune
+        if finetune is None:
+            return (first,)
+        flops = self._parts(finetune.text_tokens).training(finetune.train)
+        return (first, *(replace(stage, flops_per_sample=flops) for stage in others))
 
     def flops_per_sample(self) -> float:
         """Count the training of the projector."""
-        return self._flops("projector")
+        return self._parts(self.config.text_tokens).training("projector")
 
     def prepare(self, data: TrialData) -> Prepared:
         """Look at the first samples of all tables: whether there is enough to learn in them."""
@@ -191,14 +199,6 @@ class Llava(ModelFamily):
             batch=self.config.answer_batch,
             half=last.precision == "bf16",
         )
-
-    def _flops(self, trained: Trained) -> float:
-        config = self.config
-        if trained != "projector" and config.finetune is not None:
-            texts = config.finetune.text_tokens
-        else:
-            texts = config.text_tokens
-        return self._parts(texts).training(trained)
 
     def _parts(self, text_tokens: int) -> PartFlops:
         from djsandbox_ray.trials.llava.modules import projector_of

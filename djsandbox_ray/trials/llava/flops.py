@@ -61,6 +61,8 @@ def count_parts(tower: Any, language: Any, projector: Callable[[], Any], tokens:
         patches = (tower.image_size // tower.patch_size) ** 2
         features = torch.empty(1, patches, tower.hidden_size)
         embedded = torch.empty(1, tokens, language.hidden_size)
+        # Given whole, a mask is not looked at: there are no numbers here.
+        mask = torch.empty(1, 1, tokens, tokens)
 
     def forward() -> None:
         with torch.no_grad():
@@ -71,7 +73,7 @@ def count_parts(tower: Any, language: Any, projector: Callable[[], Any], tokens:
             read.requires_grad_(not frozen)
             with torch.set_grad_enabled(grad):
                 given = embedded.detach().requires_grad_(grad)
-                logits = read(inputs_embeds=given, use_cache=False).logits
+                logits = read(inputs_embeds=given, attention_mask=mask, use_cache=False).logits
                 if grad:
                     logits.sum().backward()
 

@@ -1,0 +1,89 @@
+"""A LLaVA of a few thousand parameters with random weights, its base as a folder, and samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from llava_tokenizers import word_level
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from written_tables import written
+
+from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.dataset.shapes import generate
+from djsandbox_ray.dataset.shapes_questions import converse
+from djsandbox_ray.trials.llava.build import joined, save
+from djsandbox_ray.trials.llava.pixels import Pixels
+from djsandbox_ray.trials.llava.small import small_tokenizer
+
+PIXELS = Pixels(16, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+
+def tower() -> Any:
+    """Return a tower of 2 layers that sees 4 patches of 16 pixels' squares."""
+    config = CLIPVisionConfig(
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+    )
+    return CLIPVisionModel(config).eval()
+
+
+def language(tokenizer: Any, tied: bool = False) -> Any:
+    """Return a language model of 2 layers."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=tied,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def write_base(folder: Path, tokenizer: Any | None = None, tied: bool = False) -> Path:
+    """Write a base with random weights."""
+    tokenizer = tokenizer or word_level()
+    folder.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        llava = joined(tower(), language(tokenizer, tied), tokenizer, PIXELS, -2)
+        # Of a size that lets a projector of random weights change what is said.
+        for parameter in llava.model.language_model.parameters():
+            parameter.data.mul_(4 if parameter.ndim > 1 else 1)
+    save(llava, tokenizer, PIXELS, folder)
+    return folder
+
+
+def write_pairs(folder: Path, rows: int, seed: int = 0) -> SampleTable:
+    """Write images with captions."""
+    folder.mkdir(parents=True)
+    samples = [generate(seed, index, (), 32) for index in range(rows)]
+    return written(list(samples), folder, wide=False)[0]
+
+
+def write_talk(folder: Path, rows: int, seed: int = 0, questions: int = 2) -> SampleTable:
+    """Write conversations about images."""
+    folder.mkdir(parents=True)
+    samples = [converse(seed, index, (), 32, questions) for index in range(rows)]
+    return written(list(samples), folder)[0]
+
+
+def words_of(*tables: SampleTable) -> Any:
+    """Return a tokenizer that knows every word of some tables."""
+    texts: list[str] = []
+    for table in tables:
+        texts += table.column("text").to_pylist()
+        turns = table.turns(np.arange(table.rows))
+        texts += [turn.text for some in turns for turn in some]
+    return small_tokenizer(text.replace("<__dj__image>", "") for text in texts)
