@@ -1,4 +1,4 @@
-"""A projector is trained on the pool, the whole on fixed data; what is asked is answered greedily."""
+"""A projector is trained on the pool, the whole on fixed data; questions are answered greedily."""
 
 from __future__ import annotations
 
@@ -48,14 +48,13 @@ class Tables:
     def data(self, **other: Any) -> TrialData:
         evaluation = {"trusted": self.trusted.uri, "talk": self.talk.uri}
         fixed = {"finetune": self.talk.uri}
-        return TrialData(
-            **{
-                **dict(
-                    train=self.pairs.uri, evaluation=evaluation, fixed=fixed, base=str(self.base)
-                ),
-                **other,
-            }
-        )
+        known = {
+            "train": self.pairs.uri,
+            "evaluation": evaluation,
+            "fixed": fixed,
+            "base": str(self.base),
+        }
+        return TrialData(**{**known, **other})
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +361,8 @@ def test_operations_and_stages(tables: Tables) -> None:
     first, second = family.counted(100)
     assert (first.name, first.samples, first.judged) == ("projector", 100, False)
     assert (second.name, second.samples, second.judged) == ("finetune", FIXED, True)
-    assert first.flops_per_sample and second.flops_per_sample
+    assert first.flops_per_sample
+    assert second.flops_per_sample
     assert second.flops_per_sample > first.flops_per_sample
     assert family.flops(100) == pytest.approx(
         100 * first.flops_per_sample + FIXED * second.flops_per_sample
