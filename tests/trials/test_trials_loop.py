@@ -422,11 +422,10 @@ def test_what_goes_wrong_in_a_loader_is_raised_in_its_turn() -> None:
             raise KeyError("a broken row")
         return number
 
-    loaded, seen = Loader(make, range(10), threads=2, prefetch=4)(), []
+    loaded = Loader(make, range(10), threads=2, prefetch=4)()
+    assert [next(loaded) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(KeyError, match="a broken row"):
-        for made in loaded:
-            seen.append(made)
-    assert seen == [0, 1, 2]
+        next(loaded)
 
 
 def test_a_loader_that_is_let_go_leaves_no_threads() -> None:

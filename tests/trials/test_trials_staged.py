@@ -1,4 +1,4 @@
-"""A trial of several stages: one count of samples, rungs where it can be judged, resumed anywhere."""
+"""A trial of several stages: one count of samples, rungs where it can be judged."""
 
 from __future__ import annotations
 
