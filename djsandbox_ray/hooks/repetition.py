@@ -17,7 +17,13 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.plans import UNREAD, largest_draw, scaling_seeds
 from djsandbox_ray.hooks.results import yardstick
-from djsandbox_ray.hooks.study import Inputs, Study, StudyHook, study_identity
+from djsandbox_ray.hooks.study import (
+    Inputs,
+    Study,
+    StudyHook,
+    study_identity,
+    trial_samples,
+)
 from djsandbox_ray.hooks.writing import like, write_pools
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.layers import Layers
@@ -71,7 +77,8 @@ class RepeatOrExpand(StudyHook):
         rows = unit or pools.draw_size or largest_draw(self.config, dataset)
         if rows is None:
             return Planned(trials, unknown=UNREAD)
-        return Planned(trials, each * sum(set(factors)) * rows)
+        seen = sum(trial_samples(self.config, factor * rows) for factor in set(factors))
+        return Planned(trials, each * seen)
 
     def run(
         self,

@@ -53,6 +53,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.reporting.curves import Curve, scaling_chart
 from djsandbox_ray.reporting.figures import png
 from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.trials.stages import total
 
 Floats = NDArray[np.float64]
 
@@ -90,10 +91,11 @@ class ScaleCompute(StudyHook):
             return Planned()
         named, budget, config = self._models(models).values(), self._budgets(budgets), self.config
         each = (1 + arms) * len(scaling_seeds(config))
-        trials, samples = each * len(budget), each * sum(budget)
-        counted = [configured_family(config, model).flops_per_sample() for model in named]
-        flops = None if None in counted else samples * sum(one or 0.0 for one in counted)
-        return Planned(trials * len(named), samples * len(named), flops)
+        families = [configured_family(config, model) for model in named]
+        samples = sum(total(family.stages(one)) for family in families for one in budget)
+        counted = [family.flops(one) for family in families for one in budget]
+        flops = None if None in counted else each * sum(one or 0.0 for one in counted)
+        return Planned(each * len(counted), each * samples, flops)
 
     def run(
         self,
@@ -200,22 +202,25 @@ class ScaleCompute(StudyHook):
             measured = self.measure(study)
             for arm, pools in ((top, [top]), (CONTROLS, controls)):
                 errors[arm].append([self._error(measured, pools, seed) for seed in seeds])
-        flops = study.family.flops_per_sample()
+        family = configured_family(self.config, model)
+        operations = [family.flops(budget) for budget in samples]
+        whole = family.flops(full)
         tables = {arm: np.array(values) for arm, values in errors.items()}
         rows = [
             ScalingRow(
                 arm,
                 name,
                 budget,
-                math.nan if flops is None else budget * flops,
+                math.nan if flops is None else flops,
                 *seed_interval(line),
                 seeds=int(np.isfinite(line).sum()),
             )
             for arm, table in tables.items()
-            for budget, line in zip(samples, table, strict=True)
+            for budget, flops, line in zip(samples, operations, table, strict=True)
         ]
-        compute = np.array(samples, dtype=np.float64) * (flops or 1.0)
-        target = full * (flops or 1.0)
+        compute, target = np.array(samples, dtype=np.float64), float(full)
+        if whole is not None and None not in operations:
+            compute, target = np.array(operations, dtype=np.float64), whole
         draws = Draws(inputs.pools.draw_size, full)
         return rows, compute_scaling(top, compute, tables[top], tables[CONTROLS], target, draws)
 

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.results import ranked_again, scored, yardstick
-from djsandbox_ray.hooks.study import Inputs, Study, StudyHook, study_identity
+from djsandbox_ray.hooks.study import (
+    Inputs,
+    Study,
+    StudyHook,
+    study_identity,
+    trial_samples,
+)
 from djsandbox_ray.hooks.writing import like, write_pools
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.connection import slots
@@ -98,7 +104,7 @@ class SearchThresholds(StudyHook):
         again = 1 + max(self.config.confirm.controls, WHOLE_BUCKET_CONTROLS)
         second = again * len(self._fresh_seeds)
         trials = SearchPlan(proposals).proposals * seeds + second
-        return Planned(trials, trials * self.config.trials.budget)
+        return Planned(trials, trials * trial_samples(self.config))
 
     def run(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
@@ -44,6 +44,7 @@ from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.trials.engine import clear_left, run_trials
 from djsandbox_ray.trials.family import FAMILIES, ModelFamily, TrialData, identity_of
 from djsandbox_ray.trials.rescoring import CPUS_PER_TASK, rescore
+from djsandbox_ray.trials.stages import Stage, flops, judged_from, total
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
 from djsandbox_ray.trials.trial_records import TrialStore, curves_table, plan_trials, trials_table
 from djsandbox_ray.trials.worker import Shared
@@ -105,10 +106,16 @@ class Study:
         sets = evaluation_sets(self.context.storage, self.inputs.evaluation)
         return Suite(settings.metrics, sets, settings.score)
 
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of every trial, with their operations where they are counted."""
+        return self.family.counted(self._budget)
+
     @property
     def rungs(self) -> tuple[int, ...]:
-        """Samples seen at every report; the last is the budget."""
-        return self.stopping.rung_samples(self.budget or self.context.config.trials.budget)
+        """Samples seen at every report; the last is the whole training."""
+        stages = self.family.stages(self._budget)
+        return self.stopping.rung_samples(total(stages), judged_from(stages))
 
     @cached_property
     def specs(self) -> list[TrialSpec]:
@@ -118,7 +125,8 @@ class Study:
             self.inputs.pools,
             self.column,
             seeds=self.plan.seeds,
-            budget=self.rungs[-1],
+budget=self._budget,
+            total=self.rungs[-1],
             model=self._model_identity,
             evaluation=self.suite.identity(),
         )
@@ -202,7 +210,7 @@ class Study:
         for pool in pools.pools:
             refuse_small_draw(
                 self.family,
-                self.rungs[-1],
+                self._budget,
                 pool.draw_size or pools.draw_size,
                 f"a trial of {pool.id!r} draws {{rows}} of {pool.size:,} rows "
                 f"(pools.draw_share: {config.pools.draw_share:g})",
@@ -290,8 +298,8 @@ class Study:
         storage, folder = self.context.storage, self.context.folder
         prefix = "" if self.plan.name == TRIALS else f"{self.plan.name}_"
         paths = (f"{folder}/{prefix}trials.parquet", f"{folder}/{prefix}curves.parquet")
-        flops = self.family.flops_per_sample()
-        storage.write_table(paths[0], trials_table(records, self.pools, flops))
+        operations = partial(flops, self.stages)
+        storage.write_table(paths[0], trials_table(records, self.pools, operations))
         storage.write_table(paths[1], curves_table(records))
         states = [record.state for record in records]
         outcome = [
@@ -322,7 +330,7 @@ class Study:
             workers=resources.workers,
             cpus_per_worker=resources.cpus_per_worker,
             gpus_per_worker=resources.gpus_per_worker,
-            train_flops=self.family.flops_per_sample(),
+            train_flops=partial(flops, self.stages),
             evaluation_flops=self.family.evaluation_flops(self.suite),
         )
         prepared = self.context.prepared.values()
@@ -334,6 +342,10 @@ class Study:
     def _seconds(self) -> dict[str, float]:
         """CPUs times seconds that the study took beside its trials, by what they were for."""
         return {}
+
+    @property
+    def _budget(self) -> int:
+        return self.budget or self.context.config.trials.budget
 
     @property
     def _gpus(self) -> float:
@@ -399,6 +411,7 @@ class Study:
             draw_size=self.inputs.pools.draw_size,
             base_seed=self.inputs.pools.seed,
             rungs=self.rungs,
+            budget=self._budget,
             storage=storage.url,
             resources=config.resources,
             retries=config.retries,
@@ -434,7 +447,7 @@ class StudyHook(Hook):
     def planned(self, plan: StudyPlan, arms: int, unknown: str = "") -> Planned:
         """Return what a study of so many pools, of the run's model and budget, trains."""
         trials = arms * len(plan.seeds)
-        samples = trials * self.config.trials.budget
+        samples = trials * trial_samples(self.config)
         return Planned(trials, samples, unknown=unknown, study=plan)
 
     def conduct(self, study: Study) -> tuple[list[TrialRecord], Trials]:
@@ -474,6 +487,17 @@ def _first(specs: Sequence[TrialSpec]) -> str:
 
 
 _NAMED = 3
+
+
+def trial_samples(config: RunConfig, budget: int = 0) -> int:
+    """Return the samples that a trial sees in all of its stages.
+
+    Args:
+        config: of the run.
+        budget: of the stage that the pool feeds; 0: the configured one.
+    """
+    return total(configured_family(config).stages(budget or config.trials.budget))
+
 
 NO_RESULT = {"resources", "retries", "retry_diverged", "keep_stopped", "stall_seconds"}
 """Settings of trials that decide no result; of the kind of device :func:`identity_of` knows."""

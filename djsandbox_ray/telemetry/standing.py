@@ -29,7 +29,7 @@ class Standing:
         """Samples that all of them have trained on."""
         self._begun = 0
         """Samples of those that run."""
-        self._budget = 1
+        self._total = 1
         self._scores: dict[str, dict[str, float]] = {}
         """By pool and trial: the mean of the score's metrics at the full budget."""
         self._means: dict[str, float] = {}
@@ -43,7 +43,7 @@ class Standing:
         """Put a record in the place of the trial's last one."""
         last = self._records.get(record.spec.id)
         self._records[record.spec.id] = record
-        self._budget = record.spec.budget
+        self._total = record.spec.total
         for entry, sign in ((last, -1), (record, 1)):
             if entry is not None:
                 seen = samples_of(entry)
@@ -65,7 +65,7 @@ class Standing:
     @property
     def begun(self) -> float:
         """Work in the trials that run, in units of a whole one."""
-        return self._begun / self._budget
+        return self._begun / self._total
 
     @property
     def best_change(self) -> float | None:

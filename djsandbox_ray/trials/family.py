@@ -86,6 +86,12 @@ class TrialTask:
     pulse: Pulse = field(default_factory=Pulse)
     """A family that calls ``pulse.beat()`` at every step is replaced when its steps stop coming
     (``trials.stall_seconds``); of one that does not, only a process that computes nothing is."""
+    budget: int = 0
+    """Samples seen in the stage that the pool feeds; 0 stands for the whole training."""
+
+    def __post_init__(self) -> None:
+        if self.budget == 0:
+            object.__setattr__(self, "budget", self.rungs[-1])
 
 
 @dataclass(frozen=True)
@@ -189,6 +195,11 @@ class ModelFamily(ABC):
         """Return the operations of a whole training, all stages together, if they are counted."""
         stages = self.counted(budget)
         return flops(stages, total(stages))
+
+    def mean_flops(self, budget: int) -> float | None:
+        """Return the operations per sample of a whole training, if they are counted."""
+        whole = self.flops(budget)
+        return None if whole is None else whole / total(self.stages(budget))
 
     def sources(self) -> dict[str, Source]:
         """Return the fixed data of later stages, by name: read once, the same for every trial."""

@@ -357,6 +357,7 @@ class AdditiveTraining(Training):
         if factor:
             self._loss = self._loss + loss.detach().double()
         for name, value in terms.items():
+            value = value.double() if hasattr(value, "double") else value
             self._terms[name] = self._terms.get(name, 0.0) + (value if factor else 0.0)
         return loss * factor
 

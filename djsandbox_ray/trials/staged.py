@@ -15,7 +15,7 @@ from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.family import Clock, TrialTask
 from djsandbox_ray.trials.loop import Training, TrainingState
-from djsandbox_ray.trials.stages import Stage, ends, total
+from djsandbox_ray.trials.stages import Stage, check_rungs, ends, total
 
 T = TypeVar("T", bound=Training)
 
@@ -41,10 +41,12 @@ def train_stages(
             called on all workers, and what rank 0 returns counts.
 
     Raises:
+        BadInput: a rung lies where the model cannot be judged.
         Diverged: the loss is not finite.
     """
     if task.rungs[-1] != total(stages):
         raise SandboxError(f"the last rung is {task.rungs[-1]}, the stages have {total(stages)}")
+    check_rungs(stages, task.rungs)
     staged = _Staged(task, stages, begin)
     try:
         for state in staged.run():

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from djsandbox_ray.errors import BadInput
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -41,6 +43,29 @@ def judged_from(stages: Sequence[Stage]) -> int:
         seen += stage.samples
         start = start if stage.judged else seen
     return start
+
+
+def check_rungs(stages: Sequence[Stage], rungs: Sequence[int]) -> None:
+    """Look whether a model can be judged at rungs.
+
+    Args:
+        stages: of a trial.
+        rungs: samples seen at them; the last is the whole training, where it always can.
+
+    Raises:
+        BadInput: it cannot at one of them; names its stage and the first rung that is possible.
+    """
+    start = judged_from(stages)
+    early = [rung for rung in rungs[:-1] if rung <= start]
+    if early:
+        stage = next(
+            stage for stage, end in zip(stages, ends(stages), strict=True) if early[0] <= end
+        )
+        first = f"the first possible one is {start + 1:,}" if start < total(stages) else "at none"
+        raise BadInput(
+            f"a rung at {early[0]:,} samples lies in or before the stage {stage.name!r}, where the "
+            f"model cannot be judged; {first}"
+        )
 
 
 def ends(stages: Sequence[Stage]) -> list[int]:

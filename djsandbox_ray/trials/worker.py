@@ -44,7 +44,7 @@ class Shared:
     draw_size: int
     base_seed: int
     rungs: tuple[int, ...]
-    """Samples seen at every report; the last is the budget."""
+    """Samples seen at every report; the last is the whole training."""
     storage: str
     """URL under which checkpoints are kept; every node must reach it."""
     resources: Resources
@@ -64,6 +64,8 @@ class Shared:
     """Whom workers tell that they are alive; None for nobody."""
     pause: float = 5.0
     """Seconds between two times."""
+    budget: int = 0
+    """Samples seen in the stage that the pool feeds; 0: in the whole training."""
     owner: str = ALONE
     """The driver, by which its folders of checkpoints are named."""
     numerics: Mapping[str, str] | None = None
@@ -147,11 +149,14 @@ class TrialWorker:
             group=self._group,
             evaluate=self._evaluate,
             pulse=self._pulse,
+            budget=shared.budget,
         )
         self._reported = reported
         self._trained_as = trial.get("training", "")
         known = tuple(RungReport(**report) for report in trial["reports"])
-        self._kept = iter(self._scored_now(checkpoint.reports() or known, checkpoint))
+        # Where a stage ends before the first rung, the state is kept, but nothing is reported.
+        kept = tuple(one for one in checkpoint.reports() if one.samples >= shared.rungs[0])
+        self._kept = iter(self._scored_now(kept or known, checkpoint))
         self._training = self._train(task)
 
     def step(self) -> dict[str, Any]:
@@ -163,11 +168,11 @@ class TrialWorker:
             ``{"report": ..., "done": ...}`` or ``{"failure": {error, diverged, traceback, place},
             "done": True}``.
         """
-        budget = self._shared.rungs[-1]
+        whole = self._shared.rungs[-1]
         try:
             with self._pulse.training():
                 report = self._next()
-            _check(report, budget)
+            _check(report, whole)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             failure = {
@@ -180,7 +185,7 @@ class TrialWorker:
             self.close()
             return {"failure": failure, "done": True}
         self._note(f"{report.samples} samples: loss {report.loss:.6g}, {report.metrics}")
-        return {"report": asdict(report), "done": report.samples == budget}
+        return {"report": asdict(report), "done": report.samples == whole}
 
     def close(self) -> None:
         """Let go of the trial, and of its model."""
@@ -255,9 +260,9 @@ class _Watched(Checkpoint):
             super().save(report, write)
 
 
-def _check(report: RungReport, budget: int) -> None:
-    numbers = {"loss": report.loss, **report.metrics}
+def _check(report: RungReport, whole: int) -> None:
+    numbers = {"loss": report.loss, **report.metrics, **report.terms}
     if wrong := [name for name, value in numbers.items() if not isfinite(value)]:
         raise Diverged(f"not finite after {report.samples} samples: {', '.join(wrong)}")
-    if report.samples > budget:
-        raise SandboxError(f"{report.samples} samples were seen, more than the budget {budget}")
+    if report.samples > whole:
+        raise SandboxError(f"{report.samples} samples were seen, more than the budget {whole}")

@@ -90,6 +90,7 @@ def task(
         "rows": rows,
         "captions": rows,
         "rungs": (BUDGET + FIXED,),
+        "budget": BUDGET,
         "cpus": 1,
         "gpus": 0,
         "checkpoint": Checkpoint(str(folder), "trial"),

@@ -168,7 +168,7 @@ def test_what_would_come_again_is_settled() -> None:
 
 def test_tables_hold_everything_and_give_it_back() -> None:
     pool = Pool("text_len/low", PoolKind.BUCKET, "text_len", 0, 300, "h", "text_len", "low")
-    trials = trials_table(RECORDS, {pool.id: pool}, flops_per_sample=2.0)
+    trials = trials_table(RECORDS, {pool.id: pool}, lambda seen: 2.0 * seen)
     curves = curves_table(RECORDS)
     assert read_records(trials, curves) == RECORDS
     diverged = [replace(RECORDS[1], diverged=True)]

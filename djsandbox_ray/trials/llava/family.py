@@ -133,12 +133,7 @@ class Llava(ModelFamily):
                 return {}
             return task.evaluate(self._answerer(model, base, shared, device), samples)
 
-        stages = self.stages(task.rungs[-1] - self._fixed_samples)
-        yield from train_stages(task, stages, begin, evaluate)
-
-    @property
-    def _fixed_samples(self) -> int:
-        return self.config.finetune.samples if self.config.finetune else 0
+        yield from train_stages(task, self.stages(task.budget), begin, evaluate)
 
     def _configs(self) -> dict[str, TalkConfig]:
         """Return the settings of the stages by their names."""

@@ -11,7 +11,7 @@ from rich.text import Text
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.hooks.plans import CONFIRMATION, LEARNING_RATE, TRIALS
-from djsandbox_ray.hooks.study import configured_family
+from djsandbox_ray.hooks.study import configured_family, trial_samples
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.records import Dataset, Evaluation, Pools
 from djsandbox_ray.reporting.progress import Progress
@@ -42,9 +42,12 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     listed = _listed(main.job, context, done) if main else []
     cached = sum(trial["cached"] for trial in listed)
     training = this.config.training
-    budget, seeds = (training.budget, training.seeds) if training else (0, 1)
-    left = [s.less(cached, budget) if s is main else s for s in found if not s.done]
-    ahead = total(left, configured_family(this.config).flops_per_sample() if training else 0.0)
+    each, seeds, flops = 0, 1, 0.0
+    if training:
+        each, seeds = trial_samples(this.config), training.seeds
+        flops = configured_family(this.config).mean_flops(training.budget)
+    left = [s.less(cached, each) if s is main else s for s in found if not s.done]
+    ahead = total(left, flops)
     trials = main.planned.trials if main else 0
     cost = whole_cost(workflow, context, done)
     return {
