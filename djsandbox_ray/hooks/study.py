@@ -125,7 +125,7 @@ class Study:
             self.inputs.pools,
             self.column,
             seeds=self.plan.seeds,
-budget=self._budget,
+            budget=self._budget,
             total=self.rungs[-1],
             model=self._model_identity,
             evaluation=self.suite.identity(),
