@@ -18,7 +18,7 @@ from pydantic import (
 
 from djsandbox_ray.analysis.verdicts.second_look import ConfirmConfig, LearningRateConfig
 from djsandbox_ray.dataset.media import MODALITIES
-from djsandbox_ray.dataset.source import SOURCES, IngestConfig, content_of
+from djsandbox_ray.dataset.source import SOURCES, IngestConfig, SourceConfig, content_of
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
@@ -136,7 +136,7 @@ class RunConfig(Section):
     @property
     def sources(self) -> dict[str, Component]:
         """The sources of data, by their places."""
-        return _by_place(self.dataset, self.measuring, self.scorer)
+        return _by_place(self.dataset, self.measuring, self.scorer, self.training)
 
     def lacks(self, section: str) -> bool:
         """Say whether a section that some workflows do without is not there."""
@@ -331,18 +331,33 @@ class _Sections:
     @property
     def sources(self) -> dict[str, Component]:
         """The sources of data, by their places."""
-        return _by_place(self.dataset, self.evaluation, self.scorer)
+        return _by_place(self.dataset, self.evaluation, self.scorer, self.trials)
 
 
 def _by_place(
-    dataset: Component | None, evaluation: EvaluationConfig | None, scorer: ScorerConfig | None
+    dataset: Component | None,
+    evaluation: EvaluationConfig | None,
+    scorer: ScorerConfig | None,
+    trials: TrialsConfig | None,
 ) -> dict[str, Component]:
-    found = {
+    found: dict[str, Component | None] = {
         "dataset": dataset,
         "evaluation.dataset": evaluation.dataset if evaluation else None,
         "scorer.dataset": scorer.dataset if scorer else None,
     }
+    if trials is not None:
+        found |= dict(_sources_in(trials.model, "trials.model"))
     return {where: source for where, source in found.items() if source is not None}
+
+
+def _sources_in(section: Section, where: str) -> Iterator[tuple[str, Component]]:
+    """Yield the sources in a section, and in those below it, with their places."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, SourceConfig):
+            yield f"{where}.{name}", value
+        elif isinstance(value, Section):
+            yield from _sources_in(value, f"{where}.{name}")
 
 
 def _trial_problems(given: _Sections) -> list[str]:
