@@ -40,8 +40,8 @@ _REQUESTS: dict[Language, str] = {
 }
 _OF_FIRST = ("vanilla", "unparsed")
 """What answers to the first rotation alone tell."""
-_UNNAMED = re.compile(r"[^\w.\- ]+")
-"""Signs that no name of a metric may hold."""
+_UNNAMED = re.compile(r"[^\w.\-]+")
+"""Signs that are better in no name of a metric."""
 
 
 @dataclass(frozen=True)
