@@ -25,13 +25,13 @@ from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.connection import connect, slots
-from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.pools.draws import draw_from
 from djsandbox_ray.records import Aggregate, Dataset, Pool, PoolKind, TrialRecord, TrialSpec
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.engine import run_trials
+from djsandbox_ray.trials.family import TrialData
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition
 from djsandbox_ray.trials.worker import Shared
@@ -138,7 +138,7 @@ def measure(study: Study, family: Clip, prepared: object, stopping: str, workers
     shared = Shared(
         family=family,
         prepared=prepared,
-        suite=Suite([evaluator], split),
+        suite=Suite([evaluator], [split]),
         pools=pools,
         assignments=assignments,
         draw_size=study.draw_size,
@@ -219,8 +219,9 @@ def main() -> None:
         )
         family = Clip(ClipConfig(type="clip", arch="tiny", batch_size=128))
         began = time.perf_counter()
-        tables = (storage.uri(study.train.table), storage.uri(study.evaluation.table))
-        prepared = family.prepare(*tables, NodeKind()).value
+        evaluation = {study.evaluation.id: storage.uri(study.evaluation.table)}
+        data = TrialData(storage.uri(study.train.table), evaluation)
+        prepared = family.prepare(data).value
         print(
             f"{args.cpus} CPUs, {args.budget} samples per trial; samples made ready once in", end=""
         )

@@ -425,7 +425,19 @@ def _content_problems(given: _Sections, process: Any) -> list[str]:
                 f"dataset.content is {content!r}"
             )
     for index, metric in enumerate(given.evaluation.metrics if given.evaluation else ()):
-        if evaluated not in (measures := EVALUATORS.get(metric.type).CONTENT):
+        kind = EVALUATORS.get(metric.type)
+        if (own := kind(metric).source()) is not None:
+            if stay and "video" in MODALITIES[content_of(own.config)] and not own.HAS_PLACES:
+                found.append(
+                    f"evaluation.metrics[{index}].type: ingest.videos.store: reference needs "
+                    f"videos that are files of their own; those of {metric.type!r} are not"
+                )
+        elif evaluated is None and kind(metric).needs_samples():
+            found.append(
+                f"evaluation.dataset: missing; evaluation.metrics[{index}] ({metric.type!r}) is "
+                "measured on this trusted split"
+            )
+        elif evaluated is not None and evaluated not in (measures := kind.CONTENT):
             found.append(
                 f"evaluation.metrics[{index}].type: {metric.type!r} measures on "
                 f"{' or '.join(measures)}, but evaluation.dataset.content is {evaluated!r}"

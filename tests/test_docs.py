@@ -162,7 +162,7 @@ def test_classes_are_short(text: str) -> None:
 
 def test_the_evaluator_measures(my_module: Path) -> None:
     from djsandbox_ray.evaluation.data import EvaluationSet
-from djsandbox_ray.evaluation.evaluator import EVALUATORS
+    from djsandbox_ray.evaluation.evaluator import EVALUATORS
     from djsandbox_ray.evaluation.suite import Suite
 
     class Same:
@@ -173,7 +173,7 @@ from djsandbox_ray.evaluation.evaluator import EVALUATORS
             return np.eye(2, dtype=np.float32)
 
     config = EVALUATORS.get("my_module:Alignment").Config(type="my_module:Alignment")
-    suite = Suite([config], EvaluationSet("id", "", 2, ("a", "b"), ({}, {})))
+    suite = Suite([config], [EvaluationSet("id", "", 2, ("a", "b"), ({}, {}))])
     assert suite.run(Same()) == {"alignment/mean_cosine": 1.0}
 
 

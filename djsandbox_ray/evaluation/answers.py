@@ -60,7 +60,7 @@ class AnswerEvaluator(Evaluator):
 
     @abstractmethod
     def measures(self) -> tuple[Metric, ...]:
-        """Return the metrics that :meth:`score` gives."""
+        """Return the metrics that :meth:`score` gives; their names begin with ``<name>/``."""
 
     @abstractmethod
     def score(self, data: EvaluationSet, answers: Mapping[str, Answer]) -> dict[str, float]:
@@ -98,6 +98,10 @@ class AnswerEvaluator(Evaluator):
             raise BadInput(f"{self.name}: it asks nothing about the {data.rows} rows of {data.id}")
         scores = {name: float(value) for name, value in self.score(data, answers).items()}
         promised = [metric.name for metric in self.measures()]
+        if foreign := [name for name in promised if not name.startswith(f"{self.name}/")]:
+            raise BadInput(
+                f"{self.name}: its metrics' names begin with '{self.name}/', not {foreign[0]!r}"
+            )
         if set(scores) != set(promised):
             raise BadInput(
                 f"{self.name}: score gives {', '.join(sorted(scores)) or 'nothing'}, but measures "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Answer:
     """Whether ``max_new_tokens`` was reached without an end token."""
 
 
+@runtime_checkable
 class Answerer(Protocol):
     """What a trained model that answers questions offers to evaluators."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
-from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.dataset.source import SOURCES, Source
 from djsandbox_ray.errors import nearest
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.settings.sections import Component, Section, component
@@ -15,11 +15,12 @@ from djsandbox_ray.settings.sections import Component, Section, component
 class EvaluationConfig(Section):
     """The trusted split, what is measured on it, and how that becomes one score."""
 
-    dataset: Annotated[SerializeAsAny[Component], component(SOURCES)]
-    """The trusted split; a source of its own, never part of the training data."""
+    dataset: Annotated[SerializeAsAny[Component], component(SOURCES)] | None = None
+    """The trusted split; a source of its own, never part of the training data. Only needed where an
+    evaluator is measured on it: benchmarks bring samples of their own."""
     leaks: Literal["remove", "keep"] = "remove"
-    """What happens to training samples that occur in the split too: whole, or one of their images
-    or videos under another text."""
+    """What happens to training samples that occur in the split or in a benchmark too: whole, or one
+    of their images or videos under another text."""
     metrics: list[Annotated[SerializeAsAny[Component], component(EVALUATORS)]] = Field(min_length=1)
     """The evaluators."""
     score: list[str] | None = Field(default=None, min_length=1)
@@ -35,6 +36,12 @@ class EvaluationConfig(Section):
     def _once(cls, metrics: list[Any]) -> list[Any]:
         known_metrics(metrics)
         return metrics
+
+    def sources(self) -> list[Source]:
+        """Return where samples come from: the trusted split, if any, and benchmarks in order."""
+        trusted = [] if self.dataset is None else [SOURCES.get(self.dataset.type)(self.dataset)]
+        own = (EVALUATORS.get(config.type)(config).source() for config in self.metrics)
+        return [*trusted, *(source for source in own if source is not None)]
 
     @field_validator("score")
     @classmethod

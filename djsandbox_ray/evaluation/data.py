@@ -81,6 +81,10 @@ class EvaluationSet:
         return [_label(meta[key]) for meta in self.metadata]
 
 
+NO_SET = EvaluationSet("", "", 0)
+"""What evaluators are given that look at no samples, where there is no trusted split."""
+
+
 def _label(value: Any) -> str:
     # Whole numbers become fractions where one is missing in the column that they come from.
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)

@@ -65,7 +65,7 @@ class Evaluator(ABC):
     READS: ClassVar[Reads] = "embeddings"
     """What :meth:`evaluate` is given."""
     CONTENT: ClassVar[tuple[Content, ...]] = ("pairs",)
-    """What the samples that it measures on may be."""
+    """What the samples of the trusted split may be."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -80,6 +80,13 @@ class Evaluator(ABC):
         It is ingested once, by content, as the data in question is.
         """
         return None
+
+    def needs_samples(self) -> bool:
+        """Return whether it looks at samples at all, and not only at what the training reports.
+
+        Where nothing does, the configuration needs no trusted split.
+        """
+        return True
 
     def check(self, data: EvaluationSet) -> None:  # noqa: B027 - optional
         """Raise :class:`BadInput` if this cannot run on the set; called before training."""

@@ -43,9 +43,9 @@ class Retrieval(Evaluator):
     VERSION: ClassVar[int] = 1
     config: RetrievalConfig
 
-    def check(self, split: EvaluationSet) -> None:
+    def check(self, data: EvaluationSet) -> None:
         """Check that there are more texts than may be looked at, or any model finds them all."""
-        texts = len(set(split.texts))
+        texts = len(set(data.texts))
         if max(self.config.k) >= texts:
             raise BadInput(
                 f"retrieval: k = {max(self.config.k)} finds everything among the {texts} "
@@ -53,15 +53,15 @@ class Retrieval(Evaluator):
             )
 
     def metrics(self) -> tuple[Metric, ...]:
-        """Name the recall at every k, both ways; how much chance finds, the size of the set says."""
+        """Name the recall at every k, both ways; what chance finds hangs on the texts of the set."""
         return tuple(Metric(_name(way, k), low=0, high=1) for way in _WAYS for k in self.config.k)
 
-    def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
+    def evaluate(self, model: Encoder, data: EvaluationSet) -> dict[str, float]:
         """Rank all texts for every image and all images for every text."""
-        texts = sorted(set(split.texts))
+        texts = sorted(set(data.texts))
         index = {text: number for number, text in enumerate(texts)}
-        truth = np.array([index[text] for text in split.texts])
-        similarity = encoder.images(split) @ encoder.texts(texts).T
+        truth = np.array([index[text] for text in data.texts])
+        similarity = model.images(data) @ model.texts(texts).T
         relevant = truth[:, None] == np.arange(len(texts))[None, :]
         metrics = {}
         tables = ((similarity, relevant), (similarity.T, relevant.T))

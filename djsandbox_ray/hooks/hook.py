@@ -50,6 +50,8 @@ class Context:
     on whose account it is: studies share it."""
     lease: Lease | None = None
     """Of the run, while it runs."""
+    trains: bool = True
+    """Whether models may be trained; else only what needs none is done."""
 
     @property
     def owner(self) -> str:

@@ -23,6 +23,7 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.layers import Layers
 from djsandbox_ray.records import (
     Dataset,
+    Evaluation,
     Pool,
     Pools,
     Ranking,
@@ -75,7 +76,7 @@ class RepeatOrExpand(StudyHook):
     def run(
         self,
         dataset: Dataset,
-        evaluation: Dataset,
+        evaluation: Evaluation,
         pools: Pools | None,
         ranking: Ranking | None,
         first: Trials,
@@ -87,7 +88,7 @@ class RepeatOrExpand(StudyHook):
 
         Args:
             dataset: the samples.
-            evaluation: the trusted split.
+            evaluation: what models are measured on.
             pools: the pyramid.
             ranking: of the pyramid: the simplest of its best is the top pool, as for the recipe;
                 without, the one of all parts is.

@@ -15,8 +15,17 @@ from djsandbox_ray.analysis.verdicts.ranking import rank
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
+from djsandbox_ray.evaluation.data import NO_SET, EvaluationSet
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.records import PoolKind, Pools, RankingRow, StudyPlan, TrialRecord, Trials
+from djsandbox_ray.records import (
+    Evaluation,
+    PoolKind,
+    Pools,
+    RankingRow,
+    StudyPlan,
+    TrialRecord,
+    Trials,
+)
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.stopping.stopping import Decision
 from djsandbox_ray.trials.trial_records import read_records
@@ -43,6 +52,16 @@ def scoring(config: RunConfig, *more: str) -> dict[str, Any]:
         more: other fields of the section ``evaluation``, such as ``alpha``, the error rate.
     """
     return config.evaluation.model_dump(mode="json", include={"score", "aggregate", *more})
+
+
+def evaluation_sets(storage: Storage, evaluation: Evaluation) -> list[EvaluationSet]:
+    """Read what models are measured on: a set per evaluator, each table once."""
+    tables = {one.id: one for one in evaluation.sets if one.id in evaluation.measured}
+    read = {
+        name: EvaluationSet.read(name, storage.uri(one.table), one.classes)
+        for name, one in tables.items()
+    }
+    return [read[name] if name else NO_SET for name in evaluation.measured]
 
 
 def ranked(

@@ -40,6 +40,7 @@ from djsandbox_ray.hooks.study import (
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     Dataset,
+    Evaluation,
     Pool,
     PoolKind,
     Pools,
@@ -97,7 +98,7 @@ class ScaleCompute(StudyHook):
     def run(
         self,
         dataset: Dataset,
-        evaluation: Dataset,
+        evaluation: Evaluation,
         pools: Pools | None,
         ranking: Ranking | None,
         budgets: list[float] = _BUDGETS,
@@ -109,7 +110,7 @@ class ScaleCompute(StudyHook):
 
         Args:
             dataset: the samples.
-            evaluation: the trusted split.
+            evaluation: what models are measured on.
             pools: the pyramid.
             ranking: of the pyramid: the simplest of its best is the top pool, as for the recipe;
                 without, the one of all parts is.

@@ -40,6 +40,7 @@ from djsandbox_ray.records import (
     Choice,
     ConfirmationRow,
     Dataset,
+    Evaluation,
     Pools,
     Range,
     Ranking,
@@ -102,7 +103,7 @@ class SearchThresholds(StudyHook):
     def run(
         self,
         dataset: Dataset,
-        evaluation: Dataset,
+        evaluation: Evaluation,
         statistics: Statistics,
         pools: Pools,
         choice: Choice | None,
@@ -117,7 +118,7 @@ class SearchThresholds(StudyHook):
 
         Args:
             dataset: the data.
-            evaluation: the trusted split.
+            evaluation: what models are measured on.
             statistics: of the data.
             pools: of the single-operator stage.
             choice: its statistics are searched; without one, those of the pools called better.

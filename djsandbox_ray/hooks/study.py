@@ -13,21 +13,22 @@ from typing import Any
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.errors import BadInput, PlanRefused
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context, Hook, Planned
 from djsandbox_ray.hooks.plans import TRIALS
-from djsandbox_ray.hooks.results import decisions, scoring
+from djsandbox_ray.hooks.results import decisions, evaluation_sets, scoring
 from djsandbox_ray.hooks.watch import Watch
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger.cost import together, trial_cost
+from djsandbox_ray.nodes.kinds import bundle
 from djsandbox_ray.pools.draws import Part
 from djsandbox_ray.records import (
     Aggregate,
     Cost,
     Dataset,
+    Evaluation,
     Pool,
     Pools,
     StudyPlan,
@@ -40,7 +41,8 @@ from djsandbox_ray.settings.code import version_of, with_code
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.trials.engine import clear_left, run_trials
-from djsandbox_ray.trials.family import FAMILIES, ModelFamily, identity_of
+from djsandbox_ray.trials.family import FAMILIES, ModelFamily, TrialData, identity_of
+from djsandbox_ray.trials.rescoring import CPUS_PER_TASK, rescore
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
 from djsandbox_ray.trials.trial_records import TrialStore, curves_table, plan_trials, trials_table
 from djsandbox_ray.trials.worker import Shared
@@ -51,7 +53,7 @@ class Inputs:
     """What earlier jobs gave."""
 
     dataset: Dataset
-    evaluation: Dataset
+    evaluation: Evaluation
     pools: Pools
 
 
@@ -97,11 +99,10 @@ class Study:
 
     @cached_property
     def suite(self) -> Suite:
-        """The evaluators on their split."""
-        evaluation, settings = self.inputs.evaluation, self.context.config.evaluation
-        uri = self.context.storage.uri(evaluation.table)
-        split = EvaluationSet.read(evaluation.id, uri, evaluation.classes)
-        return Suite(settings.metrics, split, settings.score)
+        """The evaluators, each on its set."""
+        settings = self.context.config.evaluation
+        sets = evaluation_sets(self.context.storage, self.inputs.evaluation)
+        return Suite(settings.metrics, sets, settings.score)
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -129,7 +130,42 @@ class Study:
     @property
     def settled(self) -> dict[str, TrialRecord]:
         """The trials whose end would come again: nothing is left to do for them."""
-        return {key: record for key, record in self.known.items() if record.settled}
+        return {
+            key: record
+            for key, record in self.known.items()
+            if record.settled and record.scored == self.suite.scored
+        }
+
+    @property
+    def outdated(self) -> list[TrialRecord]:
+        """The trials whose stored answers were scored in another way than they are now."""
+        scored = self.suite.scored
+        return [one for one in self.known.values() if one.reports and one.scored != scored]
+
+    def rescore(self) -> None:
+        """Score stored answers as they are scored now, where they were not, in tasks of Ray.
+
+        A trial whose answers are gone is as one that nobody knows.
+        """
+        outdated, context = self.outdated, self.context
+        if not outdated:
+            return
+        nodes = context.config.ingest.resources
+        context.await_room([bundle(CPUS_PER_TASK, 0, nodes)], "ingest.resources")
+        found = rescore(outdated, self.suite, context.storage, nodes)
+        store = TrialStore(context.storage)
+        context.check()
+        for record in found.records.values():
+            store.save(record)
+        self.known.update(found.records)
+        for lacking in found.lacking:
+            del self.known[lacking]
+        self._seconds["rescored"] = self._seconds.get("rescored", 0.0) + found.cpu_seconds
+        lost = f"; of {len(found.lacking)} others answers are gone" if found.lacking else ""
+        context.progress.note(
+            f"{self.plan.name}: the stored answers of {len(found.records)} trials are scored "
+            f"again, without their models{lost}"
+        )
 
     @property
     def given_up(self) -> set[str]:
@@ -169,8 +205,14 @@ class Study:
         self.check()
         context, progress = self.context, self.context.progress
         name = self.plan.name
+        self.rescore()
         records = self.settled
         todo = [spec for spec in self.specs if spec.id not in records]
+        if todo and not context.trains:
+            raise PlanRefused(
+                f"{name}: {len(todo)} of {len(self.specs)} trials cannot be scored without their "
+                f"models ({_first(todo)}): `djsandbox run` trains them"
+            )
         progress.stage(name, total=len(self.specs))
         watch = Watch(context, self.plan, self.pools, self.specs, self.known)
         for record in records.values():
@@ -226,6 +268,7 @@ class Study:
             billed_seconds=billed[0],
             billed_reports=billed[1],
             numerics=self.numerics,
+            scored=self.suite.scored,
         )
 
     def write(self, records: Sequence[TrialRecord]) -> Trials:
@@ -271,7 +314,13 @@ class Study:
         )
         prepared = self.context.prepared.values()
         preparing = [made.cpu_seconds for stage, made in prepared if stage == self.plan.name]
-        return replace(trials, cpu_seconds=trials.cpu_seconds + sum(preparing))
+        more = sum(preparing) + sum(self._seconds.values())
+        return replace(trials, cpu_seconds=trials.cpu_seconds + more)
+
+    @cached_property
+    def _seconds(self) -> dict[str, float]:
+        """CPUs times seconds that the study took beside its trials, by what they were for."""
+        return {}
 
     @property
     def _gpus(self) -> float:
@@ -287,7 +336,8 @@ class Study:
         rules = self.stopping.model_dump(mode="json")
         rules = with_code(rules, STOPPING.get(self.stopping.type))
         score = scoring(self.context.config)
-        race = content_id("race", [spec.id for spec in self.specs], rules, score)
+        answers = [self.suite.scored] if self.suite.scored else []
+        race = content_id("race", [spec.id for spec in self.specs], rules, score, *answers)
         return f"{self.context.folder}/race/{race}"
 
     def _competition(self, watch: Watch) -> Competition:
@@ -317,7 +367,17 @@ class Study:
         dataset, evaluation = self.inputs.dataset, self.inputs.evaluation
         return Shared(
             family=self.family,
-            prepared=self._prepared(storage.uri(dataset.table), storage.uri(evaluation.table)),
+            prepared=self._prepared(
+                TrialData(
+                    storage.uri(dataset.table),
+                    {
+                        one.id: storage.uri(one.table)
+                        for one in evaluation.sets
+                        if one.id in evaluation.measured
+                    },
+                    nodes=self.context.config.ingest.resources,
+                )
+            ),
             suite=self.suite,
             pools=pools,
             assignments=self.inputs.pools.assignments,
@@ -336,12 +396,11 @@ class Study:
             numerics=self.numerics,
         )
 
-    def _prepared(self, train: str, evaluation: str) -> Any:
+    def _prepared(self, data: TrialData) -> Any:
         """Return what the family prepares, once per run: studies share tables and architecture."""
-        key = content_id("prepared", train, evaluation, self.family.prepared_by())
+        key = content_id("prepared", data.train, dict(data.evaluation), self.family.prepared_by())
         if key not in self.context.prepared:
-            nodes = self.context.config.ingest.resources
-            made = self.family.prepare(train, evaluation, nodes)
+            made = self.family.prepare(data)
             self.context.prepared[key] = (self.plan.name, made)
         return self.context.prepared[key][1].value
 
@@ -391,6 +450,14 @@ def configured_family(config: RunConfig, model: Component | None = None) -> Mode
     gpus = config.trials.resources.gpus_per_worker
     return FAMILIES.get(model.type)(model).resolved(gpus)
 
+
+def _first(specs: Sequence[TrialSpec]) -> str:
+    """Name some trials."""
+    named = [f"{spec.pool} seed {spec.seed}" for spec in specs[:_NAMED]]
+    return ", ".join([*named, *(["..."] if len(specs) > _NAMED else [])])
+
+
+_NAMED = 3
 
 NO_RESULT = {"resources", "retries", "retry_diverged", "keep_stopped", "stall_seconds"}
 """Settings of trials that decide no result; of the kind of device :func:`identity_of` knows."""

@@ -21,6 +21,7 @@ from djsandbox_ray.records.combinations import (
 )
 from djsandbox_ray.records.data import (
     Dataset,
+    Evaluation,
     Leak,
     NotTestable,
     Pool,
@@ -63,6 +64,7 @@ __all__ = [
     "Dataset",
     "Diversity",
     "DiversityRow",
+    "Evaluation",
     "FlipRow",
     "Insights",
     "InteractionRow",

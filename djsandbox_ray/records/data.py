@@ -29,6 +29,17 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What models are measured on: the trusted split, and benchmarks with samples of their own."""
+
+    id: str
+    sets: tuple[Dataset, ...]
+    """Sample tables, each once, whoever reads it: the trusted split is the first one."""
+    measured: tuple[str, ...]
+    """Per evaluator, in the order of the configuration, the id of its set; empty for none."""
+
+
+@dataclass(frozen=True)
 class Leak:
     """Evaluation samples that also occur among the training samples."""
 

@@ -27,6 +27,8 @@ class TrialSpec:
     draw_hash: str
     budget: int
     """Samples seen in training."""
+    training: str = field(default="", compare=False)
+    """As :attr:`id`, less the evaluators: what is kept of its models' answers goes by this."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class TrialRecord:
     numerics: dict[str, str] = field(default_factory=dict)
     """What its numbers hang on beside settings, code and rows, by name: kind of device, precision,
     minor versions of libraries. Empty in records of earlier versions."""
+    scored: str = field(default="", compare=False)
+    """How answers were scored in its reports; empty where models were asked nothing."""
 
     @property
     def settled(self) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from socket import gethostname
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from packaging.version import Version
 
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, require
+from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
@@ -39,6 +40,21 @@ class Diverged(SandboxError):
 
 class OtherNumbers(BadInput):
     """A node has other libraries than the driver, after which trials are named."""
+
+
+class Evaluate(Protocol):
+    """What a family calls with its model, wherever that is to be judged."""
+
+    def __call__(
+        self, model: Encoder | Artefact | Answerer, samples: int | None = None
+    ) -> dict[str, float]:
+        """Return all metrics of a model.
+
+        Args:
+            model: as evaluators read it.
+            samples: seen in training so far; needed of a model that answers questions, whose
+                answers are kept.
+        """
 
 
 @dataclass(frozen=True)
@@ -62,11 +78,23 @@ class TrialTask:
     the work since the last rung when it is cut off; one that does not begins anew."""
     group: Group
     """The workers that train the model together; a family is called on every one of them."""
-    evaluate: Callable[[Encoder | Artefact], dict[str, float]]
+    evaluate: Evaluate
     """The evaluation suite."""
     pulse: Pulse = field(default_factory=Pulse)
     """A family that calls ``pulse.beat()`` at every step is replaced when its steps stop coming
     (``trials.stall_seconds``); of one that does not, only a process that computes nothing is."""
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """The tables and folders that trials of a study read, as URLs that every node reaches."""
+
+    train: str
+    """Lance table of the training samples."""
+    evaluation: Mapping[str, str]
+    """Lance tables of what the model is evaluated on, by id."""
+    nodes: NodeKind = field(default_factory=NodeKind)
+    """Where Ray tasks that prepare run: ``resources=nodes.demand()``."""
 
 
 @dataclass(frozen=True)
@@ -141,15 +169,13 @@ class ModelFamily(ABC):
         """Return the operations of one run of the evaluation suite, if the family can count."""
         return None
 
-    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
+    def prepare(self, data: TrialData) -> Prepared:
         """Make what all trials share; called once in the driver with Ray connected.
 
         Args:
-            train: URI of the Lance table with the training samples.
-            evaluation: URI of the Lance table of the trusted split.
-            nodes: where Ray tasks that prepare run: ``resources=nodes.demand()``.
+            data: what there is; the default hands it on as it is.
         """
-        return Prepared((train, evaluation))
+        return Prepared(data)
 
     def prepared_by(self) -> Any:
         """Return plain data that decides what :meth:`prepare` returns, beside the tables."""

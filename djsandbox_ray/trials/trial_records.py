@@ -91,8 +91,15 @@ def plan_trials(
     }
 
     def spec(pool: Pool, seed: int) -> TrialSpec:
-        parts = (dataset, drawn[pool.id, seed], model, seed, budget, list(evaluation))
-        return TrialSpec(content_id("trial", *parts), pool.id, seed, parts[1], budget)
+        training = (dataset, drawn[pool.id, seed], model, seed, budget)
+        return TrialSpec(
+            content_id("trial", *training, list(evaluation)),
+            pool.id,
+            seed,
+            drawn[pool.id, seed],
+            budget,
+            content_id("training", *training),
+        )
 
     by_kind = sorted(pools.pools, key=lambda pool: pool.kind is not PoolKind.CONTROL)
     return [spec(pool, seed) for seed in seeds for pool in by_kind]

@@ -14,6 +14,8 @@ from typing import Any
 import ray
 
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.evaluation.answer_store import AnswerStore
+from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.masking import without_secrets
@@ -25,6 +27,7 @@ from djsandbox_ray.trials.checkpoint import ALONE, Checkpoint
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask, check_numerics
 from djsandbox_ray.trials.pulse import Pulse
+from djsandbox_ray.trials.rescoring import rescored_reports
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
@@ -102,6 +105,8 @@ class TrialWorker:
         self._group = group or Group()
         self._training: Generator[RungReport] | None = None
         self._log: TrialLog | None = None
+        self._trained_as = ""
+        """Id of the training."""
         self._pulse = Pulse(shared.watch, self._group.rank, shared.pause)
 
     @property
@@ -144,8 +149,9 @@ class TrialWorker:
             pulse=self._pulse,
         )
         self._reported = reported
+        self._trained_as = trial.get("training", "")
         known = tuple(RungReport(**report) for report in trial["reports"])
-        self._kept = iter(checkpoint.reports() or known)
+        self._kept = iter(self._scored_now(checkpoint.reports() or known, checkpoint))
         self._training = self._train(task)
 
     def step(self) -> dict[str, Any]:
@@ -193,9 +199,34 @@ class TrialWorker:
             check_numerics(shared.family, task.gpus, shared.numerics)
         yield from shared.family.train(task, shared.prepared)
 
-    def _evaluate(self, model: Encoder | Artefact) -> dict[str, float]:
+    def _evaluate(
+        self, model: Encoder | Artefact | Answerer, samples: int | None = None
+    ) -> dict[str, float]:
         with self._pulse.aside():
-            return self._shared.suite.run(model)
+            store = None if samples is None else self._answers(samples)
+            return self._shared.suite.run(model, store)
+
+    def _answers(self, samples: int) -> AnswerStore:
+        return AnswerStore(Storage(self._shared.storage), self._trained_as, samples)
+
+    def _scored_now(
+        self, reports: tuple[RungReport, ...], checkpoint: Checkpoint
+    ) -> tuple[RungReport, ...]:
+        """Return kept reports with their answers scored as this run does.
+
+        Where answers are gone, nothing is returned, and the trial begins anew: only a model that
+        is trained up to there can give them.
+        """
+        if not (self._shared.suite.asks and reports):
+            return reports
+        again: tuple[RungReport, ...] | None = None
+        if self._group.rank == 0:
+            again = rescored_reports(self._shared.suite, reports, self._answers)
+        again = self._group.from_first(again)
+        if again is None:
+            self._note("answers of earlier rungs are gone: the trial begins anew")
+            checkpoint.discard()
+        return again or ()
 
     def _note(self, text: str) -> None:
         if self._log is not None:

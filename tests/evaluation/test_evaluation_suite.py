@@ -61,9 +61,8 @@ class Infinite:
 
 
 def make(*configs: dict[str, Any], split: EvaluationSet = SPLIT) -> Suite:
-    return Suite(
-        [EVALUATORS.get(config["type"]).Config.model_validate(config) for config in configs], split
-    )
+    made = [EVALUATORS.get(config["type"]).Config.model_validate(config) for config in configs]
+    return Suite(made, [split] * len(made))
 
 
 def constant(**metrics: float) -> dict[str, Any]:
@@ -158,6 +157,6 @@ def test_a_score_that_nobody_gives_is_an_error_of_the_first_evaluation() -> None
         def texts(self, texts: object) -> np.ndarray:
             return np.eye(2, dtype=np.float32)
 
-    suite = Suite([RetrievalConfig(type="retrieval", k=[1])], split, ["accuracy"])
+    suite = Suite([RetrievalConfig(type="retrieval", k=[1])], [split], ["accuracy"])
     with pytest.raises(BadInput, match=r"evaluation\.score: no evaluator gives accuracy \(given: "):
         suite.run(Same())

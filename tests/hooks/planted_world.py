@@ -28,6 +28,7 @@ from djsandbox_ray.records import (
     Confirmation,
     ConfirmationRow,
     Dataset,
+    Evaluation,
     PoolKind,
     Pools,
     Ranking,
@@ -48,7 +49,8 @@ from djsandbox_ray.trials.worker import Shared
 
 ROWS = 2700
 TRAIN = Dataset("dataset-train", "datasets/train.lance", ROWS, 0)
-EVALUATION = Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0)
+SPLIT = Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0, "evaluation")
+EVALUATION = Evaluation(SPLIT.id, (SPLIT,), (SPLIT.id,))
 STATISTICS = Statistics("statistics-planted", ())
 
 
@@ -114,7 +116,7 @@ def first_pools(context: Context) -> Pools:
     storage.write_table(path, pa.table({"row_id": np.arange(ROWS), **built.assignments}))
     storage.write_json("datasets/marker.json", {})
     split = pa.table({"text": ["a", "b", "c"], "meta": [json.dumps({})] * 3})
-    lance.write_dataset(split, storage.uri(EVALUATION.table), mode="overwrite")
+    lance.write_dataset(split, storage.uri(SPLIT.table), mode="overwrite")
     pools = Pools("pools-first", path, built.pools, built.size, built.draw_size, built.eligible, 0)
     return replace(pools, contrast=built.contrast)
 

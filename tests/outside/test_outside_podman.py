@@ -88,7 +88,7 @@ def test_an_evaluator_gives_its_numbers(
         "metrics": {"first": "right.0", "second": "right.1"},
     }
     config = EVALUATORS.get("command").Config.model_validate(settings)
-    suite = Suite([config], EvaluationSet("none", "", 0))
+    suite = Suite([config], [EvaluationSet("none", "", 0)])
     assert suite.run(Artefact(model, 1, 0)) == {"first": 0.75, "second": 0.25}
     shown = capsys.readouterr().out
     assert "of the image" in shown

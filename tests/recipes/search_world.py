@@ -20,7 +20,6 @@ from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.judge import Judge
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import (
     Dataset,
@@ -70,8 +69,8 @@ class Quality(ModelFamily):
 class Fragile(Quality):
     """Fails while a file ``broken`` lies beside the storage."""
 
-    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
-        return Prepared(Path(train.split("/storage/")[0]) / "broken")
+    def prepare(self, data: TrialData) -> Prepared:
+        return Prepared(Path(data.train.split("/storage/")[0]) / "broken")
 
     def train(self, task: TrialTask, shared: Any) -> Iterator[RungReport]:
         if shared.exists():

@@ -113,7 +113,7 @@ def ids(folder: Path) -> dict[str, Any]:
     split = EvaluationSet("split", "nowhere", 1, ("a",), ({},))
     return {
         "source": stamp_of(SOURCES.get(config.dataset.type)(config.dataset)),
-        "evaluator": Suite(config.evaluation.metrics, split).identity(),
+        "evaluator": Suite(config.evaluation.metrics, [split]).identity(),
         "family": identity_of(configured_family(config), gpus=0),
         "stopping": study_identity(config)[1],
         "study": study_identity(config),

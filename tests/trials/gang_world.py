@@ -77,7 +77,7 @@ def shared_by(world: World, folder: Path, resources: Resources, rungs: tuple[int
     return Shared(
         family=family,
         prepared=world.prepared(family),
-        suite=Suite([RetrievalConfig(type="retrieval", k=[5])], split),
+        suite=Suite([RetrievalConfig(type="retrieval", k=[5])], [split]),
         pools={pool.id: pool},
         assignments=ASSIGNMENTS,
         draw_size=DRAW,

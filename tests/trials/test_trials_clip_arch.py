@@ -136,14 +136,13 @@ def test_images_are_embedded_once_and_texts_whenever_asked() -> None:
         ZeroShotConfig(type="zero_shot", label="shape", templates=templates),
     ]
     image, text = encoding_flops(load_arch("tiny"))
-    counted = Clip(ClipConfig(type="clip")).evaluation_flops(Suite(configs, split))
+    counted = Clip(ClipConfig(type="clip")).evaluation_flops(Suite(configs, [split, split]))
     assert counted == 20 * image + (20 + 2 * len(templates)) * text
 
 
 def test_other_families_need_not_count() -> None:
     assert issubclass(FAMILIES.get("clip"), ModelFamily)
-    split = EvaluationSet("split", "", 0)
-    assert ModelFamily.evaluation_flops(Clip(ClipConfig(type="clip")), Suite([], split)) is None
+    assert ModelFamily.evaluation_flops(Clip(ClipConfig(type="clip")), Suite([], [])) is None
 
 
 @pytest.mark.parametrize("name", ["tiny", "ViT-B-32"])

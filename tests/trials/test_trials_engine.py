@@ -211,7 +211,7 @@ def test_clip_trials_repeat_exactly_and_report_rungs(
     family = Clip(ClipConfig(type="clip", batch_size=64, learning_rate=1e-3))
     prepared = world.prepared(family)
     split = EvaluationSet.read(world.evaluation.id, world.uri(world.evaluation), {})
-    suite = Suite([RetrievalConfig(type="retrieval", k=[5])], split)
+    suite = Suite([RetrievalConfig(type="retrieval", k=[5])], [split])
     arena = Arena(storage, seeds=(0, 1), rungs=(BUDGET // 2, BUDGET))
 
     def results() -> dict[str, list[tuple[int, float, dict[str, float]]]]:

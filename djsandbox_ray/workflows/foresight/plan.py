@@ -13,7 +13,7 @@ from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.hooks.plans import CONFIRMATION, LEARNING_RATE, TRIALS
 from djsandbox_ray.hooks.study import configured_family
 from djsandbox_ray.hooks.train import Train
-from djsandbox_ray.records import Dataset, Pools
+from djsandbox_ray.records import Dataset, Evaluation, Pools
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.workflows.beforehand import check_run, foretold
 from djsandbox_ray.workflows.foresight.budget import Stage, stages, total, whole_cost
@@ -133,7 +133,7 @@ def _listed(job: Job, context: Context, done: dict[str, Any]) -> list[dict[str, 
     dataset, evaluation, pools = map(inputs.get, ("dataset", "evaluation", "pools"))
     if not (
         isinstance(dataset, Dataset)
-        and isinstance(evaluation, Dataset)
+        and isinstance(evaluation, Evaluation)
         and isinstance(pools, Pools)
     ):
         return []
