@@ -26,9 +26,9 @@ OPTIONS = {"A": "a red circle", "B": "blue", "C": "dark green", "D": "yellow"}
         ("答案是B", "B"),
         ("选B", "B"),
         ("B。", "B"),
-        ("答案：C", "C"),
-        ("Ｂ", "B"),
-        ("（D）", "D"),
+        ("答案\uff1aC", "C"),
+        ("\uff22", "B"),
+        ("\uff08D\uff09", "D"),
         ("A选项", "A"),
         # Nothing can be told.
         ("", None),

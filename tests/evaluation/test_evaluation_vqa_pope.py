@@ -145,7 +145,7 @@ def test_answers_in_another_order_are_refused(pope: Path, tmp_path: Path) -> Non
     with pytest.raises(BadInput, match=r"answers_popular.jsonl:1: it answers 'Is there a chair"):
         found.made_elsewhere(str(folder))
     path.write_text("\n".join(lines[:3]))
-    with pytest.raises(BadInput, match="1 of 12 questions have no answer: 'popular / 3'$"):
+    with pytest.raises(BadInput, match=r"1 of 12 questions have no answer: 'popular / 3'$"):
         found.made_elsewhere(str(folder))
     path.write_text("\n".join([*lines, lines[0]]))
     with pytest.raises(
@@ -157,9 +157,8 @@ def test_answers_in_another_order_are_refused(pope: Path, tmp_path: Path) -> Non
 def test_answers_of_llava_in_one_file(pope: Path, tmp_path: Path) -> None:
     word = "\nAnswer the question using a single word or phrase."
     asked, made = [], []
-    for number, (split, entry) in enumerate(
-        [(split, entry) for split in SPLITS for entry in lines_of(split)]
-    ):
+    pairs = [(split, entry) for split in SPLITS for entry in lines_of(split)]
+    for number, (split, entry) in enumerate(pairs):
         prompt = entry["text"] + word
         asked.append(
             {"question_id": number, "image": entry["image"], "text": prompt, "category": split}

@@ -1,4 +1,4 @@
-"""TextVQA: its file, the words that it is asked with, and answers of LLaVA and for the challenge."""
+"""TextVQA: its file, how it is asked, and answers of LLaVA and for the challenge."""
 
 from __future__ import annotations
 
@@ -129,9 +129,8 @@ def llava(text: str, entry: dict[str, Any], told: str = "") -> dict[str, Any]:
 
 @pytest.mark.parametrize("told", ["", "\nReference OCR token: NOKIA, 2"])
 def test_answers_of_llava(folder: Path, tmp_path: Path, told: str) -> None:
-    made = [
-        llava(text, entry, told) for text, entry in zip("Nokia 10:30 2".split(), DATA, strict=True)
-    ]
+    texts = ["Nokia", "10:30", "2"]
+    made = [llava(text, entry, told) for text, entry in zip(texts, DATA, strict=True)]
     found = textvqa(folder)
     data, said = found.made_elsewhere(write_lines(tmp_path / "made.jsonl", made[::-1]))
     assert found.score_said(data, said)["textvqa/accuracy"] == pytest.approx((1 + 0.6 + 1) / 3)
