@@ -210,6 +210,36 @@ def materialise(
     )
 
 
+@app.command()
+def score(
+    benchmark: Annotated[
+        str, typer.Argument(help="mmbench, mme, pope, textvqa, or vqa for questions of your own.")
+    ],
+    answers: Annotated[str, typer.Option("--answers", help="A file of answers, or a folder.")],
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--benchmark", help="The benchmark's files, which say what is right."),
+    ] = None,
+    questions: Annotated[
+        str | None,
+        typer.Option("--questions", help="LLaVA's file of the questions that it was asked."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of the evaluator, e.g. language=cn."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model's answers that another program has written, by the benchmark's own rules."""
+    from djsandbox_ray.workflows.score import as_plain, score_answers, score_table
+
+    scored, known = score_answers(benchmark, answers, files or (), questions, settings or ())
+    if as_json:
+        typer.echo(json.dumps(as_plain(scored), indent=2))
+    else:
+        _console().print(score_table(scored, known))
+
+
 for command in (submit, status, stop, logs):
     app.command()(command)
 

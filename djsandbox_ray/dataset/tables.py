@@ -37,10 +37,12 @@ class Dialect:
     separator: str
     quotes: bool = True
     """Whether a value in double quotes may hold separators and ends of lines."""
+    longest: int = _LONGEST
+    """Characters of one value."""
 
     def reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
         """Return a reader of lines."""
-        csv.field_size_limit(_LONGEST)
+        csv.field_size_limit(self.longest)
         if self.quotes:
             return csv.reader(lines, delimiter=self.separator)
         return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE)

@@ -123,8 +123,13 @@ EVALUATORS: Registry[Evaluator] = Registry(
     {
         "caption_nll": "djsandbox_ray.evaluation.caption_nll:CaptionNll",
         "command": "djsandbox_ray.evaluation.programs:CommandEvaluator",
+        "mmbench": "djsandbox_ray.evaluation.vqa.mmbench:MmBench",
+        "mme": "djsandbox_ray.evaluation.vqa.mme:Mme",
+        "pope": "djsandbox_ray.evaluation.vqa.pope:Pope",
         "reported": "djsandbox_ray.evaluation.programs:Reported",
         "retrieval": "djsandbox_ray.evaluation.retrieval:Retrieval",
+        "textvqa": "djsandbox_ray.evaluation.vqa.textvqa:TextVqa",
+        "vqa": "djsandbox_ray.evaluation.vqa.vqa:Vqa",
         "zero_shot": "djsandbox_ray.evaluation.zero_shot:ZeroShot",
     },
 )
