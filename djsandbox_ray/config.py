@@ -348,7 +348,15 @@ def _by_place(
 def _trial_problems(given: _Sections) -> list[str]:
     """Find what single sections cannot: they contradict each other."""
     trials, pools, confirm = given.trials, given.pools, given.confirm
-    found = misfits(trials, given.evaluation.metrics if given.evaluation else ()) if trials else []
+    evaluation = given.evaluation
+    found = []
+    if trials:
+        found = misfits(
+            trials,
+            evaluation.metrics if evaluation else (),
+            evaluation.score if evaluation else None,
+            self_tests=pools is not None and pools.self_tests,
+        )
     checks_rate = given.learning_rate_check is not None
     if trials and checks_rate and "learning_rate" not in type(trials.model).model_fields:
         found.append(

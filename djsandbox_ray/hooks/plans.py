@@ -12,10 +12,12 @@ from typing import Literal
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Planned
+from djsandbox_ray.pools.build import SPOILS
 from djsandbox_ray.pools.builder import BUILDERS, RangePool
 from djsandbox_ray.pools.combine import MOST_PARTS
-from djsandbox_ray.records import Choice, Dataset, PoolKind, Pools, StudyPlan
+from djsandbox_ray.records import Choice, Dataset, PoolKind, Pools, Spoil, StudyPlan
 from djsandbox_ray.stats.operators import parse_process
+from djsandbox_ray.trials.family import FAMILIES
 
 TRIALS, CONFIRMATION, NOISE, LEARNING_RATE = "trials", "confirmation", "noise", "learning_rate"
 """The studies of pools that are not combined."""
@@ -83,8 +85,18 @@ def first_pools(pools: Pools | Planned, config: RunConfig) -> int:
     While they are not built, every statistic is taken to be testable; see also :data:`UNBUILT`.
     """
     tested = _tested(config)
-    most = tested + config.pools.control_count(tested) + 2 * config.pools.self_tests
+    most = tested + config.pools.control_count(tested) + self_tests(config)
     return pools_in(pools, most)
+
+
+def spoils_of(config: RunConfig) -> tuple[Spoil, ...]:
+    """Return what self-tests do to samples: what spoils them for the model that is trained."""
+    return FAMILIES.get(config.trials.model.type).SPOILS if config.training else SPOILS
+
+
+def self_tests(config: RunConfig) -> int:
+    """Return how many pools have a verdict that is known beforehand."""
+    return (1 + len(spoils_of(config))) * config.pools.self_tests
 
 
 def first_controls(pools: Pools | Planned, config: RunConfig) -> int:

@@ -9,8 +9,10 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
+from djsandbox_ray.records import Spoil
 from djsandbox_ray.settings.sections import MOST_PROCESSES, Component, Section, component
-from djsandbox_ray.trials.family import FAMILIES
+from djsandbox_ray.trials.family import FAMILIES, ModelFamily
+from djsandbox_ray.trials.stages import judged_from, total
 from djsandbox_ray.trials.stopping.stopping import STOPPING, StoppingConfig
 
 
@@ -88,12 +90,19 @@ class TrialsConfig(Section):
     """What each trial occupies."""
 
 
-def misfits(trials: TrialsConfig, metrics: Sequence[Component]) -> list[str]:
+def misfits(
+    trials: TrialsConfig,
+    metrics: Sequence[Component],
+    score: Sequence[str] | None = None,
+    self_tests: bool = False,
+) -> list[str]:
     """Return what contradicts, each with its place in the configuration.
 
     Args:
         trials: the section of that name.
         metrics: the evaluators.
+        score: the metrics that make the score; None for all.
+        self_tests: whether there will be pools whose samples are spoilt.
     """
     family, name, resources = FAMILIES.get(trials.model.type), trials.model.type, trials.resources
     found = []
@@ -115,4 +124,49 @@ def misfits(trials: TrialsConfig, metrics: Sequence[Component]) -> list[str]:
                 f"evaluation.metrics[{index}].type: {metric.type!r} reads {reads}, but the model "
                 f"{name!r} offers {' and '.join(family.OFFERS)} (fitting: {', '.join(fitting)})"
             )
-    return found
+    # A model of one stage need not be made for that.
+    has_stages = family.stages is not ModelFamily.stages
+    if trials.early_stopping.rungs and has_stages and not _judged_before_the_end(trials):
+        found.append(
+            f"trials.early_stopping.rungs: the model {name!r} can be judged at the end of its "
+            "training only: rungs: []"
+        )
+    if metrics and self_tests:
+        found += [_blind(spoil, metrics, score, family) for spoil in family.SPOILS]
+    return [problem for problem in found if problem]
+
+
+def _judged_before_the_end(trials: TrialsConfig) -> bool:
+    stages = FAMILIES.get(trials.model.type)(trials.model).stages(trials.budget)
+    return judged_from(stages) < total(stages)
+
+
+def _blind(
+    spoil: Spoil,
+    metrics: Sequence[Component],
+    score: Sequence[str] | None,
+    family: type[ModelFamily],
+) -> str:
+    """Say that no metric of the score shows what a self-test does to samples; empty if one does."""
+    kinds = [(one.type, EVALUATORS.get(one.type)(one)) for one in metrics]
+    seeing = [(name, kind.metrics()) for name, kind in kinds if spoil in kind.SEES]
+    if any(found is None for _, found in seeing):
+        return ""
+    shown = [one.name for _, found in seeing for one in found or ()]
+    if any(score is None or name in score for name in shown):
+        return ""
+    fitting = [
+        name
+        for name in EVALUATORS
+        for kind in [EVALUATORS.get(name)]
+        if spoil in kind.SEES and kind.READS in family.OFFERS
+    ]
+    advice = (
+        f"add one of {', '.join(shown)}"
+        if shown
+        else f"add an evaluator that does ({', '.join(fitting)})"
+    )
+    return (
+        f"evaluation.{'score' if shown else 'metrics'}: no metric of the score shows whether "
+        f"{spoil} were spoilt, as a self-test does it: {advice}, or pools.self_tests: false"
+    )

@@ -57,12 +57,12 @@ def test_codes_of_a_random_bucket() -> None:
 
 def test_self_tests_know_their_verdict() -> None:
     rows = EligibleRows(ROWS, {}, np.empty(0, np.int64))
-    columns = self_test_columns(100, seed=0)
+    columns = self_test_columns(100, seed=0, spoils=["captions"])
     (shuffled, _), (captions, codes) = (arm for c in columns for arm in arms_of(c, rows))
     assert (shuffled.id, shuffled.expected) == ("self_test/shuffled_statistic", "undecided")
     assert (captions.id, captions.expected) == ("self_test/shuffled_captions", "worse")
-    assert not shuffled.shuffle_captions
-    assert captions.shuffle_captions
+    assert shuffled.spoil is None
+    assert captions.spoil == "captions"
     assert np.count_nonzero(codes == 0) == 100
 
 

@@ -24,8 +24,8 @@ def pool_of(rows: np.ndarray, name: str = "x/low", shuffle: bool = False) -> Poo
         column="x",
         code=0,
         size=len(rows),
-        hash=pool_hash(rows, shuffle),
-        shuffle_captions=shuffle,
+        hash=pool_hash(rows, "captions" if shuffle else None),
+        spoil="captions" if shuffle else None,
     )
 
 
@@ -117,8 +117,8 @@ def test_captions_are_permuted_apart_from_the_order_of_the_rows() -> None:
 def test_the_hash_tells_shuffled_captions_from_true_ones() -> None:
     rows = np.arange(10)
     assert Draw(rows, rows).hash != Draw(rows, rows[::-1]).hash
-    assert pool_hash(rows, True) != pool_hash(rows)
-    assert len(pool_hash(rows, True)) == len(pool_hash(rows)) == 32
+    assert pool_hash(rows, "captions") != pool_hash(rows)
+    assert len(pool_hash(rows, "captions")) == len(pool_hash(rows)) == 32
 
 
 @pytest.mark.parametrize(("size", "shuffle"), [(0, False), (11, False), (1, True)])
