@@ -365,7 +365,7 @@ def _trial_problems(given: _Sections) -> list[str]:
     if pools is None:
         return found
     whole = pools.draw_share == 1
-    if trials and trials.seeds == 1 and not whole:
+    if trials and len(trials.seed_numbers) == 1 and not whole:
         found.append(
             "trials.seeds: one seed is only for whole buckets (pools.draw_share: 1.0); else at "
             "least 2 are needed"

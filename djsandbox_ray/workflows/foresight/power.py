@@ -118,7 +118,7 @@ def _design(config: RunConfig) -> Design:
     return Design(
         pools=buckets + self_tests(config),
         controls=config.pools.control_count(buckets),
-        seeds=config.trials.seeds,
+        seeds=len(config.trials.seed_numbers),
         draw_share=config.pools.draw_share,
         bucket_share=1 / config.pools.buckets,
     )
