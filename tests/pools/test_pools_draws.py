@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from itertools import pairwise
 
@@ -27,6 +28,21 @@ def pool_of(rows: np.ndarray, name: str = "x/low", shuffle: bool = False) -> Poo
         hash=pool_hash(rows, "captions" if shuffle else None),
         spoil="captions" if shuffle else None,
     )
+
+
+def test_hashes_of_spoilt_pools_are_those_that_trials_are_known_by() -> None:
+    rows = np.arange(7)
+    plain = pool_hash(rows)
+    for spoil, told in (("captions", "shuffle_captions"), ("frames", "first_frames")):
+        known = hashlib.blake2b(f"{told} {plain}".encode(), digest_size=16).hexdigest()
+        assert pool_hash(rows, spoil) == known  # type: ignore[arg-type]
+
+
+def test_pools_of_spoilt_frames_draw_their_own_captions() -> None:
+    rows = np.arange(40)
+    pool = replace(pool_of(rows), hash=pool_hash(rows, "frames"), spoil="frames")
+    drawn = draw(pool, rows, 0, 1, base_seed=0)
+    np.testing.assert_array_equal(drawn.captions, drawn.rows)
 
 
 @settings(deadline=None)
