@@ -363,7 +363,15 @@ def _sources_in(section: Section, where: str) -> Iterator[tuple[str, Component]]
 def _trial_problems(given: _Sections) -> list[str]:
     """Find what single sections cannot: they contradict each other."""
     trials, pools, confirm = given.trials, given.pools, given.confirm
-    found = misfits(trials, given.evaluation.metrics if given.evaluation else ()) if trials else []
+    evaluation = given.evaluation
+    found = []
+    if trials:
+        found = misfits(
+            trials,
+            evaluation.metrics if evaluation else (),
+            evaluation.score if evaluation else None,
+            self_tests=pools is not None and pools.self_tests,
+        )
     checks_rate = given.learning_rate_check is not None
     if trials and checks_rate and "learning_rate" not in type(trials.model).model_fields:
         found.append(
@@ -372,7 +380,7 @@ def _trial_problems(given: _Sections) -> list[str]:
     if pools is None:
         return found
     whole = pools.draw_share == 1
-    if trials and trials.seeds == 1 and not whole:
+    if trials and len(trials.seed_numbers) == 1 and not whole:
         found.append(
             "trials.seeds: one seed is only for whole buckets (pools.draw_share: 1.0); else at "
             "least 2 are needed"

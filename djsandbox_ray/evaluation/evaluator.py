@@ -15,6 +15,7 @@ from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.metric import Metric
+from djsandbox_ray.records import Spoil
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
 
@@ -66,6 +67,11 @@ class Evaluator(ABC):
     """What :meth:`evaluate` is given."""
     CONTENT: ClassVar[tuple[Content, ...]] = ("pairs",)
     """What the samples of the trusted split may be."""
+
+    SEES: ClassVar[frozenset[Spoil]] = frozenset({"captions", "frames"})
+    """What self-tests do to samples (see :class:`~djsandbox_ray.records.Pool`) that its metrics
+    show: by those alone such a pool is judged. What looks at frames one by one sees no motion that
+    is gone, what ignores prompts no captions that are shuffled."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

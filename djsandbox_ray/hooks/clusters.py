@@ -236,7 +236,7 @@ class ClusterMetrics(ClusterHook):
         profiles = metric_profiles(
             pools.pools,
             finished(self.context, trials),
-            seeds=range(self.config.trials.seeds),
+            seeds=self.config.trials.seed_numbers,
             metrics=self.config.evaluation.score_metrics(),
         )
         for metric, reason in profiles.left_out.items():

@@ -79,7 +79,7 @@ class CheckLearningRate(StudyHook):
 
     @property
     def _plan(self) -> StudyPlan:
-        return StudyPlan(LEARNING_RATE, tuple(range(self.config.trials.seeds)))
+        return StudyPlan(LEARNING_RATE, self.config.trials.seed_numbers)
 
 
 def _decided(rows: Sequence[RankingRow]) -> list[str]:

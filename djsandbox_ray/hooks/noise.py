@@ -65,7 +65,7 @@ class MeasureNoise(StudyHook):
         design = Design(
             pools=sum(pool.kind is not PoolKind.CONTROL for pool in pools.pools),
             controls=len(controls),
-            seeds=config.trials.seeds,
+            seeds=len(config.trials.seed_numbers),
             draw_share=pools.draw_size / pools.size,
             bucket_share=pools.size / pools.eligible,
         )
@@ -79,4 +79,4 @@ class MeasureNoise(StudyHook):
 
     @property
     def _plan(self) -> StudyPlan:
-        return StudyPlan(NOISE, tuple(range(self.config.trials.seeds)), optional=False)
+        return StudyPlan(NOISE, self.config.trials.seed_numbers, optional=False)

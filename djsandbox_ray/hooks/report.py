@@ -58,6 +58,7 @@ from djsandbox_ray.reporting.method import (
 )
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.report import report_html
+from djsandbox_ray.trials.config import seeds_text
 
 _COST = TypeAdapter(Cost)
 _LEDGER = "ledger"
@@ -185,7 +186,7 @@ class WriteReport(Hook):
             "draw": f"{pools.draw_size} rows per trial",
             "trials": f"{trials.completed} completed, {trials.stopped} given up early, "
             f"{trials.failed} failed",
-            "seeds": str(self.config.trials.seeds),
+            "seeds": seeds_text(self.config.trials),
             "budget": f"{self.config.trials.budget} samples seen per trial",
             "aggregate": self.config.evaluation.aggregate,
             "family-wise error": f"{self.config.evaluation.alpha:g}",

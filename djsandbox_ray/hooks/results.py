@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,14 @@ from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.evaluation.config import promised
 from djsandbox_ray.evaluation.data import NO_SET, EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.records import (
     Evaluation,
     PoolKind,
     Pools,
     RankingRow,
+    Spoil,
     StudyPlan,
     TrialRecord,
     Trials,
@@ -78,6 +80,21 @@ def evaluation_sets(storage: Storage, evaluation: Evaluation) -> list[Evaluation
     return [read[name] if name else NO_SET for name in evaluation.measured]
 
 
+def seen_spoils(config: RunConfig) -> dict[Spoil, list[str]]:
+    """Return by what self-tests do to samples the metrics that can show it.
+
+    Nothing where an evaluator cannot say beforehand which metrics it has.
+    """
+    kinds = [EVALUATORS.get(metric.type)(metric) for metric in config.evaluation.metrics]
+    known = [(kind, kind.metrics()) for kind in kinds]
+    if any(metrics is None for _, metrics in known):
+        return {}
+    return {
+        spoil: [one.name for kind, metrics in known if spoil in kind.SEES for one in metrics or ()]
+        for spoil in get_args(Spoil)
+    }
+
+
 def ranked(
     context: Context,
     pools: Pools,
@@ -111,6 +128,7 @@ def ranked(
         bucket_share=pools.size / pools.eligible,
         family=family,
         measured_in=reference,
+        seen=seen_spoils(context.config),
     )
 
 

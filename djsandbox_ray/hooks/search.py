@@ -74,7 +74,7 @@ class _Search:
     """With the pools of the first study."""
     first: Trials
     plan: SearchPlan
-    seeds: range
+    seeds: Sequence[int]
     ids: NDArray[np.int64]
     """Row ids of the dataset, shape (n,)."""
     eligible: NDArray[np.bool_]
@@ -150,7 +150,9 @@ class SearchThresholds(StudyHook):
             self.note("search: no pool was called better, so there is no start")
             return None
         inputs = Inputs(dataset, evaluation, pools)
-        state = self._open(inputs, statistics, first, begin, plan, range(seeds))
+        state = self._open(
+            inputs, statistics, first, begin, plan, self.config.trials.seed_numbers[:seeds]
+        )
         tried = search(
             state.space,
             state.plan,
@@ -174,12 +176,15 @@ class SearchThresholds(StudyHook):
     @property
     def _fresh_seeds(self) -> range:
         """Seeds of the second look: every other study may have had a part in the choice."""
-        return range(_FRESH, _FRESH + (self.config.confirm.seeds or self.config.trials.seeds))
+        return range(
+            _FRESH, _FRESH + (self.config.confirm.seeds or len(self.config.trials.seed_numbers))
+        )
 
     def _check_seeds(self, seeds: int) -> None:
-        if not 1 <= seeds <= self.config.trials.seeds:
+        most = len(self.config.trials.seed_numbers)
+        if not 1 <= seeds <= most:
             raise BadInput(
-                f"search: seeds is {seeds}; 1 to {self.config.trials.seeds} (trials.seeds) are "
+                f"search: seeds is {seeds}; 1 to {most} (trials.seeds) are "
                 "possible: proposals are compared with the controls of these seeds"
             )
 
@@ -190,7 +195,7 @@ class SearchThresholds(StudyHook):
         first: Trials,
         begin: Start,
         plan: SearchPlan,
-        seeds: range,
+        seeds: Sequence[int],
     ) -> _Search:
         """Read the statistics and the controls of the first study."""
         any_column = inputs.pools.pools[0].column
@@ -209,7 +214,7 @@ class SearchThresholds(StudyHook):
             self._scale(inputs.pools, first),
         )
 
-    def _batch(self, inputs: Inputs, begin: Start, plan: SearchPlan, seeds: range) -> int:
+    def _batch(self, inputs: Inputs, begin: Start, plan: SearchPlan, seeds: Sequence[int]) -> int:
         """Return how many proposals fill the cluster; a search that goes on keeps to its plan.
 
         What is proposed depends on how many are trained at once: on a cluster of another size, the
@@ -226,7 +231,7 @@ class SearchThresholds(StudyHook):
         return batch
 
     def _scale(self, pools: Pools, first: Trials) -> Scale:
-        seeds = range(self.config.trials.seeds)
+        seeds = self.config.trials.seed_numbers
         means = scored(self.context, pools, first, seeds, first).controls.mean(axis=0)
         baseline = {seed: float(mean) for seed, mean in zip(seeds, means, strict=True)}
         return Scale(yardstick(self.context, first), baseline)

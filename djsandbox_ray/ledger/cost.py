@@ -48,9 +48,15 @@ def to_json(costs: Sequence[Cost]) -> dict[str, Any]:
     """Return a ledger as plain data: ``stages``, in order, and ``total``."""
     whole = asdict(total(costs))
     return {
-        "stages": [asdict(cost) for cost in costs],
+        "stages": [_plain(cost) for cost in costs],
         "total": {**whole, "uncounted": list(whole["uncounted"])},
     }
+
+
+def _plain(cost: Cost) -> dict[str, Any]:
+    """Return a cost as plain data; what is on fixed data only where anything is."""
+    without = () if cost.fixed_samples else ("fixed_samples", "fixed_flops")
+    return {name: value for name, value in asdict(cost).items() if name not in without}
 
 
 def from_json(value: Any, *, where: str = "ledger.json") -> tuple[Cost, ...]:
@@ -144,7 +150,9 @@ def trial_cost(
         (max(start, record.spec.budget), max(end, record.spec.budget))
         for record, (start, end) in zip(found, spans, strict=True)
     ]
-    trained, after = _operations(spans, train_flops), _operations(fixed, train_flops)
+    trained = _operations(spans, train_flops)
+    behind = sum(end - start for start, end in fixed)
+    after = _operations(fixed, train_flops) if behind else 0.0
     flops = None
     if trained is not None and evaluation_flops is not None:
         flops = trained + evaluations * evaluation_flops
@@ -156,7 +164,7 @@ def trial_cost(
         held * cpus_per_worker,
         held * gpus_per_worker,
         wall_seconds,
-        fixed_samples=sum(end - start for start, end in fixed),
+        fixed_samples=behind,
         fixed_flops=after,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from djsandbox_ray.records import Pool, Pools, StudyPlan
 
-_PROVENANCE = ("column", "code", "statistic", "bucket", "operator", "shuffle_captions")
+_PROVENANCE = ("column", "code", "statistic", "bucket", "operator", "spoil")
 
 
 def to_json(pools: Pools) -> dict[str, Any]:

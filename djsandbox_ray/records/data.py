@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ class Statistics:
     statistics: tuple[Statistic, ...]
 
 
+Spoil = Literal["captions", "frames"]
+"""How a self-test spoils samples: every caption of a draw is replaced by another one of it, or
+every video by its first frame, repeated."""
+
+
 class PoolKind(StrEnum):
     """What a pool is for."""
 
@@ -137,8 +143,8 @@ class Pool:
     """Greatest value of the statistic in the pool."""
     ties: int = 0
     """Rows of the dataset whose value equals a cut of this bucket: the hash placed them."""
-    shuffle_captions: bool = False
-    """Whether every caption of a draw is replaced by another one of it (self-test)."""
+    spoil: Spoil | None = None
+    """What is done to the samples of a draw, so that they must be worse (self-test)."""
     expected: str | None = None
     """Self-tests: the verdict that must come out."""
     parts: tuple[str, ...] = ()

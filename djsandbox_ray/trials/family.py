@@ -26,7 +26,7 @@ from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
-from djsandbox_ray.records import RungReport
+from djsandbox_ray.records import RungReport, Spoil
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
@@ -88,6 +88,8 @@ class TrialTask:
     (``trials.stall_seconds``); of one that does not, only a process that computes nothing is."""
     budget: int = 0
     """Samples seen in the stage that the pool feeds; 0 stands for the whole training."""
+    spoil: Spoil | None = None
+    """What is to be done to the samples: of ``captions``, :attr:`captions` says it already."""
 
     def __post_init__(self) -> None:
         if self.budget == 0:
@@ -135,6 +137,8 @@ class ModelFamily(ABC):
     """The installed packages (``torch``) with whose minor versions its numbers may change."""
     CONTENT: ClassVar[tuple[Content, ...]] = ("pairs",)
     """What it can train on, of what the samples of a source may be."""
+    SPOILS: ClassVar[tuple[Spoil, ...]] = ("captions",)
+    """What must make its models worse: self-tests do it to the samples of a pool."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -43,7 +43,6 @@ _SPEC = (("trial", pa.string()), ("pool", pa.string()), ("seed", pa.int64()))
 _TRIAL = (
     *((name, pa.string()) for name in ("kind", "statistic", "bucket", "draw")),
     ("budget", pa.int64()),
-    ("total", pa.int64()),
     ("state", pa.string()),
     ("error", pa.string()),
     ("diverged", pa.bool_()),
@@ -182,7 +181,8 @@ def trials_table(
                 "bucket": pool.bucket,
                 "draw": record.spec.draw_hash,
                 "budget": record.spec.budget,
-                "total": record.spec.total,
+                # Only where it is another number: most trials have one stage.
+                **({"total": total} if (total := record.spec.total) != record.spec.budget else {}),
                 "state": str(record.state),
                 "error": record.error,
                 "diverged": record.diverged,
@@ -218,7 +218,7 @@ def read_records(trials: pa.Table, curves: pa.Table) -> list[TrialRecord]:
                 row["seed"],
                 row["draw"],
                 row["budget"],
-                total=row.get("total", 0),
+                total=row.get("total") or 0,
             ),
             TrialState(row["state"]),
             tuple(reports.get(row["trial"], ())),
@@ -258,5 +258,6 @@ def _table(rows: Sequence[dict[str, Any]], fields: Sequence[tuple[str, pa.DataTy
     names = sorted({name for row in rows for name in row})
     kinds = ((_NUMERICS, pa.string()), (_METRIC, pa.float64()), (_TERM, pa.float64()))
     more = [(name, kind) for prefix, kind in kinds for name in names if name.startswith(prefix)]
+    more += [("total", pa.int64())] if "total" in names else []
     schema = pa.schema([*fields, *more])
     return pa.Table.from_pylist(list(rows), schema=schema)

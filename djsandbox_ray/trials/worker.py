@@ -150,6 +150,7 @@ class TrialWorker:
             evaluate=self._evaluate,
             pulse=self._pulse,
             budget=shared.budget,
+            spoil=pool.spoil,
         )
         self._reported = reported
         self._trained_as = trial.get("training", "")

@@ -32,7 +32,7 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.observed import observed
 from djsandbox_ray.tracking.journal import Recorded
 from djsandbox_ray.tracking.tracker import TRACKERS, RunInfo
-from djsandbox_ray.trials.config import worker_bundle
+from djsandbox_ray.trials.config import seeds_text, worker_bundle
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.strategies.strategy import STRATEGIES
 from djsandbox_ray.workflows.aftermath import aftermath
@@ -219,7 +219,7 @@ def _run_info(context: Context) -> RunInfo:
         trained = {
             "model": str(getattr(trials.model, "arch", trials.model.type)),
             "budget": str(trials.budget),
-            "seeds": str(trials.seeds),
+            "seeds": seeds_text(trials),
         }
     if (evaluation := config.measuring) is not None:
         measured = {"aggregate": evaluation.aggregate, "alpha": str(evaluation.alpha)}

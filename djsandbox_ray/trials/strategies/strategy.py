@@ -268,9 +268,9 @@ def check_names(found: Any, wanted: Any) -> None:
     lacking, more = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if lacking or more:
         says = [
-            f"{verb} {len(names)} of its {what}, such as {names[0]}"
+            f"{verb} {len(names)} {what}, such as {names[0]}"
             for verb, names, what in (
-                ("lacks", lacking, "trained weights"),
+                ("lacks", lacking, "of its trained weights"),
                 ("has", more, "weights that are not trained"),
             )
             if names

@@ -44,7 +44,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     training = this.config.training
     each, seeds, flops = 0, 1, 0.0
     if training:
-        each, seeds = trial_samples(this.config), training.seeds
+        each, seeds = trial_samples(this.config), len(training.seed_numbers)
         flops = configured_family(this.config).mean_flops(training.budget)
     left = [s.less(cached, each) if s is main else s for s in found if not s.done]
     ahead = total(left, flops)
