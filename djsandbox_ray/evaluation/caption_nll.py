@@ -14,6 +14,7 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.evaluator import Evaluator, Reads
 from djsandbox_ray.evaluation.metric import Metric
+from djsandbox_ray.records import Spoil
 from djsandbox_ray.settings.sections import Component
 
 
@@ -51,6 +52,7 @@ class CaptionNll(Evaluator):
 
     Config = CaptionNllConfig
     READS: ClassVar[Reads] = "likelihoods"
+    SEES: ClassVar[frozenset[Spoil]] = frozenset({"captions"})
     config: CaptionNllConfig
 
     def metrics(self) -> tuple[Metric, ...]:

@@ -18,11 +18,11 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, Turn
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.dataset.source import SOURCES, content_of
 from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.sections import Component, Section, component
@@ -74,6 +74,14 @@ class BaseTraining(Section):
     tower_learning_rate: float = Field(default=2e-3, gt=0)
     learning_rate: float = Field(default=3e-3, gt=0)
     """Of the language model."""
+
+    @field_validator("dataset", "questions")
+    @classmethod
+    def _fitting(cls, source: Component | None, info: ValidationInfo) -> Component | None:
+        wanted = "pairs" if info.field_name == "dataset" else "conversations"
+        if source is not None and (found := content_of(source)) != wanted:
+            raise ValueError(f"{wanted} are needed, not content: {found}")
+        return source
 
 
 @dataclass(frozen=True)
