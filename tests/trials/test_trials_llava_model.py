@@ -56,6 +56,19 @@ def test_it_reads_as_transformers_does(folder: Path) -> None:
     assert not torch.allclose(ours, blind, atol=1e-3)
 
 
+def test_text_alone_leaves_the_projector_a_gradient_of_zero(folder: Path) -> None:
+    base = load_base(folder)
+    model = trial_model(base.llava, "mlp2x_gelu", 3)
+    ids, mask = torch.tensor([[1, 9, 10, 11]]), torch.ones(1, 4, dtype=torch.int64)
+    places = torch.tensor([1, 2])
+    plain = model.eval()(ids, mask, places, None).detach()
+    said = model.train()(ids, mask, places, None)
+    assert torch.equal(said.detach(), plain)
+    said.sum().backward()
+    grads = [value.grad for value in model.parameters() if value.requires_grad]
+    assert all(grad is not None and not grad.any() for grad in grads)
+
+
 def test_a_base_is_what_was_saved(folder: Path) -> None:
     base = load_base(folder)
     assert (base.words.image_tokens, base.words.pixels) == (4, PIXELS)

@@ -124,7 +124,7 @@ def join(
     tower = _tower(transformers, vision_tower)
     try:
         language = transformers.AutoModelForCausalLM.from_pretrained(
-            language_model, local_files_only=True, dtype="auto"
+            language_model, local_files_only=True, use_safetensors=True, dtype="auto"
         )
     except (OSError, ValueError, KeyError) as error:
         what = f"no causal language model can be loaded from it: {_first(error)}"
@@ -216,12 +216,14 @@ def without_dropout(config: Any) -> None:
 def _tower(transformers: Any, folder: Path) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        if hasattr(config, "vision_config") and config.model_type in ("clip", "siglip"):
-            kind = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}[config.model_type]
-            return getattr(transformers, kind).from_pretrained(
-                folder, local_files_only=True, dtype="auto"
+        if config.model_type == "siglip":
+            return transformers.SiglipVisionModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype="auto"
             )
-        tower = transformers.AutoModel.from_pretrained(folder, local_files_only=True, dtype="auto")
+        tower = transformers.AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype="auto"
+        )
+        tower = tower.vision_model if config.model_type == "clip" else tower
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
             f"{folder}: no vision tower can be loaded from it: {_first(error)}"

@@ -106,7 +106,12 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
             beside: what else the projector reads of the images.
         """
         images = None if pixels is None else self.project(self.features(pixels), *beside)
-        return self.foretold(self.placed(ids, images), mask, places)
+        embedded = self.placed(ids, images)
+        if images is None and self.training:
+            # Workers wait for the gradients of whatever is trained: that of the projector is zero.
+            for parameter in self.llava.model.multi_modal_projector.parameters():
+                embedded = embedded + 0.0 * parameter.sum()
+        return self.foretold(embedded, mask, places)
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:
         """Have the language model compute activations again on the way back."""

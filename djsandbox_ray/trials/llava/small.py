@@ -97,7 +97,9 @@ class SmallBase:
         with temporary() as folder:
             tower_loss = self._train_tower(folder)
             transformers = require("transformers", "llava")
-            tower = transformers.CLIPVisionModel.from_pretrained(folder, local_files_only=True)
+            tower = transformers.CLIPModel.from_pretrained(
+                folder, local_files_only=True
+            ).vision_model
             settings = json.loads((folder / "preprocessor_config.json").read_text())
             pixels = Pixels.read(settings, "the tower's image processor")
         scenes = _Scenes.read(self.task.tables, self.config.words)
