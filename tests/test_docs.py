@@ -80,6 +80,10 @@ def test_djsandbox_commands_are_understood(
     if arguments[0] in ("submit", "status", "logs", "stop"):
         _at_no_cluster(arguments, monkeypatch)
         return
+    if arguments[0] == "score":  # of files that are not here
+        with pytest.raises(BadInput, match="no such|no file|nothing"):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+        return
     # Running the demo is another test; here its arguments are checked by planning it.
     arguments = ["plan" if word == "run" else word for word in arguments]
     of_a_run = ("sync", "recipe", "materialise")

@@ -33,10 +33,14 @@ from djsandbox_ray.evaluation.vqa.pictures import (
 )
 from djsandbox_ray.evaluation.vqa.yes_no import YesNo, of_mme
 
-PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene")
-PERCEPTION += ("landmark", "artwork", "OCR")
-COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation")
-COGNITION += ("code_reasoning",)
+PERCEPTION = (
+    *("existence", "count", "position", "color", "posters"),
+    *("celebrity", "scene", "landmark", "artwork", "OCR"),
+)
+COGNITION = (
+    *("commonsense_reasoning", "numerical_calculation"),
+    *("text_translation", "code_reasoning"),
+)
 SUBTASKS = (*PERCEPTION, *COGNITION)
 
 _HIGHEST, _COIN = 200.0, 75.0
@@ -71,7 +75,7 @@ class MmeFiles(PicturesSource):
 
     def pictures(self, files: Sequence[SourceFile]) -> list[Picture]:
         """Read the questions of every file."""
-        pictures = []
+        pictures: list[Picture] = []
         for file in files:
             stem = posixpath.splitext(posixpath.basename(file.path))[0]
             subtask, _ = _place(file)

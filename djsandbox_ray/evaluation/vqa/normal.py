@@ -12,8 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-_PUNCTUATION = (";", "/", "[", "]", '"', "{", "}", "(", ")", "=", "+", "\\", "_", "-", ">", "<")
-_PUNCTUATION += ("@", "`", ",", "?", "!")
+_PUNCTUATION = (*";/[]", '"', *"{}()=+", "\\", *"_-><@`,?!")
 _DOT = re.compile(r"(?!<=\d)(\.)(?!\d)")
 _MOST_DOTS = int(re.UNICODE)
 _COMMA_IN_NUMBER = re.compile(r"(?<=\d)(\,)+(?=\d)")

@@ -278,7 +278,7 @@ class Pope(Benchmark[PopeQuestion]):
                 lambda line: (_split_of(line), line.text("image"), _question(line)),
                 _said,
             )
-        by_number = {
+        by_number: dict[tuple[str, int], Placed[PopeQuestion]] = {
             (split, number): one
             for one in self.placed(data)
             for split, number in one.question.places.items()
