@@ -73,6 +73,23 @@ def run(
 
 
 @app.command()
+def rescore(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    storage: StorageUrl = None,
+) -> None:
+    """Score the stored answers of models again and bring a run up to date, without any training.
+
+    What `run` does anyway, as far as that takes no model; where one is needed, it says of which
+    trials, and ends with exit code 3.
+    """
+    from djsandbox_ray.workflows.beforehand import load_run
+    from djsandbox_ray.workflows.run import run_sandbox
+
+    run_sandbox(load_run(config, overrides or (), storage), _console(), trains=False)
+
+
+@app.command()
 def plan(
     config: ConfigPath,
     overrides: Overrides = None,

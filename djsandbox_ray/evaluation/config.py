@@ -9,6 +9,7 @@ from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 from djsandbox_ray.dataset.source import SOURCES, Source
 from djsandbox_ray.errors import nearest
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
+from djsandbox_ray.evaluation.metric import Metric, ScoreMetrics
 from djsandbox_ray.settings.sections import Component, Section, component
 
 
@@ -24,10 +25,15 @@ class EvaluationConfig(Section):
     metrics: list[Annotated[SerializeAsAny[Component], component(EVALUATORS)]] = Field(min_length=1)
     """The evaluators."""
     score: list[str] | None = Field(default=None, min_length=1)
-    """The metrics that make the score of a trial; by default all."""
-    aggregate: Literal["pooled", "mean_relative", "standardized"] = "pooled"
+    """The metrics that make the score of a trial; by default all but those that are only shown,
+    such as the share of answers in which nothing could be read."""
+    aggregate: Literal["pooled", "mean_relative", "standardized"] = Field(
+        default="pooled", validate_default=True
+    )
     """How changes of several metrics become one: the change of their sum (Eq. 1 of the paper), the
-    mean of their relative changes, or the mean of their changes in units of control noise."""
+    mean of their relative changes, or the mean of their changes in units of control noise. Of a
+    metric that is better when less, a fall is a change for the better; ``pooled`` cannot have
+    one."""
     alpha: float = Field(default=0.05, ge=1e-6, le=0.5)
     """Family-wise error: how often null data may give any verdict other than undecided."""
 
@@ -37,11 +43,37 @@ class EvaluationConfig(Section):
         known_metrics(metrics)
         return metrics
 
+    @field_validator("aggregate")
+    @classmethod
+    def _formed(cls, aggregate: str, info: ValidationInfo) -> str:
+        if "metrics" not in info.data or "score" not in info.data:
+            return aggregate
+        metrics = ScoreMetrics(info.data["score"], promised(info.data["metrics"]))
+        names = metrics.chosen(known_metrics(info.data["metrics"]) or info.data["score"] or ())
+        less = [name for name in names if metrics.sign(name) < 0]
+        if aggregate == "pooled" and less:
+            raise ValueError(
+                f"'pooled' sums the metrics, but {', '.join(less)} is better when less; allowed: "
+                "mean_relative, standardized, or a score without it"
+            )
+        if not names and known_metrics(info.data["metrics"]) is not None:
+            raise ValueError("no metric is part of the score by default: name some as 'score'")
+        return aggregate
+
+    def score_metrics(self) -> ScoreMetrics:
+        """Return which metrics make the score, and what evaluators say of all of theirs."""
+        names = None if self.score is None else tuple(self.score)
+        return ScoreMetrics(names, promised(self.metrics))
+
+    def benchmarks(self) -> dict[int, Source]:
+        """Return where the samples of benchmarks come from, by their places in ``metrics``."""
+        own = (EVALUATORS.get(config.type)(config).source() for config in self.metrics)
+        return {index: source for index, source in enumerate(own) if source is not None}
+
     def sources(self) -> list[Source]:
         """Return where samples come from: the trusted split, if any, and benchmarks in order."""
         trusted = [] if self.dataset is None else [SOURCES.get(self.dataset.type)(self.dataset)]
-        own = (EVALUATORS.get(config.type)(config).source() for config in self.metrics)
-        return [*trusted, *(source for source in own if source is not None)]
+        return [*trusted, *self.benchmarks().values()]
 
     @field_validator("score")
     @classmethod
@@ -56,6 +88,12 @@ class EvaluationConfig(Section):
                 hint, listed = nearest(name, known), ", ".join(known)
                 raise ValueError(f"no evaluator gives {name!r}{hint} (known: {listed})")
         return score
+
+
+def promised(configs: list[Component]) -> tuple[Metric, ...]:
+    """Return the metrics that evaluators can name before anything is measured."""
+    found = (EVALUATORS.get(config.type)(config).metrics() for config in configs)
+    return tuple(metric for metrics in found for metric in metrics or ())
 
 
 def known_metrics(configs: list[Component]) -> list[str] | None:

@@ -53,7 +53,7 @@ class Retrieval(Evaluator):
             )
 
     def metrics(self) -> tuple[Metric, ...]:
-        """Name the recall at every k, both ways; what chance finds hangs on the texts of the set."""
+        """Name the recall at every k, both ways; what chance finds, the set decides."""
         return tuple(Metric(_name(way, k), low=0, high=1) for way in _WAYS for k in self.config.k)
 
     def evaluate(self, model: Encoder, data: EvaluationSet) -> dict[str, float]:

@@ -57,7 +57,8 @@ class Suite:
         Of what is asked, it holds the questions; of the others, all that decides their numbers.
         """
         trusted = {data.id for evaluator, data in self._measured if evaluator.source() is None}
-        settings, versions = [], []
+        settings: list[Any] = []
+        versions: list[Any] = []
         for evaluator, data in self._measured:
             own = evaluator.source() is not None
             if isinstance(evaluator, AnswerEvaluator):

@@ -42,10 +42,6 @@ _NAMES = 5
 class _Ingest(Hook):
     """Streams a source into a sample table."""
 
-    def broken(self, output: Dataset) -> dict[str, str]:
-        """The table and what lies beside it."""
-        return broken_dataset(self.storage, output)
-
     def _source(self, config: Component) -> Source:
         return SOURCES.get(config.type)(config)
 
@@ -90,6 +86,10 @@ class Ingest(_Ingest):
         """What the source consists of, how much may be rejected, and which labels are wanted."""
         stamp = stamp_of(self._source(self.config.dataset))
         return [stamp, self._tolerated(), self.config.report.labels]
+
+    def broken(self, output: Dataset) -> dict[str, str]:
+        """The table and what lies beside it."""
+        return broken_dataset(self.storage, output)
 
     def run(self) -> Dataset:
         """Read the section ``dataset`` and look for the labels that the report is to show."""

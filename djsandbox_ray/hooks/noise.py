@@ -59,7 +59,7 @@ class MeasureNoise(StudyHook):
             pools.pools,
             records,
             seeds=plan.seeds,
-            metrics=config.evaluation.score,
+            metrics=config.evaluation.score_metrics(),
             aggregate=config.evaluation.aggregate,
         )
         design = Design(

@@ -124,7 +124,15 @@ class RepeatOrExpand(StudyHook):
             name: {factor: by_id[f"{name}/x{factor}"] for factor in factors} for name in FILLINGS
         }
         ruler = yardstick(self.context, first)
-        found = Fillings.of(arms.draw_size, arms, different, measured, chosen, ruler)
+        found = Fillings.of(
+            arms.draw_size,
+            arms,
+            different,
+            measured,
+            chosen,
+            ruler,
+            self.config.evaluation.score_metrics(),
+        )
         return self._written(top, found, chosen)
 
     def _check(self, factors: Sequence[int], unit: int, seeds: int) -> None:

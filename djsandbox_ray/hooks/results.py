@@ -15,6 +15,7 @@ from djsandbox_ray.analysis.verdicts.ranking import rank
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
+from djsandbox_ray.evaluation.config import promised
 from djsandbox_ray.evaluation.data import NO_SET, EvaluationSet
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.hooks.hook import Context
@@ -53,7 +54,20 @@ def scoring(config: RunConfig, *more: str) -> dict[str, Any]:
         config: of the run.
         more: other fields of the section ``evaluation``, such as ``alpha``, the error rate.
     """
-    return config.evaluation.model_dump(mode="json", include={"score", "aggregate", *more})
+    section = config.evaluation.model_dump(mode="json", include={"score", "aggregate", *more})
+    return {**section, **directions(config)}
+
+
+def directions(config: RunConfig) -> dict[str, list[str]]:
+    """Return plain data: what evaluators say of how their metrics count, which no setting holds.
+
+    Empty where all are better when greater, and part of the score: what jobs and trials of those
+    are known by stays what it was.
+    """
+    known = promised(config.evaluation.metrics)
+    less = [metric.name for metric in known if metric.better == "less"]
+    shown = [metric.name for metric in known if not metric.scored]
+    return {name: names for name, names in (("less", less), ("shown", shown)) if names}
 
 
 def evaluation_sets(storage: Storage, evaluation: Evaluation) -> list[EvaluationSet]:
@@ -107,7 +121,7 @@ def ranked(
         pools.pools,
         records,
         seeds=seeds,
-        metrics=evaluation.score,
+        metrics=evaluation.score_metrics(),
         aggregate=evaluation.aggregate,
         alpha=evaluation.alpha,
         draw_share=pools.draw_size / pools.size,
@@ -184,7 +198,7 @@ def yardstick(context: Context, trials: Trials) -> Yardstick:
     measured = completed_metrics(grid)
     if not measured:
         raise BadInput("no control trial of the study that makes the unit was completed")
-    return Yardstick.from_controls(measured, evaluation.score, evaluation.aggregate)
+    return Yardstick.from_controls(measured, evaluation.score_metrics(), evaluation.aggregate)
 
 
 def _controls(context: Context, trials: Trials) -> list[TrialRecord]:

@@ -232,7 +232,7 @@ class ScaleCompute(StudyHook):
         The mean of those that are left would be of other rows than that of the next seed.
         """
         found = [measured.get((pool, seed)) for pool in pools]
-        score = self.config.evaluation.score
+        score = self.config.evaluation.score_metrics()
         return sum(math.nan if m is None else error_of(m, score) for m in found) / len(found)
 
     def _written(

@@ -366,7 +366,7 @@ class Study:
             specs=self.specs,
             known=self.known,
             rungs=self.rungs,
-            metrics=config.evaluation.score,
+            metrics=config.evaluation.score_metrics(),
             aggregate=Aggregate(config.evaluation.aggregate),
             decisions=decisions(storage, self._race),
             on_decision=keep,

@@ -46,7 +46,7 @@ class Watch:
     ) -> None:
         self._context, self._plan, self._pools, self._specs = context, plan, pools, specs
         self._last = dict(known)
-        self._standing = Standing(pools, context.config.evaluation.score)
+        self._standing = Standing(pools, context.config.evaluation.score_metrics())
         self._planned = sum(spec.total for spec in specs)
         self._ended: set[str] = set()
         self._hopeless = True

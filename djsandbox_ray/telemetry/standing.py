@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import Pool, PoolKind, TrialRecord, TrialState
 
 
@@ -18,11 +19,14 @@ class Standing:
 
     Args:
         pools: of the study, by id.
-        score: the metrics whose mean is compared; None for all.
+        score: the metrics whose mean is compared; None for all. One that is better when less counts
+            with a minus.
     """
 
-    def __init__(self, pools: Mapping[str, Pool], score: Sequence[str] | None) -> None:
-        self._pools, self._score = pools, score
+    def __init__(
+        self, pools: Mapping[str, Pool], score: ScoreMetrics | Sequence[str] | None
+    ) -> None:
+        self._pools, self._score = pools, ScoreMetrics.of(score)
         self._records: dict[str, TrialRecord] = {}
         self._states: Counter[TrialState] = Counter()
         self.used = 0
@@ -83,7 +87,8 @@ class Standing:
         scores = self._scores.setdefault(pool, {})
         scores.pop(trial, None)
         if record.final and (metrics := record.final.metrics):
-            scores[trial] = fmean(metrics[name] for name in self._score or metrics)
+            names = self._score.chosen(metrics)
+            scores[trial] = fmean(self._score.sign(name) * metrics[name] for name in names)
         kind = self._pools[pool].kind
         if kind is PoolKind.SELF_TEST:
             return

@@ -56,6 +56,7 @@ def check_run(config: RunConfig) -> None:
     """
     found = _said(lambda: configured_workflow(config))
     problems, rows = _lost_sources(config.sources)
+    problems += _lost_benchmarks(config)
     if not found:
         workflow = configured_workflow(config)
         for check in (_check_draw, _check_scorer):
@@ -101,6 +102,17 @@ def _lost_sources(
         except BadInput as error:
             problems.append(f"{where}: {error}")
     return problems, rows
+
+
+def _lost_benchmarks(config: RunConfig) -> list[str]:
+    """Look for the data of benchmarks, and say what is wrong with it."""
+    problems = []
+    for index, source in config.measuring.benchmarks().items() if config.measuring else ():
+        try:
+            source.shards()
+        except BadInput as error:
+            problems.append(f"evaluation.metrics[{index}]: {error}")
+    return problems
 
 
 def _most_rows(source: Source) -> int | None:

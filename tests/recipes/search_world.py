@@ -33,7 +33,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import RunInfo
-from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialTask
+from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask
 from djsandbox_ray.workflows.run import open_context
 
 ROWS = 3000

@@ -23,6 +23,7 @@ from djsandbox_ray.analysis.verdicts.second_look import DECIDED
 from djsandbox_ray.analysis.verdicts.shrinkage import shrink, standard_error
 from djsandbox_ray.analysis.verdicts.verdicts import Verdict, verdicts
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import (
     Aggregate,
     Pool,
@@ -48,7 +49,7 @@ def rank(
     trials: Iterable[TrialRecord],
     *,
     seeds: Sequence[int],
-    metrics: Sequence[str] | None = None,
+    metrics: ScoreMetrics | Sequence[str] | None = None,
     aggregate: Aggregate | str,
     alpha: float = 0.05,
     draw_share: float = 1.0,
@@ -72,7 +73,7 @@ def rank(
         pools: all pools of the run, controls among them.
         trials: exactly one finished trial for every pool and seed.
         seeds: the seeds of the run.
-        metrics: what is aggregated, higher being better; None for all.
+        metrics: what is aggregated, and which way each counts; None for all, higher being better.
         aggregate: how; see :class:`Aggregate`. With ``standardized``, the changes and intervals
             are in control standard deviations, not fractions.
         alpha: family-wise error rate of the verdicts, in (0, 1).
@@ -146,7 +147,7 @@ def control_scores(
     trials: Iterable[TrialRecord],
     *,
     seeds: Sequence[int],
-    metrics: Sequence[str] | None = None,
+    metrics: ScoreMetrics | Sequence[str] | None = None,
     aggregate: Aggregate | str,
 ) -> Floats:
     """Return the scores of the control arms, as :func:`rank` compares pools with them.
@@ -175,7 +176,7 @@ def control_scores(
 def _yardstick(
     study: StudyScores,
     others: Sequence[TrialRecord],
-    metrics: Sequence[str] | None,
+    metrics: ScoreMetrics | Sequence[str] | None,
     aggregate: Aggregate | str,
 ) -> Yardstick:
     """Measure the controls of another study where they are given, else those of this one."""

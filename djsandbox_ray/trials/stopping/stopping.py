@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import Aggregate, Pool, TrialRecord, TrialSpec
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
@@ -78,8 +79,8 @@ class Competition:
     """By trial id: what earlier work left, settled or partial."""
     rungs: tuple[int, ...]
     """Samples seen at every report; the last is the whole training."""
-    metrics: Sequence[str] | None
-    """The metrics of the score; None for all."""
+    metrics: ScoreMetrics | Sequence[str] | None
+    """The metrics of the score, and which way each counts; None for all."""
     aggregate: Aggregate
     decisions: Sequence[Decision]
     """Taken by earlier work on this run: they stand."""
