@@ -26,7 +26,7 @@ def train_stages(
     task: TrialTask,
     stages: Sequence[Stage],
     begin: Callable[[Stage, dict[str, Any]], T],
-    evaluate: Callable[[T], dict[str, float]],
+    evaluate: Callable[[T, int], dict[str, float]],
 ) -> Iterator[RungReport]:
     """Train a model stage after stage, and yield a report at every rung ahead.
 
@@ -37,8 +37,8 @@ def train_stages(
         stages: in their order; the last rung is their total.
         begin: makes the training of a stage, on all workers. It is given what the stages before it
             have trained, by name of the parameter, on the CPU.
-        evaluate: returns the metrics of the model in training; called on all workers, and what rank
-            0 returns counts.
+        evaluate: returns the metrics of the model in training, after so many samples of all stages;
+            called on all workers, and what rank 0 returns counts.
 
     Raises:
         BadInput: a rung lies where the model cannot be judged.
@@ -53,7 +53,7 @@ def train_stages(
             is_rung, metrics = state.samples >= task.rungs[0], dict[str, float]()
             if is_rung:
                 with staged.clock.evaluation():
-                    metrics = task.group.from_first(evaluate(staged.training))
+                    metrics = task.group.from_first(evaluate(staged.training, state.samples))
             report = staged.clock.report(state.samples, state.loss, metrics, state.terms)
             task.checkpoint.save(report, staged.save)
             if is_rung:

@@ -123,7 +123,7 @@ class Clip(ModelFamily):
             model = build_model(self.arch, task.seed, shareable=True).to(device)
             return Training(model, draw, self.config, device, task.group, task.pulse.beat)
 
-        def evaluate(training: Training) -> dict[str, float]:
+        def evaluate(training: Training, samples: int) -> dict[str, float]:
             plain = training.whole()
             if plain is None:
                 return {}
