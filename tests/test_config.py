@@ -14,6 +14,7 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.evaluation.metric import Metric
+from djsandbox_ray.hooks.plans import confirmation_plan
 from djsandbox_ray.workflows.language.workflow import load_workflow
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -263,6 +264,35 @@ def test_a_number_that_is_none_hides_no_missing_model(write: Writer) -> None:
             "trials.resources: workers of one trial cannot share a GPU",
         ),
         ({"trials__seeds": 1}, "trials.seeds: one seed is only for whole buckets"),
+        ({"trials__seeds": [42]}, "trials.seeds: one seed is only for whole buckets"),
+        ({"trials__seeds": []}, "trials.seeds: a list of seeds has 1 to 1000 of them, each once"),
+        ({"trials__seeds": [1, 1]}, "trials.seeds: a list of seeds has 1 to 1000 of them"),
+        ({"trials__seeds": [1, -1]}, "trials.seeds: seeds in a list are whole numbers from 0 to"),
+        ({"trials__seeds": [1, 10**6]}, "trials.seeds: seeds in a list are whole numbers from 0"),
+        ({"trials__seeds": [True, 2]}, "trials.seeds: seeds in a list are whole numbers from 0"),
+        (
+            {
+                "trials__model": {"type": "staged_family:Late"},
+                "trials__early_stopping": {"type": "none", "rungs": [0.5]},
+            },
+            "trials.early_stopping.rungs: the model 'staged_family:Late' can be judged at the end",
+        ),
+        (
+            {"evaluation__metrics": [{"type": "staged_family:Unprompted"}]},
+            "evaluation.metrics: no metric of the score shows whether captions were spoilt, as a "
+            "self-test does it: add an evaluator that does (",
+        ),
+        (
+            {
+                "evaluation__metrics": [
+                    {"type": "staged_family:Unprompted"},
+                    {"type": "retrieval", "k": [1]},
+                ],
+                "evaluation__score": ["unprompted/sharp"],
+            },
+            "evaluation.score: no metric of the score shows whether captions were spoilt, as a "
+            "self-test does it: add one of retrieval/image_to_text_r1, retrieval/",
+        ),
         (
             {"pools": {"draw_share": 1.0, "controls": 5}, "confirm": {"top": 0}},
             "pools.controls: whole buckets (pools.draw_share: 1.0) need at least 8 control arms",
@@ -294,6 +324,28 @@ def test_a_number_that_is_none_hides_no_missing_model(write: Writer) -> None:
 def test_one_error(write: Writer, changes: dict[str, Any], line: str) -> None:
     (found,) = write.problems(**changes)
     assert found.startswith(line)
+
+
+def test_a_score_that_is_blind_to_captions_needs_no_self_test(write: Writer) -> None:
+    metrics = [{"type": "staged_family:Unprompted"}]
+    load_config(write(evaluation__metrics=metrics, pools={"self_tests": False}))
+    # An evaluator that cannot say which metrics it has is believed to see everything.
+    load_config(write(evaluation__metrics=[*metrics, {"type": f"{__name__}:Unforeseen"}]))
+
+
+def test_stages_that_can_be_judged_have_rungs(write: Writer) -> None:
+    for name, rungs in (("Early", [0.5]), ("Late", [])):
+        stopping = {"type": "none", "rungs": rungs}
+        model = {"type": f"staged_family:{name}"}
+        load_config(write(trials__model=model, trials__early_stopping=stopping))
+
+
+def test_seeds_are_so_many_or_those_that_are_named(write: Writer) -> None:
+    assert load_config(write()).trials.seed_numbers == (0, 1, 2)
+    named = load_config(write(trials__seeds=[45, 42])).trials
+    assert named.seed_numbers == (45, 42)
+    assert named.model_dump(mode="json")["seeds"] == [45, 42]
+    assert confirmation_plan(load_config(write(trials__seeds=[45, 42]))).seeds == (46, 47)
 
 
 def test_a_password_is_not_printed(write: Writer) -> None:

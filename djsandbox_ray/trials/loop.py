@@ -341,8 +341,8 @@ class AdditiveTraining(Training):
                 last=number == batch.passes - 1,
             )
         norm = self._strategy.update()
-        self._norm = self._norm + (math.nan if norm is None else norm)
-        self._updates += 1
+        if norm is not None:
+            self._norm, self._updates = self._norm + norm, self._updates + 1
 
     def _scaled(self, micro: Any, factor: float) -> Any:
         """Return the loss of a micro-batch as a part of the step's.
@@ -365,9 +365,11 @@ class AdditiveTraining(Training):
         names = sorted(self._terms)
         own = [float(self._loss), *(float(self._terms[name]) for name in names)]
         loss, *terms = (value / self._weight for value in self._group.sums(own, self._device))
-        norm = float(self._norm) / self._updates
+        found = dict(zip(names, terms, strict=True))
+        if self._updates:
+            found[GRADIENT_NORM] = float(self._norm) / self._updates
         self._forget()
-        return loss, {**dict(zip(names, terms, strict=True)), GRADIENT_NORM: norm}
+        return loss, found
 
     def _forget(self) -> None:
         self._loss: Any = 0.0
@@ -377,8 +379,8 @@ class AdditiveTraining(Training):
 
 
 GRADIENT_NORM = "gradient_norm"
-"""The term that every additive training reports: the mean norm of the gradient before clipping. A
-LoRA that learns nothing shows in it."""
+"""The term that additive trainings report: the mean norm of the gradient before clipping. A LoRA
+that learns nothing shows in it."""
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,16 @@ def _train_here(
         drawn = shared.draw({**asdict(spec), "draw": spec.draw_hash})
         nothing: Any = None
         task = TrialTask(
-            spec.seed, drawn.rows, drawn.captions, shared.rungs, 1, 0, nothing, nothing, nothing
+            spec.seed,
+            drawn.rows,
+            drawn.captions,
+            shared.rungs,
+            1,
+            0,
+            nothing,
+            nothing,
+            nothing,
+            budget=shared.budget,
         )
         begun = TrialRecord(spec, TrialState.RUNNING, attempts=1, held_seconds=1.0)
         told(begun)

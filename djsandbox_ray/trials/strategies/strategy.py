@@ -145,7 +145,7 @@ class Strategy(ABC):
     def update(self) -> Any:
         """Take a step down the gradient that is there, clear it, and return its norm.
 
-        That before clipping; a number or a scalar tensor.
+        That before clipping; a number or a scalar tensor, None where it was not computed.
         """
         torch = require("torch", "clip")
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._setup.clip_norm)
