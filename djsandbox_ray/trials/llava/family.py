@@ -36,6 +36,7 @@ from djsandbox_ray.trials.llava.objective import (
     refuse_without,
 )
 from djsandbox_ray.trials.llava.text import Transcript
+from djsandbox_ray.trials.llava.together import evaluated_by_all
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveTraining, resolved
 from djsandbox_ray.trials.staged import train_stages
@@ -128,8 +129,13 @@ class Llava(ModelFamily):
             return self._begin(stage, earlier, task, shared, base, device)
 
         def evaluate(training: AdditiveTraining, samples: int) -> dict[str, float]:
-            model = training.whole()
-            if model is None:
+            own = training.own()
+            if own is not None:
+                answerer = self._answerer(own, base, shared, device)
+                return evaluated_by_all(
+                    answerer, task.group, lambda model: task.evaluate(model, samples)
+                )
+            if (model := training.whole()) is None:
                 return {}
             return task.evaluate(self._answerer(model, base, shared, device), samples)
 

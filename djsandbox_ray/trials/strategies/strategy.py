@@ -52,6 +52,14 @@ class Group:
             require("torch.distributed", "clip").broadcast_object_list(box, src=0)
         return box[0]
 
+    def gathered(self, value: T) -> list[T]:
+        """Return what every worker gives, by rank, on every worker."""
+        if self.size == 1:
+            return [value]
+        parts: list[Any] = [None] * self.size
+        require("torch.distributed", "clip").all_gather_object(parts, value)
+        return parts
+
     def sums(self, values: Sequence[float], device: str) -> list[float]:
         """Return numbers summed over the workers, each of which gives as many.
 
