@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,21 @@ from llava_tokenizers import word_level
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 from written_tables import written
 
+from djsandbox_ray.dataset.media import IMAGE_TOKEN
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.shapes import generate
 from djsandbox_ray.dataset.shapes_questions import converse
+from djsandbox_ray.evaluation.asking import Asked
+from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.family import TrialData, TrialTask
 from djsandbox_ray.trials.llava.build import joined, save
+from djsandbox_ray.trials.llava.config import LlavaConfig
 from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.llava.small import small_tokenizer
+from djsandbox_ray.trials.strategies.strategy import Group
 
+BUDGET, FIXED = 24, 16
+"""Samples of the first stage, and of the second."""
 PIXELS = Pixels(16, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
@@ -87,3 +96,86 @@ def words_of(*tables: SampleTable) -> Any:
         turns = table.turns(np.arange(table.rows))
         texts += [turn.text for some in turns for turn in some]
     return small_tokenizer(text.replace("<__dj__image>", "") for text in texts)
+
+
+class Tables:
+    """What trials of a small LLaVA read.
+
+    Args:
+        folder: where it lies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.base = folder, folder / "base"
+        self.pairs, self.talk, self.trusted = (
+            SampleTable(str(folder / name / "x.lance")) for name in ("pairs", "talk", "trusted")
+        )
+
+    @classmethod
+    def write(cls, folder: Path) -> Tables:
+        """Write all of it."""
+        write_pairs(folder / "pairs", 40)
+        write_talk(folder / "talk", 20)
+        write_pairs(folder / "trusted", 12, seed=1)
+        made = cls(folder)
+        write_base(made.base, words_of(made.pairs, made.talk, made.trusted))
+        return made
+
+    def data(self, **other: Any) -> TrialData:
+        evaluation = {"trusted": self.trusted.uri, "talk": self.talk.uri}
+        fixed = {"finetune": self.talk.uri}
+        known = {
+            "train": self.pairs.uri,
+            "evaluation": evaluation,
+            "fixed": fixed,
+            "base": str(self.base),
+        }
+        return TrialData(**{**known, **other})
+
+
+def config(tables: Tables, finetune: dict[str, Any] | None = None, **other: Any) -> LlavaConfig:
+    second = {
+        "dataset": {"type": "shapes_questions", "samples": 20},
+        "samples": FIXED,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "template": "chat",
+        "aspect": "crop",
+        **(finetune or {}),
+    }
+    return LlavaConfig(
+        type="llava",
+        base={"path": str(tables.base)},
+        batch_size=8,
+        finetune=second,
+        **other,
+    )
+
+
+def task(
+    tables: Tables, folder: Path, evaluate: Callable[..., dict[str, float]], **other: Any
+) -> TrialTask:
+    rows = np.arange(30, dtype=np.int64)
+    settings: dict[str, Any] = {
+        "seed": 3,
+        "rows": rows,
+        "captions": rows,
+        "rungs": (BUDGET + FIXED,),
+        "budget": BUDGET,
+        "cpus": 1,
+        "gpus": 0,
+        "checkpoint": Checkpoint(str(folder), "trial", other.get("group")),
+        "group": Group(),
+        "evaluate": evaluate,
+    }
+    return TrialTask(**{**settings, **other})
+
+
+def asked(tables: Tables) -> list[Asked]:
+    """Return questions of many lengths about several images."""
+    found = []
+    for row, turns in enumerate(tables.talk.turns(np.arange(tables.talk.rows))):
+        text = turns[0].text.replace(f"{IMAGE_TOKEN}\n", "")
+        found.append(Asked(f"{row}", "talk", row, text, 4))
+        found.append(Asked(f"{row} short", "talk", row, "What?", 4))
+    return found

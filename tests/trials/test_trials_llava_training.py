@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llava_world import PIXELS, words_of, write_base, write_pairs, write_talk
+from llava_pair import work
+from llava_world import BUDGET, FIXED, PIXELS, Tables, asked, config, task, write_talk
 
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, Turn
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.asking import Asked
 from djsandbox_ray.evaluation.caption_nll import CaptionNll, CaptionNllConfig
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.records import RungReport
-from djsandbox_ray.trials.checkpoint import Checkpoint
-from djsandbox_ray.trials.family import TrialData, TrialTask
+from djsandbox_ray.trials.family import TrialData
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
 from djsandbox_ray.trials.llava.build import Words, load_base
 from djsandbox_ray.trials.llava.config import LlavaConfig
@@ -31,83 +33,13 @@ from djsandbox_ray.trials.llava.objective import Conversations, NextTokens, refu
 from djsandbox_ray.trials.llava.text import NOT_LEARNT, Transcript, described
 from djsandbox_ray.trials.strategies.strategy import Group
 
-BUDGET, FIXED = 24, 16
-
-
-class Tables:
-    """What all tests here read; made once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.pairs = write_pairs(folder / "pairs", 40)
-        self.talk = write_talk(folder / "talk", 20)
-        self.trusted = write_pairs(folder / "trusted", 12, seed=1)
-        self.tokenizer = words_of(self.pairs, self.talk, self.trusted)
-        self.base = write_base(folder / "base", self.tokenizer)
-
-    def data(self, **other: Any) -> TrialData:
-        evaluation = {"trusted": self.trusted.uri, "talk": self.talk.uri}
-        fixed = {"finetune": self.talk.uri}
-        known = {
-            "train": self.pairs.uri,
-            "evaluation": evaluation,
-            "fixed": fixed,
-            "base": str(self.base),
-        }
-        return TrialData(**{**known, **other})
+PATIENCE = 900
+"""Seconds that two workers may take on a busy machine."""
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    return Tables(tmp_path_factory.mktemp("llava"))
-
-
-def config(tables: Tables, finetune: dict[str, Any] | None = None, **other: Any) -> LlavaConfig:
-    second = {
-        "dataset": {"type": "shapes_questions", "samples": 20},
-        "samples": FIXED,
-        "batch_size": 8,
-        "learning_rate": 1e-3,
-        "template": "chat",
-        "aspect": "crop",
-        **(finetune or {}),
-    }
-    return LlavaConfig(
-        type="llava",
-        base={"path": str(tables.base)},
-        batch_size=8,
-        finetune=second,
-        **other,
-    )
-
-
-def task(
-    tables: Tables, folder: Path, evaluate: Callable[..., dict[str, float]], **other: Any
-) -> TrialTask:
-    rows = np.arange(30, dtype=np.int64)
-    settings: dict[str, Any] = {
-        "seed": 3,
-        "rows": rows,
-        "captions": rows,
-        "rungs": (BUDGET + FIXED,),
-        "budget": BUDGET,
-        "cpus": 1,
-        "gpus": 0,
-        "checkpoint": Checkpoint(str(folder), "trial"),
-        "group": Group(),
-        "evaluate": evaluate,
-    }
-    return TrialTask(**{**settings, **other})
-
-
-def asked(tables: Tables) -> list[Asked]:
-    """Return questions of many lengths about several images."""
-    found = []
-    for row, turns in enumerate(tables.talk.turns(np.arange(tables.talk.rows))):
-        text = turns[0].text.replace(f"{IMAGE_TOKEN}\n", "")
-        found.append(Asked(f"{row}", "talk", row, text, 4))
-        found.append(Asked(f"{row} short", "talk", row, "What?", 4))
-    return found
+    return Tables.write(tmp_path_factory.mktemp("llava"))
 
 
 def answerer(tables: Tables, batch: int, **other: Any) -> LlavaAnswerer:
@@ -317,6 +249,37 @@ def test_a_trial_that_was_cut_off_goes_on_bit_for_bit(tables: Tables, tmp_path: 
     reports, resumed = trained(tables, tmp_path / "cut", config(tables), rungs=rungs)
     assert [report.samples for report in reports] == [rungs[1]]
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_two_workers_learn_and_answer_as_one_does(tmp_path: Path) -> None:
+    tables = Tables.write(tmp_path)
+    work(Group(), tables.folder)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    program, env = Path(__file__).with_name("llava_pair.py"), {"OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(sys.path)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(program), str(rank), "2", str(port), str(tmp_path), "ddp"],
+            env={**os.environ, **env, "PYTHONPATH": path},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    one, two = (torch.load(tmp_path / f"{size}.pt", weights_only=True) for size in (1, 2))
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], atol=2e-5), name
+    told, together = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 2))
+    assert together["said"] == told["said"]
+    assert together["tokens"] == told["tokens"]
+    assert together["nll"] == pytest.approx(told["nll"], rel=1e-3)
 
 
 def test_shuffled_captions_are_read_with_other_images(tables: Tables) -> None:
