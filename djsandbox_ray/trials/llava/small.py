@@ -49,6 +49,8 @@ _CHECKPOINTS = 4
 _NOISE = 0.3
 """Of the words in the place of an image, in standard deviations of the embeddings."""
 _MAX_TOKENS = 256
+_MICRO = 32
+"""Texts of like length at a time: less padding is computed."""
 _CHAT = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
     "{{ 'Q: ' + message['content'] + '\nA:' }}{% else %}{{ message['content'] + eos_token }}"
@@ -157,7 +159,10 @@ class SmallBase:
             objective,
             len(scenes.told),
             AdditiveConfig(
-                batch_size=config.batch_size, learning_rate=config.learning_rate, weight_decay=0.0
+                batch_size=config.batch_size,
+                micro_batch=_MICRO,
+                learning_rate=config.learning_rate,
+                weight_decay=0.0,
             ),
             config.seed,
             device,
