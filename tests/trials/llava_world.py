@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from llava_tokenizers import word_level
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    ConvNextConfig,
+    ConvNextModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 from written_tables import written
 
 from djsandbox_ray.dataset.media import IMAGE_TOKEN
@@ -71,6 +79,21 @@ def write_base(folder: Path, tokenizer: Any | None = None, tied: bool = False) -
         for parameter in llava.model.language_model.parameters():
             parameter.data.mul_(4 if parameter.ndim > 1 else 1)
     save(llava, tokenizer, PIXELS, folder)
+    return folder
+
+
+def write_fine(folder: Path) -> Path:
+    """Write a ConvNeXt whose maps have 16, 16, 8 and 4 rows of 64 pixels."""
+    config = ConvNextConfig(
+        hidden_sizes=[6, 8, 10], depths=[1, 1, 1], num_stages=3, patch_size=4, image_size=64
+    )
+    ConvNextModel(config).save_pretrained(folder)
+    settings = {
+        "size": {"height": 64, "width": 64},
+        "image_mean": [0.1] * 3,
+        "image_std": [2.0] * 3,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder
 
 

@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 import torch
 from llava_tokenizers import TOKENIZERS, byte_level, word_level
-from llava_world import PIXELS, language, tower, write_base
+from llava_world import PIXELS, language, tower, write_base, write_fine
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextConfig,
+    ConvNextModel,
+)
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.llava.base import LlavaBaseConfig, folder_content
-from djsandbox_ray.trials.llava.build import join, load_base, shipped_arch
+from djsandbox_ray.trials.llava.build import join, load_base, load_fine, shipped_arch
 from djsandbox_ray.trials.llava.flops import count_parts
 from djsandbox_ray.trials.llava.modules import (
     Mining,
@@ -160,6 +166,42 @@ def test_mining_looks_at_the_cells_behind_each_token() -> None:
     assert torch.allclose(mining(features, other)[1, 3], out[1, 3])
     with pytest.raises(BadInput, match="does not divide among 4 tokens"):
         mining(features, torch.randn(2, 6, 5, 5))
+
+
+def test_the_second_tower_sees_pixels_as_it_knows_them(tmp_path: Path) -> None:
+    folder = write_fine(tmp_path / "fine")
+    fine = load_fine(folder, (-2, -1), PIXELS)
+    squares = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    maps = fine(PIXELS.normalised(squares))
+    assert maps.shape == (2, fine.channels, 8, 8)
+    assert fine.channels == 18
+    raw = (squares.permute(0, 3, 1, 2).float() / 255 - 0.1) / 2.0
+    with torch.no_grad():
+        theirs = ConvNextModel.from_pretrained(folder).eval()(raw, output_hidden_states=True)
+    assert torch.allclose(maps[:, :8], theirs.hidden_states[-2], atol=1e-4)
+    with pytest.raises(BadInput, match=r"there is no layer 4 \(-4 to 3\)"):
+        load_fine(folder, (4,), PIXELS)
+    with pytest.raises(BadInput, match="no tower can be loaded"):
+        load_fine(tmp_path, (-1,), PIXELS)
+
+
+def test_mining_reads_both_towers(folder: Path, tmp_path: Path) -> None:
+    base, fine = load_base(folder), load_fine(write_fine(tmp_path / "fine"), (-2, -1), PIXELS)
+    model = trial_model(base.llava, "mining", 3, fine)
+    ids, mask, _ = inputs(base.words.image_id)
+    squares = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    pixels = PIXELS.normalised(squares)
+    said = model(ids, mask, torch.tensor([5, 6, 13]), pixels)
+    said.sum().backward()
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert all("multi_modal_projector" in name for name in trained)
+    assert all(value.grad is not None for value in model.parameters() if value.requires_grad)
+    # The first tower sees the same square made smaller; details are the second one's.
+    detail = pixels.clone()
+    detail[:, :, ::2] += 0.5
+    detail[:, :, 1::2] -= 0.5
+    assert torch.allclose(model.features(detail), model.features(pixels), atol=0.2)
+    assert not torch.allclose(model.project(detail), model.project(pixels), atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)

@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 import torch
 from llava_pair import work
-from llava_world import BUDGET, FIXED, PIXELS, Tables, asked, config, task, write_talk
+from llava_world import (
+    BUDGET,
+    FIXED,
+    PIXELS,
+    Tables,
+    asked,
+    config,
+    task,
+    write_fine,
+    write_talk,
+)
 
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, Turn
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -206,6 +216,17 @@ def test_both_stages_train_what_they_should(tables: Tables, tmp_path: Path, trai
         assert all("lora_" in name or "projector" in name for name in saved)
         moved = [value for name, value in saved.items() if "lora_B" in name]
         assert all(float(value.abs().max()) > 0 for value in moved)
+
+
+def test_mining_is_trained_and_answers(tables: Tables, tmp_path: Path) -> None:
+    fine = str(write_fine(tmp_path / "fine"))
+    settings = config(tables, projector={"type": "mining", "tower": fine, "size": 64})
+    (report,), weights = trained(tables, tmp_path, settings)
+    assert report.metrics["tokens"] >= 0
+    assert any("multi_modal_projector.query" in name for name in weights)
+    family = Llava(settings)
+    assert fine not in json.dumps(family.identity())
+    assert family.flops_per_sample() > Llava(config(tables)).flops_per_sample()
 
 
 def test_micro_batches_do_not_change_the_result(tables: Tables, tmp_path: Path) -> None:

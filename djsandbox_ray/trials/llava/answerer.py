@@ -168,7 +168,7 @@ class LlavaAnswerer:
         images = None
         if every:
             pixels = torch.from_numpy(np.stack(every)).to(self._device)
-            images = self._model.project(self._model.features(self._pixels.normalised(pixels)))
+            images = self._model.project(self._pixels.normalised(pixels))
         embedded = self._model.placed(torch.from_numpy(ids).to(self._device), images)
         said = self._model.llava.generate(
             inputs_embeds=embedded,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +117,12 @@ class LlavaBase(Base):
         if config.build is not None:
             return small_configurations(shipped_arch(config.build))
         if config.path is not None:
-            with _local(config.path) as folder:
+            with local_folder(config.path) as folder:
                 whole = read_config(folder)
             return whole.vision_config, whole.text_config
         with (
-            _local(config.vision_tower or "") as tower,
-            _local(config.language_model or "") as language,
+            local_folder(config.vision_tower or "") as tower,
+            local_folder(config.language_model or "") as language,
         ):
             seen, read = (
                 transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -144,15 +145,15 @@ class LlavaBase(Base):
         """Copy, join or train it."""
         config = self.config
         if config.path is not None:
-            with _local(config.path) as folder:
+            with local_folder(config.path) as folder:
                 _copy(folder, task.folder)
             load_base(task.folder)
             return {}
         if config.train is not None:
             return SmallBase(config.train, shipped_arch(config.build or ""), task).make()
         with (
-            _local(config.vision_tower or "") as tower,
-            _local(config.language_model or "") as language,
+            local_folder(config.vision_tower or "") as tower,
+            local_folder(config.language_model or "") as language,
         ):
             layers = config.vision_feature_layer
             join(tower, language, task.folder, layers if isinstance(layers, int) else [*layers])
@@ -199,6 +200,7 @@ def _place(url: str) -> tuple[Storage, str]:
     return Storage(parent or ("/" if url.startswith("/") else ".")), name
 
 
-def _local(url: str) -> Any:
+def local_folder(url: str) -> AbstractContextManager[Path]:
+    """Give a folder or URL with a model as a local folder, to be read only."""
     storage, name = _place(url)
     return cached(storage, name)

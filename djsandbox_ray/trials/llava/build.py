@@ -8,6 +8,7 @@ not count: each trial makes its own.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -103,6 +104,45 @@ def read_config(folder: Path) -> Any:
     if config.model_type != "llava":
         raise BadInput(f"{folder}: a LLaVA is needed, not {config.model_type!r}")
     return config
+
+
+def load_fine(folder: Path, layers: Sequence[int], pixels: Pixels) -> Any:
+    """Load a second tower.
+
+    Args:
+        folder: with a ConvNeXt of transformers and its image processor.
+        layers: which of its hidden states are read.
+        pixels: how the pixels that it is given are normalised.
+
+    Raises:
+        BadInput: the folder has none.
+    """
+    transformers = require("transformers", "llava")
+    from djsandbox_ray.trials.llava.modules import FineTower
+
+    try:
+        model = transformers.AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype="auto"
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{folder}: no tower can be loaded from it: {_first(error)}") from error
+    states = len(getattr(model.config, "hidden_sizes", ())) + 1
+    if states == 1:
+        raise BadInput(f"{folder}: {model.config.model_type!r} gives no maps; a ConvNeXt does")
+    if wrong := [layer for layer in layers if not -states <= layer < states]:
+        raise BadInput(f"{folder}: there is no layer {wrong[0]} (-{states} to {states - 1})")
+    own = _pixels(folder)
+    return FineTower(model.eval(), layers, (pixels.mean, pixels.std), (own.mean, own.std))
+
+
+def empty_fine(folder: Path, layers: Sequence[int]) -> Any:
+    """Return a second tower without its weights: for counting, on the meta device."""
+    transformers = require("transformers", "llava")
+    from djsandbox_ray.trials.llava.modules import FineTower
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    unit = ((0.0,) * 3, (1.0,) * 3)
+    return FineTower(transformers.AutoModel.from_config(config), layers, unit, unit)
 
 
 def join(

@@ -32,6 +32,20 @@ class LoraConfig(Section):
     """Names of the linear layers that get one."""
 
 
+class MiningConfig(Section):
+    """Mini-Gemini's patch info mining: a second tower sees more pixels, and each token of the first
+    one looks for details among those behind it.
+    """  # noqa: D205
+
+    type: Literal["mining"]
+    tower: str
+    """A folder or URL with a ConvNeXt of transformers and its image processor."""
+    size: int = Field(default=768, ge=32, le=4096, strict=True)
+    """Pixels of a side of the squares that it sees; the first tower gets them made smaller."""
+    layers: tuple[int, ...] = Field(default=(-2, -1), min_length=1)
+    """Which of its hidden states are read."""
+
+
 class TalkConfig(AdditiveConfig):
     """What both stages may be told; the defaults are LLaVA's."""
 
@@ -81,7 +95,7 @@ class LlavaConfig(TalkConfig, Component):
 
     base: LlavaBaseConfig
     """What every trial starts from."""
-    projector: Literal["mlp2x_gelu", "linear"] = "mlp2x_gelu"
+    projector: Literal["mlp2x_gelu", "linear"] | MiningConfig = "mlp2x_gelu"
     """What joins tower and language model: made anew by every trial, from its seed."""
     batch_size: int = Field(default=256, ge=1, le=1 << 20, strict=True)
     """Samples of one step, of all workers together."""
@@ -93,8 +107,10 @@ class LlavaConfig(TalkConfig, Component):
 
 
 def deciding(config: LlavaConfig) -> dict[str, Any]:
-    """Return the settings that decide a result, as plain data; without data sources and base."""
+    """Return the settings that decide a result, as plain data; without data and models."""
     found = config.model_dump(mode="json", exclude={"base", "finetune", *NO_RESULT})
+    if isinstance(config.projector, MiningConfig):
+        found["projector"].pop("tower")  # its content stands for it
     if config.finetune is not None:
         found["finetune"] = config.finetune.model_dump(mode="json", exclude={"dataset", *NO_RESULT})
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,11 +20,19 @@ from djsandbox_ray.storage.cache import cached
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
-from djsandbox_ray.trials.llava.base import LlavaBase
-from djsandbox_ray.trials.llava.build import Loaded, Words, load_base, read_words
+from djsandbox_ray.trials.llava.base import LlavaBase, folder_content, local_folder
+from djsandbox_ray.trials.llava.build import (
+    Loaded,
+    Words,
+    empty_fine,
+    load_base,
+    load_fine,
+    read_words,
+)
 from djsandbox_ray.trials.llava.config import (
     FinetuneConfig,
     LlavaConfig,
+    MiningConfig,
     TalkConfig,
     deciding,
 )
@@ -35,6 +43,7 @@ from djsandbox_ray.trials.llava.objective import (
     NextTokens,
     refuse_without,
 )
+from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.llava.text import Transcript
 from djsandbox_ray.trials.llava.together import evaluated_by_all
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
@@ -76,8 +85,10 @@ class Llava(ModelFamily):
 
     def identity(self) -> Any:
         """Return the settings, and what the base is made of."""
-        versions = {"version": VERSION, "loop": LOOP_VERSION}
-        return {**deciding(self.config), "base": self._base.identity(), **versions}
+        found = {**deciding(self.config), "base": self._base.identity()}
+        if (mining := self._mining) is not None:
+            found["fine"] = folder_content(mining.tower)
+        return {**found, "version": VERSION, "loop": LOOP_VERSION}
 
     def resolved(self, gpus: float) -> Self:
         """Decide what is ``auto`` in both stages."""
@@ -141,6 +152,28 @@ class Llava(ModelFamily):
 
         yield from train_stages(task, self.stages(task.budget), begin, evaluate)
 
+    @property
+    def _mining(self) -> MiningConfig | None:
+        projector = self.config.projector
+        return projector if isinstance(projector, MiningConfig) else None
+
+    @property
+    def _kind(self) -> str:
+        projector = self.config.projector
+        return projector if isinstance(projector, str) else projector.type
+
+    def _fine(self, words: Words, device: str) -> Any | None:
+        """Return the second tower on a device, if there is one."""
+        if (mining := self._mining) is None:
+            return None
+        with local_folder(mining.tower) as folder:
+            return _held_fine(str(folder), mining.layers, words.pixels, device)
+
+    def _squares(self, words: Words) -> Pixels:
+        """Return the squares that are made of images: the second tower's, if there is one."""
+        mining = self._mining
+        return words.pixels if mining is None else replace(words.pixels, side=mining.size)
+
     def _configs(self) -> dict[str, TalkConfig]:
         """Return the settings of the stages by their names."""
         found: dict[str, TalkConfig] = {_PROJECTOR: self.config}
@@ -160,7 +193,8 @@ class Llava(ModelFamily):
         from djsandbox_ray.trials.llava.modules import adapt, open_language, trial_model
 
         config = self._configs()[stage.name]
-        model = trial_model(base.llava, self.config.projector, task.seed)
+        fine = self._fine(base.words, device)
+        model = trial_model(base.llava, self._kind, task.seed, fine)
         told = Conversations(data.train, task.rows, task.captions)
         if isinstance(config, FinetuneConfig):
             uri = data.fixed[_FINETUNE]
@@ -173,7 +207,12 @@ class Llava(ModelFamily):
         told.check()
         model.load_state_dict(dict(earlier), strict=False)
         objective = NextTokens(
-            model, told, _transcript(base.words, config), base.words.pixels, config.aspect, device
+            model,
+            told,
+            _transcript(base.words, config),
+            self._squares(base.words),
+            config.aspect,
+            device,
         )
         return AdditiveTraining(
             objective,
@@ -193,7 +232,7 @@ class Llava(ModelFamily):
             base.words.tokenizer,
             talk=_transcript(base.words, last),
             captions=_transcript(base.words, self.config),
-            pixels=base.words.pixels,
+            pixels=self._squares(base.words),
             aspect=last.aspect,
             sets=data.evaluation,
             device=device,
@@ -206,13 +245,16 @@ class Llava(ModelFamily):
 
         tower, language = self._base.configurations()
         tokens = (tower.image_size // tower.patch_size) ** 2
-        kind = self.config.projector
-        return count_parts(
-            tower,
-            language,
-            lambda: projector_of(kind, tower.hidden_size, language.hidden_size),
-            tokens + text_tokens,
-        )
+        widths = (tower.hidden_size, language.hidden_size)
+        if (mining := self._mining) is None:
+            made = partial(projector_of, self._kind, *widths)
+            return count_parts(tower, language, made, tokens + text_tokens)
+        with local_folder(mining.tower) as folder:
+            fine = partial(empty_fine, folder, mining.layers)
+            channels: int = fine().channels
+            made = partial(projector_of, self._kind, *widths, channels)
+            whole = tokens + text_tokens
+            return count_parts(tower, language, made, whole, fine, mining.size)
 
 
 def _transcript(words: Words, config: TalkConfig) -> Transcript:
@@ -237,6 +279,13 @@ def _held(folder: str, device: str, half: bool) -> Loaded:
         base.llava.float()
     base.llava.requires_grad_(False).to(device)
     return base
+
+
+@lru_cache(maxsize=1)
+def _held_fine(folder: str, layers: tuple[int, ...], pixels: Pixels, device: str) -> Any:
+    """Return a second tower that stays in this process."""
+    fine = load_fine(Path(folder), layers, pixels)
+    return (fine if device != "cpu" else fine.float()).to(device)
 
 
 def _look(uri: str, words: Words, config: TalkConfig) -> None:

@@ -42,7 +42,14 @@ class PartFlops:
         return self.tower + self.projector / 3 + 2.0 * parameters * (prompt + new)
 
 
-def count_parts(tower: Any, language: Any, projector: Callable[[], Any], tokens: int) -> PartFlops:
+def count_parts(
+    tower: Any,
+    language: Any,
+    projector: Callable[[], Any],
+    tokens: int,
+    fine: Callable[[], Any] | None = None,
+    size: int = 0,
+) -> PartFlops:
     """Count the parts of a model.
 
     Args:
@@ -50,6 +57,8 @@ def count_parts(tower: Any, language: Any, projector: Callable[[], Any], tokens:
         language: configuration of a causal language model of transformers.
         projector: makes the projector.
         tokens: of a usual sample, those of its image included.
+        fine: makes the second tower, where there is one.
+        size: pixels of a side of the squares that this sees.
     """
     torch, transformers = require("torch", "clip"), require("transformers", "llava")
     with torch.device("meta"):
@@ -64,9 +73,16 @@ def count_parts(tower: Any, language: Any, projector: Callable[[], Any], tokens:
         # Given whole, a mask is not looked at: there are no numbers here.
         mask = torch.empty(1, 1, tokens, tokens)
 
+        maps = ()
+        if fine is not None:
+            second, squares = fine(), torch.empty(1, 3, size, size)
+            maps = (second(squares),)
+
     def forward() -> None:
         with torch.no_grad():
             see(pixels)
+            if fine is not None:
+                second(squares)
 
     def reading(grad: bool, frozen: bool) -> Callable[[], None]:
         def work() -> None:
@@ -81,7 +97,7 @@ def count_parts(tower: Any, language: Any, projector: Callable[[], Any], tokens:
 
     return PartFlops(
         tower=_count(forward),
-        projector=_count(lambda: join(features).sum().backward()),
+        projector=_count(lambda: join(features, *maps).sum().backward()),
         language=_count(reading(grad=False, frozen=True)),
         language_frozen=_count(reading(grad=True, frozen=True)),
         language_trained=_count(reading(grad=True, frozen=False)),

@@ -24,11 +24,12 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
 
     Args:
         llava: a ``LlavaForConditionalGeneration``.
+        fine: a second tower, for a projector that reads its map, too.
     """
 
-    def __init__(self, llava: Any) -> None:
+    def __init__(self, llava: Any, fine: FineTower | None = None) -> None:
         super().__init__()
-        self.llava = llava
+        self.llava, self.fine = llava, fine
 
     @property
     def image_tokens(self) -> int:
@@ -39,10 +40,15 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
         """Return what the tower sees, without gradients; shape (images, tokens, width).
 
         Args:
-            pixels: normalised, shape (images, 3, side, side).
+            pixels: normalised, shape (images, 3, side, side); larger squares than the tower reads
+                are made smaller, as Mini-Gemini does.
         """
         config = self.llava.config
-        tower = self.llava.model.vision_tower
+        tower, side = self.llava.model.vision_tower, config.vision_config.image_size
+        if pixels.shape[-1] != side:
+            pixels = nn.functional.interpolate(
+                pixels, size=(side, side), mode="bilinear", align_corners=False, antialias=True
+            )
         layers = config.vision_feature_layer
         with torch.no_grad():
             seen = tower(pixels.to(tower.dtype), output_hidden_states=True).hidden_states
@@ -51,15 +57,16 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
                 chosen = [one[:, 1:] for one in chosen]
             return torch.cat(chosen, dim=-1)
 
-    def project(self, features: Any, *beside: Any) -> Any:
+    def project(self, pixels: Any) -> Any:
         """Return the embeddings of images; shape (images, tokens, width of the language model).
 
         Args:
-            features: as the tower gives them.
-            beside: what else the projector reads.
+            pixels: normalised, shape (images, 3, side, side).
         """
         projector = self.llava.model.multi_modal_projector
-        return projector(features.to(next(projector.parameters()).dtype), *beside)
+        dtype = next(projector.parameters()).dtype
+        maps = () if self.fine is None else (self.fine(pixels).to(dtype),)
+        return projector(self.features(pixels).to(dtype), *maps)
 
     def placed(self, ids: Any, images: Any | None) -> Any:
         """Return the embeddings of texts, with those of images in their places.
@@ -95,7 +102,7 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
         ).last_hidden_state
         return self.llava.lm_head(hidden.flatten(0, 1)[places])
 
-    def forward(self, ids: Any, mask: Any, places: Any, pixels: Any | None, *beside: Any) -> Any:
+    def forward(self, ids: Any, mask: Any, places: Any, pixels: Any | None) -> Any:
         """Return the logits of the tokens behind some places of texts with images.
 
         Args:
@@ -103,9 +110,8 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
             mask: 1 where there is a token, shape (texts, length).
             places: numbers into the flattened ``ids``, shape (places,).
             pixels: of all images in the order of their places, normalised; None without any.
-            beside: what else the projector reads of the images.
         """
-        images = None if pixels is None else self.project(self.features(pixels), *beside)
+        images = None if pixels is None else self.project(pixels)
         embedded = self.placed(ids, images)
         if images is None and self.training:
             # Workers wait for the gradients of whatever is trained: that of the projector is zero.
@@ -136,6 +142,57 @@ class Blindfold(Reader):
         table = self.llava.get_input_embeddings()
         images = table(words) + noise * table.weight.detach().std()
         return self.foretold(self.placed(ids, images), mask, places)
+
+
+class FineTower(nn.Module):  # type: ignore[misc, name-defined]
+    """A second tower that sees more pixels, and gives maps of what it sees (a ConvNeXt).
+
+    Args:
+        model: of transformers, that gives maps as its hidden states.
+        layers: which of them are read, brought to the finest one's size and put together.
+        given: mean and standard deviation that pixels come normalised by.
+        wanted: those that the model was trained on.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        layers: Sequence[int],
+        given: tuple[Sequence[float], Sequence[float]],
+        wanted: tuple[Sequence[float], Sequence[float]],
+    ) -> None:
+        super().__init__()
+        self.model, self.layers = model.requires_grad_(False), tuple(layers)
+        values = torch.tensor([*given, *wanted], dtype=torch.float32)
+        mean, std, new_mean, new_std = values.view(4, 1, 3, 1, 1)
+        self.register_buffer("scale", std / new_std, persistent=False)
+        self.register_buffer("shift", (mean - new_mean) / new_std, persistent=False)
+
+    @property
+    def channels(self) -> int:
+        """Of the maps, all together."""
+        sizes = [self.model.config.hidden_sizes[0], *self.model.config.hidden_sizes]
+        return sum(sizes[layer] for layer in self.layers)
+
+    def forward(self, pixels: Any) -> Any:
+        """Return maps without gradients; shape (images, channels, rows, rows)."""
+        with torch.no_grad():
+            seen = (pixels * self.scale + self.shift).to(next(self.model.parameters()).dtype)
+            every = self.model(seen, output_hidden_states=True).hidden_states
+            maps = [every[layer] for layer in self.layers]
+            finest = max(one.shape[-1] for one in maps)
+            size = (finest, finest)
+            return torch.cat(
+                [
+                    one
+                    if one.shape[-1] == finest
+                    else nn.functional.interpolate(
+                        one, size=size, mode="bilinear", align_corners=False
+                    )
+                    for one in maps
+                ],
+                dim=1,
+            )
 
 
 class Linear(nn.Module):  # type: ignore[misc, name-defined]
@@ -209,18 +266,21 @@ class Mining(nn.Module):  # type: ignore[misc, name-defined]
         return self.project(features + mined)
 
 
-def projector_of(kind: str, wide: int, width: int) -> Any:
-    """Return a new projector: ``mlp2x_gelu`` or ``linear``.
+def projector_of(kind: str, wide: int, width: int, channels: int = 0) -> Any:
+    """Return a new projector.
 
     Args:
-        kind: one of these.
+        kind: ``mlp2x_gelu``, ``linear`` or ``mining``.
         wide: width of the tower's features.
         width: of the language model.
+        channels: of the second tower's maps, for ``mining``.
     """
+    if kind == "mining":
+        return Mining(wide, channels, width)
     return {"mlp2x_gelu": Perceptron, "linear": Linear}[kind](wide, width)
 
 
-def trial_model(llava: Any, projector: str, seed: int) -> Reader:
+def trial_model(llava: Any, projector: str, seed: int, fine: FineTower | None = None) -> Reader:
     """Return a model with a projector of its own, which alone is trained.
 
     The projector's weights are drawn as torch does by default. transformers would draw every matrix
@@ -231,6 +291,7 @@ def trial_model(llava: Any, projector: str, seed: int) -> Reader:
         llava: a base on its device. It stays as it is: all but the projector is shared with it.
         projector: its kind.
         seed: decides its weights.
+        fine: the second tower on the same device, for ``mining``; it is shared, too.
     """
     memo: dict[int, Any] = {id(buffer): buffer for buffer in llava.buffers()}
     for parameter in llava.parameters():
@@ -240,9 +301,10 @@ def trial_model(llava: Any, projector: str, seed: int) -> Reader:
     wide = config.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = projector_of(projector, wide, config.text_config.hidden_size)
+        channels = 0 if fine is None else fine.channels
+        made = projector_of(projector, wide, config.text_config.hidden_size, channels)
     own.model.multi_modal_projector = made.to(llava.device)
-    return Reader(own)
+    return Reader(own, fine)
 
 
 def open_language(model: Reader) -> None:
