@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from djsandbox_ray.dataset.complete import broken_dataset
-from djsandbox_ray.dataset.source import stamp_of
 from djsandbox_ray.hooks.hook import Hook
-from djsandbox_ray.hooks.study import configured_family
+from djsandbox_ray.hooks.study import configured_family, given_data
 from djsandbox_ray.records import Foundation
 from djsandbox_ray.trials.family import identity_of
 from djsandbox_ray.trials.foundation import broken_base
@@ -25,11 +24,8 @@ class MakeBase(Hook):
     def identity(self) -> Any:
         """The model, and what the sources consist of."""
         family = configured_family(self.config)
-        base = family.base()
-        sources = {**family.sources(), **(base.sources() if base is not None else {})}
-        stamps = {name: stamp_of(source) for name, source in sources.items()}
         gpus = self.config.trials.resources.gpus_per_worker
-        return [identity_of(family, gpus) if base is not None else None, stamps]
+        return [identity_of(family, gpus) if family.base() else None, *given_data(family)]
 
     def broken(self, output: Foundation) -> dict[str, str]:
         """The files of the base, and the tables."""

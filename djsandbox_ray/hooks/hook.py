@@ -75,7 +75,8 @@ class Context:
 
     def foundation(self, family: ModelFamily) -> tuple[Foundation, Cost]:
         """Return what a family's trials stand on, made now if need be, and what it has cost now."""
-        key = content_id("stands on", family.identity())
+        given = {name: one.config.model_dump(mode="json") for name, one in family.sources().items()}
+        key = content_id("stands on", family.identity(), given)
         cost = Cost("base", samples=0, flops=0.0, cpu_seconds=0, gpu_seconds=0, wall_seconds=0)
         if key not in self.foundations:
             ground = Ground(self.storage, self.config.ingest, self.await_room, self.progress.note)

@@ -542,4 +542,15 @@ def study_identity(config: RunConfig) -> Any:
             for kind in [EVALUATORS.get(metric.type)]
         ],
         scoring(config),  # pools are given up by their scores
+        *given_data(configured_family(config)),
     ]
+
+
+def given_data(family: ModelFamily) -> list[Any]:
+    """Return plain data that change with what a family's base and fixed stages are trained on.
+
+    Empty where there is no such data.
+    """
+    base = family.base()
+    sources = {**family.sources(), **(base.sources() if base is not None else {})}
+    return [{name: stamp_of(source) for name, source in sources.items()}] if sources else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.base import Base, BaseTask
 from djsandbox_ray.trials.clip.arch import training_flops
 from djsandbox_ray.trials.llava.build import join, load_base, read_config, shipped_arch
+from djsandbox_ray.trials.llava.flops import count_parts
 from djsandbox_ray.trials.llava.small import (
     VERSION,
     BaseTraining,
     SmallBase,
     small_configurations,
 )
+
+_TEXT_TOKENS = 32
+"""Of a usual text of the trusted data: operations are counted for so many."""
 
 
 class LlavaBaseConfig(Section):
@@ -135,11 +140,18 @@ class LlavaBase(Base):
         return 2 * self.config.train.samples if self.config.train else 0
 
     def flops(self) -> float:
-        """Count the tower's training; that of a small language model is of the same order."""
+        """Count the trainings of tower and language model."""
+        from djsandbox_ray.trials.llava.modules import projector_of
+
         train = self.config.train
         if train is None:
             return 0.0
-        return train.samples * training_flops(shipped_arch(self.config.build or "")["tower"])
+        arch = shipped_arch(self.config.build or "")
+        tower, language = small_configurations(arch)
+        made = partial(projector_of, "linear", tower.hidden_size, language.hidden_size)
+        tokens = (tower.image_size // tower.patch_size) ** 2 + _TEXT_TOKENS
+        read = count_parts(tower, language, made, tokens).language_trained
+        return train.samples * (training_flops(arch["tower"]) + read)
 
     def make(self, task: BaseTask) -> dict[str, float]:
         """Copy, join or train it."""
