@@ -13,6 +13,7 @@ from typing import Any
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.dataset.source import stamp_of
 from djsandbox_ray.errors import BadInput, PlanRefused
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
