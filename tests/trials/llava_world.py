@@ -28,7 +28,7 @@ from djsandbox_ray.evaluation.asking import Asked
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.family import TrialData, TrialTask
 from djsandbox_ray.trials.llava.build import joined, save
-from djsandbox_ray.trials.llava.config import LlavaConfig
+from djsandbox_ray.trials.llava.config import LlavaModelConfig
 from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.llava.small import small_tokenizer
 from djsandbox_ray.trials.strategies.strategy import Group
@@ -156,7 +156,9 @@ class Tables:
         return TrialData(**{**known, **other})
 
 
-def config(tables: Tables, finetune: dict[str, Any] | None = None, **other: Any) -> LlavaConfig:
+def config(
+    tables: Tables, finetune: dict[str, Any] | None = None, **other: Any
+) -> LlavaModelConfig:
     second = {
         "dataset": {"type": "shapes_questions", "samples": 20},
         "samples": FIXED,
@@ -166,7 +168,7 @@ def config(tables: Tables, finetune: dict[str, Any] | None = None, **other: Any)
         "aspect": "crop",
         **(finetune or {}),
     }
-    return LlavaConfig(
+    return LlavaModelConfig(
         type="llava",
         base={"path": str(tables.base)},
         batch_size=8,

@@ -21,7 +21,7 @@ from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.foundation import Ground, broken_base
 from djsandbox_ray.trials.llava.base import LlavaBase, LlavaBaseConfig
 from djsandbox_ray.trials.llava.build import load_base
-from djsandbox_ray.trials.llava.config import LlavaConfig
+from djsandbox_ray.trials.llava.config import LlavaModelConfig
 from djsandbox_ray.trials.llava.family import Llava
 from djsandbox_ray.trials.llava.text import Transcript, asked
 
@@ -136,7 +136,7 @@ def test_what_a_base_is_made_of_is_in_its_identity(tmp_path: Path) -> None:
 def test_trials_stand_on_one_foundation(ray_cluster: None, tmp_path: Path) -> None:
     path = str(write_base(tmp_path / "given"))
     finetune = {"dataset": {"type": "shapes_questions", "samples": 20}, "samples": 8}
-    family = Llava(LlavaConfig(type="llava", base={"path": path}, finetune=finetune))
+    family = Llava(LlavaModelConfig(type="llava", base={"path": path}, finetune=finetune))
     storage, notes = Storage(str(tmp_path / "storage")), list[str]()
 
     def lay() -> Any:
@@ -155,7 +155,7 @@ def test_trials_stand_on_one_foundation(ray_cluster: None, tmp_path: Path) -> No
     assert set(broken_base(storage, first.base)) == {f"{first.base}/config.json"}
     assert lay()[0] == first
     assert not broken_base(storage, first.base)
-    other = Llava(LlavaConfig(type="llava", base={"path": path}))
+    other = Llava(LlavaModelConfig(type="llava", base={"path": path}))
     assert Ground(storage, IngestConfig(), lambda *_: None, notes.append).lay(other)[0].id not in (
         "",
         first.id,

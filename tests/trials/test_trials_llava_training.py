@@ -36,7 +36,7 @@ from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.family import TrialData
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
 from djsandbox_ray.trials.llava.build import Words, load_base
-from djsandbox_ray.trials.llava.config import LlavaConfig
+from djsandbox_ray.trials.llava.config import LlavaModelConfig
 from djsandbox_ray.trials.llava.family import Llava
 from djsandbox_ray.trials.llava.modules import trial_model
 from djsandbox_ray.trials.llava.objective import Conversations, NextTokens, refuse_without
@@ -177,7 +177,11 @@ def test_the_objective_is_a_sum_however_a_batch_is_cut(tables: Tables) -> None:
 
 
 def trained(
-    tables: Tables, folder: Path, settings: LlavaConfig, data: TrialData | None = None, **other: Any
+    tables: Tables,
+    folder: Path,
+    settings: LlavaModelConfig,
+    data: TrialData | None = None,
+    **other: Any,
 ) -> tuple[list[RungReport], dict[str, Any]]:
     """Train; return the reports, and the weights of projector and language model at the end."""
     kept: dict[str, Any] = {}
@@ -352,6 +356,6 @@ def test_operations_and_stages(tables: Tables) -> None:
     assert family.flops(100) == pytest.approx(
         100 * first.flops_per_sample + FIXED * second.flops_per_sample
     )
-    alone = LlavaConfig(type="llava", base={"path": str(tables.base)})
+    alone = LlavaModelConfig(type="llava", base={"path": str(tables.base)})
     assert [stage.judged for stage in Llava(alone).stages(10)] == [True]
     assert SampleTable(tables.talk.uri).is_wide

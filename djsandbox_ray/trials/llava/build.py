@@ -202,7 +202,7 @@ def joined(
     if image_id >= vocabulary:
         language.resize_token_embeddings(image_id + 1, mean_resizing=False)
     has_class = hasattr(getattr(tower, "embeddings", None), "class_embedding")
-    config = transformers.LlavaConfig(
+    config = transformers.LlavaModelConfig(
         vision_config=tower.config.to_dict(),
         text_config=language.config.to_dict(),
         image_token_index=image_id,

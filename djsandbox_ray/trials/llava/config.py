@@ -90,7 +90,7 @@ class FinetuneConfig(TalkConfig):
         return dataset
 
 
-class LlavaConfig(TalkConfig, Component):
+class LlavaModelConfig(TalkConfig, Component):
     """A LLaVA and how it is trained; what stands here itself is about the first stage."""
 
     base: LlavaBaseConfig
@@ -106,7 +106,7 @@ class LlavaConfig(TalkConfig, Component):
     """Questions that are answered at once."""
 
 
-def deciding(config: LlavaConfig) -> dict[str, Any]:
+def deciding(config: LlavaModelConfig) -> dict[str, Any]:
     """Return the settings that decide a result, as plain data; without data and models."""
     found = config.model_dump(mode="json", exclude={"base", "finetune", *NO_RESULT})
     if isinstance(config.projector, MiningConfig):

@@ -31,7 +31,7 @@ from djsandbox_ray.trials.llava.build import (
 )
 from djsandbox_ray.trials.llava.config import (
     FinetuneConfig,
-    LlavaConfig,
+    LlavaModelConfig,
     MiningConfig,
     TalkConfig,
     deciding,
@@ -62,11 +62,11 @@ _HELD = 2
 class Llava(ModelFamily):
     """A vision tower and a language model that learn to understand each other."""
 
-    Config = LlavaConfig
+    Config = LlavaModelConfig
     OFFERS: ClassVar[tuple[Reads, ...]] = ("answers", "likelihoods")
     LIBRARIES: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     CONTENT: ClassVar[tuple[Content, ...]] = ("pairs", "conversations")
-    config: LlavaConfig
+    config: LlavaModelConfig
 
     @cached_property
     def _base(self) -> LlavaBase:

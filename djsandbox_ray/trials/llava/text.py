@@ -36,7 +36,7 @@ _SENTINELS = (0xE000, 0xF8FF)
 
 
 @dataclass(frozen=True)
-class Piece:
+class Span:
     """A part of a conversation as the model reads it: a text, or tokens, or an image."""
 
     text: str = ""
@@ -78,7 +78,7 @@ class Template(ABC):
         self._tokenizer = tokenizer
         first = tokenizer("a")["input_ids"][:1]
         bos = tokenizer.bos_token_id
-        self._start = [Piece(ids=(bos,))] if bos is not None and first == [bos] else []
+        self._start = [Span(ids=(bos,))] if bos is not None and first == [bos] else []
 
     @property
     @abstractmethod
@@ -86,19 +86,19 @@ class Template(ABC):
         """The tokens at each of which an answer is over."""
 
     @abstractmethod
-    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn]) -> list[Span]:
         """Return the pieces of a conversation; one that ends with the user's turn is a prompt."""
 
-    def _token(self, name: str) -> Piece:
+    def _token(self, name: str) -> Span:
         found = self._tokenizer.get_vocab().get(name)
         if found is None:
             raise BadInput(f"template {self.NAME!r}: the tokenizer has no token {name!r}")
-        return Piece(ids=(int(found),))
+        return Span(ids=(int(found),))
 
-    def _end(self) -> Piece:
+    def _end(self) -> Span:
         if self._tokenizer.eos_token_id is None:
             raise BadInput(f"template {self.NAME!r}: the tokenizer has no token that ends a text")
-        return Piece(ids=(int(self._tokenizer.eos_token_id),), learnt=True)
+        return Span(ids=(int(self._tokenizer.eos_token_id),), learnt=True)
 
     def _with_end_of_text(self, *ids: int) -> frozenset[int]:
         eos = self._tokenizer.eos_token_id
@@ -139,14 +139,14 @@ class Plain(Template):
         """The end of a line, and of the text."""
         return self._with_end_of_text(self._stop)
 
-    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn]) -> list[Span]:
         """Return the images, and the answers, one a line."""
         images = sum(turn.text.count(IMAGE_TOKEN) for turn in turns)
-        found = [*self._start, *([Piece(image=True)] * images)]
+        found = [*self._start, *([Span(image=True)] * images)]
         for turn in turns:
             if turn.role == "assistant":
                 said = turn.text.replace(IMAGE_TOKEN, "")
-                found.append(Piece(f"{said}{self._SEPARATOR}", learnt=True))
+                found.append(Span(f"{said}{self._SEPARATOR}", learnt=True))
         return found
 
 
@@ -174,13 +174,13 @@ class Captioned(Template):
         """The end of the text."""
         return self._with_end_of_text()
 
-    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn]) -> list[Span]:
         """Return images, words and the answers, a line each."""
         images = sum(turn.text.count(IMAGE_TOKEN) for turn in turns)
-        found = [*self._start, *([Piece(image=True)] * images), Piece(self._before)]
+        found = [*self._start, *([Span(image=True)] * images), Span(self._before)]
         said = [turn.text.replace(IMAGE_TOKEN, "") for turn in turns if turn.role == "assistant"]
         if said:
-            found += [Piece(self._gap + "\n".join(said), learnt=True), self._last]
+            found += [Span(self._gap + "\n".join(said), learnt=True), self._last]
         return found
 
 
@@ -202,14 +202,14 @@ class Vicuna(Template):
         """The end of the text."""
         return self._with_end_of_text()
 
-    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn]) -> list[Span]:
         """Return what the system is told, then ``USER: ... ASSISTANT: ...</s>``."""
-        found = [*self._start, Piece(f"{self._SYSTEM} ")]
+        found = [*self._start, Span(f"{self._SYSTEM} ")]
         for turn in turns:
             if turn.role == "user":
-                found += [Piece("USER: "), *_spoken(turn), Piece(" ASSISTANT:")]
+                found += [Span("USER: "), *_spoken(turn), Span(" ASSISTANT:")]
             else:
-                found += [Piece(self._gap, learnt=True), *_spoken(turn), self._last]
+                found += [Span(self._gap, learnt=True), *_spoken(turn), self._last]
         return found
 
 
@@ -227,14 +227,14 @@ class Gemma(Template):
         """The end of a turn, and of the text."""
         return self._with_end_of_text(*self._close.ids)
 
-    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn]) -> list[Span]:
         """Return the turns, each between its two tokens."""
         found = [*self._start]
         for place, turn in enumerate(turns):
             if turn.role == "user":
-                found += [Piece("\n")] * bool(place)
-                found += [self._open, Piece("user\n"), *_spoken(turn), self._close, Piece("\n")]
-                found += [self._open, Piece("model\n")]
+                found += [Span("\n")] * bool(place)
+                found += [self._open, Span("user\n"), *_spoken(turn), self._close, Span("\n")]
+                found += [self._open, Span("model\n")]
             else:
                 found += [*_spoken(turn), replace(self._close, learnt=True)]
         return found
@@ -258,14 +258,14 @@ class Chat(Template):
             for token in {*tokenizer.all_special_tokens, *_added(tokenizer)}
             if token in tokenizer.get_vocab()
         }
-        self._frames: dict[int, list[list[Piece]]] = {}
+        self._frames: dict[int, list[list[Span]]] = {}
         prompt, told = self._frame(1), self._frame(2)
         if told[:1] != prompt[:1] or told[1] != prompt[1]:
             raise BadInput(
                 "template 'chat': an answer does not stand where the template has a model begin "
                 "one (it adds words of its own); take another template"
             )
-        self._tail: list[Piece] = []
+        self._tail: list[Span] = []
         for piece in told[2]:
             self._tail.append(replace(piece, learnt=True))
             if piece.ids:
@@ -278,7 +278,7 @@ class Chat(Template):
         """The token that ends an answer, and the end of the text."""
         return self._with_end_of_text(*self._tail[-1].ids)
 
-    def pieces(self, turns: Sequence[Turn]) -> list[Piece]:
+    def pieces(self, turns: Sequence[Turn]) -> list[Span]:
         """Return the frame, with what the turns say."""
         frame = self._frame(len(turns))
         found = list(frame[0])
@@ -294,7 +294,7 @@ class Chat(Template):
                 found += behind[len(self._tail) :]
         return found
 
-    def _frame(self, turns: int) -> list[list[Piece]]:
+    def _frame(self, turns: int) -> list[list[Span]]:
         """Return what stands before the first turn, between two, and behind the last."""
         if turns not in self._frames:
             signs = [chr(_SENTINELS[0] + place) for place in range(turns)]
@@ -319,17 +319,17 @@ class Chat(Template):
             self._frames[turns] = [self._cut(part) for part in (*parts, left)]
         return self._frames[turns]
 
-    def _cut(self, text: str) -> list[Piece]:
+    def _cut(self, text: str) -> list[Span]:
         """Cut a text of the template at its tokens, which are no words there."""
-        found: list[Piece] = []
+        found: list[Span] = []
         while text:
             at = {name: text.find(name) for name in self._special if name in text}
             name = min(at, key=lambda one: (at[one], -len(one)), default=None)
             before = text if name is None else text[: at[name]]
-            found += [Piece(before)] * bool(before)
+            found += [Span(before)] * bool(before)
             if name is None:
                 return found
-            found.append(Piece(ids=(self._special[name],)))
+            found.append(Span(ids=(self._special[name],)))
             text = text[at[name] + len(name) :]
         return found
 
@@ -339,13 +339,13 @@ def _added(tokenizer: Any) -> list[str]:
     return [str(token) for token in tokenizer.added_tokens_decoder.values()]
 
 
-def _spoken(turn: Turn) -> list[Piece]:
+def _spoken(turn: Turn) -> list[Span]:
     """Return what a turn says: its text, cut at its images; the assistant's is learnt."""
     learnt = turn.role == "assistant"
     first, *others = turn.text.split(IMAGE_TOKEN)
-    found = [Piece(first, learnt=learnt)]
+    found = [Span(first, learnt=learnt)]
     for text in others:
-        found += [Piece(image=True), Piece(text, learnt=learnt)]
+        found += [Span(image=True), Span(text, learnt=learnt)]
     return [piece for piece in found if piece.image or piece.text]
 
 
@@ -463,9 +463,9 @@ class Transcript:
         return ids
 
 
-def _joined(pieces: Sequence[Piece]) -> Iterator[Piece]:
+def _joined(pieces: Sequence[Span]) -> Iterator[Span]:
     """Join neighbours that are text and both learnt, or both not."""
-    kept: Piece | None = None
+    kept: Span | None = None
     for piece in pieces:
         is_text = not piece.image and not piece.ids
         if kept is not None and is_text and kept.learnt == piece.learnt:
