@@ -24,7 +24,9 @@ from djsandbox_ray.dataset.media import IMAGE_TOKEN
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.shapes import generate
 from djsandbox_ray.dataset.shapes_questions import converse
+from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.evaluation.asking import Asked
+from djsandbox_ray.identity import content_id
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.family import TrialData, TrialTask
 from djsandbox_ray.trials.llava.build import joined, save
@@ -109,6 +111,22 @@ def write_talk(folder: Path, rows: int, seed: int = 0, questions: int = 2) -> Sa
     folder.mkdir(parents=True)
     samples = [converse(seed, index, (), 32, questions) for index in range(rows)]
     return written(list(samples), folder)[0]
+
+
+def write_shapes(folder: Path, settings: Any) -> SampleTable:
+    """Write what a source of the world of shapes gives, by its settings, into a folder of its own.
+
+    Args:
+        folder: of all such tables.
+        settings: as a configuration has them, or read.
+    """
+    kind = settings["type"] if isinstance(settings, dict) else settings.type
+    source = SOURCES.get(kind)
+    config = source.Config.model_validate(settings) if isinstance(settings, dict) else settings
+    samples = [item for shard in source(config).shards() for item in shard.read()]
+    own = folder / content_id("shapes", config.model_dump(mode="json"))
+    own.mkdir()
+    return written(samples, own, wide=config.content != "pairs")[0]
 
 
 def words_of(*tables: SampleTable) -> Any:
