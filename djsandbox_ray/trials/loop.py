@@ -1,10 +1,10 @@
 """The training loop: AdamW, warm-up and cosine, rungs, checkpoints, a paired order of positions.
 
 :class:`TrainingLoop` is what all trainings on gradients share. :class:`AdditiveTraining` is that of
-an :class:`~djsandbox_ray.trials.objective.Objective`, whose loss is a sum over samples: the gradient
-of a step is that of the sum over the global batch, divided by its weight, however the batch is cut
-into micro-batches and shared among workers. A contrastive loss is no such sum: CLIP takes steps of
-its own.
+an :class:`~djsandbox_ray.trials.objective.Objective`, whose loss is a sum over samples: the
+gradient of a step is that of the sum over the global batch, divided by its weight, however the
+batch is cut into micro-batches and shared among workers. A contrastive loss is no such sum: CLIP
+takes steps of its own.
 """
 
 from __future__ import annotations
