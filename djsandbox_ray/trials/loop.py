@@ -1,10 +1,10 @@
 """The training loop: AdamW, warm-up and cosine, rungs, checkpoints, a paired order of positions.
 
-:class:`Training` is what all trainings on gradients share. :class:`AdditiveTraining` is that of an
-:class:`~djsandbox_ray.trials.objective.Objective`, whose loss is a sum over samples: the gradient
-of a step is that of the sum over the global batch, divided by its weight, however the batch is cut
-into micro-batches and shared among workers. A contrastive loss is no such sum: CLIP takes steps of
-its own.
+:class:`TrainingLoop` is what all trainings on gradients share. :class:`AdditiveTraining` is that of
+an :class:`~djsandbox_ray.trials.objective.Objective`, whose loss is a sum over samples: the
+gradient of a step is that of the sum over the global batch, divided by its weight, however the
+batch is cut into micro-batches and shared among workers. A contrastive loss is no such sum: CLIP
+takes steps of its own.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class TrainingState:
     """Means of what the loss is made of, and of the gradient's norm, since the previous rung."""
 
 
-class Training(ABC):
+class TrainingLoop(ABC):
     """The training of one model, by one worker or as one of several that share each batch.
 
     Args:
@@ -251,7 +251,7 @@ class Training(ABC):
         self._strategy.close()
 
 
-class AdditiveTraining(Training):
+class AdditiveTraining(TrainingLoop):
     """The training of an objective whose loss is a sum over samples.
 
     Workers, micro-batches and resuming do not change the result: the loss of a step is divided by
@@ -453,7 +453,8 @@ def adamw(model: Any, config: LoopConfig) -> Any:
 def lower_frozen(model: Any) -> None:
     """Make bfloat16 of the matrices that are not trained; norms and biases stay as they are.
 
-    Under autocast they would be turned into it at every step anyway.
+    Under autocast they would be turned into it at every step anyway. The parameters get other
+    tensors; those that they share with another model stay as they are there.
     """
     torch = require("torch", "clip")
     for parameter in model.parameters():

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.family import Clock, TrialTask
-from djsandbox_ray.trials.loop import Training, TrainingState
+from djsandbox_ray.trials.loop import TrainingLoop, TrainingState
 from djsandbox_ray.trials.stages import Stage, check_rungs, ends, total
 
-T = TypeVar("T", bound=Training)
+T = TypeVar("T", bound=TrainingLoop)
 
 _EARLIER = "earlier.pt"
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from djsandbox_ray.errors import require
-from djsandbox_ray.trials import loop
 from djsandbox_ray.trials.clip.samples import Images, Tokens
-from djsandbox_ray.trials.loop import LoopConfig, batch_positions
+from djsandbox_ray.trials.loop import LoopConfig, TrainingLoop, batch_positions
 from djsandbox_ray.trials.strategies.strategy import Group
 
 VERSION = 1
@@ -72,7 +71,7 @@ def part(positions: NDArray[np.int64], group: Group) -> NDArray[np.int64]:
     return padded[group.rank * length : (group.rank + 1) * length]
 
 
-class Training(loop.Training):
+class Training(TrainingLoop):
     """The training of one model, by one worker or as one of several that share each batch.
 
     Args:

@@ -21,7 +21,7 @@ from djsandbox_ray.workflows.language.parameters import parameters, setting
 
 
 @dataclass(frozen=True)
-class Stage:
+class PlannedStage:
     """A job that trains."""
 
     job: Job
@@ -33,7 +33,7 @@ class Stage:
         """The name of the study that it trains; empty where it trains several."""
         return self.planned.study.name if self.planned.study else ""
 
-    def less(self, trials: int, each: int) -> Stage:
+    def less(self, trials: int, each: int) -> PlannedStage:
         """Return it without so many trials of so many samples, which are there already."""
         planned = self.planned
         left = replace(
@@ -52,7 +52,7 @@ class Stage:
         }
 
 
-def stages(workflow: Workflow, context: Context, done: Mapping[str, Any]) -> list[Stage]:
+def stages(workflow: Workflow, context: Context, done: Mapping[str, Any]) -> list[PlannedStage]:
     """Return all jobs that train, in their order.
 
     Args:
@@ -69,7 +69,7 @@ def stages(workflow: Workflow, context: Context, done: Mapping[str, Any]) -> lis
         planned = _ahead(job, context, outputs)
         outputs[job.id] = done.get(job.id, planned)
         if planned.trials or planned.unknown:
-            found.append(Stage(job, job.id in done, planned))
+            found.append(PlannedStage(job, job.id in done, planned))
     # What is a part of the first study, of the same pools, is counted there.
     first = [stage.job.references.get("pools") for stage in found if stage.study == TRIALS]
     return [
@@ -95,7 +95,7 @@ def _ahead(job: Job, context: Context, outputs: Mapping[str, Any]) -> Planned:
     return kind(context).ahead(**taken)
 
 
-def total(found: Sequence[Stage], flops_per_sample: float | None) -> Planned:
+def total(found: Sequence[PlannedStage], flops_per_sample: float | None) -> Planned:
     """Return what stages train together.
 
     Args:

@@ -16,7 +16,7 @@ from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.records import Dataset, Evaluation, Pools
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.workflows.beforehand import check_run, foretold
-from djsandbox_ray.workflows.foresight.budget import Stage, stages, total, whole_cost
+from djsandbox_ray.workflows.foresight.budget import PlannedStage, stages, total, whole_cost
 from djsandbox_ray.workflows.foresight.wiring import wiring
 from djsandbox_ray.workflows.language.jobs import Job, Workflow
 from djsandbox_ray.workflows.language.parameters import as_data, parameters, setting
@@ -154,7 +154,7 @@ def _listed(job: Job, context: Context, done: dict[str, Any]) -> list[dict[str, 
     ]
 
 
-def _trials(found: Sequence[Stage], study: str) -> int:
+def _trials(found: Sequence[PlannedStage], study: str) -> int:
     return sum(stage.planned.trials for stage in found if stage.study == study)
 
 
