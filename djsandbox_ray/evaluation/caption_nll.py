@@ -51,6 +51,7 @@ class CaptionNll(Evaluator):
     """
 
     Config = CaptionNllConfig
+    VERSION = 1
     READS: ClassVar[Reads] = "likelihoods"
     SEES: ClassVar[frozenset[Spoil]] = frozenset({"captions"})
     config: CaptionNllConfig

@@ -19,6 +19,7 @@ class MakeBase(Hook):
     anything else that takes long.
     """
 
+    VERSION = 1
     SECTIONS = ("trials",)
 
     def identity(self) -> Any:

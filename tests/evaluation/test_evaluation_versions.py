@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from asked_world import Says, set_of
 from table_encoder import TableEncoder, split_of, unit
 
 from djsandbox_ray.evaluation.asking import Asked
+from djsandbox_ray.evaluation.caption_nll import Likelihoods
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact
 from djsandbox_ray.outside.environment import FOLDER
@@ -24,6 +26,7 @@ WRITES = "import json, sys; json.dump(dict(r=[dict(acc=0.5), 2]), open(sys.argv[
 WORLD = {"type": "shapes_questions", "samples": 40, "seed": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"dataset": WORLD} for name in ("mmbench", "mme", "pope", "textvqa")},
+    "caption_nll": {"limit": 10},
     "vqa": {"dataset": {"type": "parquet", "path": "own.parquet"}},
     "zero_shot": {"label": "label", "templates": ["a {}", "one {}"]},
     "retrieval": {"k": [1, 3]},
@@ -34,6 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 GOLDEN: dict[str, dict[int, dict[str, float]]] = {
+    "caption_nll": {1: {"caption_nll/token": 139 / 37, "caption_nll/byte": 139 / 95}},
     "zero_shot": {1: {"zero_shot_label/top1": 13 / 24, "zero_shot_label/mean_per_class": 13 / 24}},
     "retrieval": {
         1: {
@@ -127,6 +131,15 @@ def half_right(evaluator: Any, data: EvaluationSet) -> Says:
     return Says(reply)
 
 
+class Weighs:
+    """Finds a caption the less likely, the later it stands."""
+
+    def nll(self, data: EvaluationSet, rows: Sequence[int]) -> Likelihoods:
+        return Likelihoods(
+            np.array([3.0 + row for row in rows]), np.array([3 + row % 2 for row in rows])
+        )
+
+
 def own_questions() -> EvaluationSet:
     """Return a user's questions."""
     entries = [{"question": f"What is {n}?", "answers": [SAID[n % 8]]} for n in range(40)]
@@ -153,6 +166,8 @@ def test_a_version_stands_for_its_numbers(
         assert source is not None
         data = own_questions() if name == "vqa" else set_of(source)
         model = half_right(evaluator, data)
+    elif kind.READS == "likelihoods":
+        model = Weighs()
     elif kind.READS != "embeddings":
         model = Artefact(tmp_path, 1, 0, {"a": 1.0, "b": 2.0, "c": 3.0})
     found = evaluator.evaluate(model, data)
