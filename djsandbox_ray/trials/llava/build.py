@@ -201,7 +201,8 @@ def joined(
     vocabulary = language.get_input_embeddings().weight.shape[0]
     if image_id >= vocabulary:
         language.resize_token_embeddings(image_id + 1, mean_resizing=False)
-    has_class = hasattr(getattr(tower, "embeddings", None), "class_embedding")
+    embeddings = getattr(tower, "embeddings", None)
+    has_class = hasattr(embeddings, "class_embedding") or hasattr(embeddings, "cls_token")
     config = transformers.LlavaModelConfig(
         vision_config=tower.config.to_dict(),
         text_config=language.config.to_dict(),
@@ -218,8 +219,8 @@ def joined(
     for parameter in llava.model.multi_modal_projector.parameters():
         torch.nn.init.zeros_(parameter)
     llava.model.multi_modal_projector.to(language.dtype)
-    llava.model.vision_tower, llava.model.language_model = tower, language.model
-    llava.lm_head = language.lm_head
+    llava.model.vision_tower, llava.model.language_model = tower, language.base_model
+    llava.lm_head = language.get_output_embeddings()
     return llava
 
 
