@@ -19,6 +19,7 @@ from djsandbox_ray.storage.seals import Seal
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.base import Base, BaseTask
 from djsandbox_ray.trials.clip.arch import training_flops
+from djsandbox_ray.trials.config import WorkerResources
 from djsandbox_ray.trials.llava.build import join, load_base, read_config, shipped_arch
 from djsandbox_ray.trials.llava.flops import count_parts
 from djsandbox_ray.trials.llava.small import (
@@ -49,6 +50,8 @@ class LlavaBaseConfig(Section):
     """A small architecture of the package: ``tiny``."""
     train: BaseTraining | None = None
     """How that is trained."""
+    resources: WorkerResources = WorkerResources()
+    """What making it occupies."""
 
     @field_validator("build")
     @classmethod
@@ -86,6 +89,9 @@ class LlavaBase(Base):
 
     def __init__(self, config: LlavaBaseConfig) -> None:
         self.config = config
+        resources = config.resources
+        self.cpus, self.gpus = resources.cpus_per_worker, resources.gpus_per_worker
+        self.nodes = resources
 
     def sources(self) -> dict[str, Source]:
         """Return the trusted pairs and conversations."""
