@@ -42,7 +42,8 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     listed = _listed(main.job, context, done) if main else []
     cached = sum(trial["cached"] for trial in listed)
     training = this.config.training
-    each, seeds, flops = 0, 1, 0.0
+    each, seeds = 0, 1
+    flops: float | None = 0.0
     if training:
         each, seeds = trial_samples(this.config), len(training.seed_numbers)
         flops = configured_family(this.config).mean_flops(training.budget)
