@@ -90,6 +90,7 @@ def test_limit_takes_the_same_questions_everywhere(own: str) -> None:
         "ones",
     )
     assert evaluator("vqa", path=own).remarks(data) == ()
+    assert evaluator("vqa", path=own, limit=3).remarks(data) == ()
     assert set(least(["0/0", "0/1", "1/0"], 2)) == {one.key for one in asked}
     assert least(map(str, range(1000)), 3) == ["136", "913", "608"], "trials would not compare"
     assert some.asking() != evaluator("vqa", path=own).asking()

@@ -272,12 +272,11 @@ class Benchmark(AnswerEvaluator, Generic[Q]):
 
     def remarks(self, data: EvaluationSet) -> tuple[str, ...]:
         """Say how many questions a limit leaves."""
-        limit = self.config.limit
-        if limit is None:
-            return ()
         asked, there = len(self.placed(data)), sum(self.takes(q.question) for q in self._all(data))
+        if asked == there:
+            return ()
         return (
-            f"{self.name}: {asked:,} of {there:,} questions are asked (limit: {limit} "
+            f"{self.name}: {asked:,} of {there:,} questions are asked (limit: {self.config.limit} "
             f"{self.GROUPS}): no score to compare with published ones",
         )
 
