@@ -248,11 +248,11 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score a model's answers that another program has written, by the benchmark's own rules."""
-    from djsandbox_ray.workflows.score import as_plain, score_answers, score_table
+    from djsandbox_ray.workflows.score import score_answers, score_table
 
     scored, known = score_answers(benchmark, answers, files or (), questions, settings or ())
     if as_json:
-        typer.echo(json.dumps(as_plain(scored), indent=2))
+        typer.echo(json.dumps(asdict(scored), indent=2))
     else:
         _console().print(score_table(scored, known))
 

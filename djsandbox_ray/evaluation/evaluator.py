@@ -97,6 +97,10 @@ class Evaluator(ABC):
     def check(self, data: EvaluationSet) -> None:  # noqa: B027 - optional
         """Raise :class:`BadInput` if this cannot run on the set; called before training."""
 
+    def remarks(self, data: EvaluationSet) -> tuple[str, ...]:
+        """Return what whoever reads its metrics is to know of the set: said before training."""
+        return ()
+
     def label_keys(self) -> tuple[str, ...]:
         """Return keys of the metadata whose numbers are to have the names that the data gives them.
 

@@ -157,7 +157,11 @@ class IngestEvaluation(_Ingest):
             measured.append(read[place])
         sets = tuple(known.values())
         result = Evaluation(_evaluation_id(sets, measured), sets, tuple(measured))
-        Suite(evaluation.metrics, evaluation_sets(self.storage, result))
+        found = evaluation_sets(self.storage, result)
+        Suite(evaluation.metrics, found)
+        for evaluator, data in zip(evaluators, found, strict=True):
+            for line in evaluator.remarks(data):
+                self.note(line)
         return result
 
     def _named(self, source: Source, stage: str, labels: Collection[str]) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -74,11 +74,6 @@ def score_table(scored: Scored, known: dict[str, Metric]) -> Table:
         bounds = ["" if bound is None else f"{bound:g}" for bound in (metric.chance, metric.high)]
         table.add_row(name, f"{value:.4f}", *bounds, style="bold" if metric.scored else None)
     return table
-
-
-def as_plain(scored: Scored) -> dict[str, Any]:
-    """Return the scores as plain data."""
-    return asdict(scored)
 
 
 def _evaluator(benchmark: str, files: Sequence[str], settings: Sequence[str]) -> Benchmark[Any]:

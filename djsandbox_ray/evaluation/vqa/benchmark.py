@@ -31,7 +31,7 @@ from djsandbox_ray.evaluation.vqa.made_elsewhere import Line, answer_lines
 from djsandbox_ray.evaluation.vqa.pictures import (
     QUESTIONS,
     WHOLE,
-    Picture,
+    BenchmarkImage,
     PicturesSource,
     row_meta,
 )
@@ -114,7 +114,7 @@ Q = TypeVar("Q")
 
 
 @dataclass(frozen=True)
-class Placed(Generic[Q]):
+class PlacedQuestion(Generic[Q]):
     """A question, and where it is asked."""
 
     key: str
@@ -236,10 +236,10 @@ class Benchmark(AnswerEvaluator, Generic[Q]):
         """
 
     @abstractmethod
-    def group(self, placed: Placed[Q]) -> str:
+    def group(self, placed: PlacedQuestion[Q]) -> str:
         """Return what ``limit`` takes or leaves together."""
 
-    def sort_out(self, placed: Sequence[Placed[Q]]) -> Any:
+    def sort_out(self, placed: Sequence[PlacedQuestion[Q]]) -> Any:
         """Return the questions by what they are scored by.
 
         Raises:
@@ -247,11 +247,11 @@ class Benchmark(AnswerEvaluator, Generic[Q]):
         """
         return placed
 
-    def quota(self, placed: Placed[Q]) -> str:
+    def quota(self, placed: PlacedQuestion[Q]) -> str:
         """Return of what ``limit`` takes so many; by default of all there is."""
         return ""
 
-    def placed(self, data: EvaluationSet) -> list[Placed[Q]]:
+    def placed(self, data: EvaluationSet) -> list[PlacedQuestion[Q]]:
         """Return the questions that are asked, in the order of the set.
 
         Raises:
@@ -270,11 +270,19 @@ class Benchmark(AnswerEvaluator, Generic[Q]):
         }
         return [one for one in found if (self.quota(one), self.group(one)) in taken]
 
-    def extent(self, data: EvaluationSet) -> tuple[int, int]:
-        """Return how many questions are asked, and how many there are."""
-        return len(self.placed(data)), sum(1 for _ in self._all(data))
+    def remarks(self, data: EvaluationSet) -> tuple[str, ...]:
+        """Say how many questions a limit leaves."""
+        asked, there = len(self.placed(data)), sum(self.takes(q.question) for q in self._all(data))
+        if asked == there:
+            return ()
+        return (
+            f"{self.name}: {asked:,} of {there:,} questions are asked (limit: {self.config.limit} "
+            f"{self.GROUPS}): no score to compare with published ones",
+        )
 
-    def prompted(self, data: EvaluationSet, placed: Placed[Q], text: str, key: str = "") -> Asked:
+    def prompted(
+        self, data: EvaluationSet, placed: PlacedQuestion[Q], text: str, key: str = ""
+    ) -> Asked:
         """Return a question as it is asked; under another key, where it is asked several times."""
         return Asked(key or placed.key, data.id, placed.row, text, self.config.max_new_tokens)
 
@@ -292,7 +300,7 @@ class Benchmark(AnswerEvaluator, Generic[Q]):
         """Say whether the configuration wants a question of the set at all."""
         return True
 
-    def _all(self, data: EvaluationSet) -> Iterator[Placed[Q]]:
+    def _all(self, data: EvaluationSet) -> Iterator[PlacedQuestion[Q]]:
         for row, meta in enumerate(data.metadata):
             questions = meta.get(QUESTIONS, {})
             entries = questions.get(self.BENCHMARK, []) if isinstance(questions, dict) else None
@@ -302,10 +310,10 @@ class Benchmark(AnswerEvaluator, Generic[Q]):
                 place = f"{self.name}: row {row}, question {number}"
                 if not isinstance(entry, dict):
                     raise BadInput(f"{place}: an object is needed, not {type(entry).__name__}")
-                yield Placed(f"{row}/{number}", row, self.read(place, entry))
+                yield PlacedQuestion(f"{row}/{number}", row, self.read(place, entry))
 
 
-def set_of(benchmark: str, pictures: Iterable[Picture]) -> EvaluationSet:
+def set_of(benchmark: str, pictures: Iterable[BenchmarkImage]) -> EvaluationSet:
     """Return a set of questions alone, without images."""
     metadata = tuple(row_meta({benchmark: picture.questions}, None) for picture in pictures)
     return EvaluationSet(FILES, "", len(metadata), metadata=metadata)
@@ -321,8 +329,8 @@ def _hashed(group: str) -> tuple[bytes, str]:
 
 
 def texts_of(
-    answers: Mapping[str, Answer], placed: Iterable[Placed[Q]]
-) -> list[tuple[Placed[Q], str]]:
+    answers: Mapping[str, Answer], placed: Iterable[PlacedQuestion[Q]]
+) -> list[tuple[PlacedQuestion[Q], str]]:
     """Return questions with what was said to each."""
     return [(one, answers[one.key].text) for one in placed]
 

@@ -12,7 +12,7 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.metric import Metric
-from djsandbox_ray.evaluation.vqa.benchmark import Benchmark, BenchmarkConfig, Placed, mean
+from djsandbox_ray.evaluation.vqa.benchmark import Benchmark, BenchmarkConfig, PlacedQuestion, mean
 from djsandbox_ray.evaluation.vqa.choice import letter_of, rotated
 from djsandbox_ray.evaluation.vqa.made_elsewhere import Line, assigned
 from djsandbox_ray.evaluation.vqa.mmbench_files import (
@@ -144,15 +144,17 @@ class MmBench(Benchmark[MmBenchQuestion]):
             tuple(found),
         )
 
-    def group(self, placed: Placed[MmBenchQuestion]) -> str:
+    def group(self, placed: PlacedQuestion[MmBenchQuestion]) -> str:
         """Take questions one by one, each in all rotations."""
         return placed.question.id or placed.key
 
     def sort_out(
-        self, placed: Sequence[Placed[MmBenchQuestion]]
-    ) -> dict[str, list[Placed[MmBenchQuestion]]]:
+        self, placed: Sequence[PlacedQuestion[MmBenchQuestion]]
+    ) -> dict[str, list[PlacedQuestion[MmBenchQuestion]]]:
         """Return the questions of every category that is shown."""
-        found: dict[str, list[Placed[MmBenchQuestion]]] = {name: [] for name in self.categories}
+        found: dict[str, list[PlacedQuestion[MmBenchQuestion]]] = {
+            name: [] for name in self.categories
+        }
         for one in placed:
             found.setdefault(one.question.category, []).append(one)
         if lacking := [name for name in self.categories if not found[name]]:
@@ -217,7 +219,9 @@ class MmBench(Benchmark[MmBenchQuestion]):
             scores[self._named(category)] = mean([whole[one.key] for one in some])
         return scores
 
-    def _right(self, placed: Placed[MmBenchQuestion], answers: Mapping[str, Answer]) -> list[bool]:
+    def _right(
+        self, placed: PlacedQuestion[MmBenchQuestion], answers: Mapping[str, Answer]
+    ) -> list[bool]:
         """Say of every rotation that was asked whether it is right."""
         found = []
         for number, (options, letter) in enumerate(placed.question.passes):
@@ -260,7 +264,7 @@ class MmBench(Benchmark[MmBenchQuestion]):
         return {f"{self.name}/{what}": scores[f"{self.name}/{what}"] for what in _OF_FIRST}
 
 
-def _key(placed: Placed[MmBenchQuestion], number: int) -> str:
+def _key(placed: PlacedQuestion[MmBenchQuestion], number: int) -> str:
     return f"{placed.key}/{number}"
 
 

@@ -14,7 +14,7 @@ from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.vqa.choice import LETTERS
 from djsandbox_ray.evaluation.vqa.made_elsewhere import dialect_of
 from djsandbox_ray.evaluation.vqa.pictures import (
-    Picture,
+    BenchmarkImage,
     PicturesConfig,
     PicturesSource,
     decoded,
@@ -53,22 +53,22 @@ class MmBenchFiles(PicturesSource):
     BENCHMARK: ClassVar[str] = "mmbench"
     config: MmBenchFilesConfig
 
-    def pictures(self, files: Sequence[SourceFile]) -> list[Picture]:
+    def pictures(self, files: Sequence[SourceFile]) -> list[BenchmarkImage]:
         """Read the questions, each with all of its rotations that there are."""
         rows = [row for file in files for row in self._rows(file)]
-        by_question: dict[int, list[Row]] = {}
+        by_question: dict[int, list[MmBenchRow]] = {}
         for row in rows:
             by_question.setdefault(row.index % PASS, []).append(row)
         by_index = {row.index: row for row in rows}
-        found: dict[Any, Picture] = {}
+        found: dict[Any, BenchmarkImage] = {}
         for passes in map(_in_order, by_question.values()):
             image, place = _shown(by_index, passes[0]), passes[0].place
-            picture = Picture(place, image.paths, image.read)
+            picture = BenchmarkImage(place, image.paths, image.read)
             picture = found.setdefault((image.paths, image.content), picture)
             picture.questions.append(_question(passes))
         return list(found.values())
 
-    def _rows(self, file: SourceFile) -> Iterator[Row]:
+    def _rows(self, file: SourceFile) -> Iterator[MmBenchRow]:
         if file.path.lower().endswith(".tsv"):
             yield from _table_rows(file)
             return
@@ -92,7 +92,7 @@ class ImageCell:
 
 
 @dataclass(frozen=True)
-class Row:
+class MmBenchRow:
     """A rotation of a question, as it stands in a file."""
 
     place: str
@@ -105,7 +105,7 @@ class Row:
     image: ImageCell
 
 
-def _table_rows(file: SourceFile) -> Iterator[Row]:
+def _table_rows(file: SourceFile) -> Iterator[MmBenchRow]:
     """Read a table; of the images only where they stand, and what tells them apart."""
     dialect = dialect_of(file)
     names = header(file, dialect)
@@ -140,7 +140,7 @@ def _cell(file: SourceFile, names: list[str], offset: int, line: int, place: str
     raise SandboxError(f"{place}: the file has changed while it was read")
 
 
-def row_of(place: str, entry: Mapping[str, Any], listed: Any, image: ImageCell) -> Row:
+def row_of(place: str, entry: Mapping[str, Any], listed: Any, image: ImageCell) -> MmBenchRow:
     """Return a rotation of a question.
 
     Args:
@@ -171,7 +171,7 @@ def row_of(place: str, entry: Mapping[str, Any], listed: Any, image: ImageCell) 
     index = next((entry[key] for key in ("index", "id") if entry.get(key) is not None), None)
     hint = str(entry.get("hint") or "").strip()
     category = next((str(entry[key]) for key in ("l2-category", "category") if entry.get(key)), "")
-    return Row(
+    return MmBenchRow(
         place,
         whole_number(place, "index", index),
         text_at(place, entry, "question").strip(),
@@ -198,7 +198,7 @@ def whole_number(place: str, key: str, value: Any) -> int:
     return int(number)
 
 
-def _in_order(rows: list[Row]) -> list[Row]:
+def _in_order(rows: list[MmBenchRow]) -> list[MmBenchRow]:
     """Return the rotations of a question; there is one, or there are all."""
     passes = sorted(rows, key=lambda row: row.index)
     numbers = [row.index // PASS for row in passes]
@@ -214,7 +214,7 @@ def _in_order(rows: list[Row]) -> list[Row]:
     return passes
 
 
-def _shown(images: Mapping[int, Row], row: Row) -> ImageCell:
+def _shown(images: Mapping[int, MmBenchRow], row: MmBenchRow) -> ImageCell:
     """Return the image of a row, which may be that of another one."""
     if row.image.row is None:
         return row.image
@@ -225,7 +225,7 @@ def _shown(images: Mapping[int, Row], row: Row) -> ImageCell:
     return found.image
 
 
-def _question(passes: Sequence[Row]) -> dict[str, Any]:
+def _question(passes: Sequence[MmBenchRow]) -> dict[str, Any]:
     first = passes[0]
     return {
         "id": str(first.index),

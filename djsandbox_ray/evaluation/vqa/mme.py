@@ -19,13 +19,13 @@ from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.evaluation.vqa.benchmark import (
     Benchmark,
     BenchmarkConfig,
-    Placed,
+    PlacedQuestion,
     mean,
     set_of,
 )
 from djsandbox_ray.evaluation.vqa.made_elsewhere import Line, answer_files, assigned
 from djsandbox_ray.evaluation.vqa.pictures import (
-    Picture,
+    BenchmarkImage,
     PicturesConfig,
     PicturesSource,
     grouped,
@@ -73,9 +73,9 @@ class MmeFiles(PicturesSource):
         _, root = _place(file)
         return replace(file, path=posixpath.join(root, posixpath.basename(file.path)))
 
-    def pictures(self, files: Sequence[SourceFile]) -> list[Picture]:
+    def pictures(self, files: Sequence[SourceFile]) -> list[BenchmarkImage]:
         """Read the questions of every file."""
-        pictures: list[Picture] = []
+        pictures: list[BenchmarkImage] = []
         for file in files:
             stem = posixpath.splitext(posixpath.basename(file.path))[0]
             subtask, _ = _place(file)
@@ -103,7 +103,9 @@ def _subtask(file: SourceFile, stem: str) -> str:
     return stem
 
 
-def _pictures(subtask: str, file: SourceFile, names: tuple[str, ...] | None) -> Iterator[Picture]:
+def _pictures(
+    subtask: str, file: SourceFile, names: tuple[str, ...] | None
+) -> Iterator[BenchmarkImage]:
     """Yield an image for every line of a file.
 
     Args:
@@ -123,7 +125,7 @@ def _pictures(subtask: str, file: SourceFile, names: tuple[str, ...] | None) -> 
             "question": question,
             "answer": _truth(place, answer),
         }
-        yield Picture(place, tuple(paths), None, [entry])
+        yield BenchmarkImage(place, tuple(paths), None, [entry])
 
 
 def _tabbed(file: SourceFile, count: int) -> Iterator[tuple[str, list[str]]]:
@@ -229,19 +231,19 @@ class Mme(Benchmark[MmeQuestion]):
         """Take the subtasks that are asked."""
         return question.subtask in self.subtasks
 
-    def group(self, placed: Placed[MmeQuestion]) -> str:
+    def group(self, placed: PlacedQuestion[MmeQuestion]) -> str:
         """Take images whole."""
         return f"{placed.row}"
 
-    def quota(self, placed: Placed[MmeQuestion]) -> str:
+    def quota(self, placed: PlacedQuestion[MmeQuestion]) -> str:
         """Take as many of every subtask."""
         return placed.question.subtask
 
     def sort_out(
-        self, placed: Sequence[Placed[MmeQuestion]]
-    ) -> dict[str, list[list[Placed[MmeQuestion]]]]:
+        self, placed: Sequence[PlacedQuestion[MmeQuestion]]
+    ) -> dict[str, list[list[PlacedQuestion[MmeQuestion]]]]:
         """Return the pairs of every subtask."""
-        pairs: dict[str, dict[int, list[Placed[MmeQuestion]]]] = {}
+        pairs: dict[str, dict[int, list[PlacedQuestion[MmeQuestion]]]] = {}
         for one in placed:
             pairs.setdefault(one.question.subtask, {}).setdefault(one.row, []).append(one)
         for subtask, images in pairs.items():
@@ -326,7 +328,7 @@ class Mme(Benchmark[MmeQuestion]):
             data = self.questions()
             return data, self.match(lines, data)
         pictures = [
-            Picture(
+            BenchmarkImage(
                 line.place,
                 (line.values["subtask"], line.values["image"]),
                 None,

@@ -51,7 +51,7 @@ class PicturesConfig(SourceConfig):
 
 
 @dataclass(frozen=True)
-class Picture:
+class BenchmarkImage:
     """An image of a benchmark, with all that is asked about it."""
 
     place: str
@@ -76,7 +76,7 @@ class PicturesSource(FileSource):
     config: PicturesConfig
 
     @abstractmethod
-    def pictures(self, files: Sequence[SourceFile]) -> list[Picture]:
+    def pictures(self, files: Sequence[SourceFile]) -> list[BenchmarkImage]:
         """Read the questions of a benchmark; no image is looked at.
 
         Args:
@@ -90,7 +90,7 @@ class PicturesSource(FileSource):
         """Return a file beside which the images lie where no folder of theirs is configured."""
         return files[0]
 
-    def all_pictures(self) -> list[Picture]:
+    def all_pictures(self) -> list[BenchmarkImage]:
         """Find the files, and read the questions.
 
         Raises:
@@ -105,7 +105,7 @@ class PicturesSource(FileSource):
         split = partial(self._split, files)
         return [Shard(self.BENCHMARK, stamp, partial(_read_all, split), split=split)]
 
-    def _read(self, files: Sequence[SourceFile]) -> list[Picture]:
+    def _read(self, files: Sequence[SourceFile]) -> list[BenchmarkImage]:
         pictures = self.pictures(files)
         if not pictures:
             raise BadInput(
@@ -153,7 +153,7 @@ def _read_all(split: Callable[[], list[Shard]]) -> Iterator[Item]:
 
 
 def _samples(
-    benchmark: str, folder: SourceFile, pictures: Sequence[Picture], start: int, whole: Any
+    benchmark: str, folder: SourceFile, pictures: Sequence[BenchmarkImage], start: int, whole: Any
 ) -> Iterator[Item]:
     for number, picture in enumerate(pictures, start):
         text = "\n".join(str(one["question"]) for one in picture.questions)
@@ -161,7 +161,7 @@ def _samples(
         yield Sample(_image(picture, folder), text, f"{benchmark}#{number}", meta)
 
 
-def _image(picture: Picture, folder: SourceFile) -> bytes:
+def _image(picture: BenchmarkImage, folder: SourceFile) -> bytes:
     if picture.read is not None:
         return picture.read()
     for path in picture.paths:
@@ -174,7 +174,7 @@ def _image(picture: Picture, folder: SourceFile) -> bytes:
     raise BadInput(f"{picture.place}: {fault.detail}; {_WHOLE_ONLY}")
 
 
-def _check_there(pictures: Sequence[Picture], folder: SourceFile) -> None:
+def _check_there(pictures: Sequence[BenchmarkImage], folder: SourceFile) -> None:
     """Say how many images a folder of this machine lacks, before any is read."""
     if not isinstance(folder.fs, LocalFileSystem):
         return
@@ -192,14 +192,16 @@ def _check_there(pictures: Sequence[Picture], folder: SourceFile) -> None:
         )
 
 
-def grouped(pictures: Sequence[Picture], by: Callable[[Picture], Any]) -> list[Picture]:
+def grouped(
+    pictures: Sequence[BenchmarkImage], by: Callable[[BenchmarkImage], Any]
+) -> list[BenchmarkImage]:
     """Join pictures that are the same image, in the order in which each is met first.
 
     Args:
         pictures: of a question or more each.
         by: what tells one image from another.
     """
-    found: dict[Any, Picture] = {}
+    found: dict[Any, BenchmarkImage] = {}
     for picture in pictures:
         first = found.setdefault(by(picture), picture)
         if first is not picture:

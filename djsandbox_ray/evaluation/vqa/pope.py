@@ -24,14 +24,14 @@ from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.evaluation.vqa.benchmark import (
     Benchmark,
     BenchmarkConfig,
-    Placed,
+    PlacedQuestion,
     mean,
     set_of,
 )
 from djsandbox_ray.evaluation.vqa.made_elsewhere import Line, answer_lines, assigned
 from djsandbox_ray.evaluation.vqa.pictures import (
     QUESTIONS,
-    Picture,
+    BenchmarkImage,
     PicturesConfig,
     PicturesSource,
     objects_of,
@@ -56,15 +56,15 @@ class PopeFiles(PicturesSource):
     Config = PicturesConfig
     BENCHMARK: ClassVar[str] = "pope"
 
-    def pictures(self, files: Sequence[SourceFile]) -> list[Picture]:
+    def pictures(self, files: Sequence[SourceFile]) -> list[BenchmarkImage]:
         """Read the questions of all splits."""
-        found: dict[str, Picture] = {}
+        found: dict[str, BenchmarkImage] = {}
         questions: dict[tuple[str, str], dict[str, Any]] = {}
         for file in files:
             split = split_named(file)
             for number, (place, entry) in enumerate(objects_of(file)):
                 image, text = text_at(place, entry, "image"), text_at(place, entry, "text")
-                picture = found.setdefault(image, Picture(place, (image,)))
+                picture = found.setdefault(image, BenchmarkImage(place, (image,)))
                 question = questions.get((image, text))
                 if question is None:
                     question = {"question": text, "image": image, "labels": {}, "places": {}}
@@ -171,13 +171,13 @@ class Pope(Benchmark[PopeQuestion]):
         """Take what is in one of the splits that are asked."""
         return any(split in self.splits for split in question.labels)
 
-    def group(self, placed: Placed[PopeQuestion]) -> str:
+    def group(self, placed: PlacedQuestion[PopeQuestion]) -> str:
         """Take images whole."""
         return f"{placed.row}"
 
     def sort_out(
-        self, placed: Sequence[Placed[PopeQuestion]]
-    ) -> dict[Split, list[Placed[PopeQuestion]]]:
+        self, placed: Sequence[PlacedQuestion[PopeQuestion]]
+    ) -> dict[Split, list[PlacedQuestion[PopeQuestion]]]:
         """Return the questions of every split."""
         by_split = {
             split: [one for one in placed if split in one.question.labels] for split in self.splits
@@ -278,7 +278,7 @@ class Pope(Benchmark[PopeQuestion]):
                 lambda line: (_split_of(line), line.text("image"), _question(line)),
                 _said,
             )
-        by_number: dict[tuple[str, int], Placed[PopeQuestion]] = {
+        by_number: dict[tuple[str, int], PlacedQuestion[PopeQuestion]] = {
             (split, number): one
             for one in self.placed(data)
             for split, number in one.question.places.items()
@@ -315,7 +315,7 @@ def _apart(data: EvaluationSet) -> EvaluationSet:
     What it has said to one may differ from split to split.
     """
     pictures = [
-        Picture(
+        BenchmarkImage(
             "",
             questions=[
                 {**entry, "labels": {split: label}, "places": {split: entry["places"][split]}}

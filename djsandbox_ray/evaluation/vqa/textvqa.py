@@ -15,14 +15,14 @@ from djsandbox_ray.evaluation.vqa.benchmark import (
     WORD,
     Benchmark,
     BenchmarkConfig,
-    Placed,
+    PlacedQuestion,
     mean,
     texts_of,
 )
 from djsandbox_ray.evaluation.vqa.made_elsewhere import Line, assigned
 from djsandbox_ray.evaluation.vqa.normal import LEAST_ANSWERS, consensus, normal
 from djsandbox_ray.evaluation.vqa.pictures import (
-    Picture,
+    BenchmarkImage,
     PicturesConfig,
     PicturesSource,
     document_of,
@@ -57,7 +57,7 @@ class TextVqaFiles(PicturesSource):
     def _ocr_files(self) -> list[SourceFile]:
         return [] if self.config.ocr is None else find_files(self.config.ocr, self.SUFFIXES)
 
-    def pictures(self, files: Sequence[SourceFile]) -> list[Picture]:
+    def pictures(self, files: Sequence[SourceFile]) -> list[BenchmarkImage]:
         """Read ``data[].question, answers, image_id, question_id``."""
         count = len(files) - len(self._ocr_files())
         read = _tokens(files[count:]) if self.config.ocr is not None else None
@@ -77,7 +77,7 @@ def _data_of(file: SourceFile) -> list[Any]:
     return data
 
 
-def _picture(place: str, entry: Any, read: Mapping[str, list[str]] | None) -> Picture:
+def _picture(place: str, entry: Any, read: Mapping[str, list[str]] | None) -> BenchmarkImage:
     if not isinstance(entry, dict):
         raise BadInput(f"{place}: an object is needed, not {type(entry).__name__}")
     image = text_at(place, entry, "image_id")
@@ -96,7 +96,7 @@ def _picture(place: str, entry: Any, read: Mapping[str, list[str]] | None) -> Pi
         "image": image,
         **({} if read is None else {"ocr": read[image]}),
     }
-    return Picture(place, (f"{image}.jpg",), None, [question])
+    return BenchmarkImage(place, (f"{image}.jpg",), None, [question])
 
 
 def _tokens(files: Sequence[SourceFile]) -> dict[str, list[str]]:
@@ -171,7 +171,7 @@ class TextVqa(Benchmark[TextVqaQuestion]):
             None if tokens is None else tuple(map(str, tokens)),
         )
 
-    def group(self, placed: Placed[TextVqaQuestion]) -> str:
+    def group(self, placed: PlacedQuestion[TextVqaQuestion]) -> str:
         """Take questions one by one."""
         return placed.question.id
 

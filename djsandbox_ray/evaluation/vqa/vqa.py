@@ -14,14 +14,14 @@ from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.evaluation.vqa.benchmark import (
     Benchmark,
     BenchmarkConfig,
-    Placed,
+    PlacedQuestion,
     mean,
     texts_of,
 )
 from djsandbox_ray.evaluation.vqa.made_elsewhere import Line, assigned
 from djsandbox_ray.evaluation.vqa.normal import LEAST_ANSWERS, consensus, normal
 from djsandbox_ray.evaluation.vqa.pictures import (
-    Picture,
+    BenchmarkImage,
     PicturesConfig,
     PicturesSource,
     grouped,
@@ -37,7 +37,7 @@ class VqaFiles(PicturesSource):
     Config = PicturesConfig
     BENCHMARK: ClassVar[str] = "vqa"
 
-    def pictures(self, files: Sequence[SourceFile]) -> list[Picture]:
+    def pictures(self, files: Sequence[SourceFile]) -> list[BenchmarkImage]:
         """Read a question from each line."""
         pictures = []
         places: dict[str, str] = {}
@@ -52,7 +52,7 @@ class VqaFiles(PicturesSource):
                     if (first := places.setdefault(question["id"], place)) != place:
                         raise BadInput(f"{place}: the id {question['id']!r} is that of {first} too")
                 path = text_at(place, entry, "image")
-                pictures.append(Picture(place, (path,), None, [question]))
+                pictures.append(BenchmarkImage(place, (path,), None, [question]))
         return grouped(pictures, lambda picture: picture.paths)
 
 
@@ -102,11 +102,11 @@ class Vqa(Benchmark[VqaQuestion]):
         name = text_at(place, entry, "id") if entry.get("id") is not None else ""
         return VqaQuestion(name, text_at(place, entry, "question"), tuple(_answers(place, entry)))
 
-    def group(self, placed: Placed[VqaQuestion]) -> str:
+    def group(self, placed: PlacedQuestion[VqaQuestion]) -> str:
         """Take questions one by one."""
         return placed.key
 
-    def sort_out(self, placed: Sequence[Placed[VqaQuestion]]) -> None:
+    def sort_out(self, placed: Sequence[PlacedQuestion[VqaQuestion]]) -> None:
         """Check that people can agree, where they are to."""
         few = [one for one in placed if len(one.question.answers) < LEAST_ANSWERS]
         if few and self.config.match == "consensus":
