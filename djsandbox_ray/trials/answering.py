@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from djsandbox_ray.errors import SandboxError, require
+import numpy as np
+
+from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.asking import Answer, Answerer, Asked
+from djsandbox_ray.evaluation.caption_nll import Likelihoods
+from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.suite import NotFinite
 from djsandbox_ray.trials.family import Evaluate
 from djsandbox_ray.trials.strategies.strategy import Group
@@ -18,8 +23,21 @@ class _Together:
         self._group, self._answerer = group, answerer
 
     def answer(self, asked: Sequence[Asked]) -> list[Answer]:
-        """See :meth:`Answerer.answer`."""
-        return _share(self._group, self._answerer, list(asked)) or []
+        """See :meth:`Answerer.answer`; in the order that they are asked in."""
+        shares = self._shares("answer", [], asked)
+        size = self._group.size
+        return [shares[at % size][at // size] for at in range(len(asked))]
+
+    def nll(self, data: EvaluationSet, rows: Sequence[int]) -> Likelihoods:
+        """See :meth:`~djsandbox_ray.evaluation.caption_nll.CaptionScorer.nll`."""
+        nll, tokens = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
+        for rank, share in enumerate(self._shares("nll", [data], rows)):
+            part = slice(rank, None, self._group.size)
+            nll[part], tokens[part] = share.nll, share.tokens
+        return Likelihoods(nll, tokens)
+
+    def _shares(self, method: str, given: list[Any], items: Sequence[Any]) -> list[Any]:
+        return _share(self._group, self._answerer, (method, given, list(items))) or []
 
 
 def evaluate_together(
@@ -61,23 +79,30 @@ def evaluate_together(
     return metrics
 
 
-def _share(group: Group, answerer: Answerer, asked: list[Asked] | None) -> list[Answer] | None:
-    """Answer this worker's share of what rank 0 asks, and return the answers of all; None at the end.
+def _share(
+    group: Group, answerer: Answerer, job: tuple[str, list[Any], list[Any]] | None
+) -> list[Any] | None:
+    """Do this worker's share of what rank 0 asks, and return those of all; None at the end.
 
     What a worker raises is raised on all, so that none waits for it.
+
+    Args:
+        group: the workers of the trial.
+        answerer: the model on this worker.
+        job: of rank 0: the method of the model, what all are given, and what is shared out.
     """
-    batch = group.from_first(asked)
-    if batch is None:
+    asked = group.from_first(job)
+    if asked is None:
         return None
-    own: list[Answer] | str
+    method, given, items = asked
+    own: tuple[Any, str]
     try:
-        own = answerer.answer(batch[group.rank :: group.size])
+        own = (getattr(answerer, method)(*given, items[group.rank :: group.size]), "")
     except Exception as error:
-        own = f"rank {group.rank}: {type(error).__name__}: {error}"
-    shares: list[list[Answer] | str | None] = [None] * group.size
-    require("torch.distributed", "clip").all_gather_object(shares, own)
-    if failures := [share for share in shares if isinstance(share, str)]:
+        own = (None, f"rank {group.rank}: {type(error).__name__}: {error}")
+    shares = group.gathered(own)
+    if failures := [failure for _, failure in shares if failure]:
         if group.rank == 0:
             raise SandboxError(failures[0])
         return []  # rank 0 ends it for all
-    return [answer for share in shares if isinstance(share, list) for answer in share]
+    return [share for share, _ in shares]

@@ -29,7 +29,7 @@ def work(group: Group, folder: Path) -> None:
         answers = model.answer(asked(tables)[:7])
         data = EvaluationSet.read("trusted", tables.trusted.uri)
         nll = model.nll(data, range(5))
-        own = getattr(model, "_own", model)
+        own = getattr(model, "_answerer", model)
         weights.update({name: value.clone() for name, value in own._model.state_dict().items()})
         said = [[one.key, one.text, one.tokens, one.cut] for one in answers]
         told = {"said": said, "nll": nll.nll.tolist(), "tokens": nll.tokens.tolist()}

@@ -13,11 +13,12 @@ import numpy as np
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Source
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.evaluation.evaluator import Reads
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.storage.cache import cached
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.answering import evaluate_together
 from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
 from djsandbox_ray.trials.llava.base import LlavaBase, folder_content, local_folder
@@ -45,7 +46,6 @@ from djsandbox_ray.trials.llava.objective import (
 )
 from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.llava.text import Transcript
-from djsandbox_ray.trials.llava.together import evaluated_by_all
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveTraining, resolved
 from djsandbox_ray.trials.staged import train_stages
@@ -143,9 +143,7 @@ class Llava(ModelFamily):
             own = training.own()
             if own is not None:
                 answerer = self._answerer(own, base, shared, device)
-                return evaluated_by_all(
-                    answerer, task.group, lambda model: task.evaluate(model, samples)
-                )
+                return evaluate_together(task.group, answerer, task.evaluate, samples)
             if (model := training.whole()) is None:
                 return {}
             return task.evaluate(self._answerer(model, base, shared, device), samples)
@@ -251,7 +249,8 @@ class Llava(ModelFamily):
             return count_parts(tower, language, made, tokens + text_tokens)
         with local_folder(mining.tower) as folder:
             fine = partial(empty_fine, folder, mining.layers)
-            channels: int = fine().channels
+            with require("torch", "clip").device("meta"):
+                channels: int = fine().channels
             made = partial(projector_of, self._kind, *widths, channels)
             whole = tokens + text_tokens
             return count_parts(tower, language, made, whole, fine, mining.size)
