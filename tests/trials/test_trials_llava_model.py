@@ -312,7 +312,7 @@ def test_a_padded_square_has_all_of_the_image_and_the_mean_colour_beside_it() ->
     assert np.all(square[-6:] == (127, 102, 76))
     small = Image.open(io.BytesIO(picture(64, 32))).resize((32, 16), Image.Resampling.BICUBIC)
     assert np.abs(square[9:23].astype(int) - np.asarray(small)[1:15].astype(int)).mean() < 2
-    normal = pixels.normalised(torch.from_numpy(square[None]))
+    normal = pixels.normalised(torch.from_numpy(square[None].copy()))
     assert normal.shape == (1, 3, 32, 32)
     assert normal[0, 0, 0, 0] == pytest.approx((127 / 255 - 0.5) / 0.2, abs=1e-5)
 

@@ -91,7 +91,7 @@ def test_an_answer_is_the_likeliest_token_each_time(tables: Tables) -> None:
     words = load_base(tables.base).words
     prompt = _transcript(words, "chat").prompt((Turn("user", f"{IMAGE_TOKEN}\n{question.text}"),))
     image = tables.talk.media([question.row], "image")[0][0].data
-    pixels = PIXELS.normalised(torch.from_numpy(PIXELS.square(image, "crop")[None]))
+    pixels = PIXELS.normalised(torch.from_numpy(PIXELS.square(image, "crop")[None].copy()))
     ids = prompt.tolist()
     while len(ids) < len(prompt) + question.max_new_tokens:
         with torch.no_grad():
@@ -128,7 +128,7 @@ def test_the_likelihood_of_captions_is_the_mean_loss_of_transformers(tables: Tab
     for place, row in enumerate([3, 0, 7]):
         encoded = _transcript(words, "plain").sample(described(data.texts[row]))
         image = data.take([row], ["image"])["image"].to_pylist()[0]
-        pixels = PIXELS.normalised(torch.from_numpy(PIXELS.square(image, "crop")[None]))
+        pixels = PIXELS.normalised(torch.from_numpy(PIXELS.square(image, "crop")[None].copy()))
         with torch.no_grad():
             loss = model._model.llava(
                 input_ids=torch.from_numpy(encoded.ids[None].astype(np.int64)),

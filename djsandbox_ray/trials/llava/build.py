@@ -203,7 +203,7 @@ def joined(
         language.resize_token_embeddings(image_id + 1, mean_resizing=False)
     embeddings = getattr(tower, "embeddings", None)
     has_class = hasattr(embeddings, "class_embedding") or hasattr(embeddings, "cls_token")
-    config = transformers.LlavaModelConfig(
+    config = transformers.LlavaConfig(
         vision_config=tower.config.to_dict(),
         text_config=language.config.to_dict(),
         image_token_index=image_id,
