@@ -62,7 +62,7 @@ def evaluate_together(
 
 
 def _share(group: Group, answerer: Answerer, asked: list[Asked] | None) -> list[Answer] | None:
-    """Answer this worker's share of what rank 0 asks, and return the answers of all; None at the end.
+    """Answer a share of what rank 0 asks, and return the answers of all; None at the end.
 
     What a worker raises is raised on all, so that none waits for it.
     """
