@@ -1,6 +1,6 @@
 """A benchmark of shapes with samples of its own, and a family whose models answer its questions.
 
-Workers import both by name: ``{"type": "small_answers:Quiz"}``, ``{"type": "small_answers:Pupil"}``.
+Workers import both by name, as ``{"type": "small_answers:Quiz"}`` and ``"small_answers:Pupil"``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -112,8 +113,9 @@ class Student:
     def answer(self, asked: Sequence[Asked]) -> list[Answer]:
         """Answer from the sets themselves, as far as this one knows them."""
         found = []
+        sets = {one.data: EvaluationSet.read(one.data, self._sets[one.data]) for one in asked}
         for one in asked:
-            data = EvaluationSet.read(one.data, self._sets[one.data])
+            data = sets[one.data]
             truth = str(data.metadata[one.row][one.key.rpartition("/")[2]])
             luck = int.from_bytes(blake2b(one.key.encode(), digest_size=4).digest()) / 2**32
             text = truth if luck < self._share else f"{UNREADABLE}not {truth}"
@@ -129,18 +131,22 @@ class Pupil(Taster):
     OFFERS = ("answers",)
 
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
-        for report in super().train(task, shared):
-            share = report.metrics["taste"]
-            where = {"trial": [task.seed, int(task.rows[0])], "samples": report.samples}
-            student = Student(
-                share,
-                shared.evaluation,
-                lambda keys, where=where: self._note("asked", {**where, "keys": keys}),
-            )
-            metrics = evaluate_together(task.group, student, task.evaluate, report.samples)
-            yield RungReport(
-                report.samples, report.loss, metrics, 0.5, 0.1, time.time_ns() // 10**6
-            )
+        with task.checkpoint.load() as kept:
+            done = 0 if kept is None else kept[0]
+        self._note("start", {"from": done})
+        where = {"trial": [task.seed, int(task.rows[0])]}
+        share = self._share(task, shared.train)
+        for rung in [rung for rung in task.rungs if rung > done]:
+            note = partial(self._note_asked, {**where, "samples": rung})
+            student = Student(share * (1 - rung**-0.5), shared.evaluation, note)
+            metrics = evaluate_together(task.group, student, task.evaluate, rung)
+            now = time.time_ns() // 10**6
+            report = RungReport(rung, 1 - share, metrics, 0.5, 0.1, now)
+            task.checkpoint.save(report, partial(self._write, task.group.rank, rung))
+            yield report
+
+    def _note_asked(self, where: dict[str, Any], keys: list[str]) -> None:
+        self._note("asked", {**where, "keys": keys})
 
 
 def asked(folder: Path) -> list[tuple[str, int, str]]:

@@ -273,6 +273,13 @@ class AdditiveTraining(TrainingLoop):
             hyper-parameters ask for, or the group's strategy cannot train it.
     """
 
+    # Sums since the last rung: of losses and terms those of this worker, as tensors on the device.
+    _loss: Any
+    _norm: Any
+    _terms: dict[str, Any]
+    _weight: float
+    _updates: int
+
     def __init__(
         self,
         objective: Objective,
@@ -372,9 +379,7 @@ class AdditiveTraining(TrainingLoop):
         return loss, found
 
     def _forget(self) -> None:
-        self._loss: Any = 0.0
-        self._norm: Any = 0.0
-        self._terms: dict[str, Any] = {}
+        self._loss, self._norm, self._terms = 0.0, 0.0, {}
         self._weight, self._updates = 0.0, 0
 
 
