@@ -92,7 +92,10 @@ def test_rounds_are_asked_stored_and_scored_with_the_shares_of_what_is_lost(
     again = Speller()
     assert suite().run(again, store) == found
     assert again.asked == []
-    metrics = {metric.name: metric for metric in SpellingTest(SpellingConfig(type="x")).metrics()}
+    metrics = {
+        metric.name: metric
+        for metric in SpellingTest(SpellingConfig(type="a:SpellingTest")).metrics()
+    }
     assert [metrics[name].scored for name in shares] == [False, False]
     assert [metrics[name].better for name in shares] == ["less", "less"]
 

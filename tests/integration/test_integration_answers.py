@@ -27,7 +27,7 @@ def changes(folder: Path, **quiz: Any) -> dict[str, Any]:
     return {
         "name": "answers",
         "dataset": {**SMALL["dataset"], "samples": 600},
-        "pools": {"controls": 3, "size": 160},
+        "pools": {"controls": 5, "size": 160},
         "trials": {
             **SMALL["trials"],
             "model": {"type": "small_answers:Pupil", "place": str(folder)},
