@@ -31,6 +31,16 @@ class Foreseen(Unforeseen):
         return (Metric("mine"),)
 
 
+class Falling(Unforeseen):
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("mine", "less"), Metric("shown", "less", scored=False))
+
+
+class OnlyShown(Unforeseen):
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("shown", scored=False),)
+
+
 class Writer:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "config.yaml"
@@ -619,3 +629,22 @@ def test_a_source_says_what_it_gives(write: Writer) -> None:
     assert said in write.problems(dataset=asked)
     found = write.problems(dataset__content="videos")
     assert "dataset.content: the source 'shapes' gives pairs, not 'videos'" in found
+
+
+def test_what_is_better_when_less_cannot_be_summed(write: Writer) -> None:
+    metrics = [{"type": f"{__name__}:Falling"}]
+    falling: dict[str, Any] = {"evaluation__metrics": metrics}
+    (line,) = write.problems(**falling, evaluation__aggregate="pooled")
+    assert "evaluation.aggregate: 'pooled' sums the metrics, but mine is better when less" in line
+    config = load_config(write(**falling, evaluation__aggregate="standardized"))
+    score = config.evaluation.score_metrics()
+    assert score.chosen(("mine", "shown")) == ("mine",)
+    assert score.sign("mine") == -1
+
+
+def test_a_score_of_nothing_is_told(write: Writer) -> None:
+    metrics = [{"type": f"{__name__}:OnlyShown"}]
+    (line,) = write.problems(evaluation__metrics=metrics)
+    assert "no metric is part of the score by default: name some as 'score'" in line
+    named = load_config(write(evaluation__metrics=metrics, evaluation__score=["shown"]))
+    assert named.evaluation.score == ["shown"]

@@ -14,6 +14,7 @@ from typing import Any
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, PlanRefused
+from djsandbox_ray.evaluation.answer_store import FOLDER as ANSWERS
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context, Hook, Planned
@@ -141,6 +142,21 @@ class Study:
         """The trials whose stored answers were scored in another way than they are now."""
         scored = self.suite.scored
         return [one for one in self.known.values() if one.reports and one.scored != scored]
+
+    @property
+    def rescorable(self) -> set[str]:
+        """Ids of the settled trials that may be scored again: answers are there at every rung.
+
+        Whether all of them are, only scoring tells.
+        """
+        names = self.context.storage.names
+        return {
+            one.spec.id
+            for one in self.outdated
+            if one.settled
+            and {str(report.samples) for report in one.reports}
+            <= set(names(f"{ANSWERS}/{one.spec.training}"))
+        }
 
     def rescore(self) -> None:
         """Score stored answers as they are scored now, where they were not, in tasks of Ray.

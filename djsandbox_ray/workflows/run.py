@@ -20,6 +20,7 @@ from rich.console import Console
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.results import directions
 from djsandbox_ray.hooks.study import NO_RESULT
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.anchor import anchor, watched
@@ -223,6 +224,8 @@ def _run_info(context: Context) -> RunInfo:
         }
     if (evaluation := config.measuring) is not None:
         measured = {"aggregate": evaluation.aggregate, "alpha": str(evaluation.alpha)}
+        if less := directions(config).get("less"):
+            measured["better_when_less"] = ", ".join(less)
     return RunInfo(
         name=config.name,
         key=content_id("run", resolved),

@@ -139,13 +139,14 @@ def _listed(job: Job, context: Context, done: dict[str, Any]) -> list[dict[str, 
         return []
     found = Train(context).study(dataset, evaluation, pools)
     found.check()
+    known = {*found.settled, *found.rescorable}
     given_up = found.given_up
     return [
         {
             "trial": spec.id,
             "pool": spec.pool,
             "seed": spec.seed,
-            "cached": spec.id in found.settled or spec.pool in given_up,
+            "cached": spec.id in known or spec.pool in given_up,
         }
         for spec in found.specs
     ]
