@@ -30,7 +30,6 @@ from fsspec import AbstractFileSystem
 from rich.console import Console
 
 from djsandbox_ray.config import checked
-from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.watch import Watch
@@ -330,7 +329,7 @@ def run(trials: int, seeds: int, slots: int, clock: Clock) -> Made:
     shared = Shared(
         family=family,
         prepared=None,
-        suite=Suite([], Split("none", "", (), ())),
+        suite=Suite([], []),
         pools=pools,
         assignments="",
         draw_size=10,

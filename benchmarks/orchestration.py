@@ -21,16 +21,17 @@ import ray
 
 from djsandbox_ray.dataset.ingest import ingest
 from djsandbox_ray.dataset.shapes import ShapesConfig, ShapesSource
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.connection import connect, slots
-from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.pools.draws import draw_from
 from djsandbox_ray.records import Aggregate, Dataset, Pool, PoolKind, TrialRecord, TrialSpec
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.engine import run_trials
+from djsandbox_ray.trials.family import TrialData
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition
 from djsandbox_ray.trials.worker import Shared
@@ -133,11 +134,11 @@ def measure(study: Study, family: Clip, prepared: object, stopping: str, workers
     )
     evaluation = study.evaluation
     uri = study.storage.uri(evaluation.table)
-    split = Split.read(evaluation.id, uri, evaluation.classes)
+    split = EvaluationSet.read(evaluation.id, uri, evaluation.classes)
     shared = Shared(
         family=family,
         prepared=prepared,
-        suite=Suite([evaluator], split),
+        suite=Suite([evaluator], [split]),
         pools=pools,
         assignments=assignments,
         draw_size=study.draw_size,
@@ -218,8 +219,9 @@ def main() -> None:
         )
         family = Clip(ClipConfig(type="clip", arch="tiny", batch_size=128))
         began = time.perf_counter()
-        tables = (storage.uri(study.train.table), storage.uri(study.evaluation.table))
-        prepared = family.prepare(*tables, NodeKind()).value
+        evaluation = {study.evaluation.id: storage.uri(study.evaluation.table)}
+        data = TrialData(storage.uri(study.train.table), evaluation)
+        prepared = family.prepare(data).value
         print(
             f"{args.cpus} CPUs, {args.budget} samples per trial; samples made ready once in", end=""
         )

@@ -20,7 +20,6 @@ import ray
 import torch
 from open_clip import ClipLoss
 
-from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.pools.draws import draw
@@ -81,7 +80,7 @@ def main() -> None:
     shared = Shared(
         family=Clip(config),
         prepared=(samples, samples),
-        suite=Suite([], Split("none", "", (), ())),
+        suite=Suite([], []),
         pools={"pool": pool},
         assignments="assignments.parquet",
         draw_size=args.rows,

@@ -73,6 +73,23 @@ def run(
 
 
 @app.command()
+def rescore(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    storage: StorageUrl = None,
+) -> None:
+    """Score the stored answers of models again and bring a run up to date, without any training.
+
+    What `run` does anyway, as far as that takes no model; where one is needed, it says of which
+    trials, and ends with exit code 3.
+    """
+    from djsandbox_ray.workflows.beforehand import load_run
+    from djsandbox_ray.workflows.run import run_sandbox
+
+    run_sandbox(load_run(config, overrides or (), storage), _console(), trains=False)
+
+
+@app.command()
 def plan(
     config: ConfigPath,
     overrides: Overrides = None,
@@ -208,6 +225,36 @@ def materialise(
         form=form,
         rows_per_shard=rows_per_shard,
     )
+
+
+@app.command()
+def score(
+    benchmark: Annotated[
+        str, typer.Argument(help="mmbench, mme, pope, textvqa, or vqa for questions of your own.")
+    ],
+    answers: Annotated[str, typer.Option("--answers", help="A file of answers, or a folder.")],
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--benchmark", help="The benchmark's files, which say what is right."),
+    ] = None,
+    questions: Annotated[
+        str | None,
+        typer.Option("--questions", help="LLaVA's file of the questions that it was asked."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of the evaluator, e.g. language=cn."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model's answers that another program has written, by the benchmark's own rules."""
+    from djsandbox_ray.workflows.score import score_answers, score_table
+
+    scored, known = score_answers(benchmark, answers, files or (), questions, settings or ())
+    if as_json:
+        typer.echo(json.dumps(asdict(scored), indent=2))
+    else:
+        _console().print(score_table(scored, known))
 
 
 for command in (submit, status, stop, logs):

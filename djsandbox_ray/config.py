@@ -112,7 +112,7 @@ class RunConfig(Section):
     @property
     def sources(self) -> dict[str, Component]:
         """The sources of data, by their places."""
-        return sources_by_place(self.dataset, self.measuring, self.scorer)
+        return sources_by_place(self.dataset, self.measuring, self.scorer, self.training)
 
     def lacks(self, section: str) -> bool:
         """Say whether a section that some workflows do without is not there."""

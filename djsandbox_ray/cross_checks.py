@@ -14,7 +14,7 @@ from pydantic import SerializeAsAny, TypeAdapter, ValidationError
 
 from djsandbox_ray.analysis.verdicts.second_look import ConfirmConfig, LearningRateConfig
 from djsandbox_ray.dataset.media import MODALITIES
-from djsandbox_ray.dataset.source import SOURCES, IngestConfig, content_of
+from djsandbox_ray.dataset.source import SOURCES, IngestConfig, SourceConfig, content_of
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
@@ -23,7 +23,7 @@ from djsandbox_ray.pools.builder import BUILDERS
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS, PoolConfig
 from djsandbox_ray.pools.eligible import check_statistics
 from djsandbox_ray.recipes.policy import PolicyConfig, unknown_statistics
-from djsandbox_ray.settings.sections import Component, component
+from djsandbox_ray.settings.sections import Component, Section, component
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.stats.needs import needs
 from djsandbox_ray.stats.operators import (
@@ -81,15 +81,30 @@ def readable_sources(document: Mapping[str, Any]) -> dict[str, Component]:
 
 
 def sources_by_place(
-    dataset: Component | None, evaluation: EvaluationConfig | None, scorer: ScorerConfig | None
+    dataset: Component | None,
+    evaluation: EvaluationConfig | None,
+    scorer: ScorerConfig | None,
+    trials: TrialsConfig | None,
 ) -> dict[str, Component]:
     """Return the sources of data that there are, by their places in the configuration."""
-    found = {
+    found: dict[str, Component | None] = {
         "dataset": dataset,
         "evaluation.dataset": evaluation.dataset if evaluation else None,
         "scorer.dataset": scorer.dataset if scorer else None,
     }
+    if trials is not None:
+        found |= dict(_sources_in(trials.model, "trials.model"))
     return {where: source for where, source in found.items() if source is not None}
+
+
+def _sources_in(section: Section, where: str) -> Iterator[tuple[str, Component]]:
+    """Yield the sources in a section, and in those below it, with their places."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, SourceConfig):
+            yield f"{where}.{name}", value
+        elif isinstance(value, Section):
+            yield from _sources_in(value, f"{where}.{name}")
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,7 @@ class _Sections:
     @property
     def sources(self) -> dict[str, Component]:
         """The sources of data, by their places."""
-        return sources_by_place(self.dataset, self.evaluation, self.scorer)
+        return sources_by_place(self.dataset, self.evaluation, self.scorer, self.trials)
 
 
 def _operator_problems(document: Mapping[str, Any], elsewhere: bool) -> list[str]:
@@ -213,7 +228,15 @@ def _statistics(document: Mapping[str, Any]) -> list[str] | None:
 def _trial_problems(given: _Sections) -> list[str]:
     """Find what single sections cannot: they contradict each other."""
     trials, pools, confirm = given.trials, given.pools, given.confirm
-    found = misfits(trials, given.evaluation.metrics if given.evaluation else ()) if trials else []
+    evaluation = given.evaluation
+    found = []
+    if trials:
+        found = misfits(
+            trials,
+            evaluation.metrics if evaluation else (),
+            evaluation.score if evaluation else None,
+            self_tests=pools is not None and pools.self_tests,
+        )
     checks_rate = given.learning_rate_check is not None
     if trials and checks_rate and "learning_rate" not in type(trials.model).model_fields:
         found.append(
@@ -222,7 +245,7 @@ def _trial_problems(given: _Sections) -> list[str]:
     if pools is None:
         return found
     whole = pools.draw_share == 1
-    if trials and trials.seeds == 1 and not whole:
+    if trials and len(trials.seed_numbers) == 1 and not whole:
         found.append(
             "trials.seeds: one seed is only for whole buckets (pools.draw_share: 1.0); else at "
             "least 2 are needed"
@@ -290,7 +313,19 @@ def _content_problems(given: _Sections, process: Any) -> list[str]:
                 f"dataset.content is {content!r}"
             )
     for index, metric in enumerate(given.evaluation.metrics if given.evaluation else ()):
-        if evaluated not in (measures := EVALUATORS.get(metric.type).CONTENT):
+        kind = EVALUATORS.get(metric.type)
+        if (own := kind(metric).source()) is not None:
+            if stay and "video" in MODALITIES[content_of(own.config)] and not own.HAS_PLACES:
+                found.append(
+                    f"evaluation.metrics[{index}].type: ingest.videos.store: reference needs "
+                    f"videos that are files of their own; those of {metric.type!r} are not"
+                )
+        elif evaluated is None and kind(metric).needs_samples():
+            found.append(
+                f"evaluation.dataset: missing; evaluation.metrics[{index}] ({metric.type!r}) is "
+                "measured on this trusted split"
+            )
+        elif evaluated is not None and evaluated not in (measures := kind.CONTENT):
             found.append(
                 f"evaluation.metrics[{index}].type: {metric.type!r} measures on "
                 f"{' or '.join(measures)}, but evaluation.dataset.content is {evaluated!r}"

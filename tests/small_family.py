@@ -22,7 +22,7 @@ from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.sections import Component
-from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
+from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialData, TrialTask
 
 
 class TasterConfig(Component):
@@ -54,7 +54,7 @@ class Taster(ModelFamily):
         """Return another one."""
         return 1000.0
 
-    def train(self, task: TrialTask, shared: tuple[str, str]) -> Iterator[RungReport]:
+    def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         self.begin(task)
         with task.checkpoint.load() as kept:
             done = 0 if kept is None else int((kept[1] / f"{task.group.rank}.json").read_text())
@@ -68,7 +68,7 @@ class Taster(ModelFamily):
         self._note("start", where)
         self._hold(task, where)
         noise = np.random.default_rng([task.seed, int(task.rows[0])]).normal(0, 0.02)
-        share = self._share(task, shared[0])
+        share = self._share(task, shared.train)
         for rung in [rung for rung in task.rungs if rung > done]:
             time.sleep(self.config.pause)
             taste = float(share * (1 - rung**-0.5) + noise)

@@ -10,7 +10,10 @@ from factories import LEFT_OUT, MINIMAL, ConfigWriter
 from djsandbox_ray.config import RunConfig, load_config
 from djsandbox_ray.dataset.shapes import ShapesConfig
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
+from djsandbox_ray.evaluation.metric import Metric
+from djsandbox_ray.hooks.plans import confirmation_plan
 from djsandbox_ray.workflows.language.workflow import load_workflow
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -19,13 +22,23 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 class Unforeseen(Evaluator):
     """An evaluator of a user that does not say its metrics beforehand."""
 
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
         return {"mine": 1.0}
 
 
 class Foreseen(Unforeseen):
-    def metric_names(self) -> tuple[str, ...]:
-        return ("mine",)
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("mine"),)
+
+
+class Falling(Unforeseen):
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("mine", "less"), Metric("shown", "less", scored=False))
+
+
+class OnlyShown(Unforeseen):
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric("shown", scored=False),)
 
 
 @pytest.fixture
@@ -202,6 +215,11 @@ def test_sections_that_only_training_needs_may_be_absent(write: ConfigWriter, se
             {"trials__resources": {"workers": 2, "gpus_per_worker": 0.5}},
             "trials.resources: workers of one trial cannot share a GPU",
         ),
+        ({"trials__seeds": []}, "trials.seeds: a list of seeds has 1 to 1000 of them, each once"),
+        ({"trials__seeds": [1, 1]}, "trials.seeds: a list of seeds has 1 to 1000 of them"),
+        ({"trials__seeds": [1, -1]}, "trials.seeds: seeds in a list are whole numbers from 0 to"),
+        ({"trials__seeds": [1, 10**6]}, "trials.seeds: seeds in a list are whole numbers from 0"),
+        ({"trials__seeds": [True, 2]}, "trials.seeds: seeds in a list are whole numbers from 0"),
         ({"confirm": {"controls": 4}}, "confirm.controls: Input should be greater"),
         ({"confirm": {"top": -1}}, "confirm.top: Input should be greater"),
         (
@@ -225,6 +243,14 @@ def test_sections_that_only_training_needs_may_be_absent(write: ConfigWriter, se
 def test_one_error(write: ConfigWriter, changes: dict[str, Any], line: str) -> None:
     (found,) = write.problems(**changes)
     assert found.startswith(line)
+
+
+def test_seeds_are_so_many_or_those_that_are_named(write: ConfigWriter) -> None:
+    assert load_config(write()).trials.seed_numbers == (0, 1, 2)
+    named = load_config(write(trials__seeds=[45, 42])).trials
+    assert named.seed_numbers == (45, 42)
+    assert named.model_dump(mode="json")["seeds"] == [45, 42]
+    assert confirmation_plan(load_config(write(trials__seeds=[45, 42]))).seeds == (46, 47)
 
 
 def test_a_password_is_not_printed(write: ConfigWriter) -> None:
@@ -421,3 +447,22 @@ def test_what_is_not_there_is_found_before_anything_runs(write: ConfigWriter) ->
     assert "did you mean 'tiny'" in text
     assert "trials.model.betas[1]" in text
     assert "trials.budget" in text
+
+
+def test_what_is_better_when_less_cannot_be_summed(write: ConfigWriter) -> None:
+    metrics = [{"type": f"{__name__}:Falling"}]
+    falling: dict[str, Any] = {"evaluation__metrics": metrics}
+    (line,) = write.problems(**falling, evaluation__aggregate="pooled")
+    assert "evaluation.aggregate: 'pooled' sums the metrics, but mine is better when less" in line
+    config = load_config(write(**falling, evaluation__aggregate="standardized"))
+    score = config.evaluation.score_metrics()
+    assert score.chosen(("mine", "shown")) == ("mine",)
+    assert score.sign("mine") == -1
+
+
+def test_a_score_of_nothing_is_told(write: ConfigWriter) -> None:
+    metrics = [{"type": f"{__name__}:OnlyShown"}]
+    (line,) = write.problems(evaluation__metrics=metrics)
+    assert "no metric is part of the score by default: name some as 'score'" in line
+    named = load_config(write(evaluation__metrics=metrics, evaluation__score=["shown"]))
+    assert named.evaluation.score == ["shown"]

@@ -8,6 +8,15 @@ import pytest
 from factories import LEFT_OUT, ConfigWriter
 
 from djsandbox_ray.config import load_config
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
+
+
+class Unforeseen(Evaluator):
+    """An evaluator of a user that does not say its metrics beforehand."""
+
+    def evaluate(self, encoder: Encoder, data: EvaluationSet) -> dict[str, float]:
+        return {"mine": 1.0}
 
 
 @pytest.fixture
@@ -32,6 +41,7 @@ def test_what_is_about_trials_needs_trials(write: ConfigWriter) -> None:
     ("changes", "line"),
     [
         ({"trials__seeds": 1}, "trials.seeds: one seed is only for whole buckets"),
+        ({"trials__seeds": [42]}, "trials.seeds: one seed is only for whole buckets"),
         (
             {"pools": {"draw_share": 1.0, "controls": 5}, "confirm": {"top": 0}},
             "pools.controls: whole buckets (pools.draw_share: 1.0) need at least 8 control arms",
@@ -47,6 +57,55 @@ def test_seeds_and_controls_fit_how_rows_are_drawn(
 ) -> None:
     (found,) = write.problems(**changes)
     assert found.startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {
+                "trials__model": {"type": "staged_family:Late"},
+                "trials__early_stopping": {"type": "none", "rungs": [0.5]},
+            },
+            "trials.early_stopping.rungs: the model 'staged_family:Late' can be judged at the end",
+        ),
+        (
+            {"evaluation__metrics": [{"type": "staged_family:Unprompted"}]},
+            "evaluation.metrics: no metric of the score shows whether captions were spoilt, as a "
+            "self-test does it: add an evaluator that does (",
+        ),
+        (
+            {
+                "evaluation__metrics": [
+                    {"type": "staged_family:Unprompted"},
+                    {"type": "retrieval", "k": [1]},
+                ],
+                "evaluation__score": ["unprompted/sharp"],
+            },
+            "evaluation.score: no metric of the score shows whether captions were spoilt, as a "
+            "self-test does it: add one of retrieval/image_to_text_r1, retrieval/",
+        ),
+    ],
+)
+def test_rungs_and_scores_fit_the_model_and_the_self_tests(
+    write: ConfigWriter, changes: dict[str, Any], line: str
+) -> None:
+    (found,) = write.problems(**changes)
+    assert found.startswith(line)
+
+
+def test_a_score_that_is_blind_to_captions_needs_no_self_test(write: ConfigWriter) -> None:
+    metrics = [{"type": "staged_family:Unprompted"}]
+    load_config(write(evaluation__metrics=metrics, pools={"self_tests": False}))
+    # An evaluator that cannot say which metrics it has is believed to see everything.
+    load_config(write(evaluation__metrics=[*metrics, {"type": f"{__name__}:Unforeseen"}]))
+
+
+def test_stages_that_can_be_judged_have_rungs(write: ConfigWriter) -> None:
+    for name, rungs in (("Early", [0.5]), ("Late", [])):
+        stopping = {"type": "none", "rungs": rungs}
+        model = {"type": f"staged_family:{name}"}
+        load_config(write(trials__model=model, trials__early_stopping=stopping))
 
 
 def test_an_error_in_one_section_hides_none_of_others(write: ConfigWriter) -> None:

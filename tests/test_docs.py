@@ -80,6 +80,10 @@ def test_djsandbox_commands_are_understood(
     if arguments[0] in ("submit", "status", "logs", "stop"):
         _at_no_cluster(arguments, monkeypatch)
         return
+    if arguments[0] == "score":  # of files that are not here
+        with pytest.raises(BadInput, match=r"does not exist|no file"):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+        return
     # Running the demo is another test; here its arguments are checked by planning it.
     arguments = ["plan" if word == "run" else word for word in arguments]
     of_a_run = ("sync", "recipe", "materialise")
@@ -161,18 +165,19 @@ def test_classes_are_short(text: str) -> None:
 
 
 def test_the_evaluator_measures(my_module: Path) -> None:
-    from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
+    from djsandbox_ray.evaluation.data import EvaluationSet
+    from djsandbox_ray.evaluation.evaluator import EVALUATORS
     from djsandbox_ray.evaluation.suite import Suite
 
     class Same:
-        def images(self, split: Split) -> np.ndarray[Any, Any]:
+        def images(self, split: EvaluationSet) -> np.ndarray[Any, Any]:
             return np.eye(2, dtype=np.float32)
 
         def texts(self, texts: Any) -> np.ndarray[Any, Any]:
             return np.eye(2, dtype=np.float32)
 
     config = EVALUATORS.get("my_module:Alignment").Config(type="my_module:Alignment")
-    suite = Suite([config], Split("id", "", ("a", "b"), ({}, {})))
+    suite = Suite([config], [EvaluationSet("id", "", 2, ("a", "b"), ({}, {}))])
     assert suite.run(Same()) == {"alignment/mean_cosine": 1.0}
 
 

@@ -92,6 +92,41 @@ def find_leaks(
     )
 
 
+def find_all_leaks(
+    storage: Storage,
+    train: records.Dataset,
+    evaluation: records.Evaluation,
+    remove: bool,
+    digest_again: Callable[[records.Dataset], None],
+) -> records.Leak:
+    """Look for the leaks of every evaluation set; see :func:`find_leaks`.
+
+    Of several sets, ``datasets/<train id>/leaks/<evaluation id>.parquet`` has the rows of all, and
+    in the column ``evaluation`` the id of the set that ``evaluation_row_id`` is of.
+    """
+    found = [find_leaks(storage, train, one, remove, digest_again) for one in evaluation.sets]
+    if len(found) == 1:
+        return found[0]
+    schema = SCHEMA.append(pa.field("evaluation", pa.string()))
+    tables = [schema.empty_table()]
+    for leak, dataset in zip(found, evaluation.sets, strict=True):
+        rows = storage.read_table(leak.path)
+        name = pa.repeat(dataset.id, rows.num_rows)
+        tables.append(rows.append_column("evaluation", name).cast(schema))
+    together = pa.concat_tables(tables)
+    path = f"datasets/{train.id}/leaks/{evaluation.id}.parquet"
+    storage.write_table(path, together)
+    leaked = pc.unique(together["row_id"])
+    whole = pc.unique(together.filter(pc.equal(together["shared"], "sample"))["row_id"])
+    return records.Leak(
+        id=content_id("leak", train.id, evaluation.id, remove, rows_hash(leaked.to_numpy())),
+        path=path,
+        rows=len(leaked),
+        removed=remove,
+        by_medium=len(leaked) - len(whole),
+    )
+
+
 def equal_samples(train: Iterable[pa.Table], evaluation: pa.Table) -> pa.Table:
     """Return all pairs of rows with the same digest, as :data:`SCHEMA` has them.
 

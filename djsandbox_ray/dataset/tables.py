@@ -39,6 +39,8 @@ class Dialect:
     separator: str
     quotes: bool = True
     """Whether a value in double quotes may hold separators and ends of lines."""
+    longest: int = _LONGEST
+    """Characters of one value."""
 
     def reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
         """Return a reader of lines.
@@ -46,7 +48,7 @@ class Dialect:
         It is strict: a quote that is closed in the midst of a value, or never, is an error. Else
         one quote too much could make a value of all the rows up to the next one.
         """
-        csv.field_size_limit(_LONGEST)
+        csv.field_size_limit(self.longest)
         if self.quotes:
             return csv.reader(lines, delimiter=self.separator, strict=True)
         return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE)

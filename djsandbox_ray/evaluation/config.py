@@ -6,27 +6,34 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
-from djsandbox_ray.dataset.source import SOURCES
+from djsandbox_ray.dataset.source import SOURCES, Source
 from djsandbox_ray.errors import nearest
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
+from djsandbox_ray.evaluation.metric import Metric, ScoreMetrics
 from djsandbox_ray.settings.sections import Component, Section, component
 
 
 class EvaluationConfig(Section):
     """The trusted split, what is measured on it, and how that becomes one score."""
 
-    dataset: Annotated[SerializeAsAny[Component], component(SOURCES)]
-    """The trusted split; a source of its own, never part of the training data."""
+    dataset: Annotated[SerializeAsAny[Component], component(SOURCES)] | None = None
+    """The trusted split; a source of its own, never part of the training data. Only needed where an
+    evaluator is measured on it: benchmarks bring samples of their own."""
     leaks: Literal["remove", "keep"] = "remove"
-    """What happens to training samples that occur in the split too: whole, or one of their images
-    or videos under another text."""
+    """What happens to training samples that occur in the split or in a benchmark too: whole, or one
+    of their images or videos under another text."""
     metrics: list[Annotated[SerializeAsAny[Component], component(EVALUATORS)]] = Field(min_length=1)
     """The evaluators."""
     score: list[str] | None = Field(default=None, min_length=1)
-    """The metrics that make the score of a trial; by default all."""
-    aggregate: Literal["pooled", "mean_relative", "standardized"] = "pooled"
+    """The metrics that make the score of a trial; by default all but those that are only shown,
+    such as the share of answers in which nothing could be read."""
+    aggregate: Literal["pooled", "mean_relative", "standardized"] = Field(
+        default="pooled", validate_default=True
+    )
     """How changes of several metrics become one: the change of their sum (Eq. 1 of the paper), the
-    mean of their relative changes, or the mean of their changes in units of control noise."""
+    mean of their relative changes, or the mean of their changes in units of control noise. Of a
+    metric that is better when less, a fall is a change for the better; ``pooled`` cannot have
+    one."""
     alpha: float = Field(default=0.05, ge=1e-6, le=0.5)
     """Family-wise error: how often null data may give any verdict other than undecided."""
 
@@ -35,6 +42,38 @@ class EvaluationConfig(Section):
     def _once(cls, metrics: list[Any]) -> list[Any]:
         known_metrics(metrics)
         return metrics
+
+    @field_validator("aggregate")
+    @classmethod
+    def _formed(cls, aggregate: str, info: ValidationInfo) -> str:
+        if "metrics" not in info.data or "score" not in info.data:
+            return aggregate
+        metrics = ScoreMetrics(info.data["score"], promised(info.data["metrics"]))
+        names = metrics.chosen(known_metrics(info.data["metrics"]) or info.data["score"] or ())
+        less = [name for name in names if metrics.sign(name) < 0]
+        if aggregate == "pooled" and less:
+            raise ValueError(
+                f"'pooled' sums the metrics, but {', '.join(less)} is better when less; allowed: "
+                "mean_relative, standardized, or a score without it"
+            )
+        if not names and known_metrics(info.data["metrics"]) is not None:
+            raise ValueError("no metric is part of the score by default: name some as 'score'")
+        return aggregate
+
+    def score_metrics(self) -> ScoreMetrics:
+        """Return which metrics make the score, and what evaluators say of all of theirs."""
+        names = None if self.score is None else tuple(self.score)
+        return ScoreMetrics(names, promised(self.metrics))
+
+    def benchmarks(self) -> dict[int, Source]:
+        """Return where the samples of benchmarks come from, by their places in ``metrics``."""
+        own = (EVALUATORS.get(config.type)(config).source() for config in self.metrics)
+        return {index: source for index, source in enumerate(own) if source is not None}
+
+    def sources(self) -> list[Source]:
+        """Return where samples come from: the trusted split, if any, and benchmarks in order."""
+        trusted = [] if self.dataset is None else [SOURCES.get(self.dataset.type)(self.dataset)]
+        return [*trusted, *self.benchmarks().values()]
 
     @field_validator("score")
     @classmethod
@@ -51,6 +90,12 @@ class EvaluationConfig(Section):
         return score
 
 
+def promised(configs: list[Component]) -> tuple[Metric, ...]:
+    """Return the metrics that evaluators can name before anything is measured."""
+    found = (EVALUATORS.get(config.type)(config).metrics() for config in configs)
+    return tuple(metric for metrics in found for metric in metrics or ())
+
+
 def known_metrics(configs: list[Component]) -> list[str] | None:
     """Return the names of all metrics, or None if an evaluator cannot say them beforehand.
 
@@ -60,10 +105,10 @@ def known_metrics(configs: list[Component]) -> list[str] | None:
     known: list[str] = []
     complete = True
     for config in configs:
-        names = EVALUATORS.get(config.type)(config).metric_names()
-        complete = complete and names is not None
-        for name in names or ():
-            if name in known:
-                raise ValueError(f"two evaluators give a metric named {name!r}")
-            known.append(name)
+        metrics = EVALUATORS.get(config.type)(config).metrics()
+        complete = complete and metrics is not None
+        for metric in metrics or ():
+            if metric.name in known:
+                raise ValueError(f"two evaluators give a metric named {metric.name!r}")
+            known.append(metric.name)
     return known if complete else None

@@ -13,7 +13,9 @@ from pydantic import Field, field_validator
 
 from djsandbox_ray.dataset.media import MODALITIES, Content
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.evaluation.evaluator import Artefact, Evaluator, Reads, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Artefact, Evaluator, Reads
+from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.outside.config import ProgramConfig
 from djsandbox_ray.outside.environment import scratch
 from djsandbox_ray.outside.exchange import Format, number_at, read_measured, write_samples
@@ -62,15 +64,19 @@ class CommandEvaluator(Evaluator):
         """Return the settings, with files by their contents."""
         return self.program.identity()
 
-    def check(self, split: Split) -> None:
+    def needs_samples(self) -> bool:
+        """Say whether the program is given them."""
+        return "evaluation" in self.config.used()
+
+    def check(self, data: EvaluationSet) -> None:
         """Read the program's files, and look for its packages."""
         self.program.check()
 
-    def metric_names(self) -> tuple[str, ...]:
+    def metrics(self) -> tuple[Metric, ...]:
         """Name what the configuration names."""
-        return tuple(self.config.metrics)
+        return tuple(map(Metric, self.config.metrics))
 
-    def evaluate(self, encoder: Artefact, split: Split) -> dict[str, float]:
+    def evaluate(self, model: Artefact, data: EvaluationSet) -> dict[str, float]:
         """Run the program on a model's folder.
 
         Raises:
@@ -78,26 +84,26 @@ class CommandEvaluator(Evaluator):
             SandboxError: what it wrote lacks a metric.
         """
         with scratch() as folder:
-            target, reads = folder / "metrics.json", [encoder.folder]
-            values = {"output": str(encoder.folder), "metrics": str(target)}
+            target, reads = folder / "metrics.json", [model.folder]
+            values = {"output": str(model.folder), "metrics": str(target)}
             if "evaluation" in self.config.used():
-                reads.append(self._written(split))
+                reads.append(self._written(data))
                 values["evaluation"] = str(reads[-1])
-            self.program.call(values, folder, cpus=encoder.cpus, gpus=encoder.gpus, reads=reads)
+            self.program.call(values, folder, cpus=model.cpus, gpus=model.gpus, reads=reads)
             name = f"the evaluator {self.config.command[0]!r}"
             found = read_measured(target, name)
         return {key: number_at(found, at, name) for key, at in self.config.metrics.items()}
 
-    def _written(self, split: Split) -> Path:
+    def _written(self, data: EvaluationSet) -> Path:
         """Return a folder with the split, which this process keeps for all models."""
         if self._evaluation is None:
             stack = ExitStack()
             atexit.register(stack.close)
             folder = stack.enter_context(scratch())
-            rows = np.arange(len(split.texts), dtype=np.int64)
+            rows = np.arange(data.rows, dtype=np.int64)
             config = self.config
             write_samples(
-                split.uri,
+                data.uri,
                 rows,
                 rows,
                 folder,
@@ -131,17 +137,21 @@ class Reported(Evaluator):
     CONTENT: ClassVar[tuple[Content, ...]] = tuple(MODALITIES)
     config: ReportedConfig
 
-    def metric_names(self) -> tuple[str, ...]:
-        """Name them as they were reported."""
-        return tuple(self.config.metrics)
+    def needs_samples(self) -> bool:
+        """Say that the training has measured."""
+        return False
 
-    def evaluate(self, encoder: Artefact, split: Split) -> dict[str, float]:
+    def metrics(self) -> tuple[Metric, ...]:
+        """Name them as they were reported."""
+        return tuple(map(Metric, self.config.metrics))
+
+    def evaluate(self, model: Artefact, data: EvaluationSet) -> dict[str, float]:
         """Pick the metrics.
 
         Raises:
             SandboxError: one was not reported: trials without it cannot be compared.
         """
-        found = encoder.reported
+        found = model.reported
         if lacking := [name for name in self.config.metrics if name not in found]:
             raise SandboxError(
                 f"the training reported no {', '.join(map(repr, lacking))} "

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
+from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.settings.sections import Component
 
 _WAYS = ("image_to_text", "text_to_image")
@@ -41,25 +43,25 @@ class Retrieval(Evaluator):
     VERSION: ClassVar[int] = 1
     config: RetrievalConfig
 
-    def check(self, split: Split) -> None:
+    def check(self, data: EvaluationSet) -> None:
         """Check that there are more texts than may be looked at, or any model finds them all."""
-        texts = len(set(split.texts))
+        texts = len(set(data.texts))
         if max(self.config.k) >= texts:
             raise BadInput(
                 f"retrieval: k = {max(self.config.k)} finds everything among the {texts} "
                 "different texts of the split; it must be less than their number"
             )
 
-    def metric_names(self) -> tuple[str, ...]:
-        """Name the recall at every k, both ways."""
-        return tuple(_name(way, k) for way in _WAYS for k in self.config.k)
+    def metrics(self) -> tuple[Metric, ...]:
+        """Name the recall at every k, both ways; what chance finds, the set decides."""
+        return tuple(Metric(_name(way, k), low=0, high=1) for way in _WAYS for k in self.config.k)
 
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, model: Encoder, data: EvaluationSet) -> dict[str, float]:
         """Rank all texts for every image and all images for every text."""
-        texts = sorted(set(split.texts))
+        texts = sorted(set(data.texts))
         index = {text: number for number, text in enumerate(texts)}
-        truth = np.array([index[text] for text in split.texts])
-        similarity = encoder.images(split) @ encoder.texts(texts).T
+        truth = np.array([index[text] for text in data.texts])
+        similarity = model.images(data) @ model.texts(texts).T
         relevant = truth[:, None] == np.arange(len(texts))[None, :]
         metrics = {}
         tables = ((similarity, relevant), (similarity.T, relevant.T))

@@ -1,9 +1,9 @@
-"""All evaluators of a run on one split, and which of their metrics make the score."""
+"""All evaluators of a run, each on its set, and which of their metrics make the score."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved, Split
+from djsandbox_ray.evaluation.answer_store import AnswerStore
+from djsandbox_ray.evaluation.answers import AnswerEvaluator
+from djsandbox_ray.evaluation.asking import Answerer
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved
+from djsandbox_ray.identity import content_id
 from djsandbox_ray.settings.code import version_of
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.own import temporary
@@ -26,36 +31,80 @@ class Suite:
 
     Args:
         configs: the evaluators' configurations, in order.
-        split: the trusted split.
+        sets: what each is measured on, in the same order.
         score: the metrics that make the score of a trial; None for all.
 
     Raises:
-        BadInput: an evaluator cannot run on the split.
+        BadInput: an evaluator cannot run on its set.
     """
 
     def __init__(
-        self, configs: Sequence[Component], split: Split, score: Sequence[str] | None = None
+        self,
+        configs: Sequence[Component],
+        sets: Sequence[EvaluationSet],
+        score: Sequence[str] | None = None,
     ) -> None:
-        self.split = split
         self._score = score or ()
         self._configs = tuple(configs)
-        self._evaluators = [EVALUATORS.get(config.type)(config) for config in configs]
-        for evaluator in self._evaluators:
-            evaluator.check(split)
+        evaluators = [EVALUATORS.get(config.type)(config) for config in configs]
+        self._measured = list(zip(evaluators, sets, strict=True))
+        for evaluator, data in self._measured:
+            evaluator.check(data)
 
     def identity(self) -> list[Any]:
-        """Return plain data that two suites share only if they give the same numbers."""
-        settings = [evaluator.identity() for evaluator in self._evaluators]
-        versions = [version_of(type(evaluator)) for evaluator in self._evaluators]
-        return [self.split.id, settings, versions]
+        """Return plain data that two suites share only if trials need no other training or asking.
+
+        Of what is asked, it holds the questions; of the others, all that decides their numbers.
+        """
+        trusted = {data.id for evaluator, data in self._measured if evaluator.source() is None}
+        settings: list[Any] = []
+        versions: list[Any] = []
+        for evaluator, data in self._measured:
+            own = evaluator.source() is not None
+            if isinstance(evaluator, AnswerEvaluator):
+                settings.append({"asking": _asking_id(evaluator, data)})
+                versions.append(None)
+            else:
+                identity = evaluator.identity()
+                settings.append({"data": data.id, "identity": identity} if own else identity)
+                versions.append(version_of(type(evaluator)))
+        return [next(iter(trusted), None) or None, settings, versions]
+
+    @property
+    def scored(self) -> str:
+        """What decides how answers are scored; empty where nothing is asked.
+
+        Reports of one :meth:`identity` that were scored in another way are scored again.
+        """
+        if not self.asks:
+            return ""
+        return content_id(
+            "scored",
+            [
+                [evaluator.identity(), version_of(type(evaluator)), data.id]
+                for evaluator, data in self._measured
+                if isinstance(evaluator, AnswerEvaluator)
+            ],
+        )
+
+    @property
+    def asks(self) -> bool:
+        """Whether some evaluator asks models questions, whose answers are stored."""
+        return any(isinstance(evaluator, AnswerEvaluator) for evaluator, _ in self._measured)
 
     @property
     def embeds_only(self) -> bool:
         """Whether all that is done with a model is to embed images and texts."""
-        return all(evaluator.READS == "embeddings" for evaluator in self._evaluators)
+        return all(evaluator.READS == "embeddings" for evaluator, _ in self._measured)
 
-    def run(self, model: Encoder | Artefact) -> dict[str, float]:
+    def run(
+        self, model: Encoder | Artefact | Answerer, store: AnswerStore | None = None
+    ) -> dict[str, float]:
         """Return all metrics of the model; one that is needed as files is saved for that, once.
+
+        Args:
+            model: a trained one.
+            store: of its answers; needed where it is asked.
 
         Raises:
             BadInput: an evaluator reads what the model does not offer, two evaluators give a metric
@@ -65,33 +114,91 @@ class Suite:
         metrics: dict[str, float] = {}
         files: Artefact | None = None
         with ExitStack() as stack:
-            for evaluator, config in zip(self._evaluators, self._configs, strict=True):
+            for (evaluator, data), config in zip(self._measured, self._configs, strict=True):
                 if evaluator.READS == "embeddings":
                     seen: Any = _finite(model, config.type)
-                else:
+                elif isinstance(evaluator, AnswerEvaluator):
+                    answerer = _answerer(model, config.type)
+                    seen = _stored(store, config.type).of(_asking_id(evaluator, data), answerer)
+                elif evaluator.READS in ("files", "reports"):
                     files = files or _as_files(model, config.type, stack)
                     seen = files
-                for name, value in evaluator.evaluate(seen, self.split).items():
-                    if name in metrics:
-                        raise BadInput(f"two evaluators give a metric named {name!r}")
-                    if not math.isfinite(value):
-                        raise NotFinite(f"the metric {name!r} is {value}")
-                    metrics[name] = float(value)
+                else:
+                    seen = model
+                _add(metrics, evaluator.evaluate(seen, data))
+        self._check_score(metrics)
+        return metrics
+
+    def rescored(self, metrics: Mapping[str, float], store: AnswerStore) -> dict[str, float]:
+        """Return the metrics of a report, with the answers in the store scored as they are now.
+
+        Args:
+            metrics: as they were reported.
+            store: the answers of the model that the report is about.
+
+        Raises:
+            Unanswered: an answer is not in the store.
+            NotFinite: a metric is not.
+        """
+        names = [e.name for e, _ in self._measured if isinstance(e, AnswerEvaluator)]
+        prefixes = tuple(f"{name}/" for name in names)
+        again: dict[str, float] = {}
+        _add(again, {n: value for n, value in metrics.items() if not n.startswith(prefixes)})
+        for evaluator, data in self._measured:
+            if isinstance(evaluator, AnswerEvaluator):
+                stored = store.of(_asking_id(evaluator, data))
+                _add(again, evaluator.evaluate(stored, data))
+        self._check_score(again)
+        return again
+
+    def _check_score(self, metrics: Mapping[str, float]) -> None:
         if lacking := [name for name in self._score if name not in metrics]:
             raise BadInput(
                 f"evaluation.score: no evaluator gives {', '.join(lacking)} "
                 f"(given: {', '.join(metrics)})"
             )
-        return metrics
 
 
-def _finite(model: Encoder | Artefact, evaluator: str) -> _Finite:
+def _add(metrics: dict[str, float], found: Mapping[str, float]) -> None:
+    for name, value in found.items():
+        if name in metrics:
+            raise BadInput(f"two evaluators give a metric named {name!r}")
+        if not math.isfinite(value):
+            raise NotFinite(f"the metric {name!r} is {value}")
+        metrics[name] = float(value)
+
+
+def _asking_id(evaluator: AnswerEvaluator, data: EvaluationSet) -> str:
+    """Return what stands for all that an evaluator asks, beside the code that makes questions.
+
+    A user's code does not count: stored answers are told by their questions.
+    """
+    asking = [evaluator.name, evaluator.asking(), evaluator.ASKING, data.id]
+    return content_id("asking", *asking)
+
+
+def _answerer(model: Any, evaluator: str) -> Answerer:
+    if not isinstance(model, Answerer):
+        raise BadInput(f"{evaluator}: it asks questions, but this model answers none")
+    return model
+
+
+def _stored(store: AnswerStore | None, evaluator: str) -> AnswerStore:
+    if store is None:
+        raise BadInput(
+            f"{evaluator}: answers are stored by the samples that the model has seen; the model "
+            "family is to say them: task.evaluate(model, samples)"
+        )
+    return store
+
+
+def _finite(model: Any, evaluator: str) -> _Finite:
     if isinstance(model, Artefact):
         raise BadInput(f"{evaluator}: it asks for embeddings, but this model is only had as files")
     return _Finite(model)
 
 
-def _as_files(model: Encoder | Artefact, evaluator: str, stack: ExitStack) -> Artefact:
+def _as_files(model: Any, evaluator: str, stack: ExitStack) -> Artefact:
     if isinstance(model, Artefact):
         return model
     if not isinstance(model, Saved):
@@ -105,8 +212,8 @@ class _Finite:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
 
-    def images(self, split: Split) -> NDArray[np.float32]:
-        return self._checked("images", self._encoder.images(split))
+    def images(self, data: EvaluationSet) -> NDArray[np.float32]:
+        return self._checked("images", self._encoder.images(data))
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return self._checked("texts", self._encoder.texts(texts))

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
+from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.settings.sections import MOST_NAME, Component
 from djsandbox_ray.storage.filesystems import read_text
 
@@ -81,43 +83,50 @@ class ZeroShot(Evaluator):
     VERSION: ClassVar[int] = 1
     config: ZeroShotConfig
 
-    def check(self, split: Split) -> None:
+    def check(self, data: EvaluationSet) -> None:
         """Check that every sample's label is one of the classes, and that these have names."""
-        self._classes(split)
+        self._classes(data)
 
     def label_keys(self) -> tuple[str, ...]:
         """Ask for the names of numbers that the configuration does not name."""
         return (self.config.label,) if self.config.classes is None else ()
 
-    def metric_names(self) -> tuple[str, ...]:
-        """Name both metrics."""
+    def metrics(self) -> tuple[Metric, Metric]:
+        """Name both metrics; what chance gets is known of classes that are given."""
         prefix = f"zero_shot_{self.config.label}"
-        return f"{prefix}/top1", f"{prefix}/mean_per_class"
+        given = self.config.classes
+        names = set(given.values() if isinstance(given, dict) else given or ())
+        chance = 1 / len(names) if names else None
+        top1, per_class = (
+            Metric(f"{prefix}/{what}", low=0, high=1, chance=chance)
+            for what in ("top1", "mean_per_class")
+        )
+        return top1, per_class
 
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, model: Encoder, data: EvaluationSet) -> dict[str, float]:
         """Classify every image of the split."""
-        names = self._classes(split)
+        names = self._classes(data)
         classes = list(dict.fromkeys(names.values()))
         index = {label: classes.index(name) for label, name in names.items()}
-        target = np.array([index[label] for label in split.labels(self.config.label)])
+        target = np.array([index[label] for label in data.labels(self.config.label)])
         templates = self.config.templates
         texts = [template.replace("{}", name) for name in classes for template in templates]
-        weights = encoder.texts(texts).reshape(len(classes), len(templates), -1).mean(axis=1)
+        weights = model.texts(texts).reshape(len(classes), len(templates), -1).mean(axis=1)
         weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-        predicted = (encoder.images(split) @ weights.T).argmax(axis=1)
-        top1, per_class = self.metric_names()
+        predicted = (model.images(data) @ weights.T).argmax(axis=1)
+        top1, per_class = self.metrics()
         return {
-            top1: float(np.mean(predicted == target)),
-            per_class: mean_per_class(predicted, target),
+            top1.name: float(np.mean(predicted == target)),
+            per_class.name: mean_per_class(predicted, target),
         }
 
-    def _classes(self, split: Split) -> dict[str, str]:
+    def _classes(self, data: EvaluationSet) -> dict[str, str]:
         """Return the class names by label, those of labels that do not occur too."""
-        labels, given = set(split.labels(self.config.label)), self.config.classes
-        if given is None and (named := split.classes.get(self.config.label)):
+        labels, given = set(data.labels(self.config.label)), self.config.classes
+        if given is None and (named := data.classes.get(self.config.label)):
             given = {str(number): name for number, name in enumerate(named)}
         if given is None:
-            return self._own_names(split, labels)
+            return self._own_names(data, labels)
         if isinstance(given, dict):
             return self._checked(given, labels, f"the labels {list(given)[:_SHOWN]}")
         by_name = {name: name for name in given}
@@ -135,12 +144,12 @@ class ZeroShot(Evaluator):
             return self._checked(by_number, labels, f"{known}; a mapping numbers them otherwise")
         return self._checked(by_name, labels, f"the classes {given}")
 
-    def _own_names(self, split: Split, labels: set[str]) -> dict[str, str]:
+    def _own_names(self, data: EvaluationSet, labels: set[str]) -> dict[str, str]:
         """Let labels be names of classes, if they can be."""
         key = self.config.label
         if len(labels) < 2:
             raise BadInput(f"zero_shot: label {key!r} has only one class")
-        numbers = [meta[key] for meta in split.metadata if not isinstance(meta[key], str)]
+        numbers = [meta[key] for meta in data.metadata if not isinstance(meta[key], str)]
         if numbers or all(_NUMBER.fullmatch(label) for label in labels):
             found = sorted(labels, key=lambda label: (len(label), label))
             more = f", ... ({len(found)} in all)" if len(found) > _SHOWN else ""

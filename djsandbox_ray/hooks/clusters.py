@@ -26,7 +26,7 @@ from djsandbox_ray.analysis.together.correlation import Correlation, correlate
 from djsandbox_ray.analysis.verdicts.second_look import candidates
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import Hook, Planned
-from djsandbox_ray.hooks.results import finished
+from djsandbox_ray.hooks.results import directions, finished
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     Choice,
@@ -200,7 +200,9 @@ class ClusterMetrics(ClusterHook):
 
     def identity(self) -> Any:
         """The metrics of the score, and the seeds."""
-        return [self.config.evaluation.score, self.config.trials.seeds]
+        plain = [self.config.evaluation.score, self.config.trials.seeds]
+        counts = directions(self.config)
+        return [*plain, counts] if counts else plain
 
     def run(
         self,
@@ -234,8 +236,8 @@ class ClusterMetrics(ClusterHook):
         profiles = metric_profiles(
             pools.pools,
             finished(self.context, trials),
-            seeds=range(self.config.trials.seeds),
-            metrics=self.config.evaluation.score,
+            seeds=self.config.trials.seed_numbers,
+            metrics=self.config.evaluation.score_metrics(),
         )
         for metric, reason in profiles.left_out.items():
             self.note(f"cluster_metrics: {metric} is left out: {reason}")

@@ -38,7 +38,7 @@ _TAKEN = (
 class CombinePools(Hook):
     """Writes ``combination_assignments.parquet`` and ``combination_pools.json``."""
 
-    VERSION = 1
+    VERSION = 2
     SECTIONS = ("trials",)
 
     def identity(self) -> Any:

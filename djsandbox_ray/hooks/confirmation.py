@@ -28,7 +28,7 @@ from djsandbox_ray.records import (
 class ChooseForConfirmation(Hook):
     """Writes ``confirmation_assignments.parquet`` and ``confirmation_pools.json``."""
 
-    VERSION = 1
+    VERSION = 2
     SECTIONS = ("trials",)
 
     def identity(self) -> Any:

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.dataset.debris import told
 from djsandbox_ray.dataset.source import Source
+from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.waiting import Bundles, await_room
-from djsandbox_ray.records import Cost, StudyPlan
+from djsandbox_ray.records import Cost, Foundation, StudyPlan
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.storage.lease import Lease
@@ -19,7 +20,8 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.events import event
 from djsandbox_ray.tracking.tracker import Tracker
 from djsandbox_ray.trials.checkpoint import ALONE
-from djsandbox_ray.trials.family import Prepared
+from djsandbox_ray.trials.family import ModelFamily, Prepared
+from djsandbox_ray.trials.foundation import Ground
 from djsandbox_ray.trials.ownership import owner_name
 
 Row = TypeVar("Row")
@@ -50,6 +52,10 @@ class Context:
     on whose account it is: studies share it."""
     lease: Lease | None = None
     """Of the run, while it runs."""
+    foundations: dict[str, Foundation] = field(default_factory=dict)
+    """What trials stand on, by the identity of their model, as this process has found it."""
+    trains: bool = True
+    """Whether models may be trained; else only what needs none is done."""
 
     @property
     def owner(self) -> str:
@@ -66,6 +72,16 @@ class Context:
         """
         if self.lease is not None:
             self.lease.check()
+
+    def foundation(self, family: ModelFamily) -> tuple[Foundation, Cost]:
+        """Return what a family's trials stand on, made now if need be, and what it has cost now."""
+        given = {name: one.config.model_dump(mode="json") for name, one in family.sources().items()}
+        key = content_id("stands on", family.identity(), given)
+        cost = Cost("base", samples=0, flops=0.0, cpu_seconds=0, gpu_seconds=0, wall_seconds=0)
+        if key not in self.foundations:
+            ground = Ground(self.storage, self.config.ingest, self.await_room, self.progress.note)
+            self.foundations[key], cost = ground.lay(family)
+        return self.foundations[key], cost
 
     def await_room(self, group: Bundles, where: str) -> None:
         """Wait until the living nodes have room for a group, as long as ``cluster.wait`` allows.
@@ -210,6 +226,7 @@ HOOKS: Registry[Hook] = Registry(
     Hook,  # type: ignore[type-abstract]
     {
         "accept": "djsandbox_ray.hooks.acceptance:Accept",
+        "base": "djsandbox_ray.hooks.base:MakeBase",
         "cluster_metrics": "djsandbox_ray.hooks.clusters:ClusterMetrics",
         "cluster_statistics": "djsandbox_ray.hooks.clusters:ClusterStatistics",
         "combine": "djsandbox_ray.hooks.combine:CombinePools",

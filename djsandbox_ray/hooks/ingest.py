@@ -1,4 +1,4 @@
-"""Reads the data in question, and the trusted split, into sample tables.
+"""Reads the data in question, and what models are measured on, into sample tables.
 
 Finds evaluation samples among the training samples.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from logging import WARNING
@@ -15,17 +15,19 @@ from typing import Any
 
 from djsandbox_ray.dataset.complete import broken_dataset, home_of, told_of
 from djsandbox_ray.dataset.ingest import ingest, outcome
-from djsandbox_ray.dataset.leaks import find_leaks
+from djsandbox_ray.dataset.leaks import find_all_leaks
 from djsandbox_ray.dataset.media_digests import write_media_digests
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Source, stamp_of
 from djsandbox_ray.dataset.tasks import CPUS_PER_TASK, Tasks
 from djsandbox_ray.errors import BadInput, Damaged
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
+from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.hooks.results import evaluation_sets
+from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.kinds import bundle
-from djsandbox_ray.records import Dataset, Leak
+from djsandbox_ray.records import Dataset, Evaluation, Leak
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.telemetry import metrics
@@ -40,20 +42,15 @@ _NAMES = 5
 class _Ingest(Hook):
     """Streams a source into a sample table."""
 
-    def broken(self, output: Dataset) -> dict[str, str]:
-        """The table and what lies beside it."""
-        return broken_dataset(self.storage, output)
-
     def _source(self, config: Component) -> Source:
         return SOURCES.get(config.type)(config)
 
     def _tolerated(self) -> Any:
         return self.config.ingest.model_dump(exclude={"resources"})  # where it runs does not count
 
-    def _ingest(self, config: Component, stage: str, labels: Collection[str] = ()) -> Dataset:
+    def _ingest(self, source: Source, stage: str, labels: Collection[str] = ()) -> Dataset:
         progress = self.context.progress
         progress.stage(stage)
-        source = self._source(config)
         dataset = ingest(
             source,
             self.storage,
@@ -90,9 +87,13 @@ class Ingest(_Ingest):
         stamp = stamp_of(self._source(self.config.dataset))
         return [stamp, self._tolerated(), self.config.report.labels]
 
+    def broken(self, output: Dataset) -> dict[str, str]:
+        """The table and what lies beside it."""
+        return broken_dataset(self.storage, output)
+
     def run(self) -> Dataset:
         """Read the section ``dataset`` and look for the labels that the report is to show."""
-        dataset = self._ingest(self.config.dataset, "ingest")
+        dataset = self._ingest(self._source(self.config.dataset), "ingest")
         table = SampleTable(self.storage.uri(dataset.table))
         first = table.scan(0, min(dataset.rows, _LABEL_ROWS), ["meta"])["meta"].to_pylist()
         known = sorted({key for meta in first for key in json.loads(meta)})
@@ -105,35 +106,81 @@ class Ingest(_Ingest):
 
 
 class IngestEvaluation(_Ingest):
-    """The trusted split."""
+    """The trusted split, and the benchmarks of evaluators that have samples of their own."""
 
-    VERSION = 4
+    VERSION = 5
     SECTIONS = ("evaluation",)
 
     def identity(self) -> Any:
-        """What the source consists of, how much may be rejected, and what must fit it."""
+        """What the sources consist of, how much may be rejected, and what must fit them."""
         evaluation = self.config.evaluation
         metrics = [
             with_code(metric.model_dump(mode="json"), EVALUATORS.get(metric.type))
             for metric in evaluation.metrics
         ]
-        stamp = stamp_of(self._source(evaluation.dataset))
-        return [stamp, self._tolerated(), metrics]
+        stamps = [stamp_of(source) for source in evaluation.sources()]
+        return [stamps, self._tolerated(), metrics]
 
-    def run(self) -> Dataset:
-        """Read ``evaluation.dataset`` and check that every evaluator can run on it."""
-        evaluation, stage = self.config.evaluation, "ingest evaluation"
-        evaluators = (EVALUATORS.get(metric.type)(metric) for metric in evaluation.metrics)
-        labels = {key for evaluator in evaluators for key in evaluator.label_keys()}
-        dataset = self._ingest(evaluation.dataset, stage, labels)
+    def broken(self, output: Evaluation) -> dict[str, str]:
+        """The tables and what lies beside them."""
+        wrong: dict[str, str] = {}
+        for dataset in output.sets:
+            wrong |= broken_dataset(self.storage, dataset)
+        return wrong
+
+    def run(self) -> Evaluation:
+        """Read all sources, each once, and check that every evaluator can run on its samples."""
+        evaluation = self.config.evaluation
+        evaluators = [EVALUATORS.get(metric.type)(metric) for metric in evaluation.metrics]
+        own = [evaluator.source() for evaluator in evaluators]
+        trusted = ""
+        known: dict[str, Dataset] = {}
+        """By id."""
+        if evaluation.dataset is not None:
+            pairs = zip(evaluators, own, strict=True)
+            labels = {key for one, source in pairs if source is None for key in one.label_keys()}
+            dataset = self._named(self._source(evaluation.dataset), "ingest evaluation", labels)
+            trusted, known[dataset.id] = dataset.id, dataset
+        read: dict[str, str] = {}
+        """By what it was read from, the id of a benchmark."""
+        measured = []
+        for metric, evaluator, source in zip(evaluation.metrics, evaluators, own, strict=True):
+            if source is None:
+                measured.append(trusted)
+                continue
+            keys = evaluator.label_keys()
+            place = content_id("source", stamp_of(source), sorted(keys))
+            if place not in read:
+                dataset = self._named(source, f"ingest {metric.type}", keys)
+                read[place] = dataset.id
+                known.setdefault(dataset.id, dataset)
+            measured.append(read[place])
+        sets = tuple(known.values())
+        result = Evaluation(_evaluation_id(sets, measured), sets, tuple(measured))
+        found = evaluation_sets(self.storage, result)
+        Suite(evaluation.metrics, found)
+        for evaluator, data in zip(evaluators, found, strict=True):
+            for line in evaluator.remarks(data):
+                self.note(line)
+        return result
+
+    def _named(self, source: Source, stage: str, labels: Collection[str]) -> Dataset:
+        """Read a source, and tell what it calls its classes."""
+        dataset = self._ingest(source, stage, labels)
         for key, names in dataset.classes.items():
             some = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
             self.note(f"{stage}: the data itself names the {len(names)} classes of {key!r}: {some}")
-        Suite(
-            evaluation.metrics,
-            Split.read(dataset.id, self.storage.uri(dataset.table), dataset.classes),
-        )
         return replace(dataset, use="evaluation")
+
+
+def _evaluation_id(sets: Sequence[Dataset], measured: Sequence[str]) -> str:
+    """Return the id of the only set, or what stands for several and for who is measured on which.
+
+    Of one, that is how leaks and trials have always known it.
+    """
+    if len(sets) == 1 and set(measured) <= {sets[0].id}:
+        return sets[0].id
+    return content_id("evaluation", [one.id for one in sets], list(measured))
 
 
 class Leaks(Hook):
@@ -155,17 +202,18 @@ class Leaks(Hook):
         found = len(rows.unique())
         return {} if found == output.rows else {output.path: f"has {found} rows"}
 
-    def run(self, dataset: Dataset, evaluation: Dataset) -> Leak:
+    def run(self, dataset: Dataset, evaluation: Evaluation) -> Leak:
         """Report the rows that occur in both."""
         remove = self.config.evaluation.leaks == "remove"
         tasks, start = Tasks(None, self.config.ingest.resources), time.perf_counter()
         again = partial(self._digest_again, tasks)
-        leak = find_leaks(self.storage, dataset, evaluation, remove, again)
+        leak = find_all_leaks(self.storage, dataset, evaluation, remove, again)
         self.account(tasks.cost("leaks", 0, time.perf_counter() - start))
         if leak.rows:
             fate = "kept out of every pool" if remove else "KEPT in the pools, as configured"
             alone = f" ({leak.by_medium} only by an image or video)" if leak.by_medium else ""
-            said = f"{leak.rows} training rows occur in the evaluation split too{alone}"
+            where = "the evaluation split" if len(evaluation.sets) == 1 else "evaluation sets"
+            said = f"{leak.rows} training rows occur in {where} too{alone}"
             self.note(f"leaks: {said}; {fate}")
         self._tell_widespread(leak, dataset.rows)
         return leak

@@ -14,6 +14,7 @@ from djsandbox_ray.hooks.study import Inputs, Study, StudyHook, study_identity
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     Dataset,
+    Evaluation,
     FlipRow,
     LearningRateCheck,
     PoolKind,
@@ -47,7 +48,12 @@ class CheckLearningRate(StudyHook):
         return self.planned(self._plan, arms, unbuilt(pools, self.config))
 
     def run(
-        self, dataset: Dataset, evaluation: Dataset, pools: Pools, ranking: Ranking, first: Trials
+        self,
+        dataset: Dataset,
+        evaluation: Evaluation,
+        pools: Pools,
+        ranking: Ranking,
+        first: Trials,
     ) -> LearningRateCheck | None:
         """Train the controls and the decided pools once more, and compare the verdicts.
 
@@ -73,7 +79,7 @@ class CheckLearningRate(StudyHook):
 
     @property
     def _plan(self) -> StudyPlan:
-        return StudyPlan(LEARNING_RATE, tuple(range(self.config.trials.seeds)))
+        return StudyPlan(LEARNING_RATE, self.config.trials.seed_numbers)
 
 
 def _decided(rows: Sequence[RankingRow]) -> list[str]:

@@ -20,7 +20,7 @@ from djsandbox_ray.hooks.study import (
     study_identity,
 )
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.records import Dataset, Noise, PoolKind, Pools, StudyPlan
+from djsandbox_ray.records import Dataset, Evaluation, Noise, PoolKind, Pools, StudyPlan
 from djsandbox_ray.reporting.method import noise_lines
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.trials.family import identity_of
@@ -40,8 +40,8 @@ class MeasureNoise(StudyHook):
         config = self.config
         model = identity_of(configured_family(config), config.trials.resources.gpus_per_worker)
         evaluation = scoring(config, "metrics")
-        sources = (config.dataset, config.evaluation.dataset)
-        stamps = [stamp_of(SOURCES.get(source.type)(source)) for source in sources]
+        train = SOURCES.get(config.dataset.type)(config.dataset)
+        stamps = [stamp_of(source) for source in (train, *config.evaluation.sources())]
         return content_id("noise", model, config.trials.budget, evaluation, stamps)
 
     def ahead(self, pools: Pools | Planned, **_: Any) -> Planned:
@@ -49,7 +49,7 @@ class MeasureNoise(StudyHook):
         planned = self.planned(self._plan, first_controls(pools, self.config))
         return replace(planned, part_of_first=True)
 
-    def run(self, dataset: Dataset, evaluation: Dataset, pools: Pools) -> Noise:
+    def run(self, dataset: Dataset, evaluation: Evaluation, pools: Pools) -> Noise:
         """Train the controls and say which effect the study can detect."""
         config, plan = self.config, self._plan
         arms = tuple(pool for pool in pools.pools if pool.kind is PoolKind.CONTROL)
@@ -59,13 +59,13 @@ class MeasureNoise(StudyHook):
             pools.pools,
             records,
             seeds=plan.seeds,
-            metrics=config.evaluation.score,
+            metrics=config.evaluation.score_metrics(),
             aggregate=config.evaluation.aggregate,
         )
         design = Design(
             pools=sum(pool.kind is not PoolKind.CONTROL for pool in pools.pools),
             controls=len(controls),
-            seeds=config.trials.seeds,
+            seeds=len(config.trials.seed_numbers),
             draw_share=pools.draw_size / pools.size,
             bucket_share=pools.size / pools.eligible,
         )
@@ -79,4 +79,4 @@ class MeasureNoise(StudyHook):
 
     @property
     def _plan(self) -> StudyPlan:
-        return StudyPlan(NOISE, tuple(range(self.config.trials.seeds)), optional=False)
+        return StudyPlan(NOISE, self.config.trials.seed_numbers, optional=False)

@@ -12,16 +12,16 @@ from typing import Literal
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Planned
+from djsandbox_ray.pools.build import SPOILS
 from djsandbox_ray.pools.builder import BUILDERS, RangePool
 from djsandbox_ray.pools.combine import MOST_PARTS
-from djsandbox_ray.records import Choice, Dataset, PoolKind, Pools, StudyPlan
+from djsandbox_ray.records import Choice, Dataset, PoolKind, Pools, Spoil, StudyPlan
 from djsandbox_ray.stats.operators import parse_process
+from djsandbox_ray.trials.config import MOST_SEEDS
+from djsandbox_ray.trials.family import FAMILIES
 
 TRIALS, CONFIRMATION, NOISE, LEARNING_RATE = "trials", "confirmation", "noise", "learning_rate"
 """The studies of pools that are not combined."""
-
-MOST_SEEDS = 1000
-"""Of a study: its trials are listed one by one."""
 
 UNBUILT = "how many pools a builder of `pools.extra` makes is not known before it has made them"
 UNREAD = "how many rows a trial draws is not known before the data are read, or `pools.size` is set"
@@ -29,7 +29,7 @@ UNREAD = "how many rows a trial draws is not known before the data are read, or 
 
 def plan_of(pools: Pools | Planned, config: RunConfig) -> StudyPlan:
     """Return how pools are trained and judged: as they say, or as those of the first study are."""
-    seeds = tuple(range(config.trials.seeds))
+    seeds = config.trials.seed_numbers
     return pools.study or StudyPlan(TRIALS, seeds, "ranking.csv", race=True, optional=False)
 
 
@@ -64,17 +64,18 @@ def scaling_seeds(config: RunConfig, count: int = 0) -> range:
     if count > MOST_SEEDS:
         raise BadInput(f"seeds is {count}; {MOST_SEEDS} are possible")
     start = _combination_seeds(config).stop
-    return range(start, start + (count or config.trials.seeds))
+    return range(start, start + (count or len(config.trials.seed_numbers)))
 
 
 def _combination_seeds(config: RunConfig) -> range:
     start = _confirmation_seeds(config).stop
-    return range(start, start + config.trials.seeds)
+    return range(start, start + len(config.trials.seed_numbers))
 
 
 def _confirmation_seeds(config: RunConfig) -> range:
-    first = config.trials.seeds
-    return range(first, first + (config.confirm.seeds or first))
+    own = config.trials.seed_numbers
+    first = max(own) + 1
+    return range(first, first + (config.confirm.seeds or len(own)))
 
 
 def first_pools(pools: Pools | Planned, config: RunConfig) -> int:
@@ -83,8 +84,18 @@ def first_pools(pools: Pools | Planned, config: RunConfig) -> int:
     While they are not built, every statistic is taken to be testable; see also :data:`UNBUILT`.
     """
     tested = _tested(config)
-    most = tested + config.pools.control_count(tested) + 2 * config.pools.self_tests
+    most = tested + config.pools.control_count(tested) + self_tests(config)
     return pools_in(pools, most)
+
+
+def spoils_of(config: RunConfig) -> tuple[Spoil, ...]:
+    """Return what self-tests do to samples: what spoils them for the model that is trained."""
+    return FAMILIES.get(config.trials.model.type).SPOILS if config.training else SPOILS
+
+
+def self_tests(config: RunConfig) -> int:
+    """Return how many pools have a verdict that is known beforehand."""
+    return (1 + len(spoils_of(config))) * config.pools.self_tests
 
 
 def first_controls(pools: Pools | Planned, config: RunConfig) -> int:

@@ -13,9 +13,10 @@ import ray
 from numpy.typing import NDArray
 
 from djsandbox_ray.hooks.hook import Hook
+from djsandbox_ray.hooks.plans import spoils_of
 from djsandbox_ray.hooks.writing import assignments_of, note_broken, write_pools
 from djsandbox_ray.nodes.kinds import bundle
-from djsandbox_ray.pools.build import Layout, check_rows, construct, lay_out
+from djsandbox_ray.pools.build import SPOILS, Layout, check_rows, construct, lay_out
 from djsandbox_ray.pools.contrast import Probe
 from djsandbox_ray.pools.eligible import outside
 from djsandbox_ray.pools.filling import Column, filled
@@ -34,13 +35,15 @@ _CPUS = 1
 class BuildPools(Hook):
     """Writes ``assignments.parquet`` and ``pools.json``."""
 
-    VERSION = 1
+    VERSION = 2
 
     def identity(self) -> Any:
         """The sections ``pools`` and ``policies``, and the code of a user's builders."""
         policies = [policy.model_dump(mode="json") for policy in self.config.policies]
         codes = codes_in(self.config.pools.model_dump(mode="json"))
-        return [self.config.pools.model_dump(mode="json"), policies, *codes]
+        spoils = spoils_of(self.config)
+        more = [] if spoils == SPOILS else [list(spoils)]
+        return [self.config.pools.model_dump(mode="json"), policies, *codes, *more]
 
     def run(self, dataset: Dataset, statistics: Statistics, leaks: Leak) -> Pools:
         """Build pools of one size from all statistics that are testable."""
@@ -52,7 +55,7 @@ class BuildPools(Hook):
         written: dict[str, NDArray[Any]] | None
         if dataset.rows < MANY_ROWS or self.config.pools.extra:
             row_ids = np.arange(dataset.rows, dtype=np.int64)
-            built = construct(row_ids, columns, self.config.pools, excluded)
+            built = construct(row_ids, columns, self.config.pools, excluded, spoils_of(self.config))
             layout, found, assignments = built, built.pools, built.assignments
             written = {"row_id": row_ids, **built.assignments}
         else:
@@ -102,7 +105,7 @@ class BuildPools(Hook):
             found: list[Probe] = ray.get([cut.remote(shared, name) for name in names])
             return found
 
-        layout = lay_out(rows, names, config, each, {}, ())
+        layout = lay_out(rows, names, config, each, {}, (), spoils_of(self.config))
         columns: list[Column] = [*layout.buckets, *layout.random]
         fill = ray.remote(num_cpus=_CPUS)(_fill).options(
             name="fill a column", resources=nodes.demand(), num_returns="streaming"

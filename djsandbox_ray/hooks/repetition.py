@@ -17,12 +17,19 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.plans import UNREAD, largest_draw, scaling_seeds
 from djsandbox_ray.hooks.results import yardstick
-from djsandbox_ray.hooks.study import Inputs, Study, StudyHook, study_identity
+from djsandbox_ray.hooks.study import (
+    Inputs,
+    Study,
+    StudyHook,
+    study_identity,
+    trial_samples,
+)
 from djsandbox_ray.hooks.writing import like, write_pools
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.layers import Layers
 from djsandbox_ray.records import (
     Dataset,
+    Evaluation,
     Pool,
     Pools,
     Ranking,
@@ -70,12 +77,13 @@ class RepeatOrExpand(StudyHook):
         rows = unit or pools.draw_size or largest_draw(self.config, dataset)
         if rows is None:
             return Planned(trials, unknown=UNREAD)
-        return Planned(trials, each * sum(set(factors)) * rows)
+        seen = sum(trial_samples(self.config, factor * rows) for factor in set(factors))
+        return Planned(trials, each * seen)
 
     def run(
         self,
         dataset: Dataset,
-        evaluation: Dataset,
+        evaluation: Evaluation,
         pools: Pools | None,
         ranking: Ranking | None,
         first: Trials,
@@ -87,7 +95,7 @@ class RepeatOrExpand(StudyHook):
 
         Args:
             dataset: the samples.
-            evaluation: the trusted split.
+            evaluation: what models are measured on.
             pools: the pyramid.
             ranking: of the pyramid: the simplest of its best is the top pool, as for the recipe;
                 without, the one of all parts is.
@@ -116,7 +124,15 @@ class RepeatOrExpand(StudyHook):
             name: {factor: by_id[f"{name}/x{factor}"] for factor in factors} for name in FILLINGS
         }
         ruler = yardstick(self.context, first)
-        found = Fillings.of(arms.draw_size, arms, different, measured, chosen, ruler)
+        found = Fillings.of(
+            arms.draw_size,
+            arms,
+            different,
+            measured,
+            chosen,
+            ruler,
+            self.config.evaluation.score_metrics(),
+        )
         return self._written(top, found, chosen)
 
     def _check(self, factors: Sequence[int], unit: int, seeds: int) -> None:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from djsandbox_ray.analysis.planning.noise import NoiseFloor, realised
 from djsandbox_ray.analysis.verdicts.racing import saved, wrong_stops
 from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.evaluation.config import promised
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.results import decisions, finished
 from djsandbox_ray.identity import content_id
@@ -57,6 +58,7 @@ from djsandbox_ray.reporting.method import (
 )
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.report import report_html
+from djsandbox_ray.trials.config import seeds_text
 
 _COST = TypeAdapter(Cost)
 _LEDGER = "ledger"
@@ -70,7 +72,7 @@ _BEST = 3
 class WriteReport(Hook):
     """Writes ``figures/ranking.png`` and ``report.html``."""
 
-    VERSION = 2
+    VERSION = 3
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
@@ -138,6 +140,7 @@ class WriteReport(Hook):
             chapters=Chapters(storage, unit).of(later),
             facts=self._facts(dataset, leaks, pools, trials),
             not_testable=pools.not_testable,
+            metrics=promised(self.config.evaluation.metrics),
             tables=[
                 *([flips_section(flipped, unit)] if flipped else []),
                 *(self._composition(key, dataset, pools) for key in self.config.report.labels),
@@ -183,7 +186,7 @@ class WriteReport(Hook):
             "draw": f"{pools.draw_size} rows per trial",
             "trials": f"{trials.completed} completed, {trials.stopped} given up early, "
             f"{trials.failed} failed",
-            "seeds": str(self.config.trials.seeds),
+            "seeds": seeds_text(self.config.trials),
             "budget": f"{self.config.trials.budget} samples seen per trial",
             "aggregate": self.config.evaluation.aggregate,
             "family-wise error": f"{self.config.evaluation.alpha:g}",

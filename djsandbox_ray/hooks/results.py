@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,20 @@ from djsandbox_ray.analysis.verdicts.ranking import rank
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
+from djsandbox_ray.evaluation.config import promised
+from djsandbox_ray.evaluation.data import NO_SET, EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.records import PoolKind, Pools, RankingRow, StudyPlan, TrialRecord, Trials
+from djsandbox_ray.records import (
+    Evaluation,
+    PoolKind,
+    Pools,
+    RankingRow,
+    Spoil,
+    StudyPlan,
+    TrialRecord,
+    Trials,
+)
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.stopping.stopping import Decision
 from djsandbox_ray.trials.trial_records import read_records
@@ -42,7 +54,45 @@ def scoring(config: RunConfig, *more: str) -> dict[str, Any]:
         config: of the run.
         more: other fields of the section ``evaluation``, such as ``alpha``, the error rate.
     """
-    return config.evaluation.model_dump(mode="json", include={"score", "aggregate", *more})
+    section = config.evaluation.model_dump(mode="json", include={"score", "aggregate", *more})
+    return {**section, **directions(config)}
+
+
+def directions(config: RunConfig) -> dict[str, list[str]]:
+    """Return plain data: what evaluators say of how their metrics count, which no setting holds.
+
+    Empty where all are better when greater, and part of the score: what jobs and trials of those
+    are known by stays what it was.
+    """
+    known = promised(config.evaluation.metrics)
+    less = [metric.name for metric in known if metric.better == "less"]
+    shown = [metric.name for metric in known if not metric.scored]
+    return {name: names for name, names in (("less", less), ("shown", shown)) if names}
+
+
+def evaluation_sets(storage: Storage, evaluation: Evaluation) -> list[EvaluationSet]:
+    """Read what models are measured on: a set per evaluator, each table once."""
+    tables = {one.id: one for one in evaluation.sets if one.id in evaluation.measured}
+    read = {
+        name: EvaluationSet.read(name, storage.uri(one.table), one.classes)
+        for name, one in tables.items()
+    }
+    return [read[name] if name else NO_SET for name in evaluation.measured]
+
+
+def seen_spoils(config: RunConfig) -> dict[Spoil, list[str]]:
+    """Return by what self-tests do to samples the metrics that can show it.
+
+    Nothing where an evaluator cannot say beforehand which metrics it has.
+    """
+    kinds = [EVALUATORS.get(metric.type)(metric) for metric in config.evaluation.metrics]
+    known = [(kind, kind.metrics()) for kind in kinds]
+    if any(metrics is None for _, metrics in known):
+        return {}
+    return {
+        spoil: [one.name for kind, metrics in known if spoil in kind.SEES for one in metrics or ()]
+        for spoil in get_args(Spoil)
+    }
 
 
 def ranked(
@@ -71,13 +121,14 @@ def ranked(
         pools.pools,
         records,
         seeds=seeds,
-        metrics=evaluation.score,
+        metrics=evaluation.score_metrics(),
         aggregate=evaluation.aggregate,
         alpha=evaluation.alpha,
         draw_share=pools.draw_size / pools.size,
         bucket_share=pools.size / pools.eligible,
         family=family,
         measured_in=reference,
+        seen=seen_spoils(context.config),
     )
 
 
@@ -147,7 +198,7 @@ def yardstick(context: Context, trials: Trials) -> Yardstick:
     measured = completed_metrics(grid)
     if not measured:
         raise BadInput("no control trial of the study that makes the unit was completed")
-    return Yardstick.from_controls(measured, evaluation.score, evaluation.aggregate)
+    return Yardstick.from_controls(measured, evaluation.score_metrics(), evaluation.aggregate)
 
 
 def _controls(context: Context, trials: Trials) -> list[TrialRecord]:

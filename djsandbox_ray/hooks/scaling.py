@@ -40,6 +40,7 @@ from djsandbox_ray.hooks.study import (
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     Dataset,
+    Evaluation,
     Pool,
     PoolKind,
     Pools,
@@ -52,6 +53,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.reporting.curves import Curve, scaling_chart
 from djsandbox_ray.reporting.figures import png
 from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.trials.stages import total
 
 Floats = NDArray[np.float64]
 
@@ -89,15 +91,16 @@ class ScaleCompute(StudyHook):
             return Planned()
         named, budget, config = self._models(models).values(), self._budgets(budgets), self.config
         each = (1 + arms) * len(scaling_seeds(config))
-        trials, samples = each * len(budget), each * sum(budget)
-        counted = [configured_family(config, model).flops_per_sample() for model in named]
-        flops = None if None in counted else samples * sum(one or 0.0 for one in counted)
-        return Planned(trials * len(named), samples * len(named), flops)
+        families = [configured_family(config, model) for model in named]
+        samples = sum(total(family.stages(one)) for family in families for one in budget)
+        counted = [family.flops(one) for family in families for one in budget]
+        flops = None if None in counted else each * sum(one or 0.0 for one in counted)
+        return Planned(each * len(counted), each * samples, flops)
 
     def run(
         self,
         dataset: Dataset,
-        evaluation: Dataset,
+        evaluation: Evaluation,
         pools: Pools | None,
         ranking: Ranking | None,
         budgets: list[float] = _BUDGETS,
@@ -109,7 +112,7 @@ class ScaleCompute(StudyHook):
 
         Args:
             dataset: the samples.
-            evaluation: the trusted split.
+            evaluation: what models are measured on.
             pools: the pyramid.
             ranking: of the pyramid: the simplest of its best is the top pool, as for the recipe;
                 without, the one of all parts is.
@@ -199,22 +202,25 @@ class ScaleCompute(StudyHook):
             measured = self.measure(study)
             for arm, pools in ((top, [top]), (CONTROLS, controls)):
                 errors[arm].append([self._error(measured, pools, seed) for seed in seeds])
-        flops = study.family.flops_per_sample()
+        family = configured_family(self.config, model)
+        operations = [family.flops(budget) for budget in samples]
+        whole = family.flops(full)
         tables = {arm: np.array(values) for arm, values in errors.items()}
         rows = [
             ScalingRow(
                 arm,
                 name,
                 budget,
-                math.nan if flops is None else budget * flops,
+                math.nan if flops is None else flops,
                 *seed_interval(line),
                 seeds=int(np.isfinite(line).sum()),
             )
             for arm, table in tables.items()
-            for budget, line in zip(samples, table, strict=True)
+            for budget, flops, line in zip(samples, operations, table, strict=True)
         ]
-        compute = np.array(samples, dtype=np.float64) * (flops or 1.0)
-        target = full * (flops or 1.0)
+        compute, target = np.array(samples, dtype=np.float64), float(full)
+        if whole is not None and None not in operations:
+            compute, target = np.array(operations, dtype=np.float64), whole
         draws = Draws(inputs.pools.draw_size, full)
         return rows, compute_scaling(top, compute, tables[top], tables[CONTROLS], target, draws)
 
@@ -226,7 +232,7 @@ class ScaleCompute(StudyHook):
         The mean of those that are left would be of other rows than that of the next seed.
         """
         found = [measured.get((pool, seed)) for pool in pools]
-        score = self.config.evaluation.score
+        score = self.config.evaluation.score_metrics()
         return sum(math.nan if m is None else error_of(m, score) for m in found) / len(found)
 
     def _written(

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.results import ranked_again, scored, yardstick
-from djsandbox_ray.hooks.study import Inputs, Study, StudyHook, study_identity
+from djsandbox_ray.hooks.study import (
+    Inputs,
+    Study,
+    StudyHook,
+    study_identity,
+    trial_samples,
+)
 from djsandbox_ray.hooks.writing import like, write_pools
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.connection import slots
@@ -40,6 +46,7 @@ from djsandbox_ray.records import (
     Choice,
     ConfirmationRow,
     Dataset,
+    Evaluation,
     Pools,
     Range,
     Ranking,
@@ -67,7 +74,7 @@ class _Search:
     """With the pools of the first study."""
     first: Trials
     plan: SearchPlan
-    seeds: range
+    seeds: Sequence[int]
     ids: NDArray[np.int64]
     """Row ids of the dataset, shape (n,)."""
     eligible: NDArray[np.bool_]
@@ -97,12 +104,12 @@ class SearchThresholds(StudyHook):
         again = 1 + max(self.config.confirm.controls, WHOLE_BUCKET_CONTROLS)
         second = again * len(self._fresh_seeds)
         trials = SearchPlan(proposals).proposals * seeds + second
-        return Planned(trials, trials * self.config.trials.budget)
+        return Planned(trials, trials * trial_samples(self.config))
 
     def run(
         self,
         dataset: Dataset,
-        evaluation: Dataset,
+        evaluation: Evaluation,
         statistics: Statistics,
         pools: Pools,
         choice: Choice | None,
@@ -117,7 +124,7 @@ class SearchThresholds(StudyHook):
 
         Args:
             dataset: the data.
-            evaluation: the trusted split.
+            evaluation: what models are measured on.
             statistics: of the data.
             pools: of the single-operator stage.
             choice: its statistics are searched; without one, those of the pools called better.
@@ -143,7 +150,9 @@ class SearchThresholds(StudyHook):
             self.note("search: no pool was called better, so there is no start")
             return None
         inputs = Inputs(dataset, evaluation, pools)
-        state = self._open(inputs, statistics, first, begin, plan, range(seeds))
+        state = self._open(
+            inputs, statistics, first, begin, plan, self.config.trials.seed_numbers[:seeds]
+        )
         tried = search(
             state.space,
             state.plan,
@@ -167,12 +176,15 @@ class SearchThresholds(StudyHook):
     @property
     def _fresh_seeds(self) -> range:
         """Seeds of the second look: every other study may have had a part in the choice."""
-        return range(_FRESH, _FRESH + (self.config.confirm.seeds or self.config.trials.seeds))
+        return range(
+            _FRESH, _FRESH + (self.config.confirm.seeds or len(self.config.trials.seed_numbers))
+        )
 
     def _check_seeds(self, seeds: int) -> None:
-        if not 1 <= seeds <= self.config.trials.seeds:
+        most = len(self.config.trials.seed_numbers)
+        if not 1 <= seeds <= most:
             raise BadInput(
-                f"search: seeds is {seeds}; 1 to {self.config.trials.seeds} (trials.seeds) are "
+                f"search: seeds is {seeds}; 1 to {most} (trials.seeds) are "
                 "possible: proposals are compared with the controls of these seeds"
             )
 
@@ -183,7 +195,7 @@ class SearchThresholds(StudyHook):
         first: Trials,
         begin: Start,
         plan: SearchPlan,
-        seeds: range,
+        seeds: Sequence[int],
     ) -> _Search:
         """Read the statistics and the controls of the first study."""
         any_column = inputs.pools.pools[0].column
@@ -202,7 +214,7 @@ class SearchThresholds(StudyHook):
             self._scale(inputs.pools, first),
         )
 
-    def _batch(self, inputs: Inputs, begin: Start, plan: SearchPlan, seeds: range) -> int:
+    def _batch(self, inputs: Inputs, begin: Start, plan: SearchPlan, seeds: Sequence[int]) -> int:
         """Return how many proposals fill the cluster; a search that goes on keeps to its plan.
 
         What is proposed depends on how many are trained at once: on a cluster of another size, the
@@ -219,7 +231,7 @@ class SearchThresholds(StudyHook):
         return batch
 
     def _scale(self, pools: Pools, first: Trials) -> Scale:
-        seeds = range(self.config.trials.seeds)
+        seeds = self.config.trials.seed_numbers
         means = scored(self.context, pools, first, seeds, first).controls.mean(axis=0)
         baseline = {seed: float(mean) for seed, mean in zip(seeds, means, strict=True)}
         return Scale(yardstick(self.context, first), baseline)

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
+from djsandbox_ray.dataset.source import stamp_of
+from djsandbox_ray.errors import BadInput, PlanRefused
+from djsandbox_ray.evaluation.answer_store import FOLDER as ANSWERS
+from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context, Hook, Planned
 from djsandbox_ray.hooks.plans import TRIALS
-from djsandbox_ray.hooks.results import decisions, scoring
+from djsandbox_ray.hooks.results import decisions, evaluation_sets, scoring
 from djsandbox_ray.hooks.watch import Watch
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger.cost import together, trial_cost
+from djsandbox_ray.nodes.kinds import bundle
 from djsandbox_ray.pools.draws import Part
 from djsandbox_ray.records import (
     Aggregate,
     Cost,
     Dataset,
+    Evaluation,
+    Foundation,
     Pool,
     Pools,
     StudyPlan,
@@ -39,7 +44,9 @@ from djsandbox_ray.settings.code import version_of, with_code
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.trials.engine import clear_left, run_trials
-from djsandbox_ray.trials.family import FAMILIES, ModelFamily, identity_of
+from djsandbox_ray.trials.family import FAMILIES, ModelFamily, TrialData, identity_of
+from djsandbox_ray.trials.rescoring import CPUS_PER_TASK, rescore
+from djsandbox_ray.trials.stages import Stage, flops, judged_from, total
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision, StoppingConfig
 from djsandbox_ray.trials.trial_records import TrialStore, curves_table, plan_trials, trials_table
 from djsandbox_ray.trials.worker import Shared
@@ -50,7 +57,7 @@ class Inputs:
     """What earlier jobs gave."""
 
     dataset: Dataset
-    evaluation: Dataset
+    evaluation: Evaluation
     pools: Pools
 
 
@@ -96,16 +103,21 @@ class Study:
 
     @cached_property
     def suite(self) -> Suite:
-        """The evaluators on their split."""
-        evaluation, settings = self.inputs.evaluation, self.context.config.evaluation
-        uri = self.context.storage.uri(evaluation.table)
-        split = Split.read(evaluation.id, uri, evaluation.classes)
-        return Suite(settings.metrics, split, settings.score)
+        """The evaluators, each on its set."""
+        settings = self.context.config.evaluation
+        sets = evaluation_sets(self.context.storage, self.inputs.evaluation)
+        return Suite(settings.metrics, sets, settings.score)
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of every trial, with their operations where they are counted."""
+        return self.family.counted(self._budget)
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """Samples seen at every report; the last is the budget."""
-        return self.stopping.rung_samples(self.budget or self.context.config.trials.budget)
+        """Samples seen at every report; the last is the whole training."""
+        stages = self.family.stages(self._budget)
+        return self.stopping.rung_samples(total(stages), judged_from(stages))
 
     @cached_property
     def specs(self) -> list[TrialSpec]:
@@ -115,10 +127,23 @@ class Study:
             self.inputs.pools,
             self.column,
             seeds=self.plan.seeds,
-            budget=self.rungs[-1],
-            model=identity_of(self.family, self._gpus),
+            budget=self._budget,
+            total=self.rungs[-1],
+            model=self._model_identity,
             evaluation=self.suite.identity(),
         )
+
+    @cached_property
+    def foundation(self) -> Foundation:
+        """What the trials start from, and the data of the stages that are the same for all."""
+        found, cost = self.context.foundation(self.family)
+        self._seconds["base"] = cost.cpu_seconds
+        return found
+
+    @property
+    def _model_identity(self) -> Any:
+        model, found = identity_of(self.family, self._gpus), self.foundation.id
+        return {"model": model, "foundation": found} if found else model
 
     @cached_property
     def known(self) -> dict[str, TrialRecord]:
@@ -128,7 +153,57 @@ class Study:
     @property
     def settled(self) -> dict[str, TrialRecord]:
         """The trials whose end would come again: nothing is left to do for them."""
-        return {key: record for key, record in self.known.items() if record.settled}
+        return {
+            key: record
+            for key, record in self.known.items()
+            if record.settled and record.scored == self.suite.scored
+        }
+
+    @property
+    def outdated(self) -> list[TrialRecord]:
+        """The trials whose stored answers were scored in another way than they are now."""
+        scored = self.suite.scored
+        return [one for one in self.known.values() if one.reports and one.scored != scored]
+
+    @property
+    def rescorable(self) -> set[str]:
+        """Ids of the settled trials that may be scored again: answers are there at every rung.
+
+        Whether all of them are, only scoring tells.
+        """
+        names = self.context.storage.names
+        return {
+            one.spec.id
+            for one in self.outdated
+            if one.settled
+            and {str(report.samples) for report in one.reports}
+            <= set(names(f"{ANSWERS}/{one.spec.training}"))
+        }
+
+    def rescore(self) -> None:
+        """Score stored answers as they are scored now, where they were not, in tasks of Ray.
+
+        A trial whose answers are gone is as one that nobody knows.
+        """
+        outdated, context = self.outdated, self.context
+        if not outdated:
+            return
+        nodes = context.config.ingest.resources
+        context.await_room([bundle(CPUS_PER_TASK, 0, nodes)], "ingest.resources")
+        found = rescore(outdated, self.suite, context.storage, nodes)
+        store = TrialStore(context.storage)
+        context.check()
+        for record in found.records.values():
+            store.save(record)
+        self.known.update(found.records)
+        for lacking in found.lacking:
+            del self.known[lacking]
+        self._seconds["rescored"] = self._seconds.get("rescored", 0.0) + found.cpu_seconds
+        lost = f"; of {len(found.lacking)} others answers are gone" if found.lacking else ""
+        context.progress.note(
+            f"{self.plan.name}: the stored answers of {len(found.records)} trials are scored "
+            f"again, without their models{lost}"
+        )
 
     @property
     def given_up(self) -> set[str]:
@@ -152,7 +227,7 @@ class Study:
         for pool in pools.pools:
             refuse_small_draw(
                 self.family,
-                self.rungs[-1],
+                self._budget,
                 pool.draw_size or pools.draw_size,
                 f"a trial of {pool.id!r} draws {{rows}} of {pool.size:,} rows "
                 f"(pools.draw_share: {config.pools.draw_share:g})",
@@ -168,8 +243,14 @@ class Study:
         self.check()
         context, progress = self.context, self.context.progress
         name = self.plan.name
+        self.rescore()
         records = self.settled
         todo = [spec for spec in self.specs if spec.id not in records]
+        if todo and not context.trains:
+            raise PlanRefused(
+                f"{name}: {len(todo)} of {len(self.specs)} trials cannot be scored without their "
+                f"models ({_first(todo)}): `djsandbox run` trains them"
+            )
         progress.stage(name, total=len(self.specs))
         watch = Watch(context, self.plan, self.pools, self.specs, self.known)
         for record in records.values():
@@ -225,6 +306,7 @@ class Study:
             billed_seconds=billed[0],
             billed_reports=billed[1],
             numerics=self.numerics,
+            scored=self.suite.scored,
         )
 
     def write(self, records: Sequence[TrialRecord]) -> Trials:
@@ -233,8 +315,8 @@ class Study:
         storage, folder = self.context.storage, self.context.folder
         prefix = "" if self.plan.name == TRIALS else f"{self.plan.name}_"
         paths = (f"{folder}/{prefix}trials.parquet", f"{folder}/{prefix}curves.parquet")
-        flops = self.family.flops_per_sample()
-        storage.write_table(paths[0], trials_table(records, self.pools, flops))
+        operations = partial(flops, self.stages)
+        storage.write_table(paths[0], trials_table(records, self.pools, operations))
         storage.write_table(paths[1], curves_table(records))
         states = [record.state for record in records]
         outcome = [
@@ -265,12 +347,22 @@ class Study:
             workers=resources.workers,
             cpus_per_worker=resources.cpus_per_worker,
             gpus_per_worker=resources.gpus_per_worker,
-            train_flops=self.family.flops_per_sample(),
+            train_flops=partial(flops, self.stages),
             evaluation_flops=self.family.evaluation_flops(self.suite),
         )
         prepared = self.context.prepared.values()
         preparing = [made.cpu_seconds for stage, made in prepared if stage == self.plan.name]
-        return replace(trials, cpu_seconds=trials.cpu_seconds + sum(preparing))
+        more = sum(preparing) + sum(self._seconds.values())
+        return replace(trials, cpu_seconds=trials.cpu_seconds + more)
+
+    @cached_property
+    def _seconds(self) -> dict[str, float]:
+        """CPUs times seconds that the study took beside its trials, by what they were for."""
+        return {}
+
+    @property
+    def _budget(self) -> int:
+        return self.budget or self.context.config.trials.budget
 
     @property
     def _gpus(self) -> float:
@@ -286,7 +378,8 @@ class Study:
         rules = self.stopping.model_dump(mode="json")
         rules = with_code(rules, STOPPING.get(self.stopping.type))
         score = scoring(self.context.config)
-        race = content_id("race", [spec.id for spec in self.specs], rules, score)
+        answers = [self.suite.scored] if self.suite.scored else []
+        race = content_id("race", [spec.id for spec in self.specs], rules, score, *answers)
         return f"{self.context.folder}/race/{race}"
 
     def _competition(self, watch: Watch) -> Competition:
@@ -303,7 +396,7 @@ class Study:
             specs=self.specs,
             known=self.known,
             rungs=self.rungs,
-            metrics=config.evaluation.score,
+            metrics=config.evaluation.score_metrics(),
             aggregate=Aggregate(config.evaluation.aggregate),
             decisions=decisions(storage, self._race),
             on_decision=keep,
@@ -316,13 +409,26 @@ class Study:
         dataset, evaluation = self.inputs.dataset, self.inputs.evaluation
         return Shared(
             family=self.family,
-            prepared=self._prepared(storage.uri(dataset.table), storage.uri(evaluation.table)),
+            prepared=self._prepared(
+                TrialData(
+                    storage.uri(dataset.table),
+                    {
+                        one.id: storage.uri(one.table)
+                        for one in evaluation.sets
+                        if one.id in evaluation.measured
+                    },
+                    {name: storage.uri(data.table) for name, data in self.foundation.fixed.items()},
+                    storage.uri(self.foundation.base) if self.foundation.base else None,
+                    nodes=self.context.config.ingest.resources,
+                )
+            ),
             suite=self.suite,
             pools=pools,
             assignments=self.inputs.pools.assignments,
             draw_size=self.inputs.pools.draw_size,
             base_seed=self.inputs.pools.seed,
             rungs=self.rungs,
+            budget=self._budget,
             storage=storage.url,
             resources=config.resources,
             retries=config.retries,
@@ -335,12 +441,12 @@ class Study:
             numerics=self.numerics,
         )
 
-    def _prepared(self, train: str, evaluation: str) -> Any:
+    def _prepared(self, data: TrialData) -> Any:
         """Return what the family prepares, once per run: studies share tables and architecture."""
-        key = content_id("prepared", train, evaluation, self.family.prepared_by())
+        tables = [data.train, dict(data.evaluation), dict(data.fixed), data.base]
+        key = content_id("prepared", tables, self.family.prepared_by())
         if key not in self.context.prepared:
-            nodes = self.context.config.ingest.resources
-            made = self.family.prepare(train, evaluation, nodes)
+            made = self.family.prepare(data)
             self.context.prepared[key] = (self.plan.name, made)
         return self.context.prepared[key][1].value
 
@@ -358,7 +464,7 @@ class StudyHook(Hook):
     def planned(self, plan: StudyPlan, arms: int, unknown: str = "") -> Planned:
         """Return what a study of so many pools, of the run's model and budget, trains."""
         trials = arms * len(plan.seeds)
-        samples = trials * self.config.trials.budget
+        samples = trials * trial_samples(self.config)
         return Planned(trials, samples, unknown=unknown, study=plan)
 
     def conduct(self, study: Study) -> tuple[list[TrialRecord], Trials]:
@@ -389,6 +495,25 @@ def configured_family(config: RunConfig, model: Component | None = None) -> Mode
     model = model or config.trials.model
     gpus = config.trials.resources.gpus_per_worker
     return FAMILIES.get(model.type)(model).resolved(gpus)
+
+
+def _first(specs: Sequence[TrialSpec]) -> str:
+    """Name some trials."""
+    named = [f"{spec.pool} seed {spec.seed}" for spec in specs[:_NAMED]]
+    return ", ".join([*named, *(["..."] if len(specs) > _NAMED else [])])
+
+
+_NAMED = 3
+
+
+def trial_samples(config: RunConfig, budget: int = 0) -> int:
+    """Return the samples that a trial sees in all of its stages.
+
+    Args:
+        config: of the run.
+        budget: of the stage that the pool feeds; 0: the configured one.
+    """
+    return total(configured_family(config).stages(budget or config.trials.budget))
 
 
 NO_RESULT = {"resources", "retries", "retry_diverged", "keep_stopped", "stall_seconds"}
@@ -434,4 +559,15 @@ def study_identity(config: RunConfig) -> Any:
             for kind in [EVALUATORS.get(metric.type)]
         ],
         scoring(config),  # pools are given up by their scores
+        *given_data(configured_family(config)),
     ]
+
+
+def given_data(family: ModelFamily) -> list[Any]:
+    """Return plain data that change with what a family's base and fixed stages are trained on.
+
+    Empty where there is no such data.
+    """
+    base = family.base()
+    sources = {**family.sources(), **(base.sources() if base is not None else {})}
+    return [{name: stamp_of(source) for name, source in sources.items()}] if sources else []

@@ -7,7 +7,7 @@ from typing import Any, overload
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.plans import TRIALS, first_pools, plan_of, pools_in, unbuilt
 from djsandbox_ray.hooks.study import Inputs, Study, StudyHook, study_identity
-from djsandbox_ray.records import Dataset, Pools, Trials
+from djsandbox_ray.records import Dataset, Evaluation, Pools, Trials
 
 
 class Train(StudyHook):
@@ -31,23 +31,25 @@ class Train(StudyHook):
             return Planned(study=plan, unknown=f"how many pools {plan.name!r} has is not known yet")
         return self.planned(plan, pools_in(pools, 0))
 
-    def study(self, dataset: Dataset, evaluation: Dataset, pools: Pools) -> Study:
+    def study(self, dataset: Dataset, evaluation: Evaluation, pools: Pools) -> Study:
         """Return the study that the pools are for."""
         plan = plan_of(pools, self.config)
         return Study(self.context, plan, Inputs(dataset, evaluation, pools))
 
     @overload
-    def run(self, dataset: Dataset, evaluation: Dataset, pools: Pools) -> Trials: ...
+    def run(self, dataset: Dataset, evaluation: Evaluation, pools: Pools) -> Trials: ...
 
     @overload
-    def run(self, dataset: Dataset, evaluation: Dataset, pools: Pools | None) -> Trials | None: ...
+    def run(
+        self, dataset: Dataset, evaluation: Evaluation, pools: Pools | None
+    ) -> Trials | None: ...
 
-    def run(self, dataset: Dataset, evaluation: Dataset, pools: Pools | None) -> Trials | None:
+    def run(self, dataset: Dataset, evaluation: Evaluation, pools: Pools | None) -> Trials | None:
         """Run the trials that no run of this storage has settled.
 
         Args:
             dataset: that pools are made of.
-            evaluation: the trusted split.
+            evaluation: what models are measured on.
             pools: with the plan of their study.
 
         Returns:

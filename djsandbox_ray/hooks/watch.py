@@ -46,8 +46,8 @@ class Watch:
     ) -> None:
         self._context, self._plan, self._pools, self._specs = context, plan, pools, specs
         self._last = dict(known)
-        self._standing = Standing(pools, context.config.evaluation.score)
-        self._planned = sum(spec.budget for spec in specs)
+        self._standing = Standing(pools, context.config.evaluation.score_metrics())
+        self._planned = sum(spec.total for spec in specs)
         self._ended: set[str] = set()
         self._hopeless = True
         """Nothing but failures has come back."""

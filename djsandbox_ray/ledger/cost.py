@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import fsum
 from typing import Any
@@ -48,9 +48,15 @@ def to_json(costs: Sequence[Cost]) -> dict[str, Any]:
     """Return a ledger as plain data: ``stages``, in order, and ``total``."""
     whole = asdict(total(costs))
     return {
-        "stages": [asdict(cost) for cost in costs],
+        "stages": [_plain(cost) for cost in costs],
         "total": {**whole, "uncounted": list(whole["uncounted"])},
     }
+
+
+def _plain(cost: Cost) -> dict[str, Any]:
+    """Return a cost as plain data; what is on fixed data only where anything is."""
+    without = () if cost.fixed_samples else ("fixed_samples", "fixed_flops")
+    return {name: value for name, value in asdict(cost).items() if name not in without}
 
 
 def from_json(value: Any, *, where: str = "ledger.json") -> tuple[Cost, ...]:
@@ -84,7 +90,7 @@ def together(costs: Sequence[Cost]) -> Cost:
     Args:
         costs: one per study, at least one.
     """
-    whole = total(costs)
+    whole, fixed = total(costs), [cost.fixed_flops for cost in costs]
     return replace(
         costs[0],
         samples=whole.samples,
@@ -92,7 +98,20 @@ def together(costs: Sequence[Cost]) -> Cost:
         cpu_seconds=whole.cpu_seconds,
         gpu_seconds=whole.gpu_seconds,
         wall_seconds=whole.wall_seconds,
+        fixed_samples=sum(cost.fixed_samples for cost in costs),
+        fixed_flops=None if None in fixed else fsum(cost.fixed_flops or 0.0 for cost in costs),
     )
+
+
+def fixed_share(cost: Cost) -> float:
+    """Return the share of a stage that went into fixed data, the same for every pool; 0 to 1.
+
+    Of the operations of its training and evaluation where all of them are counted, else of the
+    samples.
+    """
+    if cost.flops and cost.fixed_flops is not None:
+        return cost.fixed_flops / cost.flops
+    return cost.fixed_samples / cost.samples if cost.samples else 0.0
 
 
 def trial_cost(
@@ -102,7 +121,7 @@ def trial_cost(
     workers: int,
     cpus_per_worker: float,
     gpus_per_worker: float,
-    train_flops: float | None,
+    train_flops: Callable[[int], float | None] | None,
     evaluation_flops: float | None,
     wall_seconds: float = 0.0,
 ) -> Cost:
@@ -117,23 +136,55 @@ def trial_cost(
         workers: of every trial.
         cpus_per_worker: CPUs that Ray reserves per worker.
         gpus_per_worker: GPUs, or a share of one.
-        train_flops: floating-point operations of training per sample; None where nobody counted.
+        train_flops: floating-point operations of training up to so many samples, through all
+            stages of a trial; None where nobody counted.
         evaluation_flops: of one evaluation, made at every report; None where nobody counted.
         wall_seconds: of the stage, which cannot be told from trials that ran side by side.
     """
     found = list(records)
-    samples = sum(_samples(record) for record in found)
+    spans = [_span(record) for record in found]
+    samples = sum(end - start for start, end in spans)
     evaluations = sum(len(record.reports[record.billed_reports :]) for record in found)
+    # The pool feeds the first stage; what is behind the budget is the same for every pool.
+    fixed = [
+        (max(start, record.spec.budget), max(end, record.spec.budget))
+        for record, (start, end) in zip(found, spans, strict=True)
+    ]
+    trained = _operations(spans, train_flops)
+    behind = sum(end - start for start, end in fixed)
+    after = _operations(fixed, train_flops) if behind else 0.0
     flops = None
-    if train_flops is not None and evaluation_flops is not None:
-        flops = samples * train_flops + evaluations * evaluation_flops
+    if trained is not None and evaluation_flops is not None:
+        flops = trained + evaluations * evaluation_flops
     held = workers * fsum(record.held_seconds - record.billed_seconds for record in found)
-    return Cost(stage, samples, flops, held * cpus_per_worker, held * gpus_per_worker, wall_seconds)
+    return Cost(
+        stage,
+        samples,
+        flops,
+        held * cpus_per_worker,
+        held * gpus_per_worker,
+        wall_seconds,
+        fixed_samples=behind,
+        fixed_flops=after,
+    )
 
 
-def _samples(record: TrialRecord) -> int:
-    """Return the samples trained on the account of the record's owner."""
+def _span(record: TrialRecord) -> tuple[int, int]:
+    """Return from where to where a trial was trained on the account of the record's owner."""
     if len(record.reports) <= record.billed_reports:
-        return 0
+        return 0, 0
     before = record.reports[record.billed_reports - 1].samples if record.billed_reports else 0
-    return record.reports[-1].samples - before
+    return before, record.reports[-1].samples
+
+
+def _operations(
+    spans: Iterable[tuple[int, int]], flops: Callable[[int], float | None] | None
+) -> float | None:
+    """Return the operations of training from samples to samples; None where not all are counted."""
+    if flops is None:
+        return None
+    spent = [flops(seen) for span in spans if span[0] < span[1] for seen in span]
+    if None in spent:
+        return None
+    counted = [one or 0.0 for one in spent]
+    return fsum(counted[1::2]) - fsum(counted[::2])

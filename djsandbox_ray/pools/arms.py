@@ -19,16 +19,16 @@ from djsandbox_ray.errors import unknown
 from djsandbox_ray.identity import rows_hash
 from djsandbox_ray.pools.cuts import EXCLUDED, LEFT_OUT
 from djsandbox_ray.pools.eligible import EligibleRows
-from djsandbox_ray.pools.filling import Column, RandomColumn, Rows, filled, with_captions
-from djsandbox_ray.records import Pool, PoolKind, Pools
+from djsandbox_ray.pools.filling import Column, RandomColumn, Rows, filled, spoilt
+from djsandbox_ray.records import Pool, PoolKind, Pools, Spoil
 
 Arm = tuple[Pool, NDArray[np.int8]]
 """A pool and its column of codes: 0 for its rows, ``LEFT_OUT`` for the others."""
 
 
-def pool_hash(rows: NDArray[np.int64], shuffle_captions: bool = False) -> str:
+def pool_hash(rows: NDArray[np.int64], spoil: Spoil | None = None) -> str:
     """Hash the rows of a pool and what is done to them; 32 hex digits."""
-    return with_captions(rows_hash(rows), shuffle_captions)
+    return spoilt(rows_hash(rows), spoil)
 
 
 def arm_of(
@@ -53,7 +53,7 @@ def arm_of(
     codes = np.full(len(row_ids), LEFT_OUT, dtype=np.int8) if others is None else others.copy()
     codes[chosen] = 0
     rows = row_ids[chosen]
-    content = pool_hash(rows, more.get("shuffle_captions", False))
+    content = pool_hash(rows, more.get("spoil"))
     return Pool(name, kind, column=name, code=0, size=len(rows), hash=content, **more), codes
 
 
@@ -97,16 +97,28 @@ def control_arms(
         yield from ((pool, rows.expand(codes)) for pool, codes in arms_of(column, rows))
 
 
-def self_test_columns(size: int, seed: int) -> Iterator[RandomColumn]:
+_SPOILT_POOLS: dict[Spoil, str] = {
+    "captions": "self_test/shuffled_captions",
+    "frames": "self_test/first_frames",
+}
+
+
+def self_test_columns(size: int, seed: int, spoils: Sequence[Spoil]) -> Iterator[RandomColumn]:
     """Yield the columns of the pools whose verdict is known beforehand.
 
-    A shuffled statistic says nothing about the samples, so that its pool must be undecided;
-    shuffled captions spoil any paired data, so that theirs must be worse.
+    A shuffled statistic says nothing about the samples, so that its pool must be undecided; samples
+    that are spoilt must be worse.
+
+    Args:
+        size: rows of each.
+        seed: of the pools.
+        spoils: what spoils samples for the model that is trained.
     """
     kind = PoolKind.SELF_TEST
     yield RandomColumn("self_test/shuffled_statistic", kind, size, seed, {"expected": "undecided"})
-    shuffled = {"expected": "worse", "shuffle_captions": True}
-    yield RandomColumn("self_test/shuffled_captions", kind, size, seed, shuffled)
+    for spoil in spoils:
+        more = {"expected": "worse", "spoil": spoil}
+        yield RandomColumn(_SPOILT_POOLS[spoil], kind, size, seed, more)
 
 
 def arms_of(column: Column, rows: Rows) -> Iterator[Arm]:

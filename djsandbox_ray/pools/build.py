@@ -19,8 +19,10 @@ from djsandbox_ray.pools.cuts import LEFT_OUT, NO_VALUE, Cut
 from djsandbox_ray.pools.eligible import EligibleRows
 from djsandbox_ray.pools.filling import BucketColumn, RandomColumn, Rows
 from djsandbox_ray.pools.order import hash_key, least_of
-from djsandbox_ray.records import NotTestable, Pool
+from djsandbox_ray.records import NotTestable, Pool, Spoil
 
+SPOILS: tuple[Spoil, ...] = ("captions",)
+"""What self-tests do to samples where no model says otherwise."""
 _NO_ROWS = np.empty(0, dtype=np.int64)
 
 
@@ -69,6 +71,7 @@ def construct(
     columns: Mapping[str, NDArray[np.float64]],
     config: PoolConfig,
     excluded: NDArray[np.int64] = _NO_ROWS,
+    spoils: Sequence[Spoil] = SPOILS,
 ) -> Construction:
     """Build all pools of a run.
 
@@ -83,6 +86,7 @@ def construct(
             four more.
         config: the ``pools`` section.
         excluded: row ids to keep out of every pool.
+        spoils: what the self-tests do to samples.
 
     Raises:
         BadInput: duplicate row ids, unequal lengths, too few rows, nothing testable, a size larger
@@ -92,7 +96,7 @@ def construct(
     check_rows(len(rows), len(excluded), config)
     picked, refused = _extra(rows, tuple(columns), config)
     counts = {name: int(np.count_nonzero(mask)) for name, mask in picked.items()}
-    layout = lay_out(rows, tuple(columns), config, map, counts, refused)
+    layout = lay_out(rows, tuple(columns), config, map, counts, refused, spoils)
     arms = chain(
         chain.from_iterable(arms_of(column, rows) for column in layout.buckets),
         _extra_arms(rows, picked, layout.size, config),
@@ -125,6 +129,7 @@ def lay_out(
     each: Each,
     picked: Mapping[str, int],
     refused: Sequence[NotTestable],
+    spoils: Sequence[Spoil] = SPOILS,
 ) -> Layout:
     """Cut every statistic, and say which pools of which size there will be.
 
@@ -135,6 +140,7 @@ def lay_out(
         each: how the statistics are walked: in this process, or several at a time in others.
         picked: how many rows the pools of builders may hold, by id.
         refused: pools of builders that cannot be tested.
+        spoils: what the self-tests do to samples.
 
     Raises:
         BadInput: nothing testable, a size larger than the smallest bucket, draws that would be
@@ -157,7 +163,7 @@ def lay_out(
         buckets=buckets,
         random=(
             *control_columns(size, controls, config.seed),
-            *(self_test_columns(size, config.seed) if config.self_tests else ()),
+            *(self_test_columns(size, config.seed, spoils) if config.self_tests else ()),
         ),
         size=size,
         draw_size=_draw_size(size, config),

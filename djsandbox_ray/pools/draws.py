@@ -68,7 +68,7 @@ def members_of(parts: Iterable[Part], pools: Sequence[Pool]) -> Iterator[tuple[P
     for pool in pools:
         rows = np.concatenate([np.empty(0, np.int64), *found.pop(pool.id)])
         rows.sort()
-        if pool_hash(rows, pool.shuffle_captions) != pool.hash:
+        if pool_hash(rows, pool.spoil) != pool.hash:
             raise BadInput(_others(pool, len(rows)))
         yield pool, rows
 
@@ -104,7 +104,7 @@ def draw_from(parts: Iterable[Part], pool: Pool, seed: int, draw_size: int, base
     Raises:
         BadInput: the column has not as many rows of the pool as it was built of.
     """
-    least_size = 2 if pool.shuffle_captions else 1
+    least_size = 2 if pool.spoil == "captions" else 1
     if not least_size <= draw_size <= pool.size:
         raise BadInput(
             f"a draw of {draw_size} rows from {pool.id!r}: {least_size} to {pool.size} are possible"
@@ -127,7 +127,7 @@ def draw_from(parts: Iterable[Part], pool: Pool, seed: int, draw_size: int, base
         raise BadInput(_others(pool, count))
     rows, hashes = map(np.concatenate, zip(*kept, strict=True))
     drawn = rows[np.argsort(hashes)[:draw_size]]
-    if not pool.shuffle_captions:
+    if pool.spoil != "captions":
         return Draw(drawn, drawn)
     return Draw(drawn, _other_captions(drawn, hash_key(base_seed, "captions", pool.id, str(seed))))
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.pools.cuts import LEFT_OUT, Cut, Read, trim
 from djsandbox_ray.pools.order import Keys, hash_key, hash_limits, hash_rows
-from djsandbox_ray.records import Pool, PoolKind
+from djsandbox_ray.records import Pool, PoolKind, Spoil
 
 Codes = NDArray[np.int8]
 Filled = tuple[NDArray[np.int64], Codes, NDArray[np.float64] | None]
@@ -74,16 +74,20 @@ class Members:
             self.low = min(self.low, float(values.min()) + 0.0)
             self.high = max(self.high, float(values.max()) + 0.0)
 
-    def hash(self, shuffle_captions: bool = False) -> str:
+    def hash(self, spoil: Spoil | None = None) -> str:
         """Return the hash of the rows and of what is done to them; 32 hex digits."""
-        return with_captions(self.digest.hexdigest(), shuffle_captions)
+        return spoilt(self.digest.hexdigest(), spoil)
 
 
-def with_captions(plain: str, shuffle_captions: bool) -> str:
+_SPOILT: dict[Spoil, str] = {"captions": "shuffle_captions", "frames": "first_frames"}
+"""Hashes of pools, and thus ids of trials, begin with these: they stay."""
+
+
+def spoilt(plain: str, spoil: Spoil | None) -> str:
     """Return the hash of a pool, whose rows have the hash ``plain``."""
-    if not shuffle_captions:
+    if spoil is None:
         return plain
-    return hashlib.blake2b(f"shuffle_captions {plain}".encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(f"{_SPOILT[spoil]} {plain}".encode(), digest_size=16).hexdigest()
 
 
 def filled(column: Column, rows: Rows) -> Iterator[Codes | tuple[Pool, ...]]:
@@ -171,5 +175,5 @@ class RandomColumn:
 
     def pools(self, members: list[Members]) -> tuple[Pool, ...]:
         """Return its one pool."""
-        content = members[0].hash(self.more.get("shuffle_captions", False))
+        content = members[0].hash(self.more.get("spoil"))
         return (Pool(self.name, self.kind, self.name, 0, self.size, content, **self.more),)

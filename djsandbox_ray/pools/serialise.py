@@ -12,7 +12,7 @@ from typing import Any
 
 from djsandbox_ray.records import Pool, Pools, StudyPlan
 
-_PROVENANCE = ("column", "code", "statistic", "bucket", "operator", "shuffle_captions")
+_PROVENANCE = ("column", "code", "statistic", "bucket", "operator")
 
 
 def to_json(pools: Pools) -> dict[str, Any]:
@@ -45,7 +45,11 @@ def _pool_to_json(pool: Pool, pools: Pools) -> dict[str, Any]:
         "kind": str(pool.kind),
         "size": pool.size,
         "hash": pool.hash,
-        "provenance": {name: getattr(pool, name) for name in _PROVENANCE},
+        "provenance": {
+            **{name: getattr(pool, name) for name in _PROVENANCE},
+            "shuffle_captions": pool.spoil == "captions",
+            **({"spoil": pool.spoil} if pool.spoil not in (None, "captions") else {}),
+        },
         "low": _bound_to_json(pool.low),
         "high": _bound_to_json(pool.high),
         "ties": pool.ties,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ class SharedMedium:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What models are measured on: the trusted split, and benchmarks with samples of their own."""
+
+    id: str
+    sets: tuple[Dataset, ...]
+    """Sample tables, each once, whoever reads it: the trusted split is the first one."""
+    measured: tuple[str, ...]
+    """Per evaluator, in the order of the configuration, the id of its set; empty for none."""
+
+
+@dataclass(frozen=True)
 class Leak:
     """Evaluation samples that also occur among the training samples."""
 
@@ -70,6 +83,21 @@ class Scorer:
 
 
 @dataclass(frozen=True)
+class Foundation:
+    """What all trials of a model start from, and the data of the stages that are the same for all.
+
+    Of a model that needs neither, everything is empty.
+    """
+
+    id: str
+    """Part of the id of every trial that stands on it."""
+    base: str
+    """Folder of what trials start from and never change."""
+    fixed: Mapping[str, Dataset]
+    """By the names that the model has for them."""
+
+
+@dataclass(frozen=True)
 class Statistic:
     """One number per sample, computed by a Data-Juicer operator."""
 
@@ -89,6 +117,11 @@ class Statistics:
 
     id: str
     statistics: tuple[Statistic, ...]
+
+
+Spoil = Literal["captions", "frames"]
+"""How a self-test spoils samples: every caption of a draw is replaced by another one of it, or
+every video by its first frame, repeated."""
 
 
 class PoolKind(StrEnum):
@@ -127,8 +160,8 @@ class Pool:
     """Greatest value of the statistic in the pool."""
     ties: int = 0
     """Rows of the dataset whose value equals a cut of this bucket: the hash placed them."""
-    shuffle_captions: bool = False
-    """Whether every caption of a draw is replaced by another one of it (self-test)."""
+    spoil: Spoil | None = None
+    """What is done to the samples of a draw, so that they must be worse (self-test)."""
     expected: str | None = None
     """Self-tests: the verdict that must come out."""
     parts: tuple[str, ...] = ()

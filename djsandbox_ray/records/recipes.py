@@ -92,6 +92,10 @@ class Cost:
     """Seconds times CPUs that the stage held."""
     gpu_seconds: float
     wall_seconds: float
+    fixed_samples: int = 0
+    """Of the samples, those of trials' stages on fixed data, the same for every pool."""
+    fixed_flops: float | None = 0.0
+    """Of the operations, those of these stages; None where nobody counted."""
 
 
 @dataclass(frozen=True)

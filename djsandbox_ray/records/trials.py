@@ -26,7 +26,15 @@ class TrialSpec:
     seed: int
     draw_hash: str
     budget: int
-    """Samples seen in training."""
+    """Samples seen in the stage that the pool feeds."""
+    training: str = field(default="", compare=False)
+    """As :attr:`id`, less the evaluators: what is kept of its models' answers goes by this."""
+    total: int = 0
+    """Samples seen in all stages of the training; 0 stands for the budget."""
+
+    def __post_init__(self) -> None:
+        if self.total == 0:
+            object.__setattr__(self, "total", self.budget)
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class RungReport:
     """What a trial reports at a rung."""
 
     samples: int
-    """Samples seen so far."""
+    """Samples seen so far, through all stages."""
     loss: float
     """Mean training loss since the previous rung."""
     metrics: dict[str, float]
@@ -44,6 +52,9 @@ class RungReport:
     """Since the start of the trial."""
     time_ms: int
     """Milliseconds since the epoch when the report was made."""
+    terms: dict[str, float] = field(default_factory=dict)
+    """Means since the previous rung of what the loss is made of, by name, and of the gradient's
+    norm; ``<stage>/loss`` of a stage that ended since. Empty where a family tells none."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,8 @@ class TrialRecord:
     numerics: dict[str, str] = field(default_factory=dict)
     """What its numbers hang on beside settings, code and rows, by name: kind of device, precision,
     minor versions of libraries. Empty in records of earlier versions."""
+    scored: str = field(default="", compare=False)
+    """How answers were scored in its reports; empty where models were asked nothing."""
 
     @property
     def settled(self) -> bool:
@@ -82,9 +95,9 @@ class TrialRecord:
 
     @property
     def final(self) -> RungReport | None:
-        """The report at the full budget, if the trial got there."""
+        """The report at the end of the whole training, if the trial got there."""
         last = self.reports[-1] if self.reports else None
-        return last if last is not None and last.samples == self.spec.budget else None
+        return last if last is not None and last.samples == self.spec.total else None
 
 
 @dataclass(frozen=True)

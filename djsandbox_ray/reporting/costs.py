@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from djsandbox_ray.ledger.cost import Total, total
+from djsandbox_ray.ledger.cost import Total, fixed_share, total
 from djsandbox_ray.records import Cost
 from djsandbox_ray.reporting.blocks import ReportTable
 from djsandbox_ray.reporting.ranking import NOTHING
@@ -60,7 +60,13 @@ def _header(costs: Sequence[Cost]) -> tuple[str, ...]:
 def _rows(costs: Sequence[Cost]) -> list[tuple[str, ...]]:
     """Return one row per stage that took any time worth a line; the total is of all."""
     shown = [cost for cost in costs if cost.cpu_seconds or cost.wall_seconds >= _LEAST_SECONDS]
-    return [(cost.stage, *_cells(cost, costs), _share(cost, costs)) for cost in shown]
+    return [(_named(cost), *_cells(cost, costs), _share(cost, costs)) for cost in shown]
+
+
+def _named(cost: Cost) -> str:
+    """Return the name of a stage, with the share of it that no pool has any part in."""
+    share = fixed_share(cost)
+    return f"{cost.stage} ({100 * share:.0f} % of it on fixed data)" if share else cost.stage
 
 
 def _footer(costs: Sequence[Cost]) -> tuple[str, ...]:

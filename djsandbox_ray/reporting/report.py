@@ -8,6 +8,7 @@ from functools import lru_cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from pydantic import Field
 
+from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.records import NotTestable, RankingRow
 from djsandbox_ray.reporting.blocks import Block, Chapter, Picture, ReportTable
 from djsandbox_ray.reporting.ranking import (
@@ -46,6 +47,7 @@ def report_html(
     facts: Mapping[str, str] | None = None,
     not_testable: Sequence[NotTestable] = (),
     tables: Sequence[ReportTable] = (),
+    metrics: Sequence[Metric] = (),
 ) -> str:
     """Return the page. Every text is escaped.
 
@@ -61,6 +63,7 @@ def report_html(
         facts: what the run was: dataset, model, budget, versions.
         not_testable: statistics that got no pools.
         tables: further tables.
+        metrics: what is known of the metrics of the ranking.
     """
     ranking: list[Block] = [_section(section, unit) for section in sections(rows)]
     ranking += [Picture(*figure) for figure in (figures or {}).items()]
@@ -69,7 +72,7 @@ def report_html(
         skipped = [(item.statistic, item.reason) for item in not_testable]
         after.append(ReportTable("Not testable", ("statistic", "reason"), skipped))
     if any(row.metrics for row in rows):
-        after.append(_metrics(rows))
+        after.append(_metrics(rows, {metric.name: metric for metric in metrics}))
     after += tables
     if facts:
         after.append(ReportTable("This run", ("", ""), list(facts.items())))
@@ -114,12 +117,32 @@ def _section(section: RankingSection, unit: Unit) -> ReportTable:
     return ReportTable(section.title, ("pool", "samples seen"), body, numbers=(1,))
 
 
-def _metrics(rows: Sequence[RankingRow]) -> ReportTable:
+def _metrics(rows: Sequence[RankingRow], known: Mapping[str, Metric]) -> ReportTable:
+    """Show the mean of every metric; above them, what chance gets and what there can be."""
     names = sorted({name for row in rows for name in row.metrics})
-    body = [
+    metrics = [known.get(name, Metric(name)) for name in names]
+    body = []
+    for what, cells in (("chance", map(_chance, metrics)), ("range", map(_range, metrics))):
+        if (found := [what, *cells])[1:].count("-") < len(names):
+            body.append(found)
+    body += [
         [row.pool, *(f"{row.metrics[name]:.4g}" if name in row.metrics else "-" for name in names)]
         for section in sections(rows)
         for row in section.rows
         if row.stopped_at is None
     ]
-    return ReportTable("Mean of every metric", ["pool", *names], body)
+    heads = [f"{one.shown}{'' if one.scored else ' (not scored)'}" for one in metrics]
+    falls = any(one.better == "less" for one in metrics)
+    title = f"Mean of every metric{' (↓: better when less)' if falls else ''}"
+    return ReportTable(title, ["pool", *heads], body)
+
+
+def _chance(metric: Metric) -> str:
+    return "-" if metric.chance is None else f"{metric.chance:.4g}"
+
+
+def _range(metric: Metric) -> str:
+    if metric.low is None and metric.high is None:
+        return "-"
+    low, high = ("" if end is None else f"{end:g}" for end in (metric.low, metric.high))
+    return f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}"

@@ -21,7 +21,7 @@ from djsandbox_ray.storage.store import Storage
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What became of one sample."""
 
     values: Mapping[str, float]
@@ -54,8 +54,8 @@ class Answers:
     def __init__(self, storage: Storage, operator_id: str) -> None:
         self._storage, self._folder = storage, f"answers/{operator_id}"
         self._lock = threading.Lock()
-        self._known: dict[str, Answer] = {}
-        self._batch: dict[str, Answer] = {}
+        self._known: dict[str, Reply] = {}
+        self._batch: dict[str, Reply] = {}
         self._open = self._new()
         self._tokens = 0
         self._any_readable = False
@@ -64,7 +64,7 @@ class Answers:
         for name in storage.names(self._folder):
             if name.endswith(".json"):
                 for digest, fields in self._read(name).items():
-                    self._note(digest, Answer(**fields))
+                    self._note(digest, Reply(**fields))
         if not self._any_readable:
             self._known.clear()
 
@@ -81,11 +81,11 @@ class Answers:
         """Whether at least one answer could be read."""
         return self._any_readable
 
-    def get(self, digest: str) -> Answer | None:
+    def get(self, digest: str) -> Reply | None:
         """Return the answer about a sample, if there is one."""
         return self._known.get(digest)
 
-    def put(self, digest: str, answer: Answer) -> None:
+    def put(self, digest: str, answer: Reply) -> None:
         """Keep an answer; it is in the storage when this returns.
 
         Raises:
@@ -129,7 +129,7 @@ class Answers:
         listed = dict(sorted(answers.items()))
         self._storage.write_sealed(f"{self._folder}/{batch}.json", {"answers": listed})
 
-    def _note(self, digest: str, answer: Answer) -> None:
+    def _note(self, digest: str, answer: Reply) -> None:
         self._tokens += answer.tokens
         if answer.values or digest not in self._known:
             self._known[digest] = answer

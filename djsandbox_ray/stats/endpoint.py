@@ -23,7 +23,7 @@ from urllib3.util.retry import Retry
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.masking import names_secret, without_secrets
 from djsandbox_ray.settings.sections import MOST_SECONDS, Section
-from djsandbox_ray.stats.answers import Answer, Answers, digest_of
+from djsandbox_ray.stats.answers import Answers, Reply, digest_of
 from djsandbox_ray.stats.datajuicer import load
 
 _BUSY = (408, 429, 500, 502, 503, 504)
@@ -300,7 +300,7 @@ class Asking:
         for text, stats in zip(batch["text"], batch[load().stats_field], strict=True):
             if text is None:
                 raise ValueError("there is no text")
-            answer = cast(Answer, self._answers.get(digest_of(text)))
+            answer = cast(Reply, self._answers.get(digest_of(text)))
             if answer.reason:
                 raise ValueError(answer.reason)
             stats.update(answer.values)
@@ -350,7 +350,7 @@ class Asking:
         reason = self._unread(stats)
         self._unreadable = reason or self._unreadable
         values = {} if reason else {key: float(stats[key]) for key in self._keys}
-        self._answers.put(digest_of(text), Answer(values, row.tokens, reason))
+        self._answers.put(digest_of(text), Reply(values, row.tokens, reason))
 
     def _unread(self, stats: Mapping[str, Any]) -> str:
         """Say why a sample has no value; Data-Juicer writes 0 or false for what it cannot read.

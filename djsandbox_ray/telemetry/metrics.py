@@ -22,7 +22,7 @@ _run = ""
 
 
 @dataclass(frozen=True, eq=False)
-class Metric:
+class Instrument:
     """A number with a unit, one value per set of tags; every metric has the tag ``run``."""
 
     name: str
@@ -80,70 +80,70 @@ class Metric:
         return kind(self.name, f"{self.help} [{self.unit}]", ("run", *self.tags))
 
 
-TRIALS = Metric(
+TRIALS = Instrument(
     "djsandbox_trials",
     "gauge",
     "trials",
     ("stage", "state"),
     "Trials of a study by state: WAITING, RUNNING, COMPLETED, STOPPED or FAILED.",
 )
-TRAINED_SAMPLES = Metric(
+TRAINED_SAMPLES = Instrument(
     "djsandbox_trained_samples",
     "counter",
     "samples",
     ("stage",),
     "Samples that trials have trained on, counted at every rung.",
 )
-TRIAL_SECONDS = Metric(
+TRIAL_SECONDS = Instrument(
     "djsandbox_trial_seconds",
     "counter",
     "seconds",
     ("stage", "part"),
     "Time that trials spent, by part: training or evaluation.",
 )
-PLANNED_SAMPLES = Metric(
+PLANNED_SAMPLES = Instrument(
     "djsandbox_planned_samples",
     "gauge",
     "samples",
     ("stage",),
     "Samples that the trials of a study would train on if none was given up.",
 )
-BUDGET_USED = Metric(
+BUDGET_USED = Instrument(
     "djsandbox_budget_used_ratio",
     "gauge",
     "ratio",
     ("stage",),
     "Share of the planned samples of a study that its trials have trained on.",
 )
-BEST_CHANGE = Metric(
+BEST_CHANGE = Instrument(
     "djsandbox_best_change_ratio",
     "gauge",
     "ratio",
     ("stage",),
     "Mean score of the best pool so far against that of the controls (0.05 = +5 %); no verdict.",
 )
-OPERATOR_ROWS = Metric(
+OPERATOR_ROWS = Instrument(
     "djsandbox_operator_rows",
     "counter",
     "rows",
     ("operator",),
     "Samples for which an operator has computed its statistics.",
 )
-REJECTED_SAMPLES = Metric(
+REJECTED_SAMPLES = Instrument(
     "djsandbox_rejected_samples",
     "gauge",
     "samples",
     ("stage", "reason"),
     "Samples that were set aside when a source was read, by reason.",
 )
-JOB_SECONDS = Metric(
+JOB_SECONDS = Instrument(
     "djsandbox_job_seconds",
     "gauge",
     "seconds",
     ("stage",),
     "Wall time of a job of the workflow that this driver has run.",
 )
-RUN_START_TIME = Metric(
+RUN_START_TIME = Instrument(
     "djsandbox_run_start_time_seconds",
     "gauge",
     "seconds since the epoch",

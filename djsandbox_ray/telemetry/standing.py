@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import Pool, PoolKind, TrialRecord, TrialState
 
 
@@ -18,18 +19,21 @@ class Standing:
 
     Args:
         pools: of the study, by id.
-        score: the metrics whose mean is compared; None for all.
+        score: the metrics whose mean is compared; None for all. One that is better when less counts
+            with a minus.
     """
 
-    def __init__(self, pools: Mapping[str, Pool], score: Sequence[str] | None) -> None:
-        self._pools, self._score = pools, score
+    def __init__(
+        self, pools: Mapping[str, Pool], score: ScoreMetrics | Sequence[str] | None
+    ) -> None:
+        self._pools, self._score = pools, ScoreMetrics.of(score)
         self._records: dict[str, TrialRecord] = {}
         self._states: Counter[TrialState] = Counter()
         self.used = 0
         """Samples that all of them have trained on."""
         self._begun = 0
         """Samples of those that run."""
-        self._budget = 1
+        self._total = 1
         self._scores: dict[str, dict[str, float]] = {}
         """By pool and trial: the mean of the score's metrics at the full budget."""
         self._means: dict[str, float] = {}
@@ -43,7 +47,7 @@ class Standing:
         """Put a record in the place of the trial's last one."""
         last = self._records.get(record.spec.id)
         self._records[record.spec.id] = record
-        self._budget = record.spec.budget
+        self._total = record.spec.total
         for entry, sign in ((last, -1), (record, 1)):
             if entry is not None:
                 seen = samples_of(entry)
@@ -65,7 +69,7 @@ class Standing:
     @property
     def begun(self) -> float:
         """Work in the trials that run, in units of a whole one."""
-        return self._begun / self._budget
+        return self._begun / self._total
 
     @property
     def best_change(self) -> float | None:
@@ -83,7 +87,8 @@ class Standing:
         scores = self._scores.setdefault(pool, {})
         scores.pop(trial, None)
         if record.final and (metrics := record.final.metrics):
-            scores[trial] = fmean(metrics[name] for name in self._score or metrics)
+            names = self._score.chosen(metrics)
+            scores[trial] = fmean(self._score.sign(name) * metrics[name] for name in names)
         kind = self._pools[pool].kind
         if kind is PoolKind.SELF_TEST:
             return

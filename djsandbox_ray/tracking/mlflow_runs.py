@@ -260,8 +260,12 @@ def named(given: Mapping[str, T]) -> dict[str, T]:
 
 
 def values(report: RungReport) -> dict[str, float]:
-    """Return the metrics of a rung: those of the evaluators, the loss, and seconds so far."""
+    """Return the metrics of a rung: those of the evaluators, the loss, and seconds so far.
+
+    What the loss is made of is beside it.
+    """
     own = {
+        **{f"train/{name}": value for name, value in report.terms.items()},
         "train/loss": report.loss,
         "train/seconds": report.train_seconds,
         "evaluation/seconds": report.evaluation_seconds,

@@ -131,6 +131,14 @@ class Checkpoint:
         self._storage.remove(self._folder)
         self._storage.remove_empty(self._trial)
 
+    def discard(self) -> None:
+        """Have the trial begin anew; called by every worker."""
+        self._found.clear()
+        self._group.barrier()
+        if self._group.rank == 0:
+            self.remove()
+        self._group.barrier()
+
     def _rungs(self) -> list[int]:
         """Return the samples seen at the rungs of which something is kept, in order."""
         names = self._storage.names(self._folder)

@@ -12,14 +12,13 @@ from pydantic import Field
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.evaluator import Artefact, Reads
-from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.outside.config import ProgramConfig
 from djsandbox_ray.outside.environment import scratch
 from djsandbox_ray.outside.exchange import Format, number, read_measured, write_samples
 from djsandbox_ray.outside.program import Program
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.storage.own import remove
-from djsandbox_ray.trials.family import Clock, Diverged, ModelFamily, Prepared, TrialTask
+from djsandbox_ray.trials.family import Clock, Diverged, ModelFamily, Prepared, TrialData, TrialTask
 
 
 class CommandConfig(ProgramConfig):
@@ -80,10 +79,10 @@ class Command(ModelFamily):
         """Return what the configuration says."""
         return self.config.flops_per_sample
 
-    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
+    def prepare(self, data: TrialData) -> Prepared:
         """Look for the program's packages before any trial needs them."""
         self.program.check()
-        return Prepared((train, self.program))
+        return Prepared((data.train, self.program))
 
     def train(self, task: TrialTask, shared: tuple[str, Program]) -> Iterator[RungReport]:
         """Call the program for every rung ahead.

@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import (
+    Field,
+    GetPydanticSchema,
+    SerializeAsAny,
+    ValidatorFunctionWrapHandler,
+    model_validator,
+)
+from pydantic_core import core_schema
 
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
+from djsandbox_ray.records import Spoil
 from djsandbox_ray.settings.sections import MOST_PROCESSES, Component, Section, component
-from djsandbox_ray.trials.family import FAMILIES
+from djsandbox_ray.trials.family import FAMILIES, ModelFamily
+from djsandbox_ray.trials.stages import judged_from, total
 from djsandbox_ray.trials.stopping.stopping import STOPPING, StoppingConfig
+
+MOST_SEEDS = 1000
+"""Of a study: its trials are listed one by one."""
+GREATEST_SEED = 99_999
+"""Behind the seeds of a configuration lie those of second looks."""
 
 
 class WorkerResources(NodeKind):
@@ -58,6 +72,36 @@ def worker_bundle(resources: WorkerResources) -> dict[str, float]:
     return bundle(resources.cpus_per_worker, resources.gpus_per_worker, resources)
 
 
+_Count = Annotated[int, Field(ge=1, le=MOST_SEEDS, strict=True)]
+
+
+def _seeds(value: Any, count: ValidatorFunctionWrapHandler) -> int | tuple[int, ...]:
+    """Read how many seeds there are, or which."""
+    if not isinstance(value, list | tuple):
+        return int(count(value))
+    whole = all(isinstance(one, int) and not isinstance(one, bool) for one in value)
+    if not whole or not all(0 <= one <= GREATEST_SEED for one in value):
+        raise ValueError(f"seeds in a list are whole numbers from 0 to {GREATEST_SEED}")
+    if not 1 <= len(value) <= MOST_SEEDS or len(set(value)) < len(value):
+        raise ValueError(f"a list of seeds has 1 to {MOST_SEEDS} of them, each once")
+    return tuple(value)
+
+
+Seeds = Annotated[
+    int | tuple[int, ...],
+    GetPydanticSchema(
+        lambda _, handler: core_schema.no_info_wrap_validator_function(
+            _seeds,
+            handler(_Count),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda seeds: seeds if isinstance(seeds, int) else list(seeds)
+            ),
+        )
+    ),
+]
+"""How many seeds, or which."""
+
+
 class TrialsConfig(Section):
     """One training of every pool with every seed."""
 
@@ -65,9 +109,10 @@ class TrialsConfig(Section):
     """The model family and its hyper-parameters, the same for every trial."""
     budget: int = Field(gt=0, le=10**12, strict=True)
     """Samples seen in training, by every trial; the longest trainings there are see 10^11."""
-    seeds: int = Field(default=3, ge=1, le=1000, strict=True)
-    """Trials per pool, all of which the plan lists. Seed s gives every pool the same initial
-    weights and order of positions."""
+    seeds: Seeds = 3
+    """Trials per pool, all of which the plan lists: how many, for seeds from 0 on, or the seeds
+    themselves (``[42, 45]``). Seed s gives every pool the same initial weights and order of
+    positions."""
     early_stopping: Annotated[SerializeAsAny[StoppingConfig], component(STOPPING)] = Field(
         default_factory=lambda: STOPPING.get("race").Config(type="race")
     )
@@ -87,13 +132,32 @@ class TrialsConfig(Section):
     resources: Resources = Resources()
     """What each trial occupies."""
 
+    @property
+    def seed_numbers(self) -> tuple[int, ...]:
+        """The seeds of every pool."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
-def misfits(trials: TrialsConfig, metrics: Sequence[Component]) -> list[str]:
+
+def seeds_text(trials: TrialsConfig) -> str:
+    """Return how many seeds there are, or which, for a line of a report."""
+    return (
+        ", ".join(map(str, trials.seeds)) if isinstance(trials.seeds, tuple) else f"{trials.seeds}"
+    )
+
+
+def misfits(
+    trials: TrialsConfig,
+    metrics: Sequence[Component],
+    score: Sequence[str] | None = None,
+    self_tests: bool = False,
+) -> list[str]:
     """Return what contradicts, each with its place in the configuration.
 
     Args:
         trials: the section of that name.
         metrics: the evaluators.
+        score: the metrics that make the score; None for all.
+        self_tests: whether there will be pools whose samples are spoilt.
     """
     family, name, resources = FAMILIES.get(trials.model.type), trials.model.type, trials.resources
     found = []
@@ -115,4 +179,49 @@ def misfits(trials: TrialsConfig, metrics: Sequence[Component]) -> list[str]:
                 f"evaluation.metrics[{index}].type: {metric.type!r} reads {reads}, but the model "
                 f"{name!r} offers {' and '.join(family.OFFERS)} (fitting: {', '.join(fitting)})"
             )
-    return found
+    # A model of one stage need not be made for that.
+    has_stages = family.stages is not ModelFamily.stages
+    if trials.early_stopping.rungs and has_stages and not _judged_before_the_end(trials):
+        found.append(
+            f"trials.early_stopping.rungs: the model {name!r} can be judged at the end of its "
+            "training only: rungs: []"
+        )
+    if metrics and self_tests:
+        found += [_blind(spoil, metrics, score, family) for spoil in family.SPOILS]
+    return [problem for problem in found if problem]
+
+
+def _judged_before_the_end(trials: TrialsConfig) -> bool:
+    stages = FAMILIES.get(trials.model.type)(trials.model).stages(trials.budget)
+    return judged_from(stages) < total(stages)
+
+
+def _blind(
+    spoil: Spoil,
+    metrics: Sequence[Component],
+    score: Sequence[str] | None,
+    family: type[ModelFamily],
+) -> str:
+    """Say that no metric of the score shows what a self-test does to samples; empty if one does."""
+    kinds = [(one.type, EVALUATORS.get(one.type)(one)) for one in metrics]
+    seeing = [(name, kind.metrics()) for name, kind in kinds if spoil in kind.SEES]
+    if any(found is None for _, found in seeing):
+        return ""
+    shown = [one.name for _, found in seeing for one in found or ()]
+    if any(score is None or name in score for name in shown):
+        return ""
+    fitting = [
+        name
+        for name in EVALUATORS
+        for kind in [EVALUATORS.get(name)]
+        if spoil in kind.SEES and kind.READS in family.OFFERS
+    ]
+    advice = (
+        f"add one of {', '.join(shown)}"
+        if shown
+        else f"add an evaluator that does ({', '.join(fitting)})"
+    )
+    return (
+        f"evaluation.{'score' if shown else 'metrics'}: no metric of the score shows whether "
+        f"{spoil} were spoilt, as a self-test does it: {advice}, or pools.self_tests: false"
+    )

@@ -252,7 +252,7 @@ def _config(spec: TrialSpec, known: TrialRecord | None) -> dict[str, Any]:
     """Return what a worker is told of a trial, as plain data."""
     reports = [asdict(report) for report in known.reports] if known else []
     own = {"id": spec.id, "pool": spec.pool, "seed": spec.seed, "draw": spec.draw_hash}
-    return {**own, "reports": reports}
+    return {**own, "training": spec.training, "reports": reports}
 
 
 def _place(storage: Storage, folder: str) -> dict[str, Any]:

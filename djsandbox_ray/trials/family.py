@@ -8,28 +8,32 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from socket import gethostname
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from packaging.version import Version
 
 from djsandbox_ray.dataset.media import Content
+from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, require
+from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
-from djsandbox_ray.records import RungReport
+from djsandbox_ray.records import RungReport, Spoil
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.trials.base import Base
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.pulse import Pulse
+from djsandbox_ray.trials.stages import Stage, flops, total
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
@@ -39,6 +43,21 @@ class Diverged(SandboxError):
 
 class OtherNumbers(BadInput):
     """A node has other libraries than the driver, after which trials are named."""
+
+
+class Evaluate(Protocol):
+    """What a family calls with its model, wherever that is to be judged."""
+
+    def __call__(
+        self, model: Encoder | Artefact | Answerer, samples: int | None = None
+    ) -> dict[str, float]:
+        """Return all metrics of a model.
+
+        Args:
+            model: as evaluators read it.
+            samples: seen in training so far; needed of a model that answers questions, whose
+                answers are kept.
+        """
 
 
 @dataclass(frozen=True)
@@ -52,7 +71,7 @@ class TrialTask:
     captions: NDArray[np.int64]
     """Row ids whose captions are used with ``rows``; the same unless captions are shuffled."""
     rungs: tuple[int, ...]
-    """Samples seen at every report; the last is the budget."""
+    """Samples seen at every report, through all stages; the last is the whole training."""
     cpus: float
     """Of this worker."""
     gpus: float
@@ -62,11 +81,35 @@ class TrialTask:
     the work since the last rung when it is cut off; one that does not begins anew."""
     group: Group
     """The workers that train the model together; a family is called on every one of them."""
-    evaluate: Callable[[Encoder | Artefact], dict[str, float]]
+    evaluate: Evaluate
     """The evaluation suite."""
     pulse: Pulse = field(default_factory=Pulse)
     """A family that calls ``pulse.beat()`` at every step is replaced when its steps stop coming
     (``trials.stall_seconds``); of one that does not, only a process that computes nothing is."""
+    budget: int = 0
+    """Samples seen in the stage that the pool feeds; 0 stands for the whole training."""
+    spoil: Spoil | None = None
+    """What is to be done to the samples: of ``captions``, :attr:`captions` says it already."""
+
+    def __post_init__(self) -> None:
+        if self.budget == 0:
+            object.__setattr__(self, "budget", self.rungs[-1])
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """The tables and folders that trials of a study read, as URLs that every node reaches."""
+
+    train: str
+    """Lance table of the training samples."""
+    evaluation: Mapping[str, str]
+    """Lance tables of what the model is evaluated on, by id."""
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    """Lance tables of :meth:`ModelFamily.sources`, by their names."""
+    base: str | None = None
+    """Folder of what trials start from and never change."""
+    nodes: NodeKind = field(default_factory=NodeKind)
+    """Where Ray tasks that prepare run: ``resources=nodes.demand()``."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +137,8 @@ class ModelFamily(ABC):
     """The installed packages (``torch``) with whose minor versions its numbers may change."""
     CONTENT: ClassVar[tuple[Content, ...]] = ("pairs",)
     """What it can train on, of what the samples of a source may be."""
+    SPOILS: ClassVar[tuple[Spoil, ...]] = ("captions",)
+    """What must make its models worse: self-tests do it to the samples of a pool."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -126,7 +171,50 @@ class ModelFamily(ABC):
         return {"device": _device_kind(gpus), **libraries}
 
     def flops_per_sample(self) -> float | None:
-        """Return floating-point operations of training on one sample, if the family can count."""
+        """Return floating-point operations of training on one sample, if the family can count.
+
+        Where there are several stages, of the first, which the pool feeds.
+        """
+        return None
+
+    def stages(self, budget: int) -> tuple[Stage, ...]:
+        """Return the stages of a trial: the probed one first, then what else the model needs.
+
+        Cheap: operations that are counted as :meth:`flops_per_sample` does it are left out of the
+        first stage.
+
+        Args:
+            budget: samples seen in the stage that the pool feeds.
+        """
+        return (Stage("train", budget),)
+
+    def counted(self, budget: int) -> tuple[Stage, ...]:
+        """Return the stages of a trial with the operations of the first one, too."""
+        first, *others = self.stages(budget)
+        if first.flops_per_sample is None:
+            first = replace(first, flops_per_sample=self.flops_per_sample())
+        return (first, *others)
+
+    def flops(self, budget: int) -> float | None:
+        """Return the operations of a whole training, all stages together, if they are counted."""
+        stages = self.counted(budget)
+        return flops(stages, total(stages))
+
+    def mean_flops(self, budget: int) -> float | None:
+        """Return the operations per sample of a whole training, if they are counted."""
+        whole = self.flops(budget)
+        return None if whole is None else whole / total(self.stages(budget))
+
+    def sources(self) -> dict[str, Source]:
+        """Return the fixed data of later stages, by name: read once, the same for every trial."""
+        return {}
+
+    def base(self) -> Base | None:
+        """Return how what trials start from and never change is made, if the model has such a base.
+
+        It is made once; its content is part of the trials' ids, its folder is in
+        :attr:`TrialData.base`.
+        """
         return None
 
     def least_rows(self, budget: int) -> int:
@@ -141,15 +229,13 @@ class ModelFamily(ABC):
         """Return the operations of one run of the evaluation suite, if the family can count."""
         return None
 
-    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
+    def prepare(self, data: TrialData) -> Prepared:
         """Make what all trials share; called once in the driver with Ray connected.
 
         Args:
-            train: URI of the Lance table with the training samples.
-            evaluation: URI of the Lance table of the trusted split.
-            nodes: where Ray tasks that prepare run: ``resources=nodes.demand()``.
+            data: what there is; the default hands it on as it is.
         """
-        return Prepared((train, evaluation))
+        return Prepared(data)
 
     def prepared_by(self) -> Any:
         """Return plain data that decides what :meth:`prepare` returns, beside the tables."""
@@ -172,7 +258,7 @@ class ModelFamily(ABC):
 
 _UNMARKED = {"device": "cpu"}
 """Left out of ids, so that a family without libraries is known on CPUs as it always was."""
-_EXTRAS = {"open_clip_torch": "clip", "torch": "clip"}
+_EXTRAS = {"open_clip_torch": "clip", "torch": "clip", "transformers": "llava"}
 """Which of our extras brings a library."""
 
 
@@ -247,7 +333,13 @@ class Clock:
         yield
         self._evaluating += time.perf_counter() - begun
 
-    def report(self, samples: int, loss: float, metrics: dict[str, float]) -> RungReport:
+    def report(
+        self,
+        samples: int,
+        loss: float,
+        metrics: dict[str, float],
+        terms: Mapping[str, float] | None = None,
+    ) -> RungReport:
         """Return the report of a rung that was reached now."""
         return RungReport(
             samples=samples,
@@ -256,6 +348,7 @@ class Clock:
             train_seconds=time.perf_counter() - self._start - self._evaluating,
             evaluation_seconds=self._evaluating,
             time_ms=time.time_ns() // 1_000_000,
+            terms=dict(terms or {}),
         )
 
 
@@ -278,5 +371,6 @@ FAMILIES: Registry[ModelFamily] = Registry(
     {
         "clip": "djsandbox_ray.trials.clip.family:Clip",
         "command": "djsandbox_ray.trials.command:Command",
+        "llava": "djsandbox_ray.trials.llava.family:Llava",
     },
 )

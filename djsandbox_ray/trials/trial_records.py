@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 _RECORD = TypeAdapter(TrialRecord)
 _READERS = 16
 _METRIC = "metric:"
+_TERM = "term:"
 _NUMERICS = "numerics:"
 _SPEC = (("trial", pa.string()), ("pool", pa.string()), ("seed", pa.int64()))
 _TRIAL = (
@@ -68,6 +69,7 @@ def plan_trials(
     budget: int,
     model: Any,
     evaluation: Sequence[Any],
+    total: int = 0,
 ) -> list[TrialSpec]:
     """List the trials: seed by seed, the controls of a seed first.
 
@@ -76,9 +78,10 @@ def plan_trials(
         pools: the pools to train.
         column: reads a column of the assignments, part by part; called once for each.
         seeds: the trials of every pool.
-        budget: samples seen in training.
-        model: identity of the model family.
+        budget: samples seen in the stage that the pool feeds.
+        model: identity of the model family, with the fixed data of its other stages.
         evaluation: identity of the evaluation suite.
+        total: samples seen in all stages; 0 stands for the budget.
     """
     by_column: dict[str, list[Pool]] = {}
     for pool in pools.pools:
@@ -91,8 +94,16 @@ def plan_trials(
     }
 
     def spec(pool: Pool, seed: int) -> TrialSpec:
-        parts = (dataset, drawn[pool.id, seed], model, seed, budget, list(evaluation))
-        return TrialSpec(content_id("trial", *parts), pool.id, seed, parts[1], budget)
+        training = (dataset, drawn[pool.id, seed], model, seed, budget)
+        return TrialSpec(
+            content_id("trial", *training, list(evaluation)),
+            pool.id,
+            seed,
+            drawn[pool.id, seed],
+            budget,
+            content_id("training", *training),
+            total,
+        )
 
     by_kind = sorted(pools.pools, key=lambda pool: pool.kind is not PoolKind.CONTROL)
     return [spec(pool, seed) for seed in seeds for pool in by_kind]
@@ -148,14 +159,16 @@ class TrialStore:
 
 
 def trials_table(
-    records: Sequence[TrialRecord], pools: Mapping[str, Pool], flops_per_sample: float | None
+    records: Sequence[TrialRecord],
+    pools: Mapping[str, Pool],
+    flops: Callable[[int], float | None] | None,
 ) -> pa.Table:
     """Return one row per trial, with the numbers of its last report.
 
     Args:
         records: the trials.
         pools: by pool id.
-        flops_per_sample: of training; None where nobody counted.
+        flops: operations of training up to so many samples; None where nobody counted.
     """
     rows = []
     for record in records:
@@ -168,13 +181,15 @@ def trials_table(
                 "bucket": pool.bucket,
                 "draw": record.spec.draw_hash,
                 "budget": record.spec.budget,
+                # Only where it is another number: most trials have one stage.
+                **({"total": total} if (total := record.spec.total) != record.spec.budget else {}),
                 "state": str(record.state),
                 "error": record.error,
                 "diverged": record.diverged,
                 "attempts": record.attempts,
                 "held_seconds": record.held_seconds,
                 "owner": record.owner,
-                "flops": last.samples * flops_per_sample if last and flops_per_sample else None,
+                "flops": flops(last.samples) if last and flops else None,
                 **{f"{_NUMERICS}{name}": fact for name, fact in record.numerics.items()},
                 **(_report(last) if last else {}),
             }
@@ -193,11 +208,18 @@ def read_records(trials: pa.Table, curves: pa.Table) -> list[TrialRecord]:
     reports: dict[str, list[RungReport]] = {}
     for row in curves.to_pylist():
         numbers = {name: row[name] for name, _ in _REPORT}
-        report = RungReport(metrics=_named(row, _METRIC), **numbers)
+        report = RungReport(metrics=_named(row, _METRIC), **numbers, terms=_named(row, _TERM))
         reports.setdefault(row["trial"], []).append(report)
     return [
         TrialRecord(
-            TrialSpec(row["trial"], row["pool"], row["seed"], row["draw"], row["budget"]),
+            TrialSpec(
+                row["trial"],
+                row["pool"],
+                row["seed"],
+                row["draw"],
+                row["budget"],
+                total=row.get("total") or 0,
+            ),
             TrialState(row["state"]),
             tuple(reports.get(row["trial"], ())),
             row["error"],
@@ -228,12 +250,14 @@ def _report(report: RungReport) -> dict[str, Any]:
     return {
         **{name: getattr(report, name) for name, _ in _REPORT},
         **{f"{_METRIC}{name}": value for name, value in report.metrics.items()},
+        **{f"{_TERM}{name}": value for name, value in report.terms.items()},
     }
 
 
 def _table(rows: Sequence[dict[str, Any]], fields: Sequence[tuple[str, pa.DataType]]) -> pa.Table:
     names = sorted({name for row in rows for name in row})
-    kinds = ((_NUMERICS, pa.string()), (_METRIC, pa.float64()))
+    kinds = ((_NUMERICS, pa.string()), (_METRIC, pa.float64()), (_TERM, pa.float64()))
     more = [(name, kind) for prefix, kind in kinds for name in names if name.startswith(prefix)]
+    more += [("total", pa.int64())] if "total" in names else []
     schema = pa.schema([*fields, *more])
     return pa.Table.from_pylist(list(rows), schema=schema)

@@ -14,6 +14,8 @@ from typing import Any
 import ray
 
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.evaluation.answer_store import AnswerStore
+from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.masking import without_secrets
@@ -25,6 +27,7 @@ from djsandbox_ray.trials.checkpoint import ALONE, Checkpoint
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask, check_numerics
 from djsandbox_ray.trials.pulse import Pulse
+from djsandbox_ray.trials.rescoring import rescored_reports
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
@@ -41,7 +44,7 @@ class Shared:
     draw_size: int
     base_seed: int
     rungs: tuple[int, ...]
-    """Samples seen at every report; the last is the budget."""
+    """Samples seen at every report; the last is the whole training."""
     storage: str
     """URL under which checkpoints are kept; every node must reach it."""
     resources: Resources
@@ -61,6 +64,8 @@ class Shared:
     """Whom workers tell that they are alive; None for nobody."""
     pause: float = 5.0
     """Seconds between two times."""
+    budget: int = 0
+    """Samples seen in the stage that the pool feeds; 0: in the whole training."""
     owner: str = ALONE
     """The driver, by which its folders of checkpoints are named."""
     numerics: Mapping[str, str] | None = None
@@ -102,6 +107,8 @@ class TrialWorker:
         self._group = group or Group()
         self._training: Generator[RungReport] | None = None
         self._log: TrialLog | None = None
+        self._trained_as = ""
+        """Id of the training."""
         self._pulse = Pulse(shared.watch, self._group.rank, shared.pause)
 
     @property
@@ -142,10 +149,15 @@ class TrialWorker:
             group=self._group,
             evaluate=self._evaluate,
             pulse=self._pulse,
+            budget=shared.budget,
+            spoil=pool.spoil,
         )
         self._reported = reported
+        self._trained_as = trial.get("training", "")
         known = tuple(RungReport(**report) for report in trial["reports"])
-        self._kept = iter(checkpoint.reports() or known)
+        # Where a stage ends before the first rung, the state is kept, but nothing is reported.
+        kept = tuple(one for one in checkpoint.reports() if one.samples >= shared.rungs[0])
+        self._kept = iter(self._scored_now(kept or known, checkpoint))
         self._training = self._train(task)
 
     def step(self) -> dict[str, Any]:
@@ -157,11 +169,11 @@ class TrialWorker:
             ``{"report": ..., "done": ...}`` or ``{"failure": {error, diverged, traceback, place},
             "done": True}``.
         """
-        budget = self._shared.rungs[-1]
+        whole = self._shared.rungs[-1]
         try:
             with self._pulse.training():
                 report = self._next()
-            _check(report, budget)
+            _check(report, whole)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             failure = {
@@ -174,7 +186,7 @@ class TrialWorker:
             self.close()
             return {"failure": failure, "done": True}
         self._note(f"{report.samples} samples: loss {report.loss:.6g}, {report.metrics}")
-        return {"report": asdict(report), "done": report.samples == budget}
+        return {"report": asdict(report), "done": report.samples == whole}
 
     def close(self) -> None:
         """Let go of the trial, and of its model."""
@@ -193,9 +205,34 @@ class TrialWorker:
             check_numerics(shared.family, task.gpus, shared.numerics)
         yield from shared.family.train(task, shared.prepared)
 
-    def _evaluate(self, model: Encoder | Artefact) -> dict[str, float]:
+    def _evaluate(
+        self, model: Encoder | Artefact | Answerer, samples: int | None = None
+    ) -> dict[str, float]:
         with self._pulse.aside():
-            return self._shared.suite.run(model)
+            store = None if samples is None else self._answers(samples)
+            return self._shared.suite.run(model, store)
+
+    def _answers(self, samples: int) -> AnswerStore:
+        return AnswerStore(Storage(self._shared.storage), self._trained_as, samples)
+
+    def _scored_now(
+        self, reports: tuple[RungReport, ...], checkpoint: Checkpoint
+    ) -> tuple[RungReport, ...]:
+        """Return kept reports with their answers scored as this run does.
+
+        Where answers are gone, nothing is returned, and the trial begins anew: only a model that
+        is trained up to there can give them.
+        """
+        if not (self._shared.suite.asks and reports):
+            return reports
+        again: tuple[RungReport, ...] | None = None
+        if self._group.rank == 0:
+            again = rescored_reports(self._shared.suite, reports, self._answers)
+        again = self._group.from_first(again)
+        if again is None:
+            self._note("answers of earlier rungs are gone: the trial begins anew")
+            checkpoint.discard()
+        return again or ()
 
     def _note(self, text: str) -> None:
         if self._log is not None:
@@ -224,9 +261,9 @@ class _Watched(Checkpoint):
             super().save(report, write)
 
 
-def _check(report: RungReport, budget: int) -> None:
-    numbers = {"loss": report.loss, **report.metrics}
+def _check(report: RungReport, whole: int) -> None:
+    numbers = {"loss": report.loss, **report.metrics, **report.terms}
     if wrong := [name for name, value in numbers.items() if not isfinite(value)]:
         raise Diverged(f"not finite after {report.samples} samples: {', '.join(wrong)}")
-    if report.samples > budget:
-        raise SandboxError(f"{report.samples} samples were seen, more than the budget {budget}")
+    if report.samples > whole:
+        raise SandboxError(f"{report.samples} samples were seen, more than the budget {whole}")

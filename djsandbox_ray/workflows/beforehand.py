@@ -79,6 +79,7 @@ def check_run(config: RunConfig, *, elsewhere: bool = False) -> None:
     rows: dict[str, int | None] = {}
     if not elsewhere:
         problems, rows = _lost_sources(config.sources)
+        problems += _lost_benchmarks(config)
     if not found:
         workflow = configured_workflow(config)
         problems += said(*(partial(check, config, workflow, rows) for check in _CHECKS))
@@ -147,6 +148,17 @@ def _lost_sources(
         except BadInput as error:
             problems.append(f"{where}: {error}")
     return problems, rows
+
+
+def _lost_benchmarks(config: RunConfig) -> list[str]:
+    """Look for the data of benchmarks, and say what is wrong with it."""
+    problems = []
+    for index, source in config.measuring.benchmarks().items() if config.measuring else ():
+        try:
+            source.shards()
+        except BadInput as error:
+            problems.append(f"evaluation.metrics[{index}]: {error}")
+    return problems
 
 
 def _check_draw(config: RunConfig, workflow: Workflow, rows: Mapping[str, int | None]) -> None:

@@ -79,9 +79,10 @@ class FinishedRun:
             names = ", ".join(f"{job}:{pool.id}" for job, _, pool in made)
             raise BadInput(f"several pools are called {name!r}: name one of {names}")
         _, pools, pool = made[0]
-        if pool.shuffle_captions:
+        if pool.spoil:
+            done = {"captions": "shuffles the captions", "frames": "repeats the first frames"}
             raise BadInput(
-                f"pool {name!r}: every trial shuffles the captions of its draw; its rows alone are "
+                f"pool {name!r}: every trial {done[pool.spoil]} of its draw; its rows alone are "
                 "not what was trained on"
             )
         if pool.breaks:

@@ -16,6 +16,7 @@ from djsandbox_ray.records import (
     Confirmation,
     Dataset,
     Diversity,
+    Evaluation,
     Insights,
     Interactions,
     Ledger,
@@ -51,10 +52,12 @@ _VERDICTS = ("better", "worse", "undecided", "stopped", "failed")
 def publish(context: Context, output: Any) -> None:
     """Send what a job gave to the tracker; what was sent before changes nothing."""
     tracker, storage = context.tracker, context.storage
-    if isinstance(output, Dataset):
-        source = without_secrets(storage.uri(output.table))
-        name = "evaluation" if output.use == "evaluation" else "dataset"
-        tracker.dataset(DatasetInput(name, output.id, source, output.rows, output.use))
+    sets = output.sets if isinstance(output, Evaluation) else (output,)
+    for one in sets:
+        if isinstance(one, Dataset):
+            source = without_secrets(storage.uri(one.table))
+            name = "evaluation" if one.use == "evaluation" else "dataset"
+            tracker.dataset(DatasetInput(name, one.id, source, one.rows, one.use))
     for field in _FILES.get(type(output), ()):
         if path := getattr(output, field):  # a recipe that breaks a policy has no YAML
             tracker.artifact(_name(context, path), storage.read_bytes(path))

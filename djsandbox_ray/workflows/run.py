@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -20,6 +20,7 @@ from rich.console import Console
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.hooks.results import directions
 from djsandbox_ray.hooks.study import NO_RESULT
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.anchor import anchor, watched
@@ -32,7 +33,7 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.observed import observed
 from djsandbox_ray.tracking.journal import Recorded
 from djsandbox_ray.tracking.tracker import TRACKERS, RunInfo
-from djsandbox_ray.trials.config import worker_bundle
+from djsandbox_ray.trials.config import seeds_text, worker_bundle
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.strategies.strategy import STRATEGIES
 from djsandbox_ray.workflows.aftermath import aftermath
@@ -47,8 +48,14 @@ from djsandbox_ray.workflows.runner import run_workflow
 from djsandbox_ray.workflows.state import RunState, alone, interrupt, state_path
 
 
-def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
+def run_sandbox(config: RunConfig, console: Console, trains: bool = True) -> dict[str, Any]:
     """Run the workflow of a configuration, or what is left of it, and print the verdicts.
+
+    Args:
+        config: that was checked.
+        console: where it is told.
+        trains: whether models may be trained; else the run ends before the first study that needs
+            one.
 
     Returns:
         The outputs of all jobs by job id; of a workflow with rounds, those of the last.
@@ -58,6 +65,7 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
         Stopped: by SIGTERM or Ctrl-C, or the cluster is gone; what is finished is kept.
         Held: another process runs it.
         Lost: another process has taken the run over.
+        PlanRefused: trials cannot be scored without their models, and none may be trained.
         SandboxError: a job failed; what is finished is kept.
     """
     check_run(config)
@@ -80,7 +88,7 @@ def run_sandbox(config: RunConfig, console: Console) -> dict[str, Any]:
                 _said_plainly(storage),
             ):
                 _check_resources(config, progress)
-                done = run_rounds(config, progress, state)
+                done = run_rounds(config, progress, state, trains)
     print_results(console, config, done.context, done.outputs, done.unsent)
     return done.outputs
 
@@ -97,7 +105,7 @@ class Done:
     """How many things, of all rounds, could not be sent to the tracker."""
 
 
-def run_rounds(config: RunConfig, progress: Progress, state: RunState) -> Done:
+def run_rounds(config: RunConfig, progress: Progress, state: RunState, trains: bool = True) -> Done:
     """Run the workflow until its targets hold, or once; rounds that are done are only read.
 
     Raises:
@@ -108,7 +116,7 @@ def run_rounds(config: RunConfig, progress: Progress, state: RunState) -> Done:
     while True:
         state.begin(this)
         workflow = configured_workflow(this.config)
-        context = open_round(this, progress, state.lease)
+        context = replace(open_round(this, progress, state.lease), trains=trains)
         outputs, kept_back = _run_round(workflow, context, state)
         unsent += kept_back
         outcome = conclude(workflow.repeat, this, outputs)
@@ -212,10 +220,12 @@ def _run_info(context: Context) -> RunInfo:
         trained = {
             "model": str(getattr(trials.model, "arch", trials.model.type)),
             "budget": str(trials.budget),
-            "seeds": str(trials.seeds),
+            "seeds": seeds_text(trials),
         }
     if (evaluation := config.measuring) is not None:
         measured = {"aggregate": evaluation.aggregate, "alpha": str(evaluation.alpha)}
+        if less := directions(config).get("less"):
+            measured["better_when_less"] = ", ".join(less)
     return RunInfo(
         name=config.name,
         key=content_id("run", resolved),

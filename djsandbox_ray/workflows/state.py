@@ -105,7 +105,7 @@ class RunState:
             "finished": None,
             "versions": {"djsandbox-ray": __version__, **_versions()},
             "git_commit": git_commit(),
-            "seeds": list(range(first.config.training.seeds if first.config.training else 0)),
+            "seeds": list(first.config.training.seed_numbers if first.config.training else ()),
             "pool_seed": first.config.pools.seed,
         }
         self.begin(first)

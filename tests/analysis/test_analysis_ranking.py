@@ -292,6 +292,57 @@ def test_a_self_test_that_fails_is_named(trials):
     ]
 
 
+# What a self-test does to samples, and which metrics show it
+
+SPOILT = [
+    dataclasses.replace(p, spoil="captions") if p.id == "self_test/shuffled_captions" else p
+    for p in POOLS
+]
+
+
+def blinded(trials):
+    """Recall does not see captions, and is so much better by luck that the score is better."""
+    for seed in SEEDS:
+        key = "self_test/shuffled_captions", seed
+        metrics = {**trials[key].final.metrics, "recall": 60.0 + seed / 100}
+        trials[key] = trial(*key, metrics)
+
+
+def test_a_spoilt_pool_is_judged_by_the_metrics_that_can_show_it(trials):
+    blinded(trials)
+
+    def row(rows):
+        (found,) = (row for row in rows if row.pool == "self_test/shuffled_captions")
+        return found
+
+    whole = row(ranked(trials, pools=SPOILT))
+    assert whole.verdict == "better"
+    assert whole.self_test_failed
+    seen = row(ranked(trials, pools=SPOILT, seen={"captions": ["accuracy"]}))
+    assert seen.verdict == "worse"
+    assert not seen.self_test_failed
+    alone = row(ranked(trials, pools=SPOILT, metrics=["accuracy"]))
+    assert (seen.change, seen.low, seen.high) == (alone.change, alone.low, alone.high)
+    assert seen.metrics.keys() == {"accuracy", "recall"}, "all are shown"
+
+
+def test_other_pools_are_judged_by_the_whole_score(trials):
+    before = {row.pool: row for row in ranked(trials, pools=SPOILT)}
+    after = ranked(trials, pools=SPOILT, seen={"captions": ["accuracy"]})
+    for row in after:
+        if row.pool != "self_test/shuffled_captions":
+            assert dataclasses.replace(row, rank=0, q=0.0) == dataclasses.replace(
+                before[row.pool], rank=0, q=0.0
+            )
+    everything = ranked(trials, pools=SPOILT, seen={"captions": ["recall", "accuracy"]})
+    assert everything == ranked(trials, pools=SPOILT)
+
+
+def test_a_score_that_is_blind_to_what_was_spoilt_is_refused(trials):
+    with pytest.raises(BadInput, match="no metric of the score shows that captions were spoilt"):
+        ranked(trials, pools=SPOILT, seen={"captions": ["fid"]})
+
+
 def with_metrics(trials, key, **metrics):
     trials[key] = trial(*key, {k: v for k, v in metrics.items() if v is not None})
 

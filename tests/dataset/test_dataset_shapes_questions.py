@@ -104,8 +104,77 @@ def test_fewer_questions_are_asked(open_source) -> None:
         ({"questions": 8}, "less than or equal to 7"),
         ({"questions": 0}, "greater than or equal to 1"),
         ({"shuffle_captions": {"fraction": 0.1}}, "need captions"),
+        ({"content": "pairs", "questions": 3}, "evaluators choose among all"),
     ],
 )
 def test_bad_options_are_named(open_source, options, said) -> None:
     with pytest.raises(ValidationError, match=said):
         open_source("shapes_questions", samples=10, **options)
+
+
+@pytest.fixture(scope="module")
+def examined(open_source) -> list[Sample]:
+    return samples(open_source("shapes_questions", samples=300, seed=3, content="pairs"))
+
+
+def test_the_questions_of_an_image_stand_in_its_meta_data(examined, world) -> None:
+    for sample, conversation in zip(examined, world, strict=False):
+        assert sample.is_pair
+        assert sample.meta["shape"] == conversation.meta["shape"]
+        questions = sample.meta["questions"]
+        assert {name: len(some) for name, some in questions.items()} in (
+            {"textvqa": 4, "mmbench": 2, "mme": 6, "pope": 3},
+            {"textvqa": 4, "mmbench": 2, "mme": 6, "pope": 2},  # both splits chose the same
+        )
+        assert all(one["question"] in sample.text for some in questions.values() for one in some)
+    clean = [one for one in world[:300] if one.meta["defect"] == CLEAN]
+    assert len({sample.image for sample in examined} & {one.image for one in clean}) == len(clean)
+
+
+def test_answers_about_images_are_right(examined) -> None:
+    letters: Counter[str] = Counter()
+    for sample in examined:
+        meta, questions = sample.meta, sample.meta["questions"]
+        name = f"{meta['colour']} {meta['shape']}"
+        words = {one["id"].partition("/")[2]: one["answers"] for one in questions["textvqa"]}
+        for form in ("colour", "shape", "background"):
+            assert words[form] == [meta[form]] * 10
+        for one in questions["mmbench"]:
+            (only,) = one["passes"]
+            right = {"thing": name, "colour": meta["colour"]}[one["category"]]
+            assert only["options"][only["answer"]] == right
+            assert len(set(only["options"].values())) == 4
+            letters[only["answer"]] += 1
+        pairs = questions["mme"]
+        assert [one["answer"] for one in pairs] == ["yes", "no"] * 3
+        for one in pairs:
+            if one["subtask"] != "position":
+                word = name if one["subtask"] == "existence" else meta["colour"]
+                there = f" {word}" in one["question"].rstrip("?").replace(" in the picture", "")
+                assert there == (one["answer"] == "yes"), one
+        for one in questions["pope"]:
+            expected = "yes" if f" {name} " in one["question"] else "no"
+            assert set(one["labels"].values()) == {expected}
+            if one["labels"].get("adversarial") == "no":
+                assert meta["colour"] in one["question"] or meta["shape"] in one["question"]
+    assert set(letters) == set("ABCD")
+    assert min(letters.values()) > 100
+
+
+def test_what_is_asked_about_an_image_stays(examined) -> None:
+    """Trials are found by what they were asked; raise WORLD where this changes."""
+    first = examined[0].meta["questions"]
+    assert first["mme"][1]["question"] == "Is there a blue circle in the picture?"
+    assert first["mme"][3]["question"] == "Is the triangle at the top?"
+    assert first["mmbench"][0]["passes"] == [
+        {
+            "options": {
+                "A": "orange triangle",
+                "B": "green star",
+                "C": "yellow ring",
+                "D": "purple triangle",
+            },
+            "answer": "D",
+        }
+    ]
+    assert first["pope"][-1]["question"] == "Is there a red triangle in the picture?"

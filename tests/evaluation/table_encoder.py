@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.data import EvaluationSet
 
 
 class TableEncoder:
@@ -18,7 +18,7 @@ class TableEncoder:
         self._images = np.asarray(images, np.float32)
         self._texts = {text: np.asarray(vector, np.float32) for text, vector in texts.items()}
 
-    def images(self, split: Split) -> NDArray[np.float32]:
+    def images(self, split: EvaluationSet) -> NDArray[np.float32]:
         assert len(self._images) == len(split.texts)
         return self._images
 
@@ -31,9 +31,9 @@ def split_of(
     labels: Sequence[Any] = (),
     key: str = "label",
     classes: Mapping[str, tuple[str, ...]] | None = None,
-) -> Split:
+) -> EvaluationSet:
     metadata = tuple({key: label} for label in labels) or tuple({} for _ in texts)
-    return Split("split", "nowhere", tuple(texts), metadata, classes or {})
+    return EvaluationSet("split", "nowhere", len(texts), tuple(texts), metadata, classes or {})
 
 
 def unit(vectors: ArrayLike) -> NDArray[np.float32]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from table_encoder import TableEncoder, split_of
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Encoder, Evaluator
 from djsandbox_ray.evaluation.retrieval import RetrievalConfig
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.settings.sections import Component
@@ -32,11 +33,11 @@ class Constant(Evaluator):
 
     Config = ConstantConfig
 
-    def check(self, split: Split) -> None:
+    def check(self, split: EvaluationSet) -> None:
         if "refuse" in self.config.metrics:
             raise BadInput("this split will not do")
 
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
         return {key: value if value >= 0 else np.nan for key, value in self.config.metrics.items()}
 
 
@@ -46,7 +47,7 @@ class Infinite:
     def __init__(self, where: str, value: float) -> None:
         self.where, self.value = where, value
 
-    def images(self, split: Split) -> NDArray[np.float32]:
+    def images(self, split: EvaluationSet) -> NDArray[np.float32]:
         return self._broken("images", ENCODER.images(split))
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -59,10 +60,9 @@ class Infinite:
         return vectors
 
 
-def make(*configs: dict[str, Any], split: Split = SPLIT) -> Suite:
-    return Suite(
-        [EVALUATORS.get(config["type"]).Config.model_validate(config) for config in configs], split
-    )
+def make(*configs: dict[str, Any], split: EvaluationSet = SPLIT) -> Suite:
+    made = [EVALUATORS.get(config["type"]).Config.model_validate(config) for config in configs]
+    return Suite(made, [split] * len(made))
 
 
 def constant(**metrics: float) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def test_a_model_of_nan_fails_the_trial_and_gets_no_score(
 
 
 def test_identity_is_plain_and_tells_suites_apart() -> None:
-    other = Split("other", "nowhere", SPLIT.texts, SPLIT.metadata)
+    other = EvaluationSet("other", "nowhere", SPLIT.rows, SPLIT.texts, SPLIT.metadata)
     suites = [
         make(RETRIEVAL),
         make(RETRIEVAL, split=other),
@@ -148,15 +148,15 @@ def test_a_suite_can_be_sent_to_another_process() -> None:
 
 
 def test_a_score_that_nobody_gives_is_an_error_of_the_first_evaluation() -> None:
-    split = Split("id", "", ("a", "b"), ({}, {}))
+    split = EvaluationSet("id", "", 2, ("a", "b"), ({}, {}))
 
     class Same:
-        def images(self, split: Split) -> np.ndarray:
+        def images(self, split: EvaluationSet) -> np.ndarray:
             return np.eye(2, dtype=np.float32)
 
         def texts(self, texts: object) -> np.ndarray:
             return np.eye(2, dtype=np.float32)
 
-    suite = Suite([RetrievalConfig(type="retrieval", k=[1])], split, ["accuracy"])
+    suite = Suite([RetrievalConfig(type="retrieval", k=[1])], [split], ["accuracy"])
     with pytest.raises(BadInput, match=r"evaluation\.score: no evaluator gives accuracy \(given: "):
         suite.run(Same())

@@ -19,7 +19,8 @@ import pytest
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.pools.build import construct
@@ -27,6 +28,7 @@ from djsandbox_ray.records import (
     Confirmation,
     ConfirmationRow,
     Dataset,
+    Evaluation,
     PoolKind,
     Pools,
     Ranking,
@@ -47,7 +49,8 @@ from djsandbox_ray.trials.worker import Shared
 
 ROWS = 2700
 TRAIN = Dataset("dataset-train", "datasets/train.lance", ROWS, 0)
-EVALUATION = Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0)
+SPLIT = Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0, "evaluation")
+EVALUATION = Evaluation(SPLIT.id, (SPLIT,), (SPLIT.id,))
 STATISTICS = Statistics("statistics-planted", ())
 
 
@@ -83,7 +86,7 @@ class Hopeless(Planted):
 class Measure(Evaluator):
     """The family reports its metric itself."""
 
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
         raise AssertionError("nothing is encoded here")
 
 
@@ -113,7 +116,7 @@ def first_pools(context: Context) -> Pools:
     storage.write_table(path, pa.table({"row_id": np.arange(ROWS), **built.assignments}))
     storage.write_json("datasets/marker.json", {})
     split = pa.table({"text": ["a", "b", "c"], "meta": [json.dumps({})] * 3})
-    lance.write_dataset(split, storage.uri(EVALUATION.table), mode="overwrite")
+    lance.write_dataset(split, storage.uri(SPLIT.table), mode="overwrite")
     pools = Pools("pools-first", path, built.pools, built.size, built.draw_size, built.eligible, 0)
     return replace(pools, contrast=built.contrast)
 
@@ -166,7 +169,16 @@ def _train_here(
         drawn = shared.draw({**asdict(spec), "draw": spec.draw_hash})
         nothing: Any = None
         task = TrialTask(
-            spec.seed, drawn.rows, drawn.captions, shared.rungs, 1, 0, nothing, nothing, nothing
+            spec.seed,
+            drawn.rows,
+            drawn.captions,
+            shared.rungs,
+            1,
+            0,
+            nothing,
+            nothing,
+            nothing,
+            budget=shared.budget,
         )
         begun = TrialRecord(spec, TrialState.RUNNING, attempts=1, held_seconds=1.0)
         told(begun)

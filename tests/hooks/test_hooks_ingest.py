@@ -109,12 +109,12 @@ def labels_of(storage: Storage, dataset: Dataset) -> list[int]:
 def test_the_data_itself_names_its_classes(make: Make, storage: Storage, data: Path) -> None:
     write(data / "a.parquet", [0, 5, 3, 0])
     context, said = make()
-    dataset = IngestEvaluation(context).run()
+    (dataset,) = IngestEvaluation(context).run().sets
     assert dataset.classes == {"label": NAMES}
     assert labels_of(storage, dataset) == [0, 5, 3, 0], "numbers stay what they are"
     told = "the data itself names the 6 classes of 'label': red, green, blue, pink, grey, ..."
     assert f"ingest evaluation: {told}" in said.getvalue()
-    again = IngestEvaluation(context).run()
+    (again,) = IngestEvaluation(context).run().sets
     assert again == dataset
 
 
@@ -133,7 +133,7 @@ def test_the_configuration_wins(make: Make, storage: Storage, data: Path) -> Non
     write(data / "b.parquet", [0, 1, 1], NAMES[::-1])
     write(data / "c.parquet", [0, 1, 1], None)
     context, said = make(classes={0: "cat", 1: "dog", -1: "none"})
-    dataset = IngestEvaluation(context).run()
+    (dataset,) = IngestEvaluation(context).run().sets
     assert dataset.classes == {}
     assert labels_of(storage, dataset) == [0, 1, -1, 0, 1, 1, 0, 1, 1]
     assert "the data itself" not in said.getvalue()
@@ -146,7 +146,7 @@ def test_a_number_without_a_name_is_a_rejection_that_names_the_row(
     with pytest.raises(BadInput, match=r"2 bad_label; first: a\.parquet#2: 'label' is 6, but"):
         IngestEvaluation(make()[0]).run()
     context, said = make(rejected=0.5)
-    dataset = IngestEvaluation(context).run()
+    (dataset,) = IngestEvaluation(context).run().sets
     assert (dataset.rows, dataset.rejected) == (3, 2)
     assert told_of(storage, dataset)["reasons"] == {"bad_label": 2}
     assert "3 samples, 2 rejected (2 bad_label; first: a.parquet#2: 'label' is" in said.getvalue()

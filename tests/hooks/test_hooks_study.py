@@ -11,9 +11,17 @@ from factories import lost_lease
 from planted_world import EVALUATION, TRAIN, context_of, first_pools
 
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.hooks.results import finished
-from djsandbox_ray.hooks.study import Inputs, Study, study_identity
+from djsandbox_ray.hooks.plans import self_tests, spoils_of
+from djsandbox_ray.hooks.results import finished, seen_spoils
+from djsandbox_ray.hooks.study import (
+    Inputs,
+    Study,
+    configured_family,
+    study_identity,
+    trial_samples,
+)
 from djsandbox_ray.hooks.train import Train
+from djsandbox_ray.ledger.cost import fixed_share
 from djsandbox_ray.records import RungReport, StudyPlan, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage.lease import Lost, take
 from djsandbox_ray.storage.own import MARKER, marker
@@ -61,6 +69,82 @@ def test_how_much_of_a_device_makes_no_other_trial(
     assert found[0] == found[1]
     on_cpus = {"model": {"type": "clip"}, "budget": 20}
     assert (study_identity(context_of(storage, trials=on_cpus)[0].config) == found[0]) is (not gpus)
+
+
+EARLY = {"type": "staged_family:Early"}
+STAGED = {"model": EARLY, "budget": 20, "seeds": [3, 8]}
+
+
+def test_samples_and_operations_of_all_stages_are_planned_kept_and_paid_for(
+    storage: Storage,
+) -> None:
+    """Two seeds, 20 samples on the pool and 60 on fixed data, 10 and 50 operations each."""
+    context, _ = context_of(storage, trials=STAGED)
+    pools = first_pools(context)
+    hook = Train(context)
+    arms = len(pools.pools)
+    planned = hook.ahead(pools=pools)
+    assert (planned.trials, planned.samples) == (2 * arms, 2 * arms * 80)
+    study = hook.study(TRAIN, EVALUATION, pools)
+    assert study.rungs == (35, 50, 80), "a quarter and a half of what is behind the first stage"
+    assert {(spec.budget, spec.total, spec.seed) for spec in study.specs} == {
+        (20, 80, 3),
+        (20, 80, 8),
+    }
+    records = finished(context, hook.run(TRAIN, EVALUATION, pools))
+    assert all(record.final is not None for record in records)
+    assert {report.terms["budget"] for record in records for report in record.reports} == {20.0}
+    table = storage.read_table("runs/planted/trials.parquet")
+    assert set(table["total"].to_pylist()) == {80}
+    assert set(table["flops"].to_pylist()) == {20 * 10.0 + 60 * 50.0}
+    trials = len(records)
+    assert hook.spent.samples == 80 * trials
+    assert hook.spent.fixed_samples == 60 * trials
+    assert hook.spent.flops == 3200 * trials
+    assert hook.spent.fixed_flops == 3000 * trials
+    assert fixed_share(hook.spent) == pytest.approx(3000 / 3200)
+
+
+def test_a_model_of_one_stage_has_nothing_on_fixed_data(storage: Storage) -> None:
+    context, _ = context_of(storage)
+    hook = Train(context)
+    hook.run(TRAIN, EVALUATION, first_pools(context))
+    assert fixed_share(hook.spent) == 0
+    assert "total" not in storage.read_table("runs/planted/trials.parquet").column_names
+
+
+def test_the_plan_counts_all_stages_with_their_own_operations(storage: Storage) -> None:
+    context, _ = context_of(storage, trials=STAGED)
+    config = context.config
+    family = configured_family(config)
+    assert trial_samples(config) == 80
+    assert trial_samples(config, budget=40) == 100
+    assert family.flops(20) == 3200
+    assert family.mean_flops(20) == 40
+
+
+def test_self_tests_are_those_of_the_model(storage: Storage) -> None:
+    for name, spoils in (("Early", ("captions",)), ("Filmed", ("captions", "frames"))):
+        trials = {**STAGED, "model": {"type": f"staged_family:{name}"}}
+        config = context_of(storage, trials=trials)[0].config
+        assert spoils_of(config) == spoils
+        assert self_tests(config) == 1 + len(spoils)
+
+
+def test_who_can_show_what_is_spoilt_is_asked_of_the_evaluators(storage: Storage) -> None:
+    metrics = [{"type": "retrieval", "k": [1]}, {"type": "staged_family:Unprompted"}]
+    shapes = {"type": "shapes", "samples": 10}
+    both = context_of(storage, evaluation={"dataset": shapes, "metrics": metrics})[0]
+    assert seen_spoils(both.config) == {
+        "captions": ["retrieval/image_to_text_r1", "retrieval/text_to_image_r1"],
+        "frames": [
+            "retrieval/image_to_text_r1",
+            "retrieval/text_to_image_r1",
+            "unprompted/sharp",
+        ],
+    }
+    unnamed = context_of(storage)[0]
+    assert seen_spoils(unnamed.config) == {}, "an evaluator does not say what it measures"
 
 
 @pytest.fixture

@@ -39,6 +39,18 @@ FEWER = {
     "demo": (
         'operators=[{image_text_similarity_filter: {hf_clip: "${scorer}"}}, image_size_filter]',
     ),
+    "llava": (
+        "operators=[text_length_filter]",
+        "trials.model.base.train.dataset.samples=200",
+        "trials.model.base.train.questions.samples=200",
+        "trials.model.base.train.samples=256",
+        "trials.model.finetune.dataset.samples=60",
+        "trials.model.finetune.samples=64",
+        "trials.model.finetune.batch_size=32",
+        "evaluation.metrics[1].dataset.samples=20",
+        "evaluation.metrics[2].dataset.samples=20",
+        "confirm.top=0",
+    ),
     # Every trial has to form a group.
     "clip_multi_worker": ("pools.self_tests=false", "confirm.top=0"),
 }
@@ -57,7 +69,7 @@ def test_every_configuration_can_be_planned(
 
 
 @pytest.mark.parametrize(
-    "name", ["demo", pytest.param("clip_multi_worker", marks=pytest.mark.slow)]
+    "name", ["demo", "llava", pytest.param("clip_multi_worker", marks=pytest.mark.slow)]
 )
 def test_a_small_one_gets_to_its_end_as_a_user_runs_it(name: str, tmp_path: Path) -> None:
     words = [word for change in (*TOY, *FEWER[name]) for word in ("--set", change)]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.ledger.cost import from_json, to_json, together, total, trial_cost
+from djsandbox_ray.ledger.cost import (
+    fixed_share,
+    from_json,
+    to_json,
+    together,
+    total,
+    trial_cost,
+)
 from djsandbox_ray.records import Cost, RungReport, TrialRecord, TrialSpec, TrialState
 
 amounts = st.floats(0, 1e15, allow_nan=False)
@@ -98,7 +105,7 @@ def test_a_part_is_never_the_whole(flops):
 
 BUDGET = 1000
 HELD: dict[str, Any] = {"workers": 2, "cpus_per_worker": 1.5, "gpus_per_worker": 0.25}
-FLOPS: dict[str, Any] = {"train_flops": 10.0, "evaluation_flops": 300.0}
+FLOPS: dict[str, Any] = {"train_flops": lambda seen: 10.0 * seen, "evaluation_flops": 300.0}
 
 
 def record(
@@ -132,6 +139,33 @@ def test_failed_and_stopped_trials_are_included() -> None:
 def test_what_was_not_counted_is_not_zero(missing: str) -> None:
     flops = {**FLOPS, missing: None}
     assert trial_cost(RECORDS, stage="trials", **HELD, **flops).flops is None
+
+
+def _staged(name: str, samples: list[int], **more: Any) -> TrialRecord:
+    spec = TrialSpec(name, "pool", 0, "draw", BUDGET, total=3 * BUDGET)
+    plain = record(name, TrialState.COMPLETED, samples, 1.0, **more)
+    return replace(plain, spec=spec)
+
+
+def test_what_stages_on_fixed_data_cost_is_told() -> None:
+    def flops(seen: int) -> float:  # 10 each in the first stage, 40 behind it
+        return 10.0 * min(seen, BUDGET) + 40.0 * max(0, seen - BUDGET)
+
+    found = [_staged("a", [2000, 3000]), _staged("b", [500])]
+    cost = trial_cost(found, stage="trials", **HELD, train_flops=flops, evaluation_flops=0.0)
+    assert (cost.samples, cost.fixed_samples) == (3500, 2000)
+    assert (cost.flops, cost.fixed_flops) == (95_000, 80_000)
+    assert fixed_share(cost) == pytest.approx(80 / 95)
+    # Of what an earlier owner has paid for, nothing.
+    later = [_staged("a", [2000, 3000], billed_reports=1)]
+    rest = trial_cost(later, stage="trials", **HELD, train_flops=flops, evaluation_flops=0.0)
+    assert (rest.samples, rest.fixed_samples, rest.fixed_flops) == (1000, 1000, 40_000)
+    uncounted = trial_cost(found, stage="trials", **HELD, train_flops=None, evaluation_flops=0.0)
+    assert fixed_share(uncounted) == pytest.approx(2000 / 3500)
+    both = together([cost, rest])
+    assert (both.fixed_samples, both.fixed_flops) == (3000, 120_000)
+    assert together([cost, uncounted]).fixed_flops is None
+    assert fixed_share(trial_cost(RECORDS, stage="trials", **HELD, **FLOPS)) == 0
 
 
 def test_no_trials_cost_nothing() -> None:

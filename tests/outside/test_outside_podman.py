@@ -15,7 +15,8 @@ from factories import wait_until
 from podman_engine import Podman, podman_engine
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.outside.config import ProgramConfig
 from djsandbox_ray.outside.environment import FOLDER
@@ -87,7 +88,7 @@ def test_an_evaluator_gives_its_numbers(
         "metrics": {"first": "right.0", "second": "right.1"},
     }
     config = EVALUATORS.get("command").Config.model_validate(settings)
-    suite = Suite([config], Split("none", "", (), ()))
+    suite = Suite([config], [EvaluationSet("none", "", 0)])
     assert suite.run(Artefact(model, 1, 0)) == {"first": 0.75, "second": 0.25}
     shown = capsys.readouterr().out
     assert "of the image" in shown

@@ -57,13 +57,30 @@ def test_codes_of_a_random_bucket() -> None:
 
 def test_self_tests_know_their_verdict() -> None:
     rows = EligibleRows(ROWS, {}, np.empty(0, np.int64))
-    columns = self_test_columns(100, seed=0)
+    columns = self_test_columns(100, seed=0, spoils=["captions"])
     (shuffled, _), (captions, codes) = (arm for c in columns for arm in arms_of(c, rows))
     assert (shuffled.id, shuffled.expected) == ("self_test/shuffled_statistic", "undecided")
     assert (captions.id, captions.expected) == ("self_test/shuffled_captions", "worse")
-    assert not shuffled.shuffle_captions
-    assert captions.shuffle_captions
+    assert shuffled.spoil is None
+    assert captions.spoil == "captions"
     assert np.count_nonzero(codes == 0) == 100
+
+
+def test_what_spoils_samples_has_a_pool_of_its_own() -> None:
+    rows = EligibleRows(ROWS, {}, np.empty(0, np.int64))
+    columns = self_test_columns(100, seed=0, spoils=["captions", "frames"])
+    made = [pool for c in columns for pool, _ in arms_of(c, rows)]
+    assert [(pool.id, pool.spoil, pool.expected) for pool in made] == [
+        ("self_test/shuffled_statistic", None, "undecided"),
+        ("self_test/shuffled_captions", "captions", "worse"),
+        ("self_test/first_frames", "frames", "worse"),
+    ]
+    assert len({pool.hash for pool in made}) == 3
+    built = construct(ROWS, {"x": ROWS.astype(float)}, PoolConfig(), spoils=["frames"])
+    assert [pool.id for pool in built.pools][-2:] == [
+        "self_test/shuffled_statistic",
+        "self_test/first_frames",
+    ]
 
 
 def test_arms_of_a_construction_in_order() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from itertools import pairwise
 
@@ -24,9 +25,24 @@ def pool_of(rows: np.ndarray, name: str = "x/low", shuffle: bool = False) -> Poo
         column="x",
         code=0,
         size=len(rows),
-        hash=pool_hash(rows, shuffle),
-        shuffle_captions=shuffle,
+        hash=pool_hash(rows, "captions" if shuffle else None),
+        spoil="captions" if shuffle else None,
     )
+
+
+def test_hashes_of_spoilt_pools_are_those_that_trials_are_known_by() -> None:
+    rows = np.arange(7)
+    plain = pool_hash(rows)
+    for spoil, told in (("captions", "shuffle_captions"), ("frames", "first_frames")):
+        known = hashlib.blake2b(f"{told} {plain}".encode(), digest_size=16).hexdigest()
+        assert pool_hash(rows, spoil) == known  # type: ignore[arg-type]
+
+
+def test_pools_of_spoilt_frames_draw_their_own_captions() -> None:
+    rows = np.arange(40)
+    pool = replace(pool_of(rows), hash=pool_hash(rows, "frames"), spoil="frames")
+    drawn = draw(pool, rows, 0, 1, base_seed=0)
+    np.testing.assert_array_equal(drawn.captions, drawn.rows)
 
 
 @settings(deadline=None)
@@ -117,8 +133,8 @@ def test_captions_are_permuted_apart_from_the_order_of_the_rows() -> None:
 def test_the_hash_tells_shuffled_captions_from_true_ones() -> None:
     rows = np.arange(10)
     assert Draw(rows, rows).hash != Draw(rows, rows[::-1]).hash
-    assert pool_hash(rows, True) != pool_hash(rows)
-    assert len(pool_hash(rows, True)) == len(pool_hash(rows)) == 32
+    assert pool_hash(rows, "captions") != pool_hash(rows)
+    assert len(pool_hash(rows, "captions")) == len(pool_hash(rows)) == 32
 
 
 @pytest.mark.parametrize(("size", "shuffle"), [(0, False), (11, False), (1, True)])

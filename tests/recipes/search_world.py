@@ -14,12 +14,12 @@ import pyarrow as pa
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.judge import Judge
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import (
     Dataset,
@@ -33,7 +33,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import RunInfo
-from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialTask
+from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask
 from djsandbox_ray.workflows.run import open_context
 
 ROWS = 3000
@@ -69,8 +69,8 @@ class Quality(ModelFamily):
 class Fragile(Quality):
     """Fails while a file ``broken`` lies beside the storage."""
 
-    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
-        return Prepared(Path(train.split("/storage/")[0]) / "broken")
+    def prepare(self, data: TrialData) -> Prepared:
+        return Prepared(Path(data.train.split("/storage/")[0]) / "broken")
 
     def train(self, task: TrialTask, shared: Any) -> Iterator[RungReport]:
         if shared.exists():
@@ -81,7 +81,7 @@ class Fragile(Quality):
 class Measure(Evaluator):
     """Never asked: the family measures itself."""
 
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
         raise AssertionError("the family measures itself")
 
 

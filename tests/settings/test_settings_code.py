@@ -16,7 +16,8 @@ from rich.console import Console
 from djsandbox_ray.config import checked
 from djsandbox_ray.dataset.source import SOURCES, stamp_of
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.evaluation.zero_shot import ZeroShot
 from djsandbox_ray.hooks.hook import HOOKS, Context
@@ -109,10 +110,10 @@ def ids(folder: Path) -> dict[str, Any]:
     """Return all that stands for users' classes in ids."""
     context = _context(folder)
     config = context.config
-    split = Split("split", "nowhere", ("a",), ({},))
+    split = EvaluationSet("split", "nowhere", 1, ("a",), ({},))
     return {
         "source": stamp_of(SOURCES.get(config.dataset.type)(config.dataset)),
-        "evaluator": Suite(config.evaluation.metrics, split).identity(),
+        "evaluator": Suite(config.evaluation.metrics, [split]).identity(),
         "family": identity_of(configured_family(config), gpus=0),
         "stopping": study_identity(config)[1],
         "study": study_identity(config),

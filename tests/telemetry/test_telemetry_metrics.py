@@ -16,15 +16,15 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry import observed as nodes
 from djsandbox_ray.telemetry.events import EventLog
-from djsandbox_ray.telemetry.metrics import METRICS, Metric
+from djsandbox_ray.telemetry.metrics import METRICS, Instrument
 from djsandbox_ray.telemetry.observed import tell_changes
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "watching.md"
 
 
 @pytest.fixture
-def gauge() -> Iterator[Metric]:
-    yield Metric("djsandbox_test", "gauge", "things", ("stage",), "For a test.")
+def gauge() -> Iterator[Instrument]:
+    yield Instrument("djsandbox_test", "gauge", "things", ("stage",), "For a test.")
     metrics.label("")
 
 
@@ -54,14 +54,14 @@ def test_the_docs_list_all_of_them() -> None:
     }
 
 
-def test_wrong_tags_are_a_mistake_with_or_without_ray(gauge: Metric) -> None:
+def test_wrong_tags_are_a_mistake_with_or_without_ray(gauge: Instrument) -> None:
     with pytest.raises(TypeError, match="has the tags"):
         gauge.set(1.0)
     with pytest.raises(TypeError, match="pool"):
         gauge.set(1.0, stage="trials", pool="text_len/high")
 
 
-def test_without_a_run_nothing_is_exported(gauge: Metric) -> None:
+def test_without_a_run_nothing_is_exported(gauge: Instrument) -> None:
     metrics.label("")
     gauge.set(1.0, stage="trials")
     gauge.refresh()
@@ -69,7 +69,7 @@ def test_without_a_run_nothing_is_exported(gauge: Metric) -> None:
 
 
 def test_a_metric_that_fails_ends_nothing(
-    gauge: Metric, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    gauge: Instrument, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(metrics, "_connected", lambda: True)
     gauge._made.append(object())  # has no method `set`

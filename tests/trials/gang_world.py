@@ -14,7 +14,7 @@ import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from trial_world import ASSIGNMENTS, DRAW, ROWS, World, write_assignments
 
-from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.retrieval import RetrievalConfig
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.pools.draws import draw
@@ -69,7 +69,7 @@ class Moody(Clip):
 
 
 def shared_by(world: World, folder: Path, resources: Resources, rungs: tuple[int, ...]) -> Shared:
-    split = Split.read(world.evaluation.id, world.uri(world.evaluation), {})
+    split = EvaluationSet.read(world.evaluation.id, world.uri(world.evaluation), {})
     family = Moody(ClipConfig(type="clip", batch_size=BATCH, learning_rate=1e-3))
     family.folder = folder
     pool = Pool("text_len/low", PoolKind.BUCKET, "text_len/low", 0, ROWS, "hash")
@@ -77,7 +77,7 @@ def shared_by(world: World, folder: Path, resources: Resources, rungs: tuple[int
     return Shared(
         family=family,
         prepared=world.prepared(family),
-        suite=Suite([RetrievalConfig(type="retrieval", k=[5])], split),
+        suite=Suite([RetrievalConfig(type="retrieval", k=[5])], [split]),
         pools={pool.id: pool},
         assignments=ASSIGNMENTS,
         draw_size=DRAW,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.retrieval import RetrievalConfig
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.evaluation.zero_shot import ZeroShotConfig
@@ -129,21 +129,20 @@ def test_a_training_step_costs_a_forward_and_at_most_twice_as_much_back() -> Non
 def test_images_are_embedded_once_and_texts_whenever_asked() -> None:
     texts = tuple(f"{number} dots" for number in range(20))
     metadata = tuple({"shape": "round" if number % 2 else "square"} for number in range(20))
-    split = Split("split", "", texts, metadata)
+    split = EvaluationSet("split", "", len(texts), texts, metadata)
     templates = ["a {}", "the {}", "one {}"]
     configs: list[Component] = [
         RetrievalConfig(type="retrieval", k=[5]),
         ZeroShotConfig(type="zero_shot", label="shape", templates=templates),
     ]
     image, text = encoding_flops(load_arch("tiny"))
-    counted = Clip(ClipConfig(type="clip")).evaluation_flops(Suite(configs, split))
+    counted = Clip(ClipConfig(type="clip")).evaluation_flops(Suite(configs, [split, split]))
     assert counted == 20 * image + (20 + 2 * len(templates)) * text
 
 
 def test_other_families_need_not_count() -> None:
     assert issubclass(FAMILIES.get("clip"), ModelFamily)
-    split = Split("split", "", (), ())
-    assert ModelFamily.evaluation_flops(Clip(ClipConfig(type="clip")), Suite([], split)) is None
+    assert ModelFamily.evaluation_flops(Clip(ClipConfig(type="clip")), Suite([], [])) is None
 
 
 @pytest.mark.parametrize("name", ["tiny", "ViT-B-32"])

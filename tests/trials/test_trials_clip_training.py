@@ -21,13 +21,11 @@ from djsandbox_ray.trials.clip.training import (
     DeviceArrays,
     Training,
     TrainingConfig,
-    batch_positions,
     normalise,
     part,
-    resolved,
-    schedule,
 )
 from djsandbox_ray.trials.family import Diverged
+from djsandbox_ray.trials.loop import batch_positions, resolved, schedule
 from djsandbox_ray.trials.strategies.strategy import Group
 
 

@@ -18,16 +18,16 @@ from podman_engine import podman_engine
 
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.identity import sample_digest
-from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.outside.environment import FOLDER
 from djsandbox_ray.outside.process import INHERITED, ProgramFailed
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.command import VERSION, Command
-from djsandbox_ray.trials.family import Diverged, TrialTask
+from djsandbox_ray.trials.family import Diverged, TrialData, TrialTask
 from djsandbox_ray.trials.strategies.strategy import Group
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ def train(folder: Path, table: str, code: str, **changes: Any) -> Iterator[RungR
     command = ["python", "-c", without_placeholders(GIVEN + code), *WORDS]
     settings = {"type": "command", "command": command, **changes}
     family = Command(Command.Config.model_validate(settings))
-    shared = pickle.loads(pickle.dumps(family.prepare(table, table, NodeKind()).value))
+    shared = pickle.loads(pickle.dumps(family.prepare(TrialData(table, {})).value))
     task = TrialTask(
         seed=7,
         rows=np.array([3, 1, 2]),
@@ -222,7 +222,7 @@ def evaluator(code: str, **metrics: str) -> Suite:
     command = ["python", "-c", code, "{output}", "{metrics}"]
     settings = {"type": "command", "command": command, "metrics": metrics}
     config = EVALUATORS.get("command").Config.model_validate(settings)
-    return Suite([config], Split("none", "", (), ()))
+    return Suite([config], [EvaluationSet("none", "", 0)])
 
 
 def test_a_run_has_one_version_of_the_code(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import ray
 from trial_world import Arena, Counter, World, starts
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.retrieval import RetrievalConfig
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport, TrialRecord, TrialState
@@ -210,8 +210,8 @@ def test_clip_trials_repeat_exactly_and_report_rungs(
 ) -> None:
     family = Clip(ClipConfig(type="clip", batch_size=64, learning_rate=1e-3))
     prepared = world.prepared(family)
-    split = Split.read(world.evaluation.id, world.uri(world.evaluation), {})
-    suite = Suite([RetrievalConfig(type="retrieval", k=[5])], split)
+    split = EvaluationSet.read(world.evaluation.id, world.uri(world.evaluation), {})
+    suite = Suite([RetrievalConfig(type="retrieval", k=[5])], [split])
     arena = Arena(storage, seeds=(0, 1), rungs=(BUDGET // 2, BUDGET))
 
     def results() -> dict[str, list[tuple[int, float, dict[str, float]]]]:

@@ -168,7 +168,7 @@ def test_what_would_come_again_is_settled() -> None:
 
 def test_tables_hold_everything_and_give_it_back() -> None:
     pool = Pool("text_len/low", PoolKind.BUCKET, "text_len", 0, 300, "h", "text_len", "low")
-    trials = trials_table(RECORDS, {pool.id: pool}, flops_per_sample=2.0)
+    trials = trials_table(RECORDS, {pool.id: pool}, lambda seen: 2.0 * seen)
     curves = curves_table(RECORDS)
     assert read_records(trials, curves) == RECORDS
     diverged = [replace(RECORDS[1], diverged=True)]
@@ -180,6 +180,22 @@ def test_tables_hold_everything_and_give_it_back() -> None:
     assert list(frame["numerics:torch"]) == ["2.14"] * 3
     assert pd.isna(frame.loc["t3", "samples"])
     assert curves.num_rows == 3
+
+
+def test_stages_and_terms_of_a_loss_are_in_the_tables() -> None:
+    pool = Pool("text_len/low", PoolKind.BUCKET, "text_len", 0, 300, "h")
+    plain = RECORDS[0]
+    reports = tuple(replace(one, terms={"nll": 0.5, "head/loss": 2.0}) for one in plain.reports)
+    staged = replace(plain, spec=replace(plain.spec, total=plain.spec.budget + 30), reports=reports)
+    assert plain.final is not None
+    assert staged.final is None, "the last stage is ahead"
+    records = [staged, *RECORDS[1:]]
+    trials, curves = trials_table(records, {pool.id: pool}, None), curves_table(records)
+    assert read_records(trials, curves) == records
+    assert curves["term:head/loss"].to_pylist() == [2.0, 2.0, None]
+    without = trials.drop_columns(["total"])
+    assert read_records(without, curves)[1:] == RECORDS[1:]
+    assert "total" not in trials_table(RECORDS, {pool.id: pool}, None).column_names
 
 
 def test_tables_of_an_earlier_version_and_of_records_from_both() -> None:

@@ -51,7 +51,7 @@ def _trained() -> dict[str, Any]:
     config = TrainingConfig(batch_size=16, learning_rate=2e-3, weight_decay=1.0, clip_norm=0.5)
     run = Training(model, DeviceArrays(images, tokens, 3, "cpu"), config, "cpu")
     losses = [state.loss for state in run.run([64, 128, 192])]
-    texts = ClipEncoder(run.whole(), arch, None, "cpu").texts(["a red dot", "two"])  # type: ignore[arg-type]
+    texts = ClipEncoder(run.whole(), arch, {}, "cpu").texts(["a red dot", "two"])
     rows, columns = np.mgrid[0:40, 0:56]
     pixels = np.stack([rows * 6, columns * 4, rows + columns], axis=2).astype(np.uint8)
     buffer = io.BytesIO()

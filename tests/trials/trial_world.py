@@ -16,9 +16,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from djsandbox_ray.evaluation.evaluator import Split
 from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.pools.draws import draw
 from djsandbox_ray.records import (
     Aggregate,
@@ -33,7 +31,7 @@ from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.engine import run_trials
-from djsandbox_ray.trials.family import ModelFamily, TrialTask
+from djsandbox_ray.trials.family import ModelFamily, TrialData, TrialTask
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision
 from djsandbox_ray.trials.vigil import Silence
 from djsandbox_ray.trials.worker import Shared
@@ -62,8 +60,8 @@ class World:
 
     def prepared(self, family: ModelFamily) -> Any:
         """Return what the family's trials share."""
-        tables = self.uri(self.train), self.uri(self.evaluation)
-        return family.prepare(*tables, NodeKind()).value
+        evaluation = {self.evaluation.id: self.uri(self.evaluation)}
+        return family.prepare(TrialData(self.uri(self.train), evaluation)).value
 
 
 class Counter(ModelFamily):
@@ -156,7 +154,7 @@ class Arena:
         return Shared(
             family=family,
             prepared=prepared,
-            suite=Suite([], Split("none", "", (), ())),
+            suite=Suite([], []),
             pools=self.pools,
             assignments=ASSIGNMENTS,
             draw_size=DRAW,

@@ -10,12 +10,13 @@ import lance
 import numpy as np
 import pyarrow as pa
 
-from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
-from djsandbox_ray.records import Choice, Dataset, Pools, Statistics
+from djsandbox_ray.records import Choice, Dataset, Evaluation, Pools, Statistics
 from djsandbox_ray.trials.family import ModelFamily
 
 ROWS = 400
@@ -27,12 +28,13 @@ class Data(Hook):
 
 
 class Trusted(Hook):
-    def run(self) -> Dataset:
+    def run(self) -> Evaluation:
         storage = self.context.storage
         storage.write_json("datasets/marker.json", {})
         table = pa.table({"text": ["a", "b", "c"], "meta": [json.dumps({})] * 3})
         lance.write_dataset(table, storage.uri("datasets/evaluation.lance"))
-        return Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0)
+        split = Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0)
+        return Evaluation(split.id, (split,), (split.id,))
 
 
 class NoStatistics(Hook):
@@ -103,5 +105,5 @@ class Counted(Family):
 
 
 class Measure(Evaluator):
-    def evaluate(self, encoder: Encoder, split: Split) -> dict[str, float]:
+    def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
         raise AssertionError("a plan measures nothing")

@@ -16,7 +16,7 @@ from djsandbox_ray.config import checked
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.combine import CombinePools
 from djsandbox_ray.hooks.study import Inputs, Study
-from djsandbox_ray.records import Dataset, StudyPlan
+from djsandbox_ray.records import Dataset, Evaluation, StudyPlan
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.trials.family import FAMILIES
 from djsandbox_ray.workflows.beforehand import check_run
@@ -77,7 +77,11 @@ def study(batch: int, tmp_path: Path, **changes: Any) -> Study:
     context = open_context(config(batch, **storage), Progress(Console(file=io.StringIO())))
     dataset = Dataset("dataset-1", "table", 600, 0)
     made = pools(["control/0", pool("text_len/low", **changes)])
-    return Study(context, StudyPlan("trials", (0, 1)), Inputs(dataset, dataset, made))
+    return Study(
+        context,
+        StudyPlan("trials", (0, 1)),
+        Inputs(dataset, Evaluation(dataset.id, (dataset,), (dataset.id,)), made),
+    )
 
 
 def test_pools_that_turn_out_smaller_are_refused_before_their_study(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from djsandbox_ray.evaluation.metric import ScoreMetrics
+
 Floats = NDArray[np.float64]
 CurveShape = Callable[[Floats], Floats]
 """Parameters, shape (..., p), to x at every point, shape (..., n): positive."""
@@ -123,16 +125,19 @@ def estimate(value: float, replicates: Floats, most: float = math.inf) -> Estima
     return Estimate(value, low if low < most else None, high if high < most else None)
 
 
-def error_of(metrics: Mapping[str, float], score: Sequence[str] | None) -> float:
-    """Return 1 - mean of the metrics of the score (None: all): what a scaling law describes.
+def error_of(metrics: Mapping[str, float], score: ScoreMetrics | Sequence[str] | None) -> float:
+    """Return the mean error of the metrics of the score (None: all): what a scaling law describes.
 
-    NaN where a metric lies outside [0, 1]: its distance from 1 is no error, and a law of one would
-    have no floor to fall to.
+    The error of a metric is its distance from the best value as a share of its range: of one in
+    [0, 1] that is better when greater, 1 - its value. NaN where a metric lies outside its range: a
+    law of that would have no floor to fall to.
     """
-    values = [metrics[name] for name in (metrics if score is None else score)]
-    if not values or not all(0 <= value <= 1 for value in values):
+    of = ScoreMetrics.of(score)
+    errors = [of.metric(name).error(metrics[name]) for name in of.chosen(metrics)]
+    known = [error for error in errors if error is not None]
+    if not known or len(known) < len(errors):
         return math.nan
-    return 1 - math.fsum(values) / len(values)
+    return math.fsum(known) / len(known)
 
 
 @dataclass(frozen=True)

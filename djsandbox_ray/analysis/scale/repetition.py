@@ -29,6 +29,7 @@ from djsandbox_ray.analysis.scale.effective_data import DataLaw, fit_data_law
 from djsandbox_ray.analysis.scale.fitting import CONFIDENCE, NoLaw, error_of, seed_interval
 from djsandbox_ray.analysis.verdicts.grid import Key
 from djsandbox_ray.analysis.verdicts.scores import Yardstick
+from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import Pools, RepetitionRow
 
 Floats = NDArray[np.float64]
@@ -57,7 +58,7 @@ class Fillings:
     NaN without a result. These controls were trained for longer or shorter: only differences of
     scores mean anything."""
     errors: Mapping[str, Floats]
-    """The same as errors, 1 - mean of the metrics; NaN also where a metric is outside [0, 1]."""
+    """The same as errors (see :func:`.fitting.error_of`); NaN also where a metric has none."""
 
     @classmethod
     def of(
@@ -68,6 +69,7 @@ class Fillings:
         measured: Mapping[Key, Mapping[str, float]],
         seeds: Sequence[int],
         yardstick: Yardstick,
+        score: ScoreMetrics | None = None,
     ) -> Fillings:
         """Arrange the final metrics of the completed trials.
 
@@ -78,7 +80,9 @@ class Fillings:
             measured: metrics by pool (``<strategy>/x<factor>``) and seed.
             seeds: of the trials.
             yardstick: the unit of the changes.
+            score: what is known of its metrics; by default that all are better when greater.
         """
+        errors = ScoreMetrics(yardstick.metrics, score.known if score else ())
         factors = tuple(sorted(rows[FILLINGS[0]]))
 
         def table(value: Any) -> dict[str, Floats]:
@@ -102,7 +106,7 @@ class Fillings:
             factors,
             {name: [rows[name][factor] for factor in factors] for name in FILLINGS},
             table(yardstick.change),
-            table(lambda metrics: error_of(metrics, yardstick.metrics)),
+            table(lambda metrics: error_of(metrics, errors)),
         )
 
     def table(self) -> list[RepetitionRow]:

@@ -8,7 +8,7 @@ are. :func:`ward` clusters what correlates, :func:`best_of_each` picks a pool of
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.cluster import hierarchy
@@ -18,6 +18,7 @@ from djsandbox_ray.analysis.together.correlation import Correlation, Floats
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
 from djsandbox_ray.analysis.verdicts.second_look import Candidate
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import Aggregate, Pool, PoolKind, TrialRecord
 
 
@@ -150,7 +151,7 @@ def metric_profiles(
     trials: Iterable[TrialRecord],
     *,
     seeds: Sequence[int],
-    metrics: Sequence[str] | None = None,
+    metrics: ScoreMetrics | Sequence[str] | None = None,
 ) -> Profiles:
     """Return the profile of every statistic that has pools.
 
@@ -196,18 +197,20 @@ def metric_profiles(
 
 
 def _yardsticks(
-    study: StudyScores, metrics: Sequence[str] | None
+    study: StudyScores, metrics: ScoreMetrics | Sequence[str] | None
 ) -> tuple[dict[str, Yardstick], dict[str, str]]:
     """Return one yardstick per metric, and why a metric has none."""
     controls = study.control_metrics()
     known = list(next(iter(controls.values())))
-    wanted = known if metrics is None else metrics
+    score = ScoreMetrics.of(metrics)
     found, left_out = {}, {}
-    for name in wanted:
+    for name in score.chosen(known):
         if name not in known:
             raise BadInput(f"no trial has the metric {name!r} (there are: {', '.join(known)})")
         try:
-            found[name] = Yardstick.from_controls(controls, [name], Aggregate.STANDARDIZED)
+            found[name] = Yardstick.from_controls(
+                controls, replace(score, names=(name,)), Aggregate.STANDARDIZED
+            )
         except BadInput:
             left_out[name] = "the same in all control trials: there is no noise to measure it by"
     return found, left_out

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,16 @@ from djsandbox_ray.analysis.verdicts.second_look import DECIDED
 from djsandbox_ray.analysis.verdicts.shrinkage import shrink, standard_error
 from djsandbox_ray.analysis.verdicts.verdicts import Verdict, verdicts
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import Aggregate, Pool, PoolKind, RankingRow, TrialRecord, TrialState
+from djsandbox_ray.evaluation.metric import ScoreMetrics
+from djsandbox_ray.records import (
+    Aggregate,
+    Pool,
+    PoolKind,
+    RankingRow,
+    Spoil,
+    TrialRecord,
+    TrialState,
+)
 
 FAILED = "failed"
 """The verdict on a pool none of whose trials was completed."""
@@ -39,13 +49,14 @@ def rank(
     trials: Iterable[TrialRecord],
     *,
     seeds: Sequence[int],
-    metrics: Sequence[str] | None = None,
+    metrics: ScoreMetrics | Sequence[str] | None = None,
     aggregate: Aggregate | str,
     alpha: float = 0.05,
     draw_share: float = 1.0,
     bucket_share: float = 1 / 3,
     family: int | None = None,
     measured_in: Iterable[TrialRecord] = (),
+    seen: Mapping[Spoil, Sequence[str]] | None = None,
 ) -> list[RankingRow]:
     """Rank the pools by their change against the controls.
 
@@ -62,7 +73,7 @@ def rank(
         pools: all pools of the run, controls among them.
         trials: exactly one finished trial for every pool and seed.
         seeds: the seeds of the run.
-        metrics: what is aggregated, higher being better; None for all.
+        metrics: what is aggregated, and which way each counts; None for all, higher being better.
         aggregate: how; see :class:`Aggregate`. With ``standardized``, the changes and intervals
             are in control standard deviations, not fractions.
         alpha: family-wise error rate of the verdicts, in (0, 1).
@@ -75,6 +86,9 @@ def rank(
         measured_in: control trials of another study, whose mean and noise then make the unit of
             the changes, so that those of both studies can be set side by side; this study's own
             when empty. Pools are compared with this study's controls all the same.
+        seen: by what a self-test does to samples, the metrics that can show it: its change and its
+            verdict are those of these metrics alone. Without, or where they are all that are
+            aggregated, those of the whole score.
 
     Returns:
         One row per pool that is not a control: the judged ones, the greatest change first; then
@@ -108,10 +122,15 @@ def rank(
 
     found, without = judge(yardstick), _leave_one_out(yardstick, judge)
     controls = study.control_scores(yardstick)
+    rulers = _rulers(yardstick, tested, seen or {})
     rows = []
     for pool in tested:
         row = _row(pool, study)
-        if pool.id in found:
+        if pool.id in found and pool.spoil in rulers:
+            own = rulers[pool.spoil]
+            changes = study.scores(pool.id, own) - study.control_scores(own).mean(axis=0)
+            row = _judged(row, judge(own)[pool.id], changes, study.finals(pool.id))
+        elif pool.id in found:
             changes = study.scores(pool.id, yardstick) - controls.mean(axis=0)
             row = _judged(row, found[pool.id], changes, study.finals(pool.id))
             others = {metric: by_pool.get(pool.id) for metric, by_pool in without.items()}
@@ -128,7 +147,7 @@ def control_scores(
     trials: Iterable[TrialRecord],
     *,
     seeds: Sequence[int],
-    metrics: Sequence[str] | None = None,
+    metrics: ScoreMetrics | Sequence[str] | None = None,
     aggregate: Aggregate | str,
 ) -> Floats:
     """Return the scores of the control arms, as :func:`rank` compares pools with them.
@@ -157,7 +176,7 @@ def control_scores(
 def _yardstick(
     study: StudyScores,
     others: Sequence[TrialRecord],
-    metrics: Sequence[str] | None,
+    metrics: ScoreMetrics | Sequence[str] | None,
     aggregate: Aggregate | str,
 ) -> Yardstick:
     """Measure the controls of another study where they are given, else those of this one."""
@@ -171,6 +190,20 @@ def _yardstick(
     if here != there:
         raise BadInput(f"the study has the metrics {here}, and the one that makes its unit {there}")
     return Yardstick.from_controls(measured, metrics, aggregate)
+
+
+def _rulers(
+    yardstick: Yardstick, tested: Sequence[Pool], seen: Mapping[Spoil, Sequence[str]]
+) -> dict[Spoil | None, Yardstick]:
+    """Return a yardstick for each way to spoil samples that not all metrics of the score show."""
+    rulers: dict[Spoil | None, Yardstick] = {}
+    for spoil in {pool.spoil for pool in tested if pool.spoil}:
+        blind = [name for name in yardstick.metrics if name not in seen.get(spoil, (name,))]
+        if len(blind) == len(yardstick.metrics):
+            raise BadInput(f"no metric of the score shows that {spoil} were spoilt")
+        if blind:
+            rulers[spoil] = reduce(Yardstick.without, blind, yardstick)
+    return rulers
 
 
 def _leave_one_out(yardstick: Yardstick, judge: Verdicts) -> dict[str, dict[str, Verdict]]:

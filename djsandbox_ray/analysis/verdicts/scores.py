@@ -3,9 +3,9 @@
 The metrics of a trial become one number, its change against the control (:class:`Aggregate`,
 :func:`relative_change`). What the changes are measured from, and with ``standardized`` in, is the
 control trials' mean and noise per metric: the :class:`Yardstick` of a run. :class:`StudyScores`
-are the trials of a study, checked and arranged, from which it takes the scores. Higher must be
-better in every metric. All three aggregates are linear in the scores, so that the mean of per-seed
-changes equals the change of the mean scores.
+are the trials of a study, checked and arranged, from which it takes the scores. A change is one for
+the better when it is positive, whichever way a metric counts. All three aggregates are linear in
+the scores, so that the mean of per-seed changes equals the change of the mean scores.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from djsandbox_ray.analysis.verdicts.grid import Grid, Key, completed_metrics, trial_grid
 from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import Aggregate, Pool, PoolKind, TrialRecord
 
 Floats = NDArray[np.float64]
@@ -33,6 +34,7 @@ def relative_change(
     aggregate: Aggregate | str,
     *,
     noise: Sequence[float] | None = None,
+    less: Sequence[bool] | None = None,
 ) -> float:
     """Aggregate the change of several metrics against their baseline.
 
@@ -42,6 +44,8 @@ def relative_change(
         aggregate: ``pooled``, ``mean_relative`` or ``standardized``; see :class:`Aggregate`.
         noise: standard deviation of each metric among control trials; needed by (and only by)
             ``standardized``. Centring on chance is not needed: it cancels in s - s'.
+        less: of each metric, whether it is better when less: then its change is s' - s. None: all
+            are better when greater.
 
     Returns:
         A fraction (0.05 is +5 %); for ``standardized`` a number of control standard deviations.
@@ -49,13 +53,18 @@ def relative_change(
     Raises:
         ValueError: unknown aggregate; no metrics; lengths that differ; NaN or infinite values;
             a baseline that is divided by and is not positive (a negative one would turn better
-            into worse); a noise that is missing or not positive.
+            into worse); a noise that is missing or not positive; ``pooled`` of a metric that is
+            better when less.
     """
     kind = _aggregate(aggregate)
     s, control = _vector("scores", scores), _vector("baseline", baseline)
     _same_length("scores", s, control)
+    signs = np.ones(len(s)) if less is None else np.where(np.asarray(less, dtype=bool), -1.0, 1.0)
+    _same_length("less", signs, control)
     if kind is Aggregate.POOLED:
         # Differences first: s and s' are often equal to many digits.
+        if (signs < 0).any():
+            raise ValueError("pooled sums metrics: all must be better when greater")
         total = math.fsum(control)
         _positive("the sum of the baseline, which pooled divides by,", total)
         return math.fsum(s - control) / total
@@ -72,7 +81,7 @@ def relative_change(
     name = "baseline" if kind is Aggregate.MEAN_RELATIVE else "noise"
     for index, value in enumerate(scale):
         _positive(f"{name}[{index}], which {kind.value} divides by,", float(value))
-    return math.fsum((s - control) / scale) / len(s)
+    return math.fsum(signs * (s - control) / scale) / len(s)
 
 
 def _aggregate(name: Aggregate | str) -> Aggregate:
@@ -123,12 +132,14 @@ class Yardstick:
     """Standard deviation of each metric among the control trials of one seed, pooled over seeds:
     what a seed does to all arms alike is not noise, as trials are compared within seeds."""
     aggregate: Aggregate
+    less: tuple[bool, ...] | None = None
+    """Of each metric, whether it is better when less; None for none of them."""
 
     @classmethod
     def from_controls(
         cls,
         controls: Mapping[Key, Mapping[str, float]],
-        metrics: Sequence[str] | None,
+        metrics: ScoreMetrics | Sequence[str] | None,
         aggregate: Aggregate | str,
     ) -> Yardstick:
         """Measure the completed control trials.
@@ -136,14 +147,15 @@ class Yardstick:
         Args:
             controls: final metrics by arm and seed; the same metrics everywhere, and at least two
                 arms with a common seed.
-            metrics: what is aggregated; all metrics when None.
+            metrics: what is aggregated, and which way each counts; all metrics when None.
             aggregate: see :class:`Aggregate`.
 
         Raises:
             BadInput: unknown aggregate or metric; no metrics; a baseline or noise that the
                 aggregate cannot divide by.
         """
-        names = _chosen(next(iter(controls.values())), metrics)
+        score = ScoreMetrics.of(metrics)
+        names = _chosen(next(iter(controls.values())), score)
         if aggregate not in list(Aggregate):
             raise BadInput(f"unknown aggregate {aggregate!r} (allowed: {', '.join(Aggregate)})")
         table = np.array([[trial[name] for name in names] for trial in controls.values()])
@@ -152,6 +164,7 @@ class Yardstick:
             baseline=tuple(table.mean(axis=0).tolist()),
             noise=tuple(_within_seeds(table, [seed for _, seed in controls]).tolist()),
             aggregate=Aggregate(aggregate),
+            less=tuple(score.sign(name) < 0 for name in names),
         )
         yardstick._check()
         return yardstick
@@ -160,7 +173,7 @@ class Yardstick:
         """Return the aggregated change of a trial with these metrics."""
         scores = [metrics[name] for name in self.metrics]
         noise = self.noise if self.aggregate is Aggregate.STANDARDIZED else None
-        return relative_change(scores, self.baseline, self.aggregate, noise=noise)
+        return relative_change(scores, self.baseline, self.aggregate, noise=noise, less=self.less)
 
     def without(self, metric: str) -> Yardstick:
         """Return the same yardstick with one metric less.
@@ -181,12 +194,21 @@ class Yardstick:
             metrics=rest(self.metrics),
             baseline=rest(self.baseline),
             noise=rest(self.noise),
+            less=None if self.less is None else rest(self.less),
         )
         yardstick._check()
         return yardstick
 
     def _check(self) -> None:
-        """Refuse, by the name of the metric, what the aggregate cannot divide by."""
+        """Refuse, by the name of the metric, what the aggregate cannot divide by, or sum."""
+        less = [
+            name for name, is_less in zip(self.metrics, self.less or (), strict=False) if is_less
+        ]
+        if less and self.aggregate is Aggregate.POOLED:
+            raise BadInput(
+                f"the aggregate 'pooled' sums the metrics, but {less[0]!r} is better when less; "
+                "choose another aggregate, or metrics without it"
+            )
         if self.aggregate is Aggregate.POOLED:
             divisors = {"sum of all metrics": sum(self.baseline)}
         elif self.aggregate is Aggregate.MEAN_RELATIVE:
@@ -203,8 +225,8 @@ class Yardstick:
                 )
 
 
-def _chosen(available: Mapping[str, float], metrics: Sequence[str] | None) -> tuple[str, ...]:
-    names = tuple(available if metrics is None else metrics)
+def _chosen(available: Mapping[str, float], metrics: ScoreMetrics) -> tuple[str, ...]:
+    names = metrics.chosen(available)
     known = ", ".join(available) or "none"
     for name in names:
         if name not in available:

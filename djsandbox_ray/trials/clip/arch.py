@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, require, unknown
-from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.storage.filesystems import read_text
 from djsandbox_ray.storage.own import temporary
 
@@ -191,12 +191,12 @@ class CountingEncoder:
         self._rng = np.random.default_rng(0)
         self._images: dict[str, NDArray[np.float32]] = {}
 
-    def images(self, split: Split) -> NDArray[np.float32]:
-        """Count the images of a split, once as :class:`ClipEncoder` embeds them once."""
-        if split.id not in self._images:
-            self._images[split.id] = self._directions(len(split.texts))
-            self.image_rows += len(split.texts)
-        return self._images[split.id]
+    def images(self, data: EvaluationSet) -> NDArray[np.float32]:
+        """Count the images of a set, once as :class:`ClipEncoder` embeds them once."""
+        if data.id not in self._images:
+            self._images[data.id] = self._directions(data.rows)
+            self.image_rows += data.rows
+        return self._images[data.id]
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Count texts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator
 
 from djsandbox_ray.errors import BadInput, require
-from djsandbox_ray.evaluation.evaluator import Artefact, Reads, Split
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.evaluator import Artefact, Reads
 from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.sections import Component
-from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.arch import (
     CountingEncoder,
     Tokenizer,
@@ -26,16 +25,18 @@ from djsandbox_ray.trials.clip.arch import (
     training_flops,
 )
 from djsandbox_ray.trials.clip.export import export_hugging_face
-from djsandbox_ray.trials.clip.samples import Samples, share_samples
+from djsandbox_ray.trials.clip.samples import Images, Samples, share_samples
 from djsandbox_ray.trials.clip.training import (
     VERSION,
     DeviceArrays,
     Training,
     TrainingConfig,
     normalise,
-    resolved,
 )
-from djsandbox_ray.trials.family import Clock, ModelFamily, Prepared, TrialTask, device_for
+from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
+from djsandbox_ray.trials.loop import resolved
+from djsandbox_ray.trials.staged import train_stages
+from djsandbox_ray.trials.stages import Stage
 
 _ENCODE_ROWS = 512
 
@@ -101,50 +102,49 @@ class Clip(ModelFamily):
         """Return the architecture: its image size and vocabulary."""
         return [type(self).__qualname__, self.arch]
 
-    def prepare(self, train: str, evaluation: str, nodes: NodeKind) -> Prepared:
-        """Decode and tokenise both tables once."""
-        tables = (train, evaluation)
-        samples, held = zip(*(share_samples(uri, self.arch, nodes) for uri in tables), strict=True)
-        return Prepared(samples, sum(held))
+    def prepare(self, data: TrialData) -> Prepared:
+        """Decode and tokenise all tables once."""
+        tables = {data.train, *data.evaluation.values()}
+        made = {uri: share_samples(uri, self.arch, data.nodes) for uri in sorted(tables)}
+        samples = {uri: found for uri, (found, _) in made.items()}
+        sets = {name: samples[uri] for name, uri in data.evaluation.items()}
+        return Prepared((samples[data.train], sets), sum(held for _, held in made.values()))
 
-    def train(self, task: TrialTask, shared: tuple[Samples, Samples]) -> Iterator[RungReport]:
+    def train(
+        self, task: TrialTask, shared: tuple[Samples, Mapping[str, Samples]]
+    ) -> Iterator[RungReport]:
         """Train one model; the tables come from :meth:`prepare`."""
         samples, evaluation = shared
         device = device_for(task.cpus, task.gpus)
-        clock = Clock()
-        model = build_model(self.arch, task.seed, shareable=True).to(device)
         images, tokens = samples.images(task.rows), samples.tokens(task.captions)
         draw = DeviceArrays(images, tokens, task.seed, device)
-        training = Training(model, draw, self.config, device, task.group, task.pulse.beat)
-        try:
-            if (before := _resume(training, task.checkpoint)) is not None:
-                clock.resume(before)
-            for state in training.run(task.rungs):
-                with clock.evaluation():
-                    plain = training.whole()
-                    metrics: dict[str, float] = {}
-                    if plain is not None:
-                        metrics = task.evaluate(ClipEncoder(plain, self.arch, evaluation, device))
-                    metrics = task.group.from_first(metrics)
-                report = clock.report(state.samples, state.loss, metrics)
-                task.checkpoint.save(report, training.save)
-                yield report
-        finally:
-            training.close()
 
+        def begin(stage: Stage, earlier: Mapping[str, Any]) -> Training:
+            model = build_model(self.arch, task.seed, shareable=True).to(device)
+            return Training(model, draw, self.config, device, task.group, task.pulse.beat)
 
-def _resume(training: Training, checkpoint: Checkpoint) -> RungReport | None:
-    """Go on from a checkpoint, and return its report, if there is one that can be read."""
-    with checkpoint.load() as found:
-        if found is None or not training.load(found[1]):
-            return None
-    return checkpoint.reports()[-1]
+        def evaluate(training: Training, samples: int) -> dict[str, float]:
+            plain = training.whole()
+            if plain is None:
+                return {}
+            return task.evaluate(ClipEncoder(plain, self.arch, evaluation, device))
+
+        yield from train_stages(task, [Stage("train", task.rungs[-1])], begin, evaluate)
 
 
 class ClipEncoder:
-    """A trained model as evaluators see it; embeddings of the split's images are computed once."""
+    """A trained model as evaluators see it; embeddings of a set's images are computed once.
 
-    def __init__(self, model: Any, arch: dict[str, Any], samples: Samples, device: str) -> None:
+    Args:
+        model: an open_clip model.
+        arch: its configuration.
+        samples: of every evaluation set, by its id.
+        device: a torch device name.
+    """
+
+    def __init__(
+        self, model: Any, arch: dict[str, Any], samples: Mapping[str, Samples], device: str
+    ) -> None:
         self._model = model
         self._arch = arch
         self._samples = samples
@@ -158,20 +158,22 @@ class ClipEncoder:
         threads = require("torch", "clip").get_num_threads()
         return Artefact(folder, cpus=threads, gpus=float(self._device != "cpu"))
 
-    def images(self, split: Split) -> NDArray[np.float32]:
-        """Embed every image of the split; shape (rows, dimensions)."""
-        if split.id not in self._images:
-            rows = np.arange(len(split.texts), dtype=np.int64)
-            self._images[split.id] = self._encode(rows, self._encode_images)
-        return self._images[split.id]
+    def images(self, data: EvaluationSet) -> NDArray[np.float32]:
+        """Embed the image of every row of a set; shape (rows, dimensions)."""
+        if data.id not in self._images:
+            rows, samples = np.arange(data.rows, dtype=np.int64), self._samples[data.id]
+            self._images[data.id] = self._encode(
+                rows, lambda some: self._encode_images(samples.images(some))
+            )
+        return self._images[data.id]
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts; shape (len(texts), dimensions)."""
         return self._encode(self._tokenizer(list(texts)), self._encode_tokens)
 
-    def _encode_images(self, rows: NDArray[np.int64]) -> Any:
+    def _encode_images(self, pixels: Images) -> Any:
         torch = require("torch", "clip")
-        images = torch.from_numpy(self._samples.images(rows)).permute(0, 3, 1, 2)
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return self._model.encode_image(normalise(images.to(self._device)), normalize=True)
 
     def _encode_tokens(self, tokens: NDArray[np.int32]) -> Any:

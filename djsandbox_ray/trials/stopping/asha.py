@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import PoolKind
 from djsandbox_ray.trials.stopping.stopping import (
     Competition,
@@ -51,7 +52,7 @@ class Asha(Stopping):
         """Return the scheduler, told what the finished trials of earlier work reported."""
         from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-        metrics, pools = competition.metrics, competition.pools
+        score, pools = ScoreMetrics.of(competition.metrics), competition.pools
 
         class Buckets(AsyncHyperBandScheduler):
             """Leaves controls and self-tests alone."""
@@ -68,7 +69,8 @@ class Asha(Stopping):
                 pool = pools[trial.config["trial"]["pool"]]
                 if report is None or pool.kind is not PoolKind.BUCKET:
                     return TrialScheduler.CONTINUE
-                values = [report.metrics[name] for name in metrics or report.metrics]
+                names = score.chosen(report.metrics)
+                values = [score.sign(name) * report.metrics[name] for name in names]
                 scored = {"samples": report.samples, "score": fmean(values)}
                 return str(super().on_trial_result(tune_controller, trial, scored))
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import Aggregate, Pool, TrialRecord, TrialSpec
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
@@ -19,11 +20,18 @@ class StoppingConfig(Component):
     """What all ways have in common."""
 
     rungs: list[float] = Field(default=[0.25, 0.5])
-    """Fractions of the budget at which trials are evaluated too; the end always is."""
+    """Fractions of the training at which trials are evaluated too; the end always is. Of a model
+    with stages that cannot be judged, fractions of what is behind the last of these."""
 
-    def rung_samples(self, budget: int) -> tuple[int, ...]:
-        """Return the samples seen at every report, the budget last."""
-        return (*(max(1, round(rung * budget)) for rung in self.rungs), budget)
+    def rung_samples(self, total: int, start: int = 0) -> tuple[int, ...]:
+        """Return the samples seen at every report, all of them last.
+
+        Args:
+            total: samples seen in the whole training.
+            start: in the stages before a model can be judged.
+        """
+        judged = total - start
+        return (*(start + max(1, round(rung * judged)) for rung in self.rungs), total)
 
     @field_validator("rungs")
     @classmethod
@@ -70,9 +78,9 @@ class Competition:
     known: Mapping[str, TrialRecord]
     """By trial id: what earlier work left, settled or partial."""
     rungs: tuple[int, ...]
-    """Samples seen at every report; the last is the budget."""
-    metrics: Sequence[str] | None
-    """The metrics of the score; None for all."""
+    """Samples seen at every report; the last is the whole training."""
+    metrics: ScoreMetrics | Sequence[str] | None
+    """The metrics of the score, and which way each counts; None for all."""
     aggregate: Aggregate
     decisions: Sequence[Decision]
     """Taken by earlier work on this run: they stand."""

@@ -6,16 +6,15 @@ model decide, checked before anything starts.
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.errors import BadInput, nearest, require
-from djsandbox_ray.trials.strategies.strategy import Group, Setup, Strategy
+from djsandbox_ray.trials.strategies.strategy import Group, Setup, Strategy, twin
 
 _TAG = "state"
 # torch.load obeys it whatever its caller asks for.
@@ -58,7 +57,7 @@ _NEEDED = {
 class DeepSpeed(Strategy):
     """A DeepSpeed engine around the trial's own optimizer.
 
-    Rank 0 also holds a plain copy of the model, for evaluation.
+    Rank 0 also holds a plain copy of what is trained, for evaluation, and all that is frozen.
     """
 
     def __init__(self, model: Any, setup: Setup, group: Group) -> None:
@@ -79,7 +78,7 @@ class DeepSpeed(Strategy):
         return f"ZeRO {stage} on {self._group.size} workers"
 
     def _share(self) -> tuple[Callable[..., Any], Any]:
-        self._copy = copy.deepcopy(self._model) if self._group.rank == 0 else None
+        self._copy = twin(self._model) if self._group.rank == 0 else None
         # Takes over the torch.distributed group that is there.
         self._deepspeed.init_distributed(verbose=False)
         engine, optimizer, *_ = self._deepspeed.initialize(
@@ -91,10 +90,17 @@ class DeepSpeed(Strategy):
         self._engine = engine
         return engine, optimizer
 
-    def step(self, loss: Any) -> None:
+    def update(self) -> Any:
         """Let the engine do it: it averages, clips, updates and clears the gradients."""
-        self._engine.backward(loss)
         self._engine.step()
+        return self._engine.get_global_grad_norm()
+
+    def _backward(self, loss: Any) -> None:
+        self._engine.backward(loss)
+
+    def _exchanging(self, last: bool) -> AbstractContextManager[Any]:
+        self._engine.set_gradient_accumulation_boundary(last)
+        return nullcontext()
 
     def clamp(self, name: str, greatest: float) -> None:
         """Cut every copy of the parameter: the model's, and the one that ZeRO updates."""
@@ -111,20 +117,38 @@ class DeepSpeed(Strategy):
     def whole(self) -> Any | None:
         """Gather the weights, one at a time, into the copy of rank 0."""
         kept = {} if self._copy is None else dict(self._copy.named_parameters())
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self._trained():
             with self._deepspeed.zero.GatheredParameters([parameter]):
                 if name in kept:
                     kept[name].data.copy_(parameter.data)
         return self._copy
 
+    def own(self) -> Any | None:
+        """Return None: ZeRO may have it shared out."""
+        return None
+
+    def trained(self) -> dict[str, Any]:
+        """Gather the weights, one at a time."""
+        found = {}
+        for name, parameter in self._trained():
+            with self._deepspeed.zero.GatheredParameters([parameter]):
+                found[name] = parameter.detach().to("cpu", copy=True)
+        return found
+
+    def _trained(self) -> Iterator[tuple[str, Any]]:
+        for name, parameter in self._model.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
+
     def save(self, folder: Path) -> None:
         """Write DeepSpeed's own files; those of two workers never have the same name."""
-        self._engine.save_checkpoint(str(folder), tag=_TAG)
+        self._engine.save_checkpoint(str(folder), tag=_TAG, exclude_frozen_parameters=True)
 
     def load(self, folder: Path) -> None:
         """Read DeepSpeed's own files, and from them nothing but tensors and three known types."""
         with _weights_only():
-            self._engine.load_checkpoint(str(folder), tag=_TAG)
+            # What is frozen is not in them; that nothing else is missing, the loop checks by name.
+            self._engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=False)
 
     def close(self) -> None:
         """Release the engine, whose hooks and buffers would outlive it."""

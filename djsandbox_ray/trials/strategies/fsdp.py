@@ -5,23 +5,23 @@ Runs on GPUs and, over gloo, on CPUs.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from djsandbox_ray.errors import require
-from djsandbox_ray.trials.strategies.strategy import Strategy
+from djsandbox_ray.trials.strategies.strategy import Strategy, changing, check_names, twin
 
 
 class Fsdp(Strategy):
     """``fully_shard`` of every member of a ``ModuleList`` (a transformer's layers) and of the rest.
 
-    Rank 0 also holds a plain copy of the model, for evaluation.
+    Rank 0 also holds a plain copy of what is trained, for evaluation, and all that is frozen.
     """
 
     def _share(self) -> tuple[Callable[..., Any], Any]:
         torch, fsdp = require("torch", "clip"), require("torch.distributed.fsdp", "clip")
-        self._copy = copy.deepcopy(self._model) if self._group.rank == 0 else None
+        self._copy = twin(self._model) if self._group.rank == 0 else None
         mesh = require("torch.distributed.device_mesh", "clip").init_device_mesh(
             self._device.type, (self._group.size,)
         )
@@ -33,12 +33,33 @@ class Fsdp(Strategy):
         fsdp.fully_shard(self._model, mesh=mesh)
         return self._model, self._setup.optimizer(self._model)
 
+    def _exchanging(self, last: bool) -> AbstractContextManager[Any]:
+        self._model.set_requires_gradient_sync(last)
+        return nullcontext()
+
+    def update(self) -> Any:
+        """See :meth:`Strategy.update`."""
+        return _gathered(super().update())
+
     def whole(self) -> Any | None:
-        """Gather the weights into the copy of rank 0."""
-        weights = {name: _gathered(value) for name, value in self._model.state_dict().items()}
+        """Gather what is trained into the copy of rank 0."""
+        kept = changing(self._model)
+        weights = {
+            name: _gathered(value)
+            for name, value in self._model.state_dict().items()
+            if name in kept
+        }
         if self._copy is not None:
-            self._copy.load_state_dict(weights)
+            self._copy.load_state_dict(weights, strict=False)
         return self._copy
+
+    def own(self) -> Any | None:
+        """Return None: no worker has all."""
+        return None
+
+    @staticmethod
+    def _gathered(value: Any) -> Any:
+        return _gathered(value)
 
     def _state(self) -> dict[str, Any]:
         tree = require("torch.utils._pytree", "clip")
@@ -46,6 +67,7 @@ class Fsdp(Strategy):
         return state
 
     def _restore(self, state: dict[str, Any]) -> None:
+        check_names(state["model"], changing(self._model))
         own = self._model.state_dict()
         model = {name: _sharded(value, own[name]) for name, value in state["model"].items()}
         # Optimizers number the parameters of all their groups in one row.

@@ -21,7 +21,7 @@ from djsandbox_ray.workflows.language.parameters import parameters, setting
 
 
 @dataclass(frozen=True)
-class Stage:
+class PlannedStage:
     """A job that trains."""
 
     job: Job
@@ -33,11 +33,11 @@ class Stage:
         """The name of the study that it trains; empty where it trains several."""
         return self.planned.study.name if self.planned.study else ""
 
-    def less(self, trials: int, budget: int) -> Stage:
-        """Return it without so many trials of a budget, which are there already."""
+    def less(self, trials: int, each: int) -> PlannedStage:
+        """Return it without so many trials of so many samples, which are there already."""
         planned = self.planned
         left = replace(
-            planned, trials=planned.trials - trials, samples=planned.samples - trials * budget
+            planned, trials=planned.trials - trials, samples=planned.samples - trials * each
         )
         return replace(self, planned=left)
 
@@ -52,7 +52,7 @@ class Stage:
         }
 
 
-def stages(workflow: Workflow, context: Context, done: Mapping[str, Any]) -> list[Stage]:
+def stages(workflow: Workflow, context: Context, done: Mapping[str, Any]) -> list[PlannedStage]:
     """Return all jobs that train, in their order.
 
     Args:
@@ -69,7 +69,7 @@ def stages(workflow: Workflow, context: Context, done: Mapping[str, Any]) -> lis
         planned = _ahead(job, context, outputs)
         outputs[job.id] = done.get(job.id, planned)
         if planned.trials or planned.unknown:
-            found.append(Stage(job, job.id in done, planned))
+            found.append(PlannedStage(job, job.id in done, planned))
     # What is a part of the first study, of the same pools, is counted there.
     first = [stage.job.references.get("pools") for stage in found if stage.study == TRIALS]
     return [
@@ -95,12 +95,13 @@ def _ahead(job: Job, context: Context, outputs: Mapping[str, Any]) -> Planned:
     return kind(context).ahead(**taken)
 
 
-def total(found: Sequence[Stage], flops_per_sample: float | None) -> Planned:
+def total(found: Sequence[PlannedStage], flops_per_sample: float | None) -> Planned:
     """Return what stages train together.
 
     Args:
         found: the stages; of those that cannot be counted yet, the first says why.
-        flops_per_sample: operations of the run's model; None: not counted.
+        flops_per_sample: operations of the run's model, the mean over the stages of a trial; None:
+            not counted.
     """
     planned = [stage.planned for stage in found]
     unknown = next((f"{s.job.id}: {s.planned.unknown}" for s in found if s.planned.unknown), "")
@@ -158,10 +159,11 @@ def whole_cost(workflow: Workflow, context: Context, done: Mapping[str, Any]) ->
         return None
     more = (workflow.repeat.most if workflow.repeat else 1) - 1
     rounds = [*stages(workflow, context, done), *more * stages(workflow, context, {})]
-    flops = configured_family(config).flops_per_sample()
+    budget = config.trials.budget
+    flops = configured_family(config).mean_flops(budget)
     planned = total(rounds, flops)
     samples = planned.flops / flops if planned.flops and flops else planned.samples
     # Trials differ in length where repetition and scaling are part of the workflow: their mean.
-    each = math.ceil(samples / planned.trials) if planned.trials else config.trials.budget
+    each = math.ceil(samples / planned.trials) if planned.trials else budget
     plan = plan_cost(config.cost, trials=planned.trials, trial_samples=each, flops_per_sample=flops)
     return WholeCost(plan, planned.unknown)

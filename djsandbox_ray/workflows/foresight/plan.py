@@ -11,13 +11,13 @@ from rich.text import Text
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.hooks.plans import CONFIRMATION, LEARNING_RATE, TRIALS
-from djsandbox_ray.hooks.study import configured_family
+from djsandbox_ray.hooks.study import configured_family, trial_samples
 from djsandbox_ray.hooks.train import Train
-from djsandbox_ray.records import Dataset, Pools
+from djsandbox_ray.records import Dataset, Evaluation, Pools
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.workflows.beforehand import check_run, foretold
 from djsandbox_ray.workflows.foresight.asking import asking, asking_lines
-from djsandbox_ray.workflows.foresight.budget import Stage, stages, total, whole_cost
+from djsandbox_ray.workflows.foresight.budget import PlannedStage, stages, total, whole_cost
 from djsandbox_ray.workflows.foresight.wiring import wiring
 from djsandbox_ray.workflows.language.jobs import Job, Workflow
 from djsandbox_ray.workflows.language.parameters import as_data, parameters, setting
@@ -43,9 +43,13 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     listed = _listed(main.job, context, done) if main else []
     cached = sum(trial["cached"] for trial in listed)
     training = this.config.training
-    budget, seeds = (training.budget, training.seeds) if training else (0, 1)
-    left = [s.less(cached, budget) if s is main else s for s in found if not s.done]
-    ahead = total(left, configured_family(this.config).flops_per_sample() if training else 0.0)
+    each, seeds = 0, 1
+    flops: float | None = 0.0
+    if training:
+        each, seeds = trial_samples(this.config), len(training.seed_numbers)
+        flops = configured_family(this.config).mean_flops(training.budget)
+    left = [s.less(cached, each) if s is main else s for s in found if not s.done]
+    ahead = total(left, flops)
     trials = main.planned.trials if main else 0
     cost = whole_cost(workflow, context, done)
     return {
@@ -135,25 +139,26 @@ def _listed(job: Job, context: Context, done: dict[str, Any]) -> list[dict[str, 
     dataset, evaluation, pools = map(inputs.get, ("dataset", "evaluation", "pools"))
     if not (
         isinstance(dataset, Dataset)
-        and isinstance(evaluation, Dataset)
+        and isinstance(evaluation, Evaluation)
         and isinstance(pools, Pools)
     ):
         return []
     found = Train(context).study(dataset, evaluation, pools)
     found.check()
+    known = {*found.settled, *found.rescorable}
     given_up = found.given_up
     return [
         {
             "trial": spec.id,
             "pool": spec.pool,
             "seed": spec.seed,
-            "cached": spec.id in found.settled or spec.pool in given_up,
+            "cached": spec.id in known or spec.pool in given_up,
         }
         for spec in found.specs
     ]
 
 
-def _trials(found: Sequence[Stage], study: str) -> int:
+def _trials(found: Sequence[PlannedStage], study: str) -> int:
     return sum(stage.planned.trials for stage in found if stage.study == study)
 
 

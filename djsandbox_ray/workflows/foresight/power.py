@@ -20,6 +20,7 @@ from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.hooks.noise import MeasureNoise
+from djsandbox_ray.hooks.plans import self_tests
 from djsandbox_ray.reporting.method import noise_lines
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.reporting.ranking import Unit
@@ -115,9 +116,9 @@ def _design(config: RunConfig) -> Design:
     keys = sum(len(spec.keys) for spec in parse_process(config.operators))
     buckets = keys * config.pools.buckets + len(config.pools.extra)
     return Design(
-        pools=buckets + 2 * config.pools.self_tests,
+        pools=buckets + self_tests(config),
         controls=config.pools.control_count(buckets),
-        seeds=config.trials.seeds,
+        seeds=len(config.trials.seed_numbers),
         draw_share=config.pools.draw_share,
         bucket_share=1 / config.pools.buckets,
     )

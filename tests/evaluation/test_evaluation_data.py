@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.evaluator import Split
+from djsandbox_ray.evaluation.data import EvaluationSet
 
 
-def make(*metadata: dict[str, Any]) -> Split:
-    return Split("split", "nowhere", tuple("abc"[: len(metadata)]), metadata)
+def make(*metadata: dict[str, Any]) -> EvaluationSet:
+    return EvaluationSet("split", "nowhere", len(metadata), tuple("abc"[: len(metadata)]), metadata)
 
 
 def test_a_split_is_read_in_the_order_of_rows(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_a_split_is_read_in_the_order_of_rows(tmp_path: Path) -> None:
     uri = str(tmp_path / "samples.lance")
     columns = {"text": texts, "meta": [json.dumps(meta) for meta in metas], "image": [b""] * 300}
     lance.write_dataset(pa.table(columns), uri, max_rows_per_file=70)
-    split = Split.read("dataset-1", uri, {"number": ("a", "b")})
+    split = EvaluationSet.read("dataset-1", uri, {"number": ("a", "b")})
     assert (split.id, split.uri) == ("dataset-1", uri)
     assert split.texts == tuple(texts)
     assert split.metadata == tuple(metas)
@@ -62,4 +62,4 @@ def test_samples_without_metadata_have_no_labels() -> None:
 
 
 def test_a_split_does_not_print_its_texts() -> None:
-    assert "abc" not in repr(Split("i", "u", ("abc",), ({},)))
+    assert "abc" not in repr(EvaluationSet("i", "u", 1, ("abc",), ({},)))

@@ -1,0 +1,71 @@
+"""What trials of a family start from and never change, made once: the extension point.
+
+A base is a folder, ``models/<base id>/`` in the storage: copied from where it lies, or built small
+and trained on trusted data. Trials are known by its :meth:`Base.identity`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from djsandbox_ray.dataset.source import Source
+from djsandbox_ray.nodes.kinds import NodeKind
+from djsandbox_ray.trials.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class BaseTask:
+    """What making a base has to work with."""
+
+    tables: Mapping[str, str]
+    """URIs of the Lance tables of :meth:`Base.sources`, by name."""
+    folder: Path
+    """Existing and empty: what is written there is the base."""
+    checkpoint: Callable[[str], Checkpoint]
+    """Returns where a training of a part, by its name, keeps its state."""
+    cpus: float
+    gpus: float
+    beat: Callable[[], None] = field(default=lambda: None)
+    """Called at every step."""
+
+
+class Base(ABC):
+    """How a base is made."""
+
+    cpus: float = 1
+    """What making it occupies."""
+    gpus: float = 0
+    nodes: NodeKind = NodeKind()
+    """Where it is made."""
+
+    def sources(self) -> dict[str, Source]:
+        """Return the trusted data that it is trained on, by name; none where it is copied."""
+        return {}
+
+    @abstractmethod
+    def identity(self) -> Any:
+        """Return plain data that decides its content, beside the samples of its sources.
+
+        Raises:
+            BadInput: what it is copied from is not there.
+        """
+
+    def samples(self) -> int:
+        """Return how many samples its trainings see."""
+        return 0
+
+    def flops(self) -> float:
+        """Return the operations of its trainings."""
+        return 0.0
+
+    @abstractmethod
+    def make(self, task: BaseTask) -> dict[str, float]:
+        """Make it, and return what is worth knowing of it, such as its losses.
+
+        Raises:
+            BadInput: what it is made of cannot be used.
+        """

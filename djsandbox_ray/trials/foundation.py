@@ -1,0 +1,191 @@
+"""What all trials of a family stand on: its base, and the data of its fixed stages; made once.
+
+``models/<base id>/`` in the storage is the base, complete where ``base.json`` is. Runs share it,
+and the checkpoints on the way to it: one of them makes it at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from djsandbox_ray.dataset.ingest import ingest, outcome
+from djsandbox_ray.dataset.source import IngestConfig, Source
+from djsandbox_ray.errors import Damaged, Missing
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.nodes.kinds import bundle
+from djsandbox_ray.nodes.waiting import Bundles
+from djsandbox_ray.records import Cost, Dataset, Foundation
+from djsandbox_ray.storage.lease import RENEWAL, Lease, take
+from djsandbox_ray.storage.own import temporary
+from djsandbox_ray.storage.seals import broken_below, seals_from_json, seals_of, seals_to_json
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.base import Base, BaseTask
+from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.family import ModelFamily, check_numerics
+
+_MARKER = "base.json"
+
+
+class Ground:
+    """Lays the foundation of trials.
+
+    Args:
+        storage: of the run.
+        settings: how data are read.
+        await_room: waits until the cluster has room for a group, or raises.
+        note: told what is being done, in lines.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        settings: IngestConfig,
+        await_room: Callable[[Bundles, str], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._storage, self._settings = storage, settings
+        self._await_room, self._note = await_room, note
+
+    def lay(self, family: ModelFamily) -> tuple[Foundation, Cost]:
+        """Return what a family's trials stand on, and what it has cost now.
+
+        Raises:
+            BadInput: its data cannot be read, or what its base is made of cannot be used.
+        """
+        start = time.perf_counter()
+        fixed = {name: self._read(source, name) for name, source in family.sources().items()}
+        base, base_id, cost = family.base(), "", _NOTHING
+        if base is not None:
+            base_id, cost = self._base(base, family)
+        known = {name: data.id for name, data in fixed.items()}
+        found = content_id("foundation", base_id, known) if base_id or known else ""
+        path = f"models/{base_id}" if base_id else ""
+        seconds = time.perf_counter() - start
+        return Foundation(found, path, fixed), _with_seconds(cost, seconds)
+
+    def _read(self, source: Source, name: str) -> Dataset:
+        settings = self._settings
+        dataset = ingest(
+            source,
+            self._storage,
+            max_rejected=settings.max_rejected,
+            videos=settings.videos,
+            resources=settings.resources,
+            await_room=self._await_room,
+            note=lambda text: self._note(f"{name}: {text}"),
+        )
+        self._note(f"{name}: {outcome(self._storage, dataset)}")
+        return dataset
+
+    def _base(self, base: Base, family: ModelFamily) -> tuple[str, Cost]:
+        """Return the id of a base that is there, or is made now, and what that has cost."""
+        trusted = {
+            name: self._read(source, f"base {name}") for name, source in base.sources().items()
+        }
+        numerics = family.numerics(base.gpus) if trusted else {}
+        known = {name: data.id for name, data in trusted.items()}
+        base_id = content_id("base", base.identity(), known, numerics)
+        path = f"models/{base_id}"
+        if not broken_base(self._storage, path):
+            return base_id, _NOTHING
+        with take(
+            self._storage,
+            f"{path}.lease",
+            f"the base {base_id}",
+            wait=True,
+            note=lambda text: self._note(f"base: {text}"),
+        ) as lease:
+            if not broken_base(self._storage, path):  # who was waited for has made it
+                return base_id, _NOTHING
+            return base_id, self._have_made(base, base_id, trusted, family, numerics, lease)
+
+    def _have_made(
+        self,
+        base: Base,
+        base_id: str,
+        trusted: Mapping[str, Dataset],
+        family: ModelFamily,
+        numerics: dict[str, str],
+        lease: Lease,
+    ) -> Cost:
+        self._await_room([bundle(base.cpus, base.gpus, base.nodes)], "trials.model.base")
+        tables = {name: self._storage.uri(data.table) for name, data in trusted.items()}
+        task: Any = ray.remote(
+            num_cpus=base.cpus, num_gpus=base.gpus, resources=base.nodes.demand()
+        )(_make)
+        done = task.options(name="make the base").remote(
+            self._storage.url, base_id, tables, base, family, numerics
+        )
+        while not ray.wait([done], timeout=RENEWAL)[0]:
+            lease.check()  # another run would make it in the same folder; the task ends with us
+        try:
+            found, seconds = ray.get(done)
+        except RayTaskError as error:
+            raise error.cause from None  # what it says is for the user
+        said = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+        self._note(f"base: made{': ' if said else ''}{said}")
+        return Cost(
+            stage="base",
+            samples=base.samples(),
+            flops=base.flops(),
+            cpu_seconds=seconds * base.cpus,
+            gpu_seconds=seconds * base.gpus,
+            wall_seconds=seconds,
+        )
+
+
+_NOTHING = Cost("base", samples=0, flops=0.0, cpu_seconds=0, gpu_seconds=0, wall_seconds=0)
+
+
+def _with_seconds(cost: Cost, seconds: float) -> Cost:
+    return Cost(cost.stage, cost.samples, cost.flops, cost.cpu_seconds, cost.gpu_seconds, seconds)
+
+
+def broken_base(storage: Storage, path: str) -> dict[str, str]:
+    """Return what is wrong with the files of a base, by path; empty where it is whole."""
+    marker = f"{path}/{_MARKER}"
+    try:
+        files = storage.read_sealed(marker).get("files")
+        return broken_below(storage, path, seals_from_json(files)) if files is not None else {}
+    except (Damaged, ValueError) as error:
+        return {marker: "is not there" if isinstance(error, Missing) else "is damaged"}
+
+
+def _make(
+    url: str,
+    base_id: str,
+    tables: dict[str, str],
+    base: Base,
+    family: ModelFamily,
+    numerics: dict[str, str],
+) -> tuple[dict[str, float], float]:
+    """Make a base; return what is worth knowing of it, and the seconds that it took.
+
+    Raises:
+        OtherNumbers: this node has other libraries than the driver, after which it is named.
+    """
+    start = time.perf_counter()
+    if numerics:
+        check_numerics(family, base.gpus, numerics)
+    storage, path = Storage(url), f"models/{base_id}"
+    storage.remove(f"{path}/{_MARKER}")  # from here on the files change
+    kept: dict[str, Checkpoint] = {}
+
+    def checkpoint(part: str) -> Checkpoint:
+        return kept.setdefault(part, Checkpoint(url, f"{base_id}-{part}"))
+
+    with temporary() as folder:
+        task = BaseTask(tables, Path(folder), checkpoint, base.cpus, base.gpus)
+        found = base.make(task)
+        storage.upload(folder, path)
+    seals = seals_to_json(seals_of(storage, path))
+    storage.write_sealed(f"{path}/{_MARKER}", {"found": found, "files": seals})  # last of all
+    for part in kept.values():
+        part.remove()
+    return found, time.perf_counter() - start

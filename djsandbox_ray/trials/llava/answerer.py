@@ -1,0 +1,222 @@
+"""A trained LLaVA as evaluators see it: it answers questions, and says how likely captions are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.errors import BadInput, SandboxError, require
+from djsandbox_ray.evaluation.asking import Answer, Asked
+from djsandbox_ray.evaluation.caption_nll import Likelihoods
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.trials.llava.objective import Batch
+from djsandbox_ray.trials.llava.pixels import Aspect, Pixels
+from djsandbox_ray.trials.llava.text import Transcript, described
+from djsandbox_ray.trials.llava.text import asked as question_about
+
+
+class LlavaAnswerer:
+    """Answers by greedy decoding: the likeliest token, until one that ends the template's answer.
+
+    What is longer than others in a batch is padded on the left: an answer must not hang on what
+    else is asked.
+
+    Args:
+        model: a :class:`~.modules.Reader` on ``device``.
+        tokenizer: of the language model.
+        talk: makes tokens of questions.
+        captions: makes tokens of captions: the template of the first stage.
+        pixels: makes squares of images.
+        aspect: how.
+        sets: URIs of the tables of evaluation sets, by id.
+        device: a torch device name.
+        batch: how many are computed at once.
+        half: whether in bfloat16.
+
+    Raises:
+        SandboxError: the tokenizer pads on the other side.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        talk: Transcript,
+        captions: Transcript,
+        pixels: Pixels,
+        aspect: Aspect,
+        sets: Mapping[str, str],
+        device: str,
+        batch: int = 64,
+        half: bool = False,
+    ) -> None:
+        if tokenizer.padding_side != "left":
+            raise SandboxError(
+                f"the tokenizer pads on the {tokenizer.padding_side}: a model that goes on behind "
+                "padding says something else"
+            )
+        self._model, self._talk, self._captions = model, talk, captions
+        self._pixels, self._aspect, self._device = pixels, aspect, device
+        self._tables = {id: SampleTable(uri) for id, uri in sets.items()}
+        self._batch, self._half = batch, half
+        self._pad = next(
+            int(one)
+            for one in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+            if one is not None
+        )
+
+    def answer(self, asked: Sequence[Asked]) -> list[Answer]:
+        """Answer every question, in the order that they are asked in.
+
+        Raises:
+            BadInput: a question is longer than ``max_tokens`` with its answer.
+        """
+        images = self._counts(asked)
+        prompts = [
+            self._prompt(question, count) for question, count in zip(asked, images, strict=True)
+        ]
+        order = sorted(
+            range(len(asked)), key=lambda at: (asked[at].max_new_tokens, len(prompts[at]))
+        )
+        answers: dict[int, Answer] = {}
+        with self._evaluating():
+            for some in self._batches(order, asked):
+                said = self._generate(
+                    [prompts[at] for at in some],
+                    self._squares(asked[some[0]].data, [asked[at].row for at in some]),
+                    asked[some[0]].max_new_tokens,
+                )
+                for at, ids in zip(some, said, strict=True):
+                    answers[at] = self._read(asked[at], ids)
+        return [answers[at] for at in range(len(asked))]
+
+    def nll(self, data: EvaluationSet, rows: Sequence[int]) -> Likelihoods:
+        """Return how likely the captions of some rows are, given their images."""
+        functional, torch = require("torch.nn.functional", "clip"), require("torch", "clip")
+        encoded = [self._captions.sample(described(data.texts[row])) for row in rows]
+        nll = np.zeros(len(rows))
+        order = sorted(range(len(rows)), key=lambda at: len(encoded[at].ids))
+        with self._evaluating():
+            for start in range(0, len(order), self._batch):
+                some = order[start : start + self._batch]
+                squares = self._squares(data.id, [rows[at] for at in some])
+                texts = tuple(encoded[at] for at in some)
+                whole = Batch(texts, tuple(map(tuple, squares)), tuple(some))
+                (micro,) = whole.split(len(some), self._pad)
+                micro = micro.to(self._device)
+                pixels = None if micro.images is None else self._pixels.normalised(micro.images)
+                logits = self._model(micro.ids, micro.mask, micro.places, pixels)
+                each = functional.cross_entropy(logits.float(), micro.targets, reduction="none")
+                lines = torch.div(micro.places, micro.ids.shape[1], rounding_mode="floor")
+                sums = torch.zeros(len(some), dtype=torch.float64, device=each.device)
+                sums.index_add_(0, lines, each.double())
+                nll[list(micro.numbers)] = sums.cpu().numpy()
+        return Likelihoods(nll, np.array([one.targets for one in encoded]))
+
+    def _prompt(self, question: Asked, images: int) -> Any:
+        ids = self._talk.prompt(question_about(images, question.text))
+        if len(ids) + question.max_new_tokens > self._talk.max_tokens:
+            raise BadInput(
+                f"the question {question.key!r} has {len(ids)} tokens, and "
+                f"{question.max_new_tokens} may be answered: trials.model.max_tokens allows "
+                f"{self._talk.max_tokens} together"
+            )
+        return ids
+
+    def _counts(self, asked: Sequence[Asked]) -> list[int]:
+        """Return how many images each question is about."""
+        rows: dict[str, list[int]] = {}
+        for question in asked:
+            rows.setdefault(question.data, []).append(question.row)
+        counts: dict[tuple[str, int], int] = {}
+        for data, some in rows.items():
+            table, some = self._table(data), sorted(set(some))
+            if table.is_wide:
+                found = [len(media) for media in table.media(some, "image")]
+            else:
+                found = [1] * len(some)
+            counts |= {(data, row): count for row, count in zip(some, found, strict=True)}
+        return [counts[question.data, question.row] for question in asked]
+
+    def _batches(self, order: Sequence[int], asked: Sequence[Asked]) -> Iterator[list[int]]:
+        """Cut questions into batches of one set, and of one length that answers may have."""
+        some: list[int] = []
+        for at in order:
+            one, first = asked[at], asked[some[0]] if some else asked[at]
+            alike = (one.data, one.max_new_tokens) == (first.data, first.max_new_tokens)
+            if len(some) == self._batch or not alike:
+                yield some
+                some = []
+            some.append(at)
+        if some:
+            yield some
+
+    def _generate(self, prompts: Sequence[Any], squares: Sequence[Any], most: int) -> list[Any]:
+        """Return the tokens that the model goes on with, padding behind them included."""
+        torch = require("torch", "clip")
+        longest = max(map(len, prompts))
+        ids = np.full((len(prompts), longest), self._pad, np.int64)
+        mask = np.zeros((len(prompts), longest), np.int64)
+        for line, prompt in enumerate(prompts):
+            ids[line, longest - len(prompt) :] = prompt
+            mask[line, longest - len(prompt) :] = 1
+        every = [square for some in squares for square in some]
+        images = None
+        if every:
+            pixels = torch.from_numpy(np.stack(every)).to(self._device)
+            images = self._model.project(self._pixels.normalised(pixels))
+        embedded = self._model.placed(torch.from_numpy(ids).to(self._device), images)
+        said = self._model.llava.generate(
+            inputs_embeds=embedded,
+            attention_mask=torch.from_numpy(mask).to(self._device),
+            max_new_tokens=most,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            use_cache=True,
+            eos_token_id=sorted(self._talk.ends),
+            pad_token_id=self._pad,
+        )
+        return list(said.cpu().numpy())
+
+    def _read(self, question: Asked, ids: Any) -> Answer:
+        ended = [at for at, token in enumerate(ids.tolist()) if token in self._talk.ends]
+        length = ended[0] if ended else len(ids)
+        text = self._talk.decode(ids[:length].tolist())
+        return Answer(question.key, text, length, cut=not ended)
+
+    def _squares(self, data: str, rows: Sequence[int]) -> list[list[Any]]:
+        """Return the squares of the images of some rows, each decoded once."""
+        table, some = self._table(data), sorted(set(rows))
+        if table.is_wide:
+            files = [[one.data for one in media] for media in table.media(some, "image")]
+        else:
+            files = [[one] for one in table.take(some, ["image"])["image"].to_pylist()]
+        made = {
+            row: [self._pixels.square(one, self._aspect) for one in those]
+            for row, those in zip(some, files, strict=True)
+        }
+        return [made[row] for row in rows]
+
+    def _table(self, data: str) -> SampleTable:
+        if data not in self._tables:
+            raise SandboxError(f"the model was not given the evaluation set {data}")
+        return self._tables[data]
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        torch = require("torch", "clip")
+        training = self._model.training
+        kind = torch.device(self._device).type
+        self._model.eval()
+        try:
+            with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=self._half):
+                yield
+        finally:
+            self._model.train(training)

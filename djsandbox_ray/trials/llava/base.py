@@ -1,0 +1,224 @@
+"""The base of a LLaVA: copied from folders, or small and trained on trusted data."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import field_validator, model_validator
+
+from djsandbox_ray.dataset.source import SOURCES, Source
+from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.settings.sections import Section
+from djsandbox_ray.storage.cache import cached
+from djsandbox_ray.storage.seals import Seal
+from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.base import Base, BaseTask
+from djsandbox_ray.trials.clip.arch import training_flops
+from djsandbox_ray.trials.config import WorkerResources
+from djsandbox_ray.trials.llava.build import join, load_base, read_config, shipped_arch
+from djsandbox_ray.trials.llava.flops import count_parts
+from djsandbox_ray.trials.llava.small import (
+    VERSION,
+    BaseTraining,
+    SmallBase,
+    small_configurations,
+)
+
+_TEXT_TOKENS = 32
+"""Of a usual text of the trusted data: operations are counted for so many."""
+
+
+class LlavaBaseConfig(Section):
+    """Where the base comes from: ``path``, or ``vision_tower`` and ``language_model``, or ``build``
+    with ``train``.
+    """  # noqa: D205
+
+    path: str | None = None
+    """A folder or URL with a whole LLaVA of transformers and its processor."""
+    vision_tower: str | None = None
+    """A folder or URL with a vision tower (CLIP, SigLIP) and its image processor."""
+    language_model: str | None = None
+    """A folder or URL with a causal language model and its tokenizer."""
+    vision_feature_layer: int | tuple[int, ...] = -2
+    """Which hidden states of the tower are read; several are put side by side."""
+    build: str | None = None
+    """A small architecture of the package: ``tiny``."""
+    train: BaseTraining | None = None
+    """How that is trained."""
+    resources: WorkerResources = WorkerResources()
+    """What making it occupies."""
+
+    @field_validator("build")
+    @classmethod
+    def _known(cls, build: str | None) -> str | None:
+        if build is not None:
+            try:
+                shipped_arch(build)
+            except BadInput as error:
+                raise ValueError(str(error)) from error
+        return build
+
+    @model_validator(mode="after")
+    def _one_way(self) -> LlavaBaseConfig:
+        ways = {
+            "path": self.path,
+            "vision_tower": self.vision_tower or self.language_model,
+            "build": self.build or self.train,
+        }
+        if sum(way is not None for way in ways.values()) != 1:
+            raise ValueError(
+                "one of these is needed: path; vision_tower and language_model; build and train"
+            )
+        for one, other in (("vision_tower", "language_model"), ("build", "train")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ValueError(f"{one} and {other} go together")
+        return self
+
+
+class LlavaBase(Base):
+    """Makes the base of a LLaVA.
+
+    Args:
+        config: where it comes from.
+    """
+
+    def __init__(self, config: LlavaBaseConfig) -> None:
+        self.config = config
+        resources = config.resources
+        self.cpus, self.gpus = resources.cpus_per_worker, resources.gpus_per_worker
+        self.nodes = resources
+
+    def sources(self) -> dict[str, Source]:
+        """Return the trusted pairs and conversations."""
+        train = self.config.train
+        if train is None:
+            return {}
+        given = {"pairs": train.dataset, "questions": train.questions}
+        return {
+            name: SOURCES.get(source.type)(source)
+            for name, source in given.items()
+            if source is not None
+        }
+
+    def identity(self) -> Any:
+        """Return the content of the folders, or the architecture and how it is trained."""
+        config = self.config
+        if config.path is not None:
+            return {"path": folder_content(config.path)}
+        if config.train is None:
+            parts = (config.vision_tower, config.language_model)
+            contents = [folder_content(part) for part in parts if part is not None]
+            return {"parts": contents, "vision_feature_layer": config.vision_feature_layer}
+        train = config.train.model_dump(mode="json", exclude={"dataset", "questions"})
+        return {"arch": shipped_arch(config.build or ""), "train": train, "version": VERSION}
+
+    def configurations(self) -> tuple[Any, Any]:
+        """Return the settings of tower and language model, as transformers has them.
+
+        Raises:
+            BadInput: there are none where they are looked for.
+        """
+        transformers = require("transformers", "llava")
+        config = self.config
+        if config.build is not None:
+            return small_configurations(shipped_arch(config.build))
+        if config.path is not None:
+            with local_folder(config.path) as folder:
+                whole = read_config(folder)
+            return whole.vision_config, whole.text_config
+        with (
+            local_folder(config.vision_tower or "") as tower,
+            local_folder(config.language_model or "") as language,
+        ):
+            seen, read = (
+                transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+                for folder in (tower, language)
+            )
+        return getattr(seen, "vision_config", seen), read
+
+    def samples(self) -> int:
+        """Return the samples that tower and language model see."""
+        return 2 * self.config.train.samples if self.config.train else 0
+
+    def flops(self) -> float:
+        """Count the trainings of tower and language model."""
+        from djsandbox_ray.trials.llava.modules import projector_of
+
+        train = self.config.train
+        if train is None:
+            return 0.0
+        arch = shipped_arch(self.config.build or "")
+        tower, language = small_configurations(arch)
+        made = partial(projector_of, "linear", tower.hidden_size, language.hidden_size)
+        tokens = (tower.image_size // tower.patch_size) ** 2 + _TEXT_TOKENS
+        read = count_parts(tower, language, made, tokens).language_trained
+        return train.samples * (training_flops(arch["tower"]) + read)
+
+    def make(self, task: BaseTask) -> dict[str, float]:
+        """Copy, join or train it."""
+        config = self.config
+        if config.path is not None:
+            with local_folder(config.path) as folder:
+                _copy(folder, task.folder)
+            load_base(task.folder)
+            return {}
+        if config.train is not None:
+            return SmallBase(config.train, shipped_arch(config.build or ""), task).make()
+        with (
+            local_folder(config.vision_tower or "") as tower,
+            local_folder(config.language_model or "") as language,
+        ):
+            layers = config.vision_feature_layer
+            join(tower, language, task.folder, layers if isinstance(layers, int) else [*layers])
+        return {}
+
+
+_CONTENTS: dict[str, dict[str, Any]] = {}
+_READ = (".json", ".safetensors", ".model", ".txt", ".jinja")
+"""Files of a model's folder that are read."""
+
+
+def folder_content(url: str) -> dict[str, Any]:
+    """Return size and digest of every file of a model's folder, by name.
+
+    Raises:
+        BadInput: there is no such folder, or it has no weights as safetensors.
+    """
+    storage, name = _place(url)
+    key = content_id("folder", url, storage.stamps(name))
+    if key not in _CONTENTS:
+        with cached(storage, name) as folder:
+            _CONTENTS[key] = {
+                file.name: Seal.of_file(file, sys.maxsize).plain for file in _files(folder, url)
+            }
+    return _CONTENTS[key]
+
+
+def _files(folder: Path, url: str) -> list[Path]:
+    if not folder.is_dir():
+        raise BadInput(f"{url}: there is no such folder")
+    files = sorted(path for path in folder.iterdir() if path.suffix in _READ and path.is_file())
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise BadInput(f"{url}: there are no weights as safetensors")
+    return files
+
+
+def _copy(source: Path, target: Path) -> None:
+    for file in _files(source, str(source)):
+        (target / file.name).write_bytes(file.read_bytes())
+
+
+def _place(url: str) -> tuple[Storage, str]:
+    parent, _, name = url.rstrip("/").rpartition("/")
+    return Storage(parent or ("/" if url.startswith("/") else ".")), name
+
+
+def local_folder(url: str) -> AbstractContextManager[Path]:
+    """Give a folder or URL with a model as a local folder, to be read only."""
+    storage, name = _place(url)
+    return cached(storage, name)

@@ -1,0 +1,246 @@
+"""What a LLaVA learns: to foretell the answers, given the images and what was said before.
+
+The loss of a sample is the sum of the negative log likelihoods of its targets, its weight their
+number: each token of the global batch counts as much as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.dataset.media import IMAGE_TOKEN, Turn
+from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.trials.llava.pixels import Aspect, Pixels
+from djsandbox_ray.trials.llava.text import NOT_LEARNT, Encoded, Transcript, described
+
+MOST_WITHOUT = 0.01
+"""Share of the samples that may have nothing to learn: more is a fault of the data or settings."""
+LOOKED_AT = 1000
+"""Samples from which on that share means something."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sample as it is read: its turns, and the files of its images, in order."""
+
+    turns: tuple[Turn, ...]
+    images: tuple[bytes, ...]
+
+
+class Conversations:
+    """Random access to a sample table as conversations; a caption answers what is in its image.
+
+    Args:
+        uri: the Lance table.
+        rows: whose images are read; shape (n,).
+        texts: whose captions or turns are read with them; the same by default.
+    """
+
+    def __init__(
+        self, uri: str, rows: NDArray[np.int64], texts: NDArray[np.int64] | None = None
+    ) -> None:
+        self._table = SampleTable(uri)
+        self._rows, self._texts = rows, rows if texts is None else texts
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def check(self) -> None:
+        """Check some of the rows against their digests.
+
+        Raises:
+            Damaged: one is not what was ingested.
+        """
+        self._table.check(self._rows)
+
+    def take(self, positions: NDArray[np.int64]) -> list[Told]:
+        """Read the samples at some positions among the rows, in order.
+
+        Raises:
+            BadInput: a sample has other images than its turns have places for.
+        """
+        rows = self._rows[positions]
+        told = []
+        for row, said, images in zip(
+            rows.tolist(), self.said(positions), self._images(rows), strict=True
+        ):
+            if sum(turn.text.count(IMAGE_TOKEN) for turn in said) != len(images):
+                raise BadInput(
+                    f"{self._table.uri}: the text that row {row} is read with has places for "
+                    f"another number of images than its {len(images)}"
+                )
+            told.append(Told(said, images))
+        return told
+
+    def said(self, positions: NDArray[np.int64]) -> list[tuple[Turn, ...]]:
+        """Return the turns of the samples at some positions, in order."""
+        texts = self._texts[positions]
+        captions = self._table.take(texts, ["text"])["text"].to_pylist()
+        turns = self._table.turns(texts)
+        return [said or described(text) for said, text in zip(turns, captions, strict=True)]
+
+    def _images(self, rows: NDArray[np.int64]) -> list[tuple[bytes, ...]]:
+        if not self._table.is_wide:
+            return [(data,) for data in self._table.take(rows, ["image"])["image"].to_pylist()]
+        media = self._table.media(rows, "image")
+        return [tuple(one.data for one in some) for some in media]
+
+
+@dataclass(frozen=True)
+class Micro:
+    """Samples of like length, padded on the right to one; torch tensors on the CPU."""
+
+    ids: Any
+    """int64, shape (samples, length)."""
+    mask: Any
+    """int64, shape (samples, length): 1 where there is a token."""
+    places: Any
+    """int64, shape (targets,): behind which places of the flattened ids a target stands."""
+    targets: Any
+    """int64, shape (targets,)."""
+    images: Any | None
+    """What stands for each image, shape (images, ...); None without any."""
+    numbers: tuple[int, ...] = ()
+    """Of the samples, in the order of training."""
+
+    def to(self, device: str) -> Micro:
+        """Return the same on a device."""
+        tensors = (self.ids, self.mask, self.places, self.targets, self.images)
+        moved = (None if one is None else one.to(device, non_blocking=True) for one in tensors)
+        return Micro(*moved, self.numbers)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples in tokens and pixels, not padded yet."""
+
+    encoded: tuple[Encoded, ...]
+    images: tuple[tuple[NDArray[Any], ...], ...]
+    """Of every sample, what stands for those images that are in its tokens: squares of pixels,
+    uint8 of shape (side, side, 3), for a model that sees."""
+    numbers: tuple[int, ...]
+    """In the order of training."""
+
+    @property
+    def targets(self) -> int:
+        """How many tokens are learnt."""
+        return sum(one.targets for one in self.encoded)
+
+    def split(self, size: int, pad_id: int) -> list[Micro]:
+        """Cut into parts of at most ``size``, short ones together, and pad these."""
+        order = sorted(range(len(self.encoded)), key=lambda at: len(self.encoded[at].ids))
+        return [
+            self._padded(order[start : start + size], pad_id)
+            for start in range(0, len(order), size)
+        ]
+
+    def _padded(self, some: Sequence[int], pad_id: int) -> Micro:
+        torch = require("torch", "clip")
+        longest = max(len(self.encoded[at].ids) for at in some)
+        ids = np.full((len(some), longest), pad_id, np.int64)
+        labels = np.full((len(some), longest), NOT_LEARNT, np.int64)
+        mask = np.zeros((len(some), longest), np.int64)
+        for line, at in enumerate(some):
+            one = self.encoded[at]
+            length = len(one.ids)
+            ids[line, :length], labels[line, :length], mask[line, :length] = one.ids, one.labels, 1
+        learnt = np.flatnonzero(labels.reshape(-1) != NOT_LEARNT)
+        images = [image for at in some for image in self.images[at]]
+        return Micro(
+            torch.from_numpy(ids),
+            torch.from_numpy(mask),
+            torch.from_numpy(learnt - 1),  # the first of a line is never learnt
+            torch.from_numpy(labels.reshape(-1)[learnt]),
+            torch.from_numpy(np.stack(images)) if images else None,
+            tuple(self.numbers[at] for at in some),
+        )
+
+
+class NextTokens:
+    """The objective: conversations of a table, read by a model, in one template.
+
+    Args:
+        model: a :class:`~.modules.Reader` on its device.
+        told: the samples.
+        transcript: makes tokens of them.
+        pixels: makes squares of their images.
+        aspect: how.
+        device: a torch device name.
+        pad_id: fills up what is shorter than others; any token, as it is not read.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        told: Conversations,
+        transcript: Transcript,
+        pixels: Pixels,
+        aspect: Aspect,
+        device: str,
+        pad_id: int = 0,
+    ) -> None:
+        self.model = model
+        self._told, self._transcript, self._pixels = told, transcript, pixels
+        self._aspect, self._device, self._pad_id = aspect, device, pad_id
+        self._lock = Lock()
+        self._seen = self._without = 0
+
+    def collate(self, positions: NDArray[np.int64], order: NDArray[np.int64]) -> Batch:
+        """Read, decode and tokenise samples.
+
+        Raises:
+            BadInput: more than 1 % of them so far have nothing to learn.
+        """
+        told = self._told.take(positions)
+        encoded = tuple(self._transcript.sample(one.turns) for one in told)
+        squares = tuple(
+            tuple(self._pixels.square(data, self._aspect) for data in one.images[: text.images])
+            for one, text in zip(told, encoded, strict=True)
+        )
+        self._count(encoded)
+        return Batch(encoded, squares, tuple(order.tolist()))
+
+    def weight(self, batch: Batch) -> float:
+        """Return the number of tokens that are learnt."""
+        return float(batch.targets)
+
+    def split(self, batch: Batch, size: int) -> list[Micro]:
+        """Cut a batch, with samples of like length together."""
+        return batch.split(size, self._pad_id)
+
+    def loss(self, forward: Callable[..., Any], batch: Micro) -> tuple[Any, dict[str, Any]]:
+        """Return the sum of the negative log likelihoods of the targets, in nats."""
+        batch = batch.to(self._device)
+        logits = forward(batch.ids, batch.mask, batch.places, *self._seen_by(batch))
+        functional = require("torch.nn.functional", "clip")
+        return functional.cross_entropy(logits.float(), batch.targets, reduction="sum"), {}
+
+    def _seen_by(self, batch: Micro) -> tuple[Any, ...]:
+        """Return what the model is given beside the text."""
+        return (None if batch.images is None else self._pixels.normalised(batch.images),)
+
+    def _count(self, encoded: Sequence[Encoded]) -> None:
+        with self._lock:
+            self._seen += len(encoded)
+            self._without += sum(not one.targets for one in encoded)
+            refuse_without(self._without, self._seen, self._transcript.max_tokens)
+
+
+def refuse_without(without: int, seen: int, max_tokens: int) -> None:
+    """Refuse data of which too much has nothing to learn.
+
+    Raises:
+        BadInput: more than 1 % of the samples, once there are enough to tell, have no target.
+    """
+    if without > MOST_WITHOUT * max(seen, LOOKED_AT):
+        raise BadInput(
+            f"{without} of the first {seen} samples have nothing to learn: all that is learnt of "
+            f"them lies behind trials.model.max_tokens: {max_tokens}, or is empty; at most 1 % may"
+        )
