@@ -50,6 +50,11 @@ class Suite:
         self._measured = list(zip(evaluators, sets, strict=True))
         for evaluator, data in self._measured:
             evaluator.check(data)
+        # Made on the driver, after which trials are named, and sent to workers as it is.
+        self._asking = [
+            _asking_id(evaluator, data) if isinstance(evaluator, AnswerEvaluator) else ""
+            for evaluator, data in self._measured
+        ]
 
     def identity(self) -> list[Any]:
         """Return plain data that two suites share only if trials need no other training or asking.
@@ -59,10 +64,10 @@ class Suite:
         trusted = {data.id for evaluator, data in self._measured if evaluator.source() is None}
         settings: list[Any] = []
         versions: list[Any] = []
-        for evaluator, data in self._measured:
+        for (evaluator, data), asking in zip(self._measured, self._asking, strict=True):
             own = evaluator.source() is not None
-            if isinstance(evaluator, AnswerEvaluator):
-                settings.append({"asking": _asking_id(evaluator, data)})
+            if asking:
+                settings.append({"asking": asking})
                 versions.append(None)
             else:
                 identity = evaluator.identity()
@@ -114,12 +119,13 @@ class Suite:
         metrics: dict[str, float] = {}
         files: Artefact | None = None
         with ExitStack() as stack:
-            for (evaluator, data), config in zip(self._measured, self._configs, strict=True):
+            each = zip(self._measured, self._configs, self._asking, strict=True)
+            for (evaluator, data), config, asking in each:
                 if evaluator.READS == "embeddings":
                     seen: Any = _finite(model, config.type)
                 elif isinstance(evaluator, AnswerEvaluator):
                     answerer = _answerer(model, config.type)
-                    seen = _stored(store, config.type).of(_asking_id(evaluator, data), answerer)
+                    seen = _stored(store, config.type).of(asking, answerer)
                 elif evaluator.READS in ("files", "reports"):
                     files = files or _as_files(model, config.type, stack)
                     seen = files
@@ -144,10 +150,9 @@ class Suite:
         prefixes = tuple(f"{name}/" for name in names)
         again: dict[str, float] = {}
         _add(again, {n: value for n, value in metrics.items() if not n.startswith(prefixes)})
-        for evaluator, data in self._measured:
-            if isinstance(evaluator, AnswerEvaluator):
-                stored = store.of(_asking_id(evaluator, data))
-                _add(again, evaluator.evaluate(stored, data))
+        for (evaluator, data), asking in zip(self._measured, self._asking, strict=True):
+            if asking:
+                _add(again, evaluator.evaluate(store.of(asking), data))
         self._check_score(again)
         return again
 

@@ -16,7 +16,16 @@ from safetensors.numpy import load_file
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.hooks.hook import HOOKS
 from djsandbox_ray.recipes.export import recipe_document
-from djsandbox_ray.records import Dataset, Leak, Range, Recipe, Scorer, Statistics, Thresholds
+from djsandbox_ray.records import (
+    Dataset,
+    Evaluation,
+    Leak,
+    Range,
+    Recipe,
+    Scorer,
+    Statistics,
+    Thresholds,
+)
 from djsandbox_ray.stats.operators import parse_process
 from djsandbox_ray.stats.parts import StatisticColumns
 from djsandbox_ray.storage.store import Storage
@@ -40,6 +49,8 @@ def content(storage: Storage, output: Any) -> Any:
             table = SampleTable(storage.uri(output.table))
             digests = [one.hex() for one in table.column("digest").to_pylist()]
             return [table.column("text").to_pylist(), table.column("meta").to_pylist(), digests]
+        case Evaluation():
+            return [content(storage, one) for one in output.sets]
         case Leak():
             return storage.read_table(output.path).to_pydict()
         case Statistics():
