@@ -364,11 +364,11 @@ def _run_of(
         command = _words(part["command"], own)
         parts.append({**kept, "command": command, "files": files, "env": {"PATH": PATH, **env}})
     return {
-        "dataset": {"type": "shapes", "samples": 600, "defects": {"special_characters": 0.3}},
-        "pools": {"controls": 5, "size": 160},
+        "dataset": {"type": "shapes", "samples": 900, "defects": {"special_characters": 0.15}},
+        "pools": {"controls": 5, "size": 300},
         "trials": {
             "model": parts[0],
-            "budget": 320,
+            "budget": 640,
             "seeds": 2,
             "retries": 0,
             "early_stopping": {"type": "none", "rungs": []},
