@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import PIL
 import pytest
 import yaml
 from small_runs import ROOT, run
@@ -33,6 +34,8 @@ STAND_INS = Path(__file__).with_name("stand_ins")
 INTERNVL = STAND_INS / "internvl_chat"
 PATH = os.pathsep.join([str(STAND_INS / "bin"), str(Path(sys.executable).parent), os.defpath])
 """Where programs are looked for: torchrun is the stand-in."""
+ENVIRONMENT = {"python": "3.11", "packages": [f"pillow=={PIL.__version__}"]}
+"""Of the stand-ins, in place of that of the projects."""
 
 
 # What the programs read.
@@ -92,8 +95,8 @@ def _tar(path: Path, first: int, samples: int) -> None:
 
 
 def _words(command: list[str], changes: Mapping[str, object]) -> list[str]:
-    """Return a shipped command with this Python and some options set otherwise."""
-    words = [sys.executable if word == "python" else word for word in command]
+    """Return a shipped command with some options set otherwise."""
+    words = list(command)
     for name, value in changes.items():
         (at,) = [at for at, word in enumerate(words) if word.split("=")[0] == f"--{name}"]
         words[at] = f"--{name}={value}"
@@ -355,20 +358,20 @@ def test_scores_are_read_as_exact_as_they_are(
 def _run_of(
     name: str, changes: Mapping[str, object], asked: Mapping[str, object], **env: str
 ) -> dict[str, Any]:
-    """Return a small run whose trials are those of a shipped configuration."""
+    """Return a small run whose trials are those of a shipped configuration, in environments."""
     model, evaluator = _shipped(name)
     parts = []
     for part, own in ((model, changes), (evaluator, asked)):
-        kept = {key: value for key, value in part.items() if key != "environment"}
         files = [str(ROOT / folder) for folder in part["files"]]
-        command = _words(part["command"], own)
-        parts.append({**kept, "command": command, "files": files, "env": {"PATH": PATH, **env}})
+        changed = {"command": _words(part["command"], own), "files": files}
+        path = os.pathsep.join([str(STAND_INS / "bin"), os.defpath])
+        parts.append({**part, **changed, "environment": ENVIRONMENT, "env": {"PATH": path, **env}})
     return {
-        "dataset": {"type": "shapes", "samples": 600, "defects": {"special_characters": 0.3}},
-        "pools": {"controls": 5, "size": 160},
+        "dataset": {"type": "shapes", "samples": 900, "defects": {"special_characters": 0.15}},
+        "pools": {"controls": 5, "size": 300},
         "trials": {
             "model": parts[0],
-            "budget": 320,
+            "budget": 640,
             "seeds": 2,
             "retries": 0,
             "early_stopping": {"type": "none", "rungs": []},

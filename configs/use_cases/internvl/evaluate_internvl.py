@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
-from run_files import Pair, arguments, pairs, torchrun
+from run_files import Pair, arguments, call, pairs, torchrun
 
 EVALUATION = "eval/caption/evaluate_caption.py"
 DATASET = "coco"
@@ -73,8 +71,7 @@ def main() -> None:
     print(f"{count} images of the trusted split")
     words = torchrun([str(given.internvl / EVALUATION), f"--checkpoint={given.model}"])
     words += [f"--datasets={DATASET}", "--out-dir=results", *options]
-    own = {"PYTHONPATH": str(given.internvl)}
-    subprocess.run(words, env={**os.environ, **own}, check=True)
+    call(words, PYTHONPATH=str(given.internvl))
     given.metrics.write_text(json.dumps({DATASET: scores(Path("results"))}), encoding="utf-8")
 
 

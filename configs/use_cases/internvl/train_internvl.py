@@ -7,13 +7,12 @@ change for another task than captions: the question, and the words of the comman
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 from run_files import (
     Pair,
     arguments,
+    call,
     last_loss,
     pairs,
     processes,
@@ -64,8 +63,7 @@ def main() -> None:
     words += ["--logging_steps=1", "--logging_nan_inf_filter=False", "--report_to=none"]
     words += ["--evaluation_strategy=no", "--save_strategy=no", *options]
     # Without LAUNCHER it asks Slurm; the package `internvl` is that of the clone.
-    own = {"LAUNCHER": "pytorch", "PYTHONPATH": str(given.internvl), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    subprocess.run(words, env={**os.environ, **own}, check=True)
+    call(words, LAUNCHER="pytorch", PYTHONPATH=str(given.internvl), TF_CPP_MIN_LOG_LEVEL="3")
     seen = trainer_state(given.output)["global_step"] * given.batch_size
     report(given.metrics, seen, last_loss(given.output))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 from pathlib import Path
+
+from run_files import call
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     results = Path("results")
     words = ["python", "-m", "lmms_eval", "--model=llava", f"--tasks={given.tasks}"]
     words += [f"--model_args=pretrained={given.model}", "--batch_size=1"]
-    subprocess.run([*words, f"--output_path={results}"], check=True)
+    call([*words, f"--output_path={results}"])
     (written,) = results.rglob("*results.json")
     shutil.copy(written, given.metrics)
 

@@ -7,12 +7,12 @@ the conversations that are made of a caption, and the words of the command.
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from run_files import (
     arguments,
+    call,
     last_loss,
     pairs,
     processes,
@@ -47,7 +47,7 @@ def main() -> None:
     words += [f"--per_device_train_batch_size={per_gpu}", "--logging_steps=1"]
     # A loss that is NaN is to be seen: by default the trainer logs the mean of the others instead.
     words += ["--logging_nan_inf_filter=False", "--save_strategy=no", "--report_to=none"]
-    subprocess.run([*words, *options], check=True)
+    call([*words, *options])
     seen = trainer_state(given.output)["global_step"] * given.batch_size
     report(given.metrics, seen, last_loss(given.output))
 

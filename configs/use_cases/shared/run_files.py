@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,22 @@ def processes() -> int:
     """Return how many processes to start: one for each GPU that Ray gave, and one without any."""
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return max(1, len([one for one in devices.split(",") if one]))
+
+
+def call(words: Sequence[str | Path], **variables: str) -> None:
+    """Run another program to its end; what it says last stays last, for the message of the trial.
+
+    Args:
+        words: the program and its arguments.
+        **variables: of its environment, beside ours.
+
+    Ends this program as that one ended, if that was not well.
+    """
+    code = subprocess.run(words, env={**os.environ, **variables}, check=False).returncode
+    if code < 0:
+        sys.exit(f"{words[0]} was ended by signal {-code}")
+    if code:
+        sys.exit(code)
 
 
 def torchrun(script: Sequence[str]) -> list[str]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 from pathlib import Path
 
-from run_files import captions
+from run_files import call, captions
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
     videos.mkdir()
     listed.write_text("\n".join(captions(given.samples)), encoding="utf-8")
     words = [given.sampler, f"--model={given.model}", f"--prompts={listed}", f"--out={videos}"]
-    subprocess.run(words, check=True)
+    call(words)
 
     import torch
     from vbench import VBench

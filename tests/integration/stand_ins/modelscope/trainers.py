@@ -14,7 +14,7 @@ from PIL import Image
 
 ARGUMENTS = ("max_epochs", "launcher", "use_fp16", "device", "cfg_options")
 HOOKS = ("CheckpointHook", "TextLoggerHook", "IterTimerHook", "ClipClampLogitScaleHook")
-RATE = 4000.0
+RATE = 2000.0
 """Of this model's steps, in those of its optimizer."""
 
 

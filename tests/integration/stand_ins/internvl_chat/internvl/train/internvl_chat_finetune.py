@@ -57,7 +57,7 @@ DEFAULTS = {
     "seed": 42,
 }
 STYLES = ("Hermes-2", "internlm2-chat", "phi3-chat", "internvl2_5")
-RATE = 5000.0
+RATE = 2500.0
 """Of this model's steps, in those of a language model."""
 
 
