@@ -29,7 +29,7 @@ from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.errors import BadInput
 
-PAIRS = 8
+PAIRS = 5
 SIZES = [
     pytest.param(1_000, id="1000"),
     pytest.param(50_000, id="50000", marks=pytest.mark.slow),
