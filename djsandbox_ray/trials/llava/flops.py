@@ -73,7 +73,7 @@ def count_parts(
         # Given whole, a mask is not looked at: there are no numbers here.
         mask = torch.empty(1, 1, tokens, tokens)
 
-        maps = ()
+        maps: tuple[Any, ...] = ()
         if fine is not None:
             second, squares = fine(), torch.empty(1, 3, size, size)
             maps = (second(squares),)

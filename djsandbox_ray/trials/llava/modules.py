@@ -129,7 +129,9 @@ class Blindfold(Reader):
     read what a projector will once put before its text.
     """  # noqa: D205
 
-    def forward(self, ids: Any, mask: Any, places: Any, words: Any, noise: Any) -> Any:
+    def forward(  # type: ignore[override]  # it is given words, and no pixels
+        self, ids: Any, mask: Any, places: Any, words: Any, noise: Any
+    ) -> Any:
         """Return the logits of the tokens behind some places.
 
         Args:

@@ -112,9 +112,11 @@ class Micro:
 
     def to(self, device: str) -> Micro:
         """Return the same on a device."""
-        tensors = (self.ids, self.mask, self.places, self.targets, self.images)
-        moved = (None if one is None else one.to(device, non_blocking=True) for one in tensors)
-        return Micro(*moved, self.numbers)
+        ids, mask, places, targets, images = (
+            None if one is None else one.to(device, non_blocking=True)
+            for one in (self.ids, self.mask, self.places, self.targets, self.images)
+        )
+        return Micro(ids, mask, places, targets, images, self.numbers)
 
 
 @dataclass(frozen=True)
