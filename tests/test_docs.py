@@ -26,6 +26,7 @@ from djsandbox_ray.cli import app
 from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.workflows.score import BENCHMARKS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -117,6 +118,13 @@ def _adds(value: Any) -> bool:
     return isinstance(value, dict) and "type" not in value
 
 
+def _whole(part: dict[str, Any]) -> str:
+    """Return the shipped configuration that a part is about: where models answer, LLaVA's."""
+    metrics = part.get("evaluation", {}).get("metrics", [])
+    kinds = {part.get("trials", {}).get("model", {}).get("type"), *(one["type"] for one in metrics)}
+    return "llava" if kinds & {"llava", "caption_nll", *BENCHMARKS} else "demo"
+
+
 @pytest.mark.parametrize("text", _blocks("yaml"))
 def test_configurations_are_valid(text: str, my_module: Path, tmp_path: Path) -> None:
     document = yaml.safe_load(text)
@@ -139,8 +147,8 @@ def test_configurations_are_valid(text: str, my_module: Path, tmp_path: Path) ->
         source = SOURCES.get(document["dataset"]["type"])
         assert source.Config.model_validate(document["dataset"]).content in source.CONTENTS
         return
-    if "name" not in document:  # a part of one: it takes the place of the demo's
-        demo = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    if "name" not in document:  # a part of one: it takes the place of what is shipped
+        demo = yaml.safe_load((ROOT / "configs" / f"{_whole(document)}.yaml").read_text())
         document = {
             **demo,
             **{
