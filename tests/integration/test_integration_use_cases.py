@@ -360,6 +360,7 @@ def _run_of(
 ) -> dict[str, Any]:
     """Return a small run whose trials are those of a shipped configuration, in environments."""
     model, evaluator = _shipped(name)
+    shipped = yaml.safe_load((USE_CASES / f"{name}.yaml").read_text())["evaluation"]
     parts = []
     for part, own in ((model, changes), (evaluator, asked)):
         files = [str(ROOT / folder) for folder in part["files"]]
@@ -379,7 +380,7 @@ def _run_of(
         "evaluation": {
             "dataset": {"type": "shapes", "samples": 60, "seed": 2},
             "metrics": [parts[1]],
-            "aggregate": "mean_relative",
+            "aggregate": shipped["aggregate"],
         },
         "report": {},
         "tracking": {"type": "none"},

@@ -50,25 +50,35 @@ def overlap(said, references, length):
     return sum((own & known).values()) / max(1, sum(own.values()))
 
 
-def likeness(said, reference):
-    """Return the cosine between counts of words."""
-    own, known = grams(said, 1), grams(reference, 1)
-    lengths = [math.sqrt(sum(n * n for n in counts.values())) for counts in (own, known)]
-    return sum(own[word] * known[word] for word in own) / math.prod(lengths)
+def rarity(known):
+    """Return how much a word tells, as CIDEr has it: the log of the share of images without it."""
+    found = Counter()
+    for references in known.values():
+        found.update({word for reference in references for word in reference.split()})
+    return {word: math.log(len(known) / count) for word, count in found.items()}
+
+
+def likeness(said, reference, rare):
+    """Return the cosine between counts of words, each times what it tells."""
+    own, known = (
+        {word: count * rare.get(word, 0.0) for (word,), count in grams(text, 1).items()}
+        for text in (said, reference)
+    )
+    lengths = [math.hypot(*weights.values()) for weights in (own, known)]
+    both = sum(weight * known.get(word, 0.0) for word, weight in own.items())
+    return both / math.prod(lengths) if all(lengths) else 0.0
 
 
 def scores(said, known):
-    count = len(said)
+    count, rare = len(said), rarity(known)
     found = {}
     for n in range(1, 5):
         found[f"Bleu_{n}"] = sum(overlap(said[i], known[i], n) for i in said) / count
-    mean = [sum(likeness(said[i], one) for one in known[i]) / len(known[i]) for i in said]
-    best = [max(likeness(said[i], one) for one in known[i]) for i in said]
-    found |= {
-        "METEOR": sum(best) / count,
-        "ROUGE_L": sum(overlap(k, [said[i]], 1) for i in said for k in known[i][:1]) / count,
-    }
-    return {**found, "CIDEr": 10 * sum(mean) / count, "SPICE": sum(mean) / count}
+    likes = {i: [likeness(said[i], one, rare) for one in known[i]] for i in said}
+    mean = sum(sum(own) / len(own) for own in likes.values()) / count
+    best = sum(max(own) for own in likes.values()) / count
+    recalled = sum(overlap(known[i][0], [said[i]], 1) for i in said) / count
+    return {**found, "METEOR": best, "ROUGE_L": recalled, "CIDEr": 10 * mean, "SPICE": mean}
 
 
 def main():
