@@ -59,11 +59,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[tuple[str, ...], f
     """The metrics as they would be exported, by name and tags."""
     values: dict[tuple[str, ...], float] = {}
 
-    def record(self: metrics.Metric, method: str, value: float, tags: dict[str, str]) -> None:
+    def record(self: metrics.Instrument, method: str, value: float, tags: dict[str, str]) -> None:
         key = (self.name, *(tags[name] for name in self.tags))
         values[key] = value + (values.get(key, 0) if method == "inc" else 0)
 
-    monkeypatch.setattr(metrics.Metric, "_record", record)
+    monkeypatch.setattr(metrics.Instrument, "_record", record)
     metrics.label("")  # what other tests have set
     yield values
     metrics.label("")
