@@ -39,8 +39,8 @@ class Dialect:
     separator: str
     quotes: bool = True
     """Whether a value in double quotes may hold separators and ends of lines."""
-    longest: int = _LONGEST
-    """Characters of one value."""
+    longest: int | None = None
+    """Characters of one value, where it may hold more than a text: an image."""
 
     def reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
         """Return a reader of lines.
@@ -48,7 +48,7 @@ class Dialect:
         It is strict: a quote that is closed in the midst of a value, or never, is an error. Else
         one quote too much could make a value of all the rows up to the next one.
         """
-        csv.field_size_limit(self.longest)
+        csv.field_size_limit(self.longest or _LONGEST)
         if self.quotes:
             return csv.reader(lines, delimiter=self.separator, strict=True)
         return csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE)

@@ -23,6 +23,7 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import (
     Dataset,
+    Evaluation,
     Pools,
     Ranking,
     RungReport,
@@ -117,7 +118,7 @@ class Given(NamedTuple):
     """What comes before a search."""
 
     dataset: Dataset
-    evaluation: Dataset
+    evaluation: Evaluation
     statistics: Statistics
     pools: Pools
 
@@ -147,9 +148,10 @@ def inputs(made: Context) -> Given:
         eligible=built.eligible,
         seed=made.config.pools.seed,
     )
+    split = Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0)
     return Given(
         Dataset("dataset-train", "datasets/train.lance", ROWS, 0),
-        Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0),
+        Evaluation(split.id, (split,), (split.id,)),
         Statistics("statistics", tuple(found)),
         pools,
     )
