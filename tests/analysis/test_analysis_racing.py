@@ -270,8 +270,16 @@ def test_nobody_below_a_pool_that_is_behind_survives(table):
 def test_a_stricter_rule_stops_no_more(table, missing, alpha, rungs):
     scores = with_holes(table, missing)
     loose = compare(scores, CONTROLS, RaceRule(keep=2, alpha=alpha, rungs=1)).behind
-    for rule in (RaceRule(2, alpha / 2, 1), RaceRule(2, alpha, 1 + rungs), RaceRule(3, alpha, 1)):
+    for rule in (RaceRule(2, alpha / 2, 1), RaceRule(2, alpha, 1 + rungs)):
         assert set(compare(scores, CONTROLS, rule).behind) <= set(loose)
+
+
+def test_more_to_keep_is_no_stricter_rule():
+    """More others must lead a pool, but by less: fewer ways of an error are left."""
+    scores = with_holes([np.zeros(3), np.zeros(3), np.zeros(3), np.array([0, 0, -0.046875])], ())
+    two, three = (compare(scores, CONTROLS, RaceRule(keep, 0.0625, 1)) for keep in (2, 3))
+    assert three.margin < two.margin
+    assert (two.behind, three.behind) == ((), ("p3",))
 
 
 def test_audits_are_a_seeded_share():
