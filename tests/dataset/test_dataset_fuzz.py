@@ -30,14 +30,14 @@ from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.errors import BadInput
 
 PAIRS = 5
-SIZES = [
-    pytest.param(1_000, id="1000"),
-    pytest.param(50_000, id="50000", marks=pytest.mark.slow),
-]
-VIDEO_SIZES = [
-    pytest.param(100, id="100"),
-    pytest.param(5_000, id="5000", marks=pytest.mark.slow),
-]
+
+
+def sizes(quick: int = 1_000, slow: int = 50_000, *, layouts: int = 1) -> list[Any]:
+    """Return how many copies of a source's files are damaged, shared by its layouts."""
+    return [
+        pytest.param(quick // layouts, id=f"{quick}"),
+        pytest.param(slow // layouts, id=f"{slow}", marks=pytest.mark.slow),
+    ]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def tar(mode: str) -> tuple[bytes, list[int]]:
     return file.getvalue(), begins
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes())
 def test_tars(open_source, tmp_path: Path, count: int) -> None:
     data, begins = tar("w")
 
@@ -151,7 +151,7 @@ def test_tars(open_source, tmp_path: Path, count: int) -> None:
     run(open_source, tmp_path / "a.tar", data, count, expected, type="webdataset")
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes())
 def test_compressed_tars(open_source, tmp_path: Path, count: int) -> None:
     data, _ = tar("w:gz")
 
@@ -162,7 +162,7 @@ def test_compressed_tars(open_source, tmp_path: Path, count: int) -> None:
     run(open_source, tmp_path / "a.tar.gz", data, count, expected, type="webdataset")
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes())
 def test_json_lines(open_source, tmp_path: Path, count: int) -> None:
     (tmp_path / "i").mkdir()
     lines = []
@@ -179,7 +179,7 @@ def test_json_lines(open_source, tmp_path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("indent", [None, 1])
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes(layouts=3))
 def test_lists_of_conversations(open_source, tmp_path: Path, count: int, indent) -> None:
     (tmp_path / "i").mkdir()
     entries = []
@@ -199,10 +199,10 @@ def test_lists_of_conversations(open_source, tmp_path: Path, count: int, indent)
             return max(1, sum(begin <= change.place for begin in begins))
         return PAIRS
 
-    run(open_source, tmp_path / "a.json", data, count // 5, expected, type="llava")
+    run(open_source, tmp_path / "a.json", data, count, expected, type="llava")
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes())
 def test_parquet(open_source, tmp_path: Path, count: int) -> None:
     path = tmp_path / "a.parquet"
     table = {
@@ -219,7 +219,7 @@ def test_parquet(open_source, tmp_path: Path, count: int) -> None:
     run(open_source, path, path.read_bytes(), count, expected, **options)
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes(layouts=3))
 @pytest.mark.parametrize(
     ("ending", "content"), [("csv", "pairs"), ("tsv", "pairs"), ("csv", "texts")]
 )
@@ -267,7 +267,7 @@ def documents(layout: str, folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("layout", ["OBELICS", "MMC4"])
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes(layouts=4))
 def test_documents_on_lines(open_source, tmp_path: Path, count: int, layout: str) -> None:
     written = [json.dumps(entry).encode() + b"\n" for entry in documents(layout, tmp_path)]
     begins = np.cumsum([0, *map(len, written[:-1])])
@@ -276,11 +276,11 @@ def test_documents_on_lines(open_source, tmp_path: Path, count: int, layout: str
         return sum(begins < change.place) if change.kind == "cut" else PAIRS
 
     path = tmp_path / "a.jsonl"
-    run(open_source, path, b"".join(written), count // 2, expected, type="interleaved")
+    run(open_source, path, b"".join(written), count, expected, type="interleaved")
 
 
 @pytest.mark.parametrize("layout", ["OBELICS", "MMC4"])
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes(layouts=4))
 def test_documents_in_parquet(open_source, tmp_path: Path, count: int, layout: str) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_pylist(documents(layout, tmp_path)), path, row_group_size=3)
@@ -289,7 +289,7 @@ def test_documents_in_parquet(open_source, tmp_path: Path, count: int, layout: s
         return PAIRS if samples else 1
 
     options = {"type": "interleaved", "meta_columns": ["url"]}
-    run(open_source, path, path.read_bytes(), count // 2, expected, **options)
+    run(open_source, path, path.read_bytes(), count, expected, **options)
 
 
 def conversations(folder: Path) -> list[dict[str, Any]]:
@@ -307,7 +307,7 @@ def conversations(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["llava", "jsonl"])
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes(layouts=2))
 def test_conversations_on_lines(open_source, tmp_path: Path, count: int, kind: str) -> None:
     entries = conversations(tmp_path)
     if kind == "jsonl":
@@ -319,10 +319,10 @@ def test_conversations_on_lines(open_source, tmp_path: Path, count: int, kind: s
         return sum(begins < change.place) if change.kind == "cut" else PAIRS
 
     options = {"type": kind, "content": "conversations"}
-    run(open_source, tmp_path / "a.jsonl", b"".join(written), count // 2, expected, **options)
+    run(open_source, tmp_path / "a.jsonl", b"".join(written), count, expected, **options)
 
 
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes())
 def test_conversations_in_parquet(open_source, tmp_path: Path, count: int) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_pylist(conversations(tmp_path)), path, row_group_size=3)
@@ -355,7 +355,7 @@ def saved(content: str, folder: Path) -> datasets.Dataset:
 
 
 @pytest.mark.parametrize("content", ["pairs", "texts", "conversations"])
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes(layouts=3))
 def test_saved_datasets(open_source, tmp_path: Path, count: int, content: str) -> None:
     """Three batches in a file; of one whose first batch is damaged nobody knows how many follow."""
     folder = tmp_path / "x"
@@ -370,11 +370,11 @@ def test_saved_datasets(open_source, tmp_path: Path, count: int, content: str) -
         return PAIRS if samples and change.kind != "cut" else 1
 
     options = {"type": "huggingface", "path": str(folder), "content": content}
-    run(open_source, path, path.read_bytes(), count // 2, expected, **options)
+    run(open_source, path, path.read_bytes(), count, expected, **options)
 
 
 @pytest.mark.parametrize("name", ["state.json", "dataset_dict.json"])
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes(layouts=2))
 def test_what_is_said_of_saved_datasets(open_source, tmp_path: Path, count: int, name: str) -> None:
     folder = tmp_path / "x"
     rows = saved("texts", tmp_path)
@@ -389,7 +389,7 @@ def test_what_is_said_of_saved_datasets(open_source, tmp_path: Path, count: int,
 
 
 @pytest.mark.parametrize("form", ["mp4", "gif", "webm", "avi", "mpegts"])
-@pytest.mark.parametrize("count", VIDEO_SIZES)
+@pytest.mark.parametrize("count", sizes(100, 5_000))
 def test_videos_in_a_folder(open_source, tmp_path: Path, video, count: int, form: str) -> None:
     path = tmp_path / f"a.{'ts' if form == 'mpegts' else form}"
     (tmp_path / "a.txt").write_text("a video")
@@ -399,7 +399,7 @@ def test_videos_in_a_folder(open_source, tmp_path: Path, video, count: int, form
 
 
 @pytest.mark.parametrize("form", ["mp4", "gif"])
-@pytest.mark.parametrize("count", VIDEO_SIZES)
+@pytest.mark.parametrize("count", sizes(100, 5_000))
 def test_videos_in_parquet(open_source, tmp_path: Path, video, count: int, form: str) -> None:
     path = tmp_path / "a.parquet"
     table = {
@@ -428,7 +428,7 @@ def encoded(form: str, **options: object) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("count", sizes())
 @pytest.mark.parametrize("form", ["JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
 def test_pictures(form: str, count: int) -> None:
     read = 0
