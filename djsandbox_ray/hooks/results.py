@@ -80,17 +80,17 @@ def evaluation_sets(storage: Storage, evaluation: Evaluation) -> list[Evaluation
     return [read[name] if name else NO_SET for name in evaluation.measured]
 
 
-def seen_spoils(config: RunConfig) -> dict[Spoil, list[str]]:
-    """Return by what self-tests do to samples the metrics that can show it.
+def blind_metrics(config: RunConfig) -> dict[Spoil, list[str]]:
+    """Return by what self-tests do to samples the metrics that cannot show it.
 
-    Nothing where an evaluator cannot say beforehand which metrics it has.
+    Of a metric that no evaluator names beforehand, one of a family's own too, it is believed that
+    it can.
     """
     kinds = [EVALUATORS.get(metric.type)(metric) for metric in config.evaluation.metrics]
-    known = [(kind, kind.metrics()) for kind in kinds]
-    if any(metrics is None for _, metrics in known):
-        return {}
     return {
-        spoil: [one.name for kind, metrics in known if spoil in kind.SEES for one in metrics or ()]
+        spoil: [
+            one.name for kind in kinds if spoil not in kind.SEES for one in kind.metrics() or ()
+        ]
         for spoil in get_args(Spoil)
     }
 
@@ -128,7 +128,7 @@ def ranked(
         bucket_share=pools.size / pools.eligible,
         family=family,
         measured_in=reference,
-        seen=seen_spoils(context.config),
+        blind=blind_metrics(context.config),
     )
 
 

@@ -318,7 +318,7 @@ def test_a_spoilt_pool_is_judged_by_the_metrics_that_can_show_it(trials):
     whole = row(ranked(trials, pools=SPOILT))
     assert whole.verdict == "better"
     assert whole.self_test_failed
-    seen = row(ranked(trials, pools=SPOILT, seen={"captions": ["accuracy"]}))
+    seen = row(ranked(trials, pools=SPOILT, blind={"captions": ["recall"]}))
     assert seen.verdict == "worse"
     assert not seen.self_test_failed
     alone = row(ranked(trials, pools=SPOILT, metrics=["accuracy"]))
@@ -328,19 +328,19 @@ def test_a_spoilt_pool_is_judged_by_the_metrics_that_can_show_it(trials):
 
 def test_other_pools_are_judged_by_the_whole_score(trials):
     before = {row.pool: row for row in ranked(trials, pools=SPOILT)}
-    after = ranked(trials, pools=SPOILT, seen={"captions": ["accuracy"]})
+    after = ranked(trials, pools=SPOILT, blind={"captions": ["recall"]})
     for row in after:
         if row.pool != "self_test/shuffled_captions":
             assert dataclasses.replace(row, rank=0, q=0.0) == dataclasses.replace(
                 before[row.pool], rank=0, q=0.0
             )
-    everything = ranked(trials, pools=SPOILT, seen={"captions": ["recall", "accuracy"]})
+    everything = ranked(trials, pools=SPOILT, blind={"captions": ["fid"]})
     assert everything == ranked(trials, pools=SPOILT)
 
 
 def test_a_score_that_is_blind_to_what_was_spoilt_is_refused(trials):
     with pytest.raises(BadInput, match="no metric of the score shows that captions were spoilt"):
-        ranked(trials, pools=SPOILT, seen={"captions": ["fid"]})
+        ranked(trials, pools=SPOILT, blind={"captions": ["recall", "accuracy"]})
 
 
 def with_metrics(trials, key, **metrics):

@@ -56,7 +56,7 @@ def rank(
     bucket_share: float = 1 / 3,
     family: int | None = None,
     measured_in: Iterable[TrialRecord] = (),
-    seen: Mapping[Spoil, Sequence[str]] | None = None,
+    blind: Mapping[Spoil, Sequence[str]] | None = None,
 ) -> list[RankingRow]:
     """Rank the pools by their change against the controls.
 
@@ -86,9 +86,8 @@ def rank(
         measured_in: control trials of another study, whose mean and noise then make the unit of
             the changes, so that those of both studies can be set side by side; this study's own
             when empty. Pools are compared with this study's controls all the same.
-        seen: by what a self-test does to samples, the metrics that can show it: its change and its
-            verdict are those of these metrics alone. Without, or where they are all that are
-            aggregated, those of the whole score.
+        blind: by what a self-test does to samples, the metrics that cannot show it: its change and
+            its verdict are those of the others alone.
 
     Returns:
         One row per pool that is not a control: the judged ones, the greatest change first; then
@@ -122,7 +121,7 @@ def rank(
 
     found, without = judge(yardstick), _leave_one_out(yardstick, judge)
     controls = study.control_scores(yardstick)
-    rulers = _rulers(yardstick, tested, seen or {})
+    rulers = _rulers(yardstick, tested, blind or {})
     rows = []
     for pool in tested:
         row = _row(pool, study)
@@ -193,16 +192,16 @@ def _yardstick(
 
 
 def _rulers(
-    yardstick: Yardstick, tested: Sequence[Pool], seen: Mapping[Spoil, Sequence[str]]
+    yardstick: Yardstick, tested: Sequence[Pool], blind: Mapping[Spoil, Sequence[str]]
 ) -> dict[Spoil | None, Yardstick]:
     """Return a yardstick for each way to spoil samples that not all metrics of the score show."""
     rulers: dict[Spoil | None, Yardstick] = {}
     for spoil in {pool.spoil for pool in tested if pool.spoil}:
-        blind = [name for name in yardstick.metrics if name not in seen.get(spoil, (name,))]
-        if len(blind) == len(yardstick.metrics):
+        left_out = [name for name in yardstick.metrics if name in blind.get(spoil, ())]
+        if len(left_out) == len(yardstick.metrics):
             raise BadInput(f"no metric of the score shows that {spoil} were spoilt")
-        if blind:
-            rulers[spoil] = reduce(Yardstick.without, blind, yardstick)
+        if left_out:
+            rulers[spoil] = reduce(Yardstick.without, left_out, yardstick)
     return rulers
 
 
