@@ -86,7 +86,7 @@ def test_djsandbox_commands_are_understood(
             CliRunner().invoke(app, arguments, catch_exceptions=False)
         return
     # Running the demo is another test; here its arguments are checked by planning it.
-    arguments = ["plan" if word == "run" else word for word in arguments]
+    arguments = ["plan" if word in ("run", "rescore") else word for word in arguments]
     of_a_run = ("sync", "recipe", "materialise")
     if arguments[0] in ("plan", *of_a_run) and "--storage" not in arguments:
         arguments += ["--storage", str(tmp_path)]
