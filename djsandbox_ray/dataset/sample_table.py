@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import lance
@@ -234,6 +235,11 @@ def _read_media(
     return found
 
 
+def _is_gone(uri: str) -> bool:
+    """Say whether not even the folder is there that the storage of a local table is."""
+    return "://" not in uri and not Path(uri).parent.parent.exists()
+
+
 @contextmanager
 def _reading(uri: str) -> Iterator[None]:
     """Say in a sentence that a table cannot be read: Lance raises whatever its parts do."""
@@ -246,6 +252,11 @@ def _reading(uri: str) -> Iterator[None]:
             raise
         said = _BUILT_AT.sub("", next(iter(str(error).splitlines()), ""))
         what = without_secrets(f"the sample table {uri} cannot be read: {said}")
+        if _is_gone(uri):
+            raise StorageFailed(
+                f"{what}; the storage was removed or unmounted while it was in use; bring it back, "
+                "and the same command goes on"
+            ) from None
         if _AWAY.search(str(error)):
             raise StorageFailed(f"{what}; the same command goes on once that is mended") from None
         remedy = (

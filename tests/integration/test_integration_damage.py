@@ -114,7 +114,7 @@ def test_damaged_digests_of_media_are_made_again_where_leaks_are_looked_for(
 ) -> None:
     """A run whose leaks are known does not read them; one that has lost these does."""
     digests = sorted(damaged.home.glob(KINDS["media digests"]))
-    assert len(digests) == 2, "of the data in question and of the evaluation split"
+    assert len(digests) == 3, "of the data in question, of the evaluation split and of the scorer"
     before = [pq.read_table(path) for path in digests]
     (leaks,) = damaged.home.glob(KINDS["leaks"])
     found = pq.read_table(leaks)
