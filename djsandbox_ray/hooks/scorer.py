@@ -10,14 +10,13 @@ from ray.exceptions import RayTaskError
 
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.source import SOURCES, stamp_of
-from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.study import refuse_small_draw
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Dataset, Scorer
 from djsandbox_ray.storage.lease import RENEWAL, Lease, take
 from djsandbox_ray.storage.own import temporary
-from djsandbox_ray.storage.seals import broken_below, seals_from_json, seals_of, seals_to_json
+from djsandbox_ray.storage.seals import broken_marked, seals_of, seals_to_json
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.family import Clip
@@ -46,7 +45,7 @@ class TrainScorer(Hook):
 
     def broken(self, output: Scorer | None) -> dict[str, str]:
         """The files of the model."""
-        return {} if output is None else _broken(self.storage, output.path)
+        return {} if output is None else broken_marked(self.storage, output.path, _MARKER)
 
     def run(self) -> Scorer | None:
         """Train and save the scorer; nothing to do without a section ``scorer``."""
@@ -70,7 +69,7 @@ class TrainScorer(Hook):
         family = _family(config)
         scorer_id = content_id("scorer", dataset.id, _training(config, family))
         path = f"models/{scorer_id}"
-        if _broken(storage, path):
+        if broken_marked(storage, path, _MARKER):
             # Beside the folder: what is in that is the model.
             with take(
                 storage,
@@ -79,7 +78,7 @@ class TrainScorer(Hook):
                 wait=True,
                 note=lambda text: self.note(f"scorer: {text}"),
             ) as lease:
-                if _broken(storage, path):  # who was waited for may have trained it
+                if broken_marked(storage, path, _MARKER):  # who was waited for may have trained it
                     self._have_trained(config, family, dataset, path, lease)
         return Scorer(scorer_id, path)
 
@@ -115,16 +114,6 @@ def check_trusted(config: ScorerConfig, rows: int) -> None:
     """
     drawn = "there are {rows} trusted pairs"
     refuse_small_draw(Clip(config.model), config.budget, rows, drawn, "scorer")
-
-
-def _broken(storage: Storage, path: str) -> dict[str, str]:
-    """Return what is wrong with the files of a scorer, by path."""
-    marker = f"{path}/{_MARKER}"
-    try:
-        files = storage.read_sealed(marker).get("files")
-        return broken_below(storage, path, seals_from_json(files)) if files is not None else {}
-    except (Damaged, ValueError) as error:
-        return {marker: "is not there" if isinstance(error, Missing) else "is damaged"}
 
 
 def _family(config: ScorerConfig) -> Clip:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.identity import canonical
 
 if TYPE_CHECKING:
@@ -134,6 +135,22 @@ def broken_below(storage: Storage, folder: str, seals: Mapping[str, Seal]) -> di
         elif seal.digest is not None:
             digested[path] = seal
     return wrong | broken(storage, digested)
+
+
+def broken_marked(storage: Storage, folder: str, marker: str) -> dict[str, str]:
+    """Return what is wrong with the files that a folder's marker lists, by path; none if whole.
+
+    Args:
+        storage: where the folder is.
+        folder: in it.
+        marker: name of the file in the folder with ``files``, written last.
+    """
+    path = f"{folder}/{marker}"
+    try:
+        files = storage.read_sealed(path).get("files")
+        return broken_below(storage, folder, seals_from_json(files)) if files is not None else {}
+    except (Damaged, ValueError) as error:
+        return {path: "is not there" if isinstance(error, Missing) else "is damaged"}
 
 
 def shortened(wrong: Mapping[str, str]) -> str:

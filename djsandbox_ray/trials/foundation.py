@@ -16,14 +16,13 @@ from ray.exceptions import RayTaskError
 
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.source import IngestConfig, Source
-from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.kinds import bundle
 from djsandbox_ray.nodes.waiting import Bundles
 from djsandbox_ray.records import Cost, Dataset, Foundation
 from djsandbox_ray.storage.lease import RENEWAL, Lease, take
 from djsandbox_ray.storage.own import temporary
-from djsandbox_ray.storage.seals import broken_below, seals_from_json, seals_of, seals_to_json
+from djsandbox_ray.storage.seals import broken_marked, seals_of, seals_to_json
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.base import Base, BaseTask
 from djsandbox_ray.trials.checkpoint import Checkpoint
@@ -149,12 +148,7 @@ def _with_seconds(cost: Cost, seconds: float) -> Cost:
 
 def broken_base(storage: Storage, path: str) -> dict[str, str]:
     """Return what is wrong with the files of a base, by path; empty where it is whole."""
-    marker = f"{path}/{_MARKER}"
-    try:
-        files = storage.read_sealed(marker).get("files")
-        return broken_below(storage, path, seals_from_json(files)) if files is not None else {}
-    except (Damaged, ValueError) as error:
-        return {marker: "is not there" if isinstance(error, Missing) else "is damaged"}
+    return broken_marked(storage, path, _MARKER)
 
 
 def _make(
