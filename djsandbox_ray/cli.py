@@ -104,12 +104,16 @@ def plan(
     ] = None,
     over_budget: OverBudget = False,
 ) -> None:
-    """Say what a run would do, what of it is done, and what it would cost. Runs nothing."""
-    from djsandbox_ray.workflows.beforehand import load_run
+    """Say what a run would do, what of it is done, and what it would cost. Runs nothing.
+
+    What the run would lack on this machine is told at the end: it may be planned before there are
+    any data.
+    """
+    from djsandbox_ray.workflows.beforehand import load_plan
     from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
     from djsandbox_ray.workflows.foresight.power import make_power, power_table
 
-    loaded = load_run(config, overrides or (), storage)
+    loaded = load_plan(config, overrides or (), storage)
     if effect is not None and not power:
         raise BadInput("--effect is for --power")
     made = {**make_plan(loaded), **({"power": make_power(loaded, effect)} if power else {})}

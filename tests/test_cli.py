@@ -191,6 +191,13 @@ def test_bad_input_is_found_before_anything_starts(
     assert files(tmp_path) == []
 
 
+def test_there_is_nothing_to_score_again_before_a_run(program: Program, tmp_path: Path) -> None:
+    result = program("rescore", str(DEMO), "--storage", str(tmp_path))
+    assert result.code == 2
+    assert f"no run 'demo' in {tmp_path} (there are: none)" in result.err
+    assert files(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [(SandboxError("a [b] c"), 1), (BadInput("a [b] c"), 2), (PlanRefused("a [b] c"), 3)],

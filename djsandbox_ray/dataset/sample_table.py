@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import lance
@@ -21,6 +20,7 @@ from djsandbox_ray.dataset.references import read_reference
 from djsandbox_ray.errors import Damaged, StorageFailed
 from djsandbox_ray.identity import document_digest, media_digest, sample_digest
 from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.storage.filesystems import is_gone
 
 MEDIA_DATA = "media_data"
 """The column of blobs that hold media."""
@@ -235,11 +235,6 @@ def _read_media(
     return found
 
 
-def _is_gone(uri: str) -> bool:
-    """Say whether not even the folder is there that the storage of a local table is."""
-    return "://" not in uri and not Path(uri).parent.parent.exists()
-
-
 @contextmanager
 def _reading(uri: str) -> Iterator[None]:
     """Say in a sentence that a table cannot be read: Lance raises whatever its parts do."""
@@ -252,7 +247,7 @@ def _reading(uri: str) -> Iterator[None]:
             raise
         said = _BUILT_AT.sub("", next(iter(str(error).splitlines()), ""))
         what = without_secrets(f"the sample table {uri} cannot be read: {said}")
-        if _is_gone(uri):
+        if is_gone(uri):
             raise StorageFailed(
                 f"{what}; the storage was removed or unmounted while it was in use; bring it back, "
                 "and the same command goes on"

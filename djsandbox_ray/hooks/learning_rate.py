@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from djsandbox_ray.analysis.verdicts.second_look import flips
+from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.plans import LEARNING_RATE, first_pools, unbuilt
 from djsandbox_ray.hooks.results import ranked_again, scoring
-from djsandbox_ray.hooks.study import Inputs, Study, StudyHook, study_identity
+from djsandbox_ray.hooks.study import Inputs, Study, study_identity
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     Dataset,

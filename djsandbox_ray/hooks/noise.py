@@ -9,16 +9,11 @@ from djsandbox_ray.analysis.planning.noise import NoiseFloor
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.ranking import control_scores
 from djsandbox_ray.dataset.source import SOURCES, stamp_of
+from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.plans import NOISE, first_controls
 from djsandbox_ray.hooks.results import scoring
-from djsandbox_ray.hooks.study import (
-    Inputs,
-    Study,
-    StudyHook,
-    configured_family,
-    study_identity,
-)
+from djsandbox_ray.hooks.study import Inputs, Study, configured_family, study_identity
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Dataset, Evaluation, Noise, PoolKind, Pools, StudyPlan
 from djsandbox_ray.reporting.method import noise_lines

@@ -14,16 +14,11 @@ from djsandbox_ray.analysis.scale.repetition import FILLINGS, Fillings
 from djsandbox_ray.analysis.together.winner import TopPool, top_pool
 from djsandbox_ray.analysis.verdicts.grid import Key
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.plans import UNREAD, largest_draw, scaling_seeds
 from djsandbox_ray.hooks.results import yardstick
-from djsandbox_ray.hooks.study import (
-    Inputs,
-    Study,
-    StudyHook,
-    study_identity,
-    trial_samples,
-)
+from djsandbox_ray.hooks.study import Inputs, Study, study_identity, trial_samples
 from djsandbox_ray.hooks.writing import like, write_pools
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.layers import Layers

@@ -28,15 +28,10 @@ from djsandbox_ray.analysis.scale.fitting import error_of, seed_interval
 from djsandbox_ray.analysis.together.winner import TopPool, top_pool
 from djsandbox_ray.analysis.verdicts.grid import Key
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.plans import scaling_seeds
-from djsandbox_ray.hooks.study import (
-    Inputs,
-    Study,
-    StudyHook,
-    configured_family,
-    study_identity,
-)
+from djsandbox_ray.hooks.study import Inputs, Study, configured_family, study_identity
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     Dataset,

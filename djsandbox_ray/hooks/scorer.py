@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
 
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.source import SOURCES, stamp_of
@@ -14,15 +14,14 @@ from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.study import refuse_small_draw
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Cost, Dataset, Scorer
-from djsandbox_ray.storage.lease import RENEWAL, Lease, take
-from djsandbox_ray.storage.own import temporary
-from djsandbox_ray.storage.seals import broken_marked, seals_of, seals_to_json
+from djsandbox_ray.storage.lease import Lease
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.clip.family import Clip
 from djsandbox_ray.trials.clip.scorer import ScorerConfig, train_scorer
 from djsandbox_ray.trials.config import worker_bundle
 from djsandbox_ray.trials.family import check_numerics, identity_of
+from djsandbox_ray.trials.shared_folder import SharedFolder, result_under
 
 _MARKER = "scorer.json"
 
@@ -30,7 +29,7 @@ _MARKER = "scorer.json"
 class TrainScorer(Hook):
     """A CLIP on trusted data, saved as a Hugging Face folder under ``models/``.
 
-    Runs share it, and the checkpoints on the way to it: one of them trains it at a time.
+    Runs share it, and the checkpoints on the way to it.
     """
 
     VERSION = 2
@@ -45,7 +44,7 @@ class TrainScorer(Hook):
 
     def broken(self, output: Scorer | None) -> dict[str, str]:
         """The files of the model."""
-        return {} if output is None else broken_marked(self.storage, output.path, _MARKER)
+        return {} if output is None else _folder(self.storage, output.path).broken()
 
     def run(self) -> Scorer | None:
         """Train and save the scorer; nothing to do without a section ``scorer``."""
@@ -69,17 +68,11 @@ class TrainScorer(Hook):
         family = _family(config)
         scorer_id = content_id("scorer", dataset.id, _training(config, family))
         path = f"models/{scorer_id}"
-        if broken_marked(storage, path, _MARKER):
-            # Beside the folder: what is in that is the model.
-            with take(
-                storage,
-                f"{path}.lease",
-                f"the scorer {scorer_id}",
-                wait=True,
-                note=lambda text: self.note(f"scorer: {text}"),
-            ) as lease:
-                if broken_marked(storage, path, _MARKER):  # who was waited for may have trained it
-                    self._have_trained(config, family, dataset, path, lease)
+        _folder(storage, path).make_once(
+            f"the scorer {scorer_id}",
+            lambda lease: self._have_trained(config, family, dataset, path, lease),
+            lambda text: self.note(f"scorer: {text}"),
+        )
         return Scorer(scorer_id, path)
 
     def _have_trained(
@@ -96,12 +89,7 @@ class TrainScorer(Hook):
         task = train.options(name="train the scorer")
         numerics = family.numerics(resources.gpus_per_worker)
         done = task.remote(self.storage.url, path, uri, dataset.rows, config, family, numerics)
-        while not ray.wait([done], timeout=RENEWAL)[0]:
-            lease.check()  # another run would train in the same folders; the task ends with us
-        try:
-            loss, seconds = ray.get(done)
-        except RayTaskError as error:
-            raise error.cause from None  # what it says is for the user
+        loss, seconds = result_under(lease, done)
         self.account(_cost(config, family, seconds))
         self.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
 
@@ -114,6 +102,10 @@ def check_trusted(config: ScorerConfig, rows: int) -> None:
     """
     drawn = "there are {rows} trusted pairs"
     refuse_small_draw(Clip(config.model), config.budget, rows, drawn, "scorer")
+
+
+def _folder(storage: Storage, path: str) -> SharedFolder:
+    return SharedFolder(storage, path, _MARKER)
 
 
 def _family(config: ScorerConfig) -> Clip:
@@ -153,14 +145,13 @@ def _train(
     """
     start = time.perf_counter()
     check_numerics(family, config.resources.gpus_per_worker, numerics)
-    storage = Storage(url)
-    storage.remove(f"{path}/{_MARKER}")  # from here on the files change
     checkpoint = Checkpoint(url, path.rpartition("/")[2])
-    with temporary() as folder:
-        loss = train_scorer(uri, rows, config, family.arch, folder, checkpoint)
-        storage.upload(folder, path)
-    seals = seals_to_json(seals_of(storage, path))
-    mark = {"loss": loss, "rows": rows, "numerics": numerics, "files": seals}
-    storage.write_sealed(f"{path}/{_MARKER}", mark)  # last of all
+    known: dict[str, Any] = {"rows": rows, "numerics": numerics}
+
+    def fill(folder: Path) -> dict[str, Any]:
+        known["loss"] = train_scorer(uri, rows, config, family.arch, folder, checkpoint)
+        return known
+
+    _folder(Storage(url), path).write(fill)
     checkpoint.remove()
-    return loss, time.perf_counter() - start
+    return known["loss"], time.perf_counter() - start

@@ -11,15 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.hooks.conduct import Conduct, StudyHook
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.results import ranked_again, scored, yardstick
-from djsandbox_ray.hooks.study import (
-    Inputs,
-    Study,
-    StudyHook,
-    study_identity,
-    trial_samples,
-)
+from djsandbox_ray.hooks.study import Inputs, Study, study_identity, trial_samples
 from djsandbox_ray.hooks.writing import like, write_pools
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.connection import slots
@@ -241,7 +236,8 @@ class SearchThresholds(StudyHook):
         for item in batch:
             state.arms[item.pool] = proposed_arm(item, state.space, state.ids, state.eligible)
         made = tuple(state.arms[item.pool][0] for item in batch)
-        records = self._searched(state, replace(self._written(state), pools=made)).run()
+        study = self._searched(state, replace(self._written(state), pools=made))
+        records = Conduct(study).run()
         state.records.extend(records)
         self.note(f"search: {len(state.arms)} of {state.plan.proposals} proposals trained")
         return [state.scale.score(r for r in records if r.spec.pool == p.pool) for p in batch]

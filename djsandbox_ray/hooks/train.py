@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, overload
 
+from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.plans import TRIALS, first_pools, plan_of, pools_in, unbuilt
-from djsandbox_ray.hooks.study import Inputs, Study, StudyHook, study_identity
+from djsandbox_ray.hooks.study import Inputs, Study, study_identity
 from djsandbox_ray.records import Dataset, Evaluation, Pools, Trials
 
 

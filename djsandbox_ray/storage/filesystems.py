@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -133,6 +134,11 @@ def disk_failure(error: BaseException, where: str) -> StorageFailed | None:
         return _failed(where, what) if what and not isinstance(error, PermissionError) else None
     found = _SYSTEMS_WORDS.search(str(error))
     return _failed(where, found.group().lower()) if found else None
+
+
+def is_gone(uri: str) -> bool:
+    """Say whether not even the local storage is there that a table lies in, at ``folder/table``."""
+    return "://" not in uri and not Path(uri).parent.parent.exists()
 
 
 def _failed(where: str, what: str) -> StorageFailed:

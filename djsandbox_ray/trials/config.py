@@ -47,6 +47,9 @@ class Resources(WorkerResources):
     starts its processes itself (``command``)."""
     strategy: Literal["ddp", "fsdp", "deepspeed"] = "ddp"
     """How several workers share a model: copies, sharded by FSDP2, or by DeepSpeed's ZeRO."""
+    flops_per_second: float | None = Field(default=None, gt=0)
+    """Floating-point operations that one worker does in a second of training, such as 1.2e14 for
+    an A100 at 40 % of its peak: `djsandbox plan` turns operations into hours by it."""
     deepspeed: dict[str, Any] = Field(default={})
     """Settings of DeepSpeed's JSON, such as ``zero_optimization: {stage: 2}``; only with the
     strategy ``deepspeed``."""

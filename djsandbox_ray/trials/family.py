@@ -143,6 +143,13 @@ class ModelFamily(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    def lost(self) -> list[str]:
+        """Return what of the files that its models are made from is not there, a phrase each.
+
+        Cheap: files are looked for, not read.
+        """
+        return []
+
     def identity(self) -> Any:
         """Return plain data that decides the result of a training, beside the task."""
         return self.config.model_dump(mode="json")

@@ -1,7 +1,6 @@
 """What all trials of a family stand on: its base, and the data of its fixed stages; made once.
 
-``models/<base id>/`` in the storage is the base, complete where ``base.json`` is. Runs share it,
-and the checkpoints on the way to it: one of them makes it at a time.
+``models/<base id>/`` in the storage is the base. Runs share it, and the checkpoints on its way.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
 
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.source import IngestConfig, Source
@@ -20,13 +18,12 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.kinds import bundle
 from djsandbox_ray.nodes.waiting import Bundles
 from djsandbox_ray.records import Cost, Dataset, Foundation
-from djsandbox_ray.storage.lease import RENEWAL, Lease, take
-from djsandbox_ray.storage.own import temporary
-from djsandbox_ray.storage.seals import broken_marked, seals_of, seals_to_json
+from djsandbox_ray.storage.lease import Lease
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.base import Base, BaseTask
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.family import ModelFamily, check_numerics
+from djsandbox_ray.trials.shared_folder import SharedFolder, result_under
 
 _MARKER = "base.json"
 
@@ -90,19 +87,15 @@ class Ground:
         numerics = family.numerics(base.gpus) if trusted else {}
         known = {name: data.id for name, data in trusted.items()}
         base_id = content_id("base", base.identity(), known, numerics)
-        path = f"models/{base_id}"
-        if not broken_base(self._storage, path):
-            return base_id, _NOTHING
-        with take(
-            self._storage,
-            f"{path}.lease",
-            f"the base {base_id}",
-            wait=True,
-            note=lambda text: self._note(f"base: {text}"),
-        ) as lease:
-            if not broken_base(self._storage, path):  # who was waited for has made it
-                return base_id, _NOTHING
-            return base_id, self._have_made(base, base_id, trusted, family, numerics, lease)
+        cost = _NOTHING
+
+        def make(lease: Lease) -> None:
+            nonlocal cost
+            cost = self._have_made(base, base_id, trusted, family, numerics, lease)
+
+        folder = _folder(self._storage, f"models/{base_id}")
+        folder.make_once(f"the base {base_id}", make, lambda text: self._note(f"base: {text}"))
+        return base_id, cost
 
     def _have_made(
         self,
@@ -121,12 +114,7 @@ class Ground:
         done = task.options(name="make the base").remote(
             self._storage.url, base_id, tables, base, family, numerics
         )
-        while not ray.wait([done], timeout=RENEWAL)[0]:
-            lease.check()  # another run would make it in the same folder; the task ends with us
-        try:
-            found, seconds = ray.get(done)
-        except RayTaskError as error:
-            raise error.cause from None  # what it says is for the user
+        found, seconds = result_under(lease, done)
         said = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
         self._note(f"base: made{': ' if said else ''}{said}")
         return Cost(
@@ -148,7 +136,11 @@ def _with_seconds(cost: Cost, seconds: float) -> Cost:
 
 def broken_base(storage: Storage, path: str) -> dict[str, str]:
     """Return what is wrong with the files of a base, by path; empty where it is whole."""
-    return broken_marked(storage, path, _MARKER)
+    return _folder(storage, path).broken()
+
+
+def _folder(storage: Storage, path: str) -> SharedFolder:
+    return SharedFolder(storage, path, _MARKER)
 
 
 def _make(
@@ -167,19 +159,18 @@ def _make(
     start = time.perf_counter()
     if numerics:
         check_numerics(family, base.gpus, numerics)
-    storage, path = Storage(url), f"models/{base_id}"
-    storage.remove(f"{path}/{_MARKER}")  # from here on the files change
     kept: dict[str, Checkpoint] = {}
 
     def checkpoint(part: str) -> Checkpoint:
         return kept.setdefault(part, Checkpoint(url, f"{base_id}-{part}"))
 
-    with temporary() as folder:
-        task = BaseTask(tables, Path(folder), checkpoint, base.cpus, base.gpus)
-        found = base.make(task)
-        storage.upload(folder, path)
-    seals = seals_to_json(seals_of(storage, path))
-    storage.write_sealed(f"{path}/{_MARKER}", {"found": found, "files": seals})  # last of all
+    found: dict[str, float] = {}
+
+    def fill(folder: Path) -> dict[str, Any]:
+        found.update(base.make(BaseTask(tables, folder, checkpoint, base.cpus, base.gpus)))
+        return {"found": found}
+
+    _folder(Storage(url), f"models/{base_id}").write(fill)
     for part in kept.values():
         part.remove()
     return found, time.perf_counter() - start

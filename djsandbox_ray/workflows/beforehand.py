@@ -11,17 +11,19 @@ from functools import partial
 from typing import Any
 
 from djsandbox_ray.config import RunConfig, checked, read_document
-from djsandbox_ray.cross_checks import readable_sources
+from djsandbox_ray.cross_checks import contradictions, readable_sources
 from djsandbox_ray.dataset.source import SOURCES, Source, content_of
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import HOOKS
 from djsandbox_ray.hooks.plans import draw_of
 from djsandbox_ray.hooks.recipe import WriteRecipe
 from djsandbox_ray.hooks.scorer import TrainScorer, check_trusted
-from djsandbox_ray.hooks.study import StudyHook, configured_family, refuse_small_draw
+from djsandbox_ray.hooks.study import configured_family, refuse_small_draw
 from djsandbox_ray.recipes.evidence import about_second, about_several
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.stats.operators import SECOND, parse_process, statistic_names
+from djsandbox_ray.trials.family import FAMILIES
 from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.workflow import configured_workflow, drafted_workflow
 
@@ -40,6 +42,45 @@ def load_run(path: str, overrides: Sequence[str] = (), storage: str | None = Non
         BadInput: with one line per error.
     """
     return checked_run(read_document(path, overrides, storage), path)
+
+
+def load_plan(path: str, overrides: Sequence[str] = (), storage: str | None = None) -> RunConfig:
+    """Read a configuration that may be planned here and run elsewhere, and check it.
+
+    Data, models and packages that are not here are no errors; :func:`lacking_here` tells them.
+
+    Args:
+        path: as for :func:`djsandbox_ray.config.load_config`, like the others.
+        overrides: the same.
+        storage: the same.
+
+    Raises:
+        BadInput: with one line per error, what is not here among them.
+    """
+    document = read_document(path, overrides, storage)
+    try:
+        return checked_run(document, path)
+    except BadInput as error:
+        try:
+            return checked_run(document, path, elsewhere=True)
+        except BadInput:
+            raise error from None  # all at once
+
+
+def lacking_here(config: RunConfig) -> list[str]:
+    """Return what keeps a configuration from being run on this machine, a line each.
+
+    Args:
+        config: of :func:`load_plan`.
+
+    Raises:
+        BadInput: it is wrong on any machine.
+    """
+    found = contradictions(config.model_dump(mode="json"))
+    found += said(lambda: check_run(config))
+    if found:
+        check_run(config, elsewhere=True)
+    return "\n".join(found).splitlines()
 
 
 def checked_run(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> RunConfig:
@@ -80,6 +121,9 @@ def check_run(config: RunConfig, *, elsewhere: bool = False) -> None:
     if not elsewhere:
         problems, rows = _lost_sources(config.sources)
         problems += _lost_benchmarks(config)
+        if config.training:
+            lost = FAMILIES.get(config.trials.model.type)(config.trials.model).lost()
+            problems += [f"trials.model.{one}" for one in lost]
     if not found:
         workflow = configured_workflow(config)
         problems += said(*(partial(check, config, workflow, rows) for check in _CHECKS))

@@ -39,6 +39,7 @@ from djsandbox_ray.trials.strategies.strategy import STRATEGIES
 from djsandbox_ray.workflows.aftermath import aftermath
 from djsandbox_ray.workflows.beforehand import check_run, foretold
 from djsandbox_ray.workflows.ending import print_results
+from djsandbox_ray.workflows.finished import FinishedRun
 from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.repeat import Round, conclude
 from djsandbox_ray.workflows.language.workflow import configured_workflow
@@ -61,7 +62,8 @@ def run_sandbox(config: RunConfig, console: Console, trains: bool = True) -> dic
         The outputs of all jobs by job id; of a workflow with rounds, those of the last.
 
     Raises:
-        BadInput: something is wrong that only shows with the data at hand.
+        BadInput: something is wrong that only shows with the data at hand; or nothing may be
+            trained, and there is no such run.
         Stopped: by SIGTERM or Ctrl-C, or the cluster is gone; what is finished is kept.
         Held: another process runs it.
         Lost: another process has taken the run over.
@@ -74,6 +76,8 @@ def run_sandbox(config: RunConfig, console: Console, trains: bool = True) -> dic
         for line in foretold(config):
             progress.note(line)
         storage = open_round(first, progress).storage  # a tracker that cannot be shows here
+        if not trains:
+            FinishedRun(storage, first.run)  # there must be one, however far it has come
         # Before a cluster is started for nothing.
         with alone(storage, first.run, progress.note) as lease:
             connect(config.cluster.address, config.cluster.cpus)

@@ -195,5 +195,5 @@ def _train_here(
 def trained_here() -> Iterator[None]:
     """Train in this process, one trial after the other."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("djsandbox_ray.hooks.study.run_trials", _train_here)
+        patch.setattr("djsandbox_ray.hooks.conduct.run_trials", _train_here)
         yield

@@ -168,7 +168,8 @@ def test_what_is_set_aside_is_said_with_an_example(
     images = [b"junk", *table["image"].to_pylist()[1:]]
     pq.write_table(table.set_column(0, "image", [images]), data / "a.parquet")
     context, said = make(rejected=0.5)
-    monkeypatch.setattr("djsandbox_ray.hooks.scorer.broken_marked", lambda *_: {})  # it is there
+    there = "djsandbox_ray.trials.shared_folder.SharedFolder.broken"
+    monkeypatch.setattr(there, lambda _: {})
     scorer = {"dataset": context.config.dataset, "budget": 8, "model": {"type": "clip"}}
     scorer["model"] |= {"arch": "tiny", "batch_size": 2}
     config = context.config.model_copy(update={"scorer": ScorerConfig.model_validate(scorer)})

@@ -10,6 +10,7 @@ import pytest
 from factories import lost_lease
 from planted_world import EVALUATION, TRAIN, context_of, first_pools
 
+from djsandbox_ray.hooks.conduct import Conduct
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.plans import self_tests, spoils_of
 from djsandbox_ray.hooks.results import blind_metrics, finished
@@ -182,7 +183,7 @@ def test_who_is_taken_over_while_it_trains_keeps_nothing_more(
         lease.lost = "the run was taken over"
         act(specs=specs, competition=race, save=more["save"])
 
-    monkeypatch.setattr("djsandbox_ray.hooks.study.run_trials", trained)
+    monkeypatch.setattr("djsandbox_ray.hooks.conduct.run_trials", trained)
     with take(storage, lease_path("planted"), "the run") as lease, pytest.raises(Lost):
         study_of(replace(context, lease=lease)).run()
     assert not storage.exists("trials")
@@ -194,8 +195,8 @@ def test_who_was_taken_over_leaves_the_tables_and_files_of_its_successor(context
     study = study_of(replace(context, lease=lost_lease(context.storage, "planted")))
     storage.write_bytes(f"{left}/{MARKER}", marker("files of Tune", left).encode())
     with pytest.raises(Lost):
-        study.run()
+        Conduct(study).run()
     assert storage.exists(left)
     with pytest.raises(Lost):
-        study.write([TrialRecord(study.specs[0], TrialState.COMPLETED, (REPORT,))])
+        Conduct(study).write([TrialRecord(study.specs[0], TrialState.COMPLETED, (REPORT,))])
     assert not storage.exists(f"{context.folder}/trials.parquet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.command import VERSION, Command
 from djsandbox_ray.trials.family import Diverged, TrialData, TrialTask
 from djsandbox_ray.trials.strategies.strategy import Group
+from djsandbox_ray.workflows.beforehand import load_plan
+from djsandbox_ray.workflows.foresight.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 12
@@ -268,11 +271,22 @@ def test_evaluators_and_models_that_do_not_fit_are_errors(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "use_cases").glob("*.yaml")), ids=str)
-def test_use_cases_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_use_cases_are_planned_without_their_files(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data and models are put there by who has them: the rest is right, and is counted."""
     monkeypatch.chdir(ROOT)
-    config = load_config(str(path))
-    assert any(metric.type == "command" for metric in config.evaluation.metrics)
-    assert config.trials.model.type == "command"
+    config = load_plan(str(path), storage=str(tmp_path))
+    made = make_plan(config)
+    lost = "does not exist|no file matches|there is no folder|: needs "
+    assert made["lacking"]
+    assert all(re.search(lost, line) for line in made["lacking"])
+    assert made["trials_to_run"] > 20
+    if config.trials.model.type == "command":
+        assert any(metric.type == "command" for metric in config.evaluation.metrics)
+    else:
+        assert made["flops_to_train"] > 1e20
+        assert made["hours_to_train"]["gpus"] > 1000
 
 
 def test_captions_become_conversations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llava_world import write_base, write_pairs, write_talk
+from llava_world import write_base, write_fine, write_pairs, write_talk
+from pydantic import ValidationError
 
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import IngestConfig
@@ -131,6 +133,37 @@ def test_what_a_base_is_made_of_is_in_its_identity(tmp_path: Path) -> None:
     weights = folders[1] / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
     assert LlavaBase(LlavaBaseConfig(path=str(folders[1]))).identity() != found[0]
+
+
+def test_operations_are_counted_before_the_folders_are_there(tmp_path: Path) -> None:
+    here, fine = write_base(tmp_path / "base"), write_fine(tmp_path / "fine")
+    written = json.loads((here / "config.json").read_text())
+    parts = {"vision_tower": "vision_config", "language_model": "text_config"}
+    base = {"architecture": {name: written[config] for name, config in parts.items()}}
+    mining: dict[str, Any] = {"type": "mining", "size": 64}
+    mining["architecture"] = json.loads((fine / "config.json").read_text())
+
+    def model(folder: Path, second: Path) -> Llava:
+        settings = {
+            "base": {"path": str(folder), **base},
+            "projector": {**mining, "tower": str(second)},
+        }
+        return Llava(LlavaModelConfig.model_validate({"type": "llava", **settings}))
+
+    lost = model(tmp_path / "no", tmp_path / "none")
+    assert lost.flops_per_sample() == model(here, fine).flops_per_sample()
+    assert model(here, fine).lost() == []
+    assert lost.lost() == [
+        f"base.path: there is no folder '{tmp_path}/no'",
+        f"projector.tower: there is no folder '{tmp_path}/none'",
+    ]
+    base["architecture"]["vision_tower"] = {"model_type": "vision"}
+    with pytest.raises(BadInput, match=r"architecture \{'model_type': 'vision'\}"):
+        model(tmp_path / "no", tmp_path / "none").flops_per_sample()
+    assert model(here, fine).flops_per_sample()  # the folders themselves are looked at
+    base["architecture"]["vision_tower"] = {"hidden_size": 8}
+    with pytest.raises(ValidationError, match="model_type is needed"):
+        model(here, fine)
 
 
 def test_trials_stand_on_one_foundation(ray_cluster: None, tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from llava_tokenizers import TOKENIZERS, byte_level, word_level
 from llava_world import PIXELS, language, tower, write_base, write_fine
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -23,7 +25,8 @@ from transformers import (
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.llava.base import LlavaBaseConfig, folder_content
-from djsandbox_ray.trials.llava.build import join, load_base, load_fine, shipped_arch
+from djsandbox_ray.trials.llava.build import join, load_base, shipped_arch
+from djsandbox_ray.trials.llava.fine import empty_fine, fine_settings, load_fine
 from djsandbox_ray.trials.llava.flops import count_parts
 from djsandbox_ray.trials.llava.modules import (
     Mining,
@@ -183,6 +186,33 @@ def test_the_second_tower_sees_pixels_as_it_knows_them(tmp_path: Path) -> None:
         load_fine(folder, (4,), PIXELS)
     with pytest.raises(BadInput, match="no tower can be loaded"):
         load_fine(tmp_path, (-1,), PIXELS)
+
+
+def test_the_second_tower_may_be_one_of_open_clip(tmp_path: Path) -> None:
+    """As Mini-Gemini's is; of the CLIP, the trunk of the tower is read."""
+    shape = {"timm_model_name": "test_convnext", "timm_drop_path": 0.5, "image_size": 64}
+    words = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
+    settings = {"embed_dim": 8, "vision_cfg": shape, "text_cfg": words}
+    seen = {"mean": [0.1] * 3, "std": [2.0] * 3}
+    written = {"model_cfg": settings, "preprocess_cfg": seen}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(written))
+    with pytest.raises(BadInput, match="no tower can be loaded"):
+        load_fine(tmp_path, (-1,), PIXELS)
+    clip = open_clip.CLIP(**settings)
+    save_file(clip.state_dict(), tmp_path / "open_clip_model.safetensors")
+    fine = load_fine(tmp_path, (1, 2), PIXELS)
+    squares = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    maps = fine.train()(PIXELS.normalised(squares))  # it never trains
+    raw = (squares.permute(0, 3, 1, 2).float() / 255 - 0.1) / 2.0
+    with torch.no_grad():
+        first, second, *_ = clip.visual.trunk.eval().forward_intermediates(
+            raw, intermediates_only=True
+        )
+    assert torch.allclose(maps[:, : first.shape[1]], first, atol=1e-4)
+    wider = torch.nn.functional.interpolate(second, first.shape[-2:], mode="bilinear")
+    assert torch.allclose(maps[:, first.shape[1] :], wider, atol=1e-4)
+    with torch.device("meta"):
+        assert empty_fine(fine_settings(tmp_path), (1, 2)).channels == fine.channels
 
 
 def test_mining_reads_both_towers(folder: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from djsandbox_ray.trials.trial_records import TrialStore
 from djsandbox_ray.workflows.foresight.asking import asking
 from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
 from djsandbox_ray.workflows.language.workflow import configured_workflow
-from djsandbox_ray.workflows.run import open_context
+from djsandbox_ray.workflows.run import open_context, run_sandbox
 from djsandbox_ray.workflows.runner import run_workflow
 
 BEFORE = [
@@ -220,6 +220,34 @@ def test_a_family_that_cannot_count_says_so(config: MakeConfig) -> None:
     made = make_plan(config(TRIALS, family="Family"))
     assert made["flops_to_train"] is None
     assert "compute not counted" in shown(made)
+
+
+def test_a_run_is_planned_before_its_data_are_here(config: MakeConfig, tmp_path: Path) -> None:
+    lost = {"type": "jsonl", "path": str(tmp_path / "lost.jsonl")}
+    resources = {"gpus_per_worker": 0.5, "flops_per_second": 0.5}
+    given = config(TRIALS, resources=resources)
+    made = make_plan(changed(given, dataset=lost))
+    (line,) = made["lacking"]
+    assert line == f"dataset: path '{lost['path']}' does not exist"
+    there = make_plan(given)
+    assert there["lacking"] == []
+    same = ("stages", "trials_to_run", "flops_to_train", "hours_to_train", "jobs")
+    assert [made[name] for name in same] == [there[name] for name in same]
+    hours = 2600 * 2.5 / 0.5 / 3600
+    assert made["hours_to_train"] == {"workers": hours, "gpus": hours / 2}
+    assert "time    2 GPU-hours of training, by trials.resources.flops_per_second" in shown(made)
+    told = shown(made)
+    assert told[told.index("not on this machine, and needed where it runs:") + 1] == f"  {line}"
+    with pytest.raises(BadInput, match="does not exist"):
+        run_sandbox(changed(given, dataset=lost), Console(file=StringIO()))
+
+
+def test_what_is_wrong_anywhere_is_an_error_of_the_plan(config: MakeConfig, tmp_path: Path) -> None:
+    """What is not here is said with it."""
+    lost = {"type": "jsonl", "path": str(tmp_path / "lost.jsonl")}
+    wrong = changed(config(TRIALS), dataset=lost, workflow={"jobs": [job("a", "nosuch")]})
+    with pytest.raises(BadInput, match="nosuch"):
+        make_plan(wrong)
 
 
 def test_the_table_says_what_is_done(config: MakeConfig) -> None:

@@ -20,7 +20,14 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.base import Base, BaseTask
 from djsandbox_ray.trials.clip.arch import training_flops
 from djsandbox_ray.trials.config import WorkerResources
-from djsandbox_ray.trials.llava.build import join, load_base, read_config, shipped_arch
+from djsandbox_ray.trials.llava.build import (
+    Architecture,
+    join,
+    load_base,
+    read_config,
+    shipped_arch,
+    written_out,
+)
 from djsandbox_ray.trials.llava.flops import count_parts
 from djsandbox_ray.trials.llava.small import (
     VERSION,
@@ -31,6 +38,19 @@ from djsandbox_ray.trials.llava.small import (
 
 _TEXT_TOKENS = 32
 """Of a usual text of the trusted data: operations are counted for so many."""
+
+
+FOLDERS = ("path", "vision_tower", "language_model")
+"""The settings of a base that name a folder."""
+
+
+class BaseArchitecture(Section):
+    """What the parts of a base are, as their folders' ``config.json`` say it."""
+
+    vision_tower: Architecture
+    """As ``{model_type: clip_vision_model, hidden_size: 1024, ...}``."""
+    language_model: Architecture
+    """As ``{model_type: gemma, hidden_size: 2048, ...}``."""
 
 
 class LlavaBaseConfig(Section):
@@ -46,6 +66,9 @@ class LlavaBaseConfig(Section):
     """A folder or URL with a causal language model and its tokenizer."""
     vision_feature_layer: int | tuple[int, ...] = -2
     """Which hidden states of the tower are read; several are put side by side."""
+    architecture: BaseArchitecture | None = None
+    """What the folders hold: as long as they are not there, operations are counted by it, so that
+    a run can be planned before anything is downloaded. It decides nothing else."""
     build: str | None = None
     """A small architecture of the package: ``tiny``."""
     train: BaseTraining | None = None
@@ -77,6 +100,8 @@ class LlavaBaseConfig(Section):
         for one, other in (("vision_tower", "language_model"), ("build", "train")):
             if (getattr(self, one) is None) != (getattr(self, other) is None):
                 raise ValueError(f"{one} and {other} go together")
+        if self.build is not None and self.architecture is not None:
+            raise ValueError(f"architecture is for folders; that of build: {self.build} is known")
         return self
 
 
@@ -127,6 +152,10 @@ class LlavaBase(Base):
         config = self.config
         if config.build is not None:
             return small_configurations(shipped_arch(config.build))
+        places = [place for name in FOLDERS if (place := getattr(config, name)) is not None]
+        written = config.architecture
+        if written is not None and not all(map(is_there, places)):
+            return written_out(written.vision_tower), written_out(written.language_model)
         if config.path is not None:
             with local_folder(config.path) as folder:
                 whole = read_config(folder)
@@ -197,6 +226,12 @@ def folder_content(url: str) -> dict[str, Any]:
                 file.name: Seal.of_file(file, sys.maxsize).plain for file in _files(folder, url)
             }
     return _CONTENTS[key]
+
+
+def is_there(url: str) -> bool:
+    """Say whether there is anything in a model's folder."""
+    storage, name = _place(url)
+    return bool(storage.names(name))
 
 
 def _files(folder: Path, url: str) -> list[Path]:

@@ -8,11 +8,13 @@ not count: each trial makes its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from djsandbox_ray.errors import BadInput, require, unknown
 from djsandbox_ray.trials.llava.pixels import Pixels
@@ -21,6 +23,16 @@ IMAGE = "<image>"
 """The token that stands for a part of an image, where a tokenizer has none yet."""
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _SHIPPED = resources.files(__package__) / "archs"
+
+
+def _has_type(architecture: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(architecture.get("model_type"), str):
+        raise ValueError("model_type is needed: the name that transformers has for the model")
+    return architecture
+
+
+Architecture = Annotated[dict[str, Any], AfterValidator(_has_type)]
+"""What a ``config.json`` of transformers says of a model; what is left out has its default."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ def read_words(folder: Path) -> Words:
     # The configuration of the class sets it; some tokenizers' own files set it again.
     tokenizer.padding_side = "left"
     image_id, tokens = int(config.image_token_id), int(config.image_seq_length)
-    return Words(tokenizer, _pixels(folder), image_id, tokens)
+    return Words(tokenizer, read_pixels(folder), image_id, tokens)
 
 
 def load_base(folder: Path) -> Loaded:
@@ -85,7 +97,7 @@ def load_base(folder: Path) -> Loaded:
             folder, config=config, local_files_only=True, use_safetensors=True, dtype="auto"
         )
     except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"{folder}: no LLaVA can be loaded from it: {_first(error)}") from error
+        raise BadInput(f"{folder}: no LLaVA can be loaded from it: {first_line(error)}") from error
     llava.generation_config = transformers.GenerationConfig()
     return Loaded(llava.eval(), read_words(folder))
 
@@ -100,49 +112,26 @@ def read_config(folder: Path) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"{folder}: no LLaVA: {_first(error)}") from error
+        raise BadInput(f"{folder}: no LLaVA: {first_line(error)}") from error
     if config.model_type != "llava":
         raise BadInput(f"{folder}: a LLaVA is needed, not {config.model_type!r}")
     return config
 
 
-def load_fine(folder: Path, layers: Sequence[int], pixels: Pixels) -> Any:
-    """Load a second tower.
+def written_out(architecture: Mapping[str, Any]) -> Any:
+    """Return the settings of a model as transformers has them.
 
     Args:
-        folder: with a ConvNeXt of transformers and its image processor.
-        layers: which of its hidden states are read.
-        pixels: how the pixels that it is given are normalised.
+        architecture: an :data:`Architecture`.
 
     Raises:
-        BadInput: the folder has none.
+        BadInput: transformers knows no such model, or none with such settings.
     """
     transformers = require("transformers", "llava")
-    from djsandbox_ray.trials.llava.modules import FineTower
-
     try:
-        model = transformers.AutoModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype="auto"
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"{folder}: no tower can be loaded from it: {_first(error)}") from error
-    states = len(getattr(model.config, "hidden_sizes", ())) + 1
-    if states == 1:
-        raise BadInput(f"{folder}: {model.config.model_type!r} gives no maps; a ConvNeXt does")
-    if wrong := [layer for layer in layers if not -states <= layer < states]:
-        raise BadInput(f"{folder}: there is no layer {wrong[0]} (-{states} to {states - 1})")
-    own = _pixels(folder)
-    return FineTower(model.eval(), layers, (pixels.mean, pixels.std), (own.mean, own.std))
-
-
-def empty_fine(folder: Path, layers: Sequence[int]) -> Any:
-    """Return a second tower without its weights: for counting, on the meta device."""
-    transformers = require("transformers", "llava")
-    from djsandbox_ray.trials.llava.modules import FineTower
-
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    unit = ((0.0,) * 3, (1.0,) * 3)
-    return FineTower(transformers.AutoModel.from_config(config), layers, unit, unit)
+        return transformers.AutoConfig.for_model(**architecture)
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"architecture {dict(architecture)}: {first_line(error)}") from error
 
 
 def join(
@@ -167,9 +156,9 @@ def join(
             language_model, local_files_only=True, use_safetensors=True, dtype="auto"
         )
     except (OSError, ValueError, KeyError) as error:
-        what = f"no causal language model can be loaded from it: {_first(error)}"
+        what = f"no causal language model can be loaded from it: {first_line(error)}"
         raise BadInput(f"{language_model}: {what}") from error
-    tokenizer, pixels = _tokenizer(language_model), _pixels(vision_tower)
+    tokenizer, pixels = _tokenizer(language_model), read_pixels(vision_tower)
     save(
         joined(tower, language, tokenizer, pixels, vision_feature_layer), tokenizer, pixels, folder
     )
@@ -267,7 +256,7 @@ def _tower(transformers: Any, folder: Path) -> Any:
         tower = tower.vision_model if config.model_type == "clip" else tower
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
-            f"{folder}: no vision tower can be loaded from it: {_first(error)}"
+            f"{folder}: no vision tower can be loaded from it: {first_line(error)}"
         ) from error
     if not hasattr(tower.config, "patch_size"):
         raise BadInput(f"{folder}: {config.model_type!r} is no vision tower with patches")
@@ -281,10 +270,17 @@ def _tokenizer(folder: Path) -> Any:
             folder, local_files_only=True, padding_side="left"
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise BadInput(f"{folder}: no tokenizer can be loaded from it: {_first(error)}") from error
+        raise BadInput(
+            f"{folder}: no tokenizer can be loaded from it: {first_line(error)}"
+        ) from error
 
 
-def _pixels(folder: Path) -> Pixels:
+def read_pixels(folder: Path) -> Pixels:
+    """Read the image processor of a folder of transformers.
+
+    Raises:
+        BadInput: there is none.
+    """
     for name in _PROCESSORS:
         file = folder / name
         if not file.is_file():
@@ -299,5 +295,6 @@ def _pixels(folder: Path) -> Pixels:
     raise BadInput(f"{folder}: there is no image processor ({' or '.join(_PROCESSORS)})")
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny, field_validator
 from djsandbox_ray.dataset.source import SOURCES, content_of
 from djsandbox_ray.settings.sections import Component, Section, component
 from djsandbox_ray.trials.llava.base import LlavaBaseConfig
+from djsandbox_ray.trials.llava.build import Architecture
 from djsandbox_ray.trials.llava.pixels import Aspect
 from djsandbox_ray.trials.llava.text import check_template
 from djsandbox_ray.trials.loop import COSTS_ONLY, AdditiveConfig, Beta
@@ -39,11 +40,14 @@ class MiningConfig(Section):
 
     type: Literal["mining"]
     tower: str
-    """A folder or URL with a ConvNeXt of transformers and its image processor."""
+    """A folder or URL with a ConvNeXt of transformers and its image processor, or with an open_clip
+    model that has one for its tower."""
     size: int = Field(default=768, ge=32, le=4096, strict=True)
     """Pixels of a side of the squares that it sees; the first tower gets them made smaller."""
     layers: tuple[int, ...] = Field(default=(-2, -1), min_length=1)
-    """Which of its hidden states are read."""
+    """Which of its maps are read: 0 is that of the stem, 1 that of the first stage."""
+    architecture: Architecture | None = None
+    """What the folder holds: as long as it is not there, operations are counted by it."""
 
 
 class TalkConfig(AdditiveConfig):
@@ -110,7 +114,8 @@ def deciding(config: LlavaModelConfig) -> dict[str, Any]:
     """Return the settings that decide a result, as plain data; without data and models."""
     found = config.model_dump(mode="json", exclude={"base", "finetune", *NO_RESULT})
     if isinstance(config.projector, MiningConfig):
-        found["projector"].pop("tower")  # its content stands for it
+        for name in ("tower", "architecture"):  # its content stands for it
+            found["projector"].pop(name)
     if config.finetune is not None:
         found["finetune"] = config.finetune.model_dump(mode="json", exclude={"dataset", *NO_RESULT})
     return found

@@ -21,14 +21,19 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.answering import evaluate_together
 from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
-from djsandbox_ray.trials.llava.base import LlavaBase, folder_content, local_folder
+from djsandbox_ray.trials.llava.base import (
+    FOLDERS,
+    LlavaBase,
+    folder_content,
+    is_there,
+    local_folder,
+)
 from djsandbox_ray.trials.llava.build import (
     Loaded,
     Words,
-    empty_fine,
     load_base,
-    load_fine,
     read_words,
+    written_out,
 )
 from djsandbox_ray.trials.llava.config import (
     FinetuneConfig,
@@ -82,6 +87,18 @@ class Llava(ModelFamily):
         if finetune is None:
             return {}
         return {_FINETUNE: SOURCES.get(finetune.dataset.type)(finetune.dataset)}
+
+    def lost(self) -> list[str]:
+        """Return the folders of models that are not there."""
+        base, mining = self.config.base, self._mining
+        places = {f"base.{name}": getattr(base, name) for name in FOLDERS}
+        if mining is not None:
+            places["projector.tower"] = mining.tower
+        return [
+            f"{name}: there is no folder {place!r}"
+            for name, place in places.items()
+            if place is not None and not is_there(place)
+        ]
 
     def identity(self) -> Any:
         """Return the settings, and what the base is made of."""
@@ -239,6 +256,7 @@ class Llava(ModelFamily):
         )
 
     def _parts(self, text_tokens: int) -> PartFlops:
+        from djsandbox_ray.trials.llava.fine import empty_fine, fine_settings
         from djsandbox_ray.trials.llava.modules import projector_of
 
         tower, language = self._base.configurations()
@@ -247,13 +265,16 @@ class Llava(ModelFamily):
         if (mining := self._mining) is None:
             made = partial(projector_of, self._kind, *widths)
             return count_parts(tower, language, made, tokens + text_tokens)
-        with local_folder(mining.tower) as folder:
-            fine = partial(empty_fine, folder, mining.layers)
-            with require("torch", "clip").device("meta"):
-                channels: int = fine().channels
-            made = partial(projector_of, self._kind, *widths, channels)
-            whole = tokens + text_tokens
-            return count_parts(tower, language, made, whole, fine, mining.size)
+        if mining.architecture is not None and not is_there(mining.tower):
+            settings = written_out(mining.architecture)
+        else:
+            with local_folder(mining.tower) as folder:
+                settings = fine_settings(folder)
+        fine = partial(empty_fine, settings, mining.layers)
+        with require("torch", "clip").device("meta"):
+            channels: int = fine().channels
+        made = partial(projector_of, self._kind, *widths, channels)
+        return count_parts(tower, language, made, tokens + text_tokens, fine, mining.size)
 
 
 def _transcript(words: Words, config: TalkConfig) -> Transcript:
@@ -283,6 +304,8 @@ def _held(folder: str, device: str, half: bool) -> Loaded:
 @lru_cache(maxsize=1)
 def _held_fine(folder: str, layers: tuple[int, ...], pixels: Pixels, device: str) -> Any:
     """Return a second tower that stays in this process."""
+    from djsandbox_ray.trials.llava.fine import load_fine
+
     fine = load_fine(Path(folder), layers, pixels)
     return (fine if device != "cpu" else fine.float()).to(device)
 

@@ -27,7 +27,7 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
         fine: a second tower, for a projector that reads its map, too.
     """
 
-    def __init__(self, llava: Any, fine: FineTower | None = None) -> None:
+    def __init__(self, llava: Any, fine: Any | None = None) -> None:
         super().__init__()
         self.llava, self.fine = llava, fine
 
@@ -146,57 +146,6 @@ class Blindfold(Reader):
         return self.foretold(self.placed(ids, images), mask, places)
 
 
-class FineTower(nn.Module):  # type: ignore[misc, name-defined]
-    """A second tower that sees more pixels, and gives maps of what it sees (a ConvNeXt).
-
-    Args:
-        model: of transformers, that gives maps as its hidden states.
-        layers: which of them are read, brought to the finest one's size and put together.
-        given: mean and standard deviation that pixels come normalised by.
-        wanted: those that the model was trained on.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        layers: Sequence[int],
-        given: tuple[Sequence[float], Sequence[float]],
-        wanted: tuple[Sequence[float], Sequence[float]],
-    ) -> None:
-        super().__init__()
-        self.model, self.layers = model.requires_grad_(False), tuple(layers)
-        values = torch.tensor([*given, *wanted], dtype=torch.float32)
-        mean, std, new_mean, new_std = values.view(4, 1, 3, 1, 1)
-        self.register_buffer("scale", std / new_std, persistent=False)
-        self.register_buffer("shift", (mean - new_mean) / new_std, persistent=False)
-
-    @property
-    def channels(self) -> int:
-        """Of the maps, all together."""
-        sizes = [self.model.config.hidden_sizes[0], *self.model.config.hidden_sizes]
-        return sum(sizes[layer] for layer in self.layers)
-
-    def forward(self, pixels: Any) -> Any:
-        """Return maps without gradients; shape (images, channels, rows, rows)."""
-        with torch.no_grad():
-            seen = (pixels * self.scale + self.shift).to(next(self.model.parameters()).dtype)
-            every = self.model(seen, output_hidden_states=True).hidden_states
-            maps = [every[layer] for layer in self.layers]
-            finest = max(one.shape[-1] for one in maps)
-            size = (finest, finest)
-            return torch.cat(
-                [
-                    one
-                    if one.shape[-1] == finest
-                    else nn.functional.interpolate(
-                        one, size=size, mode="bilinear", align_corners=False
-                    )
-                    for one in maps
-                ],
-                dim=1,
-            )
-
-
 class Linear(nn.Module):  # type: ignore[misc, name-defined]
     """One matrix, as in the first LLaVA."""
 
@@ -282,7 +231,7 @@ def projector_of(kind: str, wide: int, width: int, channels: int = 0) -> Any:
     return {"mlp2x_gelu": Perceptron, "linear": Linear}[kind](wide, width)
 
 
-def trial_model(llava: Any, projector: str, seed: int, fine: FineTower | None = None) -> Reader:
+def trial_model(llava: Any, projector: str, seed: int, fine: Any | None = None) -> Reader:
     """Return a model with a projector of its own, which alone is trained.
 
     The projector's weights are drawn as torch does by default. transformers would draw every matrix

@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray.config import RunConfig
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.hooks.plans import CONFIRMATION, LEARNING_RATE, TRIALS
 from djsandbox_ray.hooks.study import configured_family, trial_samples
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.records import Dataset, Evaluation, Pools
 from djsandbox_ray.reporting.progress import Progress
-from djsandbox_ray.workflows.beforehand import check_run, foretold
+from djsandbox_ray.workflows.beforehand import foretold, lacking_here
 from djsandbox_ray.workflows.foresight.asking import asking, asking_lines
 from djsandbox_ray.workflows.foresight.budget import PlannedStage, stages, total, whole_cost
 from djsandbox_ray.workflows.foresight.wiring import wiring
@@ -34,10 +35,14 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     as much as it may: upper bounds. Once they are, the trials of the main study are listed one by
     one and those in the cache are known. Early stopping only ever makes it less.
 
+    Where data, models or packages are not on this machine, it says which, and plans all the same,
+    as if nothing were done.
+
     Raises:
         BadInput: a parameter that a job cannot use.
     """
-    this, workflow, context, done = _current(config)
+    lacking = lacking_here(config)
+    this, workflow, context, done = _current(config, here=not lacking)
     found = stages(workflow, context, done)
     main = next((stage for stage in found if stage.study == TRIALS), None)
     listed = _listed(main.job, context, done) if main else []
@@ -47,11 +52,15 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     flops: float | None = 0.0
     if training:
         each, seeds = trial_samples(this.config), len(training.seed_numbers)
-        flops = configured_family(this.config).mean_flops(training.budget)
+        try:
+            flops = configured_family(this.config).mean_flops(training.budget)
+        except BadInput as error:
+            flops = None
+            lacking.append(f"trials.model: {error}")
     left = [s.less(cached, each) if s is main else s for s in found if not s.done]
     ahead = total(left, flops)
     trials = main.planned.trials if main else 0
-    cost = whole_cost(workflow, context, done)
+    cost = None if flops is None else whole_cost(workflow, context, done)
     return {
         "name": this.run,
         "storage": context.storage.shown,
@@ -68,10 +77,12 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "stages": [stage.to_json() for stage in found],
         "samples_to_train": ahead.samples,
         "flops_to_train": ahead.flops,
+        "hours_to_train": _training_hours(this.config, ahead.flops),
         "cost": cost.to_json() if cost else None,
         "trial_list": listed,
         "asking": [one.to_json() for one in asking(this.config, workflow, done)],
         "foretold": foretold(this.config),
+        "lacking": lacking,
     }
 
 
@@ -83,20 +94,42 @@ def check_budget(config: RunConfig, over_budget: bool) -> None:
     """
     if config.cost is None:
         return
-    _, workflow, context, done = _current(config)
+    _, workflow, context, done = _current(config, here=not lacking_here(config))
     cost = whole_cost(workflow, context, done)
     if cost is not None:
         cost.check(over_budget)
 
 
-def _current(config: RunConfig) -> tuple[Round, Workflow, Context, dict[str, Any]]:
-    """Return the round that the same command would go on with, and what of it is done."""
-    check_run(config)
+def _training_hours(config: RunConfig, flops: float | None) -> dict[str, float] | None:
+    """Return how long trainings hold the workers of trials, by how much one does in a second.
+
+    Args:
+        config: of the run.
+        flops: of the trainings; None: not counted.
+
+    Returns:
+        Hours of ``workers``, and of ``gpus`` or ``cpus``; None where that cannot be said.
+    """
+    resources = config.training.resources if config.training else None
+    if not flops or resources is None or resources.flops_per_second is None:
+        return None
+    hours = flops / resources.flops_per_second / 3600
+    held = resources.gpus_per_worker or resources.cpus_per_worker
+    return {"workers": hours, "gpus" if resources.gpus_per_worker else "cpus": hours * held}
+
+
+def _current(config: RunConfig, here: bool) -> tuple[Round, Workflow, Context, dict[str, Any]]:
+    """Return the round that the same command would go on with, and what of it is done.
+
+    Args:
+        config: that was checked.
+        here: whether all that a run needs is on this machine: else nobody knows what is done.
+    """
     this = Round.first(config)
     while True:
         workflow = configured_workflow(this.config)
         context = open_round(this, Progress(Console(quiet=True)))
-        done = finished_jobs(workflow, context)
+        done = finished_jobs(workflow, context) if here else {}
         if len(done) < len(workflow.jobs):
             return this, workflow, context, done
         following = conclude(workflow.repeat, this, done).following
@@ -170,6 +203,9 @@ def plan_table(made: dict[str, Any]) -> Text:
     unknown = any(stage["samples"] is None for stage in made["stages"])
     more = ", and what is not known yet" if unknown else ""
     told = [f"note    {line}" for line in made["foretold"]]
+    if made["lacking"]:
+        told += ["", "not on this machine, and needed where it runs:"]
+        told += [f"  {line}" for line in made["lacking"]]
     head = [f"{made['name']} in {made['storage']}"]
     if made["rounds"] > 1:
         until = ", ".join(made["until"])
@@ -186,12 +222,21 @@ def plan_table(made: dict[str, Any]) -> Text:
         f"{made['trials_to_run']} to run",
         f"samples {made['samples_to_train']:,} to train on, less what early stopping saves{more}",
         f"compute {'not counted' if flops is None else f'{flops:.3g} floating-point operations'}",
+        *_hours_lines(made["hours_to_train"]),
         *asks,
     ]
     lines += ["", "jobs that train, with what each takes at most:", *_stage_lines(made)]
     if made["cost"] is not None:
         lines += ["", *made["cost"]["explanation"].split("\n")]
     return Text("\n".join([*lines, *told, "", *wiring(made["jobs"])]))
+
+
+def _hours_lines(hours: dict[str, float] | None) -> list[str]:
+    if hours is None:
+        return []
+    kind = "GPU" if "gpus" in hours else "CPU"
+    held = hours.get("gpus", hours.get("cpus", 0.0))
+    return [f"time    {held:,.0f} {kind}-hours of training, by trials.resources.flops_per_second"]
 
 
 def _stage_lines(made: dict[str, Any]) -> list[str]:

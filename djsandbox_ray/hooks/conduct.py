@@ -1,0 +1,318 @@
+"""Training a study: what no run has settled is trained, stored answers are scored again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
+from djsandbox_ray.errors import PlanRefused
+from djsandbox_ray.hooks.hook import Context, Hook, Planned
+from djsandbox_ray.hooks.plans import TRIALS
+from djsandbox_ray.hooks.results import decisions
+from djsandbox_ray.hooks.study import Study, trial_samples
+from djsandbox_ray.hooks.watch import Watch
+from djsandbox_ray.identity import content_id
+from djsandbox_ray.ledger.cost import together, trial_cost
+from djsandbox_ray.nodes.kinds import bundle
+from djsandbox_ray.records import (
+    Aggregate,
+    Cost,
+    StudyPlan,
+    TrialRecord,
+    Trials,
+    TrialSpec,
+    TrialState,
+)
+from djsandbox_ray.telemetry.output import LOGS
+from djsandbox_ray.trials.engine import clear_left, run_trials
+from djsandbox_ray.trials.family import TrialData
+from djsandbox_ray.trials.rescoring import CPUS_PER_TASK, rescore
+from djsandbox_ray.trials.stages import flops
+from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision
+from djsandbox_ray.trials.trial_records import TrialStore, curves_table, trials_table
+from djsandbox_ray.trials.worker import Shared
+
+_NAMED = 3
+"""Trials that a message names."""
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """The training of a study, and its tables."""
+
+    study: Study
+
+    def run(self) -> list[TrialRecord]:
+        """Train what is not settled, and return the records of all trials.
+
+        Raises:
+            BadInput: the draws are too small for the model.
+            SandboxError: nothing but failures came back.
+        """
+        study = self.study
+        study.check()
+        context, progress = study.context, study.context.progress
+        name = study.plan.name
+        self.rescore()
+        records = study.settled
+        todo = [spec for spec in study.specs if spec.id not in records]
+        if todo and not context.trains:
+            raise PlanRefused(
+                f"{name}: {len(todo)} of {len(study.specs)} trials cannot be scored without their "
+                f"models ({_first(todo)}): `djsandbox run` trains them"
+            )
+        progress.stage(name, total=len(study.specs))
+        watch = Watch(context, study.plan, study.pools, study.specs, study.known)
+        for record in records.values():
+            watch.track(record)
+        if records:
+            progress.note(f"{name}: {len(records)} of {len(study.specs)} known already")
+        progress.update(done=len(records))
+
+        def on_record(record: TrialRecord) -> None:
+            context.check()
+            record = records[record.spec.id] = self._owned(record)
+            watch.track(record)
+            watch.take(record)
+
+        store = TrialStore(context.storage)
+
+        def save(record: TrialRecord) -> None:
+            context.check()
+            store.save(self._owned(record))
+
+        context.check()
+        clear_left(context.storage, context.folder)
+        if todo:
+            stopping = STOPPING.get(study.stopping.type)(study.stopping)
+            run_trials(
+                todo,
+                self._shared(todo),
+                stopping,
+                self._competition(watch),
+                on_record,
+                folder=context.folder,
+                on_waiting=watch.waiting,
+                await_room=context.await_room,
+                on_retry=watch.retried,
+                save=save,
+                on_silence=watch.silent,
+            )
+        return [records[spec.id] for spec in study.specs]
+
+    def rescore(self) -> None:
+        """Score stored answers as they are scored now, where they were not, in tasks of Ray.
+
+        A trial whose answers are gone is as one that nobody knows.
+        """
+        study = self.study
+        outdated, context = study.outdated, study.context
+        if not outdated:
+            return
+        nodes = context.config.ingest.resources
+        context.await_room([bundle(CPUS_PER_TASK, 0, nodes)], "ingest.resources")
+        found = rescore(outdated, study.suite, context.storage, nodes)
+        store = TrialStore(context.storage)
+        context.check()
+        for record in found.records.values():
+            store.save(record)
+        study.known.update(found.records)
+        for lacking in found.lacking:
+            del study.known[lacking]
+        study.seconds["rescored"] = study.seconds.get("rescored", 0.0) + found.cpu_seconds
+        lost = f"; of {len(found.lacking)} others answers are gone" if found.lacking else ""
+        context.progress.note(
+            f"{study.plan.name}: the stored answers of {len(found.records)} trials are scored "
+            f"again, without their models{lost}"
+        )
+
+    def write(self, records: Sequence[TrialRecord]) -> Trials:
+        """Write the tables of trials and of curves."""
+        study = self.study
+        study.context.check()
+        storage, folder = study.context.storage, study.context.folder
+        prefix = "" if study.plan.name == TRIALS else f"{study.plan.name}_"
+        paths = (f"{folder}/{prefix}trials.parquet", f"{folder}/{prefix}curves.parquet")
+        operations = partial(flops, study.stages)
+        storage.write_table(paths[0], trials_table(records, study.pools, operations))
+        storage.write_table(paths[1], curves_table(records))
+        states = [record.state for record in records]
+        outcome = [
+            [
+                record.spec.id,
+                str(record.state),
+                [[report.samples, report.metrics] for report in record.reports[-1:]],
+            ]
+            for record in records
+        ]
+        return Trials(
+            id=content_id("trials", study.inputs.pools.id, outcome),
+            trials=paths[0],
+            curves=paths[1],
+            completed=states.count(TrialState.COMPLETED),
+            failed=states.count(TrialState.FAILED),
+            crashed=sum(r.state is TrialState.FAILED and not r.diverged for r in records),
+            stopped=states.count(TrialState.STOPPED),
+            race=study.race,
+        )
+
+    def cost(self, records: Iterable[TrialRecord]) -> Cost:
+        """Return what the study cost: trials of other studies are on those studies' accounts."""
+        study = self.study
+        resources = study.context.config.trials.resources
+        trials = trial_cost(
+            (record for record in records if record.owner == study.owner),
+            stage=study.plan.name,
+            workers=resources.workers,
+            cpus_per_worker=resources.cpus_per_worker,
+            gpus_per_worker=resources.gpus_per_worker,
+            train_flops=partial(flops, study.stages),
+            evaluation_flops=study.family.evaluation_flops(study.suite),
+        )
+        prepared = study.context.prepared.values()
+        preparing = [made.cpu_seconds for stage, made in prepared if stage == study.plan.name]
+        more = sum(preparing) + sum(study.seconds.values())
+        return replace(trials, cpu_seconds=trials.cpu_seconds + more)
+
+    def _owned(self, record: TrialRecord) -> TrialRecord:
+        """Put a record on this study's account, less what earlier owners have paid for.
+
+        Also say in it what its numbers hang on, as its id does.
+        """
+        study = self.study
+        known = study.known.get(record.spec.id)
+        if known is None or known.owner == study.owner:
+            billed = (known.billed_seconds, known.billed_reports) if known else (0.0, 0)
+        else:
+            billed = (known.held_seconds, len(known.reports))
+        return replace(
+            record,
+            owner=study.owner,
+            billed_seconds=billed[0],
+            billed_reports=billed[1],
+            numerics=study.numerics,
+            scored=study.suite.scored,
+        )
+
+    def _competition(self, watch: Watch) -> Competition:
+        study = self.study
+        config, storage = study.context.config, study.context.storage
+
+        def keep(decision: Decision) -> None:
+            study.context.check()  # another one than its successor acts upon would stay
+            path = f"{study.race}/{decision.samples:012}.json"
+            storage.write_sealed(path, asdict(decision))
+            watch.decided(decision)
+
+        return Competition(
+            pools=study.pools,
+            specs=study.specs,
+            known=study.known,
+            rungs=study.rungs,
+            metrics=config.evaluation.score_metrics(),
+            aggregate=Aggregate(config.evaluation.aggregate),
+            decisions=decisions(storage, study.race),
+            on_decision=keep,
+        )
+
+    def _shared(self, todo: Sequence[TrialSpec]) -> Shared:
+        study = self.study
+        config, storage = study.context.config.trials, study.context.storage
+        wanted = {spec.pool for spec in todo}
+        pools = {name: pool for name, pool in study.pools.items() if name in wanted}
+        dataset, evaluation = study.inputs.dataset, study.inputs.evaluation
+        return Shared(
+            family=study.family,
+            prepared=self._prepared(
+                TrialData(
+                    storage.uri(dataset.table),
+                    {
+                        one.id: storage.uri(one.table)
+                        for one in evaluation.sets
+                        if one.id in evaluation.measured
+                    },
+                    {
+                        name: storage.uri(data.table)
+                        for name, data in study.foundation.fixed.items()
+                    },
+                    storage.uri(study.foundation.base) if study.foundation.base else None,
+                    nodes=study.context.config.ingest.resources,
+                )
+            ),
+            suite=study.suite,
+            pools=pools,
+            assignments=study.inputs.pools.assignments,
+            draw_size=study.inputs.pools.draw_size,
+            base_seed=study.inputs.pools.seed,
+            rungs=study.rungs,
+            budget=study.trial_budget,
+            storage=storage.url,
+            resources=config.resources,
+            retries=config.retries,
+            retry_diverged=config.retry_diverged,
+            stall_seconds=config.stall_seconds,
+            study=study.owner,
+            logs=f"{study.context.folder}/{LOGS}",
+            keep_stopped=config.keep_stopped,
+            owner=study.context.owner,
+            numerics=study.numerics,
+        )
+
+    def _prepared(self, data: TrialData) -> Any:
+        """Return what the family prepares, once per run: studies share tables and architecture."""
+        study = self.study
+        tables = [data.train, dict(data.evaluation), dict(data.fixed), data.base]
+        key = content_id("prepared", tables, study.family.prepared_by())
+        if key not in study.context.prepared:
+            made = study.family.prepare(data)
+            study.context.prepared[key] = (study.plan.name, made)
+        return study.context.prepared[key][1].value
+
+
+class StudyHook(Hook):
+    """A job that trains one study or several; their costs add up."""
+
+    SECTIONS = ("trials", "evaluation")
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._costs: list[Cost] = []
+        self._crashed = 0
+
+    def planned(self, plan: StudyPlan, arms: int, unknown: str = "") -> Planned:
+        """Return what a study of so many pools, of the run's model and budget, trains."""
+        trials = arms * len(plan.seeds)
+        samples = trials * trial_samples(self.config)
+        return Planned(trials, samples, unknown=unknown, study=plan)
+
+    def conduct(self, study: Study) -> tuple[list[TrialRecord], Trials]:
+        """Train what no run of this storage has settled, and write the tables."""
+        records = Conduct(study).run()
+        return records, self.close(study, records)
+
+    def measure(self, study: Study) -> dict[Key, Mapping[str, float]]:
+        """Conduct a study; return the final metrics of its completed trials by pool and seed."""
+        records, _ = self.conduct(study)
+        return completed_metrics({(r.spec.pool, r.spec.seed): r for r in records})
+
+    def close(self, study: Study, records: Sequence[TrialRecord]) -> Trials:
+        """Write the tables of a study that was run, and put its cost on the bill."""
+        conduct = Conduct(study)
+        trials = conduct.write(records)
+        self._crashed += trials.crashed
+        self._costs.append(conduct.cost(records))
+        self.account(together(self._costs))
+        return trials
+
+    def keep(self, output: Any) -> bool:
+        """Keep the outcome unless trials crashed: the same command tries those again."""
+        return self._crashed == 0
+
+
+def _first(specs: Sequence[TrialSpec]) -> str:
+    """Name some trials."""
+    named = [f"{spec.pool} seed {spec.seed}" for spec in specs[:_NAMED]]
+    return ", ".join([*named, *(["..."] if len(specs) > _NAMED else [])])
