@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from djsandbox_ray.dataset.media import MODALITIES, Content
 from djsandbox_ray.errors import SandboxError
@@ -21,6 +22,18 @@ from djsandbox_ray.outside.environment import scratch
 from djsandbox_ray.outside.exchange import Format, number_at, read_measured, write_samples
 from djsandbox_ray.outside.program import Program
 from djsandbox_ray.settings.sections import Component
+
+_LESS = "less_is_better"
+"""The setting that decides how numbers are read, and none of them."""
+
+
+def _distinct(names: Sequence[str]) -> Sequence[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a metric stands twice")
+    return names
+
+
+_Names = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 
 
 class CommandEvaluatorConfig(ProgramConfig):
@@ -37,10 +50,17 @@ class CommandEvaluatorConfig(ProgramConfig):
         Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w./ -]*$")],
         Annotated[str, Field(min_length=1)],
     ] = Field(min_length=1)
-    """Per metric, better when greater, its place in that JSON: ``results.0.accuracy``."""
+    """Per metric its place in that JSON: ``results.0.accuracy``."""
+    less_is_better: _Names = ()
+    """Which of them are better when less, as an error or a distance; the others when greater."""
     format: Format = "jsonl"
     """How the trusted split is written: jsonl (Data-Juicer's layout), parquet or webdataset."""
     rows_per_shard: int = Field(default=10_000, ge=1, strict=True)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        _refuse_others(self.less_is_better, self.metrics)
+        return self
 
 
 class CommandEvaluator(Evaluator):
@@ -62,7 +82,8 @@ class CommandEvaluator(Evaluator):
 
     def identity(self) -> Any:
         """Return the settings, with files by their contents."""
-        return self.program.identity()
+        found = self.program.identity()
+        return {name: value for name, value in found.items() if name != _LESS}
 
     def needs_samples(self) -> bool:
         """Say whether the program is given them."""
@@ -74,7 +95,7 @@ class CommandEvaluator(Evaluator):
 
     def metrics(self) -> tuple[Metric, ...]:
         """Name what the configuration names."""
-        return tuple(map(Metric, self.config.metrics))
+        return _directed(self.config.metrics, self.config.less_is_better)
 
     def evaluate(self, model: Artefact, data: EvaluationSet) -> dict[str, float]:
         """Run the program on a model's folder.
@@ -115,17 +136,17 @@ class CommandEvaluator(Evaluator):
 
 
 class ReportedConfig(Component):
-    """Which numbers of the training's own report count; each is better when greater."""
+    """Which numbers of the training's own report count."""
 
-    metrics: list[str] = Field(min_length=1)
+    metrics: Annotated[list[str], AfterValidator(_distinct)] = Field(min_length=1)
     """Their names."""
+    less_is_better: _Names = ()
+    """Which of them are better when less, as a loss; the others when greater."""
 
-    @field_validator("metrics")
-    @classmethod
-    def _distinct(cls, metrics: list[str]) -> list[str]:
-        if len(set(metrics)) < len(metrics):
-            raise ValueError("a metric stands twice")
-        return metrics
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        _refuse_others(self.less_is_better, self.metrics)
+        return self
 
 
 class Reported(Evaluator):
@@ -137,13 +158,17 @@ class Reported(Evaluator):
     CONTENT: ClassVar[tuple[Content, ...]] = tuple(MODALITIES)
     config: ReportedConfig
 
+    def identity(self) -> Any:
+        """Return the names of the metrics."""
+        return self.config.model_dump(mode="json", exclude={_LESS})
+
     def needs_samples(self) -> bool:
         """Say that the training has measured."""
         return False
 
     def metrics(self) -> tuple[Metric, ...]:
         """Name them as they were reported."""
-        return tuple(map(Metric, self.config.metrics))
+        return _directed(self.config.metrics, self.config.less_is_better)
 
     def evaluate(self, model: Artefact, data: EvaluationSet) -> dict[str, float]:
         """Pick the metrics.
@@ -158,3 +183,12 @@ class Reported(Evaluator):
                 f"(reported: {', '.join(map(repr, found)) or 'nothing'})"
             )
         return {name: found[name] for name in self.config.metrics}
+
+
+def _refuse_others(less: Iterable[str], metrics: Collection[str]) -> None:
+    if others := [name for name in less if name not in metrics]:
+        raise ValueError(f"{_LESS}: {others[0]!r} is none of the metrics ({', '.join(metrics)})")
+
+
+def _directed(metrics: Iterable[str], less: Collection[str]) -> tuple[Metric, ...]:
+    return tuple(Metric(name, "less" if name in less else "greater") for name in metrics)

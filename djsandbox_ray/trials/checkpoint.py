@@ -3,8 +3,10 @@
 ``<storage>/trials/<trial id>/<owner>/<samples>/`` holds what every worker wrote, and last,
 ``done.json`` with the reports up to that rung and the size and digest of every file: a folder
 without it, or with other files than it says, does not count, and the trial begins anew or at the
-rung before. Weights are on the disk before ``done.json`` is; they are read with ``weights_only``,
-and nothing here is a pickle of objects. Whose folder is whose, ``ownership`` says.
+rung before. Where judging takes long, the state is kept before it, and the report follows.
+
+Weights are on the disk before ``done.json`` is; they are read with ``weights_only``, and nothing
+here is a pickle of objects. Whose folder is whose, ``ownership`` says.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,15 @@ _DIGESTED_BYTES = 4 << 30
 after what it holds: there sizes tell whether an upload came to its end."""
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What a checkpoint says of the rungs up to its own."""
+
+    reports: tuple[RungReport, ...]
+    judged: bool
+    """Whether the last report is whole: else its metrics are to come."""
+
+
 class Checkpoint:
     """The checkpoints of one trial.
 
@@ -66,10 +77,10 @@ class Checkpoint:
         self._storage = Storage(storage)
         self._trial, self._folder = f"trials/{trial}", f"trials/{trial}/{owner}"
         self._group = group or Group()
-        self._found: dict[int, tuple[RungReport, ...] | None] = {}
+        self._found: dict[int, _Kept | None] = {}
         """What is known of the checkpoints that were looked at: large files are read once."""
 
-    def save(self, report: RungReport, write: Callable[[Path], None]) -> None:
+    def save(self, report: RungReport, write: Callable[[Path], None], judged: bool = True) -> None:
         """Keep the state at a rung, before its report is yielded; called by every worker.
 
         Nothing is kept of a report that is not finite: it ends the trial.
@@ -77,6 +88,7 @@ class Checkpoint:
         Args:
             report: the rung's report; that of rank 0 counts.
             write: writes this worker's files into a local folder; names must differ by worker.
+            judged: whether the report has its metrics; else :meth:`judge` gives them.
         """
         folder = f"{self._folder}/{report.samples}"
         first = self._group.rank == 0
@@ -95,13 +107,31 @@ class Checkpoint:
             mark = {
                 "group": self._mark(),
                 "reports": [asdict(kept) for kept in reports],
+                "judged": judged,
                 "files": seals_to_json(seals_of(self._storage, folder, most)),
             }
             self._storage.write_sealed(f"{folder}/{DONE}", mark)
-            self._found[report.samples] = reports
+            self._found[report.samples] = _Kept(reports, judged)
             for samples in self._rungs():
                 if samples < report.samples:
                     self._remove(samples)
+
+    def judge(self, report: RungReport) -> None:
+        """Put the whole report in the place of the one that :meth:`save` was given without metrics.
+
+        Called by every worker; that of rank 0 counts. The files stay as they are.
+        """
+        self._found.pop(report.samples, None)
+        if self._group.rank == 0 and all(map(isfinite, report.metrics.values())):
+            path = f"{self._folder}/{report.samples}/{DONE}"
+            mark = self._storage.read_sealed(path)
+            reports = [*mark["reports"][:-1], asdict(report)]
+            self._storage.write_sealed(path, {**mark, "reports": reports, "judged": True})
+
+    def pending(self) -> RungReport | None:
+        """Return the report of the newest checkpoint if it has yet to be judged."""
+        newest = self._newest()
+        return newest[1].reports[-1] if newest and not newest[1].judged else None
 
     @contextmanager
     def load(self) -> Iterator[tuple[int, Path] | None]:
@@ -120,9 +150,17 @@ class Checkpoint:
             yield samples, folder
 
     def reports(self) -> tuple[RungReport, ...]:
-        """Return the reports up to the newest checkpoint."""
+        """Return the reports up to the newest checkpoint, but one that has yet to be judged."""
         newest = self._newest()
-        return newest[1] if newest else ()
+        if newest is None:
+            return ()
+        kept = newest[1]
+        return kept.reports if kept.judged else kept.reports[:-1]
+
+    def samples(self) -> int:
+        """Return the samples seen at the newest checkpoint, judged or not; 0 if there is none."""
+        newest = self._newest()
+        return newest[0] if newest else 0
 
     def remove(self) -> None:
         """Delete all checkpoints of the owner."""
@@ -149,22 +187,22 @@ class Checkpoint:
         self._storage.remove(f"{self._folder}/{samples}/{DONE}")
         self._storage.remove(f"{self._folder}/{samples}")
 
-    def _newest(self) -> tuple[int, tuple[RungReport, ...]] | None:
+    def _newest(self) -> tuple[int, _Kept] | None:
         for samples in reversed(self._rungs()):
             if samples not in self._found:
                 self._found[samples] = self._read(samples)
-            if reports := self._found[samples]:
-                return samples, reports
+            if kept := self._found[samples]:
+                return samples, kept
         return None
 
-    def _read(self, samples: int) -> tuple[RungReport, ...] | None:
-        """Return the reports up to a checkpoint; None if it does not count."""
+    def _read(self, samples: int) -> _Kept | None:
+        """Return what a checkpoint says; None if it does not count."""
         folder = f"{self._folder}/{samples}"
         try:
             mark = self._storage.read_sealed(f"{folder}/{DONE}")
             if mark["group"] != self._mark():
                 return None
-            reports = _REPORTS.validate_python(mark["reports"])
+            kept = _Kept(_REPORTS.validate_python(mark["reports"]), mark.get("judged", True))
             wrong = broken_below(self._storage, folder, seals_from_json(mark["files"]))
         except Missing:
             return None
@@ -172,7 +210,7 @@ class Checkpoint:
             what = error.what if isinstance(error, Damaged) else f"{folder}/{DONE}: {error}"
         else:
             if not wrong:
-                return reports
+                return kept
             what = shortened(wrong)
         logger.warning("a checkpoint is discarded, the trial does that part again: %s", what)
         return None

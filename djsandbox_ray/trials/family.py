@@ -347,7 +347,7 @@ class Clock:
         metrics: dict[str, float],
         terms: Mapping[str, float] | None = None,
     ) -> RungReport:
-        """Return the report of a rung that was reached now."""
+        """Return the report of a rung that was reached now; its metrics may be found later."""
         return RungReport(
             samples=samples,
             loss=loss,
@@ -357,6 +357,12 @@ class Clock:
             time_ms=time.time_ns() // 1_000_000,
             terms=dict(terms or {}),
         )
+
+    def judged(self, report: RungReport, metrics: dict[str, float]) -> RungReport:
+        """Return a report with the metrics that were found since."""
+        now = time.time_ns() // 1_000_000
+        seconds = self._evaluating
+        return replace(report, metrics=metrics, evaluation_seconds=seconds, time_ms=now)
 
 
 def device_for(cpus: float, gpus: float) -> str:

@@ -90,8 +90,7 @@ def _is_former(name: str, owner: str) -> bool:
 
 def _samples(storage: Storage, trial: str, owner: str, group: Group) -> int:
     """Return the samples seen at the newest rung that counts; 0 if there is none."""
-    reports = Checkpoint(storage.url, trial, group, owner).reports()
-    return reports[-1].samples if reports else 0
+    return Checkpoint(storage.url, trial, group, owner).samples()
 
 
 def _copy(storage: Storage, trial: str, source: str, target: str, samples: int) -> None:

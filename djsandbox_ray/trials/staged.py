@@ -30,7 +30,9 @@ def train_stages(
 ) -> Iterator[RungReport]:
     """Train a model stage after stage, and yield a report at every rung ahead.
 
-    A trial that was cut off goes on in the stage of its newest checkpoint, bit for bit.
+    A trial that was cut off goes on in the stage of its newest checkpoint, bit for bit. At a rung
+    its state is kept before it is judged, which may take long: who is cut off there is judged, and
+    not trained again.
 
     Args:
         task: rungs, checkpoints and workers of the trial.
@@ -50,14 +52,18 @@ def train_stages(
     staged = _Staged(task, stages, begin)
     try:
         for state in staged.run():
-            is_rung, metrics = state.samples >= task.rungs[0], dict[str, float]()
-            if is_rung:
-                with staged.clock.evaluation():
-                    metrics = task.group.from_first(evaluate(staged.training, state.samples))
-            report = staged.clock.report(state.samples, state.loss, metrics, state.terms)
-            task.checkpoint.save(report, staged.save)
-            if is_rung:
-                yield report
+            trained = staged.reached
+            if trained is None:
+                is_rung = state.samples >= task.rungs[0]
+                trained = staged.clock.report(state.samples, state.loss, {}, state.terms)
+                task.checkpoint.save(trained, staged.save, judged=not is_rung)
+                if not is_rung:
+                    continue
+            with staged.clock.evaluation():
+                metrics = task.group.from_first(evaluate(staged.training, state.samples))
+            report = staged.clock.judged(trained, metrics)
+            task.checkpoint.judge(report)
+            yield report
     finally:
         staged.close()
 
@@ -69,6 +75,8 @@ class _Staged:
         self, task: TrialTask, stages: Sequence[Stage], begin: Callable[[Stage, dict[str, Any]], T]
     ) -> None:
         self.clock = Clock()
+        self.reached: RungReport | None = None
+        """Of the rung at which the trial was cut off before it was judged."""
         self._task, self._stages, self._begin = task, stages, begin
         self._at = 0
         self._earlier: dict[str, Any] = {}
@@ -82,8 +90,14 @@ class _Staged:
         return self._training
 
     def run(self) -> Iterator[TrainingState]:
-        """Train, and yield at every rung ahead, and where a stage ends before the first rung."""
+        """Train, and yield at every rung ahead, and where a stage ends before the first rung.
+
+        First of all, at the rung that was reached and not judged.
+        """
         self._resume()
+        if self.reached is not None:
+            yield TrainingState(self.reached.samples, self.reached.loss, self.reached.terms)
+            self.reached = None
         for number in range(self._at, len(self._stages)):
             stage, end = self._stages[number], ends(self._stages)[number]
             start = end - stage.samples
@@ -128,7 +142,8 @@ class _Staged:
                 training.close()
                 return
         self._at, self._earlier, self._training = at, earlier, training
-        newest = self._task.checkpoint.reports()[-1]
+        self.reached = self._task.checkpoint.pending()
+        newest = self.reached or self._task.checkpoint.reports()[-1]
         self.clock.resume(newest)
         if newest.samples < self._task.rungs[0]:
             kept = {name: value for name, value in newest.terms.items() if "/" in name}

@@ -255,10 +255,10 @@ class _Watched(Checkpoint):
 
     pulse: Pulse
 
-    def save(self, report: RungReport, write: Callable[[Path], None]) -> None:
+    def save(self, report: RungReport, write: Callable[[Path], None], judged: bool = True) -> None:
         """See :meth:`Checkpoint.save`."""
         with self.pulse.aside():
-            super().save(report, write)
+            super().save(report, write, judged)
 
 
 def _check(report: RungReport, whole: int) -> None:

@@ -270,6 +270,35 @@ def test_evaluators_and_models_that_do_not_fit_are_errors(tmp_path: Path) -> Non
     assert "trials.resources.workers: the model 'command' starts its processes itself" in said
 
 
+@pytest.mark.parametrize(
+    ("kind", "metrics"),
+    [("command", {"fvd": "a.fvd", "acc": "a.acc"}), ("reported", ["fvd", "acc"])],
+)
+def test_what_is_better_when_less_can_be_said(kind: str, metrics: Any) -> None:
+    """It decides how numbers are read, and none of them: trials stay who they are."""
+    evaluator = EVALUATORS.get(kind)
+    given: dict[str, Any] = {"type": kind, "metrics": metrics}
+    if kind == "command":
+        given["command"] = ["true", "{output}", "{metrics}"]
+
+    def made(**more: Any) -> Any:
+        return evaluator(evaluator.Config.model_validate({**given, **more}))
+
+    known = made(less_is_better=["fvd"])
+    assert [(one.name, one.better) for one in known.metrics()] == [
+        ("fvd", "less"),
+        ("acc", "greater"),
+    ]
+    assert known.identity() == made().identity()
+    assert "less_is_better" not in made().identity()
+    with pytest.raises(
+        ValueError, match=r"less_is_better: 'no' is none of the metrics \(fvd, acc\)"
+    ):
+        made(less_is_better=["no"])
+    with pytest.raises(ValueError, match="a metric stands twice"):
+        made(less_is_better=["fvd", "fvd"])
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "use_cases").glob("*.yaml")), ids=str)
 def test_use_cases_are_planned_without_their_files(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

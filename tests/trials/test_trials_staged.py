@@ -171,6 +171,52 @@ def test_a_trial_goes_on_in_the_stage_where_it_was_cut_off(storage: Storage, aft
         assert again.judged == 2
 
 
+@pytest.mark.parametrize("rung", [40, 50])
+def test_who_is_cut_off_while_it_is_judged_is_not_trained_again(
+    storage: Storage, rung: int
+) -> None:
+    whole = _trained(storage, Course())
+
+    class Cut(Course):
+        def evaluate(self, training: AdditiveTraining, samples: int) -> dict[str, float]:
+            if samples == rung:
+                raise KeyboardInterrupt
+            return super().evaluate(training, samples)
+
+    task = _task(storage, (35, 50), "cut")
+    cut, reports = Cut(), list[RungReport]()
+    with pytest.raises(KeyboardInterrupt):
+        reports.extend(train_stages(task, STAGES, cut.begin, cut.evaluate))
+    kept = Checkpoint(storage.url, "cut")
+    assert [one.samples for one in kept.reports()] == [one for one in (20, 40) if one < rung]
+    pending = kept.pending()
+    assert pending is not None
+    assert (pending.samples, pending.metrics) == (rung, {})
+    assert kept.samples() == rung
+
+    steps: list[int] = []
+    again = Course()
+
+    def begin(stage: Stage, earlier: dict[str, Any]) -> AdditiveTraining:
+        training = again.begin(stage, earlier)
+        step = training._step
+
+        def counted(batch: Any) -> None:
+            steps.append(1)
+            step(batch)
+
+        training._step = counted  # type: ignore[method-assign]
+        return training
+
+    task = _task(storage, (35, 50), "cut")
+    found = list(train_stages(task, STAGES, begin, again.evaluate))
+    assert again.begun == [("all", ["lm_head.weight"])]
+    assert len(steps) == (50 - rung) / CONFIG.batch_size
+    assert _numbers(found) == _numbers([one for one in whole if one.samples >= rung])
+    assert Checkpoint(storage.url, "cut").pending() is None
+    assert _numbers([*Checkpoint(storage.url, "cut").reports()][-1:]) == _numbers(whole[-1:])
+
+
 def _broken_at_all(course: Course) -> Any:
     def begin(stage: Stage, earlier: dict[str, Any]) -> AdditiveTraining:
         if stage is not HEAD:
