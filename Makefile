@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests that start Ray are run one after the other in one process, all others in what is left.
+TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -15,10 +17,10 @@ demo: setup  ## Run the main job end to end on generated data, about 5 minutes o
 	$(BIN)/djsandbox run configs/demo.yaml
 
 test: setup  ## Run all unit tests, and a small run of every kind: 15 to 25 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-all: setup services  ## Run all tests, also those marked slow: full-length runs, kills, clusters
-	$(BIN)/python -m pytest -m ""
+	$(TESTS) -m ""
 
 test-cluster: setup services  ## Of these, run the demo on several nodes, S3, MLflow, Prometheus
 	$(BIN)/python -m pytest -m "" tests/cluster

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from small_runs import Ran
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # beside other processes, threads wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # On a busy machine an example takes as long as it likes.
 settings.register_profile(
@@ -25,6 +27,22 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+_WITH_RAY = ("integration", "cluster")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have one of several processes run all tests on Ray, and begin with them: they take longest.
+
+    Two clusters on one machine would wait for each other's CPUs.
+    """
+    for item in items:
+        starts = "ray_cluster" in getattr(item, "fixturenames", ())
+        if starts or any(item.get_closest_marker(name) for name in _WITH_RAY):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 @pytest.fixture

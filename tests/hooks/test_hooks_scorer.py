@@ -24,6 +24,7 @@ from djsandbox_ray.identity import canonical, sample_digest
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.storage import lease
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials import shared_folder
 from djsandbox_ray.trials.clip.arch import load_arch
 from djsandbox_ray.trials.clip.scorer import ScorerConfig
 from djsandbox_ray.trials.family import OtherNumbers
@@ -145,7 +146,8 @@ class Training:
 def training(monkeypatch: pytest.MonkeyPatch) -> Training:
     made = Training()
     monkeypatch.setattr(scorer, "train_scorer", made)
-    monkeypatch.setattr(scorer, "ray", Here())
+    for module in (scorer, shared_folder):
+        monkeypatch.setattr(module, "ray", Here())
     monkeypatch.setattr(scorer, "ingest", lambda *_, **__: INGESTED)
     monkeypatch.setattr(scorer, "outcome", lambda *_: "100 samples")
     monkeypatch.setattr(Context, "await_room", lambda *_: None)

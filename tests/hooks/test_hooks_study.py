@@ -185,7 +185,7 @@ def test_who_is_taken_over_while_it_trains_keeps_nothing_more(
 
     monkeypatch.setattr("djsandbox_ray.hooks.conduct.run_trials", trained)
     with take(storage, lease_path("planted"), "the run") as lease, pytest.raises(Lost):
-        study_of(replace(context, lease=lease)).run()
+        Conduct(study_of(replace(context, lease=lease))).run()
     assert not storage.exists("trials")
     assert not storage.exists(f"{context.folder}/race")
 
