@@ -15,6 +15,7 @@ from rich.console import Console
 from djsandbox_ray.config import checked
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.combine import CombinePools
+from djsandbox_ray.hooks.conduct import Conduct
 from djsandbox_ray.hooks.study import Inputs, Study
 from djsandbox_ray.records import Dataset, Evaluation, StudyPlan
 from djsandbox_ray.reporting.progress import Progress
@@ -87,9 +88,9 @@ def study(batch: int, tmp_path: Path, **changes: Any) -> Study:
 def test_pools_that_turn_out_smaller_are_refused_before_their_study(tmp_path: Path) -> None:
     study(50, tmp_path).check()
     with pytest.raises(BadInput, match=r"a trial of 'control/0' draws 50 of 100 rows"):
-        study(51, tmp_path).run()
+        Conduct(study(51, tmp_path)).run()
     with pytest.raises(BadInput, match=r"a trial of 'text_len/low' draws 20 of 100 rows"):
-        study(50, tmp_path, draw_size=20).run()
+        Conduct(study(50, tmp_path, draw_size=20)).run()
 
 
 def test_combinations_that_cannot_fill_a_batch_are_dropped(tmp_path: Path) -> None:
