@@ -139,7 +139,7 @@ def tar(mode: str) -> tuple[bytes, list[int]]:
     return file.getvalue(), begins
 
 
-@pytest.mark.parametrize("count", sizes())
+@pytest.mark.parametrize("count", sizes(layouts=2))
 def test_tars(open_source, tmp_path: Path, count: int) -> None:
     data, begins = tar("w")
 
@@ -151,7 +151,7 @@ def test_tars(open_source, tmp_path: Path, count: int) -> None:
     run(open_source, tmp_path / "a.tar", data, count, expected, type="webdataset")
 
 
-@pytest.mark.parametrize("count", sizes())
+@pytest.mark.parametrize("count", sizes(layouts=2))
 def test_compressed_tars(open_source, tmp_path: Path, count: int) -> None:
     data, _ = tar("w:gz")
 
@@ -202,7 +202,7 @@ def test_lists_of_conversations(open_source, tmp_path: Path, count: int, indent)
     run(open_source, tmp_path / "a.json", data, count, expected, type="llava")
 
 
-@pytest.mark.parametrize("count", sizes())
+@pytest.mark.parametrize("count", sizes(layouts=2))
 def test_parquet(open_source, tmp_path: Path, count: int) -> None:
     path = tmp_path / "a.parquet"
     table = {
@@ -307,7 +307,7 @@ def conversations(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["llava", "jsonl"])
-@pytest.mark.parametrize("count", sizes(layouts=2))
+@pytest.mark.parametrize("count", sizes(layouts=3))
 def test_conversations_on_lines(open_source, tmp_path: Path, count: int, kind: str) -> None:
     entries = conversations(tmp_path)
     if kind == "jsonl":
@@ -322,7 +322,7 @@ def test_conversations_on_lines(open_source, tmp_path: Path, count: int, kind: s
     run(open_source, tmp_path / "a.jsonl", b"".join(written), count, expected, **options)
 
 
-@pytest.mark.parametrize("count", sizes())
+@pytest.mark.parametrize("count", sizes(layouts=2))
 def test_conversations_in_parquet(open_source, tmp_path: Path, count: int) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_pylist(conversations(tmp_path)), path, row_group_size=3)
@@ -355,7 +355,7 @@ def saved(content: str, folder: Path) -> datasets.Dataset:
 
 
 @pytest.mark.parametrize("content", ["pairs", "texts", "conversations"])
-@pytest.mark.parametrize("count", sizes(layouts=3))
+@pytest.mark.parametrize("count", sizes(layouts=5))
 def test_saved_datasets(open_source, tmp_path: Path, count: int, content: str) -> None:
     """Three batches in a file; of one whose first batch is damaged nobody knows how many follow."""
     folder = tmp_path / "x"
@@ -374,7 +374,7 @@ def test_saved_datasets(open_source, tmp_path: Path, count: int, content: str) -
 
 
 @pytest.mark.parametrize("name", ["state.json", "dataset_dict.json"])
-@pytest.mark.parametrize("count", sizes(layouts=2))
+@pytest.mark.parametrize("count", sizes(layouts=5))
 def test_what_is_said_of_saved_datasets(open_source, tmp_path: Path, count: int, name: str) -> None:
     folder = tmp_path / "x"
     rows = saved("texts", tmp_path)

@@ -35,7 +35,8 @@ def test_a_layout_is_recognised_and_its_configuration_accepted(init, tmp_path, w
 def test_what_is_written_runs(ray_cluster: None, init, tmp_path, write) -> None:
     write(tmp_path / "data")
     init(str(tmp_path / "data"), "--output", "my.yaml")
-    sets = ["trials.budget=64", "pools.controls=5", "confirm.top=0", "tracking.type=none"]
+    sets = ["trials.budget=64", "trials.seeds=2", "pools.controls=5", "pools.self_tests=false"]
+    sets += ["confirm.top=0", "tracking.type=none"]
     arguments = ["run", "my.yaml", *(word for one in sets for word in ("--set", one))]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
