@@ -36,9 +36,13 @@ _DECODER = json.JSONDecoder()
 
 
 def is_list(file: SourceFile) -> bool:
-    """Say whether a file begins as a JSON list does."""
+    """Say whether a file begins as a JSON list does, or has its name and nothing in it.
+
+    No lines are none; but what has no brackets is no list, and was cut off.
+    """
     with file.open() as handle:
-        return handle.read(PEEKED).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+        start = handle.read(PEEKED).removeprefix(codecs.BOM_UTF8).lstrip()
+    return start.startswith(b"[") or (not start and file.name.lower().endswith(".json"))
 
 
 def first_object(file: SourceFile) -> dict[str, Any] | None:

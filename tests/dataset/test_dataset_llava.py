@@ -187,6 +187,15 @@ def test_a_damaged_list_says_how_much_is_lost(open_source, tmp_path) -> None:
     assert (len(kept), last.reason, last.lost) == (4, "broken_shard", 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "lost"), [("a.json", ["broken_shard"]), ("a.JSON", ["broken_shard"]), ("a.jsonl", [])]
+)
+def test_an_empty_file_is_no_list_but_may_be_no_lines(open_source, tmp_path, name, lost) -> None:
+    (tmp_path / name).write_bytes(b"\n")
+    source = open_source("llava", path=str(tmp_path))
+    assert [item.reason for shard in prepared(source) for item in shard.read()] == lost
+
+
 def lines(open_source, path: str, **options: Any) -> list[Any]:
     source = open_source("jsonl", path=path, **options)
     return [item for shard in prepared(source) for item in shard.read()]
