@@ -39,6 +39,7 @@ class LlavaSource(FileSource):
     Config = LlavaConfig
     CONTENTS: ClassVar[tuple[Content, ...]] = ("conversations",)
     HAS_PLACES: ClassVar[bool] = True
+    VERSION: ClassVar[int | None] = 2
     config: LlavaConfig
 
     def shards(self) -> list[Shard]:
