@@ -59,7 +59,10 @@ def test_a_silent_worker_is_reported_then_replaced(
     assert record.state is TrialState.COMPLETED
     assert record.attempts == 2
     assert [start["from"] for start in starts(notes)] == [0, 10], "from its last rung"
-    assert [silence.replaced for silence in arena.silences] == [False, True]
+    replaced = [silence.replaced for silence in arena.silences]
+    # On a busy machine one that is only slow may be reported, too.
+    assert replaced[:2] == [False, True]
+    assert not any(replaced[2:])
     pids = [start["pid"] for start in starts(notes)]
     assert f"(pid {pids[0]})" in arena.silences[0].place
     assert LIMIT / 2 <= arena.silences[0].seconds < arena.silences[1].seconds
@@ -76,8 +79,9 @@ def test_a_stopped_worker_of_two_is_replaced(
     _, last = arena.run(Silent("stopped", rank), notes)
     assert last["s-0-0"].state is TrialState.COMPLETED
     assert last["s-0-0"].attempts == 2
-    assert arena.silences[-1].replaced
-    assert arena.silences[-1].place.startswith(f"rank {rank} on ")
+    # On a busy machine one that is only slow may be reported, too.
+    (replaced,) = [one for one in arena.silences if one.replaced]
+    assert replaced.place.startswith(f"rank {rank} on ")
 
 
 def test_retries_of_the_silent_come_to_an_end(
