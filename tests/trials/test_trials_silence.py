@@ -59,13 +59,12 @@ def test_a_silent_worker_is_reported_then_replaced(
     assert record.state is TrialState.COMPLETED
     assert record.attempts == 2
     assert [start["from"] for start in starts(notes)] == [0, 10], "from its last rung"
-    replaced = [silence.replaced for silence in arena.silences]
-    # On a busy machine one that is only slow may be reported, too.
-    assert replaced[:2] == [False, True]
-    assert not any(replaced[2:])
-    pids = [start["pid"] for start in starts(notes)]
-    assert f"(pid {pids[0]})" in arena.silences[0].place
-    assert LIMIT / 2 <= arena.silences[0].seconds < arena.silences[1].seconds
+    pid = starts(notes)[0]["pid"]
+    # On a busy machine others that are only slow may be reported, too.
+    silences = [silence for silence in arena.silences if f"(pid {pid})" in silence.place]
+    assert [silence.replaced for silence in silences][-2:] == [False, True]
+    assert sum(silence.replaced for silence in arena.silences) == 1
+    assert LIMIT / 2 <= silences[-2].seconds < silences[-1].seconds
 
 
 @pytest.mark.slow
