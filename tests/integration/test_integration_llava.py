@@ -43,7 +43,7 @@ def changes(place: Path) -> dict[str, Any]:
         "trials": {
             "model": model,
             "budget": BUDGET,
-            "seeds": 1,
+            "seeds": 2,
             "early_stopping": {"type": "none", "rungs": [RUNG / (BUDGET + FIXED)]},
         },
         "evaluation": {
