@@ -44,7 +44,7 @@ def changes(place: Path) -> dict[str, Any]:
             "model": model,
             "budget": BUDGET,
             "seeds": 2,
-            "early_stopping": {"type": "none", "rungs": [RUNG / (BUDGET + FIXED)]},
+            "early_stopping": {"type": "none", "rungs": [(RUNG - BUDGET) / FIXED]},
         },
         "evaluation": {
             "metrics": [
