@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Tests that start Ray are run one after the other in one process, all others in what is left.
-TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+TESTS := $(BIN)/python -m pytest --numprocesses 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help

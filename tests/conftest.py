@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,20 +30,30 @@ settings.load_profile("any machine")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-_WITH_RAY = ("integration", "cluster")
+_RAY = ("ray_cluster", "finished_run", "mark.integration", "mark.cluster", "world: World")
+"""Words of modules with tests on Ray."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have one of several processes run all tests on Ray, and begin with them: they take longest.
+@cache
+def _is_on_ray(module: str) -> bool:
+    text = (Path(__file__).parents[1] / module).read_text()
+    return any(word in text for word in _RAY)
 
-    Two clusters on one machine would wait for each other's CPUs.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have one of several processes run all modules on Ray, and begin with them.
+
+    Two clusters on one machine would wait for each other's CPUs. (pytest 9.2 has put an end to
+    xdist's own groups: they are written into the ids of tests.)
     """
-    for item in items:
-        starts = "ray_cluster" in getattr(item, "fixturenames", ())
-        if starts or any(item.get_closest_marker(name) for name in _WITH_RAY):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneCluster(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "ray" if _is_on_ray(nodeid.partition("::")[0]) else nodeid
+
+    return OneCluster(config, log)
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 from small_runs import ROOT, environment
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 BENCHMARKS = ROOT / "benchmarks"
 TOYS = {
     "early_stopping": ("--studies=1",),
