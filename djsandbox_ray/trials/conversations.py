@@ -15,6 +15,8 @@ from djsandbox_ray.errors import BadInput
 
 DESCRIBE = "Describe the image."
 """What is asked about an image that has a caption and no question."""
+NOT_LEARNT = -100
+"""The label of a token that is read and not learnt."""
 MOST_WITHOUT = 0.01
 """Share of the samples that may have nothing to learn: more is a fault of the data or settings."""
 LOOKED_AT = 1000

@@ -11,9 +11,8 @@ from llava_tokenizers import TOKENIZERS
 
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, VIDEO_TOKEN, Turn
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.trials.conversations import asked, described
+from djsandbox_ray.trials.conversations import NOT_LEARNT, asked, described
 from djsandbox_ray.trials.llava.text import (
-    NOT_LEARNT,
     Encoded,
     Transcript,
     check_template,

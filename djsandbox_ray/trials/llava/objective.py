@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import require
-from djsandbox_ray.trials.conversations import Conversations, Unlearnt
+from djsandbox_ray.trials.conversations import NOT_LEARNT, Conversations, Unlearnt
 from djsandbox_ray.trials.llava.pixels import Aspect, Pixels
-from djsandbox_ray.trials.llava.text import NOT_LEARNT, Encoded, Transcript
+from djsandbox_ray.trials.llava.text import Encoded, Transcript
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, VIDEO_TOKEN, Turn
 from djsandbox_ray.errors import BadInput, unknown
-from djsandbox_ray.trials.conversations import DESCRIBE
+from djsandbox_ray.trials.conversations import DESCRIBE, NOT_LEARNT
 
-NOT_LEARNT = -100
-"""The label of a token that is read and not learnt."""
 CAPTION = "{caption}"
 """Stands for the caption in a template of the user's."""
 PLAIN, CHAT = "plain", "chat"
