@@ -265,7 +265,12 @@ class ModelFamily(ABC):
 
 _UNMARKED = {"device": "cpu"}
 """Left out of ids, so that a family without libraries is known on CPUs as it always was."""
-_EXTRAS = {"open_clip_torch": "clip", "torch": "clip", "transformers": "llava"}
+_EXTRAS = {
+    "open_clip_torch": "clip",
+    "torch": "clip",
+    "torchvision": "clip",
+    "transformers": "llava",
+}
 """Which of our extras brings a library."""
 
 
@@ -385,5 +390,6 @@ FAMILIES: Registry[ModelFamily] = Registry(
         "clip": "djsandbox_ray.trials.clip.family:Clip",
         "command": "djsandbox_ray.trials.command:Command",
         "llava": "djsandbox_ray.trials.llava.family:Llava",
+        "vlm": "djsandbox_ray.trials.vlm.family:Vlm",
     },
 )
