@@ -55,7 +55,7 @@ def test_the_constants_are_those_of_vbench(shared_data: Path) -> None:
         assert {"Min": one.minimum, "Max": one.maximum} == known["normalize"][name]
     for part in ("quality", "semantic"):
         assert {name.replace("_", " ") for name in part_of(part)} == set(known[f"{part}_list"])
-    assert (QUALITY_WEIGHT, SEMANTIC_WEIGHT) == (known["quality_weight"], known["semantic_weight"])
+    assert (known["quality_weight"], known["semantic_weight"]) == (QUALITY_WEIGHT, SEMANTIC_WEIGHT)
 
 
 def test_the_middle_of_every_range_is_half_and_dynamic_degree_weighs_half() -> None:

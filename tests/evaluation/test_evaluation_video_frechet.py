@@ -73,7 +73,7 @@ def test_few_videos_are_refused_unless_forced() -> None:
     with pytest.raises(BadInput, match=r"the made videos: 255 videos; at least 256 are needed \("):
         checked(few, "the made videos")
     assert checked(few, "the made videos", force=True).dtype == np.float64
-    with pytest.raises(BadInput, match="1 videos; at least 2 are needed$"):
+    with pytest.raises(BadInput, match=r"1 videos; at least 2 are needed$"):
         checked(few[:1], "the made videos", force=True)
 
 

@@ -80,9 +80,10 @@ def frechet_distance(real: Features, made: Features) -> float:
 
 
 def kernel_distance(real: Features, made: Features) -> float:
-    """Return the unbiased estimate of MMD^2 with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018).
+    """Return the unbiased estimate of MMD^2 with the kernel (x.y / d + 1)^3.
 
-    Unlike Frechet's distance it has no bias from few videos; it may be negative.
+    Unlike Frechet's distance it has no bias from few videos; it may be negative (Binkowski et al.
+    2018, KID).
 
     Args:
         real: (videos, dimensions).
