@@ -146,8 +146,8 @@ def averages(values: Mapping[str, float]) -> dict[str, float]:
         in_range(name, value)
     parts: tuple[Part, ...] = ("quality", "semantic")
     known = averages_of(values)
-    found = {part: part_score(part, values) for part in parts if part in known}
+    found: dict[str, float] = {part: part_score(part, values) for part in parts if part in known}
     if len(found) < len(parts):
-        return {**found}
+        return found
     both = found["quality"], found["semantic"]
     return {**found, "total": total(*both), "uniform": uniform(*both)}

@@ -6,6 +6,7 @@ whether a picture is smoothed before it is made smaller. All is computed in sing
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ Vectors = NDArray[np.float32]
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Mean and deviation of the pixels that the models were trained on; red, green, blue."""
+_CHUNK = 1 << 20
 _BATCH = 32
 """Frames that go through a model at once."""
 _DINO_NUDGE = 0.1
@@ -94,7 +96,7 @@ class ClipFrames:
     @property
     def scale(self) -> float:
         """The factor of cosines: 100 in the models that were published."""
-        return float(self._model.logit_scale.exp())
+        return float(self._model.logit_scale.detach().exp())
 
     def __call__(self, frames: Frames) -> Vectors:
         """Return the features of the middle squares, scaled without smoothing.
@@ -190,7 +192,8 @@ class VideoMaeClips:
             return found.last_hidden_state.mean(dim=1)
 
         some = frames[: self.frames]
-        return _batched(some, features, self._model.device, len(some))[0]
+        found: Vectors = _batched(some, features, self._model.device, len(some))[0]
+        return found
 
 
 def aesthetic_head(path: str) -> tuple[NDArray[np.float32], float]:
@@ -211,6 +214,19 @@ def aesthetic_head(path: str) -> tuple[NDArray[np.float32], float]:
     if weight.ndim != 2 or weight.shape[0] != 1 or bias.shape != (1,):
         raise BadInput(f"{path}: a layer with one output is needed, not weights {weight.shape}")
     return weight[0], float(bias[0])
+
+
+def weights_digest(path: str) -> str:
+    """Hash the contents of a file, or of all files of a folder with their names."""
+    digest, root = hashlib.blake2b(digest_size=16), Path(path)
+    files = [root] if root.is_file() else sorted(one for one in root.rglob("*") if one.is_file())
+    for file in files:
+        name = file.relative_to(root).as_posix()
+        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as data:
+            while chunk := data.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _loaded(name: str, kind: str, folder: str, device: str, **settings: Any) -> Any:

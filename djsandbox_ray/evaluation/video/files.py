@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.dataset import mp4
+from djsandbox_ray.dataset.media import CONTAINERS
 from djsandbox_ray.errors import BadInput, SandboxError, require
 
 Frames = NDArray[np.uint8]
@@ -24,7 +25,6 @@ LONGEST = 240
 """Bytes of a prompt: a name of a file has 255, and ``-4.mp4`` follows."""
 _LOSSLESS = {"crf": "0", "preset": "veryfast"}
 _PIXELS = "yuv444p"
-_CONTAINERS = "mov,mp4"
 
 
 def file_name(prompt: str, number: int) -> str:
@@ -73,10 +73,10 @@ def video_bytes(frames: Frames, fps: float) -> bytes:
 
 
 def video_frames(data: bytes, name: str) -> Frames:
-    """Return all frames of an MP4 file.
+    """Return all frames of a video.
 
     Args:
-        data: the file.
+        data: the file, of one of the containers that datasets may have.
         name: what it is called in messages.
 
     Raises:
@@ -86,7 +86,7 @@ def video_frames(data: bytes, name: str) -> Frames:
     av = require("av", "video")
     found = []
     try:
-        allowed = {"format_whitelist": _CONTAINERS}
+        allowed = {"format_whitelist": ",".join(CONTAINERS)}
         with av.open(io.BytesIO(data), mode="r", options=allowed) as container:
             if not container.streams.video:
                 raise SandboxError(f"{name}: it has no video stream")
