@@ -101,6 +101,8 @@ GOLDEN: dict[str, dict[int, dict[str, float]]] = {
             "vqa/cut": 0.0,
         }
     },
+    "fvd": {1: {"fvd/frechet": 9.0560496, "fvd/kernel": 33.0492261}},
+    "vbench": {1: {"vbench/temporal_flickering": 0.5548492}},
     "reported": {1: {"b": 2.0, "a": 1.0}},
     "command": {1: {"first": 0.5, "second": 2.0}},
 }

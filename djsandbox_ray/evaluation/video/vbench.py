@@ -132,11 +132,12 @@ class VbenchConfig(VideoEvaluatorConfig):
                     raise ValueError(
                         f"implementation: native: {name} takes weights.{', weights.'.join(lacking)}"
                     )
-        if self.official is None and (others := self.by("official")):
-            lacking = self._lacking(others[0])
-            here = f"; for {others[0]}, weights.{lacking[0]} would do" if lacking else ""
+        if self.official is None and (by_vbench := self.by("official")):
+            first, lacking = by_vbench[0], self._lacking(by_vbench[0])
+            here = f"; for {first}, weights.{lacking[0]} would do" if lacking else ""
+            listed = ", ".join(by_vbench)
             raise ValueError(
-                f"official: is needed for {', '.join(others)}: VBench's environment and cache{here}"
+                f"official: is needed for {listed}: VBench's environment and cache{here}"
             )
         return self
 
