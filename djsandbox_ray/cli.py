@@ -234,12 +234,22 @@ def materialise(
 @app.command()
 def score(
     benchmark: Annotated[
-        str, typer.Argument(help="mmbench, mme, pope, textvqa, or vqa for questions of your own.")
+        str,
+        typer.Argument(
+            help="mmbench, mme, pope, textvqa, vqa for questions of your own; vbench of videos."
+        ),
     ],
-    answers: Annotated[str, typer.Option("--answers", help="A file of answers, or a folder.")],
+    answers: Annotated[
+        str | None, typer.Option("--answers", help="A file of answers, or a folder.")
+    ] = None,
+    videos: Annotated[
+        str | None, typer.Option("--videos", help="A folder of videos: <prompt>-<number>.mp4.")
+    ] = None,
     files: Annotated[
         list[str] | None,
-        typer.Option("--benchmark", help="The benchmark's files, which say what is right."),
+        typer.Option(
+            "--benchmark", help="The benchmark's files: what is right, or VBench_full_info.json."
+        ),
     ] = None,
     questions: Annotated[
         str | None,
@@ -249,16 +259,30 @@ def score(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Of the evaluator, e.g. language=cn."),
     ] = None,
+    gpus: Annotated[
+        float, typer.Option("--gpus", help="GPUs that models may use which look at videos.")
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model's answers that another program has written, by the benchmark's own rules."""
-    from djsandbox_ray.workflows.score import score_answers, score_table
+    """Score a model's answers or videos that another program has made, by a benchmark's rules."""
+    from djsandbox_ray.workflows import score as scoring
 
-    scored, known = score_answers(benchmark, answers, files or (), questions, settings or ())
+    if (answers is None) == (videos is None):
+        raise BadInput("either --answers or --videos is needed: what the model has made")
+    scored: scoring.Scored | scoring.ScoredVideos
+    if videos is not None:
+        if questions is not None:
+            raise BadInput("--questions: videos are made from prompts (--benchmark)")
+        scored, known = scoring.score_videos(benchmark, videos, files or (), settings or (), gpus)
+    else:
+        assert answers is not None
+        scored, known = scoring.score_answers(
+            benchmark, answers, files or (), questions, settings or ()
+        )
     if as_json:
         typer.echo(json.dumps(asdict(scored), indent=2))
     else:
-        _console().print(score_table(scored, known))
+        _console().print(scoring.score_table(scored, known))
 
 
 for command in (submit, status, stop, logs):

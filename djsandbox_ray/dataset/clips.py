@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from djsandbox_ray.dataset import mp4
 from djsandbox_ray.dataset.media import Content, Media
 from djsandbox_ray.dataset.moving_world import (
     DEFECTS,
@@ -22,13 +22,10 @@ from djsandbox_ray.dataset.moving_world import (
 from djsandbox_ray.dataset.planted import PlantedConfig, PlantedSource
 from djsandbox_ray.dataset.source import Sample
 from djsandbox_ray.dataset.world import CLEAN
-from djsandbox_ray.errors import require
 
 _RATE = 8
 """Frames a second."""
-_X264 = {"crf": "18", "preset": "veryfast", "threads": "1", "tune": "zerolatency"}
-"""One thread, and none that looks ahead: with either, one clip in a hundred becomes another file
-when it is made again."""
+_X264 = {"crf": "18", "preset": "veryfast"}
 
 
 class ClipsConfig(PlantedConfig):
@@ -84,7 +81,7 @@ class ClipsSource(PlantedSource):
 
 
 def encoded(frames: NDArray[np.uint8]) -> bytes:
-    """Return frames as an MP4 file, without any time or version of who wrote it.
+    """Return frames as an MP4 file.
 
     Args:
         frames: (frames, height, width, 3), RGB; of an even height and width.
@@ -92,15 +89,4 @@ def encoded(frames: NDArray[np.uint8]) -> bytes:
     Raises:
         MissingExtra: PyAV is not installed.
     """
-    av = require("av", "video")
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=_RATE, options=_X264)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1
-        stream.codec_context.gop_size = len(frames)
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return file.getvalue()
+    return mp4.encoded(frames, rate=_RATE, pixels="yuv420p", options=_X264)

@@ -47,7 +47,7 @@ _MARK = "__dj__"
 _NO_TEXT = (*TOKENS, "<__dj__audio>", END_OF_CHUNK)
 """What Data-Juicer's operators take out of a text."""
 _TOKEN = re.compile("|".join(map(re.escape, TOKENS)))
-_CONTAINERS = ("avi", "gif", "matroska", "mov", "mp4", "mpegts", "webm")
+CONTAINERS = ("avi", "gif", "matroska", "mov", "mp4", "mpegts", "webm")
 """By the names that FFmpeg gives them. It would open others too: a JPEG as a video of one frame,
 and lists that name further files, or addresses to listen at."""
 _MOST_PIXELS = 1 << 26
@@ -235,11 +235,11 @@ def video_fault(data: object, config: VideosConfig) -> tuple[str, str] | None:
         return "too_large", said
     av = require("av", "video")
     try:
-        allowed = {"format_whitelist": ",".join(_CONTAINERS)}
+        allowed = {"format_whitelist": ",".join(CONTAINERS)}
         try:
             opened = av.open(io.BytesIO(data), mode="r", options=allowed)
         except av.error.ValueError:  # so FFmpeg refuses what is not allowed
-            return "bad_video", f"it is no video ({', '.join(_CONTAINERS)} are)"
+            return "bad_video", f"it is no video ({', '.join(CONTAINERS)} are)"
         with opened as container:
             names = set(container.format.name.split(","))
             if not container.streams.video:

@@ -1,19 +1,16 @@
-"""Evaluators that ask a model, and score what it has answered.
-
-Asking needs the model, and its answers are stored; scoring needs only the answers. So a formula may
-change without a training.
-"""
+"""Evaluators that ask a model questions, and score what it has answered."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, final
+from typing import ClassVar, Protocol, final
 
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.evaluation.asker import Asker
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet
-from djsandbox_ray.evaluation.evaluator import Evaluator, Reads
+from djsandbox_ray.evaluation.evaluator import Reads
 from djsandbox_ray.evaluation.metric import Metric
 
 
@@ -24,30 +21,10 @@ class Answered(Protocol):
         """Return the answer to every question by its key."""
 
 
-class AnswerEvaluator(Evaluator):
-    """Asks a model about the samples of a set, and scores the answers.
-
-    ``VERSION`` is that of the scoring: a trial whose answers are stored is scored again, not
-    trained again, when it is raised, or when a user's class is edited.
-    """
+class AnswerEvaluator(Asker):
+    """Asks a model about the samples of a set, and scores the answers."""
 
     READS: ClassVar[Reads] = "answers"
-    ASKING: ClassVar[int] = 1
-    """To be raised when a model would be asked something else: then it is trained and asked again.
-    Stored answers to other questions never count, whatever this is."""
-
-    @property
-    def name(self) -> str:
-        """What its metrics' names begin with: by default its type, of a user's class the class."""
-        return str(self.config.type).rpartition(":")[2]
-
-    def asking(self) -> Any:
-        """Return plain data that decides what is asked, beside the set.
-
-        By default all settings. Settings that decide only how answers are scored are to be left
-        out: with others, the stored answers are scored again.
-        """
-        return self.config.model_dump(mode="json")
 
     @abstractmethod
     def ask(self, data: EvaluationSet, answers: Mapping[str, Answer]) -> Sequence[Asked]:

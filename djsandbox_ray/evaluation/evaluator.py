@@ -117,12 +117,19 @@ class Evaluator(ABC):
         """
         return None
 
+    def sees(self, metric: Metric) -> frozenset[Spoil]:
+        """Return which of what self-tests do to samples one of its metrics shows.
+
+        By default what :attr:`SEES` says of all of them.
+        """
+        return self.SEES
+
     @abstractmethod
     def evaluate(self, model: Any, data: EvaluationSet) -> dict[str, float]:
         """Return the metrics, each under its full name such as ``retrieval/image_to_text_r5``.
 
         Args:
-            model: an :class:`Encoder`; an :class:`Artefact` where ``READS`` says so.
+            model: an :class:`Encoder`, or what else ``READS`` says.
             data: the trusted split, or the samples of :meth:`source`.
         """
 
@@ -133,12 +140,14 @@ EVALUATORS: Registry[Evaluator] = Registry(
     {
         "caption_nll": "djsandbox_ray.evaluation.caption_nll:CaptionNll",
         "command": "djsandbox_ray.evaluation.programs:CommandEvaluator",
+        "fvd": "djsandbox_ray.evaluation.video.fvd:Fvd",
         "mmbench": "djsandbox_ray.evaluation.vqa.mmbench:MmBench",
         "mme": "djsandbox_ray.evaluation.vqa.mme:Mme",
         "pope": "djsandbox_ray.evaluation.vqa.pope:Pope",
         "reported": "djsandbox_ray.evaluation.programs:Reported",
         "retrieval": "djsandbox_ray.evaluation.retrieval:Retrieval",
         "textvqa": "djsandbox_ray.evaluation.vqa.textvqa:TextVqa",
+        "vbench": "djsandbox_ray.evaluation.video.vbench:Vbench",
         "vqa": "djsandbox_ray.evaluation.vqa.vqa:Vqa",
         "zero_shot": "djsandbox_ray.evaluation.zero_shot:ZeroShot",
     },

@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.answer_store import AnswerStore
 from djsandbox_ray.evaluation.answers import AnswerEvaluator
+from djsandbox_ray.evaluation.asker import Asker
 from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved
+from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
+from djsandbox_ray.evaluation.video.store import StoredVideos
+from djsandbox_ray.evaluation.video.wanted import VideoMaker
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.settings.code import version_of
 from djsandbox_ray.settings.sections import Component
@@ -52,7 +56,7 @@ class Suite:
             evaluator.check(data)
         # Made on the driver, after which trials are named, and sent to workers as it is.
         self._asking = [
-            _asking_id(evaluator, data) if isinstance(evaluator, AnswerEvaluator) else ""
+            _asking_id(evaluator, data) if isinstance(evaluator, Asker) else ""
             for evaluator, data in self._measured
         ]
 
@@ -77,7 +81,7 @@ class Suite:
 
     @property
     def scored(self) -> str:
-        """What decides how answers are scored; empty where nothing is asked.
+        """What decides how answers and videos are scored; empty where nothing is asked.
 
         Reports of one :meth:`identity` that were scored in another way are scored again.
         """
@@ -88,14 +92,14 @@ class Suite:
             [
                 [evaluator.identity(), version_of(type(evaluator)), data.id]
                 for evaluator, data in self._measured
-                if isinstance(evaluator, AnswerEvaluator)
+                if isinstance(evaluator, Asker)
             ],
         )
 
     @property
     def asks(self) -> bool:
-        """Whether some evaluator asks models questions, whose answers are stored."""
-        return any(isinstance(evaluator, AnswerEvaluator) for evaluator, _ in self._measured)
+        """Whether some evaluator asks models for answers or videos, which are stored."""
+        return any(isinstance(evaluator, Asker) for evaluator, _ in self._measured)
 
     @property
     def embeds_only(self) -> bool:
@@ -103,13 +107,13 @@ class Suite:
         return all(evaluator.READS == "embeddings" for evaluator, _ in self._measured)
 
     def run(
-        self, model: Encoder | Artefact | Answerer, store: AnswerStore | None = None
+        self, model: Encoder | Artefact | Answerer | VideoMaker, store: AnswerStore | None = None
     ) -> dict[str, float]:
         """Return all metrics of the model; one that is needed as files is saved for that, once.
 
         Args:
             model: a trained one.
-            store: of its answers; needed where it is asked.
+            store: of its answers, and of its videos; needed where it is asked.
 
         Raises:
             BadInput: an evaluator reads what the model does not offer, two evaluators give a metric
@@ -118,6 +122,8 @@ class Suite:
         """
         metrics: dict[str, float] = {}
         files: Artefact | None = None
+        watched: list[tuple[StoredVideos, set[str]]] = []
+        stay: set[str] = set()
         with ExitStack() as stack:
             each = zip(self._measured, self._configs, self._asking, strict=True)
             for (evaluator, data), config, asking in each:
@@ -126,32 +132,42 @@ class Suite:
                 elif isinstance(evaluator, AnswerEvaluator):
                     answerer = _answerer(model, config.type)
                     seen = _stored(store, config.type).of(asking, answerer)
+                elif isinstance(evaluator, VideoEvaluator):
+                    maker = _maker(model, config.type)
+                    seen = _videos(evaluator, _stored(store, config.type), maker)
+                    keys = {one.key for one in evaluator.wanted(data)}
+                    watched.append((seen, keys))
+                    stay |= evaluator.staying(keys)
                 elif evaluator.READS in ("files", "reports"):
                     files = files or _as_files(model, config.type, stack)
                     seen = files
                 else:
                     seen = model
                 _add(metrics, evaluator.evaluate(seen, data))
+        for videos, keys in watched:  # when nobody looks at any of them any more
+            videos.drop(keys - stay)
         self._check_score(metrics)
         return metrics
 
     def rescored(self, metrics: Mapping[str, float], store: AnswerStore) -> dict[str, float]:
-        """Return the metrics of a report, with the answers in the store scored as they are now.
+        """Return the metrics of a report, with what the model has made scored as it is now.
 
         Args:
             metrics: as they were reported.
-            store: the answers of the model that the report is about.
+            store: of the answers and videos of the model that the report is about.
 
         Raises:
-            Unanswered: an answer is not in the store.
+            Unanswered: an answer or a video is not in the store.
             NotFinite: a metric is not.
         """
-        names = [e.name for e, _ in self._measured if isinstance(e, AnswerEvaluator)]
+        names = [e.name for e, _ in self._measured if isinstance(e, Asker)]
         prefixes = tuple(f"{name}/" for name in names)
         again: dict[str, float] = {}
         _add(again, {n: value for n, value in metrics.items() if not n.startswith(prefixes)})
         for (evaluator, data), asking in zip(self._measured, self._asking, strict=True):
-            if asking:
+            if isinstance(evaluator, VideoEvaluator):
+                _add(again, evaluator.evaluate(_videos(evaluator, store), data))
+            elif asking:
                 _add(again, evaluator.evaluate(store.of(asking), data))
         self._check_score(again)
         return again
@@ -173,10 +189,10 @@ def _add(metrics: dict[str, float], found: Mapping[str, float]) -> None:
         metrics[name] = float(value)
 
 
-def _asking_id(evaluator: AnswerEvaluator, data: EvaluationSet) -> str:
+def _asking_id(evaluator: Asker, data: EvaluationSet) -> str:
     """Return what stands for all that an evaluator asks, beside the code that makes questions.
 
-    A user's code does not count: stored answers are told by their questions.
+    A user's code does not count: stored answers are told by their questions, videos by prompts.
     """
     asking = [evaluator.name, evaluator.asking(), evaluator.ASKING, data.id]
     return content_id("asking", *asking)
@@ -188,11 +204,23 @@ def _answerer(model: Any, evaluator: str) -> Answerer:
     return model
 
 
+def _maker(model: Any, evaluator: str) -> VideoMaker:
+    if not isinstance(model, VideoMaker):
+        raise BadInput(f"{evaluator}: it asks for videos, but this model makes none")
+    return model
+
+
+def _videos(
+    evaluator: VideoEvaluator, store: AnswerStore, maker: VideoMaker | None = None
+) -> StoredVideos:
+    return StoredVideos(store, evaluator.config.sampling, evaluator.ASKING, maker)
+
+
 def _stored(store: AnswerStore | None, evaluator: str) -> AnswerStore:
     if store is None:
         raise BadInput(
-            f"{evaluator}: answers are stored by the samples that the model has seen; the model "
-            "family is to say them: task.evaluate(model, samples)"
+            f"{evaluator}: answers and videos are stored by the samples that the model has seen; "
+            "the model family is to say them: task.evaluate(model, samples)"
         )
     return store
 

@@ -89,7 +89,10 @@ def blind_metrics(config: RunConfig) -> dict[Spoil, list[str]]:
     kinds = [EVALUATORS.get(metric.type)(metric) for metric in config.evaluation.metrics]
     return {
         spoil: [
-            one.name for kind in kinds if spoil not in kind.SEES for one in kind.metrics() or ()
+            one.name
+            for kind in kinds
+            for one in kind.metrics() or ()
+            if spoil not in kind.sees(one)
         ]
         for spoil in get_args(Spoil)
     }

@@ -121,6 +121,8 @@ def _words(value: Any) -> Any:
 
 
 Word = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
+Words = Annotated[list[Word], BeforeValidator(_words)]
+"""A program and its arguments."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -131,7 +133,7 @@ class ProgramConfig(Component):
     NEEDED: ClassVar[tuple[str, ...]] = ()
     """Those without which the program could not do its work."""
 
-    command: Annotated[list[Word], BeforeValidator(_words)] = Field(min_length=1)
+    command: Words = Field(min_length=1)
     """The program and its arguments, one word each; no shell reads them."""
     environment: EnvironmentConfig | None = None
     """What is installed for it; without it, and without an ``image``, Python alone."""

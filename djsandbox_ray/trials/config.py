@@ -206,11 +206,10 @@ def _blind(
     family: type[ModelFamily],
 ) -> str:
     """Say that no metric of the score shows what a self-test does to samples; empty if one does."""
-    kinds = [(one.type, EVALUATORS.get(one.type)(one)) for one in metrics]
-    seeing = [(name, kind.metrics()) for name, kind in kinds if spoil in kind.SEES]
-    if any(found is None for _, found in seeing):
+    kinds = [EVALUATORS.get(one.type)(one) for one in metrics]
+    if any(kind.metrics() is None and spoil in kind.SEES for kind in kinds):
         return ""
-    shown = [one.name for _, found in seeing for one in found or ()]
+    shown = [one.name for kind in kinds for one in kind.metrics() or () if spoil in kind.sees(one)]
     if any(score is None or name in score for name in shown):
         return ""
     fitting = [

@@ -25,6 +25,7 @@ from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, require
 from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.evaluation.video.wanted import VideoMaker
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport, Spoil
 from djsandbox_ray.settings.code import with_code
@@ -49,14 +50,14 @@ class Evaluate(Protocol):
     """What a family calls with its model, wherever that is to be judged."""
 
     def __call__(
-        self, model: Encoder | Artefact | Answerer, samples: int | None = None
+        self, model: Encoder | Artefact | Answerer | VideoMaker, samples: int | None = None
     ) -> dict[str, float]:
         """Return all metrics of a model.
 
         Args:
             model: as evaluators read it.
-            samples: seen in training so far; needed of a model that answers questions, whose
-                answers are kept.
+            samples: seen in training so far; needed of a model that answers questions or makes
+                videos, which are kept.
         """
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from asked_world import Says, set_of
+from made_videos import write_prompts
 from table_encoder import TableEncoder, split_of, unit
 
 from djsandbox_ray.evaluation.asking import Asked
@@ -31,6 +32,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "zero_shot": {"label": "label", "templates": ["a {}", "one {}"]},
     "retrieval": {"k": [1, 3]},
     "reported": {"metrics": ["b", "a"]},
+    "fvd": {"features": {"type": "i3d", "path": __file__}, "videos": 24, "force": True},
+    "vbench": {"dimensions": ["temporal_flickering"], "videos_per_prompt": 2},
     "command": {
         "command": ["python", "-c", WRITES, "{output}", "{metrics}"],
         "metrics": {"first": "r.0.acc", "second": "r.1"},
@@ -98,6 +101,8 @@ GOLDEN: dict[str, dict[int, dict[str, float]]] = {
             "vqa/cut": 0.0,
         }
     },
+    "fvd": {1: {"fvd/frechet": 9.0560496, "fvd/kernel": 33.0492261}},
+    "vbench": {1: {"vbench/temporal_flickering": 0.5548492}},
     "reported": {1: {"b": 2.0, "a": 1.0}},
     "command": {1: {"first": 0.5, "second": 2.0}},
 }
@@ -140,6 +145,22 @@ class Weighs:
         )
 
 
+class Measured:
+    """Videos of which all is measured: a number each, or as many as there are features."""
+
+    cpus, gpus = 1.0, 0.0
+
+    def kept(self, name: str, keys: Iterable[str]) -> dict[str, list[float]]:
+        rng = np.random.default_rng(3)
+        if name.startswith("features"):
+            return {key: rng.normal(size=4).tolist() for key in keys}
+        return {key: [rng.random(), 1 + 2 * place] for place, key in enumerate(keys)}
+
+    def shared(self, name: str, keys: Iterable[str]) -> dict[str, list[float]]:
+        rng = np.random.default_rng(4)
+        return {key: (1 + 2 * rng.normal(size=4)).tolist() for key in keys}
+
+
 def own_questions() -> EvaluationSet:
     """Return a user's questions."""
     entries = [{"question": f"What is {n}?", "answers": [SAID[n % 8]]} for n in range(40)]
@@ -157,15 +178,18 @@ def test_a_version_stands_for_its_numbers(
     words = {*CAPTIONS, *(f"{word} {label}" for word in ("a", "one") for label in "abc")}
     texts = {word: unit(rng.normal(size=6)) for word in sorted(words)}
     pairs = zip(LABELS, CAPTIONS, strict=True)
-    own = np.stack([texts[f"a {label}"] + texts[text] for label, text in pairs])
-    model: Any = TableEncoder(unit(own + rng.normal(size=own.shape)), texts)
-    evaluator = kind(kind.Config.model_validate({"type": name, **SETTINGS[name]}))
+    mixed = np.stack([texts[f"a {label}"] + texts[text] for label, text in pairs])
+    model: Any = TableEncoder(unit(mixed + rng.normal(size=mixed.shape)), texts)
+    own = {"prompts": write_prompts(tmp_path / "own.json")} if name == "vbench" else {}
+    evaluator = kind(kind.Config.model_validate({"type": name, **SETTINGS[name], **own}))
     data = split_of(CAPTIONS, LABELS)
     if kind.READS == "answers":
         source = evaluator.source()
         assert source is not None
         data = own_questions() if name == "vqa" else set_of(source)
         model = half_right(evaluator, data)
+    elif kind.READS == "videos":
+        model = Measured()
     elif kind.READS == "likelihoods":
         model = Weighs()
     elif kind.READS != "embeddings":

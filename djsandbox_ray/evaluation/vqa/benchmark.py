@@ -6,7 +6,6 @@ from the files of a benchmark, from the world of shapes, or from a user's own so
 
 from __future__ import annotations
 
-import hashlib
 import re
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.answers import AnswerEvaluator
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.limit import least
 from djsandbox_ray.evaluation.vqa.made_elsewhere import Line, answer_lines
 from djsandbox_ray.evaluation.vqa.pictures import (
     QUESTIONS,
@@ -41,7 +41,6 @@ FILES = "files"
 """The id of a set of questions alone, which were read from files to score answers to them."""
 WORD = "Answer the question using a single word or phrase."
 """LLaVA's prompt for short answers."""
-_LIMIT = b"limit\0"
 _HOLE = re.compile(r"\{(\w+)\}")
 
 
@@ -317,15 +316,6 @@ def set_of(benchmark: str, pictures: Iterable[BenchmarkImage]) -> EvaluationSet:
     """Return a set of questions alone, without images."""
     metadata = tuple(row_meta({benchmark: picture.questions}, None) for picture in pictures)
     return EvaluationSet(FILES, "", len(metadata), metadata=metadata)
-
-
-def least(groups: Iterable[str], count: int) -> list[str]:
-    """Return so many groups: those of the least hash, the same ones everywhere."""
-    return sorted(set(groups), key=_hashed)[:count]
-
-
-def _hashed(group: str) -> tuple[bytes, str]:
-    return hashlib.blake2b(_LIMIT + group.encode(), digest_size=8).digest(), group
 
 
 def texts_of(
