@@ -29,10 +29,11 @@ from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.conversations import Conversations
 from djsandbox_ray.trials.llava.build import joined, load_base, save
 from djsandbox_ray.trials.llava.config import FinetuneConfig, TalkConfig
 from djsandbox_ray.trials.llava.modules import open_language, trial_model
-from djsandbox_ray.trials.llava.objective import Conversations, NextTokens
+from djsandbox_ray.trials.llava.objective import NextTokens
 from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.llava.small import small_tokenizer
 from djsandbox_ray.trials.llava.text import NOT_LEARNT, Transcript

@@ -20,12 +20,13 @@ from djsandbox_ray.records import RungReport
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.base import BaseTask
 from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.conversations import asked
 from djsandbox_ray.trials.foundation import Ground, broken_base
 from djsandbox_ray.trials.llava.base import LlavaBase, LlavaBaseConfig
 from djsandbox_ray.trials.llava.build import load_base
 from djsandbox_ray.trials.llava.config import LlavaModelConfig
 from djsandbox_ray.trials.llava.family import Llava
-from djsandbox_ray.trials.llava.text import Transcript, asked
+from djsandbox_ray.trials.llava.text import Transcript
 
 SHAPES = {"type": "shapes", "samples": 40}
 QUESTIONS = {"type": "shapes_questions", "samples": 40}

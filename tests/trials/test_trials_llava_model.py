@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.trials.llava.base import LlavaBaseConfig, folder_content
+from djsandbox_ray.trials.llava.base import LlavaBaseConfig
 from djsandbox_ray.trials.llava.build import join, load_base, shipped_arch
 from djsandbox_ray.trials.llava.fine import empty_fine, fine_settings, load_fine
 from djsandbox_ray.trials.llava.flops import count_parts
@@ -38,6 +38,7 @@ from djsandbox_ray.trials.llava.modules import (
 )
 from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.llava.small import small_configurations
+from djsandbox_ray.trials.model_folders import folder_content
 
 
 @pytest.fixture(scope="module")

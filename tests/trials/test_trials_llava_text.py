@@ -11,13 +11,12 @@ from llava_tokenizers import TOKENIZERS
 
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, VIDEO_TOKEN, Turn
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.trials.conversations import asked, described
 from djsandbox_ray.trials.llava.text import (
     NOT_LEARNT,
     Encoded,
     Transcript,
-    asked,
     check_template,
-    described,
 )
 
 TEMPLATES = ("plain", "caption", "a photo. {caption}", "vicuna_v1", "gemma", "chat")

@@ -33,14 +33,15 @@ from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.caption_nll import CaptionNll, CaptionNllConfig
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.records import RungReport
+from djsandbox_ray.trials.conversations import Conversations, described, refuse_without
 from djsandbox_ray.trials.family import TrialData
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
 from djsandbox_ray.trials.llava.build import Words, load_base
 from djsandbox_ray.trials.llava.config import LlavaModelConfig
 from djsandbox_ray.trials.llava.family import Llava
 from djsandbox_ray.trials.llava.modules import trial_model
-from djsandbox_ray.trials.llava.objective import Conversations, NextTokens, refuse_without
-from djsandbox_ray.trials.llava.text import NOT_LEARNT, Transcript, described
+from djsandbox_ray.trials.llava.objective import NextTokens
+from djsandbox_ray.trials.llava.text import NOT_LEARNT, Transcript
 from djsandbox_ray.trials.strategies.strategy import Group
 
 PATIENCE = 900

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.errors import BadInput, SandboxError, require
+from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.caption_nll import Likelihoods
 from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.trials.conversations import asked as question_about
+from djsandbox_ray.trials.conversations import described
+from djsandbox_ray.trials.greedy import (
+    GREEDY,
+    SetImages,
+    batches,
+    check_room,
+    evaluating,
+    read_answer,
+)
 from djsandbox_ray.trials.llava.objective import Batch
 from djsandbox_ray.trials.llava.pixels import Aspect, Pixels
-from djsandbox_ray.trials.llava.text import Transcript, described
-from djsandbox_ray.trials.llava.text import asked as question_about
+from djsandbox_ray.trials.llava.text import Transcript
 
 
 class LlavaAnswerer:
@@ -61,7 +68,7 @@ class LlavaAnswerer:
             )
         self._model, self._talk, self._captions = model, talk, captions
         self._pixels, self._aspect, self._device = pixels, aspect, device
-        self._tables = {id: SampleTable(uri) for id, uri in sets.items()}
+        self._images = SetImages(sets)
         self._batch, self._half = batch, half
         self._pad = next(
             int(one)
@@ -75,7 +82,7 @@ class LlavaAnswerer:
         Raises:
             BadInput: a question is longer than ``max_tokens`` with its answer.
         """
-        images = self._counts(asked)
+        images = self._images.counts(asked)
         prompts = [
             self._prompt(question, count) for question, count in zip(asked, images, strict=True)
         ]
@@ -83,15 +90,17 @@ class LlavaAnswerer:
             range(len(asked)), key=lambda at: (asked[at].max_new_tokens, len(prompts[at]))
         )
         answers: dict[int, Answer] = {}
-        with self._evaluating():
-            for some in self._batches(order, asked):
+        with evaluating(self._model, self._device, self._half):
+            for some in batches(order, asked, self._batch):
                 said = self._generate(
                     [prompts[at] for at in some],
                     self._squares(asked[some[0]].data, [asked[at].row for at in some]),
                     asked[some[0]].max_new_tokens,
                 )
                 for at, ids in zip(some, said, strict=True):
-                    answers[at] = self._read(asked[at], ids)
+                    answers[at] = read_answer(
+                        asked[at], ids.tolist(), self._talk.ends, self._talk.decode
+                    )
         return [answers[at] for at in range(len(asked))]
 
     def nll(self, data: EvaluationSet, rows: Sequence[int]) -> Likelihoods:
@@ -100,7 +109,7 @@ class LlavaAnswerer:
         encoded = [self._captions.sample(described(data.texts[row])) for row in rows]
         nll = np.zeros(len(rows))
         order = sorted(range(len(rows)), key=lambda at: len(encoded[at].ids))
-        with self._evaluating():
+        with evaluating(self._model, self._device, self._half):
             for start in range(0, len(order), self._batch):
                 some = order[start : start + self._batch]
                 squares = self._squares(data.id, [rows[at] for at in some])
@@ -119,41 +128,8 @@ class LlavaAnswerer:
 
     def _prompt(self, question: Asked, images: int) -> Any:
         ids = self._talk.prompt(question_about(images, question.text))
-        if len(ids) + question.max_new_tokens > self._talk.max_tokens:
-            raise BadInput(
-                f"the question {question.key!r} has {len(ids)} tokens, and "
-                f"{question.max_new_tokens} may be answered: trials.model.max_tokens allows "
-                f"{self._talk.max_tokens} together"
-            )
+        check_room(question, len(ids), self._talk.max_tokens)
         return ids
-
-    def _counts(self, asked: Sequence[Asked]) -> list[int]:
-        """Return how many images each question is about."""
-        rows: dict[str, list[int]] = {}
-        for question in asked:
-            rows.setdefault(question.data, []).append(question.row)
-        counts: dict[tuple[str, int], int] = {}
-        for data, some in rows.items():
-            table, some = self._table(data), sorted(set(some))
-            if table.is_wide:
-                found = [len(media) for media in table.media(some, "image")]
-            else:
-                found = [1] * len(some)
-            counts |= {(data, row): count for row, count in zip(some, found, strict=True)}
-        return [counts[question.data, question.row] for question in asked]
-
-    def _batches(self, order: Sequence[int], asked: Sequence[Asked]) -> Iterator[list[int]]:
-        """Cut questions into batches of one set, and of one length that answers may have."""
-        some: list[int] = []
-        for at in order:
-            one, first = asked[at], asked[some[0]] if some else asked[at]
-            alike = (one.data, one.max_new_tokens) == (first.data, first.max_new_tokens)
-            if len(some) == self._batch or not alike:
-                yield some
-                some = []
-            some.append(at)
-        if some:
-            yield some
 
     def _generate(self, prompts: Sequence[Any], squares: Sequence[Any], most: int) -> list[Any]:
         """Return the tokens that the model goes on with, padding behind them included."""
@@ -174,49 +150,16 @@ class LlavaAnswerer:
             inputs_embeds=embedded,
             attention_mask=torch.from_numpy(mask).to(self._device),
             max_new_tokens=most,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            use_cache=True,
             eos_token_id=sorted(self._talk.ends),
             pad_token_id=self._pad,
+            **GREEDY,
         )
         return list(said.cpu().numpy())
 
-    def _read(self, question: Asked, ids: Any) -> Answer:
-        ended = [at for at, token in enumerate(ids.tolist()) if token in self._talk.ends]
-        length = ended[0] if ended else len(ids)
-        text = self._talk.decode(ids[:length].tolist())
-        return Answer(question.key, text, length, cut=not ended)
-
     def _squares(self, data: str, rows: Sequence[int]) -> list[list[Any]]:
         """Return the squares of the images of some rows, each decoded once."""
-        table, some = self._table(data), sorted(set(rows))
-        if table.is_wide:
-            files = [[one.data for one in media] for media in table.media(some, "image")]
-        else:
-            files = [[one] for one in table.take(some, ["image"])["image"].to_pylist()]
         made = {
-            row: [self._pixels.square(one, self._aspect) for one in those]
-            for row, those in zip(some, files, strict=True)
+            row: [self._pixels.square(one, self._aspect) for one in files]
+            for row, files in self._images.files(data, rows).items()
         }
         return [made[row] for row in rows]
-
-    def _table(self, data: str) -> SampleTable:
-        if data not in self._tables:
-            raise SandboxError(f"the model was not given the evaluation set {data}")
-        return self._tables[data]
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        torch = require("torch", "clip")
-        training = self._model.training
-        kind = torch.device(self._device).type
-        self._model.eval()
-        try:
-            with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=self._half):
-                yield
-        finally:
-            self._model.train(training)

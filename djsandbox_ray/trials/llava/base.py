@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pydantic import field_validator, model_validator
 
 from djsandbox_ray.dataset.source import SOURCES, Source
 from djsandbox_ray.errors import BadInput, require
-from djsandbox_ray.identity import content_id
 from djsandbox_ray.settings.sections import Section
-from djsandbox_ray.storage.cache import cached
-from djsandbox_ray.storage.seals import Seal
-from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.base import Base, BaseTask
 from djsandbox_ray.trials.clip.arch import training_flops
 from djsandbox_ray.trials.config import WorkerResources
@@ -35,6 +28,7 @@ from djsandbox_ray.trials.llava.small import (
     SmallBase,
     small_configurations,
 )
+from djsandbox_ray.trials.model_folders import copy_model, folder_content, is_there, local_folder
 
 _TEXT_TOKENS = 32
 """Of a usual text of the trusted data: operations are counted for so many."""
@@ -193,7 +187,7 @@ class LlavaBase(Base):
         config = self.config
         if config.path is not None:
             with local_folder(config.path) as folder:
-                _copy(folder, task.folder)
+                copy_model(folder, task.folder)
             load_base(task.folder)
             return {}
         if config.train is not None:
@@ -205,55 +199,3 @@ class LlavaBase(Base):
             layers = config.vision_feature_layer
             join(tower, language, task.folder, layers if isinstance(layers, int) else [*layers])
         return {}
-
-
-_CONTENTS: dict[str, dict[str, Any]] = {}
-_READ = (".json", ".safetensors", ".model", ".txt", ".jinja")
-"""Files of a model's folder that are read."""
-
-
-def folder_content(url: str) -> dict[str, Any]:
-    """Return size and digest of every file of a model's folder, by name.
-
-    Raises:
-        BadInput: there is no such folder, or it has no weights as safetensors.
-    """
-    storage, name = _place(url)
-    key = content_id("folder", url, storage.stamps(name))
-    if key not in _CONTENTS:
-        with cached(storage, name) as folder:
-            _CONTENTS[key] = {
-                file.name: Seal.of_file(file, sys.maxsize).plain for file in _files(folder, url)
-            }
-    return _CONTENTS[key]
-
-
-def is_there(url: str) -> bool:
-    """Say whether there is anything in a model's folder."""
-    storage, name = _place(url)
-    return bool(storage.names(name))
-
-
-def _files(folder: Path, url: str) -> list[Path]:
-    if not folder.is_dir():
-        raise BadInput(f"{url}: there is no such folder")
-    files = sorted(path for path in folder.iterdir() if path.suffix in _READ and path.is_file())
-    if not any(file.suffix == ".safetensors" for file in files):
-        raise BadInput(f"{url}: there are no weights as safetensors")
-    return files
-
-
-def _copy(source: Path, target: Path) -> None:
-    for file in _files(source, str(source)):
-        (target / file.name).write_bytes(file.read_bytes())
-
-
-def _place(url: str) -> tuple[Storage, str]:
-    parent, _, name = url.rstrip("/").rpartition("/")
-    return Storage(parent or ("/" if url.startswith("/") else ".")), name
-
-
-def local_folder(url: str) -> AbstractContextManager[Path]:
-    """Give a folder or URL with a model as a local folder, to be read only."""
-    storage, name = _place(url)
-    return cached(storage, name)

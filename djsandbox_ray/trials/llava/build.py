@@ -18,6 +18,7 @@ from pydantic import AfterValidator
 
 from djsandbox_ray.errors import BadInput, require, unknown
 from djsandbox_ray.trials.llava.pixels import Pixels
+from djsandbox_ray.trials.model_folders import first_line, without_dropout
 
 IMAGE = "<image>"
 """The token that stands for a part of an image, where a tokenizer has none yet."""
@@ -234,15 +235,6 @@ def save(llava: Any, tokenizer: Any, pixels: Pixels, folder: Path) -> None:
     (folder / _PROCESSORS[1]).write_text(json.dumps(processor, indent=2))
 
 
-def without_dropout(config: Any) -> None:
-    """Set every chance of dropout in a configuration to 0, its inner ones too."""
-    inner_names = ("text_config", "vision_config")
-    for inner in (config, *(getattr(config, name, None) for name in inner_names)):
-        for name in vars(inner) if inner is not None else ():
-            if "drop" in name and isinstance(getattr(inner, name), float):
-                setattr(inner, name, 0.0)
-
-
 def _tower(transformers: Any, folder: Path) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -293,8 +285,3 @@ def read_pixels(folder: Path) -> Pixels:
         if "image_mean" in settings:
             return Pixels.read(settings, str(file))
     raise BadInput(f"{folder}: there is no image processor ({' or '.join(_PROCESSORS)})")
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

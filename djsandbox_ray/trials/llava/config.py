@@ -13,24 +13,12 @@ from djsandbox_ray.trials.llava.build import Architecture
 from djsandbox_ray.trials.llava.pixels import Aspect
 from djsandbox_ray.trials.llava.text import check_template
 from djsandbox_ray.trials.loop import COSTS_ONLY, AdditiveConfig, Beta
+from djsandbox_ray.trials.lora import LoraConfig
 
 TemplateName = Annotated[str, AfterValidator(check_template)]
 
 NO_RESULT = {*COSTS_ONLY, "text_tokens", "answer_batch"}
 """Settings that decide no result of a training."""
-
-
-class LoraConfig(Section):
-    """Low-rank adapters on the language model (Hu et al. 2021, arXiv 2106.09685), by peft."""
-
-    rank: int = Field(default=128, ge=1, le=4096, strict=True)
-    alpha: float = Field(default=256, gt=0)
-    """What an adapter adds is scaled by ``alpha / rank``."""
-    targets: tuple[str, ...] = Field(
-        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        min_length=1,
-    )
-    """Names of the linear layers that get one."""
 
 
 class MiningConfig(Section):

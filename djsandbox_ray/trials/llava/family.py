@@ -13,21 +13,14 @@ import numpy as np
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Source
-from djsandbox_ray.errors import SandboxError, require
+from djsandbox_ray.errors import require
 from djsandbox_ray.evaluation.evaluator import Reads
 from djsandbox_ray.records import RungReport
-from djsandbox_ray.storage.cache import cached
-from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.answering import evaluate_together
+from djsandbox_ray.trials.conversations import LOOKED_AT, Conversations, refuse_without
 from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
-from djsandbox_ray.trials.llava.base import (
-    FOLDERS,
-    LlavaBase,
-    folder_content,
-    is_there,
-    local_folder,
-)
+from djsandbox_ray.trials.llava.base import FOLDERS, LlavaBase
 from djsandbox_ray.trials.llava.build import (
     Loaded,
     Words,
@@ -43,16 +36,12 @@ from djsandbox_ray.trials.llava.config import (
     deciding,
 )
 from djsandbox_ray.trials.llava.flops import PartFlops, count_parts
-from djsandbox_ray.trials.llava.objective import (
-    LOOKED_AT,
-    Conversations,
-    NextTokens,
-    refuse_without,
-)
+from djsandbox_ray.trials.llava.objective import NextTokens
 from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.llava.text import Transcript
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveTraining, resolved
+from djsandbox_ray.trials.model_folders import folder_content, is_there, local_folder, made_base
 from djsandbox_ray.trials.staged import train_stages
 from djsandbox_ray.trials.stages import Stage
 
@@ -143,14 +132,14 @@ class Llava(ModelFamily):
         """Look at the first samples of all tables: whether there is enough to learn in them."""
         for name, config in self._configs().items():
             uri = data.train if name == _PROJECTOR else data.fixed[name]
-            with _folder(data.base) as folder:
+            with made_base(data.base) as folder:
                 _look(uri, read_words(folder), config)
         return Prepared(data)
 
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         """Train one model, stage after stage."""
         device = device_for(task.cpus, task.gpus)
-        with _folder(shared.base) as folder:
+        with made_base(shared.base) as folder:
             base = _held(str(folder), device, self.config.precision == "bf16")
 
         def begin(stage: Stage, earlier: Mapping[str, Any]) -> AdditiveTraining:
@@ -281,14 +270,6 @@ def _transcript(words: Words, config: TalkConfig) -> Transcript:
     return Transcript(
         words.tokenizer, config.template, words.image_id, words.image_tokens, config.max_tokens
     )
-
-
-def _folder(base: str | None) -> Any:
-    """Give the folder of a base as a local one."""
-    if base is None:
-        raise SandboxError("the model has a base, but nobody has made it")
-    parent, _, name = base.rstrip("/").rpartition("/")
-    return cached(Storage(parent), name)
 
 
 @lru_cache(maxsize=_HELD)

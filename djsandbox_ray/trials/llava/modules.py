@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.trials.lora import put_adapters
 
 torch = require("torch", "clip")
 nn = require("torch.nn", "clip")
@@ -280,21 +281,5 @@ def adapt(model: Reader, rank: int, alpha: float, targets: Sequence[str], seed: 
     Raises:
         BadInput: the language model has no such layers.
     """
-    peft = require("peft", "llava")
-    language = model.llava.model.language_model
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in language.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-    if lacking := sorted(set(targets) - linear):
-        raise BadInput(
-            f"trials.model.finetune.lora.targets: the language model has no linear layers "
-            f"{', '.join(lacking)} (there are {', '.join(sorted(linear))})"
-        )
-    settings = peft.LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=0.0, bias="none"
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        peft.inject_adapter_in_model(settings, language)
+    where = "trials.model.finetune.lora.targets"
+    put_adapters(model.llava.model.language_model, rank, alpha, targets, seed, where)

@@ -8,89 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.dataset.media import IMAGE_TOKEN, Turn
-from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.errors import BadInput, require
+from djsandbox_ray.errors import require
+from djsandbox_ray.trials.conversations import Conversations, Unlearnt
 from djsandbox_ray.trials.llava.pixels import Aspect, Pixels
-from djsandbox_ray.trials.llava.text import NOT_LEARNT, Encoded, Transcript, described
-
-MOST_WITHOUT = 0.01
-"""Share of the samples that may have nothing to learn: more is a fault of the data or settings."""
-LOOKED_AT = 1000
-"""Samples from which on that share means something."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """A sample as it is read: its turns, and the files of its images, in order."""
-
-    turns: tuple[Turn, ...]
-    images: tuple[bytes, ...]
-
-
-class Conversations:
-    """Random access to a sample table as conversations; a caption answers what is in its image.
-
-    Args:
-        uri: the Lance table.
-        rows: whose images are read; shape (n,).
-        texts: whose captions or turns are read with them; the same by default.
-    """
-
-    def __init__(
-        self, uri: str, rows: NDArray[np.int64], texts: NDArray[np.int64] | None = None
-    ) -> None:
-        self._table = SampleTable(uri)
-        self._rows, self._texts = rows, rows if texts is None else texts
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def check(self) -> None:
-        """Check some of the rows against their digests.
-
-        Raises:
-            Damaged: one is not what was ingested.
-        """
-        self._table.check(self._rows)
-
-    def take(self, positions: NDArray[np.int64]) -> list[Told]:
-        """Read the samples at some positions among the rows, in order.
-
-        Raises:
-            BadInput: a sample has other images than its turns have places for.
-        """
-        rows = self._rows[positions]
-        told = []
-        for row, said, images in zip(
-            rows.tolist(), self.said(positions), self._images(rows), strict=True
-        ):
-            if sum(turn.text.count(IMAGE_TOKEN) for turn in said) != len(images):
-                raise BadInput(
-                    f"{self._table.uri}: the text that row {row} is read with has places for "
-                    f"another number of images than its {len(images)}"
-                )
-            told.append(Told(said, images))
-        return told
-
-    def said(self, positions: NDArray[np.int64]) -> list[tuple[Turn, ...]]:
-        """Return the turns of the samples at some positions, in order."""
-        texts = self._texts[positions]
-        captions = self._table.take(texts, ["text"])["text"].to_pylist()
-        turns = self._table.turns(texts)
-        return [said or described(text) for said, text in zip(turns, captions, strict=True)]
-
-    def _images(self, rows: NDArray[np.int64]) -> list[tuple[bytes, ...]]:
-        if not self._table.is_wide:
-            return [(data,) for data in self._table.take(rows, ["image"])["image"].to_pylist()]
-        media = self._table.media(rows, "image")
-        return [tuple(one.data for one in some) for some in media]
+from djsandbox_ray.trials.llava.text import NOT_LEARNT, Encoded, Transcript
 
 
 @dataclass(frozen=True)
@@ -191,8 +117,7 @@ class NextTokens:
         self.model = model
         self._told, self._transcript, self._pixels = told, transcript, pixels
         self._aspect, self._device, self._pad_id = aspect, device, pad_id
-        self._lock = Lock()
-        self._seen = self._without = 0
+        self._unlearnt = Unlearnt(transcript.max_tokens)
 
     def collate(self, positions: NDArray[np.int64], order: NDArray[np.int64]) -> Batch:
         """Read, decode and tokenise samples.
@@ -206,7 +131,7 @@ class NextTokens:
             tuple(self._pixels.square(data, self._aspect) for data in one.images[: text.images])
             for one, text in zip(told, encoded, strict=True)
         )
-        self._count(encoded)
+        self._unlearnt.count([one.targets for one in encoded])
         return Batch(encoded, squares, tuple(order.tolist()))
 
     def weight(self, batch: Batch) -> float:
@@ -227,22 +152,3 @@ class NextTokens:
     def _seen_by(self, batch: Micro) -> tuple[Any, ...]:
         """Return what the model is given beside the text."""
         return (None if batch.images is None else self._pixels.normalised(batch.images),)
-
-    def _count(self, encoded: Sequence[Encoded]) -> None:
-        with self._lock:
-            self._seen += len(encoded)
-            self._without += sum(not one.targets for one in encoded)
-            refuse_without(self._without, self._seen, self._transcript.max_tokens)
-
-
-def refuse_without(without: int, seen: int, max_tokens: int) -> None:
-    """Refuse data of which too much has nothing to learn.
-
-    Raises:
-        BadInput: more than 1 % of the samples, once there are enough to tell, have no target.
-    """
-    if without > MOST_WITHOUT * max(seen, LOOKED_AT):
-        raise BadInput(
-            f"{without} of the first {seen} samples have nothing to learn: all that is learnt of "
-            f"them lies behind trials.model.max_tokens: {max_tokens}, or is empty; at most 1 % may"
-        )

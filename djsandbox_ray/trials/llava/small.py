@@ -34,11 +34,12 @@ from djsandbox_ray.trials.clip.export import export_hugging_face
 from djsandbox_ray.trials.clip.family import ClipConfig
 from djsandbox_ray.trials.clip.samples import Streamed
 from djsandbox_ray.trials.clip.training import DeviceArrays, Training
+from djsandbox_ray.trials.conversations import DESCRIBE, described, refuse_without
 from djsandbox_ray.trials.family import device_for
 from djsandbox_ray.trials.llava.build import IMAGE, joined, save
-from djsandbox_ray.trials.llava.objective import Batch, Micro, refuse_without
+from djsandbox_ray.trials.llava.objective import Batch, Micro
 from djsandbox_ray.trials.llava.pixels import Pixels
-from djsandbox_ray.trials.llava.text import CHAT, DESCRIBE, PLAIN, Transcript, described
+from djsandbox_ray.trials.llava.text import CHAT, PLAIN, Transcript
 from djsandbox_ray.trials.loop import AdditiveConfig, AdditiveTraining
 from djsandbox_ray.trials.objective import noise
 

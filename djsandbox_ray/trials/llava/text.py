@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, VIDEO_TOKEN, Turn
 from djsandbox_ray.errors import BadInput, unknown
+from djsandbox_ray.trials.conversations import DESCRIBE
 
 NOT_LEARNT = -100
 """The label of a token that is read and not learnt."""
@@ -29,8 +30,6 @@ CAPTION = "{caption}"
 """Stands for the caption in a template of the user's."""
 PLAIN, CHAT = "plain", "chat"
 """Names of templates: that of the first stage, and the tokenizer's own."""
-DESCRIBE = "Describe the image."
-"""What is asked about an image that has a caption and no question."""
 _SENTINELS = (0xE000, 0xF8FF)
 """Unicode's private use area: what no text has, and no template changes."""
 
@@ -377,16 +376,6 @@ def template_of(name: str, tokenizer: Any) -> Template:
     if name in TEMPLATES:
         return TEMPLATES[name](tokenizer)
     return Captioned(tokenizer, name)
-
-
-def described(caption: str) -> tuple[Turn, Turn]:
-    """Return an image with its caption as a conversation."""
-    return Turn("user", f"{IMAGE_TOKEN}\n{DESCRIBE}"), Turn("assistant", caption)
-
-
-def asked(images: int, question: str) -> tuple[Turn]:
-    """Return a question about images as a conversation that waits for an answer."""
-    return (Turn("user", f"{IMAGE_TOKEN}\n" * images + question),)
 
 
 class Transcript:
