@@ -23,6 +23,7 @@ from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, require
 from djsandbox_ray.evaluation.asking import Answerer
+from djsandbox_ray.evaluation.denoising import Denoiser
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.nodes.kinds import NodeKind
@@ -49,7 +50,7 @@ class Evaluate(Protocol):
     """What a family calls with its model, wherever that is to be judged."""
 
     def __call__(
-        self, model: Encoder | Artefact | Answerer, samples: int | None = None
+        self, model: Encoder | Artefact | Answerer | Denoiser, samples: int | None = None
     ) -> dict[str, float]:
         """Return all metrics of a model.
 
@@ -265,7 +266,12 @@ class ModelFamily(ABC):
 
 _UNMARKED = {"device": "cpu"}
 """Left out of ids, so that a family without libraries is known on CPUs as it always was."""
-_EXTRAS = {"open_clip_torch": "clip", "torch": "clip", "transformers": "llava"}
+_EXTRAS = {
+    "diffusers": "t2v",
+    "open_clip_torch": "clip",
+    "torch": "clip",
+    "transformers": "llava",
+}
 """Which of our extras brings a library."""
 
 
