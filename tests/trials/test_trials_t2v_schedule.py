@@ -56,7 +56,9 @@ def test_cogvideox_alphas_are_those_of_diffusers() -> None:
     diffusers = pytest.importorskip("diffusers")
     for changes in ({}, {"rescale_betas_zero_snr": True}, {"snr_shift_scale": 1.0}):
         scheduler = diffusers.CogVideoXDDIMScheduler(prediction_type="v_prediction", **changes)
-        ours = schedule_of(dict(scheduler.config, _class_name=type(scheduler).__name__), "uniform", 1)
+        ours = schedule_of(
+            dict(scheduler.config, _class_name=type(scheduler).__name__), "uniform", 1
+        )
         assert isinstance(ours, Vp)
         assert np.allclose(ours.alphas[:-1], scheduler.alphas_cumprod.numpy(), atol=1e-12)
     linear = diffusers.DDIMScheduler(beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
