@@ -122,7 +122,7 @@ class Evaluator(ABC):
         """Return the metrics, each under its full name such as ``retrieval/image_to_text_r5``.
 
         Args:
-            model: an :class:`Encoder`; an :class:`Artefact` where ``READS`` says so.
+            model: an :class:`Encoder`, or what ``READS`` says.
             data: the trusted split, or the samples of :meth:`source`.
         """
 
@@ -133,9 +133,11 @@ EVALUATORS: Registry[Evaluator] = Registry(
     {
         "caption_nll": "djsandbox_ray.evaluation.caption_nll:CaptionNll",
         "command": "djsandbox_ray.evaluation.programs:CommandEvaluator",
+        "denoising": "djsandbox_ray.evaluation.denoising:DenoisingLoss",
         "mmbench": "djsandbox_ray.evaluation.vqa.mmbench:MmBench",
         "mme": "djsandbox_ray.evaluation.vqa.mme:Mme",
         "pope": "djsandbox_ray.evaluation.vqa.pope:Pope",
+        "prompt_match": "djsandbox_ray.evaluation.denoising:PromptMatch",
         "reported": "djsandbox_ray.evaluation.programs:Reported",
         "retrieval": "djsandbox_ray.evaluation.retrieval:Retrieval",
         "textvqa": "djsandbox_ray.evaluation.vqa.textvqa:TextVqa",

@@ -15,6 +15,7 @@ from djsandbox_ray.evaluation.answer_store import AnswerStore
 from djsandbox_ray.evaluation.answers import AnswerEvaluator
 from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.denoising import Denoiser
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.settings.code import version_of
@@ -103,7 +104,7 @@ class Suite:
         return all(evaluator.READS == "embeddings" for evaluator, _ in self._measured)
 
     def run(
-        self, model: Encoder | Artefact | Answerer, store: AnswerStore | None = None
+        self, model: Encoder | Artefact | Answerer | Denoiser, store: AnswerStore | None = None
     ) -> dict[str, float]:
         """Return all metrics of the model; one that is needed as files is saved for that, once.
 
