@@ -391,5 +391,6 @@ FAMILIES: Registry[ModelFamily] = Registry(
         "clip": "djsandbox_ray.trials.clip.family:Clip",
         "command": "djsandbox_ray.trials.command:Command",
         "llava": "djsandbox_ray.trials.llava.family:Llava",
+        "t2v": "djsandbox_ray.trials.t2v.family:T2v",
     },
 )

@@ -73,6 +73,8 @@ class TransformerAdapter(ABC):
     """The class of diffusers that goes with it."""
     TARGETS: ClassVar[tuple[str, ...]] = _ATTENTION
     """The linear layers that get adapters by default."""
+    TEXT_WIDTH: ClassVar[str] = "text_embed_dim"
+    """What its settings call the width of the embeddings of prompts."""
 
     def __init__(self, config: Any, around: Surroundings) -> None:
         self.config, self.around = config, around
@@ -127,7 +129,8 @@ class TransformerAdapter(ABC):
     def arguments(self, latents: Any, times: Any, prompts: Prompts) -> dict[str, Any]:
         """Return what the transformer is called with."""
 
-    def encode(self, pipeline: Any, texts: Sequence[str], tokens: int) -> Prompts:
+    @classmethod
+    def encode(cls, pipeline: Any, texts: Sequence[str], tokens: int) -> Prompts:
         """Return what a pipeline makes of texts.
 
         Args:
@@ -199,6 +202,7 @@ class Wan(TransformerAdapter):
     """It is given nothing else; prompts are filled up with zeros."""
 
     PIPELINE = "WanPipeline"
+    TEXT_WIDTH = "text_dim"
 
     def arguments(self, latents: Any, times: Any, prompts: Prompts) -> dict[str, Any]:
         """Return the three that it needs."""
@@ -213,6 +217,7 @@ class LtxVideo(TransformerAdapter):
     """Latents are one row of tokens, and it is told how large and fast the clip is."""
 
     PIPELINE = "LTXPipeline"
+    TEXT_WIDTH = "caption_channels"
 
     def __call__(
         self, forward: Callable[..., Any], latents: Any, times: Any, prompts: Prompts
@@ -240,7 +245,8 @@ class LtxVideo(TransformerAdapter):
             ),
         }
 
-    def encode(self, pipeline: Any, texts: Sequence[str], tokens: int) -> Prompts:
+    @classmethod
+    def encode(cls, pipeline: Any, texts: Sequence[str], tokens: int) -> Prompts:
         """Return embeddings and mask."""
         found = pipeline.encode_prompt(
             list(texts), do_classifier_free_guidance=False, max_sequence_length=tokens
@@ -275,7 +281,8 @@ class HunyuanVideo(TransformerAdapter):
             "guidance": guidance.to(latents.device) * 1000.0,
         }
 
-    def encode(self, pipeline: Any, texts: Sequence[str], tokens: int) -> Prompts:
+    @classmethod
+    def encode(cls, pipeline: Any, texts: Sequence[str], tokens: int) -> Prompts:
         """Return what both of its text encoders say."""
         embeddings, pooled, mask = pipeline.encode_prompt(list(texts), max_sequence_length=tokens)
         return Prompts(embeddings, mask, pooled)
