@@ -183,7 +183,10 @@ def test_pure_packages_load_neither_ray_nor_torch() -> None:
     assert result.stdout.strip() == "[]"
 
 
-EXTRAS = {"torch", "torchvision", "open_clip", "transformers", "deepspeed", "av", "cv2"}
+EXTRAS = {
+    *("torch", "torchvision", "open_clip", "transformers", "diffusers", "peft", "deepspeed"),
+    *("av", "cv2"),
+}
 
 
 def test_packages_of_extras_are_never_imported_outright() -> None:

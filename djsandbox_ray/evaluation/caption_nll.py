@@ -70,7 +70,7 @@ class CaptionNll(Evaluator):
 
     def evaluate(self, model: CaptionScorer, data: EvaluationSet) -> dict[str, float]:
         """Return both means."""
-        rows = self._rows(data.rows)
+        rows = data.some(self.config.limit)
         found = model.nll(data, rows)
         nats = float(found.nll.sum())
         size = sum(len(data.texts[row].encode()) for row in rows)
@@ -78,9 +78,3 @@ class CaptionNll(Evaluator):
             "caption_nll/token": nats / float(found.tokens.sum()),
             "caption_nll/byte": nats / size,
         }
-
-    def _rows(self, rows: int) -> list[int]:
-        most = self.config.limit or rows
-        if most >= rows:
-            return list(range(rows))
-        return sorted(np.random.default_rng(rows).choice(rows, most, replace=False).tolist())

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -53,6 +54,17 @@ class EvaluationSet:
             columns: of the sample table: ``image``, ``text``, ``turns``, ...
         """
         return SampleTable(self.uri).take(rows, list(columns))
+
+    def some(self, limit: int | None) -> list[int]:
+        """Return at most so many rows, in order: chosen by chance, the same ones every time.
+
+        Args:
+            limit: None for all.
+        """
+        if limit is None or limit >= self.rows:
+            return list(range(self.rows))
+        random = np.random.default_rng(self.rows)
+        return sorted(random.choice(self.rows, limit, replace=False).tolist())
 
     def labels(self, key: str) -> list[str]:
         """Return one label per row: the metadata value under ``key``, as text; 3.0 as 3.

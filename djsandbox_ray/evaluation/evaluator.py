@@ -140,10 +140,12 @@ EVALUATORS: Registry[Evaluator] = Registry(
     {
         "caption_nll": "djsandbox_ray.evaluation.caption_nll:CaptionNll",
         "command": "djsandbox_ray.evaluation.programs:CommandEvaluator",
+        "denoising": "djsandbox_ray.evaluation.denoising:DenoisingLoss",
         "fvd": "djsandbox_ray.evaluation.video.fvd:Fvd",
         "mmbench": "djsandbox_ray.evaluation.vqa.mmbench:MmBench",
         "mme": "djsandbox_ray.evaluation.vqa.mme:Mme",
         "pope": "djsandbox_ray.evaluation.vqa.pope:Pope",
+        "prompt_match": "djsandbox_ray.evaluation.denoising:PromptMatch",
         "reported": "djsandbox_ray.evaluation.programs:Reported",
         "retrieval": "djsandbox_ray.evaluation.retrieval:Retrieval",
         "textvqa": "djsandbox_ray.evaluation.vqa.textvqa:TextVqa",

@@ -16,6 +16,7 @@ from djsandbox_ray.evaluation.answers import AnswerEvaluator
 from djsandbox_ray.evaluation.asker import Asker
 from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.denoising import Denoiser
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved
 from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
 from djsandbox_ray.evaluation.video.store import StoredVideos
@@ -107,7 +108,9 @@ class Suite:
         return all(evaluator.READS == "embeddings" for evaluator, _ in self._measured)
 
     def run(
-        self, model: Encoder | Artefact | Answerer | VideoMaker, store: AnswerStore | None = None
+        self,
+        model: Encoder | Artefact | Answerer | VideoMaker | Denoiser,
+        store: AnswerStore | None = None,
     ) -> dict[str, float]:
         """Return all metrics of the model; one that is needed as files is saved for that, once.
 

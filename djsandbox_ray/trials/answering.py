@@ -1,4 +1,4 @@
-"""All workers of a trial answer: each its share of every batch, for the evaluators of rank 0."""
+"""All workers of a trial answer or denoise: each its share, for the evaluators of rank 0."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.asking import Answer, Answerer, Asked
 from djsandbox_ray.evaluation.caption_nll import Likelihoods
 from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.denoising import Denoiser, Described
 from djsandbox_ray.evaluation.suite import NotFinite
 from djsandbox_ray.trials.family import Evaluate
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
 class _Together:
-    """Answers questions on all workers; rank 0 has one, while the others follow."""
+    """Answers or denoises on all workers; rank 0 has one, while the others follow."""
 
-    def __init__(self, group: Group, answerer: Answerer) -> None:
+    def __init__(self, group: Group, answerer: Answerer | Denoiser) -> None:
         self._group, self._answerer = group, answerer
 
     def answer(self, asked: Sequence[Asked]) -> list[Answer]:
@@ -36,14 +38,27 @@ class _Together:
             nll[part], tokens[part] = share.nll, share.tokens
         return Likelihoods(nll, tokens)
 
+    def losses(
+        self,
+        data: EvaluationSet,
+        times: Sequence[float],
+        seed: int,
+        clips: Sequence[Described],
+    ) -> NDArray[np.float32]:
+        """See :meth:`~djsandbox_ray.evaluation.denoising.Denoiser.losses`."""
+        found = np.zeros(len(clips), np.float32)
+        for rank, share in enumerate(self._shares("losses", [data, times, seed], clips)):
+            found[rank :: self._group.size] = share
+        return found
+
     def _shares(self, method: str, given: list[Any], items: Sequence[Any]) -> list[Any]:
         return _share(self._group, self._answerer, (method, given, list(items))) or []
 
 
 def evaluate_together(
-    group: Group, answerer: Answerer, evaluate: Evaluate, samples: int
+    group: Group, answerer: Answerer | Denoiser, evaluate: Evaluate, samples: int
 ) -> dict[str, float]:
-    """Evaluate a model that answers questions; called on all workers, each with the whole model.
+    """Evaluate a model that answers or denoises; called on all workers, each with the whole model.
 
     Item i of what is asked is answered by rank i % size; rank 0 keeps the answers, and scores.
 
@@ -80,7 +95,7 @@ def evaluate_together(
 
 
 def _share(
-    group: Group, answerer: Answerer, job: tuple[str, list[Any], list[Any]] | None
+    group: Group, answerer: Answerer | Denoiser, job: tuple[str, list[Any], list[Any]] | None
 ) -> list[Any] | None:
     """Do this worker's share of what rank 0 asks, and return those of all; None at the end.
 

@@ -6,15 +6,22 @@ and trained on trusted data. Trials are known by its :meth:`Base.identity`.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.nodes.kinds import NodeKind
+from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.checkpoint import Checkpoint
+
+_CHECKPOINTS = 4
+"""Of the training of a part of a base."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +76,27 @@ class Base(ABC):
         Raises:
             BadInput: what it is made of cannot be used.
         """
+
+
+def run_whole(training: Any, samples: int, checkpoint: Checkpoint) -> float:
+    """Run a training of a part to its end, or from where it was cut off; return its mean loss.
+
+    Args:
+        training: a :class:`~djsandbox_ray.trials.loop.TrainingLoop`; it is closed at the end.
+        samples: seen in all.
+        checkpoint: where its state is kept, four times.
+    """
+    with checkpoint.load() as found:
+        if found is not None:
+            training.load(found[1])
+    stops = {max(1, samples * part // _CHECKPOINTS) for part in range(1, _CHECKPOINTS + 1)}
+    try:
+        for state in training.run(sorted(stops)):
+            now = time.time_ns() // 1_000_000
+            report = RungReport(state.samples, state.loss, {}, 0.0, 0.0, now)
+            checkpoint.save(report, training.save)
+    finally:
+        training.close()
+    reports = checkpoint.reports()
+    seen = np.diff([0, *(report.samples for report in reports)])
+    return float(np.average([report.loss for report in reports], weights=seen))

@@ -23,6 +23,7 @@ from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, require
 from djsandbox_ray.evaluation.asking import Answerer
+from djsandbox_ray.evaluation.denoising import Denoiser
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder, Reads
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.evaluation.video.wanted import VideoMaker
@@ -50,7 +51,9 @@ class Evaluate(Protocol):
     """What a family calls with its model, wherever that is to be judged."""
 
     def __call__(
-        self, model: Encoder | Artefact | Answerer | VideoMaker, samples: int | None = None
+        self,
+        model: Encoder | Artefact | Answerer | VideoMaker | Denoiser,
+        samples: int | None = None,
     ) -> dict[str, float]:
         """Return all metrics of a model.
 
@@ -267,6 +270,7 @@ class ModelFamily(ABC):
 _UNMARKED = {"device": "cpu"}
 """Left out of ids, so that a family without libraries is known on CPUs as it always was."""
 _EXTRAS = {
+    "diffusers": "t2v",
     "open_clip_torch": "clip",
     "torch": "clip",
     "torchvision": "clip",
@@ -392,5 +396,6 @@ FAMILIES: Registry[ModelFamily] = Registry(
         "command": "djsandbox_ray.trials.command:Command",
         "llava": "djsandbox_ray.trials.llava.family:Llava",
         "vlm": "djsandbox_ray.trials.vlm.family:Vlm",
+        "t2v": "djsandbox_ray.trials.t2v.family:T2v",
     },
 )

@@ -63,6 +63,10 @@ class LoopConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bfloat16 autocast on GPUs, float32 on CPUs (where bfloat16 is slower)."""
 
+    def adam_eps(self) -> float:
+        """Return what Adam adds to the root of the mean square of the gradient."""
+        return 1e-8
+
 
 class AdditiveConfig(LoopConfig):
     """Hyper-parameters of one training, or of one stage of it, on a loss that is a sum."""
@@ -452,7 +456,9 @@ def adamw(model: Any, config: LoopConfig) -> Any:
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=config.betas, eps=config.adam_eps(), fused=True
+    )
 
 
 def lower_frozen(model: Any) -> None:

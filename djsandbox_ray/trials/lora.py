@@ -1,4 +1,4 @@
-"""Low-rank adapters on a language model (Hu et al. 2021, arXiv 2106.09685), by peft."""
+"""Low-rank adapters on a model (Hu et al. 2021, arXiv 2106.09685), by peft."""
 
 from __future__ import annotations
 
@@ -25,35 +25,43 @@ class LoraConfig(Section):
 
 
 def put_adapters(
-    language: Any, rank: int, alpha: float, targets: Sequence[str], seed: int, where: str
+    model: Any, rank: int, alpha: float, targets: Sequence[str], seed: int, where: str
 ) -> None:
-    """Put adapters of low rank on a language model; they alone have gradients then.
+    """Put adapters of low rank on a model; they alone have gradients then.
 
     Args:
-        language: a torch module, none of whose parameters is trained.
+        model: a torch module, none of whose parameters is trained.
         rank: of the matrices.
         alpha: what they add is scaled by ``alpha / rank``.
-        targets: names of linear layers.
+        targets: names of linear layers, or the last parts of them (``to_out.0``).
         seed: decides the first matrix of each; the second one is zero.
         where: the setting with the targets, for messages.
 
     Raises:
-        BadInput: the language model has no such layers.
+        BadInput: the model has no such layers.
     """
     peft, torch = require("peft", "llava"), require("torch", "clip")
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in language.named_modules()
-        if isinstance(module, torch.nn.Linear)
-    }
-    if lacking := sorted(set(targets) - linear):
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    lacking = [
+        target
+        for target in sorted(set(targets))
+        if not any(name == target or name.endswith(f".{target}") for name in linear)
+    ]
+    if lacking:
+        known = sorted({_last_part(name) for name in linear})
         raise BadInput(
-            f"{where}: the language model has no linear layers {', '.join(lacking)} (there are "
-            f"{', '.join(sorted(linear))})"
+            f"{where}: the model has no linear layers {', '.join(lacking)} (there are "
+            f"{', '.join(known)})"
         )
     settings = peft.LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=0.0, bias="none"
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        peft.inject_adapter_in_model(settings, language)
+        peft.inject_adapter_in_model(settings, model)
+
+
+def _last_part(name: str) -> str:
+    """Return what tells a layer from others of its block; a number alone would not."""
+    *above, last = name.split(".")
+    return f"{above[-1]}.{last}" if last.isdigit() and above else last

@@ -1,11 +1,12 @@
 """Folders with models of transformers: what is in them, how they are had, and what is read of them.
 
 A folder may lie anywhere that a storage reaches. Only its own files of known kinds are read, and
-weights from safetensors alone.
+weights from safetensors alone. A pipeline of diffusers is a folder of such folders.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,8 +23,12 @@ _READ = (".json", ".safetensors", ".model", ".txt", ".jinja")
 """Files of a model's folder that are read."""
 
 
-def folder_content(url: str) -> dict[str, Any]:
+def folder_content(url: str, nested: bool = False) -> dict[str, Any]:
     """Return size and digest of every file of a model's folder, by name.
+
+    Args:
+        url: of the folder.
+        nested: whether it is a folder of folders; a name then is the path below it.
 
     Raises:
         BadInput: there is no such folder, or it has no weights as safetensors.
@@ -33,7 +38,8 @@ def folder_content(url: str) -> dict[str, Any]:
     if key not in _CONTENTS:
         with cached(storage, name) as folder:
             _CONTENTS[key] = {
-                file.name: Seal.of_file(file, sys.maxsize).plain for file in _files(folder, url)
+                file.relative_to(folder).as_posix(): Seal.of_file(file, sys.maxsize).plain
+                for file in _files(folder, url, nested)
             }
     return _CONTENTS[key]
 
@@ -61,18 +67,30 @@ def made_base(base: str | None) -> AbstractContextManager[Path]:
     return local_folder(base)
 
 
-def copy_model(source: Path, target: Path) -> None:
+def read_file(url: str, name: str) -> bytes | None:
+    """Return a file below a model's folder, without the others being brought; None without any."""
+    storage, folder = _place(url)
+    try:
+        return storage.read_bytes(f"{folder}/{name}")
+    except FileNotFoundError:
+        return None
+
+
+def copy_model(source: Path, target: Path, nested: bool = False) -> None:
     """Copy what is read of a model's folder.
 
     Args:
         source: a local folder.
         target: an existing one.
+        nested: see :func:`folder_content`.
 
     Raises:
         BadInput: it has no weights as safetensors.
     """
-    for file in _files(source, str(source)):
-        (target / file.name).write_bytes(file.read_bytes())
+    for file in _files(source, str(source), nested):
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def without_dropout(config: Any) -> None:
@@ -89,10 +107,11 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _files(folder: Path, url: str) -> list[Path]:
+def _files(folder: Path, url: str, nested: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise BadInput(f"{url}: there is no such folder")
-    files = sorted(path for path in folder.iterdir() if path.suffix in _READ and path.is_file())
+    found = folder.rglob("*") if nested else folder.iterdir()
+    files = sorted(path for path in found if path.suffix in _READ and path.is_file())
     if not any(file.suffix == ".safetensors" for file in files):
         raise BadInput(f"{url}: there are no weights as safetensors")
     return files

@@ -16,6 +16,7 @@ import ray
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.answer_store import AnswerStore
 from djsandbox_ray.evaluation.asking import Answerer
+from djsandbox_ray.evaluation.denoising import Denoiser
 from djsandbox_ray.evaluation.evaluator import Artefact, Encoder
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.evaluation.video.wanted import VideoMaker
@@ -207,7 +208,9 @@ class TrialWorker:
         yield from shared.family.train(task, shared.prepared)
 
     def _evaluate(
-        self, model: Encoder | Artefact | Answerer | VideoMaker, samples: int | None = None
+        self,
+        model: Encoder | Artefact | Answerer | VideoMaker | Denoiser,
+        samples: int | None = None,
     ) -> dict[str, float]:
         with self._pulse.aside():
             store = None if samples is None else self._answers(samples)

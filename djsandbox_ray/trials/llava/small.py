@@ -10,7 +10,6 @@ they mean there is learnt from text alone, and images are still news to it.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,9 @@ from djsandbox_ray.dataset.media import IMAGE_TOKEN, Turn
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, content_of
 from djsandbox_ray.errors import BadInput, require
-from djsandbox_ray.records import RungReport
 from djsandbox_ray.settings.sections import Component, Section, component
 from djsandbox_ray.storage.own import temporary
-from djsandbox_ray.trials.base import BaseTask
-from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.base import BaseTask, run_whole
 from djsandbox_ray.trials.clip.arch import build_model
 from djsandbox_ray.trials.clip.export import export_hugging_face
 from djsandbox_ray.trials.clip.family import ClipConfig
@@ -46,7 +43,6 @@ from djsandbox_ray.trials.objective import noise
 VERSION = 1
 """Part of the id of a small base: to be raised when the same data make another."""
 
-_CHECKPOINTS = 4
 _NOISE = 0.3
 """Of the words in the place of an image, in standard deviations of the embeddings."""
 _MAX_TOKENS = 256
@@ -124,7 +120,7 @@ class SmallBase:
         )
         model = build_model(arch, config.seed).to(device)
         training = Training(model, draw, settings, device, beat=self.task.beat)
-        loss = _run(training, config.samples, self.task.checkpoint("tower"))
+        loss = run_whole(training, config.samples, self.task.checkpoint("tower"))
         export_hugging_face(model.cpu().eval(), arch, folder)
         return loss
 
@@ -169,7 +165,7 @@ class SmallBase:
             device,
             beat=self.task.beat,
         )
-        loss = _run(training, config.samples, self.task.checkpoint("language"))
+        loss = run_whole(training, config.samples, self.task.checkpoint("language"))
         return llava.cpu().eval(), loss
 
 
@@ -341,21 +337,3 @@ def small_tokenizer(texts: Iterable[str]) -> Any:
         chat_template=_CHAT,
         **_SPECIAL,
     )
-
-
-def _run(training: Any, samples: int, checkpoint: Checkpoint) -> float:
-    """Run a training to its end, or from where it was cut off; return its mean loss."""
-    with checkpoint.load() as found:
-        if found is not None:
-            training.load(found[1])
-    stops = {max(1, samples * part // _CHECKPOINTS) for part in range(1, _CHECKPOINTS + 1)}
-    try:
-        for state in training.run(sorted(stops)):
-            now = time.time_ns() // 1_000_000
-            report = RungReport(state.samples, state.loss, {}, 0.0, 0.0, now)
-            checkpoint.save(report, training.save)
-    finally:
-        training.close()
-    reports = checkpoint.reports()
-    seen = np.diff([0, *(report.samples for report in reports)])
-    return float(np.average([report.loss for report in reports], weights=seen))

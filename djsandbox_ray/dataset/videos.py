@@ -1,0 +1,115 @@
+"""Frames of videos as arrays: a window of each, the same wherever and whenever it is read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.errors import BadInput, SandboxError, require
+
+Window = Callable[[int, int], int]
+"""Given how many frames there are and how many one window spans, at most as many, returns where
+it begins."""
+
+
+def middle_window(count: int, span: int) -> int:
+    """Begin so that as much is left out in front as behind."""
+    return (count - span) // 2
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """Which frames are taken of a video, and how large they are made."""
+
+    frames: int
+    """How many."""
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    stride: int = 1
+    """Every so many frames of the video one is taken."""
+
+    @property
+    def span(self) -> int:
+        """How many frames of a video are between the first and the last, both included."""
+        return (self.frames - 1) * self.stride + 1
+
+
+def clip_of(data: bytes, shape: ClipShape, window: Window = middle_window) -> NDArray[np.uint8]:
+    """Return frames of a video, scaled until they cover the size and cut to it in the middle.
+
+    Args:
+        data: the file, as ingest has let it pass.
+        shape: of the clip.
+        window: where it begins.
+
+    Returns:
+        RGB, shape (frames, height, width, 3).
+
+    Raises:
+        BadInput: it cannot be decoded, or has fewer frames than the clip spans.
+        MissingExtra: PyAV is not installed.
+    """
+    count = _announced(data)
+    while True:
+        if count < shape.span:
+            raise BadInput(
+                f"the video has {count} frames, a clip of {shape.frames} with a stride of "
+                f"{shape.stride} needs {shape.span}"
+            )
+        start = window(count, shape.span)
+        wanted = range(start, start + shape.span, shape.stride)
+        found = []
+        reached = 0
+        for place, frame in enumerate(_decoded(data)):
+            reached = place + 1
+            if place in wanted:
+                found.append(_fitted(frame, shape.size))
+            if place == wanted[-1]:
+                return np.stack(found)
+        # It has fewer frames than its packets announce: then what it has is the truth.
+        count = min(reached, count - 1)
+
+
+def _announced(data: bytes) -> int:
+    """Return how many packets there are, each of which is a frame as a rule."""
+    with _opened(data) as container:
+        return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
+
+
+def _decoded(data: bytes) -> Iterator[Any]:
+    with _opened(data) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        yield from container.decode(stream)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Any]:
+    """Open a video; what a decoder stumbles over is said in a sentence."""
+    av = require("av", "video")
+    try:
+        with av.open(io.BytesIO(data), mode="r") as container:
+            if not container.streams.video:
+                raise BadInput("a video has no video stream")
+            yield container
+    except (SandboxError, MemoryError):
+        raise
+    except Exception as error:  # whatever a decoder stumbles over
+        raise BadInput(f"a video cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _fitted(frame: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a frame in RGB that covers a size, cut to it in the middle."""
+    height, width = size
+    scale = max(height / frame.height, width / frame.width)
+    tall, wide = max(height, round(frame.height * scale)), max(width, round(frame.width * scale))
+    scaled = frame.reformat(width=wide, height=tall, format="rgb24", interpolation="BICUBIC")
+    pixels: NDArray[np.uint8] = scaled.to_ndarray()
+    top, left = (tall - height) // 2, (wide - width) // 2
+    return pixels[top : top + height, left : left + width]

@@ -1,0 +1,170 @@
+"""The base of a text-to-video model, a folder as diffusers has it: a part in each folder below.
+
+``transformer`` is what trials adapt. ``vae`` is the codec, ``text_encoder`` and ``tokenizer`` (of
+some models two of each) make embeddings of prompts, ``scheduler`` says how noise was mixed in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from djsandbox_ray.errors import BadInput, require, unknown
+from djsandbox_ray.trials.model_folders import first_line
+from djsandbox_ray.trials.t2v.codec import Codec, codec_class, load_codec, read_settings
+from djsandbox_ray.trials.t2v.denoisers import (
+    Prompts,
+    Surroundings,
+    TransformerAdapter,
+    adapter_class,
+)
+
+TRANSFORMER, CODEC, SCHEDULER = "transformer", "vae", "scheduler/scheduler_config.json"
+_SHIPPED = resources.files(__package__) / "archs"
+_AT_ONCE = 64
+"""Prompts that are encoded at once."""
+
+
+def small_arch(name: str) -> dict[str, Any]:
+    """Return a small architecture of the package.
+
+    It says ``codec``, ``tokens``, ``text_encoder``, ``transformer`` and ``scheduler``.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    known = sorted(entry.name.removesuffix(".json") for entry in _SHIPPED.iterdir())
+    if name not in known:
+        raise unknown("base", name, known)
+    return dict(json.loads((_SHIPPED / f"{name}.json").read_text()))
+
+
+@dataclass(frozen=True)
+class VideoBase:
+    """A base in memory, but for its text encoder."""
+
+    transformer: Any
+    """Frozen, in evaluation mode."""
+    codec: Codec
+    adapter: TransformerAdapter
+    scheduler: Mapping[str, Any]
+    """Settings of diffusers."""
+
+
+def load_video_base(
+    folder: Path, device: str, half: bool, fps: float = 8.0, guidance: float = 1.0
+) -> VideoBase:
+    """Load transformer and codec.
+
+    Args:
+        folder: of the base.
+        device: a torch device name.
+        half: whether weights may stay in half precision, if they are saved so.
+        fps: frames that a clip shows in a second.
+        guidance: of a model that has it as an input.
+
+    Raises:
+        BadInput: a part lacks, or is of no kind that this family can train.
+    """
+    diffusers, torch = require("diffusers", "t2v"), require("torch", "clip")
+    settings = read_settings(folder / TRANSFORMER)
+    kind = adapter_class(settings["_class_name"])
+    ratios = codec_class(read := read_settings(folder / CODEC)).ratios_of(read)
+    try:
+        transformer = getattr(diffusers, settings["_class_name"]).from_pretrained(
+            folder / TRANSFORMER, local_files_only=True, use_safetensors=True, torch_dtype="auto"
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BadInput(f"{folder / TRANSFORMER}: {first_line(error)}") from error
+    if not half:
+        transformer = transformer.to(torch.float32)
+    return VideoBase(
+        still(transformer.to(device)),
+        load_codec(folder / CODEC, device, half),
+        kind(transformer.config, Surroundings(ratios, fps, guidance)),
+        read_scheduler(folder),
+    )
+
+
+def still(transformer: Any) -> Any:
+    """Return a transformer in evaluation mode, frozen, and with every chance of dropout at 0."""
+    torch = require("torch", "clip")
+    for module in transformer.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return transformer.eval().requires_grad_(False)
+
+
+def read_scheduler(folder: Path) -> dict[str, Any]:
+    """Return the settings of a base's scheduler.
+
+    Raises:
+        BadInput: there are none.
+    """
+    try:
+        return dict(json.loads((folder / SCHEDULER).read_text()))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder / SCHEDULER} cannot be read: {first_line(error)}") from error
+
+
+class Prompter:
+    """Makes embeddings of prompts by the pipeline of a base; each prompt once.
+
+    Its text encoder, perhaps larger than the transformer, is loaded when there is a prompt that was
+    not seen yet, and let go of afterwards.
+
+    Args:
+        folder: of the base.
+        adapter: of its transformer.
+        tokens: most of them per prompt.
+        device: a torch device name.
+    """
+
+    def __init__(
+        self, folder: Path, adapter: type[TransformerAdapter], tokens: int, device: str
+    ) -> None:
+        self._folder, self._adapter, self._tokens = folder, adapter, tokens
+        self._device = device
+        self._known: dict[str, int] = {}
+        self._prompts: Prompts | None = None
+
+    def __call__(self, texts: Sequence[str]) -> Prompts:
+        """Return what the text encoder makes of texts, in order, on the CPU.
+
+        Raises:
+            BadInput: the base has no text encoder that can be loaded.
+        """
+        torch = require("torch", "clip")
+        if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
+            made = self._encoded(new)
+            self._prompts = made if self._prompts is None else self._prompts.joined(made)
+            self._known |= {text: len(self._known) + place for place, text in enumerate(new)}
+        if self._prompts is None:
+            raise ValueError("there are no prompts")
+        return self._prompts.take(torch.tensor([self._known[text] for text in texts]))
+
+    def _encoded(self, texts: Sequence[str]) -> Prompts:
+        diffusers, torch = require("diffusers", "t2v"), require("torch", "clip")
+        kind = self._adapter.PIPELINE
+        try:
+            pipeline = getattr(diffusers, kind).from_pretrained(
+                self._folder, transformer=None, vae=None, local_files_only=True
+            )
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            what = f"no {kind} can be loaded from it: {first_line(error)}"
+            raise BadInput(f"{self._folder}: {what}") from error
+        pipeline.to(self._device)
+        found: Prompts | None = None
+        with torch.no_grad():
+            for start in range(0, len(texts), _AT_ONCE):
+                some = texts[start : start + _AT_ONCE]
+                made = self._adapter.encode(pipeline, some, self._tokens)
+                made = made.map(lambda value: value.cpu())
+                found = made if found is None else found.joined(made)
+        if found is None:
+            raise ValueError("there are no prompts")
+        return found

@@ -1,0 +1,43 @@
+"""Floating-point operations of a denoiser, counted on a model without storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from djsandbox_ray.errors import require
+from djsandbox_ray.trials.t2v.codec import Ratios
+from djsandbox_ray.trials.t2v.denoisers import Prompts, Surroundings, adapter_class
+
+
+def denoising_flops(
+    settings: Mapping[str, Any], ratios: Ratios, shape: tuple[int, ...], tokens: int, frozen: bool
+) -> float:
+    """Return the operations of one forward and backward pass of one sample.
+
+    Adapters are counted as if they cost nothing beside what they adapt.
+
+    Args:
+        settings: ``config.json`` of the transformer.
+        ratios: of the codec.
+        shape: of the latents.
+        tokens: of a prompt.
+        frozen: whether gradients only pass through the transformer, as with adapters.
+    """
+    diffusers, torch = require("diffusers", "t2v"), require("torch", "clip")
+    counter = require("torch.utils.flop_counter", "clip").FlopCounterMode(display=False)
+    kind = getattr(diffusers, settings["_class_name"])
+    with torch.device("meta"):
+        transformer = kind.from_config(dict(settings)).requires_grad_(not frozen).train()
+        config = transformer.config
+        adapter = adapter_class(settings["_class_name"])(config, Surroundings(ratios))
+        prompts = Prompts(
+            torch.empty(1, tokens, config[adapter.TEXT_WIDTH], requires_grad=frozen),
+            torch.ones(1, tokens),
+            torch.empty(1, config.get("pooled_projection_dim") or 1),
+        )
+        latents = torch.empty(1, *shape, requires_grad=frozen)
+        times = torch.zeros(1)
+        with counter:
+            adapter(transformer, latents, times, prompts).sum().backward()
+    return float(counter.get_total_flops())

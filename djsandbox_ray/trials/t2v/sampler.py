@@ -1,0 +1,73 @@
+"""Videos from noise, by Euler's steps or DDIM, with guidance: for models of any of the adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from djsandbox_ray.errors import require
+from djsandbox_ray.trials.objective import noise
+from djsandbox_ray.trials.t2v.codec import Codec, as_pixels
+from djsandbox_ray.trials.t2v.denoisers import Prompts, TransformerAdapter
+from djsandbox_ray.trials.t2v.schedule import Schedule
+
+
+def noise_of(seeds: Sequence[int], shape: Sequence[int]) -> NDArray[np.float32]:
+    """Return the noise that videos begin with, one for each seed; shape (n, *shape)."""
+    return np.stack([noise(seed, 0).standard_normal(tuple(shape), np.float32) for seed in seeds])
+
+
+def sampled(
+    model: Any,
+    adapter: TransformerAdapter,
+    schedule: Schedule,
+    start: Any,
+    prompts: Prompts,
+    nothing: Prompts,
+    steps: int,
+    guidance: float = 1.0,
+) -> Any:
+    """Return latents of videos that fit prompts.
+
+    Args:
+        model: the transformer.
+        adapter: calls it.
+        schedule: of noise.
+        start: noise on the device of the model, shape (n, channels, frames, height, width).
+        prompts: n of them, there too.
+        nothing: the empty prompt, one.
+        steps: from noise to none.
+        guidance: how much farther than from nothing to the prompt it goes (Ho and Salimans 2022,
+            arXiv 2207.12598, in the form of diffusers); 1 for not at all.
+
+    Returns:
+        float32, shape as ``start``.
+    """
+    torch = require("torch", "clip")
+    empty = nothing.take([0] * len(prompts))
+    x = start
+    with torch.no_grad():
+        for here, there in pairwise(schedule.grid(steps).tolist()):
+            times, to = (torch.full((len(x),), value, device=x.device) for value in (here, there))
+            out = adapter(model, x, times, prompts).float()
+            if guidance != 1.0:
+                without = adapter(model, x, times, empty).float()
+                out = without + guidance * (out - without)
+            x = schedule.step(out, x, times, to)
+    return x
+
+
+def videos(codec: Codec, latents: Any, batch: int = 8) -> NDArray[np.uint8]:
+    """Return latents as frames; shape (n, frames, height, width, 3)."""
+    torch = require("torch", "clip")
+    with torch.no_grad():
+        parts = [
+            as_pixels(codec.decode(latents[start : start + batch]).float()).cpu()
+            for start in range(0, len(latents), batch)
+        ]
+    found: NDArray[np.uint8] = torch.cat(parts).numpy()
+    return found
