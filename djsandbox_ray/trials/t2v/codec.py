@@ -211,7 +211,7 @@ class DiffusersCodec(Codec):
         """Decode all clips at once."""
         torch = require("torch", "clip")
         given = (latents / self._scale + self._mean).to(self.vae.dtype)
-        more = ()
+        more: tuple[Any, ...] = ()
         if self.vae.config.get("timestep_conditioning"):
             # As its own pipeline does by default: without noise, at the time 0.
             more = (torch.zeros(len(given), device=given.device, dtype=given.dtype),)

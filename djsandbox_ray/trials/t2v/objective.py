@@ -142,8 +142,8 @@ class Denoising:
                 said[place] = 0
             times[place] = self._schedule.draw(random)
             drawn[place] = random.standard_normal(latents.shape[1:], np.float32)
-        arrays = map(torch.from_numpy, (latents, drawn, times))
-        return NoisyBatch(*arrays, self._book.take(said))
+        given, added, at = (torch.from_numpy(array) for array in (latents, drawn, times))
+        return NoisyBatch(given, added, at, self._book.take(said))
 
     def weight(self, batch: NoisyBatch) -> float:
         """Return the number of samples."""

@@ -91,9 +91,11 @@ class PatchCodec(Codec):
         components = components * np.sign(components[np.arange(channels), greatest])[:, None]
         std = np.sqrt(values[:channels]).clip(min=_LEAST_STD)
         # safetensors writes the bytes of an array as they lie.
-        arrays = [np.ascontiguousarray(one, np.float32) for one in (mean, components, std)]
+        first, second, third = (
+            np.ascontiguousarray(one, np.float32) for one in (mean, components, std)
+        )
         kept = float(values[:channels].sum() / values.sum()) if values.sum() else 1.0
-        return cls(side, *arrays), kept
+        return cls(side, first, second, third), kept
 
     @classmethod
     def ratios_of(cls, settings: Mapping[str, Any]) -> Ratios:
@@ -107,10 +109,10 @@ class PatchCodec(Codec):
         side = cls.ratios_of(read_settings(folder)).time
         try:
             found = safetensors.load_file(folder / _FILE)
-            arrays = [found[name] for name in ("mean", "components", "std")]
+            mean, components, std = (found[name] for name in ("mean", "components", "std"))
         except (OSError, ValueError, KeyError) as error:
             raise BadInput(f"{folder / _FILE} cannot be read: {first_line(error)}") from error
-        return cls(side, *arrays, device)
+        return cls(side, mean, components, std, device)
 
     def save(self, folder: Path) -> None:
         """Write it into an existing folder."""
