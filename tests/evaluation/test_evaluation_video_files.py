@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from djsandbox_ray.dataset import mp4
 from djsandbox_ray.dataset.moving_world import draw_frames, random_scene
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.evaluation.video.dimensions import temporal_flickering
 from djsandbox_ray.evaluation.video.files import (
     LONGEST,
     Frames,
@@ -34,6 +36,16 @@ def test_frames_survive_but_for_rounding_and_the_file_is_the_same_twice() -> Non
         assert np.abs(again.astype(int) - frames).max() <= 4
         assert video_bytes(frames, 8) == data
     assert video_bytes(frames, 7.5) != data
+
+
+def test_what_is_measured_hardly_moves_but_at_the_usual_quality_it_does() -> None:
+    noise = np.random.default_rng(0).normal(0, 6, (9, 64, 64, 3))
+    frames = np.clip(world(size=64) + noise, 0, 255).astype(np.uint8)
+    raw = temporal_flickering(frames).value
+    usual = mp4.encoded(frames, rate=8, pixels="yuv420p", options={"crf": "23"})
+    kept, lost = (video_frames(data, "a") for data in (video_bytes(frames, 8), usual))
+    assert temporal_flickering(kept).value == pytest.approx(raw, abs=1e-3)
+    assert temporal_flickering(lost).value > raw + 5e-3
 
 
 def test_odd_sizes_are_kept() -> None:

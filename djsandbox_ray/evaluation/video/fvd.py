@@ -34,6 +34,7 @@ from djsandbox_ray.evaluation.video.store import Videos
 from djsandbox_ray.evaluation.video.wanted import WantedVideo
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Spoil
+from djsandbox_ray.settings.code import version_of
 from djsandbox_ray.settings.sections import Component, Section, component
 
 FRAMES_OF_VIDEOMAE, FRAMES_OF_I3D = 16, 16
@@ -99,7 +100,8 @@ class Fvd(VideoEvaluator):
         """What stands for how features are computed."""
         program = None if self.i3d is None else self.i3d.identity()
         given = self.config.features
-        return content_id("features", self.VERSION, given.type, weights_digest(given.path), program)
+        weights = weights_digest(given.path)
+        return content_id("features", version_of(type(self)), given.type, weights, program)
 
     @cached_property
     def shape(self) -> tuple[int, int]:

@@ -49,6 +49,7 @@ from djsandbox_ray.evaluation.video.store import Videos
 from djsandbox_ray.evaluation.video.wanted import WantedVideo
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Spoil
+from djsandbox_ray.settings.code import version_of
 from djsandbox_ray.settings.sections import Section
 
 Implementation = Literal["native", "official"]
@@ -198,7 +199,8 @@ class Vbench(VideoEvaluator):
             is_native = name in self.config.by("native")
             way = [weights[one] for one in NATIVE[name]] if is_native else program
             prompts = [one.entry() for one in self.prompts if name in one.dimensions]
-            found[name] = content_id("measured", name, self.VERSION, is_native, way, prompts)
+            version = version_of(type(self))
+            found[name] = content_id("measured", name, version, is_native, way, prompts)
         return found
 
     def identity(self) -> Any:
