@@ -13,10 +13,10 @@ help:  ## List the targets
 
 setup: $(STAMP)  ## Make .venv with the pinned requirements and the package; done once
 
-demo: setup  ## Run the main job end to end on generated data, about 5 minutes on 2 cores
+demo: setup  ## Run the main job end to end on generated data, 5 to 10 minutes on 2 cores
 	$(BIN)/djsandbox run configs/demo.yaml
 
-test: setup  ## Run all unit tests, and a small run of every kind: 15 to 25 minutes on 2 cores
+test: setup  ## Run all unit tests, and a small run of every kind: 20 to 40 minutes on 2 cores
 	$(TESTS)
 
 test-all: setup services  ## Run all tests, also those marked slow: full-length runs, kills, clusters
