@@ -97,6 +97,30 @@ def test_a_batch_is_learnt_however_it_is_cut(world: dict[str, VlmTables], kind: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_frozen_base_of_half_precision_is_trained_and_answers(
+    world: dict[str, VlmTables], kind: str
+) -> None:
+    tables = world[kind]
+    base = load_vlm(tables.base)
+    base.model.to(torch.bfloat16).requires_grad_(False)
+    half = {"precision": "bf16", "gradient_checkpointing": True, "micro_batch": 2}
+    rate = {"batch_size": 4, "learning_rate": 1e-2, "warmup": 0}
+    settings = config(tables, train="projector", **half, **rate)
+    model = trial_model(base.model, settings, 0, "trials.model", {})
+    told = Conversations(tables.pairs.uri, np.arange(4))
+    script = Script(base.processor, 500)
+    training = AdditiveTraining(
+        ProcessedTokens(model, told, script, "cpu", 0), 4, settings, 0, "cpu"
+    )
+    first, _, last = (state.loss for state in training.run([4, 8, 12]))
+    assert last < first
+    assert all(value.dtype == torch.float32 for value in training.weights().values())
+    sets = {"talk": tables.talk.uri}
+    answers = VlmAnswerer(model, script, "What?", sets, "cpu", 0, half=True)
+    assert len(answers.answer(tables.asked()[:2])) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("train", ["projector", "lora"])
 def test_what_is_trained_and_kept_is_what_the_stage_says(
     world: dict[str, VlmTables], tmp_path: Path, kind: str, train: str
