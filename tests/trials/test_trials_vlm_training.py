@@ -38,7 +38,7 @@ PROJECTORS = {
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """What is left of a gradient that should be zero hangs on the threads, and AdamW enlarges it."""
+    """What is left of a gradient that should be zero hangs on threads, and AdamW enlarges it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
