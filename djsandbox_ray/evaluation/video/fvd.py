@@ -265,13 +265,11 @@ def fitted(frames: Frames, size: tuple[int, int]) -> Frames:
     if (height, width) == tuple(size):
         return frames
     scale = min(height / size[0], width / size[1])
-    tall, wide = size[0] * scale, size[1] * scale
-    top, left = (height - tall) / 2, (width - wide) / 2
-    box = (left, top, left + wide, top + tall)
+    tall, wide = (max(1, round(side * scale)) for side in size)
+    top, left = (height - tall) // 2, (width - wide) // 2
     shape, way = (size[1], size[0]), Image.Resampling.BILINEAR
-    return np.stack(
-        [np.asarray(Image.fromarray(frame).resize(shape, way, box=box)) for frame in frames]
-    )
+    middle = np.ascontiguousarray(frames[:, top : top + tall, left : left + wide])
+    return np.stack([np.asarray(Image.fromarray(one).resize(shape, way)) for one in middle])
 
 
 def _stacked(features: Mapping[str, Sequence[float]], keys: Any) -> NDArray[np.float64]:
