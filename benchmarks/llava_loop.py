@@ -212,8 +212,9 @@ class _Samples(torch.utils.data.Dataset):  # type: ignore[type-arg]
         one = self._told[at]
         encoded = self._transcript.sample(one.turns)
         square = torch.from_numpy(self._pixels.square(one.images[0], "crop"))
-        labels = torch.tensor(encoded.labels)
-        return {"input_ids": torch.tensor(encoded.ids), "labels": labels, "square": square}
+        ids = torch.tensor(encoded.ids, dtype=torch.long)
+        labels = torch.tensor(encoded.labels, dtype=torch.long)
+        return {"input_ids": ids, "labels": labels, "square": square}
 
 
 def _trainer(
@@ -253,7 +254,7 @@ def _trainer(
         max_steps=given.steps + WARM,
         learning_rate=1e-4,
         lr_scheduler_type="cosine",
-        warmup_ratio=0.03,
+        warmup_steps=0.03,  # a ratio, below one
         weight_decay=0.0,
         bf16=device == "cuda",
         use_cpu=device == "cpu",

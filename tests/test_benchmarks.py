@@ -31,6 +31,7 @@ TOYS = {
 """In this process, on the session's cluster."""
 LONG = ("orchestration",)
 ALONE = {
+    "llava_loop": ("--size=tiny", "--batch=4", "--steps=2", "--repeats=1"),
     "operators": (
         "--scale=0.01",
         *("--only", "text_length_filter", "image_shape_filter", "image_nsfw_filter"),
