@@ -344,6 +344,8 @@ def test_what_decides_a_result_is_in_its_identity(tables: Tables) -> None:
     found = [json.dumps(Llava(one).identity(), sort_keys=True) for one in (config(tables), *others)]
     assert len(set(found)) == len(found)
     assert str(tables.base) not in found[0]
+    assert "peft" in Llava(config(tables, {"train": "lora"})).numerics(0)
+    assert "peft" not in Llava(config(tables, {"train": "full"})).numerics(0)
 
 
 def test_operations_and_stages(tables: Tables) -> None:

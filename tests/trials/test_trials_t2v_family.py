@@ -237,6 +237,8 @@ def test_what_decides_a_result_is_in_the_identity(world: World) -> None:
     optimizer = adamw(torch.nn.Linear(2, 2), world.config())
     assert optimizer.param_groups[0]["eps"] == 1e-10
     assert FAMILIES.get("t2v") is T2v
+    assert "peft" in T2v(world.config()).numerics(0)
+    assert "peft" not in T2v(world.config(train="full")).numerics(0)
 
 
 def test_the_self_tests_need_metrics_that_see_them(world: World) -> None:

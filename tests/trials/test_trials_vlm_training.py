@@ -357,7 +357,9 @@ def test_the_family_is_known_and_says_what_decides_its_results(
         "torchvision",
         "transformers",
         "precision",
+        "peft",
     }
+    assert "peft" not in Vlm(config(tables, train="projector")).numerics(0)
     assert not family.lost()
     lost = config(tables, base={"path": str(tables.base / "nowhere")})
     assert Vlm(lost).lost() == [f"base.path: there is no folder {str(tables.base / 'nowhere')!r}"]
