@@ -86,8 +86,9 @@ def video_frames(data: bytes, name: str) -> Frames:
     av = require("av", "video")
     found = []
     try:
+        # Of the container alone, as in ``video_fault``.
         allowed = {"format_whitelist": ",".join(CONTAINERS)}
-        with av.open(io.BytesIO(data), mode="r", options=allowed) as container:
+        with av.open(io.BytesIO(data), mode="r", container_options=allowed) as container:
             if not container.streams.video:
                 raise SandboxError(f"{name}: it has no video stream")
             container.streams.video[0].codec_context.options = {"err_detect": "explode"}
