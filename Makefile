@@ -20,7 +20,7 @@ test: setup  ## Run all unit tests, and a small run of every kind: 20 to 40 minu
 	$(TESTS)
 
 test-all: setup services  ## Run all tests, also the slow ones; once ended, go on with those that have not passed
-	$(TESTS) -m "" --resume .test-all
+	$(TESTS) -m "" --resume=.test-all
 
 test-cluster: setup services  ## Of these, run the demo on several nodes, S3, MLflow, Prometheus
 	$(BIN)/python -m pytest -m "" tests/cluster
