@@ -24,9 +24,13 @@ _FAILING = {
     for name in (
         *("EIO", "ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN"),
         *("ESTALE", "EREMOTEIO", "ENODEV", "ENETDOWN", "ENETUNREACH", "EHOSTUNREACH"),
+        "EBUSY",  # of an object store that is asked too often
     )
     if hasattr(errno, name)
 }
+_OF_ONE_OBJECT = {"403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"}
+"""Refusals of S3 that may be about one object, or one that is not there; others, such as of a token
+that has expired, are about all."""
 _DECODER, _OF_THE_FILE = "av.error", (errno.EIO, errno.EAGAIN)
 """What PyAV says of a video that ends too early: it reads from memory, or what was just written."""
 _SHOWN = 80
@@ -68,9 +72,17 @@ def is_failing(error: BaseException) -> bool:
     """
     if isinstance(error, SandboxError | ConnectionError | TimeoutError):
         return True
+    if isinstance(error, PermissionError):
+        return _refusal(error) not in _OF_ONE_OBJECT | {""}
     if not isinstance(error, OSError) or error.errno not in _FAILING:
         return False
     return not (type(error).__module__ == _DECODER and error.errno in _OF_THE_FILE)
+
+
+def _refusal(error: PermissionError) -> str:
+    """Return the code by which S3 has refused a request; empty for another refusal."""
+    answer = getattr(error.__cause__, "response", None)
+    return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
 
 
 def is_no_fault(error: BaseException) -> bool:
