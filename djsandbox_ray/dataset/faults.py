@@ -31,6 +31,10 @@ _FAILING = {
 _OF_ONE_OBJECT = {"403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"}
 """Refusals of S3 that may be about one object, or one that is not there; others, such as of a token
 that has expired, are about all."""
+_CLIENTS = {"aiohttp", "botocore", "gcsfs", "google", "requests", "urllib3"}
+"""What reads files of an object store or a server, and raises errors of its own."""
+_OF_ONE_FILE = {403, 404, 405, 406, 410, 451}
+"""Answers of a server that are about what was asked for."""
 _DECODER, _OF_THE_FILE = "av.error", (errno.EIO, errno.EAGAIN)
 """What PyAV says of a video that ends too early: it reads from memory, or what was just written."""
 _SHOWN = 80
@@ -74,9 +78,16 @@ def is_failing(error: BaseException) -> bool:
         return True
     if isinstance(error, PermissionError):
         return _refusal(error) not in _OF_ONE_OBJECT | {""}
+    if type(error).__module__.partition(".")[0] in _CLIENTS:
+        return not is_about_one_file(error)
     if not isinstance(error, OSError) or error.errno not in _FAILING:
         return False
     return not (type(error).__module__ == _DECODER and error.errno in _OF_THE_FILE)
+
+
+def is_about_one_file(error: BaseException) -> bool:
+    """Say whether a server has answered, and refuses just the file that was asked for."""
+    return getattr(error, "status", getattr(error, "code", None)) in _OF_ONE_FILE
 
 
 def _refusal(error: PermissionError) -> str:

@@ -65,6 +65,24 @@ def test_what_an_object_store_says_of_all_requests_is_no_fault_of_a_row(
     assert is_failing(error) == fails
 
 
+def test_a_store_that_does_not_answer_is_no_fault_of_a_row() -> None:
+    botocore = pytest.importorskip("botocore.exceptions", reason="the extra 's3' is missing")
+    error = botocore.EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
+    assert is_failing(error)
+    with pytest.raises(botocore.EndpointConnectionError):
+        attempt("a#0", lambda: _raising(error))
+
+
+@pytest.mark.parametrize(
+    ("status", "fails"), [(403, False), (410, False), (429, True), (503, True)]
+)
+def test_what_a_server_says_of_one_file_is_the_fault_of_its_row(status: int, fails: bool) -> None:
+    aiohttp = pytest.importorskip("aiohttp", reason="it comes with clients of object stores")
+    error = aiohttp.ClientResponseError(None, (), status=status)
+    assert is_failing(error) == fails
+    assert is_failing(aiohttp.ServerDisconnectedError())
+
+
 def test_a_file_that_may_not_be_read_is_the_fault_of_its_row() -> None:
     assert not is_failing(PermissionError(errno.EACCES, "permission denied"))
 
