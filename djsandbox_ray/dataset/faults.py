@@ -79,7 +79,8 @@ def is_failing(error: BaseException) -> bool:
     if isinstance(error, PermissionError):
         return _refusal(error) not in _OF_ONE_OBJECT | {""}
     if type(error).__module__.partition(".")[0] in _CLIENTS:
-        return not is_about_one_file(error)
+        # Of an address that is none, too, the others may be good.
+        return not is_about_one_file(error) and not isinstance(error, ValueError)
     if not isinstance(error, OSError) or error.errno not in _FAILING:
         return False
     return not (type(error).__module__ == _DECODER and error.errno in _OF_THE_FILE)

@@ -81,6 +81,7 @@ def test_what_a_server_says_of_one_file_is_the_fault_of_its_row(status: int, fai
     error = aiohttp.ClientResponseError(None, (), status=status)
     assert is_failing(error) == fails
     assert is_failing(aiohttp.ServerDisconnectedError())
+    assert not is_failing(aiohttp.InvalidURL("http://[x"))
 
 
 def test_a_file_that_may_not_be_read_is_the_fault_of_its_row() -> None:
