@@ -8,7 +8,6 @@ every evaluator reads the file, never the frames that it was made from.
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,12 +103,3 @@ def video_frames(data: bytes, name: str) -> Frames:
     if len({frame.shape for frame in found}) > 1:
         raise SandboxError(f"{name}: its frames are of several sizes")
     return np.stack(found)
-
-
-def read_video(path: Path) -> Frames:
-    """Return all frames of a file.
-
-    Raises:
-        SandboxError: see :func:`video_frames`.
-    """
-    return video_frames(path.read_bytes(), path.name)
