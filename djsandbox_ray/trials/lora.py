@@ -29,6 +29,9 @@ def put_adapters(
 ) -> None:
     """Put adapters of low rank on a model; they alone have gradients then.
 
+    They are float32 whatever the model's own numbers are: in bfloat16, whose neighbours are half a
+    per cent apart, a step of a usual learning rate is rounded away.
+
     Args:
         model: a torch module, none of whose parameters is trained.
         rank: of the matrices.
@@ -59,6 +62,10 @@ def put_adapters(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(settings, model)
+    # peft gives them the numbers of the layers that they are put on; only its wrapper casts them.
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def _last_part(name: str) -> str:

@@ -239,6 +239,20 @@ def test_several_workers_train_every_trial_under_deepspeed(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_llava_finds_the_captions_of_other_images(tmp_path: Path) -> None:
+    ranking, run = _run("configs/llava.yaml", tmp_path)
+    verdict = ranking["verdict"]
+    assert verdict["image_text_similarity/high"] == "better"
+    assert verdict["self_test/shuffled_captions"] == "worse"
+    assert verdict["self_test/shuffled_statistic"] == "undecided"
+    shares = _shares(run, "defect")
+    assert shares.loc["image_text_similarity/high", "mismatched"] < 10
+    assert shares.loc["image_text_similarity/low", "mismatched"] > 50
+    assert list((run / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.shared_data
 def test_cifar10_finds_the_shuffled_captions(shared_data: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ from djsandbox_ray.trials.model_folders import folder_content, is_there, local_f
 from djsandbox_ray.trials.staged import train_stages
 from djsandbox_ray.trials.stages import Stage
 
-VERSION = 1
+VERSION = 2
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _PROJECTOR, _FINETUNE = "projector", "finetune"

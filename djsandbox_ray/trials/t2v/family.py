@@ -35,7 +35,7 @@ from djsandbox_ray.trials.t2v.latents import StoredLatents, write_latents
 from djsandbox_ray.trials.t2v.objective import ComputedLatents, Denoising, Latents, PromptBook
 from djsandbox_ray.trials.t2v.schedule import Schedule, schedule_of
 
-VERSION = 1
+VERSION = 2
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _TRAIN = "train"

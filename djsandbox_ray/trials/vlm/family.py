@@ -31,7 +31,7 @@ from djsandbox_ray.trials.vlm.joined import check_joining, join
 from djsandbox_ray.trials.vlm.objective import ProcessedTokens
 from djsandbox_ray.trials.vlm.text import Script
 
-VERSION = 1
+VERSION = 2
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _POOL, _FINETUNE = "train", "finetune"
