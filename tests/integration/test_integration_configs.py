@@ -57,7 +57,6 @@ FEWER = {
         "operators=[video_motion_score_filter]",
         "trials.model.base.train.dataset.samples=60",
         "trials.model.base.train.samples=128",
-        "evaluation.dataset.samples=20",
         "confirm.top=0",
     ),
     # Every trial has to form a group.
