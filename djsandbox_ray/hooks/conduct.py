@@ -259,6 +259,7 @@ class Conduct:
             keep_stopped=config.keep_stopped,
             owner=study.context.owner,
             numerics=study.numerics,
+            models=study.models,
         )
 
     def _prepared(self, data: TrialData) -> Any:
