@@ -52,6 +52,14 @@ FEWER = {
         "evaluation.score=[caption_nll/token]",  # so small, it answers nothing rightly
         "confirm.top=0",
     ),
+    "t2v": (
+        "dataset.samples=240",
+        "operators=[video_motion_score_filter]",
+        "trials.model.base.train.dataset.samples=60",
+        "trials.model.base.train.samples=128",
+        "evaluation.dataset.samples=20",
+        "confirm.top=0",
+    ),
     # Every trial has to form a group.
     "clip_multi_worker": ("pools.self_tests=false", "confirm.top=0"),
 }
@@ -70,7 +78,7 @@ def test_every_configuration_can_be_planned(
 
 
 @pytest.mark.parametrize(
-    "name", ["demo", "llava", pytest.param("clip_multi_worker", marks=pytest.mark.slow)]
+    "name", ["demo", "llava", "t2v", pytest.param("clip_multi_worker", marks=pytest.mark.slow)]
 )
 def test_a_small_one_gets_to_its_end_as_a_user_runs_it(name: str, tmp_path: Path) -> None:
     words = [word for change in (*TOY, *FEWER[name]) for word in ("--set", change)]
@@ -127,6 +135,27 @@ def test_demo_finds_the_planted_defects(demo: Path) -> None:
         assert shares.loc[f"{statistic}/low", defect] == 0
     assert shares.loc["image_text_similarity/high", "mismatched"] < 5
     assert shares.loc["image_text_similarity/low", "mismatched"] > 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_t2v_finds_clips_that_stand_still_and_those_with_wrong_captions(tmp_path: Path) -> None:
+    ranking, run = _run("configs/t2v.yaml", tmp_path)
+    verdict = ranking["verdict"]
+    assert verdict["video_frames_text_similarity/high"] == "better"
+    assert verdict["self_test/shuffled_statistic"] == "undecided"
+    assert verdict["self_test/shuffled_captions"] == "worse"
+    assert verdict["self_test/first_frames"] == "worse"
+    # All clips are as long and as large: nothing is trained on that.
+    assert {pool.split("/")[0] for pool in ranking.index} <= {
+        *("video_frames_text_similarity", "video_motion_score", "self_test"),
+    }
+    shares = _shares(run, "defect")
+    assert shares.loc["video_motion_score/low", "static"] > 55
+    assert shares.loc["video_motion_score/middle", "static"] < 5
+    assert shares.loc["video_frames_text_similarity/low", "mismatched"] > 30
+    assert shares.loc["video_frames_text_similarity/high", "mismatched"] < 5
+    assert list((run / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.slow
