@@ -90,9 +90,10 @@ class Evolve(StudyHook):
         """What the stages have trained."""
         wrong: dict[str, str] = {}
         for folder in output.models.values():
-            for seed in self.storage.names(folder):
-                if seed.isdecimal():
-                    wrong |= kept_model(self.storage, folder, int(seed)).broken()
+            seeds = [int(name) for name in self.storage.names(folder) if name.isdecimal()]
+            wrong |= {} if seeds else {folder: "is not there"}
+            for seed in seeds:
+                wrong |= kept_model(self.storage, folder, seed).broken()
         return wrong
 
     def ahead(self, **_: Any) -> Planned:
