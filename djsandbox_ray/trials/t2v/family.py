@@ -73,7 +73,8 @@ class T2v(ModelFamily):
 
     def lost(self) -> list[str]:
         """Return the folder of the base, if it is not there, and what else lacks."""
-        found, config = [], self.config
+        found: list[str] = []
+        config = self.config
         if not self._base.is_there():
             found.append(f"base.path: there is no folder {config.base.path!r}")
         if isinstance(config.init, AdapterFolder):
