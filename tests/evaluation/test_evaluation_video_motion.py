@@ -10,19 +10,22 @@ from made_videos import SMALL, DrawsSquares
 from written_tables import written
 
 from djsandbox_ray.dataset.clips import ClipsConfig, ClipsSource
+from djsandbox_ray.dataset.media import Media
+from djsandbox_ray.dataset.source import Sample
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.answer_store import AnswerStore
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.evaluation.video.files import video_bytes
 from djsandbox_ray.evaluation.video.motion import Motion, MotionConfig, energy
 from djsandbox_ray.storage.store import Storage
 
 ROWS = 8
 
 
-def clips(folder: Path, *defects: str) -> EvaluationSet:
+def clips(folder: Path) -> EvaluationSet:
     config = ClipsConfig(type="clips", samples=ROWS, size=48)
-    samples = [ClipsSource.sample(config, index, defects) for index in range(ROWS)]
+    samples = [ClipsSource.sample(config, index, ()) for index in range(ROWS)]
     table, _ = written(list(samples), folder)
     return EvaluationSet.read("set-1", table.uri)
 
@@ -68,7 +71,10 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     store = AnswerStore(Storage(str(tmp_path / "storage")), "training-1", 64)
     with pytest.raises(BadInput, match="two frames are needed"):
         Suite([config(stride=20)], [data]).run(DrawsSquares(), store)
-    frozen = clips(tmp_path / "still", "static")
+    black = Media("video", video_bytes(np.zeros((5, 32, 32, 3), np.uint8), 8))
+    samples = [Sample(b"", f"nothing {row}", "", {}, (black,)) for row in range(ROWS)]
+    table, _ = written(samples, tmp_path / "still")
+    frozen = EvaluationSet.read("set-1", table.uri)
     with pytest.raises(BadInput, match="nothing moves in the videos of set-1"):
         Suite([config()], [frozen]).run(
             DrawsSquares(), AnswerStore(Storage(str(tmp_path / "other")), "training-1", 64)

@@ -125,7 +125,7 @@ def stage_model(
         BadInput: there is no such model; a line per thing that is wrong, beginning with its place
             in ``model``.
     """
-    own = _merged(model.model_dump(mode="json", exclude_unset=True), stage.model)
+    own = _merged(model.model_dump(mode="json"), stage.model)
     own = _replaced(own, replaced or {})
     if own["type"] != model.type:
         raise BadInput(f"type: {own['type']!r}; all stages are of the type {model.type!r}")
