@@ -119,9 +119,11 @@ def _adds(value: Any) -> bool:
 
 
 def _whole(part: dict[str, Any]) -> str:
-    """Return the shipped configuration that a part is about: where models answer, LLaVA's."""
+    """Return the shipped configuration that a part is about, by its model or its evaluators."""
     metrics = part.get("evaluation", {}).get("metrics", [])
     kinds = {part.get("trials", {}).get("model", {}).get("type"), *(one["type"] for one in metrics)}
+    if kinds & {"t2v", "denoising", "prompt_match"}:
+        return "t2v"
     return "llava" if kinds & {"llava", "caption_nll", *BENCHMARKS} else "demo"
 
 

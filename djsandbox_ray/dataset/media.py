@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from djsandbox_ray.dataset.videos import announced
 from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.identity import media_digest, place_digest
 from djsandbox_ray.settings.sections import Section
@@ -71,6 +72,8 @@ class VideosConfig(Section):
     """A larger file is set aside (``too_large``)."""
     check: Literal["ends", "all"] = "ends"
     """Which frames must decode: the first two and the last ones, or all of them."""
+    min_frames: int = Field(default=2, ge=2, le=1 << 20)
+    """A video with fewer is set aside (``too_short``)."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,15 @@ def video_fault(data: object, config: VideosConfig) -> tuple[str, str] | None:
             if not container.streams.video:
                 return "bad_video", "it has no video stream"
             every = config.check == "all" or not names & _SEEKABLE
-            return _frames_fault(container, every, bool(names & _INDEXED))
+            fault = _frames_fault(container, every, bool(names & _INDEXED))
+        if (
+            fault is None
+            and config.min_frames > 2
+            and (count := announced(data)) < config.min_frames
+        ):
+            least = f"ingest.videos.min_frames: {config.min_frames}"
+            return "too_short", f"it has {count} frames, fewer than {least}"
+        return fault
     except (MemoryError, SandboxError):
         raise
     except Exception as error:  # whatever a decoder stumbles over

@@ -14,7 +14,7 @@ from djsandbox_ray.hooks.plans import TRIALS
 from djsandbox_ray.hooks.results import decisions
 from djsandbox_ray.hooks.study import Study, trial_samples
 from djsandbox_ray.hooks.watch import Watch
-from djsandbox_ray.identity import content_id
+from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.ledger.cost import together, trial_cost
 from djsandbox_ray.nodes.kinds import bundle
 from djsandbox_ray.records import (
@@ -28,11 +28,17 @@ from djsandbox_ray.records import (
 )
 from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.trials.engine import clear_left, run_trials
-from djsandbox_ray.trials.family import TrialData
+from djsandbox_ray.trials.family import Preparing, TrialData
+from djsandbox_ray.trials.growing import Growth
 from djsandbox_ray.trials.rescoring import CPUS_PER_TASK, rescore
 from djsandbox_ray.trials.stages import flops
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision
-from djsandbox_ray.trials.trial_records import TrialStore, curves_table, trials_table
+from djsandbox_ray.trials.trial_records import (
+    TrialStore,
+    curves_table,
+    drawn_rows,
+    trials_table,
+)
 from djsandbox_ray.trials.worker import Shared
 
 _NAMED = 3
@@ -173,9 +179,12 @@ class Conduct:
             evaluation_flops=study.family.evaluation_flops(study.suite),
         )
         prepared = study.context.prepared.values()
-        preparing = [made.cpu_seconds for stage, made in prepared if stage == study.plan.name]
-        more = sum(preparing) + sum(study.seconds.values())
-        return replace(trials, cpu_seconds=trials.cpu_seconds + more)
+        preparing = [made for stage, made in prepared if stage == study.plan.name]
+        more = sum(made.cpu_seconds for made in preparing) + sum(study.seconds.values())
+        gpus = sum(made.gpu_seconds for made in preparing)
+        return replace(
+            trials, cpu_seconds=trials.cpu_seconds + more, gpu_seconds=trials.gpu_seconds + gpus
+        )
 
     def _owned(self, record: TrialRecord) -> TrialRecord:
         """Put a record on this study's account, less what earlier owners have paid for.
@@ -240,6 +249,7 @@ class Conduct:
                     },
                     storage.uri(study.foundation.base) if study.foundation.base else None,
                     nodes=study.context.config.ingest.resources,
+                    preparing=self._preparing(todo),
                 )
             ),
             suite=study.suite,
@@ -262,11 +272,41 @@ class Conduct:
             models=study.models,
         )
 
+    def _preparing(self, todo: Sequence[TrialSpec]) -> Preparing | None:
+        """Return what a family works with that stores something of every sample."""
+        study = self.study
+        if not study.family.stored_bytes():
+            return None
+        context, resources = study.context, study.context.config.trials.resources
+        name = study.plan.name
+        growth = Growth(
+            resources.cpus_per_worker,
+            resources.gpus_per_worker,
+            resources,
+            "trials.resources",
+            context.await_room,
+            lambda text: context.progress.note(f"{name}: {text}"),
+            lambda text: context.progress.update(waiting=text),
+        )
+        return Preparing(
+            context.storage,
+            study.inputs.dataset.id,
+            drawn_rows(study.inputs.pools, study.column, todo),
+            study.suite,
+            growth,
+        )
+
     def _prepared(self, data: TrialData) -> Any:
-        """Return what the family prepares, once per run: studies share tables and architecture."""
+        """Return what the family prepares, once per run: studies share tables and architecture.
+
+        One that stores something of every sample does so again where other samples are drawn.
+        """
         study = self.study
         tables = [data.train, dict(data.evaluation), dict(data.fixed), data.base]
         key = content_id("prepared", tables, study.family.prepared_by())
+        if data.preparing is not None:
+            rows = {str(name): rows_hash(rows) for name, rows in data.preparing.drawn.items()}
+            key = content_id("prepared", key, rows)
         if key not in study.context.prepared:
             made = study.family.prepare(data)
             study.context.prepared[key] = (study.plan.name, made)

@@ -33,8 +33,10 @@ from djsandbox_ray.records import RungReport, Spoil
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.base import Base
 from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.growing import Growth
 from djsandbox_ray.trials.pulse import Pulse
 from djsandbox_ray.trials.stages import Stage, flops, total
 from djsandbox_ray.trials.strategies.strategy import Group
@@ -109,6 +111,26 @@ class TrialTask:
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """What a family works with that stores something of every sample; on the driver."""
+
+    storage: Storage
+    dataset: str
+    """Id of the dataset that :attr:`TrialData.train` is."""
+    drawn: Mapping[Spoil | None, NDArray[np.int64]]
+    """Row ids that trials will train on, rising, by what is done to these samples."""
+    suite: Suite
+    """What models will be asked."""
+    growth: Growth
+    """Who computes what is not stored yet."""
+
+    def rows(self, *spoils: Spoil | None) -> NDArray[np.int64]:
+        """Return the row ids that trials train on with their samples as one of these, rising."""
+        some = [self.drawn[one] for one in spoils if one in self.drawn]
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *some]))
+
+
+@dataclass(frozen=True)
 class TrialData:
     """The tables and folders that trials of a study read, as URLs that every node reaches."""
 
@@ -122,6 +144,10 @@ class TrialData:
     """Folder of what trials start from and never change."""
     nodes: NodeKind = field(default_factory=NodeKind)
     """Where Ray tasks that prepare run: ``resources=nodes.demand()``."""
+    preparing: Preparing | None = None
+    """In :meth:`ModelFamily.prepare` alone, of a family that stores something of every sample."""
+    stored: Mapping[str, str] = field(default_factory=dict)
+    """Tables of what was stored then, by what it is."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +158,8 @@ class Prepared:
     """Sent to every trial process."""
     cpu_seconds: float = 0.0
     """CPUs of the cluster that making it has held, times seconds."""
+    gpu_seconds: float = 0.0
+    """Of GPUs, likewise."""
 
 
 class ModelFamily(ABC):
@@ -251,6 +279,17 @@ class ModelFamily(ABC):
     def evaluation_flops(self, suite: Suite) -> float | None:
         """Return the operations of one run of the evaluation suite, if the family can count."""
         return None
+
+    def stored_bytes(self) -> dict[str, int]:
+        """Return what :meth:`prepare` stores of every sample, in bytes, by what it is.
+
+        Where it stores anything, it is told which samples (:attr:`TrialData.preparing`), and called
+        again for a study with others.
+
+        Raises:
+            BadInput: what says how much it is is not there.
+        """
+        return {}
 
     def prepare(self, data: TrialData) -> Prepared:
         """Make what all trials share; called once in the driver with Ray connected.

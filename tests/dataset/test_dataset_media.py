@@ -53,6 +53,9 @@ def test_what_is_no_video_is_set_aside(video, jpeg) -> None:
     assert reasons(video(0, frames=1)) == "too_short"
     assert reasons(whole, VideosConfig(max_bytes=len(whole) - 1)) == "too_large"
     assert reasons(whole, VideosConfig(max_bytes=len(whole))) is None
+    five = video(0, frames=5)
+    assert reasons(five, VideosConfig(min_frames=5)) is None
+    assert reasons(five, VideosConfig(min_frames=6)) == "too_short"
     assert reasons("clip.mp4") == "missing_video"  # type: ignore[arg-type]
 
 

@@ -31,8 +31,9 @@ from djsandbox_ray.trials.t2v.build import Prompter, load_video_base
 from djsandbox_ray.trials.t2v.codec import DiffusersCodec, as_pixels
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import Wan
+from djsandbox_ray.trials.t2v.encoding import LATENTS, PROMPTS
 from djsandbox_ray.trials.t2v.family import T2v, adapted
-from djsandbox_ray.trials.t2v.flops import denoising_flops
+from djsandbox_ray.trials.t2v.flops import denoising_flops, without_storage
 from djsandbox_ray.trials.t2v.sampler import noise_of, sampled, videos
 from djsandbox_ray.trials.t2v.schedule import schedule_of
 
@@ -194,6 +195,49 @@ def test_where_a_base_comes_from_is_said_once() -> None:
         VideoBaseConfig(build="huge", train={"dataset": CLIPS})
     with pytest.raises(ValidationError, match="videos are needed, not content: pairs"):
         VideoBaseConfig(build="tiny", train={"dataset": {"type": "shapes", "samples": 9}})
+
+
+ARCHITECTURE = {
+    "transformer": {"_class_name": "WanTransformer3DModel", "num_layers": 2, "text_dim": 64},
+    "vae": {"_class_name": "AutoencoderKLWan", "z_dim": 16},
+}
+
+
+def test_operations_are_counted_before_the_folder_is_there(tmp_path: Path) -> None:
+    away = {"path": str(tmp_path / "wan"), "architecture": ARCHITECTURE}
+    settings = {"base": away, "frames": 17, "size": [64, 64], "prompt_tokens": 32}
+    family = T2v(T2vModelConfig(type="t2v", **settings))
+    assert family.flops_per_sample() > 1e9
+    assert family.stored_bytes() == {LATENTS: 2 * 16 * 5 * 8 * 8, PROMPTS: 32 * 64 * 4}
+    with pytest.raises(ValidationError, match="frames: 16 is not a multiple of 4 and 1 more"):
+        T2vModelConfig(type="t2v", **{**settings, "frames": 16})
+    # Where it is, it says itself what it is.
+    (tmp_path / "wan").mkdir()
+    (tmp_path / "wan" / "model_index.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"there is no transformer/config\.json"):
+        family.flops_per_sample()
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "said"),
+    [
+        ("transformer", {"_class_name": "UNet"}, "unknown video transformer 'UNet'"),
+        ("transformer", {"_class_name": 3}, "_class_name is missing"),
+        ("vae", {"_class_name": "AutoencoderKL"}, "AutoencoderKL is not supported"),
+        ("vae", {"_class_name": "AutoencoderKLMagvit"}, "block_out_channels' is missing"),
+    ],
+)
+def test_an_architecture_that_is_none_is_said(
+    part: str, changes: dict[str, Any], said: str
+) -> None:
+    written = {**ARCHITECTURE, part: changes}
+    with pytest.raises(ValidationError, match=said):
+        VideoBaseConfig(path="/nowhere", architecture=written)
+    with pytest.raises(ValidationError, match="architecture is for folders"):
+        VideoBaseConfig(build="tiny", train={"dataset": CLIPS}, architecture=ARCHITECTURE)
+    wrong = {**ARCHITECTURE["transformer"], "num_layers": "many"}
+    with pytest.raises(BadInput, match="no WanTransformer3DModel is made of its settings"):
+        without_storage(wrong)
 
 
 def test_prompts_are_those_of_the_pipeline(world: World) -> None:

@@ -62,6 +62,8 @@ class VideoArchitecture(Section):
             raise ValueError(str(error)) from error
         except KeyError as error:
             raise ValueError(f"{part['_class_name']}: {error} is missing") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{part['_class_name']}: {error}") from error
         return part
 
 

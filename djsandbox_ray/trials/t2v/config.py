@@ -15,7 +15,7 @@ from djsandbox_ray.trials.t2v.distil import ConsistencyConfig
 from djsandbox_ray.trials.t2v.objective import DenoiseConfig
 from djsandbox_ray.trials.t2v.schedule import TimeSampling
 
-NO_RESULT = {*COSTS_ONLY, "evaluation_batch"}
+NO_RESULT = {*COSTS_ONLY, "evaluation_batch", "latents", "prompts"}
 """Settings that decide no result of a training."""
 
 
@@ -42,6 +42,12 @@ class T2vModelConfig(AdditiveConfig, Component):
     """Height and width of a clip in pixels: videos are scaled to cover it, and cut."""
     window: Literal["middle", "random"] = "middle"
     """Where clips begin in longer videos: in the middle, or anywhere, by seed and row."""
+    latents: Literal["store", "compute"] = "store"
+    """Whether what the codec makes of clips is stored, once for all trials; with ``window: random``
+    no two seeds have the same, and every trial computes its own."""
+    prompts: Literal["store", "compute"] = "store"
+    """Whether what the text encoder makes of captions is stored, once for all trials: then it is
+    in no memory while models are trained."""
     fps: float = Field(default=8.0, gt=0, le=1000)
     """Frames that a clip shows in a second; only LTX is told."""
     train: Literal["lora", "full"] = "lora"

@@ -16,7 +16,8 @@ from djsandbox_ray.trials.objective import noise
 from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.codec import Codec
 from djsandbox_ray.trials.t2v.denoisers import Prompts, TransformerAdapter
-from djsandbox_ray.trials.t2v.latents import encoded
+from djsandbox_ray.trials.t2v.encoding import of_set
+from djsandbox_ray.trials.t2v.latents import StoredLatents, encoded
 from djsandbox_ray.trials.t2v.objective import denoising_errors
 from djsandbox_ray.trials.t2v.schedule import Schedule
 
@@ -28,10 +29,18 @@ class EvaluationLatents:
         sets: Lance tables by the ids of the sets.
         shape: of the clips: the window in the middle.
         codec: of the model.
+        stored: tables of latents, under the names of :func:`~.encoding.of_set`.
     """
 
-    def __init__(self, sets: Mapping[str, str], shape: ClipShape, codec: Codec) -> None:
+    def __init__(
+        self,
+        sets: Mapping[str, str],
+        shape: ClipShape,
+        codec: Codec,
+        stored: Mapping[str, str] | None = None,
+    ) -> None:
         self._sets, self._shape, self._codec = sets, shape, codec
+        self._stored = stored or {}
         self._known: dict[tuple[str, int], NDArray[np.float16]] = {}
 
     def __call__(self, data: EvaluationSet, rows: Sequence[int]) -> NDArray[np.float16]:
@@ -43,7 +52,15 @@ class EvaluationLatents:
         """
         if data.id not in self._sets:
             raise SandboxError(f"the trial was not given the evaluation set {data.id}")
-        if new := [row for row in dict.fromkeys(rows) if (data.id, row) not in self._known]:
+        new = [row for row in dict.fromkeys(rows) if (data.id, row) not in self._known]
+        if new and (uri := self._stored.get(of_set(data.id))) is not None:
+            held = StoredLatents(uri, np.array(new, np.int64)).holds()
+            there = [row for row, is_held in zip(new, held, strict=True) if is_held]
+            new = [row for row, is_held in zip(new, held, strict=True) if not is_held]
+            if there:
+                read = StoredLatents(uri, np.array(there, np.int64)).take(np.arange(len(there)))
+                self._known |= {(data.id, row): one for row, one in zip(there, read, strict=True)}
+        if new:
             clips = Clips(self._sets[data.id], self._shape, np.array(new, np.int64))
             for place, row in enumerate(new):
                 frames = clips.take(np.array([place]))

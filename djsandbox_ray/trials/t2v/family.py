@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.videos import ClipShape
-from djsandbox_ray.errors import require
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.evaluator import Reads
 from djsandbox_ray.records import RungReport, Spoil
 from djsandbox_ray.storage.own import temporary
@@ -37,11 +39,13 @@ from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.config import T2vModelConfig, deciding
 from djsandbox_ray.trials.t2v.denoisers import Surroundings, TransformerAdapter
 from djsandbox_ray.trials.t2v.distil import Consistency, ConsistencyConfig, Distillation
+from djsandbox_ray.trials.t2v.encoding import LATENTS, PROMPTS, STILL, Encoding
 from djsandbox_ray.trials.t2v.evaluated import EvaluationLatents
-from djsandbox_ray.trials.t2v.flops import denoising_flops
+from djsandbox_ray.trials.t2v.flops import denoising_flops, prompt_width, without_storage
 from djsandbox_ray.trials.t2v.latents import StoredLatents, write_latents
 from djsandbox_ray.trials.t2v.maker import VideoModel
-from djsandbox_ray.trials.t2v.objective import ComputedLatents, Denoising, Latents, PromptBook
+from djsandbox_ray.trials.t2v.objective import ComputedLatents, Denoising, Latents
+from djsandbox_ray.trials.t2v.prompts import StoredFirst, StoredPrompts
 from djsandbox_ray.trials.t2v.rewards import REWARDS
 from djsandbox_ray.trials.t2v.schedule import Schedule, schedule_of
 
@@ -117,20 +121,41 @@ class T2v(ModelFamily):
             found += passes * denoising_flops(settings, ratios, *more, backward=False)
         return found
 
+    def stored_bytes(self) -> dict[str, int]:
+        """Count latents in half precision, and embeddings of whole prompts in that of trials."""
+        config, found = self.config, {}
+        if config.latents == "store" and config.window == "middle":
+            shape = self._base.ratios().shape(config.frames, *config.size)
+            found[LATENTS] = 2 * prod(shape)
+        if config.prompts == "store":
+            width = prompt_width(self._base.transformer())
+            found[PROMPTS] = config.prompt_tokens * width * (2 if config.precision == "bf16" else 4)
+        return found
+
     def prepare(self, data: TrialData) -> Prepared:
-        """Look whether the transformer reads the latents of such clips.
+        """Look whether the transformer reads the latents of such clips, and have them stored.
 
         Raises:
-            BadInput: it does not.
+            BadInput: it does not, or evaluators want videos of which it can make none.
         """
         config, ratios = self.config, self._base.ratios()
         settings = self._base.transformer()
-        diffusers, torch = require("diffusers", "t2v"), require("torch", "clip")
-        with torch.device("meta"):
-            made = getattr(diffusers, settings["_class_name"]).from_config(settings)
-        adapter = self._base.adapter()(made.config, Surroundings(ratios))
+        kind = self._base.adapter()
+        adapter = kind(without_storage(settings).config, Surroundings(ratios))
         adapter.check(ratios.shape(config.frames, *config.size))
-        return Prepared(data)
+        work = data.preparing
+        if work is None:
+            return Prepared(data)
+        for sampling in work.suite.samplings():
+            try:
+                adapter.check(ratios.shape(sampling.frames, *sampling.size))
+            except BadInput as error:
+                raise BadInput(f"evaluation.metrics: sampling: {error}") from error
+        growth = work.growth
+        numerics = self.numerics(growth.gpus)
+        stored, seconds = Encoding(config, kind, ratios, data, work, numerics).store()
+        held = seconds * growth.actor.get("CPU", 0.0), seconds * growth.gpus
+        return Prepared(replace(data, preparing=None, stored=stored), *held)
 
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         """Adapt the base to the clips of a draw."""
@@ -138,10 +163,12 @@ class T2v(ModelFamily):
         half = config.precision == "bf16"
         with made_base(shared.base) as folder, temporary() as scratch:
             base = _held(str(folder), device, half, config.fps, config.guidance)
-            prompter = _prompter(str(folder), device, type(base.adapter), config.prompt_tokens)
+            prompter = _prompts(str(folder), device, base, config, shared.stored.get(PROMPTS))
             schedule = schedule_of(base.scheduler, config.time, config.shift)
             draw = _Draw(config, task, shared, base, scratch)
-            known = EvaluationLatents(shared.evaluation, draw.clips.shape, base.codec)
+            known = EvaluationLatents(
+                shared.evaluation, draw.clips.shape, base.codec, shared.stored
+            )
 
             def begin(stage: Stage, earlier: Mapping[str, Any]) -> AdditiveTraining:
                 objective = _objective(config, base, schedule, draw, prompter, task.seed, device)
@@ -194,16 +221,21 @@ class _Draw:
         self._task, self._base, self._scratch = task, base, scratch
         shape = ClipShape(config.frames, config.size, config.stride)
         seed = task.seed if config.window == "random" else None
-        self._more: dict[str, Any] = {"seed": seed, "still": task.spoil == "frames"}
+        still = task.spoil == "frames"
+        self._more: dict[str, Any] = {"seed": seed, "still": still}
+        self._stored = data.stored.get(STILL if still else LATENTS)
         self.clips = Clips(data.train, shape, task.rows, task.captions, **self._more)
 
     def latents(self) -> Latents:
         """Return the latents of all positions.
 
-        Where a worker sees clips several times, they are computed once, before training.
+        Where none are stored and a worker sees clips several times, they are computed once, before
+        training.
         """
         self.clips.check()
         task, codec = self._task, self._base.codec
+        if self._stored is not None:
+            return StoredLatents(self._stored, task.rows)
         if task.group.size > 1 or task.budget <= len(task.rows):
             return ComputedLatents(self.clips, codec)
         uri = self._scratch / "latents.lance"
@@ -263,12 +295,12 @@ def _objective(
     base: VideoBase,
     schedule: Schedule,
     draw: _Draw,
-    prompter: Prompter,
+    prompter: StoredFirst,
     seed: int,
     device: str,
 ) -> Denoising | Distillation:
     captions, what = draw.clips.captions(), config.objective
-    model, book = adapted(base, config, seed), PromptBook(captions, prompter)
+    model, book = adapted(base, config, seed), prompter.book(captions)
     if not isinstance(what, ConsistencyConfig):
         drop = config.caption_drop
         given = (draw.latents(), captions, book, seed, drop, device)
@@ -313,7 +345,18 @@ def _held(folder: str, device: str, half: bool, fps: float, guidance: float) -> 
     return load_video_base(Path(folder), device, half, fps, guidance)
 
 
+def _prompts(
+    folder: str, device: str, base: VideoBase, config: T2vModelConfig, stored: str | None
+) -> StoredFirst:
+    """Return what has embeddings of captions, from a table where they are stored."""
+    half = config.precision == "bf16"
+    prompter = _prompter(folder, device, type(base.adapter), config.prompt_tokens, half)
+    return StoredFirst(None if stored is None else StoredPrompts(stored), prompter)
+
+
 @lru_cache(maxsize=_HELD)
-def _prompter(folder: str, device: str, adapter: type[TransformerAdapter], tokens: int) -> Prompter:
+def _prompter(
+    folder: str, device: str, adapter: type[TransformerAdapter], tokens: int, half: bool
+) -> Prompter:
     """Return what makes embeddings of captions; those that it knows stay in this process."""
-    return Prompter(Path(folder), adapter, tokens, device)
+    return Prompter(Path(folder), adapter, tokens, device, half)
