@@ -26,6 +26,7 @@ from djsandbox_ray.records import (
     Cost,
     Dataset,
     Diversity,
+    Evolution,
     FlipRow,
     Insights,
     Interactions,
@@ -101,6 +102,7 @@ class WriteReport(Hook):
         recipe: Recipe | None = None,
         acceptance: Acceptance | None = None,
         insights: Insights | None = None,
+        evolution: Evolution | None = None,
     ) -> Report:
         """Draw the picture and write the page; what was found after the ranking gets chapters."""
         later = Later(
@@ -114,6 +116,7 @@ class WriteReport(Hook):
             recipe,
             acceptance,
             insights,
+            evolution,
         )
         storage = self.storage
         rows = self.rows(RankingRow, ranking)

@@ -6,10 +6,12 @@ Beside it the rows of tables that earlier jobs have left, and trials trained wit
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import lance
@@ -46,6 +48,7 @@ from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import NullTracker
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
+from djsandbox_ray.trials.shared_folder import kept_model
 from djsandbox_ray.trials.worker import Shared
 
 ROWS = 2700
@@ -178,6 +181,7 @@ def _train_here(
             nothing,
             nothing,
             budget=shared.budget,
+            keep=partial(_keep, shared, spec.seed) if shared.models else None,
         )
         begun = TrialRecord(spec, TrialState.RUNNING, attempts=1, held_seconds=1.0)
         told(begun)
@@ -188,6 +192,10 @@ def _train_here(
             told(failed)
         else:
             told(replace(begun, state=TrialState.COMPLETED, reports=reports))
+
+
+def _keep(shared: Shared, seed: int, fill: Callable[[Path], Mapping[str, Any]]) -> None:
+    kept_model(Storage(shared.storage), shared.models, seed).write(fill)
 
 
 @contextmanager
