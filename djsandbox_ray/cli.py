@@ -63,13 +63,15 @@ def run(
     over_budget: OverBudget = False,
 ) -> None:
     """Run a configuration, or resume it: what is done is not done again."""
+    from djsandbox_ray.config import with_places
     from djsandbox_ray.workflows.beforehand import load_run
     from djsandbox_ray.workflows.foresight.plan import check_budget
     from djsandbox_ray.workflows.run import run_sandbox
 
-    loaded = load_run(config, overrides or (), storage)
-    check_budget(loaded, over_budget)
-    run_sandbox(loaded, _console())
+    with with_places(config, overrides or (), storage):
+        loaded = load_run(config, overrides or (), storage)
+        check_budget(loaded, over_budget)
+        run_sandbox(loaded, _console())
 
 
 @app.command()
