@@ -241,7 +241,9 @@ def operators(
     ] = None,
     search: Annotated[
         str | None,
-        typer.Option("--search", help="Only those whose name, statistics or text hold these words."),
+        typer.Option(
+            "--search", help="Only those whose name, statistics or text hold these words."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

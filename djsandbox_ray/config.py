@@ -16,7 +16,7 @@ from djsandbox_ray.errors import BadInput, Damaged, MissingExtra
 from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.ledger.planner import CostConfig
 from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.nodes.connection import ClusterConfig
+from djsandbox_ray.nodes.connection import ClusterConfig, go_online
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.recipes.policy import PolicyConfig
 from djsandbox_ray.reporting.report import ReportConfig
@@ -174,6 +174,9 @@ def checked(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> 
     Raises:
         BadInput: with one line per error: the YAML path, what is wrong and what is allowed.
     """
+    cluster = document.get("cluster")
+    if isinstance(cluster, dict) and cluster.get("online") is True:
+        go_online()  # before what is not here is looked for
     found: list[str] = []
     config = None
     try:

@@ -18,7 +18,9 @@ _STEP = r"(?:\.[^\s.:\[\]]+|\[\d+\])"
 _PATH = rf"[A-Za-z_][\w-]*{_STEP}*"
 _LINE = re.compile(rf"(?P<indent>\s*)(?P<path>{_PATH})(?=: | of the configuration: )")
 """A line of a message that begins with the place of what it is about."""
-_IN_WORKFLOW = re.compile(rf"(?P<indent>\s+)(?:job '[^']*', )?(?P<path>(?:jobs\[\d+\]|repeat){_STEP}*)")
+_IN_WORKFLOW = re.compile(
+    rf"(?P<indent>\s+)(?:job '[^']*', )?(?P<path>(?:jobs\[\d+\]|repeat){_STEP}*)"
+)
 """Such a line about a workflow; what a job of it gives is in its own list of jobs."""
 _OF_CONFIGURATION = re.compile(rf"(?P<indent>\s+)job '[^']*', configuration (?P<path>{_PATH})")
 _WORKFLOW = re.compile(r"workflow (?P<file>\S+\.ya?ml|of the configuration):$")

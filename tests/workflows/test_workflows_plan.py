@@ -26,7 +26,8 @@ from djsandbox_ray.trials.trial_records import TrialStore
 from djsandbox_ray.workflows.foresight.asking import asking
 from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
 from djsandbox_ray.workflows.language.workflow import configured_workflow
-from djsandbox_ray.workflows.run import open_context, run_sandbox
+from djsandbox_ray.workflows.opened import open_context
+from djsandbox_ray.workflows.run import run_sandbox
 from djsandbox_ray.workflows.runner import run_workflow
 
 BEFORE = [

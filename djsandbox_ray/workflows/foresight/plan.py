@@ -24,7 +24,7 @@ from djsandbox_ray.workflows.language.jobs import Job, Workflow
 from djsandbox_ray.workflows.language.parameters import as_data, parameters, setting
 from djsandbox_ray.workflows.language.repeat import Round, conclude
 from djsandbox_ray.workflows.language.workflow import configured_workflow
-from djsandbox_ray.workflows.run import open_round
+from djsandbox_ray.workflows.opened import open_round
 from djsandbox_ray.workflows.runner import finished_jobs
 
 
