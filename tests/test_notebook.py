@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -247,3 +248,13 @@ def test_a_run_gives_its_result(ray_cluster: None, tmp_path: Path) -> None:
     assert result.trials["score"].notna().any()
     assert result.figure().width > 100
     assert dj.plan(small)["trials_to_run"] == 0
+
+
+def test_what_the_page_names_is_there() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "notebook.md").read_text()
+    used = set(re.findall(r"result\.(\w+)", page))
+    assert {"ranking", "trials", "samples", "report"} <= used
+    assert not {name for name in used if not hasattr(dj.Result, name)}
+    assert not {name for name in re.findall(r"dj\.(\w+)", page) if name not in dj.__all__}
+    for block in re.findall(r"```py\n(.*?)```", page, re.S):
+        compile(block, "notebook.md", "exec")
