@@ -16,13 +16,12 @@ from djsandbox_ray.settings.strict_yaml import LOADER
 
 _STEP = r"(?:\.[^\s.:\[\]]+|\[\d+\])"
 _PATH = rf"[A-Za-z_][\w-]*{_STEP}*"
-_LINE = re.compile(rf"(?P<indent>\s*)(?P<path>{_PATH})(?=: | of the configuration: )")
-"""A line of a message that begins with the place of what it is about."""
-_IN_WORKFLOW = re.compile(
-    rf"(?P<indent>\s+)(?:job '[^']*', )?(?P<path>(?:jobs\[\d+\]|repeat){_STEP}*)"
+_LINE = re.compile(
+    rf"(?P<indent>\s*)(?:job '[^']*', )?(?P<own>configuration )?(?P<path>{_PATH})"
+    r"(?P<too> of the configuration)?(?=: )"
 )
-"""Such a line about a workflow; what a job of it gives is in its own list of jobs."""
-_OF_CONFIGURATION = re.compile(rf"(?P<indent>\s+)job '[^']*', configuration (?P<path>{_PATH})")
+"""A line of a message that begins with the place of what it is about; below the name of a workflow
+it is a place in that, unless it says that it is one of the configuration."""
 _WORKFLOW = re.compile(r"workflow (?P<file>\S+\.ya?ml|of the configuration):$")
 _KEYS = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
@@ -115,19 +114,21 @@ def located(
         found = places.of(path) if places else None
         return f"{file}:{found.line}:{found.column}: " if found else ""
 
-    lines, workflow, before = [], None, Path()
+    lines = []
+    workflow: str | None = None
+    before: Path = ()
     for line in message.split("\n"):
         if (begun := _WORKFLOW.fullmatch(line)) is not None:
             named = begun["file"].endswith((".yaml", ".yml"))
             workflow, before = (begun["file"], ()) if named else (name, ("workflow",))
         elif not line.startswith(" "):
             workflow = None
-        where = ""
-        if workflow and (at := _IN_WORKFLOW.match(line)):
-            where = place(workflow, (*before, *parsed(at["path"])))
-        elif at := (workflow and _OF_CONFIGURATION.match(line)) or _LINE.match(line):
+        where, at = "", _LINE.match(line)
+        if at is not None:
             path = parsed(at["path"])
-            if path[0] in sections and not any(path[: len(one)] == one for one in elsewhere):
+            if workflow and not (at["own"] or at["too"]):
+                where = place(workflow, (*before, *path))
+            elif path[0] in sections and not any(path[: len(one)] == one for one in elsewhere):
                 where = place(name, path)
         indent = len(at["indent"]) if where and at else 0
         lines.append(line[:indent] + where + line[indent:])
