@@ -29,7 +29,7 @@ Path = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Of a value in a file; both count from 1."""
 
     line: int
@@ -46,7 +46,7 @@ class Places:
     def __init__(self, text: str) -> None:
         self._root = yaml.compose(text, Loader=LOADER)
 
-    def of(self, path: Path) -> Place | None:
+    def of(self, path: Path) -> Position | None:
         """Return where a value stands: its key, or the value itself in a list.
 
         Of a key that is missing, it is where the mapping stands that lacks it.
@@ -65,7 +65,7 @@ class Places:
             if found is None:
                 break
             mark, node = found
-        return None if mark is None else Place(mark.line + 1, mark.column + 1)
+        return None if mark is None else Position(mark.line + 1, mark.column + 1)
 
 
 def _step(node: yaml.Node | None, key: int | str) -> tuple[yaml.Mark, yaml.Node] | None:

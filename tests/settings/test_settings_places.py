@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from djsandbox_ray.settings.places import Place, Places, located, parsed
+from djsandbox_ray.settings.places import Places, Position, located, parsed
 
 TEXT = """\
 # a comment
@@ -51,7 +51,7 @@ workflow:
     ],
 )
 def test_the_place_of_a_value(path: str, place: tuple[int, int] | None) -> None:
-    assert Places(TEXT).of(parsed(path)) == (Place(*place) if place else None)
+    assert Places(TEXT).of(parsed(path)) == (Position(*place) if place else None)
 
 
 def test_an_empty_document_has_no_places() -> None:
