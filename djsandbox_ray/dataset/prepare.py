@@ -132,7 +132,8 @@ def refuse_unusable(shards: Iterable[Shard], content: Content) -> None:
         BadInput: none of the first hundred can be used; says what is wrong with the first.
         SandboxError: disk or network fail.
     """
-    first, looked_at = None, 0
+    first: Rejection | None = None
+    looked_at = 0
     for shard in shards:
         for item in _named(shard.read, shard.name):
             found = check(item, content) if isinstance(item, Sample) else item

@@ -24,8 +24,13 @@ _WORDS: dict[Any, str] = {
     dict: "mapping",
     list: "list",
 }
-_BOUNDS = ((at.Ge, "ge", "from {}"), (at.Gt, "gt", "above {}"), (at.Le, "le", "up to {}"))
-_BOUNDS += ((at.Lt, "lt", "below {}"),)
+_BOUNDS: tuple[tuple[Any, str, str], ...] = (
+    (at.Ge, "ge", "from {}"),
+    (at.Gt, "gt", "above {}"),
+    (at.Le, "le", "up to {}"),
+    (at.Lt, "lt", "below {}"),
+)
+"""What bounds a number: the class, its field, and the words."""
 _ROLE = re.compile(r":[a-z]+:`~?\.*(?:[\w.]*\.)?([\w]+)`")
 
 
