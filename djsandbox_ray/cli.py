@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import sys
 import traceback
@@ -41,14 +42,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RunName = Annotated[str, typer.Argument(help="The name of the run.")]
+
+def _runs(incomplete: str) -> list[str]:
+    """Return the runs of the usual storage whose names begin so, for shells to choose from."""
+    return sorted(path.name for path in Path("sandbox/runs").glob(f"{glob.escape(incomplete)}*"))
+
+
+def _examples(incomplete: str) -> list[str]:
+    from djsandbox_ray.workflows.examples import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+RunName = Annotated[str, typer.Argument(help="The name of the run.", autocompletion=_runs)]
 RunStorage = Annotated[str, typer.Option("--storage", help="Where the run lies.")]
 OptionalConfig = Annotated[
     str | None, typer.Argument(help="The YAML configuration of the run.", show_default=False)
 ]
 Example = Annotated[
     str | None,
-    typer.Option("--example", help="In place of a file: a configuration that is shipped, as demo."),
+    typer.Option(
+        "--example",
+        help="In place of a file: a configuration that is shipped, as demo.",
+        autocompletion=_examples,
+    ),
 ]
 
 

@@ -134,8 +134,17 @@ def test_the_version(program: Program) -> None:
     assert program("--version") == (0, f"djsandbox {__version__}\n", "")
 
 
-def test_shells_can_complete_it(program: Program) -> None:
+def test_shells_can_complete_it(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "--install-completion" in program("--help").out
+    assert cli._examples("de") == ["demo"]
+    monkeypatch.chdir(tmp_path)
+    assert cli._runs("demo") == []
+    for name in ("demo", "demo-2", "other"):
+        (tmp_path / "sandbox" / "runs" / name).mkdir(parents=True)
+    assert cli._runs("demo") == ["demo", "demo-2"]
+    assert cli._runs("[d]") == []
 
 
 # Start

@@ -182,12 +182,13 @@ def _with_folder(options: dict[str, Any], looked: Recognised | Rejection) -> Rec
 
 
 def _above(options: dict[str, Any], looked: Recognised | Rejection) -> Recognised | Rejection:
-    """Allow media in the folder above that of the lines, where paths lead out of that."""
+    """Allow media in a folder around that of the lines, where paths lead out of that."""
     path = Path(options["path"]).expanduser()
-    folder = path if path.is_dir() else path.parent
+    folder = (path if path.is_dir() else path.parent).resolve()
     if not folder.is_dir():  # a URL
         return looked
-    return _better(looked, _look({**options, "media_root": str(folder.resolve().parent)}))
+    around = (folder, folder.parent)
+    return _better(*(_look({**options, "media_root": str(one)}) for one in around), looked)
 
 
 def _options(path: str) -> dict[str, Any]:
