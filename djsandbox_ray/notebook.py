@@ -22,9 +22,10 @@ from rich.console import Console
 
 from djsandbox_ray.analysis.verdicts.grid import completed_metrics
 from djsandbox_ray.analysis.verdicts.scores import Yardstick
-from djsandbox_ray.config import RunConfig, read_document, replaced, with_places
+from djsandbox_ray.config import read_document, replaced, with_places
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.connection import prepare_environment
 from djsandbox_ray.records import PoolKind, Pools, RankingRow, Report, Statistics, Trials
@@ -249,7 +250,7 @@ class Result:
 
     def _scores(self) -> dict[str, float]:
         """Return the score of every completed trial by its id; none where none can be formed."""
-        evaluation = RunConfig.model_validate(self._run.settings()).measuring
+        section = self._run.settings().get("evaluation")
         records = [
             record
             for _, trials in self._studies()
@@ -262,9 +263,14 @@ class Result:
         controls = {row["trial"] for row in kinds if row["kind"] == PoolKind.CONTROL}
         grid = {(r.spec.pool, r.spec.seed): r for r in records if r.spec.id in controls}
         measured = completed_metrics(grid)
-        if evaluation is None or not measured:
+        if section is None or not measured:
             return {}
-        ruler = Yardstick.from_controls(measured, evaluation.score_metrics(), evaluation.aggregate)
+        evaluation = EvaluationConfig.model_validate(section)
+        metrics, aggregate = evaluation.score_metrics(), evaluation.aggregate
+        try:
+            ruler = Yardstick.from_controls(measured, metrics, aggregate)
+        except BadInput:  # as the verdicts, which say why
+            return {}
         return {
             record.spec.id: ruler.change(final.metrics)
             for record in records

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from factories import (
     confirmation_row,
+    minimal_config,
     minimal_document,
     pool,
     pools,
@@ -62,7 +63,7 @@ class Left:
 
     def __init__(self, folder: Path) -> None:
         self.storage = Storage(str(folder))
-        config = {**minimal_document(), "name": "demo"}
+        config = minimal_config(name="demo").model_dump(mode="json")
         self.storage.write_bytes(f"{FOLDER}/config.yaml", yaml.safe_dump(config).encode())
 
     def job(self, name: str, hook: str, output: Any) -> None:
