@@ -17,10 +17,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from djsandbox_ray.notebook import Plan, Result, load, plan, run
+    from djsandbox_ray.notebook import Plan, Result, example, load, plan, run
 
 __version__ = "0.1.0"
-__all__ = ["Plan", "Result", "__version__", "load", "plan", "run"]
+__all__ = ["Plan", "Result", "__version__", "example", "load", "plan", "run"]
 
 
 def __getattr__(name: str) -> Any:

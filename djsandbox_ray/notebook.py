@@ -1,7 +1,8 @@
 """The sandbox from Python: plan and run configurations, and look at what a run has left.
 
-It is what ``import djsandbox_ray as dj`` gives: ``dj.plan``, ``dj.run`` and ``dj.load``. Tables are
-pandas', pictures are Pillow's. Nothing is started, read or downloaded before one of them is called.
+It is what ``import djsandbox_ray as dj`` gives: ``dj.plan``, ``dj.run`` and ``dj.load``, and
+``dj.example``, the path of a configuration that is shipped. Tables are pandas', pictures Pillow's.
+Nothing is started, read or downloaded before one of them is called.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ from djsandbox_ray.stats.parts import StatisticColumns
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.trial_records import read_records
 from djsandbox_ray.workflows.beforehand import checked_run, planned_run
+from djsandbox_ray.workflows.examples import example
 from djsandbox_ray.workflows.finished import FinishedRun
 from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
 from djsandbox_ray.workflows.look import main_ranking, summary_of
 from djsandbox_ray.workflows.run import run_sandbox
+
+__all__ = ["Plan", "Result", "example", "load", "plan", "run"]
 
 Configuration = str | Mapping[str, Any]
 """The path or URL of a YAML file, or what it would hold."""
