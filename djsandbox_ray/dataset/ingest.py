@@ -19,7 +19,6 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-import lance
 import pyarrow.parquet as pq
 
 from djsandbox_ray import __version__, records
@@ -152,6 +151,8 @@ def _identity(
     videos: VideosConfig,
 ) -> str:
     """Return an id of what is read, where, and by which code."""
+    import lance
+
     config = source.config.model_dump(mode="json")
     read = [[shard.name, shard.stamp] for shard in shards]
     code = [VERSION, version_of(type(source)), __version__, lance.__version__]
@@ -232,6 +233,8 @@ def _write(
 def _build_table(uri: str, manifests: list[Manifest], wide: bool, tasks: Tasks) -> None:
     places: list[dict[str, Any]] = [*commit(uri, manifests, wide)]
     commit_row_ids(uri, list(tasks.map(add_row_ids, places, uri=uri)))
+    import lance
+
     # Also drops what retried tasks have written and nobody has committed.
     table = lance.dataset(uri, storage_options=lance_options(uri))
     table.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,13 +18,14 @@ from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.packing import groups_that_fit, in_words
 from djsandbox_ray.settings.sections import MOST_PROCESSES, MOST_SECONDS, Section
 
+OFFLINE = "HF_HUB_OFFLINE"
 # Read by Ray, Hugging Face and Data-Juicer when they are imported, in every process of the cluster.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "HF_HUB_OFFLINE": "1",
+    OFFLINE: "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -35,6 +37,9 @@ class ClusterConfig(Section):
     """Address of a running cluster; by default ``RAY_ADDRESS``, or else a new local cluster."""
     cpus: int | None = Field(default=None, ge=1, le=MOST_PROCESSES)
     """CPUs of a new local cluster; by default all of this machine."""
+    online: bool = False
+    """Whether models and data may be fetched from Hugging Face's hub, by this process and by the
+    nodes; else only what lies on their disks is found."""
     wait: float | None = Field(default=None, ge=0, le=MOST_SECONDS)
     """Seconds to wait for nodes where no living one could hold what a stage needs; by default 600
     where an autoscaler runs, else 0: that is an error at once."""
@@ -46,6 +51,19 @@ def prepare_environment() -> None:
         os.environ.setdefault(key, value)
     # Ray starts its workers anew; nothing here forks with an open table.
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
+
+
+def go_online() -> None:
+    """Let this process, and those that it starts, ask Hugging Face's hub: ``cluster.online``."""
+    os.environ[OFFLINE] = "0"
+    # Of what was imported before the configuration was read.
+    if (constants := sys.modules.get("huggingface_hub.constants")) is not None:
+        constants.HF_HUB_OFFLINE = False  # type: ignore[attr-defined]
+
+
+def is_online() -> bool:
+    """Say whether Hugging Face's hub may be asked."""
+    return os.environ.get(OFFLINE, "1").lower() in ("0", "false", "no", "off", "")
 
 
 def connect(address: str | None = None, cpus: int | None = None) -> None:

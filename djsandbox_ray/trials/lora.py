@@ -28,6 +28,7 @@ class LoraConfig(Section):
     """How large adapters are, and where they are put."""
 
     rank: int = Field(default=128, ge=1, le=4096, strict=True)
+    """Of the two matrices that an adapter is the product of."""
     alpha: float = Field(default=256, gt=0)
     """What an adapter adds is scaled by ``alpha / rank``."""
     targets: tuple[str, ...] = Field(

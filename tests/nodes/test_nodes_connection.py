@@ -1,22 +1,29 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import ray
-from factories import wait_until
+from factories import minimal_document, wait_until
 from machines import machines
 from ray.job_submission import JobSubmissionClient
 
+from djsandbox_ray.config import checked
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.nodes.connection import (
+    OFFLINE,
     capacities,
     check_placeable,
+    go_online,
+    is_online,
     node_resources,
+    prepare_environment,
     slots,
     waited_for,
 )
+from djsandbox_ray.storage.filesystems import filesystem
 
 
 def test_what_the_cluster_has_is_found(ray_cluster: None) -> None:
@@ -78,3 +85,23 @@ def test_what_the_own_ray_job_reserves_is_never_free(tmp_path: Path) -> None:
     assert "capacity [0.5] 1" in printed
     assert "asks for 1 x (1 CPU) at once" in printed
     assert "beside the 1 x (1.5 CPUs) of this job's own entrypoint: 1 x (0.5 CPUs)" in printed
+
+
+def test_the_hub_is_asked_only_where_the_configuration_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.delenv(OFFLINE, raising=False)
+    assert not is_online()
+    prepare_environment()
+    assert os.environ[OFFLINE] == "1"
+    with pytest.raises(BadInput, match=r"hub is not asked unless .*cluster: \{online: true\}"):
+        filesystem("hf://datasets/a/b/c.parquet")
+    document = minimal_document(cluster={"online": True})
+    assert checked(document, "test").cluster.online
+    assert is_online()
+    assert not constants.HF_HUB_OFFLINE
+    monkeypatch.setenv(OFFLINE, "1")
+    go_online()
+    assert os.environ[OFFLINE] == "0"
