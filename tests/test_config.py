@@ -266,7 +266,7 @@ def test_recursive_yaml_is_bad_input(write: ConfigWriter) -> None:
     path = write(operators=LEFT_OUT)
     with Path(path).open("a") as file:
         file.write("operators: &a [*a]\n")
-    with pytest.raises(BadInput, match=r"the alias \*a in line \d+ stands inside itself"):
+    with pytest.raises(BadInput, match=r"the alias \*a in line \d+, column \d+ stands inside itself"):
         load_config(path)
 
 

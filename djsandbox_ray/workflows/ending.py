@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -53,11 +53,8 @@ def print_results(
     """
     # Without an evaluation there are no changes to be shown.
     unit = Unit.of(config.measuring.aggregate) if config.measuring else Unit.PERCENT
-    results = _Results(console, context.storage, outputs, unit)
-    results.verdicts()
-    results.combinations()
-    results.costs()
-    results.places()
+    results = Results(console, context.storage, list(outputs.values()), unit)
+    results.show()
     if context.tracker.ui_command:
         results.say([f"runs    {context.tracker.ui_command}"])
     if unsent:
@@ -70,14 +67,28 @@ def print_results(
         )
 
 
-class _Results:
-    """What is printed of the outputs that there are."""
+class Results:
+    """What is printed of the outputs that there are.
+
+    Args:
+        console: to print on.
+        storage: where their files lie.
+        outputs: of jobs, those of later ones later.
+        unit: what changes are measured in.
+    """
 
     def __init__(
-        self, console: Console, storage: Storage, outputs: Mapping[str, Any], unit: Unit
+        self, console: Console, storage: Storage, outputs: Sequence[Any], unit: Unit
     ) -> None:
         self._console, self._storage, self._unit = console, storage, unit
-        self._outputs = list(outputs.values())
+        self._outputs = outputs
+
+    def show(self) -> None:
+        """Print the verdicts, what became of the best, what all of it cost, and where it is."""
+        self.verdicts()
+        self.combinations()
+        self.costs()
+        self.places()
 
     def say(self, lines: Iterable[str]) -> None:
         """Print lines as they are, however long."""

@@ -50,6 +50,7 @@ def test_nothing_but_the_package_gets_into_the_image() -> None:
         "pyproject.toml",
         "requirements-dev.txt",
         "requirements.txt",
+        "setup.py",
     }
     assert not [path for path in copied(".") if "__pycache__" in path.parts]
 
