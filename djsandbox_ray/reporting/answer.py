@@ -179,23 +179,22 @@ class Measured:
         chance = self.metric.chance
         beside = f", chance {chance:.4g}" if chance is not None else ""
         arrow = " (less is better)" if self.metric.better == "less" else ""
-        controls = NOTHING if math.isnan(self.controls) else f"{self.controls:.4g}"
+        controls = _number(self.controls)
         return f"{self.metric.name}{arrow} {self.pool:.4g} (controls {controls}{beside})"
 
 
 def metrics_section(pool: str, measured: Sequence[Measured]) -> ReportTable:
     """Set what a pool got beside what controls got and what chance gets, metric by metric."""
-    body = [
-        [
-            one.metric.shown,
-            f"{one.pool:.4g}",
-            NOTHING if math.isnan(one.controls) else f"{one.controls:.4g}",
-            NOTHING if one.metric.chance is None else f"{one.metric.chance:.4g}",
-        ]
-        for one in measured
-    ]
-    header = ["metric", pool, "controls", "chance"]
-    return ReportTable("In the score's own terms", header, body, numbers=(1, 2, 3))
+    columns = {
+        "metric": [one.metric.shown for one in measured],
+        pool: [f"{one.pool:.4g}" for one in measured],
+        "controls": [_number(one.controls) for one in measured],
+    }
+    if any(one.metric.chance is not None for one in measured):
+        columns["chance"] = [_number(one.metric.chance) for one in measured]
+    body = [*zip(*columns.values(), strict=True)]
+    numbers = range(1, len(columns))
+    return ReportTable("In the score's own terms", [*columns], body, numbers)
 
 
 @dataclass(frozen=True)
@@ -285,6 +284,10 @@ def summary_text(found: Conclusion, unit: Unit) -> str:
     return f"{perhaps}keep {found.pool}{ranges}: {found.worth(unit)}, {sure}"
 
 
+def _number(value: float | None) -> str:
+    return NOTHING if value is None or math.isnan(value) else f"{value:.4g}"
+
+
 def _keep(found: Conclusion, share: Share | None) -> str:
     if found.certainty is Certainty.NOTHING:
         return "All of it, as far as this run can tell: no pool is better than random data."
@@ -321,7 +324,7 @@ def _sure(found: Conclusion, unit: Unit, confidence: float) -> str:
     said = {
         Certainty.CONFIRMED: (
             "Confirmed: better again with fresh seeds beside fresh controls. The interval holds "
-            f"with {confidence:.0%} for all pools that were looked at again together"
+            f"with {100 * confidence:g} % for all pools together that were looked at again"
         ),
         Certainty.UNCONFIRMED: (
             "Not confirmed: it was called better once, and with fresh seeds it was not. The best "
@@ -331,7 +334,7 @@ def _sure(found: Conclusion, unit: Unit, confidence: float) -> str:
             "Seen once, not looked at again: the best of many looks better than it is"
         ),
         Certainty.NOTHING: (
-            f"With {confidence:.0%}, no pool would be called better if none were; that none was "
+            f"With {100 * confidence:g} %, no pool is called better where none is; that none was "
             "does not mean that none is"
         ),
     }[found.certainty]
