@@ -28,6 +28,7 @@ from djsandbox_ray.stats.operators import operator_id, resolve_paths
 from djsandbox_ray.stats.parts import StatisticColumns, broken_parts, folder
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.finished import FinishedRun
+from djsandbox_ray.workflows.late_recipe import write_late_recipe
 
 _SUFFIXES = {
     "jsonl": (".jsonl",),
@@ -39,6 +40,8 @@ _SUFFIXES = {
 def show_recipes(name: str, url: str, output: str | None, console: Console) -> None:
     """Say where the recipes of a run are and what speaks for them.
 
+    Of a run whose workflow writes none, one is made of what it has found.
+
     Args:
         name: of the run.
         url: the storage.
@@ -47,16 +50,13 @@ def show_recipes(name: str, url: str, output: str | None, console: Console) -> N
 
     Raises:
         BadInput: there is no such run, or not exactly one recipe to be copied.
-        SandboxError: the run has no recipe.
+        SandboxError: the run has no recipe; says why.
     """
     storage = Storage(url)
-    found = FinishedRun(storage, name).evidence()
-    if not found:
-        raise SandboxError(
-            f"the run {name!r} has no recipe: no pool was better than the controls, its workflow "
-            "has no job 'recipe' (workflow: probe_analyze_refine has one), or it is not finished "
-            "(the same `djsandbox run` goes on)"
-        )
+    run = FinishedRun(storage, name)
+    if not run.evidence():
+        write_late_recipe(run)
+    found = run.evidence()
     for item in found:
         for line in _summary(storage, item):
             console.print(Text(line), soft_wrap=True)

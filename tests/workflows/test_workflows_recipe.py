@@ -157,7 +157,7 @@ def test_runs_without_a_recipe_say_what_to_do(url: str, tmp_path: Path) -> None:
         show_recipes("../found", url, None, console())
     storage = Storage(str(tmp_path / "storage"))
     storage.write_bytes("runs/bare/config.yaml", b"name: bare\n")
-    with pytest.raises(SandboxError, match="has no recipe: no pool was better") as caught:
+    with pytest.raises(SandboxError, match="has no recipe: it is not finished") as caught:
         show_recipes("bare", storage.url, None, console())
     assert caught.value.exit_code == 1
 
