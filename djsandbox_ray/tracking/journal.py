@@ -31,7 +31,7 @@ from djsandbox_ray.records import TrialRecord
 from djsandbox_ray.storage.backlog import Backlog
 from djsandbox_ray.storage.seals import sealed
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.tracking.tracker import DatasetInput, Judged, RunInfo, Tracker
+from djsandbox_ray.tracking.tracker import DatasetInput, PoolVerdict, RunInfo, Tracker
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -65,7 +65,7 @@ class RunEntry(_Entry):
     """Value, and milliseconds since the epoch, by name."""
     artifacts: tuple[str, ...] = ()
     """Names; the files lie in the journal's folder ``artifacts``."""
-    judged: Mapping[str, tuple[Judged, ...]] = {}
+    judged: Mapping[str, tuple[PoolVerdict, ...]] = {}
     """The verdicts on the pools of every study, by its name; none in journals of older versions."""
     description: str = ""
     """What the run has found; empty in journals of older versions, and as long as it is at work."""
@@ -278,7 +278,7 @@ class Recorded(Tracker):
         self._writes.put(record.spec.id, partial(self._journal.keep_trial, entry))
         self._tracker.trial(record, tags, params, inputs)
 
-    def judged(self, stage: str, pools: Sequence[Judged]) -> None:
+    def judged(self, stage: str, pools: Sequence[PoolVerdict]) -> None:
         """Keep the verdicts on the pools of a study."""
         self._writes.flush()
         self._journal.keep(judged={**self._journal.run.judged, stage: tuple(pools)})

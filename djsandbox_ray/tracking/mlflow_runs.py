@@ -22,7 +22,7 @@ from djsandbox_ray.tracking.mlflow_index import Known, MlflowIndex
 from djsandbox_ray.tracking.outbox import Refused
 from djsandbox_ray.tracking.queued import Writer
 from djsandbox_ray.tracking.rungs import mark, numbers, started_ms, unsent
-from djsandbox_ray.tracking.tracker import DatasetInput, Judged
+from djsandbox_ray.tracking.tracker import DatasetInput, PoolVerdict
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class MlflowRuns(Writer):
 
     def __init__(self, index: MlflowIndex) -> None:
         self._index = index
-        self._verdicts: dict[tuple[str, str], Judged] = {}
+        self._verdicts: dict[tuple[str, str], PoolVerdict] = {}
         """By stage and pool."""
         self._ended = False
         self._warned = False
@@ -128,7 +128,7 @@ class MlflowRuns(Writer):
             status = "KILLED"
         self._set_status(known, status, reports[-1].time_ms if reports else _now())
 
-    def judged(self, stage: str, pools: Sequence[Judged]) -> None:
+    def judged(self, stage: str, pools: Sequence[PoolVerdict]) -> None:
         """Log on every trial of a study what became of its pool."""
         self._index.parent()
         self._verdicts |= {(stage, pool.pool): pool for pool in pools}

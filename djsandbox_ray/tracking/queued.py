@@ -17,7 +17,7 @@ from djsandbox_ray.records import TrialRecord
 from djsandbox_ray.settings.sections import MOST_SECONDS, Component
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.outbox import Outbox
-from djsandbox_ray.tracking.tracker import DatasetInput, Judged, RunInfo, Tracker
+from djsandbox_ray.tracking.tracker import DatasetInput, PoolVerdict, RunInfo, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Writer(ABC):
         """Bring what is there of a trial up to date with its record."""
 
     @abstractmethod
-    def judged(self, stage: str, pools: Sequence[Judged]) -> None:
+    def judged(self, stage: str, pools: Sequence[PoolVerdict]) -> None:
         """Say what became of the pools of a study."""
 
     @abstractmethod
@@ -136,7 +136,7 @@ class Queued(Tracker):
         send = partial(self._started.trial, record, dict(tags), dict(params), tuple(inputs))
         self._send(f"trial {record.spec.id}", send)
 
-    def judged(self, stage: str, pools: Sequence[Judged]) -> None:
+    def judged(self, stage: str, pools: Sequence[PoolVerdict]) -> None:
         """Queue the verdicts of a study."""
         self._send(f"verdicts {stage}", partial(self._started.judged, stage, tuple(pools)))
 

@@ -26,7 +26,7 @@ from djsandbox_ray.records import TrialRecord, TrialState
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.queued import Queued, QueuedConfig, Writer
 from djsandbox_ray.tracking.rungs import mark, numbers, unsent
-from djsandbox_ray.tracking.tracker import DatasetInput, Judged, RunInfo
+from djsandbox_ray.tracking.tracker import DatasetInput, PoolVerdict, RunInfo
 
 _FILES = "events.out.tfevents.*"
 _RUN = "run"
@@ -127,7 +127,7 @@ class EventFiles(Writer):
         longer = new or not before
         self._written[folder] = (mark(reports) if longer else before, record.state)
 
-    def judged(self, stage: str, pools: Sequence[Judged]) -> None:
+    def judged(self, stage: str, pools: Sequence[PoolVerdict]) -> None:
         """Write the verdicts of a study as a table, best first."""
         heads = ("rank", "pool", "change", "verdict")
         rows = [

@@ -34,7 +34,7 @@ SCORE = "score"
 """Under this name a tracker finds at every rung the mean of the metrics that make the score."""
 
 
-class Judged(NamedTuple):
+class PoolVerdict(NamedTuple):
     """What became of a pool."""
 
     pool: str
@@ -157,7 +157,7 @@ class Tracker(ABC):
         """
 
     def judged(  # noqa: B027 - optional
-        self, stage: str, pools: Sequence[Judged]
+        self, stage: str, pools: Sequence[PoolVerdict]
     ) -> None:
         """Take the verdicts on the pools of a study, which has the name of its trials' tag."""
 

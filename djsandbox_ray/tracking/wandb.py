@@ -22,7 +22,7 @@ from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.queued import Queued, QueuedConfig, Writer
 from djsandbox_ray.tracking.rungs import mark, numbers, unsent
-from djsandbox_ray.tracking.tracker import DatasetInput, Judged, RunInfo
+from djsandbox_ray.tracking.tracker import DatasetInput, PoolVerdict, RunInfo
 
 _SHOWN = (".png",)
 """Endings of the files that are shown as pictures."""
@@ -151,7 +151,7 @@ class WandbRuns(Writer):
         if record.state is not TrialState.RUNNING:
             self._end(spec.id, ok=record.state is not TrialState.FAILED)
 
-    def judged(self, stage: str, pools: Sequence[Judged]) -> None:
+    def judged(self, stage: str, pools: Sequence[PoolVerdict]) -> None:
         """Log the verdicts of a study as a table, which sorts by any column."""
         wandb = require("wandb", "wandb")
         rows = [[one.rank, one.pool, one.change, one.verdict] for one in pools]

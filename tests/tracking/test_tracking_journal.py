@@ -20,8 +20,8 @@ from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
 from djsandbox_ray.tracking.tracker import (
     TRACKERS,
     DatasetInput,
-    Judged,
     NullTracker,
+    PoolVerdict,
     RunInfo,
     Tracker,
 )
@@ -62,7 +62,7 @@ class Listener(Tracker):
     def artifact(self, name: str, data: bytes) -> None:
         self.calls.append(("artifact", name, data))
 
-    def judged(self, stage: str, pools: Sequence[Judged]) -> None:
+    def judged(self, stage: str, pools: Sequence[PoolVerdict]) -> None:
         self.calls.append(("judged", stage, tuple(pools)))
 
     def describe(self, text: str) -> None:
