@@ -209,11 +209,18 @@ def materialise(
         str | None, typer.Option("--recipe", help="Instead: what this recipe keeps.")
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="jsonl, parquet, webdataset or package.module:Class.")
+        str,
+        typer.Option(
+            "--format", help="jsonl, parquet, webdataset, huggingface or package.module:Class."
+        ),
     ] = "jsonl",
     rows_per_shard: Annotated[
         int, typer.Option("--rows-per-shard", help="Rows of every file but the last.")
     ] = 10_000,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="Of huggingface: to the hub, private."),
+    ] = None,
     storage: Annotated[str, typer.Option("--storage", help="Where the run lies.")] = "./sandbox",
 ) -> None:
     """Write the rows of a pool or of a recipe to files, for trainers elsewhere; resumable."""
@@ -228,6 +235,7 @@ def materialise(
         output=output,
         form=form,
         rows_per_shard=rows_per_shard,
+        repository=push,
     )
 
 

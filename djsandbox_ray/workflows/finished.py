@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from djsandbox_ray.errors import BadInput, Damaged
-from djsandbox_ray.records import Dataset, Pool, PoolKind, Pools
+from djsandbox_ray.records import Dataset, Evaluation, Pool, PoolKind, Pools
 from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.seals import Seal, broken, seals_from_json
 from djsandbox_ray.storage.store import Storage
@@ -57,15 +57,24 @@ class FinishedRun:
                 return found
         raise BadInput(f"the run {self.name!r} has not finished reading its dataset")
 
-    def pool_rows(self, name: str) -> NDArray[np.int64]:
-        """Return the row ids of a pool.
+    def evaluation(self) -> Evaluation:
+        """Return what models were measured on.
+
+        Raises:
+            BadInput: the run has measured none.
+        """
+        for _, found in self._outputs(Evaluation):
+            return found
+        raise BadInput(f"the run {self.name!r} has not read what models are measured on")
+
+    def pools_with(self, name: str) -> list[tuple[Pools, Pool]]:
+        """Return a pool with the pools beside it, once for every study that it was part of.
 
         Args:
             name: a pool's id; ``<job>:<id>`` where several jobs made different ones of that id.
 
         Raises:
-            BadInput: there is no such pool, or several, or one that is no set of rows or breaks a
-                policy.
+            BadInput: there is no such pool, or several.
         """
         made = [
             (job, pools, pool)
@@ -78,7 +87,21 @@ class FinishedRun:
         if len({pool.hash for _, _, pool in made}) > 1:
             names = ", ".join(f"{job}:{pool.id}" for job, _, pool in made)
             raise BadInput(f"several pools are called {name!r}: name one of {names}")
-        _, pools, pool = made[0]
+        for path in {pools.assignments for _, pools, _ in made}:
+            self._check(path, self._seals(self.folder))
+        return [(pools, pool) for _, pools, pool in made]
+
+    def pool_rows(self, name: str) -> NDArray[np.int64]:
+        """Return the row ids of a pool.
+
+        Args:
+            name: see :meth:`pools_with`.
+
+        Raises:
+            BadInput: there is no such pool, or several, or one that is no set of rows or breaks a
+                policy.
+        """
+        pools, pool = self.pools_with(name)[0]
         if pool.spoil:
             done = {"captions": "shuffles the captions", "frames": "repeats the first frames"}
             raise BadInput(
@@ -89,7 +112,6 @@ class FinishedRun:
             raise BadInput(
                 f"pool {name!r} breaks a policy and is never exported: {'; '.join(pool.breaks)}"
             )
-        self._check(pools.assignments, self._seals(self.folder))
         return self._members(pools, pool)
 
     def evidence(self) -> list[dict[str, Any]]:
