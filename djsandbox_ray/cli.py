@@ -239,6 +239,28 @@ def materialise(
     )
 
 
+@app.command("export-model")
+def export_model(
+    run: Annotated[str, typer.Argument(help="The name of the run.")],
+    pool: Annotated[str, typer.Argument(help="The id of a pool of the run.")],
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the trial; by default the best.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", help="Also copy the model to this new folder.")
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="To the hub of Hugging Face, private."),
+    ] = None,
+    storage: Annotated[str, typer.Option("--storage", help="Where the run lies.")] = "./sandbox",
+) -> None:
+    """Train the best trial of a pool once more, and keep its model in its library's format."""
+    from djsandbox_ray.workflows.export_model import export_model as train_and_export
+
+    train_and_export(run, pool, storage, _console(), seed=seed, output=output, repository=push)
+
+
 @app.command()
 def score(
     benchmark: Annotated[

@@ -1,19 +1,35 @@
-"""Pushes a folder to the hub of Hugging Face: a dataset with its card, or a model with its."""
+"""What the hub of Hugging Face shows of a folder, a dataset or a model, and pushing it there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import yaml
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.masking import without_secrets
 
 RepositoryKind = Literal["dataset", "model"]
+CARD = "README.md"
+"""The file that the hub shows."""
 _REFUSED = (400, 401, 403, 404, 409)
 """What the hub answers to a token that may not, or a name that cannot be."""
+
+
+def card(title: str, paragraphs: Sequence[str], facts: Mapping[str, Any]) -> str:
+    """Return a card of the hub: what it reads as YAML, and what people read.
+
+    Args:
+        title: the heading.
+        paragraphs: below it, in Markdown.
+        facts: for the hub.
+    """
+    head = yaml.safe_dump({**facts, "tags": ["data-juicer", "djsandbox-ray"]}, sort_keys=False)
+    return "\n\n".join([f"---\n{head}---", f"# {title}", *paragraphs]) + "\n"
 
 
 def check_push(repository: str) -> None:

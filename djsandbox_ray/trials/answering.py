@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from djsandbox_ray.evaluation.caption_nll import Likelihoods
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.denoising import Denoiser, Described
 from djsandbox_ray.evaluation.suite import NotFinite
+from djsandbox_ray.trials.exporting import Exportable, Exported
 from djsandbox_ray.trials.family import Evaluate
 from djsandbox_ray.trials.strategies.strategy import Group
 
@@ -50,6 +52,12 @@ class _Together:
         for rank, share in enumerate(self._shares("losses", [data, times, seed], clips)):
             found[rank :: self._group.size] = share
         return found
+
+    def export(self, folder: Path) -> Exported:
+        """Write the model: rank 0 has all of it."""
+        if not isinstance(self._answerer, Exportable):
+            raise SandboxError(f"a {type(self._answerer).__name__} has no way to be saved")
+        return self._answerer.export(folder)
 
     def _shares(self, method: str, given: list[Any], items: Sequence[Any]) -> list[Any]:
         return _share(self._group, self._answerer, (method, given, list(items))) or []

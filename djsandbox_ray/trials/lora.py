@@ -10,6 +10,9 @@ from pydantic import Field
 from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.settings.sections import Section
 
+_INSIDE, _ADDED = ".base_layer.", "lora_"
+"""Of the names in a model that peft has put adapters on: what was there before, and its own."""
+
 
 class LoraConfig(Section):
     """How large adapters are, and where they are put."""
@@ -59,6 +62,32 @@ def put_adapters(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(settings, model)
+
+
+def merged_weights(model: Any) -> dict[str, Any]:
+    """Return a model's weights, with what adapters add in the matrices that they are put on.
+
+    Args:
+        model: a torch module, with adapters or without; it stays as it is.
+
+    Returns:
+        Tensors on the CPU by the names that they have in a model without adapters.
+    """
+    torch = require("torch", "clip")
+    layers = dict(model.named_modules())
+    weights: dict[str, Any] = {}
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            layer, inside, part = name.rpartition(_INSIDE)
+            if inside:
+                adapted = layers[layer]
+                if part == "weight":
+                    for adapter in adapted.active_adapters:
+                        value = value + adapted.get_delta_weight(adapter).to(value.dtype)
+                weights[f"{layer}.{part}"] = value.cpu()
+            elif not any(word.startswith(_ADDED) for word in name.split(".")):
+                weights[name] = value.cpu()
+    return weights
 
 
 def _last_part(name: str) -> str:

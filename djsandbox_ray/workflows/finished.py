@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from djsandbox_ray.config import RunConfig, checked
 from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.records import Dataset, Evaluation, Pool, PoolKind, Pools
 from djsandbox_ray.storage.lease import take
@@ -24,6 +25,7 @@ from djsandbox_ray.tracking.tracker import TRACKERS
 from djsandbox_ray.trials.ownership import lease_path
 
 R = TypeVar("R")
+_UNTRACKED = {"type": "none"}
 
 
 class FinishedRun:
@@ -44,6 +46,26 @@ class FinishedRun:
         if not any(storage.exists(f"{self.folder}/{n}") for n in ("config.yaml", "run.json")):
             known = ", ".join(storage.names("runs")) or "none"
             raise BadInput(f"no run {name!r} in {storage.shown} (there are: {known})")
+
+    def config(self) -> RunConfig:
+        """Return the configuration of the run, as it was resolved, in the storage that this is.
+
+        Raises:
+            Damaged: it cannot be read.
+            BadInput: it is no configuration of this version.
+        """
+        path = f"{self.folder}/config.yaml"
+        where = f"{self._storage.shown}/{path}"
+        try:
+            document = yaml.safe_load(self._storage.read_bytes(path))
+        except (yaml.YAMLError, FileNotFoundError, ValueError) as error:
+            what = f"{where} is damaged: {str(error).splitlines()[0]}"
+            raise Damaged(what, "run the configuration again (djsandbox run)", path) from None
+        if not isinstance(document, dict):
+            raise BadInput(f"{where} is no configuration")
+        # By whom it was tracked does not matter here; nor are operators run, nor data read again.
+        here = {**document, "storage": self._storage.url, "tracking": _UNTRACKED}
+        return checked(here, where, elsewhere=True)
 
     def dataset(self) -> Dataset:
         """Return the data in question.

@@ -14,16 +14,15 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from djsandbox_ray.dataset.columns import META, OWN_META
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, VIDEO_TOKEN, Kind
 from djsandbox_ray.dataset.writers.formats import Row, ShardFormat, Written
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import Dataset
+from djsandbox_ray.storage.hub import CARD, card
 from djsandbox_ray.storage.store import Storage
 
-CARD = "README.md"
 _GROUP_ROWS, _VIDEO_ROWS = 100, 8
 """Rows of a group: the viewer reads a group to show one of them."""
 _FILE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -149,18 +148,6 @@ class HuggingFaceShards(ShardFormat):
         files = {"config_name": "default", "data_files": [{"split": "train", "path": "*.parquet"}]}
         text = card("Rows chosen by their statistics", said, {"configs": [files]})
         output.write_bytes(CARD, text.encode())
-
-
-def card(title: str, paragraphs: list[str], facts: dict[str, Any]) -> str:
-    """Return a card of the hub: what it reads as YAML, and what people read.
-
-    Args:
-        title: the heading.
-        paragraphs: below it, in Markdown.
-        facts: for the hub.
-    """
-    head = yaml.safe_dump({**facts, "tags": ["data-juicer", "djsandbox-ray"]}, sort_keys=False)
-    return "\n\n".join([f"---\n{head}---", f"# {title}", *paragraphs]) + "\n"
 
 
 def _columns_said(layout: _Layout) -> str:

@@ -103,6 +103,10 @@ class T2v(ModelFamily):
         adapter.check(ratios.shape(config.frames, *config.size))
         return Prepared(data)
 
+    def unexportable(self) -> str:
+        """Return nothing: diffusers saves what it has loaded."""
+        return ""
+
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         """Adapt the base to the clips of a draw."""
         config, device = self.config, device_for(task.cpus, task.gpus)
