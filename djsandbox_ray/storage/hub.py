@@ -73,7 +73,7 @@ def push(folder: Path, repository: str, kind: RepositoryKind, leave_out: Sequenc
         SandboxError: the hub does not answer; the folder stays, and may be pushed again.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     try:
@@ -86,7 +86,7 @@ def push(folder: Path, repository: str, kind: RepositoryKind, leave_out: Sequenc
                 ignore_patterns=list(leave_out),
                 commit_message="From djsandbox_ray",
             )
-    except (HTTPError, OSError, ValueError) as error:
+    except Exception as error:  # of the hub, of the network, of whichever client is below
         response = error.response if isinstance(error, HfHubHTTPError) else None
         lines = [line for line in str(error).splitlines() if line.strip()]
         why = lines[0] if lines else type(error).__name__

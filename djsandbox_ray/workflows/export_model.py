@@ -8,12 +8,12 @@ measured, and the card says whether it is the same.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -111,8 +111,7 @@ def export_model(
         Progress(console) as progress,
         alone(storage, name.partition("/")[0], progress.note) as lease,
     ):
-        cluster = config.cluster
-        connect(cluster.address, cluster.cpus, cluster.dashboard)
+        connect(config.cluster.address, config.cluster.cpus)
         tracker = TRACKERS.get(config.tracking.type)(config.tracking, storage)
         context = Context(config, storage, run.folder, tracker, progress, lease=lease)
         chosen = _chosen(context, run, found, seed)
@@ -123,7 +122,7 @@ def export_model(
             lease.check()
             text = _card(run, chosen, again)
             storage.write_bytes(f"{chosen.folder}/{CARD}", text.encode())
-    _say(console, f"model   {storage.uri(chosen.folder)}")
+    _say(console, f"model   {storage.shown}/{chosen.folder}")
     if output is not None:
         storage.download(chosen.folder, Path(output))
         _say(console, f"copied  {output}")
@@ -330,9 +329,8 @@ def _same(before: RungReport, now: RungReport) -> str:
 
 def _pairs(before: RungReport, now: RungReport) -> Iterator[tuple[str, float, float]]:
     yield "the training loss", before.loss, now.loss
-    found: Mapping[str, Any] = now.metrics
     for name, value in before.metrics.items():
-        yield name, value, found.get(name, float("nan"))
+        yield name, value, now.metrics.get(name, math.nan)
 
 
 def _say(console: Console, line: str) -> None:
