@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import os
 import re
 import shlex
@@ -18,12 +19,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import TrialRecord, TrialState
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.outbox import Refused
 from djsandbox_ray.tracking.queued import Queued, QueuedConfig, Writer
 from djsandbox_ray.tracking.rungs import mark, numbers, unsent
 from djsandbox_ray.tracking.tracker import DatasetInput, PoolVerdict, RunInfo
@@ -131,7 +133,7 @@ class EventFiles(Writer):
         """Write the verdicts of a study as a table, best first."""
         heads = ("rank", "pool", "change", "verdict")
         rows = [
-            (str(one.rank), one.pool, f"{one.change:+.4g}", one.verdict)
+            (str(one.rank), one.pool, _change(one.change), one.verdict)
             for one in sorted(pools, key=lambda pool: pool.rank)
         ]
         table = _table(heads, rows)
@@ -209,12 +211,19 @@ def _text(name: str, text: str) -> Any:
 def _picture(name: str, data: bytes) -> Any:
     from tensorboardX.proto.summary_pb2 import Summary
 
-    with Image.open(io.BytesIO(data)) as image:
-        width, height, channels = *image.size, len(image.getbands())
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height, channels = *image.size, len(image.getbands())
+    except UnidentifiedImageError:
+        raise Refused("it is no picture") from None
     shown = Summary.Image(
         height=height, width=width, colorspace=channels, encoded_image_string=data
     )
     return Summary(value=[Summary.Value(tag=name, image=shown)])
+
+
+def _change(change: float) -> str:
+    return f"{change:+.4g}" if math.isfinite(change) else "-"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

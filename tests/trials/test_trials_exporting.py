@@ -150,9 +150,16 @@ def test_a_projector_that_transformers_does_not_have_is_said_before_training(
     list(family.train(llava_world.task(tables, tmp_path, evaluate), tables.data()))
 
 
+@pytest.fixture(scope="module")
+def speakers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, vlm_world.VlmTables]:
+    return vlm_world.VlmTables.write(tmp_path_factory.mktemp("vlm"))
+
+
 @pytest.mark.parametrize("kind", vlm_world.KINDS)
-def test_any_model_of_transformers_is_loaded_again(tmp_path: Path, kind: str) -> None:
-    tables = vlm_world.VlmTables.write(tmp_path / "world")[kind]
+def test_any_model_of_transformers_is_loaded_again(
+    speakers: dict[str, vlm_world.VlmTables], tmp_path: Path, kind: str
+) -> None:
+    tables = speakers[kind]
     kept: dict[str, Any] = {}
 
     def evaluate(model: Any, samples: int) -> dict[str, float]:
