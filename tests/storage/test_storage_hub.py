@@ -37,7 +37,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: Hub
 
     def do_GET(self) -> None:
-        self._answer({})
+        hub = self.server
+        self._answer({"error": "you may not"} if hub.refuse else {}, hub.refuse or 200)
 
     def do_POST(self) -> None:
         hub = self.server
