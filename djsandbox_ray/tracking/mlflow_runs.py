@@ -192,9 +192,9 @@ class MlflowRuns(Writer):
         self._log_once(known, {RANK: float(found.rank), **known_change}, _now())
         self._log(known, tags={VERDICT: found.verdict})
 
-    def _log_once(self, known: Known, values: Mapping[str, float], time_ms: int) -> None:
+    def _log_once(self, known: Known, told: Mapping[str, float], time_ms: int) -> None:
         """Log numbers that are not there already."""
-        given = named(values)
+        given = named(told)
         new = {key: value for key, value in given.items() if not _same(known.metrics, key, value)}
         self._log(known, [(new, time_ms, 0)])
         known.metrics.update(new)

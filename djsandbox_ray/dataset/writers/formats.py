@@ -154,7 +154,10 @@ class ShardFormat(ABC):
     """Ending of a shard's file, without the dot."""
 
     def begin(self, dataset: Dataset) -> None:  # noqa: B027 - optional
-        """Take of what dataset all rows are, before the first is written."""
+        """Take of what dataset all rows are, before the first is written.
+
+        Not called where they are given to a program: those are pairs.
+        """
 
     def finish(self, output: Storage, written: Written) -> None:  # noqa: B027 - optional
         """Write what stands beside the shards, once all of them are there."""

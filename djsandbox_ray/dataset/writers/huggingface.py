@@ -47,7 +47,7 @@ class _Layout:
     def of(cls, dataset: Dataset) -> _Layout:
         """Choose the columns by what the samples of the dataset have."""
         if dataset.pairs:
-            return cls("image", (), turns=False)
+            return _PAIRS
         kinds: tuple[Kind, ...] = ("image", "video")
         there = tuple(kind for kind in kinds if kind in dataset.modalities)
         if there == ("video",) and "turns" not in dataset.modalities:
@@ -106,6 +106,9 @@ class _Layout:
         return values
 
 
+_PAIRS = _Layout("image", (), turns=False)
+
+
 class HuggingFaceShards(ShardFormat):
     """Columns ``row_id``, ``image`` or ``video`` (or lists of both), ``text`` and ``meta`` (JSON).
 
@@ -113,6 +116,7 @@ class HuggingFaceShards(ShardFormat):
     """
 
     suffix: ClassVar[str] = "parquet"
+    _layout = _PAIRS
 
     def begin(self, dataset: Dataset) -> None:
         """Choose the columns: the same in all files."""
