@@ -87,7 +87,9 @@ def run_sandbox(config: RunConfig, console: Console, trains: bool = True) -> dic
             FinishedRun(storage, first.run)  # there must be one, however far it has come
         # Before a cluster is started for nothing.
         with alone(storage, first.run, progress.note) as lease:
-            connect(config.cluster.address, config.cluster.cpus)
+            cluster = config.cluster
+            if dashboard := connect(cluster.address, cluster.cpus, cluster.dashboard):
+                progress.note(f"Ray's dashboard: {dashboard}")
             held = anchor()
             with (
                 stoppable(),

@@ -162,6 +162,10 @@ class T2v(ModelFamily):
         held = seconds * growth.actor.get("CPU", 0.0), seconds * growth.gpus
         return Prepared(replace(data, preparing=None, stored=stored), *held)
 
+    def unexportable(self) -> str:
+        """Return nothing: diffusers saves what it has loaded."""
+        return ""
+
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         """Adapt the base to the clips of a draw."""
         config, device = self.config, device_for(task.cpus, task.gpus)

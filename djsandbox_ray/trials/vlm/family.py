@@ -120,6 +120,10 @@ class Vlm(ModelFamily):
             _look(uri, processor, config, self.config.caption_prompt)
         return Prepared(data)
 
+    def unexportable(self) -> str:
+        """Return nothing: transformers saves what it has loaded."""
+        return ""
+
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         """Train one model, stage after stage."""
         device = device_for(task.cpus, task.gpus)
