@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.errors import PlanRefused
@@ -321,7 +321,7 @@ class Conduct:
 class StudyHook(Hook):
     """A job that trains one study or several; their costs add up."""
 
-    SECTIONS = ("trials", "evaluation")
+    SECTIONS: ClassVar[tuple[str, ...]] = ("trials", "evaluation")
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

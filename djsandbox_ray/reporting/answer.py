@@ -112,7 +112,7 @@ def conclude(
     again = [row for row in looks.values() if row.verdict == "better"]
     first = next((row for row in (*combined, *rows) if row.pool == name), None)
     ranges = tuple(
-        bucket_range(pools[part], pools.values())
+        bucket_range(pools[part], pools)
         for part in parts
         if part in pools and pools[part].statistic is not None
     )

@@ -93,7 +93,7 @@ def curve_charts(
     """
     found = mean_curves(trials)
     kinds = {pool.id: pool.kind for pool in pools}
-    drawn = []
+    drawn: list[tuple[str, Figure]] = []
     for metric in metrics:
         curves = found.get(metric.name, {})
         if any(len(curve) > 1 for curve in curves.values()) and len(drawn) < _MOST_CHARTS:

@@ -42,7 +42,8 @@ def check_push(repository: str) -> None:
         BadInput: it is no such name, or there is no token.
     """
     from huggingface_hub import get_token
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(repository)

@@ -57,16 +57,16 @@ class FinishedRun:
             BadInput: it is no configuration of this version.
         """
         path = f"{self.folder}/config.yaml"
-        where = f"{self._storage.shown}/{path}"
+        where = f"{self.storage.shown}/{path}"
         try:
-            document = yaml.safe_load(self._storage.read_bytes(path))
+            document = yaml.safe_load(self.storage.read_bytes(path))
         except (yaml.YAMLError, FileNotFoundError, ValueError) as error:
             what = f"{where} is damaged: {str(error).splitlines()[0]}"
             raise Damaged(what, "run the configuration again (djsandbox run)", path) from None
         if not isinstance(document, dict):
             raise BadInput(f"{where} is no configuration")
         # By whom it was tracked does not matter here; nor are operators run, nor data read again.
-        here = {**document, "storage": self._storage.url, "tracking": _UNTRACKED}
+        here = {**document, "storage": self.storage.url, "tracking": _UNTRACKED}
         return checked(here, where, elsewhere=True)
 
     def dataset(self) -> Dataset:
@@ -87,7 +87,7 @@ class FinishedRun:
         Raises:
             BadInput: the run has measured none.
         """
-        for _, found in self._outputs(Evaluation):
+        for _, found in self.outputs(Evaluation):
             return found
         raise BadInput(f"the run {self.name!r} has not read what models are measured on")
 
