@@ -202,6 +202,10 @@ class ModelFamily(ABC):
         """
         return self
 
+    def libraries(self) -> tuple[str, ...]:
+        """Return :attr:`LIBRARIES`, and those that only some configurations train with."""
+        return self.LIBRARIES
+
     def numerics(self, gpus: float) -> dict[str, str]:
         """Return what changes the numbers of a training, beside settings, code and task; by name.
 
@@ -212,9 +216,9 @@ class ModelFamily(ABC):
             gpus: GPUs of a worker, or a share of one; 0 on CPUs.
 
         Raises:
-            BadInput: one of :attr:`LIBRARIES` is not installed.
+            BadInput: one of :meth:`libraries` is not installed.
         """
-        libraries = {name: _minor_version(name) for name in self.LIBRARIES}
+        libraries = {name: _minor_version(name) for name in self.libraries()}
         return {"device": _device_kind(gpus), **libraries}
 
     def keeps(self) -> bool:

@@ -18,6 +18,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from factories import ranking_row
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
@@ -135,11 +136,9 @@ def ranking_of(storage: Storage, *rows: tuple[str, float, str]) -> Ranking:
     """Write the verdicts on some pools: id, change, verdict."""
     made = []
     for place, (pool, change, verdict) in enumerate(rows, start=1):
-        statistic, _, bucket = pool.partition("/")
-        kind = PoolKind.SELF_TEST if statistic == "self_test" else PoolKind.BUCKET
-        named = (None, None) if kind is PoolKind.SELF_TEST else (statistic, bucket)
-        row = RankingRow(place, pool, kind, *named, change, 0.1, 0, 1, 0.01, 0.01, verdict, 2, 0)
-        made.append(replace(row, shrunken=change / 2))
+        told = {"rank": place, "shrunken": change / 2, "seeds": 2, "std": 0.1}
+        interval = {"low": 0, "high": 1, "p": 0.01, "q": 0.01}
+        made.append(ranking_row(pool, change, verdict, **told, **interval))
     storage.write_rows(RankingRow, "ranking.csv", made)
     return Ranking("ranking", "ranking.csv")
 

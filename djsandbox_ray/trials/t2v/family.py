@@ -96,6 +96,11 @@ class T2v(ModelFamily):
         """Decide what is ``auto``."""
         return type(self)(resolved(self.config, gpus))
 
+    def libraries(self) -> tuple[str, ...]:
+        """Add what makes adapters, where there are any."""
+        adapters = self.config.train == "lora"
+        return (*self.LIBRARIES, "peft") if adapters else self.LIBRARIES
+
     def numerics(self, gpus: float) -> dict[str, str]:
         """Add the precision, as it is resolved."""
         return {**super().numerics(gpus), "precision": resolved(self.config, gpus).precision}
