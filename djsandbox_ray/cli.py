@@ -324,11 +324,18 @@ def materialise(
         str | None, typer.Option("--recipe", help="Instead: what this recipe keeps.")
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="jsonl, parquet, webdataset or package.module:Class.")
+        str,
+        typer.Option(
+            "--format", help="jsonl, parquet, webdataset, huggingface or package.module:Class."
+        ),
     ] = "jsonl",
     rows_per_shard: Annotated[
         int, typer.Option("--rows-per-shard", help="Rows of every file but the last.")
     ] = 10_000,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="Of huggingface: to the hub, private."),
+    ] = None,
     storage: RunStorage = "./sandbox",
 ) -> None:
     """Write the rows of a pool or of a recipe to files, for trainers elsewhere; resumable."""
@@ -343,7 +350,30 @@ def materialise(
         output=output,
         form=form,
         rows_per_shard=rows_per_shard,
+        repository=push,
     )
+
+
+@app.command("export-model")
+def export_model(
+    run: Annotated[str, typer.Argument(help="The name of the run.")],
+    pool: Annotated[str, typer.Argument(help="The id of a pool of the run.")],
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the trial; by default the best.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", help="Also copy the model to this new folder.")
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="To the hub of Hugging Face, private."),
+    ] = None,
+    storage: Annotated[str, typer.Option("--storage", help="Where the run lies.")] = "./sandbox",
+) -> None:
+    """Train the best trial of a pool once more, and keep its model in its library's format."""
+    from djsandbox_ray.workflows.export_model import export_model as train_and_export
+
+    train_and_export(run, pool, storage, _console(), seed=seed, output=output, repository=push)
 
 
 @app.command()

@@ -118,7 +118,7 @@ class Result:
         Raises:
             SandboxError: nothing was trained yet.
         """
-        tables = []
+        tables: list[pd.DataFrame] = []
         scores = self._scores()
         for job, trials in self._studies():
             table = self._storage.read_table(trials.trials).to_pandas()
@@ -134,7 +134,7 @@ class Result:
         Raises:
             SandboxError: nothing was trained yet.
         """
-        tables = []
+        tables: list[pd.DataFrame] = []
         for job, trials in self._studies():
             table = self._storage.read_table(trials.curves).to_pandas()
             table.insert(0, "job", job)

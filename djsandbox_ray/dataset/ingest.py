@@ -41,7 +41,7 @@ from djsandbox_ray.dataset.media_digests import join_media_digests
 from djsandbox_ray.dataset.prepare import ANY_VIDEO, named_classes, prepared
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Shard, Source
-from djsandbox_ray.dataset.staging import Staging, placed, staging
+from djsandbox_ray.dataset.staging import Staging, staging
 from djsandbox_ray.dataset.tasks import CPUS_PER_TASK, Tasks
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import chain, content_id
@@ -119,9 +119,7 @@ def ingest(
         home = home_of(dataset_id)
         with take(storage, f"{home}/lease", f"dataset {dataset_id}", wait=True) as lease:
             at.lease.check()
-            table = placed(
-                storage, at.table, home, lambda uri: _build_table(uri, manifests, wide, tasks)
-            )
+            table = at.place(home, lambda uri: _build_table(uri, manifests, wide, tasks))
             _collect_rejections(at, f"{home}/rejected.parquet")
             starts = accumulate((manifest.accepted for manifest in manifests), initial=0)
             join_media_digests(storage, f"{at.folder}/media", [*starts], dataset_id)

@@ -40,6 +40,9 @@ class ClusterConfig(Section):
     online: bool = False
     """Whether models and data may be fetched from Hugging Face's hub, by this process and by the
     nodes; else only what lies on their disks is found."""
+    dashboard: bool = False
+    """Whether a new local cluster has Ray's dashboard, whose address the run prints; it listens on
+    this machine only."""
     wait: float | None = Field(default=None, ge=0, le=MOST_SECONDS)
     """Seconds to wait for nodes where no living one could hold what a stage needs; by default 600
     where an autoscaler runs, else 0: that is an error at once."""
@@ -66,15 +69,21 @@ def is_online() -> bool:
     return os.environ.get(OFFLINE, "1").lower() in ("0", "false", "no", "off", "")
 
 
-def connect(address: str | None = None, cpus: int | None = None) -> None:
+def connect(
+    address: str | None = None, cpus: int | None = None, dashboard: bool = False
+) -> str | None:
     """Connect to Ray, unless this process is connected already.
 
     Args:
         address: address of a running cluster; None for ``RAY_ADDRESS`` or else a new local one.
         cpus: CPUs of a new local cluster; None for all of this machine.
+        dashboard: whether a new local cluster has one.
+
+    Returns:
+        The address of the dashboard that was started; None where none was.
 
     Raises:
-        BadInput: ``cpus`` with a running cluster.
+        BadInput: ``cpus`` or ``dashboard`` with a running cluster.
         SandboxError: there is no cluster at the address, or it is of another version of Ray.
     """
     prepare_environment()
@@ -84,14 +93,17 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False  # stages show their own
     if ray.is_initialized():
-        return
+        return None
     remote = address or os.environ.get("RAY_ADDRESS")
-    if remote and cpus:
-        raise BadInput(f"cluster.cpus is for a new local cluster, not for the one at {remote!r}")
+    for key, given in (("cpus", cpus), ("dashboard", dashboard)):
+        if remote and given:
+            raise BadInput(
+                f"cluster.{key} is for a new local cluster, not for the one at {remote!r}"
+            )
     # Ray refuses these two with the address of a running cluster.
-    local: dict[str, Any] = {} if remote else {"num_cpus": cpus, "include_dashboard": False}
+    local: dict[str, Any] = {} if remote else {"num_cpus": cpus, "include_dashboard": dashboard}
     try:
-        ray.init(
+        found = ray.init(
             address=remote or "local",
             log_to_driver=False,
             logging_level=logging.WARNING,
@@ -103,6 +115,7 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
         reason = without_secrets(str(error)).strip().splitlines() or [type(error).__name__]
         raise SandboxError(f"{where} cannot be connected to: {reason[0]}") from error
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    return f"http://{found.dashboard_url}" if dashboard else None
 
 
 def _worker_environment() -> dict[str, str]:

@@ -171,6 +171,17 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def svg(figure: Figure) -> bytes:
+    """Return a figure as SVG, its texts as outlines: the same wherever it is shown."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    # Without a date, and with ids that do not change: the same figure is the same file.
+    with rc_context({"svg.hashsalt": "djsandbox"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
 def caption(figure: Figure, text: str) -> None:
     """Write a remark below a figure, as plain text."""
     figure.supxlabel(escaped(text), x=0.99, ha="right", fontsize=8, style="italic", color="#666666")

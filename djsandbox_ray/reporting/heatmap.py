@@ -105,7 +105,8 @@ def _draw_tree(axes: Axes, clustering: Clustering) -> None:
     axes.set_xlabel("distance", fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    _name_clusters(axes, clustering.clusters)
+    if len(clustering.clusters) > 1:
+        _name_clusters(axes, clustering.clusters)
 
 
 def _cut(clustering: Clustering) -> float:

@@ -74,7 +74,7 @@ def _step(node: yaml.Node | None, key: int | str) -> tuple[yaml.Mark, yaml.Node]
         return (node.value[key].start_mark, node.value[key]) if key < len(node.value) else None
     if not isinstance(node, yaml.MappingNode) or isinstance(key, int):
         return None
-    merged = []
+    merged: list[yaml.Node] = []
     for name, value in node.value:
         if name.value == key:
             return name.start_mark, value

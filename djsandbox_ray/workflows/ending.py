@@ -18,6 +18,9 @@ from djsandbox_ray.records import (
     Acceptance,
     Confirmation,
     ConfirmationRow,
+    Evolution,
+    EvolutionMetric,
+    EvolutionRow,
     Insights,
     InteractionRow,
     Interactions,
@@ -28,6 +31,7 @@ from djsandbox_ray.records import (
     Report,
 )
 from djsandbox_ray.reporting.costs import costs_table
+from djsandbox_ray.reporting.evolution import evolution_table
 from djsandbox_ray.reporting.method import confirmation_section
 from djsandbox_ray.reporting.ranking import Unit, notes
 from djsandbox_ray.reporting.recipe import recipe_line
@@ -54,17 +58,14 @@ def print_results(
     # Without an evaluation there are no changes to be shown.
     unit = Unit.of(config.measuring.aggregate) if config.measuring else Unit.PERCENT
     results = Results(console, context.storage, list(outputs.values()), unit)
-    results.show()
-    if context.tracker.ui_command:
-        results.say([f"runs    {context.tracker.ui_command}"])
+    more = [f"runs    {command}"] if (command := context.tracker.ui_command) else []
     if unsent:
         again = f"djsandbox sync {config.name} --storage {shlex.quote(context.storage.shown)}"
-        results.say(
-            [
-                f"{unsent} records could not be sent to the tracker; the same command sends "
-                f"them, and so does: {again}"
-            ]
+        more.append(
+            f"{unsent} records could not be sent to the tracker; the same command sends them, and "
+            f"so does: {again}"
         )
+    results.show(more)
 
 
 class Results:
@@ -83,12 +84,19 @@ class Results:
         self._console, self._storage, self._unit = console, storage, unit
         self._outputs = outputs
 
-    def show(self) -> None:
-        """Print the verdicts, what became of the best, what all of it cost, and where it is."""
+    def show(self, more: Iterable[str] = ()) -> None:
+        """Print verdicts, what became of the best, what all cost, where it is; then the answer.
+
+        Args:
+            more: lines before the answer, which comes last.
+        """
         self.verdicts()
         self.combinations()
+        self.evolution()
         self.costs()
         self.places()
+        self.say(more)
+        self.answer()
 
     def say(self, lines: Iterable[str]) -> None:
         """Print lines as they are, however long."""
@@ -120,6 +128,14 @@ class Results:
             table = self._storage.read_rows(InteractionRow, found.path)
             self.say(interactions_notes(table, self._unit)[:1])
 
+    def evolution(self) -> None:
+        """Print the stages of a chain."""
+        for found in self._all(Evolution):
+            rows = self._storage.read_rows(EvolutionRow, found.path)
+            metrics = self._storage.read_rows(EvolutionMetric, found.metrics)
+            self._console.print()
+            self._console.print(section_table(evolution_table(rows, metrics)))
+
     def costs(self) -> None:
         """Print what every job cost; the last ledger holds what earlier ones do."""
         for ledger in self._all(Ledger)[-1:]:
@@ -137,9 +153,19 @@ class Results:
             self._place("recipe ", recipe.path or recipe.evidence)
         for insights in self._all(Insights):
             self._place("insights", insights.path)
+        for evolution in self._all(Evolution):
+            self._place("stages ", evolution.text)
         for report in self._all(Report)[-1:]:
             self._place("report ", report.path)
             self._place("picture", report.figure)
+
+    def answer(self) -> None:
+        """Print what to keep, what it is worth, how sure that is and what to do next, at last."""
+        for report in self._all(Report)[-1:]:
+            self._console.print()
+            for word, said in report.answer:
+                line = Text.assemble((f"{word:<6}", "bold"), " ", said)
+                self._console.print(line, soft_wrap=word == "next")  # a command is for copying
 
     def _place(self, name: str, path: str) -> None:
         self.say([without_secrets(f"{name} {self._storage.uri(path)}")])

@@ -14,7 +14,15 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    WorkerCrashedError,
+)
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
@@ -79,7 +87,9 @@ def run_sandbox(config: RunConfig, console: Console, trains: bool = True) -> dic
             FinishedRun(storage, first.run)  # there must be one, however far it has come
         # Before a cluster is started for nothing.
         with alone(storage, first.run, progress.note) as lease:
-            connect(config.cluster.address, config.cluster.cpus)
+            cluster = config.cluster
+            if dashboard := connect(cluster.address, cluster.cpus, cluster.dashboard):
+                progress.note(f"Ray's dashboard: {dashboard}")
             held = anchor()
             with (
                 stoppable(),
@@ -150,12 +160,20 @@ def _run_round(workflow: Workflow, context: Context, state: RunState) -> tuple[d
     return outputs, unsent
 
 
+_DIED = (
+    *(NodeDiedError, ObjectLostError, OutOfDiskError, OutOfMemoryError),
+    *(RayActorError, WorkerCrashedError),
+)
+"""What Ray raises where a process or a machine ended, whatever it was at."""
+
+
 @contextmanager
 def _said_plainly(storage: Storage) -> Iterator[None]:
     """Have what a task of Ray or a library has raised say what it is, in a sentence.
 
     Raises:
-        SandboxError: as the task has raised it, without the traceback that Ray makes of it.
+        SandboxError: as the task has raised it, without the traceback that Ray makes of it; or a
+            process of the cluster has died.
         StorageFailed: a disk is full, or takes nothing for another reason.
     """
     try:
@@ -176,7 +194,16 @@ def _plainly(error: BaseException, where: str) -> SandboxError | None:
     own = [one for one in causes if isinstance(one, SandboxError) and not isinstance(one, RayError)]
     if own:
         return None if own[0] is error else own[0]
-    return next((told for one in causes if (told := disk_failure(one, where))), None)
+    if told := next((told for one in causes if (told := disk_failure(one, where))), None):
+        return told
+    died = next((one for one in causes if isinstance(one, _DIED)), None)
+    if died is None:
+        return None
+    said = next((line.strip() for line in str(died).splitlines() if line.strip()), "")
+    return SandboxError(
+        f"a process of the cluster has ended while it was at work ({type(died).__name__}: {said}); "
+        "what is finished is kept, and the same command goes on"
+    )
 
 
 def _check_resources(config: RunConfig, progress: Progress) -> None:

@@ -69,11 +69,11 @@ def _hoisted(node: Any, defined: dict[str, Any]) -> Any:
             defined[name] = {"anyOf": _hoisted(node["anyOf"], defined)}
         rest = {key: value for key, value in node.items() if key not in (COMPONENT, "anyOf")}
         return {**rest, "$ref": f"#/$defs/{name}"}
-    if "properties" in node and (name := node.get("title")) is not None:
-        if name not in defined:
-            defined[name] = {}
-            defined[name] = _inside(node, defined)
-        return {"$ref": f"#/$defs/{name}"}
+    if "properties" in node and (title := node.get("title")) is not None:
+        if title not in defined:
+            defined[title] = {}
+            defined[title] = _inside(node, defined)
+        return {"$ref": f"#/$defs/{title}"}
     return _inside(node, defined)
 
 

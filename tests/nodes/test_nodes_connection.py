@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import ray
 from factories import minimal_document, wait_until
 from machines import machines
 from ray.job_submission import JobSubmissionClient
+from small_runs import environment
 
 from djsandbox_ray.config import checked
 from djsandbox_ray.errors import BadInput
@@ -70,6 +72,36 @@ try:
 except BadInput as error:
     print(error)
 """
+
+
+OWN = """
+from urllib.request import urlopen
+import os
+os.environ.pop("RAY_ADDRESS", None)
+from djsandbox_ray.errors import BadInput
+from djsandbox_ray.nodes.connection import connect
+for given in ({"cpus": 2}, {"dashboard": True}):
+    try:
+        connect("127.0.0.1:1", **given)
+    except BadInput as error:
+        print(error)
+address = connect(cpus=1, dashboard=True)
+print("dashboard", urlopen(f"{address}/api/version").status, address.startswith("http://127.0.0.1:"))
+print("again", connect(dashboard=True))
+"""
+
+
+@pytest.mark.slow
+def test_a_local_cluster_has_a_dashboard_where_it_is_asked_for() -> None:
+    own = environment(RAY_AUTH_MODE="disabled")
+    done = subprocess.run(
+        [sys.executable, "-c", OWN], env=own, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for key in ("cpus", "dashboard"):
+        assert f"cluster.{key} is for a new local cluster, not for the one at" in done.stdout
+    assert "dashboard 200 True" in done.stdout
+    assert "again None" in done.stdout
 
 
 @pytest.mark.slow

@@ -249,6 +249,23 @@ def test_a_run_is_planned_before_its_data_are_here(config: MakeConfig, tmp_path:
         run_sandbox(changed(given, dataset=lost), Console(file=StringIO()))
 
 
+def test_what_is_stored_of_every_sample_is_told(config: MakeConfig, tmp_path: Path) -> None:
+    assert make_plan(config(TRIALS))["stored"] is None
+    given = config(TRIALS, family="Storing")
+    made = make_plan(given)
+    assert made["stored"] == {"samples": 10, "each": {"latents": 163_840, "prompts": 900}}
+    end = "for at most 10 samples, once for all trials"
+    assert f"stores  latents 1.64 MB, prompts 9 kB {end}" in shown(made)
+    lost = {"type": "jsonl", "path": str(tmp_path / "lost.jsonl")}
+    made = make_plan(changed(given, dataset=lost))
+    assert made["stored"]["samples"] is None
+    every = "for every sample, once for all trials"
+    assert f"stores  latents 164 kB, prompts 900 B {every}" in shown(made)
+    # A part of the data is said by the configuration, wherever they are.
+    made = make_plan(changed(given, dataset={**lost, "rows": [0, 600]}))
+    assert made["stored"]["samples"] == 600
+
+
 def test_what_is_wrong_anywhere_is_an_error_of_the_plan(config: MakeConfig, tmp_path: Path) -> None:
     """What is not here is said with it."""
     lost = {"type": "jsonl", "path": str(tmp_path / "lost.jsonl")}

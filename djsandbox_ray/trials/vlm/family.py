@@ -31,7 +31,7 @@ from djsandbox_ray.trials.vlm.joined import check_joining, join
 from djsandbox_ray.trials.vlm.objective import ProcessedTokens
 from djsandbox_ray.trials.vlm.text import Script
 
-VERSION = 1
+VERSION = 2
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _POOL, _FINETUNE = "train", "finetune"
@@ -85,6 +85,12 @@ class Vlm(ModelFamily):
             config = config.model_copy(update={"finetune": resolved(config.finetune, gpus)})
         return type(self)(config)
 
+    def libraries(self) -> tuple[str, ...]:
+        """Add what makes adapters, where there are any."""
+        second = self.config.finetune
+        adapters = "lora" in (self.config.train, None if second is None else second.train)
+        return (*self.LIBRARIES, "peft") if adapters else self.LIBRARIES
+
     def numerics(self, gpus: float) -> dict[str, str]:
         """Add the precision, as it is resolved."""
         return {**super().numerics(gpus), "precision": resolved(self.config, gpus).precision}
@@ -113,6 +119,10 @@ class Vlm(ModelFamily):
             uri = data.train if name == _POOL else data.fixed[name]
             _look(uri, processor, config, self.config.caption_prompt)
         return Prepared(data)
+
+    def unexportable(self) -> str:
+        """Return nothing: transformers saves what it has loaded."""
+        return ""
 
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         """Train one model, stage after stage."""
