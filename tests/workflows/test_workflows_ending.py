@@ -97,5 +97,9 @@ def test_the_answer_comes_last(printed: Print, outputs) -> None:
     text = printed({**outputs, "report": report}, 3)
     assert text.endswith("keep   Keep it all.\nnext   the recipe: djsandbox recipe found\n")
     assert text.index("could not be sent") < text.index("Keep it all")
+    long = (("keep", "word " * 50), ("next", "why: " + "command " * 50))
+    lines = printed({"report": replace(report, answer=long)}).splitlines()
+    assert [line[:11] for line in lines[-3:]] == ["keep   word", "       word", "next   why:"]
+    assert len(lines[-1]) > 160
     before = printed({"report": replace(report, answer=())})  # as earlier versions wrote them
     assert before.rstrip().endswith("r.png")
