@@ -208,7 +208,7 @@ class WriteReport(Hook):
             unit=unit,
             about=self._about(),
             answer=answer,
-            answer_tables=[metrics_section(found.pool, measured)] if measured else [],
+            answer_tables=[metrics_section(measured)] if measured else [],
             lines=[*lines, *(f"Before the study: {line}." for line in before)],
             before=[confirmation_section(confirmed, unit)] if confirmed else [],
             figures=[svg_picture("Change against the controls", drawn)],

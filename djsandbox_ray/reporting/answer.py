@@ -183,11 +183,11 @@ class Measured:
         return f"{self.metric.name}{arrow} {self.pool:.4g} (controls {controls}{beside})"
 
 
-def metrics_section(pool: str, measured: Sequence[Measured]) -> ReportTable:
-    """Set what a pool got beside what controls got and what chance gets, metric by metric."""
+def metrics_section(measured: Sequence[Measured]) -> ReportTable:
+    """Set what the pool got beside what controls got and what chance gets, metric by metric."""
     columns = {
         "metric": [one.metric.shown for one in measured],
-        pool: [f"{one.pool:.4g}" for one in measured],
+        "this pool": [f"{one.pool:.4g}" for one in measured],
         "controls": [_number(one.controls) for one in measured],
     }
     if any(one.metric.chance is not None for one in measured):

@@ -228,9 +228,9 @@ def test_only_the_outermost_buckets_are_open(pools):
 def test_metrics_stand_beside_controls_and_chance():
     less = Measured(Metric("fvd", better="less"), 10, 12)
     assert less.text == "fvd (less is better) 10 (controls 12)"
-    table = metrics_section("a/high", [less])
-    assert table.header == ["metric", "a/high", "controls"]
-    table = metrics_section("a/high", [less, Measured(Metric("top1", chance=0.125), 0.5, NAN)])
+    table = metrics_section([less])
+    assert table.header == ["metric", "this pool", "controls"]
+    table = metrics_section([less, Measured(Metric("top1", chance=0.125), 0.5, NAN)])
     assert [*map(list, table.rows)] == [
         ["fvd ↓", "10", "12", "-"],
         ["top1", "0.5", "-", "0.125"],
