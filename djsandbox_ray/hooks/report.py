@@ -47,6 +47,7 @@ from djsandbox_ray.reporting.blocks import ReportTable
 from djsandbox_ray.reporting.chapters import Chapters, Later, label_shares, read_labels
 from djsandbox_ray.reporting.costs import costs_section
 from djsandbox_ray.reporting.figures import bar_chart, png
+from djsandbox_ray.reporting.insights import sentence
 from djsandbox_ray.reporting.method import (
     confirmation_notes,
     confirmation_section,
@@ -77,7 +78,8 @@ class WriteReport(Hook):
 
     def identity(self) -> Any:
         """What is shown."""
-        return [self.config.name, self.config.report.model_dump(mode="json")]
+        shown = [self.config.name, self.config.report.model_dump(mode="json")]
+        return [*shown, *self.context.caveats]
 
     def run(
         self,
@@ -134,7 +136,11 @@ class WriteReport(Hook):
             self.config.name,
             rows,
             unit=unit,
-            lines=[*lines, *(f"Before the study: {line}." for line in before)],
+            lines=[
+                *map(sentence, self.context.caveats),
+                *lines,
+                *(f"Before the study: {line}." for line in before),
+            ],
             before=[confirmation_section(confirmed, unit)] if confirmed else [],
             figures={"Change against the controls": figure},
             chapters=Chapters(storage, unit).of(later),
