@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
@@ -39,6 +40,26 @@ class Told:
 
     turns: tuple[Turn, ...]
     images: tuple[bytes, ...]
+    place: str
+    """The table, and the row in it."""
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Have what is wrong with a sample say which one it is.
+
+    Args:
+        place: of the sample.
+
+    Raises:
+        BadInput: as it was raised, with the place.
+    """
+    try:
+        yield
+    except BadInput as error:
+        if type(error) is not BadInput:  # of the storage, or of a package: no sample's fault
+            raise
+        raise BadInput(f"{place}: {error}") from error
 
 
 class Conversations:
@@ -81,16 +102,24 @@ class Conversations:
         """
         rows = self._rows[positions]
         told = []
-        for row, said, images in zip(
-            rows.tolist(), self.said(positions), self._images(rows), strict=True
+        for place, said, images in zip(
+            self.places(positions), self.said(positions), self._images(rows), strict=True
         ):
             if sum(turn.text.count(IMAGE_TOKEN) for turn in said) != len(images):
                 raise BadInput(
-                    f"{self._table.uri}: the text that row {row} is read with has places for "
-                    f"another number of images than its {len(images)}"
+                    f"{place}: the text that it is read with has places for another number of "
+                    f"images than its {len(images)}"
                 )
-            told.append(Told(said, images))
+            told.append(Told(said, images, place))
         return told
+
+    def places(self, positions: NDArray[np.int64]) -> list[str]:
+        """Return the table and row of the samples at some positions, for messages, in order."""
+        rows, texts = self._rows[positions].tolist(), self._texts[positions].tolist()
+        return [
+            f"{self._table.uri}, row {row}{'' if row == text else f' with the text of row {text}'}"
+            for row, text in zip(rows, texts, strict=True)
+        ]
 
     def said(self, positions: NDArray[np.int64]) -> list[tuple[Turn, ...]]:
         """Return the turns of the samples at some positions, in order."""

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.dataset.images import decode, shortened
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, VIDEO_TOKEN, Turn
 from djsandbox_ray.errors import BadInput
@@ -219,7 +220,7 @@ class Script:
             )
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             name = type(self._processor).__name__
-            raise BadInput(f"{name} cannot read a sample: {first_line(error)}") from error
+            raise BadInput(f"{name} cannot read a sample: {described(error)}") from error
         if lists := [name for name, values in found.items() if not hasattr(values, "shape")]:
             raise BadInput(f"{type(self._processor).__name__} gives {lists[0]} as no tensor")
         return dict(found)
