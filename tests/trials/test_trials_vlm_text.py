@@ -90,6 +90,19 @@ def test_what_is_too_long_is_cut_but_in_no_image(processors: dict[str, Any], kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_long_caption_is_learnt_as_far_as_it_is_read(
+    processors: dict[str, Any], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, pair = Script(processors[kind], 400), described("a red circle " * 4000)
+    ours = script.sample(pair, [picture(0)])
+    monkeypatch.setattr("djsandbox_ray.trials.vlm.text.within", lambda text, tokens: text)
+    whole = script.sample(pair, [picture(0)])
+    assert ours.targets
+    assert ours.ids.tolist() == whole.ids.tolist()
+    assert ours.labels.tolist() == whole.labels.tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_samples_are_put_together_as_the_processor_does(
     processors: dict[str, Any], kind: str
 ) -> None:

@@ -28,6 +28,7 @@ from djsandbox_ray.dataset.media import IMAGE_TOKEN, VIDEO_TOKEN, Turn
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.conversations import NOT_LEARNT
 from djsandbox_ray.trials.model_folders import first_line
+from djsandbox_ray.trials.text_limit import within
 
 _OTHERWISE = "; a model that is trained otherwise than others is for type: command"
 _SIDE = 1024
@@ -180,7 +181,8 @@ class Script:
         return found
 
     def _plain(self, text: str) -> str:
-        return self._spelt.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        read = within(text, self.max_tokens)
+        return self._spelt.sub(lambda found: f"{found[0][0]} {found[0][1:]}", read)
 
     def _process(
         self, messages: Sequence[dict[str, Any]], images: Sequence[Image.Image], asks: bool
