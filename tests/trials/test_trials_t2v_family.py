@@ -270,6 +270,11 @@ def test_prompts_are_those_of_the_pipeline(world: World) -> None:
         texts[:1], do_classifier_free_guidance=False, max_sequence_length=16
     )
     assert torch.allclose(own, made.embeddings[0], atol=1e-6)
+    long = " ".join(texts[::2] * 1000)
+    (own,), _ = pipeline.encode_prompt(
+        [long], do_classifier_free_guidance=False, max_sequence_length=16
+    )
+    assert torch.allclose(own, prompter([long]).embeddings[0], atol=1e-6)
     with pytest.raises(BadInput, match="no WanPipeline can be loaded from it"):
         Prompter(world.base / "vae", Wan, 16, "cpu")(texts)
 
