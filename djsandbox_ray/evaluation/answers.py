@@ -13,6 +13,10 @@ from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.evaluator import Reads
 from djsandbox_ray.evaluation.metric import Metric
 
+MOST_UNPARSED = 0.5
+"""Share of the answers in which nothing can be read, from which on a score is that of a model which
+does not answer at all."""
+
 
 class Answered(Protocol):
     """Where an evaluator has its answers from: what is stored, and a model for the rest."""
@@ -114,7 +118,7 @@ class AnswerEvaluator(Asker):
 
     def _shares(self) -> tuple[Metric, Metric]:
         unparsed, cut = (
-            Metric(f"{self.name}/{what}", "less", low=0, high=1, scored=False)
-            for what in ("unparsed", "cut")
+            Metric(f"{self.name}/{what}", "less", low=0, high=1, scored=False, doubtful_above=most)
+            for what, most in (("unparsed", MOST_UNPARSED), ("cut", None))
         )
         return unparsed, cut

@@ -24,6 +24,8 @@ class Metric:
     scored: bool = True
     """Whether it is part of the score by default; sub-scores and shares of unreadable answers are
     shown beside it."""
+    doubtful_above: float | None = None
+    """Beyond it, the other metrics of the evaluator say little: the report warns."""
 
     @property
     def shown(self) -> str:

@@ -78,7 +78,12 @@ def report_html(
         after.append(ReportTable("This run", ("", ""), list(facts.items())))
     return _page().render(
         title=title,
-        lines=[*notes(rows), *filter(None, (chapter.headline for chapter in chapters)), *lines],
+        lines=[
+            *notes(rows),
+            *_doubts(rows, metrics),
+            *filter(None, (chapter.headline for chapter in chapters)),
+            *lines,
+        ],
         alarms=sum(row.self_test_failed for row in rows),  # notes() says these first
         before=before,
         ranking=ranking,
@@ -135,6 +140,24 @@ def _metrics(rows: Sequence[RankingRow], known: Mapping[str, Metric]) -> ReportT
     falls = any(one.better == "less" for one in metrics)
     title = f"Mean of every metric{' (↓: better when less)' if falls else ''}"
     return ReportTable(title, ["pool", *heads], body)
+
+
+def _doubts(rows: Sequence[RankingRow], metrics: Sequence[Metric]) -> list[str]:
+    """Say of which pools a metric tells that the others of its evaluator say little."""
+    lines = []
+    for metric in metrics:
+        if (most := metric.doubtful_above) is None:
+            continue
+        values = {row.pool: row.metrics[metric.name] for row in rows if metric.name in row.metrics}
+        beyond = {pool: value for pool, value in values.items() if value > most}
+        if beyond:
+            worst = max(beyond, key=lambda pool: beyond[pool])
+            lines.append(
+                f"{metric.name} is above {most:g} in {len(beyond)} of {len(values)} pools, at most "
+                f"{beyond[worst]:.3g} ({worst}): what {metric.name.partition('/')[0]} says of them "
+                "is little."
+            )
+    return lines
 
 
 def _chance(metric: Metric) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from html_page import HOSTILE, Page
 
+from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.records import NotTestable
 from djsandbox_ray.reporting.blocks import (
     Chapter,
@@ -83,6 +84,26 @@ def test_a_failed_self_test_comes_first(rows, broken):
     assert ("class", "alarm") in page.attributes
     assert text.index("SELF-TEST FAILED") < text.index("<table")
     assert ("class", "alarm") not in Page(report_html("demo", rows)).attributes
+
+
+def test_scores_of_models_that_do_not_answer_are_doubted(rows):
+    known = [
+        Metric("pope/yes", scored=False, doubtful_above=0.9),
+        Metric("mme/unparsed", "less", scored=False, doubtful_above=0.5),
+        Metric("mme/cut", "less", scored=False),
+    ]
+    shares = [(0.5, 0.51, 0.99), (0.95, 0.2, 0.99), (0.91, 0.5, 0.99)]
+    for place, (yes, unparsed, cut) in enumerate(shares):
+        found = {"pope/yes": yes, "mme/unparsed": unparsed, "mme/cut": cut}
+        rows[place] = replace(rows[place], metrics=found)
+    text = report_html("demo", rows, metrics=known)
+    assert (
+        f"pope/yes is above 0.9 in 2 of 3 pools, at most 0.95 ({rows[1].pool}): what pope says of "
+        "them is little."
+    ) in text
+    assert f"mme/unparsed is above 0.5 in 1 of 3 pools, at most 0.51 ({rows[0].pool})" in text
+    assert "mme/cut is above" not in text
+    assert "is above" not in report_html("demo", rows)
 
 
 def test_what_was_given_up_stands_apart_and_the_shrunken_change_beside_the_first(raced):

@@ -44,6 +44,8 @@ SPLITS: tuple[Split, ...] = ("random", "popular", "adversarial")
 """How what is not in the picture was chosen."""
 
 _HIGH = ("f1", "accuracy", "precision", "recall")
+_MOST_YES = 0.9
+"""Who says yes to everything has an F1 of .667."""
 
 
 class PopeFiles(PicturesSource):
@@ -203,7 +205,14 @@ class Pope(Benchmark[PopeQuestion]):
         return (
             Metric(f"{self.name}/f1", low=0, high=1, chance=0.5),
             Metric(f"{self.name}/accuracy", low=0, high=1, chance=0.5, scored=False),
-            Metric(f"{self.name}/yes", low=0, high=1, chance=0.5, scored=False),
+            Metric(
+                f"{self.name}/yes",
+                low=0,
+                high=1,
+                chance=0.5,
+                scored=False,
+                doubtful_above=_MOST_YES,
+            ),
             *(
                 Metric(f"{self.name}/{split}_{what}", low=0, high=1, chance=0.5, scored=False)
                 for split in self.splits
