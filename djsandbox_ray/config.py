@@ -27,6 +27,7 @@ from djsandbox_ray.storage.filesystems import read_text
 from djsandbox_ray.tracking.tracker import TRACKERS
 from djsandbox_ray.trials.clip.scorer import ScorerConfig
 from djsandbox_ray.trials.config import TrialsConfig
+from djsandbox_ray.trials.t2v.evolution import EvolutionConfig
 
 S = TypeVar("S", bound=Section)
 
@@ -76,6 +77,8 @@ class RunConfig(Section):
     """An optional arm: whether the verdicts hold at a second learning rate."""
     policies: tuple[PolicyConfig, ...] = ()
     """Limits that statistics must keep, whatever helps the score."""
+    evolution: EvolutionConfig | None = None
+    """A chain of trainings that go on from each other, for ``workflow: self_evolution``."""
     cost: CostConfig | None = None
     """What a full training costs, and how many of them the run may cost."""
     report: ReportConfig = ReportConfig()
@@ -116,7 +119,8 @@ class RunConfig(Section):
 
     def lacks(self, section: str) -> bool:
         """Say whether a section that some workflows do without is not there."""
-        return {"trials": self.training, "evaluation": self.measuring}[section] is None
+        known = {"trials": self.training, "evaluation": self.measuring, "evolution": self.evolution}
+        return known[section] is None
 
 
 def _there(section: S | None, name: str) -> S:

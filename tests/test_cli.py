@@ -314,5 +314,5 @@ def test_one_operator_with_what_it_needs_and_how_to_get_it(
 def test_an_operator_that_is_not_known(program: Program) -> None:
     result = program("operators", "text_lenght")
     assert result.code == 2
-    assert "the nearest: text_length_filter" in result.err
+    assert "did you mean 'text_length_filter'?" in result.err
     assert program("operators", "--config", "x.yaml").code == 2

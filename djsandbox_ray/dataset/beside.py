@@ -8,7 +8,13 @@ from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
 
-from djsandbox_ray.dataset.faults import Unusable, described, is_failing, shown
+from djsandbox_ray.dataset.faults import (
+    Unusable,
+    described,
+    is_about_one_file,
+    is_failing,
+    shown,
+)
 from djsandbox_ray.dataset.files import SourceFile, opened, uri_of
 from djsandbox_ray.dataset.media import Kind, Media, Place
 from djsandbox_ray.errors import BadInput, SandboxError
@@ -62,6 +68,9 @@ def read_beside(file: SourceFile, path: str, kind: Kind = "image") -> bytes:
     except Exception as error:  # of a client of an object store
         if isinstance(error, Unusable):
             raise
+        if is_about_one_file(error):
+            said = f"{shown(path)}: its server refuses it"
+            raise Unusable(f"missing_{kind}", said) from None
         raise SandboxError(f"{shown(path)} beside {file.name}: {described(error)}") from error
 
 

@@ -238,9 +238,11 @@ def video_fault(data: object, config: VideosConfig) -> tuple[str, str] | None:
         return "too_large", said
     av = require("av", "video")
     try:
+        # Of the container alone: PyAV ends the process where options of streams are given, too, and
+        # a stream is found that was not there at the beginning.
         allowed = {"format_whitelist": ",".join(CONTAINERS)}
         try:
-            opened = av.open(io.BytesIO(data), mode="r", options=allowed)
+            opened = av.open(io.BytesIO(data), mode="r", container_options=allowed)
         except av.error.ValueError:  # so FFmpeg refuses what is not allowed
             return "bad_video", f"it is no video ({', '.join(CONTAINERS)} are)"
         with opened as container:

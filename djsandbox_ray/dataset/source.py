@@ -6,6 +6,7 @@ looks like; the order of shards, and of what each yields, is the order of the sa
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -96,14 +97,14 @@ _SAMPLE_BYTES = 16 << 10
 
 
 def estimated_loss(unread: int, read: int, samples: int) -> int:
-    """Estimate how many samples lie in what cannot be read; at least 1.
+    """Estimate how many samples lie in what cannot be read, rather too many; at least 1.
 
     Args:
         unread: bytes that cannot be read.
         read: bytes of the same kind that could be read.
         samples: how many these held.
     """
-    return max(1, round(unread / (read / samples if read and samples else _SAMPLE_BYTES)))
+    return max(1, math.ceil(unread / (read / samples if read and samples else _SAMPLE_BYTES)))
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class AnswerEvaluator(Asker):
 
     def _shares(self) -> tuple[Metric, Metric]:
         unparsed, cut = (
-            Metric(f"{self.name}/{what}", "less", low=0, high=1, scored=False)
+            Metric(f"{self.name}/{what}", "less", low=0, high=1, scored=False, suspect_above=0.5)
             for what in ("unparsed", "cut")
         )
         return unparsed, cut

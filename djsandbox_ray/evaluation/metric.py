@@ -24,6 +24,9 @@ class Metric:
     scored: bool = True
     """Whether it is part of the score by default; sub-scores and shares of unreadable answers are
     shown beside it."""
+    suspect_above: float | None = None
+    """The report warns of a pool whose mean is greater: the other metrics of its evaluator then say
+    little, such as the F1 of a model that answers yes to everything."""
 
     @property
     def shown(self) -> str:

@@ -269,6 +269,7 @@ class Conduct:
             keep_stopped=config.keep_stopped,
             owner=study.context.owner,
             numerics=study.numerics,
+            models=study.models,
         )
 
     def _preparing(self, todo: Sequence[TrialSpec]) -> Preparing | None:

@@ -233,6 +233,7 @@ HOOKS: Registry[Hook] = Registry(
         "confirmation": "djsandbox_ray.hooks.confirmation:Confirm",
         "confirmation_pools": "djsandbox_ray.hooks.confirmation:ChooseForConfirmation",
         "diversity": "djsandbox_ray.hooks.diversity:MeasureDiversity",
+        "evolve": "djsandbox_ray.hooks.evolve:Evolve",
         "ingest": "djsandbox_ray.hooks.ingest:Ingest",
         "ingest_evaluation": "djsandbox_ray.hooks.ingest:IngestEvaluation",
         "insights": "djsandbox_ray.hooks.insights:WriteInsights",

@@ -26,6 +26,7 @@ from djsandbox_ray.records import (
     Cost,
     Dataset,
     Diversity,
+    Evolution,
     FlipRow,
     Insights,
     Interactions,
@@ -55,6 +56,7 @@ from djsandbox_ray.reporting.method import (
     noise_lines,
     realised_lines,
     stopping_lines,
+    suspicion_lines,
 )
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.report import report_html
@@ -72,7 +74,7 @@ _BEST = 3
 class WriteReport(Hook):
     """Writes ``figures/ranking.png`` and ``report.html``."""
 
-    VERSION = 3
+    VERSION = 4
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
@@ -100,6 +102,7 @@ class WriteReport(Hook):
         recipe: Recipe | None = None,
         acceptance: Acceptance | None = None,
         insights: Insights | None = None,
+        evolution: Evolution | None = None,
     ) -> Report:
         """Draw the picture and write the page; what was found after the ranking gets chapters."""
         later = Later(
@@ -113,6 +116,7 @@ class WriteReport(Hook):
             recipe,
             acceptance,
             insights,
+            evolution,
         )
         storage = self.storage
         rows = self.rows(RankingRow, ranking)
@@ -121,11 +125,13 @@ class WriteReport(Hook):
         flipped = self.rows(FlipRow, learning_rate)
         floor = NoiseFloor.from_json(storage.read_sealed(noise.path)["noise"])
         stopping = self.config.trials.early_stopping.type != "none"
+        metrics = promised(self.config.evaluation.metrics)
         lines = [
             *confirmation_notes(confirmed),
             *flips_notes(flipped),
             *self._stopping(pools, trials, rows),
             *realised_lines(realised(floor, rows), unit),
+            *suspicion_lines(rows, metrics),
         ]
         before = noise_lines(floor, unit, stopping=stopping)
         title = f"{self.config.name}: change against the controls"
@@ -140,7 +146,7 @@ class WriteReport(Hook):
             chapters=Chapters(storage, unit).of(later),
             facts=self._facts(dataset, leaks, pools, trials),
             not_testable=pools.not_testable,
-            metrics=promised(self.config.evaluation.metrics),
+            metrics=metrics,
             tables=[
                 *([flips_section(flipped, unit)] if flipped else []),
                 *(self._composition(key, dataset, pools) for key in self.config.report.labels),

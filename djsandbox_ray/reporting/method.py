@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from djsandbox_ray.analysis.planning.noise import NoiseFloor, Realised
 from djsandbox_ray.analysis.planning.power import MAX_SEEDS
 from djsandbox_ray.analysis.verdicts.racing import AuditReport, Savings
-from djsandbox_ray.records import ConfirmationRow, FlipRow
+from djsandbox_ray.evaluation.metric import Metric
+from djsandbox_ray.records import ConfirmationRow, FlipRow, RankingRow
 from djsandbox_ray.reporting.blocks import ReportTable
 from djsandbox_ray.reporting.ranking import Unit
 
@@ -77,6 +78,28 @@ def stopping_lines(given_up: int, audit: AuditReport, savings: Savings) -> list[
         f"ended among the best ({audit.rate:.0%}; 95 % interval {audit.low:.0%} to "
         f"{audit.high:.0%}).",
     ]
+
+
+def suspicion_lines(rows: Sequence[RankingRow], metrics: Sequence[Metric]) -> list[str]:
+    """Name the pools whose models answer in a way that makes other metrics say little.
+
+    Args:
+        rows: the ranking.
+        metrics: what is known of its metrics; see :attr:`Metric.suspect_above`.
+    """
+    lines = []
+    for metric in metrics:
+        if metric.suspect_above is None:
+            continue
+        means = {row.pool: row.metrics[metric.name] for row in rows if metric.name in row.metrics}
+        above = [pool for pool, mean in means.items() if mean > metric.suspect_above]
+        if above:
+            named = "all pools" if len(above) == len(means) else ", ".join(above)
+            lines.append(
+                f"Beware: {metric.name} is above {metric.suspect_above:g} in {named}; there the "
+                f"other metrics of {metric.name.partition('/')[0]} say little."
+            )
+    return lines
 
 
 def _pools(count: int) -> str:

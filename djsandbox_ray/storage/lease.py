@@ -264,17 +264,6 @@ def inherit(storage: Storage, path: str, owner: str, what: str) -> Lease | None:
     return lease if lease._begin() else None
 
 
-def refuse_if_held(storage: Storage, path: str, what: str) -> None:
-    """Refuse what must not be done beside an owner.
-
-    Raises:
-        Held: there is one, and it lives.
-    """
-    _, owner = _vacant(storage, path)
-    if owner is not None:
-        raise Held(_refusal(storage, what, owner))
-
-
 def renewed(storage: Storage, path: str) -> datetime | None:
     """Return when it was last renewed, by the clock of the storage; None where no lease ever was.
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from socket import gethostname
 from typing import Any, ClassVar, Protocol, Self
 
@@ -66,6 +67,11 @@ class Evaluate(Protocol):
         """
 
 
+Keep = Callable[[Callable[[Path], Mapping[str, Any]]], None]
+"""Keeps files of a model: it calls with an empty folder what writes them there, on rank 0 alone,
+and what that returns is noted down beside them."""
+
+
 @dataclass(frozen=True)
 class TrialTask:
     """One training, as a family sees it."""
@@ -96,6 +102,8 @@ class TrialTask:
     """Samples seen in the stage that the pool feeds; 0 stands for the whole training."""
     spoil: Spoil | None = None
     """What is to be done to the samples: of ``captions``, :attr:`captions` says it already."""
+    keep: Keep | None = None
+    """Keeps what was trained, before the last report; None where nobody wants it."""
 
     def __post_init__(self) -> None:
         if self.budget == 0:
@@ -194,6 +202,10 @@ class ModelFamily(ABC):
         """
         return self
 
+    def libraries(self) -> tuple[str, ...]:
+        """Return :attr:`LIBRARIES`, and those that only some configurations train with."""
+        return self.LIBRARIES
+
     def numerics(self, gpus: float) -> dict[str, str]:
         """Return what changes the numbers of a training, beside settings, code and task; by name.
 
@@ -204,10 +216,14 @@ class ModelFamily(ABC):
             gpus: GPUs of a worker, or a share of one; 0 on CPUs.
 
         Raises:
-            BadInput: one of :attr:`LIBRARIES` is not installed.
+            BadInput: one of :meth:`libraries` is not installed.
         """
-        libraries = {name: _minor_version(name) for name in self.LIBRARIES}
+        libraries = {name: _minor_version(name) for name in self.libraries()}
         return {"device": _device_kind(gpus), **libraries}
+
+    def keeps(self) -> bool:
+        """Say whether it calls :attr:`TrialTask.keep`: later ones can go on from its models."""
+        return False
 
     def flops_per_sample(self) -> float | None:
         """Return floating-point operations of training on one sample, if the family can count.

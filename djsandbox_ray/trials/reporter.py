@@ -21,6 +21,7 @@ _REPORT = TypeAdapter(RungReport)
 _FATAL: Mapping[str, type[SandboxError]] = {
     "StorageFailed": StorageFailed,
     "Damaged": BadInput,
+    "Missing": BadInput,
     "OtherNumbers": OtherNumbers,
 }
 """By the name of what a trial raised in another process, what ends the study."""

@@ -19,6 +19,9 @@ from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.seals import broken_marked, seals_of, seals_to_json
 from djsandbox_ray.storage.store import Storage
 
+_KEPT = "model.json"
+"""The marker of what a trial has trained."""
+
 
 @dataclass(frozen=True)
 class SharedFolder:
@@ -62,6 +65,17 @@ class SharedFolder:
             self.storage.upload(folder, self.path)
         files = seals_to_json(seals_of(self.storage, self.path))
         self.storage.write_sealed(f"{self.path}/{self.marker}", {**known, "files": files})
+
+
+def kept_model(storage: Storage, models: str, seed: int) -> SharedFolder:
+    """Return the folder of what a trial has trained.
+
+    Args:
+        storage: of the run.
+        models: the folder of all seeds.
+        seed: of the trial.
+    """
+    return SharedFolder(storage, f"{models}/{seed}", _KEPT)
 
 
 def result_under(lease: Lease, task: Any) -> Any:

@@ -163,6 +163,8 @@ class TrialStore:
         path = self._path(spec.id)
         try:
             record = _RECORD.validate_python(self._storage.read_sealed(path))
+            if record.spec.id != spec.id:
+                raise ValueError(f"it is the record of {record.spec.id}")
         except Missing:
             return None
         except Damaged as error:

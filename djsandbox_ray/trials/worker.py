@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from math import isfinite
 from pathlib import Path
@@ -30,6 +31,7 @@ from djsandbox_ray.trials.config import Resources
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask, check_numerics
 from djsandbox_ray.trials.pulse import Pulse
 from djsandbox_ray.trials.rescoring import rescored_reports
+from djsandbox_ray.trials.shared_folder import kept_model
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
@@ -72,6 +74,8 @@ class Shared:
     """The driver, by which its folders of checkpoints are named."""
     numerics: Mapping[str, str] | None = None
     """The family's on the driver, after which trials are named; None where nobody compares."""
+    models: str = ""
+    """Folder of the storage where what was trained stays, by seed; empty: it does not."""
 
     def draw(self, trial: Mapping[str, Any]) -> Draw:
         """Return the rows that a trial trains on.
@@ -153,6 +157,7 @@ class TrialWorker:
             pulse=self._pulse,
             budget=shared.budget,
             spoil=pool.spoil,
+            keep=partial(self._keep, seed) if shared.models else None,
         )
         self._reported = reported
         self._trained_as = trial.get("training", "")
@@ -215,6 +220,13 @@ class TrialWorker:
         with self._pulse.aside():
             store = None if samples is None else self._answers(samples)
             return self._shared.suite.run(model, store)
+
+    def _keep(self, seed: int, fill: Callable[[Path], Mapping[str, Any]]) -> None:
+        shared = self._shared
+        with self._pulse.aside():
+            if self._group.rank == 0:
+                kept_model(Storage(shared.storage), shared.models, seed).write(fill)
+            self._group.barrier()
 
     def _answers(self, samples: int) -> AnswerStore:
         return AnswerStore(Storage(self._shared.storage), self._trained_as, samples)

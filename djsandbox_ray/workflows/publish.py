@@ -17,6 +17,8 @@ from djsandbox_ray.records import (
     Dataset,
     Diversity,
     Evaluation,
+    Evolution,
+    EvolutionMetric,
     Insights,
     Interactions,
     Ledger,
@@ -38,6 +40,7 @@ _FILES: dict[type, tuple[str, ...]] = {
     Repetition: ("path", "law", "figure"),
     Scaling: ("path", "law", "figure"),
     Diversity: ("path",),
+    Evolution: ("path", "metrics", "text"),
     Recipe: ("path", "evidence"),
     Acceptance: ("path",),
     Insights: ("path",),
@@ -86,6 +89,9 @@ def _metrics(context: Context, output: Any) -> dict[str, float | None]:
         changes = [row.change for row in rows if combined(row) and math.isfinite(row.change)]
         name = PurePosixPath(output.path).name.removesuffix(f"_{_MAIN}")
         return {f"best_{name}_effect": max(changes, default=math.nan)}
+    if isinstance(output, Evolution):
+        told = context.storage.read_rows(EvolutionMetric, output.metrics)
+        return {f"stage_{one.stage}/{one.metric}": one.value for one in told}
     if isinstance(output, Recipe):
         return {"recipe_retention": output.retention, "recipe_effect": output.effect}
     if isinstance(output, Acceptance):

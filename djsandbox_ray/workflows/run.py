@@ -14,7 +14,15 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    WorkerCrashedError,
+)
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
@@ -166,12 +174,20 @@ def open_round(this: Round, progress: Progress, lease: Lease | None = None) -> C
     return Context(config, storage, this.folder, recorded, progress, lease=lease)
 
 
+_DIED = (
+    *(NodeDiedError, ObjectLostError, OutOfDiskError, OutOfMemoryError),
+    *(RayActorError, WorkerCrashedError),
+)
+"""What Ray raises where a process or a machine ended, whatever it was at."""
+
+
 @contextmanager
 def _said_plainly(storage: Storage) -> Iterator[None]:
     """Have what a task of Ray or a library has raised say what it is, in a sentence.
 
     Raises:
-        SandboxError: as the task has raised it, without the traceback that Ray makes of it.
+        SandboxError: as the task has raised it, without the traceback that Ray makes of it; or a
+            process of the cluster has died.
         StorageFailed: a disk is full, or takes nothing for another reason.
     """
     try:
@@ -192,7 +208,16 @@ def _plainly(error: BaseException, where: str) -> SandboxError | None:
     own = [one for one in causes if isinstance(one, SandboxError) and not isinstance(one, RayError)]
     if own:
         return None if own[0] is error else own[0]
-    return next((told for one in causes if (told := disk_failure(one, where))), None)
+    if told := next((told for one in causes if (told := disk_failure(one, where))), None):
+        return told
+    died = next((one for one in causes if isinstance(one, _DIED)), None)
+    if died is None:
+        return None
+    said = next((line.strip() for line in str(died).splitlines() if line.strip()), "")
+    return SandboxError(
+        f"a process of the cluster has ended while it was at work ({type(died).__name__}: {said}); "
+        "what is finished is kept, and the same command goes on"
+    )
 
 
 def _check_resources(config: RunConfig, progress: Progress) -> None:

@@ -202,14 +202,32 @@ def _keep_cost(workflow: Workflow, job: Job, context: Context, cost: dict[str, A
 
 
 def _mend_costs(workflow: Workflow, context: Context) -> None:
-    """Write the costs of all jobs anew from their markers, where the file is not what it was."""
-    if _costs(context) is not None:
+    """Write from the markers of jobs what the file of costs lacks, or all of it where it is gone.
+
+    A run that is killed behind a marker lacks the last one.
+    """
+    known = _costs(context)
+    noted = {job.id: cost for job in workflow.jobs if (cost := _noted_cost(job, context))}
+    kept = known or {}
+    lacking = {
+        id: cost
+        for id, cost in noted.items()
+        if id not in kept or kept[id]["artifact"] != cost["artifact"]
+    }
+    if not lacking:
         return
-    markers = {job.id: _read(job, context) for job in workflow.jobs}
-    known = {id: marker["cost"] for id, marker in markers.items() if marker and "cost" in marker}
-    if known:
+    if known is None:
         _warn(context, None, f"{_costs_path(context)} is damaged or gone: it is made anew")
-        _write_costs(workflow, context, known)
+    _write_costs(workflow, context, {**kept, **lacking})
+
+
+def _noted_cost(job: Job, context: Context) -> dict[str, Any] | None:
+    """Return what a job cost by its marker; None where that does not say it."""
+    try:
+        cost = context.storage.read_sealed(_marker(job, context)).get("cost")
+    except Damaged:  # said where the job is done again
+        return None
+    return cost if _is_cost(cost) else None
 
 
 def _write_costs(workflow: Workflow, context: Context, known: Mapping[str, Any]) -> None:
@@ -223,9 +241,12 @@ def _costs(context: Context) -> dict[str, Any] | None:
         known = context.storage.read_sealed(_costs_path(context))
     except Damaged:
         return None
+    return known if all(map(_is_cost, known.values())) else None
+
+
+def _is_cost(value: Any) -> bool:
     needed = {"artifact", "hook", *Cost.__dataclass_fields__}
-    whole = all(isinstance(cost, dict) and needed <= cost.keys() for cost in known.values())
-    return known if whole else None
+    return isinstance(value, dict) and needed <= value.keys()
 
 
 def _costs_path(context: Context) -> str:

@@ -43,6 +43,51 @@ def test_what_is_wrong_with_a_row_is_told(error: Exception) -> None:
     assert isinstance(remark, Remark)
 
 
+@pytest.mark.parametrize(
+    ("code", "fails"),
+    [
+        ("SlowDown", True),
+        ("ServiceUnavailable", True),
+        ("InternalError", True),
+        ("ExpiredToken", True),
+        ("SignatureDoesNotMatch", True),
+        ("AccessDenied", False),
+        ("NoSuchKey", False),
+    ],
+)
+def test_what_an_object_store_says_of_all_requests_is_no_fault_of_a_row(
+    code: str, fails: bool
+) -> None:
+    s3fs_errors = pytest.importorskip("s3fs.errors", reason="the extra 's3' is not installed")
+    botocore = pytest.importorskip("botocore.exceptions")
+    said = {"Error": {"Code": code, "Message": "no"}}
+    error = s3fs_errors.translate_boto_error(botocore.ClientError(said, "GetObject"))
+    assert is_failing(error) == fails
+
+
+def test_a_store_that_does_not_answer_is_no_fault_of_a_row() -> None:
+    botocore = pytest.importorskip("botocore.exceptions", reason="the extra 's3' is missing")
+    error = botocore.EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
+    assert is_failing(error)
+    with pytest.raises(botocore.EndpointConnectionError):
+        attempt("a#0", lambda: _raising(error))
+
+
+@pytest.mark.parametrize(
+    ("status", "fails"), [(403, False), (410, False), (429, True), (503, True)]
+)
+def test_what_a_server_says_of_one_file_is_the_fault_of_its_row(status: int, fails: bool) -> None:
+    aiohttp = pytest.importorskip("aiohttp", reason="it comes with clients of object stores")
+    error = aiohttp.ClientResponseError(None, (), status=status)
+    assert is_failing(error) == fails
+    assert is_failing(aiohttp.ServerDisconnectedError())
+    assert not is_failing(aiohttp.InvalidURL("http://[x"))
+
+
+def test_a_file_that_may_not_be_read_is_the_fault_of_its_row() -> None:
+    assert not is_failing(PermissionError(errno.EACCES, "permission denied"))
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EAGAIN])
 def test_a_video_that_ends_too_early_is_no_failing_disk(number: int) -> None:
     av_error = pytest.importorskip("av.error", reason="the extra 'video' is not installed")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from written_tables import Listed, written
@@ -57,6 +59,29 @@ def test_what_is_no_video_is_set_aside(video, jpeg) -> None:
     assert reasons(five, VideosConfig(min_frames=5)) is None
     assert reasons(five, VideosConfig(min_frames=6)) == "too_short"
     assert reasons("clip.mp4") == "missing_video"  # type: ignore[arg-type]
+
+
+def test_streams_that_come_up_late_do_not_end_the_process() -> None:
+    def transport(streams: int, first: int) -> bytes:
+        file = io.BytesIO()
+        places = {"mpegts_start_pid": str(first), "mpegts_pmt_start_pid": str(first + 512)}
+        with av.open(file, "w", format="mpegts", options=places) as container:
+            some = [container.add_stream("libx264", rate=12) for _ in range(streams)]
+            for stream in some:
+                stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+            for number in range(16):
+                pixels = np.full((32, 48, 3), 16 * number, np.uint8)
+                for stream in some:
+                    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                    container.mux(stream.encode(frame))
+            for stream in some:
+                container.mux(stream.encode())
+        return file.getvalue()
+
+    data = transport(1, 256) + transport(4, 600)
+    with av.open(io.BytesIO(data)) as container:
+        assert len(container.streams) == 5
+    assert reasons(data) is None
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,16 @@ FEWER = {
         "trials.model.base.train.samples=128",
         "confirm.top=0",
     ),
+    "self_evolution": (
+        "dataset.samples=240",
+        "trials.budget=64",
+        "trials.model.base.train.dataset.samples=60",
+        "trials.model.base.train.samples=128",
+        "trials.model.objective.solver_steps=10",
+        "trials.model.objective.sampling_steps=2",
+        "evaluation.metrics[0].videos=4",
+        "evaluation.metrics[1].videos_per_prompt=1",
+    ),
     # Every trial has to form a group.
     "clip_multi_worker": ("pools.self_tests=false", "confirm.top=0"),
 }
@@ -91,7 +101,46 @@ def test_a_small_one_gets_to_its_end_as_a_user_runs_it(name: str, tmp_path: Path
     assert "<html" in (run / "report.html").read_text()
 
 
+def _chain(storage: Path, *changes: str) -> tuple[pd.DataFrame, Path]:
+    """Run the chain of stages; return its table, and the folder of the run."""
+    words = [word for change in changes for word in ("--set", change)]
+    told = said("run", "configs/self_evolution.yaml", "--storage", str(storage), *words, cwd=ROOT)
+    assert "evolution.md" in told
+    (run,) = (storage / "runs").iterdir()
+    return pd.read_csv(run / "evolution.csv", index_col="stage"), run
+
+
+def test_a_small_chain_of_stages_gets_to_its_end_and_is_not_trained_twice(tmp_path: Path) -> None:
+    changes = (*TOY, *FEWER["self_evolution"])
+    stages, run = _chain(tmp_path, *changes)
+    assert stages.index.tolist() == ["distilled", "self-distilled", "self-evolved"]
+    assert stages["init"].tolist() == ["base", "distilled", "self-distilled"]
+    assert stages["self_evolution"].tolist() == [False, False, True]
+    assert (stages["seeds"] == 2).all()
+    curves = pd.read_parquet(run / "stage_self-evolved_curves.parquet")
+    assert {"term:cd", "term:real", "term:reward_image", "term:reward_video"} <= set(curves)
+    adapters = sorted(tmp_path.glob("models/stage-*/*/adapter_model.safetensors"))
+    assert len(adapters) == 6
+    written = [path.stat().st_mtime_ns for path in adapters]
+    (run / "jobs" / "evolution.json").unlink()  # as if the driver had been killed at its end
+    again, _ = _chain(tmp_path, *changes)
+    assert again.equals(stages)
+    assert [path.stat().st_mtime_ns for path in adapters] == written
+
+
 # In full.
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_self_evolution_brings_the_student_nearer_to_real_videos(tmp_path: Path) -> None:
+    stages, run = _chain(tmp_path)
+    assert (stages["seeds"] == 2).all()
+    for stage in ("self-distilled", "self-evolved"):
+        curves = pd.read_parquet(run / f"stage_{stage}_curves.parquet")
+        assert (curves["term:real"] > 0).all()
+    metrics = pd.read_csv(run / "evolution_metrics.csv").set_index(["stage", "metric"])["value"]
+    assert metrics["self-evolved", "motion/ratio"] > 0.2
 
 
 def _run(config: str, storage: Path, *changes: str) -> tuple[pd.DataFrame, Path]:

@@ -3,11 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from factories import ranking_row
 
 from djsandbox_ray.analysis.planning.noise import NoiseFloor, Realised
 from djsandbox_ray.analysis.planning.power import MAX_SEEDS
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.racing import AuditReport, Savings, wrong_stops
+from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.reporting.method import (
     confirmation_notes,
     confirmation_section,
@@ -16,6 +18,7 @@ from djsandbox_ray.reporting.method import (
     noise_lines,
     realised_lines,
     stopping_lines,
+    suspicion_lines,
 )
 from djsandbox_ray.reporting.ranking import Unit
 
@@ -118,3 +121,19 @@ def test_flips_come_first(flips):
         "All 1 decided verdicts are the same at the second learning rate."
     ]
     assert flips_notes([]) == []
+
+
+def test_models_that_say_yes_to_everything_are_named():
+    metrics = (Metric("pope/f1"), Metric("pope/yes", scored=False, suspect_above=0.9))
+    shares = {"similarity/low": 0.97, "similarity/middle": 0.9, "similarity/high": 0.5}
+    rows = [
+        replace(ranking_row(pool, 0.0, "undecided"), metrics={"pope/f1": 0.667, "pope/yes": share})
+        for pool, share in shares.items()
+    ]
+    rows.append(replace(ranking_row("text_len/low", 0.0, "failed"), metrics={}))
+    assert suspicion_lines(rows, metrics) == [
+        "Beware: pope/yes is above 0.9 in similarity/low; there the other metrics of pope say "
+        "little."
+    ]
+    assert "in all pools; " in suspicion_lines(rows[:1], metrics)[0]
+    assert suspicion_lines(rows[1:], metrics) == []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from recorded import check
 from t2v_world import ALL, diffusers, write_clips
 
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -23,6 +24,7 @@ from djsandbox_ray.trials.base import BaseTask
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.config import TrialsConfig, misfits
 from djsandbox_ray.trials.family import FAMILIES, TrialData, TrialTask
+from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import adamw
 from djsandbox_ray.trials.model_folders import folder_content
 from djsandbox_ray.trials.strategies.strategy import Group
@@ -32,10 +34,11 @@ from djsandbox_ray.trials.t2v.codec import DiffusersCodec, as_pixels
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import Wan
 from djsandbox_ray.trials.t2v.encoding import LATENTS, PROMPTS
-from djsandbox_ray.trials.t2v.family import T2v, adapted
+from djsandbox_ray.trials.t2v.family import VERSION, T2v, adapted
 from djsandbox_ray.trials.t2v.flops import denoising_flops, without_storage
 from djsandbox_ray.trials.t2v.sampler import noise_of, sampled, videos
 from djsandbox_ray.trials.t2v.schedule import schedule_of
+from djsandbox_ray.trials.t2v.small import VERSION as BASE_VERSION
 
 FRAMES, SIDE, ROWS = 5, 16, 30
 CLIPS = {"type": "clips", "samples": 40, "frames": FRAMES, "size": SIDE}
@@ -171,6 +174,18 @@ def test_a_small_base_is_made_and_goes_on_where_it_was_cut_off(
     assert sum(value.numel() for value in weights.values()) == pytest.approx(149_000, rel=0.05)
 
 
+def test_versions_stand_for_the_numbers_of_a_base_and_of_a_training(
+    world: World, plain: list[RungReport]
+) -> None:
+    check("t2v base", f"{BASE_VERSION}.{LOOP_VERSION}", "trials/t2v/small.py", world.found)
+    found = {
+        "losses": [report.loss for report in plain],
+        **{name: [one.metrics[name] for one in plain] for name in plain[0].metrics},
+    }
+    places = "trials/t2v/family.py or trials/loop.py"
+    check("t2v", f"{VERSION}.{LOOP_VERSION}", places, found)
+
+
 def test_a_base_is_known_by_what_it_is_made_of(world: World, tmp_path: Path) -> None:
     assert tiny().identity() == tiny().identity() != tiny(seed=1).identity()
     assert set(tiny().sources()) == {"clips"}
@@ -281,6 +296,8 @@ def test_what_decides_a_result_is_in_the_identity(world: World) -> None:
     optimizer = adamw(torch.nn.Linear(2, 2), world.config())
     assert optimizer.param_groups[0]["eps"] == 1e-10
     assert FAMILIES.get("t2v") is T2v
+    assert "peft" in T2v(world.config()).numerics(0)
+    assert "peft" not in T2v(world.config(train="full")).numerics(0)
 
 
 def test_the_self_tests_need_metrics_that_see_them(world: World) -> None:

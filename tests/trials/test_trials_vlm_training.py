@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from recorded import check
 from vlm_world import BUDGET, FIXED, KINDS, VlmTables, config, picture, task
 
 from djsandbox_ray.dataset.media import Turn
@@ -19,11 +20,12 @@ from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.conversations import Conversations, described
 from djsandbox_ray.trials.family import FAMILIES, TrialData
+from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveTraining
 from djsandbox_ray.trials.vlm.answerer import VlmAnswerer
 from djsandbox_ray.trials.vlm.base import load_vlm
 from djsandbox_ray.trials.vlm.config import VlmConfig
-from djsandbox_ray.trials.vlm.family import Vlm
+from djsandbox_ray.trials.vlm.family import VERSION, Vlm
 from djsandbox_ray.trials.vlm.joined import join
 from djsandbox_ray.trials.vlm.modules import freeze_unreached, trial_model
 from djsandbox_ray.trials.vlm.objective import ProcessedTokens
@@ -128,6 +130,23 @@ def test_a_frozen_base_of_half_precision_is_trained_and_answers(
     sets = {"talk": tables.talk.uri}
     answers = VlmAnswerer(model, script, "What?", sets, "cpu", 0, half=True)
     assert len(answers.answer(tables.asked()[:2])) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_version_and_that_of_the_loop_stand_for_the_numbers(
+    world: dict[str, VlmTables], tmp_path: Path, kind: str
+) -> None:
+    tables = world[kind]
+    (report,), weights = trained(tables, tmp_path, config(tables, train="projector"))
+    base = load_vlm(tables.base).model.state_dict()
+    moved = [
+        float((value - base[name]).norm())
+        for name, value in weights.items()
+        if name in base and not torch.equal(value, base[name])
+    ]
+    found = {"loss": report.loss, "moved": sum(moved), "number": len(moved)}
+    places = "trials/vlm/family.py or trials/loop.py"
+    check(f"vlm {kind}", f"{VERSION}.{LOOP_VERSION}", places, found)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -357,7 +376,9 @@ def test_the_family_is_known_and_says_what_decides_its_results(
         "torchvision",
         "transformers",
         "precision",
+        "peft",
     }
+    assert "peft" not in Vlm(config(tables, train="projector")).numerics(0)
     assert not family.lost()
     lost = config(tables, base={"path": str(tables.base / "nowhere")})
     assert Vlm(lost).lost() == [f"base.path: there is no folder {str(tables.base / 'nowhere')!r}"]

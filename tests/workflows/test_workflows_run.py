@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 from rich.console import Console
 
 from djsandbox_ray.config import load_config
@@ -28,7 +29,7 @@ from djsandbox_ray.storage.processes import Process
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows import run as run_module
 from djsandbox_ray.workflows.language.repeat import Round
-from djsandbox_ray.workflows.run import run_sandbox, stoppable
+from djsandbox_ray.workflows.run import _said_plainly, run_sandbox, stoppable
 from djsandbox_ray.workflows.state import RunState, alone
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
@@ -146,3 +147,32 @@ def test_while_the_block_ends_sigterm_is_ignored_and_ctrl_c_is_not() -> None:
     with pytest.raises(KeyboardInterrupt):
         run()
     assert ended == ["cleaned up"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (WorkerCrashedError(), r"\(WorkerCrashedError: The worker died unexpectedly"),
+        (OutOfMemoryError("Task was killed.\nMemory: all"), r"OutOfMemoryError: Task was killed\."),
+        (RayActorError(), "RayActorError: "),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+@pytest.mark.parametrize("around", [False, True])
+def test_a_process_of_the_cluster_that_died_is_one_sentence(
+    storage: Storage, error: Exception, said: str, around: bool
+) -> None:
+    """As of an operator that fills the memory, or a decoder that a file brings down."""
+    raised = RuntimeError("of a library") if around else error
+    raised.__cause__ = error if around else None
+    with pytest.raises(SandboxError, match=said) as caught, _said_plainly(storage):
+        raise raised
+    told = str(caught.value)
+    assert "\n" not in told
+    assert told.endswith("what is finished is kept, and the same command goes on")
+    assert caught.value.exit_code == 1
+
+
+def test_a_defect_is_told_whole(storage: Storage) -> None:
+    with pytest.raises(KeyError, match="odd"), _said_plainly(storage):
+        raise KeyError("odd")

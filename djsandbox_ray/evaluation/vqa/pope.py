@@ -43,6 +43,8 @@ Split = Literal["random", "popular", "adversarial"]
 SPLITS: tuple[Split, ...] = ("random", "popular", "adversarial")
 """How what is not in the picture was chosen."""
 
+_ALL_YES = 0.9
+"""A share of yes above which an F1 says little; half of the answers are to be yes."""
 _HIGH = ("f1", "accuracy", "precision", "recall")
 
 
@@ -203,7 +205,9 @@ class Pope(Benchmark[PopeQuestion]):
         return (
             Metric(f"{self.name}/f1", low=0, high=1, chance=0.5),
             Metric(f"{self.name}/accuracy", low=0, high=1, chance=0.5, scored=False),
-            Metric(f"{self.name}/yes", low=0, high=1, chance=0.5, scored=False),
+            Metric(
+                f"{self.name}/yes", low=0, high=1, chance=0.5, scored=False, suspect_above=_ALL_YES
+            ),
             *(
                 Metric(f"{self.name}/{split}_{what}", low=0, high=1, chance=0.5, scored=False)
                 for split in self.splits

@@ -103,6 +103,12 @@ class Llava(ModelFamily):
             config = config.model_copy(update={"finetune": resolved(config.finetune, gpus)})
         return type(self)(config)
 
+    def libraries(self) -> tuple[str, ...]:
+        """Add what makes adapters, where there are any."""
+        second = self.config.finetune
+        adapters = second is not None and second.train == "lora"
+        return (*self.LIBRARIES, "peft") if adapters else self.LIBRARIES
+
     def numerics(self, gpus: float) -> dict[str, str]:
         """Add the precision, as it is resolved."""
         return {**super().numerics(gpus), "precision": resolved(self.config, gpus).precision}

@@ -18,10 +18,17 @@ from djsandbox_ray.evaluation.evaluator import Reads
 from djsandbox_ray.records import RungReport, Spoil
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.trials.answering import evaluate_together
-from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
+from djsandbox_ray.trials.family import (
+    Keep,
+    ModelFamily,
+    Prepared,
+    TrialData,
+    TrialTask,
+    device_for,
+)
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveTraining, resolved
-from djsandbox_ray.trials.lora import put_adapters
+from djsandbox_ray.trials.lora import AdapterFolder, Adapters, put_adapters
 from djsandbox_ray.trials.model_folders import made_base
 from djsandbox_ray.trials.staged import train_stages
 from djsandbox_ray.trials.stages import Stage
@@ -31,12 +38,15 @@ from djsandbox_ray.trials.t2v.build import Prompter, VideoBase, load_video_base
 from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.config import T2vModelConfig, deciding
 from djsandbox_ray.trials.t2v.denoisers import Surroundings, TransformerAdapter
+from djsandbox_ray.trials.t2v.distil import Consistency, ConsistencyConfig, Distillation
 from djsandbox_ray.trials.t2v.encoding import LATENTS, PROMPTS, STILL, Encoding
-from djsandbox_ray.trials.t2v.evaluated import EvaluationLatents, VideoDenoiser
+from djsandbox_ray.trials.t2v.evaluated import EvaluationLatents
 from djsandbox_ray.trials.t2v.flops import denoising_flops, prompt_width, without_storage
 from djsandbox_ray.trials.t2v.latents import StoredLatents, write_latents
+from djsandbox_ray.trials.t2v.maker import VideoModel
 from djsandbox_ray.trials.t2v.objective import ComputedLatents, Denoising, Latents
 from djsandbox_ray.trials.t2v.prompts import StoredFirst, StoredPrompts
+from djsandbox_ray.trials.t2v.rewards import REWARDS
 from djsandbox_ray.trials.t2v.schedule import Schedule, schedule_of
 
 VERSION = 1
@@ -66,10 +76,16 @@ class T2v(ModelFamily):
         return self._base
 
     def lost(self) -> list[str]:
-        """Return the folder of the base, if it is not there."""
-        if self._base.is_there():
-            return []
-        return [f"base.path: there is no folder {self.config.base.path!r}"]
+        """Return the folder of the base, if it is not there, and what else lacks."""
+        found: list[str] = []
+        config = self.config
+        if not self._base.is_there():
+            found.append(f"base.path: there is no folder {config.base.path!r}")
+        if isinstance(config.init, AdapterFolder):
+            found += [f"init.{phrase}" for phrase in config.init.lost()]
+        if isinstance(config.objective, ConsistencyConfig):
+            found += [f"objective.{phrase}" for phrase in config.objective.lost()]
+        return found
 
     def identity(self) -> Any:
         """Return the settings, and what the base is made of."""
@@ -80,17 +96,35 @@ class T2v(ModelFamily):
         """Decide what is ``auto``."""
         return type(self)(resolved(self.config, gpus))
 
+    def libraries(self) -> tuple[str, ...]:
+        """Add what makes adapters, where there are any."""
+        adapters = self.config.train == "lora"
+        return (*self.LIBRARIES, "peft") if adapters else self.LIBRARIES
+
     def numerics(self, gpus: float) -> dict[str, str]:
         """Add the precision, as it is resolved."""
         return {**super().numerics(gpus), "precision": resolved(self.config, gpus).precision}
 
+    def keeps(self) -> bool:
+        """Say that adapters are kept; of all of a transformer, there would be another for each."""
+        return self.config.train == "lora"
+
     def flops_per_sample(self) -> float:
-        """Count a forward and a backward pass; latents and embeddings are had once: not counted."""
+        """Count a forward and a backward pass; latents and embeddings are had once: not counted.
+
+        Of a distillation also the three passes forward that give its target; not the decoder and
+        the models of rewards.
+        """
         config, ratios = self.config, self._base.ratios()
         shape = ratios.shape(config.frames, *config.size)
         frozen = config.train == "lora"
+        more = (shape, config.prompt_tokens, frozen)
         settings = self._base.transformer()
-        return denoising_flops(settings, ratios, shape, config.prompt_tokens, frozen)
+        found = denoising_flops(settings, ratios, *more)
+        if isinstance(config.objective, ConsistencyConfig) and config.objective.weights.cd:
+            passes = 3 if config.objective.guidance else 2
+            found += passes * denoising_flops(settings, ratios, *more, backward=False)
+        return found
 
     def stored_bytes(self) -> dict[str, int]:
         """Count latents in half precision, and embeddings of whole prompts in that of trials."""
@@ -142,21 +176,10 @@ class T2v(ModelFamily):
             )
 
             def begin(stage: Stage, earlier: Mapping[str, Any]) -> AdditiveTraining:
-                captions = draw.clips.captions()
-                objective = Denoising(
-                    adapted(base, config, task.seed),
-                    base.adapter,
-                    schedule,
-                    draw.latents(),
-                    captions,
-                    prompter.book(captions),
-                    task.seed,
-                    config.caption_drop,
-                    device,
-                )
+                objective = _objective(config, base, schedule, draw, prompter, task.seed, device)
                 return AdditiveTraining(
                     objective,
-                    len(captions),
+                    len(draw.clips),
                     config,
                     task.seed,
                     device,
@@ -166,14 +189,17 @@ class T2v(ModelFamily):
                 )
 
             def evaluate(training: AdditiveTraining, samples: int) -> dict[str, float]:
+                if task.keep is not None and samples >= task.rungs[-1]:
+                    _keep(task.keep, training.weights(), config, base.adapter)
                 own = training.own()
                 model = training.whole() if own is None else own
                 if model is None:
                     return {}
-                denoiser = _denoiser(model, base, config, schedule, known, prompter, device)
+                held = (task.cpus, task.gpus)
+                seen = VideoModel(model, base, config, schedule, known, prompter, device, *held)
                 if own is None:
-                    return task.evaluate(denoiser, samples)
-                return evaluate_together(task.group, denoiser, task.evaluate, samples)
+                    return task.evaluate(seen, samples)
+                return evaluate_together(task.group, seen, task.evaluate, samples)
 
             yield from train_stages(task, self.stages(task.budget), begin, evaluate)
 
@@ -231,10 +257,10 @@ def adapted(base: VideoBase, config: T2vModelConfig, seed: int) -> Any:
         base: it stays as it is.
         config: what is trained.
         seed: decides the first matrices of the adapters; the second ones are zero, so that all
-            pools begin as the base.
+            pools begin as the base, or as the adapters that training begins with.
 
     Raises:
-        BadInput: the transformer has no such layers.
+        BadInput: the transformer has no such layers, or the adapters do not fit them.
     """
     model = twin(base.transformer)
     if config.train == "lora":
@@ -242,6 +268,8 @@ def adapted(base: VideoBase, config: T2vModelConfig, seed: int) -> Any:
         targets = lora.targets or base.adapter.TARGETS
         where = "trials.model.lora.targets"
         put_adapters(model, lora.rank, lora.alpha, targets, seed, where)
+        if isinstance(config.init, AdapterFolder):
+            config.init.read(seed).fill(model, f"trials.model.init.path: {config.init.path}")
     else:
         for parameter in model.parameters():
             parameter.data = parameter.data.clone().float()
@@ -249,25 +277,71 @@ def adapted(base: VideoBase, config: T2vModelConfig, seed: int) -> Any:
     return model
 
 
-def _denoiser(
-    model: Any,
-    base: VideoBase,
+def taught(base: VideoBase, teacher: AdapterFolder, seed: int) -> Any:
+    """Return a frozen transformer with adapters, which shares all else with the base.
+
+    Args:
+        base: it stays as it is.
+        teacher: the adapters.
+        seed: of the trial.
+
+    Raises:
+        BadInput: there are no adapters, or they are of another transformer.
+    """
+    model, found = twin(base.transformer), teacher.read(seed)
+    where = f"trials.model.objective.teacher.path: {teacher.path}"
+    put_adapters(model, found.rank, found.alpha, found.targets, seed, where)
+    found.fill(model, where)
+    return model.requires_grad_(False).eval()
+
+
+def _objective(
     config: T2vModelConfig,
+    base: VideoBase,
     schedule: Schedule,
-    known: EvaluationLatents,
+    draw: _Draw,
     prompter: StoredFirst,
+    seed: int,
     device: str,
-) -> VideoDenoiser:
-    return VideoDenoiser(
+) -> Denoising | Distillation:
+    captions, what = draw.clips.captions(), config.objective
+    model, book = adapted(base, config, seed), prompter.book(captions)
+    if not isinstance(what, ConsistencyConfig):
+        drop = config.caption_drop
+        given = (draw.latents(), captions, book, seed, drop, device)
+        return Denoising(model, base.adapter, schedule, *given)
+    rewards = {name: REWARDS.get(one.type)(one) for name, one in what.used().items()}
+    for reward in rewards.values():
+        reward.prepare(device)
+    teacher = what.teacher
+    return Distillation(
         model,
-        base.adapter,
-        schedule,
-        known,
-        prompter,
+        base.transformer if isinstance(teacher, str) else taught(base, teacher, seed),
+        Consistency(base.adapter, schedule, what.time_scale),
+        base.codec,
+        draw.latents(),
+        captions,
+        book,
+        config.frames,
+        what,
+        rewards,
+        seed,
         device,
-        config.evaluation_batch,
-        config.precision == "bf16",
     )
+
+
+def _keep(
+    keep: Keep, weights: Mapping[str, Any], config: T2vModelConfig, adapter: TransformerAdapter
+) -> None:
+    """Keep the adapters of a model at the end of its training."""
+    lora = config.lora
+    kept = Adapters(lora.rank, lora.alpha, tuple(lora.targets or adapter.TARGETS), weights)
+
+    def fill(folder: Path) -> Mapping[str, Any]:
+        kept.write(folder)
+        return {}
+
+    keep(fill)
 
 
 @lru_cache(maxsize=_HELD)

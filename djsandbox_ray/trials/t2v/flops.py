@@ -12,7 +12,12 @@ from djsandbox_ray.trials.t2v.denoisers import Prompts, Surroundings, adapter_cl
 
 
 def denoising_flops(
-    settings: Mapping[str, Any], ratios: Ratios, shape: tuple[int, ...], tokens: int, frozen: bool
+    settings: Mapping[str, Any],
+    ratios: Ratios,
+    shape: tuple[int, ...],
+    tokens: int,
+    frozen: bool,
+    backward: bool = True,
 ) -> float:
     """Return the operations of one forward and backward pass of one sample.
 
@@ -24,6 +29,7 @@ def denoising_flops(
         shape: of the latents.
         tokens: of a prompt.
         frozen: whether gradients only pass through the transformer, as with adapters.
+        backward: whether there is a pass backward.
     """
     torch = require("torch", "clip")
     counter = require("torch.utils.flop_counter", "clip").FlopCounterMode(display=False)
@@ -39,7 +45,9 @@ def denoising_flops(
         latents = torch.empty(1, *shape, requires_grad=frozen)
         times = torch.zeros(1)
         with counter:
-            adapter(transformer, latents, times, prompts).sum().backward()
+            out = adapter(transformer, latents, times, prompts)
+            if backward:
+                out.sum().backward()
     return float(counter.get_total_flops())
 
 

@@ -85,6 +85,12 @@ class Vlm(ModelFamily):
             config = config.model_copy(update={"finetune": resolved(config.finetune, gpus)})
         return type(self)(config)
 
+    def libraries(self) -> tuple[str, ...]:
+        """Add what makes adapters, where there are any."""
+        second = self.config.finetune
+        adapters = "lora" in (self.config.train, None if second is None else second.train)
+        return (*self.LIBRARIES, "peft") if adapters else self.LIBRARIES
+
     def numerics(self, gpus: float) -> dict[str, str]:
         """Add the precision, as it is resolved."""
         return {**super().numerics(gpus), "precision": resolved(self.config, gpus).precision}

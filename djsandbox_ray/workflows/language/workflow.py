@@ -27,7 +27,7 @@ from djsandbox_ray.workflows.language.repeat import key_problems
 
 _BUILT_IN = resources.files("djsandbox_ray.workflows") / "builtin"
 _ENDINGS = (".yaml", ".yml")
-_OPTIONAL = ("trials", "evaluation")
+_OPTIONAL = {"trials": "recipe_only", "evaluation": "recipe_only", "evolution": "single_op"}
 _NAMED = 3
 """Jobs that are named as examples."""
 
@@ -93,7 +93,7 @@ def _lacking(absent: Sequence[str], workflow: Workflow) -> Iterator[str]:
             more = f" and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ""
             yield (
                 f"{section}: the configuration has no such section, which its jobs need "
-                f"({', '.join(jobs[:_NAMED])}{more}); `workflow: recipe_only` does without"
+                f"({', '.join(jobs[:_NAMED])}{more}); `workflow: {_OPTIONAL[section]}` does without"
             )
 
 
