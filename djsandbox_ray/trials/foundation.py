@@ -112,7 +112,7 @@ class Ground:
             num_cpus=base.cpus, num_gpus=base.gpus, resources=base.nodes.demand()
         )(_make)
         done = task.options(name="make the base").remote(
-            self._storage.url, base_id, tables, base, family, numerics
+            self._storage.url, base_id, tables, base, family, numerics, lease.owner
         )
         found, seconds = result_under(lease, done)
         said = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
@@ -150,10 +150,21 @@ def _make(
     base: Base,
     family: ModelFamily,
     numerics: dict[str, str],
+    owner: str,
 ) -> tuple[dict[str, float], float]:
     """Make a base; return what is worth knowing of it, and the seconds that it took.
 
+    Args:
+        url: of the storage.
+        base_id: names its folder.
+        tables: the URIs of its trusted data, by name.
+        base: makes it.
+        family: whose base it is.
+        numerics: that it is named after; empty where nothing is trained.
+        owner: of the lease.
+
     Raises:
+        Lost: another run makes it now.
         OtherNumbers: this node has other libraries than the driver, after which it is named.
     """
     start = time.perf_counter()
@@ -170,7 +181,7 @@ def _make(
         found.update(base.make(BaseTask(tables, folder, checkpoint, base.cpus, base.gpus)))
         return {"found": found}
 
-    _folder(Storage(url), f"models/{base_id}").write(fill)
+    _folder(Storage(url), f"models/{base_id}").write(fill, owner)
     for part in kept.values():
         part.remove()
     return found, time.perf_counter() - start

@@ -91,10 +91,12 @@ def test_it_says_what_its_weights_hang_on(storage: Storage, table: str) -> None:
     config = ScorerConfig.model_validate(section())
     family = _family(config)
     promised = family.numerics(0)
-    with pytest.raises(OtherNumbers, match=r"the driver torch 1\.0"):
-        _train(storage.url, "models/m", table, ROWS, config, family, {**promised, "torch": "1.0"})
-    assert not storage.exists("models/m")
-    _train(storage.url, "models/m", table, ROWS, config, family, promised)
+    given = (storage.url, "models/m", table, ROWS, config, family)
+    with lease.take(storage, "models/m.lease", "m") as held:
+        with pytest.raises(OtherNumbers, match=r"the driver torch 1\.0"):
+            _train(*given, {**promised, "torch": "1.0"}, held.owner)
+        assert not storage.exists("models/m")
+        _train(*given, promised, held.owner)
     assert storage.read_sealed("models/m/scorer.json")["numerics"] == promised
     assert promised["device"] == "cpu"
 
