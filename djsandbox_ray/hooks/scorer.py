@@ -73,6 +73,8 @@ class TrainScorer(Hook):
             lambda lease: self._have_trained(config, family, dataset, path, lease),
             lambda text: self.note(f"scorer: {text}"),
         )
+        # Of a process that was killed when the model was there.
+        Checkpoint(storage.url, scorer_id).remove()
         return Scorer(scorer_id, path)
 
     def _have_trained(

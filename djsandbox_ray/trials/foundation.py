@@ -95,6 +95,8 @@ class Ground:
 
         folder = _folder(self._storage, f"models/{base_id}")
         folder.make_once(f"the base {base_id}", make, lambda text: self._note(f"base: {text}"))
+        if trusted:
+            clear_steps(self._storage, base_id)
         return base_id, cost
 
     def _have_made(
@@ -137,6 +139,13 @@ def _with_seconds(cost: Cost, seconds: float) -> Cost:
 def broken_base(storage: Storage, path: str) -> dict[str, str]:
     """Return what is wrong with the files of a base, by path; empty where it is whole."""
     return _folder(storage, path).broken()
+
+
+def clear_steps(storage: Storage, base_id: str) -> None:
+    """Remove the checkpoints of a base that is there: its maker may have been killed just then."""
+    for name in storage.names("trials"):
+        if name.startswith(f"{base_id}-"):
+            Checkpoint(storage.url, name).remove()
 
 
 def _folder(storage: Storage, path: str) -> SharedFolder:
