@@ -8,11 +8,14 @@ is a week old.
 
 On a disk the table is written in this folder and moved to its dataset, which is done at once; who
 goes on with an ingest that was killed behind that, moves it back. An object store can only copy, so
-there a table is written where it stays: ``tables/<random>.lance``.
+there a table is written where it stays: ``tables/<source>-<random>.lance``. One that no dataset
+names any more, as it was damaged and another has taken its place, is removed when it is a week old,
+too: until then, runs that read it may come to their end.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -30,6 +33,7 @@ KEPT = timedelta(days=7)
 early: of what is old, too, the lease tells whether its owner lives."""
 _PREFIX, _LEASE, _PARTS, _PLACED = ".staging-", "lease", "parts", "placed.json"
 _THREADS = 16
+_TABLES, _TABLE = "tables", re.compile(r".+-[0-9a-f]{32}\.lance")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Staging:
         """Path at which the table is written."""
         if self.storage.is_local:
             return f"{self.folder}/samples.lance"
-        return f"tables/{self.folder.rpartition(_PREFIX)[2]}.lance"
+        return f"{_TABLES}/{self.folder.rpartition(_PREFIX)[2]}.lance"
 
     @property
     def parts(self) -> set[str]:
@@ -171,6 +175,8 @@ def _begun(storage: Storage, source: str) -> Staging:
     for one in left:
         if one is not chosen:
             one.discard()
+    if not storage.is_local:
+        _clear_tables(storage)
     if chosen is not None:
         chosen.reopen()
         return chosen
@@ -198,6 +204,29 @@ def _left(storage: Storage, prefix: str) -> list[Staging]:
     with ThreadPoolExecutor(_THREADS) as threads:  # to see whether one lives takes a while
         found = threads.map(taken, [f"{FOLDER}/{name}" for name in names])
         return [one for one in found if one is not None]
+
+
+def _clear_tables(storage: Storage) -> None:
+    """Remove the tables that neither a dataset nor an ingest has, and nobody has written to lately.
+
+    Whoever writes one has its folder first, and names it in a dataset before that goes: looked at
+    in this order, none of these is missed.
+    """
+    tables = [name for name in storage.names(_TABLES) if _TABLE.fullmatch(name)]
+    if not tables:
+        return
+    begun = {name.removeprefix(_PREFIX) for name in storage.names(FOLDER)}
+    try:
+        used = used_tables(storage, all_known=True)
+    except Damaged:  # one of them may be that dataset's
+        return
+    now = datetime.now(UTC)
+    for name in tables:
+        path = f"{_TABLES}/{name}"
+        if path not in used and name.removesuffix(".lance") not in begun:
+            versions = [f"{path}/_versions/{one}" for one in storage.names(f"{path}/_versions")]
+            if all(now - storage.modified(version) > KEPT for version in versions):
+                storage.remove(path)
 
 
 def _table_of(home: str) -> str:

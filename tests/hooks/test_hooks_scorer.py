@@ -91,10 +91,12 @@ def test_it_says_what_its_weights_hang_on(storage: Storage, table: str) -> None:
     config = ScorerConfig.model_validate(section())
     family = _family(config)
     promised = family.numerics(0)
-    with pytest.raises(OtherNumbers, match=r"the driver torch 1\.0"):
-        _train(storage.url, "models/m", table, ROWS, config, family, {**promised, "torch": "1.0"})
-    assert not storage.exists("models/m")
-    _train(storage.url, "models/m", table, ROWS, config, family, promised)
+    given = (storage.url, "models/m", table, ROWS, config, family)
+    with lease.take(storage, "models/m.lease", "m") as held:
+        with pytest.raises(OtherNumbers, match=r"the driver torch 1\.0"):
+            _train(*given, {**promised, "torch": "1.0"}, held.owner)
+        assert not storage.exists("models/m")
+        _train(*given, promised, held.owner)
     assert storage.read_sealed("models/m/scorer.json")["numerics"] == promised
     assert promised["device"] == "cpu"
 
@@ -169,6 +171,18 @@ def test_what_is_whole_is_not_trained_again(storage: Storage, training: Training
     assert hook(storage).run() == first
     assert training.times == 2
     assert hook(storage).broken(first) == {}
+
+
+def test_steps_of_a_process_that_was_killed_behind_the_marker_go(
+    storage: Storage, training: Training
+) -> None:
+    made = hook(storage).run()
+    left = f"trials/{made.id}/alone@000000/8/weights.pt"
+    for path in (left, "trials/another/alone@000000/8/weights.pt"):
+        storage.write_bytes(path, b"weights")
+    assert hook(storage).run() == made
+    assert training.times == 1
+    assert storage.names("trials") == ["another"]
 
 
 def test_a_second_run_waits_and_takes_the_model_of_the_first(

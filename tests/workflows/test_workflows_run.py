@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from io import StringIO
@@ -112,6 +113,37 @@ def test_a_head_that_is_away_for_a_moment_stops_nothing(monkeypatch: pytest.Monk
         assert not lost.wait(1)
         away.set()
         assert lost.wait(60)
+
+
+_LOSING = """
+import sys, threading, time
+from djsandbox_ray.nodes import anchor
+anchor._LOOK, anchor.HEAD_PATIENCE, anchor.GRACE = 0.01, 0, 1
+lost = threading.Event()
+with anchor.watched(anchor.Anchor(head="127.0.0.1:1"), lost.set):
+    lost.wait()
+    if "stuck" in sys.argv:
+        time.sleep(600)
+if "lives" in sys.argv:
+    time.sleep(3)
+    print("a notebook", flush=True)
+if "clings" in sys.argv:
+    import atexit
+    atexit.register(time.sleep, 600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "said"),
+    [("stuck", 1, ""), ("clings", 1, ""), ("lives", 0, "a notebook\n"), ("ends", 0, "")],
+)
+def test_a_process_without_a_cluster_is_ended_only_where_it_is_stuck(
+    what: str, code: int, said: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _LOSING, what], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (code, said)
 
 
 def _stopped_by(number: signal.Signals) -> None:
