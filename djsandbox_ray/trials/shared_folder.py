@@ -52,12 +52,13 @@ class SharedFolder:
             if self.broken():  # who was waited for may have made it
                 make(lease)
 
-    def write(self, fill: Callable[[Path], Mapping[str, Any]], owner: str) -> None:
+    def write(self, fill: Callable[[Path], Mapping[str, Any]], owner: str | None = None) -> None:
         """Make it, from a folder of this node; what a killed process has left there goes.
 
         Args:
             fill: writes all files into an empty folder, and returns what the marker says of them.
-            owner: of the lease: its driver has this process make it.
+            owner: of the lease: its driver has this process make it. None for what only one run
+                can make, as its trials do.
 
         Raises:
             Lost: another run makes it now; nothing of it is touched.
@@ -65,7 +66,7 @@ class SharedFolder:
         storage = self.storage
         with temporary() as folder:
             known = fill(folder)
-            check_held(storage, self._lease, owner, self.path)
+            self._check(owner)
             storage.remove(f"{self.path}/{self.marker}")  # from here on the files change
             storage.remove(self.path)
             storage.upload(folder, self.path)
@@ -73,11 +74,15 @@ class SharedFolder:
                 file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
             }
         files = seals_of(storage, self.path)
-        check_held(storage, self._lease, owner, self.path)
+        self._check(owner)
         if foreign := files.keys() ^ written:
             raise storage.damaged(self.path, f"{min(foreign)} in it was not written, or is gone")
         marked = {**known, "files": seals_to_json(files)}
         storage.write_sealed(f"{self.path}/{self.marker}", marked)
+
+    def _check(self, owner: str | None) -> None:
+        if owner is not None:
+            check_held(self.storage, self._lease, owner, self.path)
 
     @property
     def _lease(self) -> str:
