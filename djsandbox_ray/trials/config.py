@@ -10,6 +10,7 @@ from pydantic import (
     GetPydanticSchema,
     SerializeAsAny,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import core_schema
@@ -100,6 +101,14 @@ Seeds = Annotated[
                 lambda seeds: seeds if isinstance(seeds, int) else list(seeds)
             ),
         )
+    ),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS},
+                {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+            ]
+        }
     ),
 ]
 """How many seeds, or which."""
