@@ -91,7 +91,10 @@ class SharedFolder:
 
 
 def kept_model(storage: Storage, models: str, seed: int) -> SharedFolder:
-    """Return the folder of what a trial has trained.
+    """Return the folder of what a trial has trained, for later trials to go on from.
+
+    It has what was changed of the base, as the family reads it again; a whole model for others is
+    what :func:`.exporting.export_model` makes, which says how they differ.
 
     Args:
         storage: of the run.

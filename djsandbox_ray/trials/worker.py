@@ -80,9 +80,11 @@ class Shared:
     numerics: Mapping[str, str] | None = None
     """The family's on the driver, after which trials are named; None where nobody compares."""
     models: str = ""
-    """Folder of the storage where what was trained stays, by seed; empty: it does not."""
+    """Folder of the storage where what was trained stays, by seed, for later trials to go on from;
+    empty: it does not."""
     export: str = ""
-    """Folder of the storage for the model, as it was last evaluated; empty: it is not kept."""
+    """Folder of the storage for the whole model, as it was last evaluated, in the format of its
+    library; empty: it is not exported."""
 
     def draw(self, trial: Mapping[str, Any]) -> Draw:
         """Return the rows that a trial trains on.

@@ -98,7 +98,7 @@ def run_sandbox(config: RunConfig, console: Console, trains: bool = True) -> dic
                 aftermath(lease, state_path(first), held),
                 watched(held, interrupt),
                 RunState(lease, first, held) as state,
-                _said_plainly(storage),
+                said_plainly(storage),
             ):
                 _check_resources(config, progress)
                 done = run_rounds(config, progress, state, trains)
@@ -168,7 +168,7 @@ _DIED = (
 
 
 @contextmanager
-def _said_plainly(storage: Storage) -> Iterator[None]:
+def said_plainly(storage: Storage) -> Iterator[None]:
     """Have what a task of Ray or a library has raised say what it is, in a sentence.
 
     Raises:

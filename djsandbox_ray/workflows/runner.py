@@ -79,7 +79,7 @@ def _run_jobs(
     context.caveats.clear()
     for job in workflow.jobs:
         arguments = resolve(job, outputs)
-        artifact = _artifact(job, context, arguments)
+        artifact = artifact_of(job, context, arguments)
         done = _load(job, context, artifact)
         if done is not None and not done.wrong:
             context.progress.note(f"{job.id}: done before ({artifact})")
@@ -105,7 +105,7 @@ def finished_jobs(workflow: Workflow, context: Context) -> dict[str, Any]:
         if any(reference.job not in outputs for reference in job.references.values()):
             continue
         try:
-            done = _load(job, context, _artifact(job, context, resolve(job, outputs)))
+            done = _load(job, context, artifact_of(job, context, resolve(job, outputs)))
         except Damaged:  # as the costs, of which the ledger is made
             continue
         if done is not None and not done.wrong:
@@ -268,7 +268,14 @@ def _costs_path(context: Context) -> str:
     return f"{context.folder}/costs.json"
 
 
-def _artifact(job: Job, context: Context, arguments: Arguments) -> str:
+def artifact_of(job: Job, context: Context, arguments: Arguments) -> str:
+    """Return the id of what a job makes: while it is the same, a finished job is not run again.
+
+    Args:
+        job: of a checked workflow.
+        context: of the run.
+        arguments: of the job, resolved.
+    """
     kind = HOOKS.get(job.hook)
     identity = [version_of(kind), kind(context).identity()]
     codes = codes_in(arguments.settings)  # none where no class of a user is named

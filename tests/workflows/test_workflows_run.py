@@ -30,7 +30,7 @@ from djsandbox_ray.storage.processes import Process
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows import run as run_module
 from djsandbox_ray.workflows.language.repeat import Round
-from djsandbox_ray.workflows.run import _said_plainly, run_sandbox, stoppable
+from djsandbox_ray.workflows.run import run_sandbox, said_plainly, stoppable
 from djsandbox_ray.workflows.state import RunState, alone
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
@@ -197,7 +197,7 @@ def test_a_process_of_the_cluster_that_died_is_one_sentence(
     """As of an operator that fills the memory, or a decoder that a file brings down."""
     raised = RuntimeError("of a library") if around else error
     raised.__cause__ = error if around else None
-    with pytest.raises(SandboxError, match=said) as caught, _said_plainly(storage):
+    with pytest.raises(SandboxError, match=said) as caught, said_plainly(storage):
         raise raised
     told = str(caught.value)
     assert "\n" not in told
@@ -206,5 +206,5 @@ def test_a_process_of_the_cluster_that_died_is_one_sentence(
 
 
 def test_a_defect_is_told_whole(storage: Storage) -> None:
-    with pytest.raises(KeyError, match="odd"), _said_plainly(storage):
+    with pytest.raises(KeyError, match="odd"), said_plainly(storage):
         raise KeyError("odd")
