@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from djsandbox_ray.dataset.complete import FOLDER, used_tables, whole_table
-from djsandbox_ray.errors import BadInput, Damaged
+from djsandbox_ray.errors import BadInput, Damaged, uncovered
 from djsandbox_ray.storage.lease import Held, Lease, Lost, renewed, take
 from djsandbox_ray.storage.store import Storage
 
@@ -153,15 +153,14 @@ def staging(storage: Storage, source: str) -> Iterator[Staging]:
     """
     staged = _begun(storage, source)
     try:
-        yield staged
-    except BadInput:  # the same command would end in the same way
-        staged.discard()
-        raise
-    except BaseException:
-        if not staged.parts:
-            staged.discard()
-        raise
-    else:
+        try:
+            yield staged
+        except BaseException as error:
+            with uncovered(f"{staged.folder} is removed"):
+                # After bad input, the same command would end in the same way.
+                if isinstance(error, BadInput) or not staged.parts:
+                    staged.discard()
+            raise
         staged.discard()
     finally:
         staged.lease.release()

@@ -11,6 +11,7 @@ import pytest
 
 from djsandbox_ray.dataset import staging as module
 from djsandbox_ray.dataset.staging import staging
+from djsandbox_ray.errors import BadInput, StorageFailed
 from djsandbox_ray.storage import lease
 from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.processes import Process
@@ -79,6 +80,28 @@ def test_the_folder_with_most_in_it_is_gone_on_with(storage: Storage) -> None:
         assert storage.names("datasets") == [".staging-source-1-b", ".staging-source-10-a"]
         assert storage.names(staged.table) == ["data"]
     assert storage.names("datasets") == [".staging-source-10-a"]
+
+
+@pytest.mark.parametrize("error", [BadInput("no samples"), KeyboardInterrupt()])
+def test_what_clearing_away_raises_does_not_cover_why(
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+) -> None:
+    def refuse(self: Storage, path: str, **_: str) -> None:
+        raise StorageFailed("the storage is read-only")
+
+    def ends_early() -> None:
+        with staging(storage, "source-1") as staged:
+            storage.write_json(f"{staged.folder}/x.json", {})
+            monkeypatch.setattr(Storage, "remove", refuse)
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        ends_early()
+    assert caught.value is error
+    assert "is removed, after an error: StorageFailed: the storage is read-only" in caplog.text
 
 
 def test_who_was_asleep_leaves_the_folder_to_its_successor(
