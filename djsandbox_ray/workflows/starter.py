@@ -127,14 +127,28 @@ def write_starter(path: str, output: str | None, console: Console) -> None:
     trains = found.content == "pairs"
     text = (_starter if trains else _recipe_only)(found, name, str(file))
     try:
-        with file.open("x", encoding="utf-8") as handle:
-            handle.write(text)
+        _write(file, text)
     except OSError as error:
         raise BadInput(f"{str(file)!r} cannot be written: {error.strerror}") from error
     if not trains:
         said = f"no model is trained on {_SAMPLES[found.content]} here yet: a run writes a recipe"
         console.print(Text(f"{said} (workflow: recipe_only)"), soft_wrap=True)
     console.print(Text(f"written: {file} (next: djsandbox plan {file})"), soft_wrap=True)
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a new file; of one that cannot be written whole, as on a full disk, nothing is left.
+
+    Raises:
+        OSError: it cannot be, or is there already.
+    """
+    handle = file.open("x", encoding="utf-8")
+    try:
+        with handle:
+            handle.write(text)
+    except BaseException:
+        file.unlink(missing_ok=True)  # the next call would take it for the user's
+        raise
 
 
 def _starter(found: Recognised, name: str, file: str) -> str:
