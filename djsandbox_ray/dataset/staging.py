@@ -61,7 +61,6 @@ class Staging:
 
         What was written stays; Lance writes no fragments for a table that is there already.
         """
-        self._take_back()
         for name in self.storage.names(self.table):
             if name != "data":
                 self.storage.remove(f"{self.table}/{name}")
@@ -114,8 +113,11 @@ class Staging:
         storage.move(self.table, own)
         return own
 
-    def _take_back(self) -> None:
-        """Move the table back that a killed ingest has put in its place and not marked."""
+    def take_back(self) -> None:
+        """Move the table back that a killed ingest has put in its place and not marked.
+
+        Else nobody would know of it any more, whether this folder is gone on with or removed.
+        """
         storage, note = self.storage, f"{self.folder}/{_PLACED}"
         try:
             home = str(storage.read_sealed(note)["home"])
@@ -157,8 +159,10 @@ def staging(storage: Storage, source: str) -> Iterator[Staging]:
             yield staged
         except BaseException as error:
             with uncovered(f"{staged.folder} is removed"):
-                # After bad input, the same command would end in the same way.
-                if isinstance(error, BadInput) or not staged.parts:
+                # After bad input, the same command would end in the same way; what is damaged here
+                # is read again by it, and nothing else.
+                refused = isinstance(error, BadInput) and not isinstance(error, Damaged)
+                if refused or not staged.parts:
                     staged.discard()
             raise
         staged.discard()
@@ -172,6 +176,7 @@ def _begun(storage: Storage, source: str) -> Staging:
     fit = [one for one in left if one.folder.startswith(prefix) and not one.is_placed]
     chosen = max(fit, key=lambda one: len(one.parts), default=None)
     for one in left:
+        one.take_back()
         if one is not chosen:
             one.discard()
     if not storage.is_local:
