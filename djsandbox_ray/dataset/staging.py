@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from djsandbox_ray.dataset.complete import FOLDER, used_tables, whole_table
-from djsandbox_ray.errors import BadInput, Damaged
+from djsandbox_ray.errors import BadInput, Damaged, uncovered
 from djsandbox_ray.storage.lease import Held, Lease, Lost, renewed, take
 from djsandbox_ray.storage.store import Storage
 
@@ -61,7 +61,6 @@ class Staging:
 
         What was written stays; Lance writes no fragments for a table that is there already.
         """
-        self._take_back()
         for name in self.storage.names(self.table):
             if name != "data":
                 self.storage.remove(f"{self.table}/{name}")
@@ -114,8 +113,11 @@ class Staging:
         storage.move(self.table, own)
         return own
 
-    def _take_back(self) -> None:
-        """Move the table back that a killed ingest has put in its place and not marked."""
+    def take_back(self) -> None:
+        """Move the table back that a killed ingest has put in its place and not marked.
+
+        Else nobody would know of it any more, whether this folder is gone on with or removed.
+        """
         storage, note = self.storage, f"{self.folder}/{_PLACED}"
         try:
             home = str(storage.read_sealed(note)["home"])
@@ -153,15 +155,16 @@ def staging(storage: Storage, source: str) -> Iterator[Staging]:
     """
     staged = _begun(storage, source)
     try:
-        yield staged
-    except BadInput:  # the same command would end in the same way
-        staged.discard()
-        raise
-    except BaseException:
-        if not staged.parts:
-            staged.discard()
-        raise
-    else:
+        try:
+            yield staged
+        except BaseException as error:
+            with uncovered(f"{staged.folder} is removed"):
+                # After bad input, the same command would end in the same way; what is damaged here
+                # is read again by it, and nothing else.
+                refused = isinstance(error, BadInput) and not isinstance(error, Damaged)
+                if refused or not staged.parts:
+                    staged.discard()
+            raise
         staged.discard()
     finally:
         staged.lease.release()
@@ -173,6 +176,7 @@ def _begun(storage: Storage, source: str) -> Staging:
     fit = [one for one in left if one.folder.startswith(prefix) and not one.is_placed]
     chosen = max(fit, key=lambda one: len(one.parts), default=None)
     for one in left:
+        one.take_back()
         if one is not chosen:
             one.discard()
     if not storage.is_local:
