@@ -57,7 +57,7 @@ from djsandbox_ray.reporting.answer import (
     Certainty,
     Conclusion,
     Measured,
-    Place,
+    RunPlace,
     Share,
     answer_lines,
     conclude,
@@ -192,7 +192,7 @@ class WriteReport(Hook):
         answer = answer_lines(
             found,
             unit,
-            Place(self.config.name, storage.shown, has_combined=combination_ranking is not None),
+            RunPlace(self.config.name, storage.shown, has_combined=combination_ranking is not None),
             confidence=1 - self.config.evaluation.alpha,
             share=self._share(found, dataset, pools, columns),
             measured=measured,

@@ -27,7 +27,7 @@ from ray.exceptions import (
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError, uncovered
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.results import directions
 from djsandbox_ray.hooks.study import NO_RESULT
@@ -149,19 +149,23 @@ def run_rounds(config: RunConfig, progress: Progress, state: RunState, trains: b
 def _run_round(workflow: Workflow, context: Context, state: RunState) -> tuple[dict[str, Any], int]:
     """Return the outputs, and how many things could not be sent to the tracker."""
     tracker = context.tracker
-    ok, within = False, None
+
+    def finish(ok: bool, within: float | None = None) -> int:
+        # A run that was taken over: it is another's to tell how it ends.
+        return 0 if state.lease.lost is not None else tracker.finish(ok, within)
+
     try:
         tracker.start(_run_info(context))
         outputs = run_workflow(workflow, context, partial(publish, context))
-        ok = True
-    except KeyboardInterrupt:
-        state.end("STOPPED")  # first of all: this process may be killed in a moment
-        within = FLUSH_SECONDS
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        if stopped:
+            with uncovered("the state of the run is kept"):
+                state.end("STOPPED")  # first of all: this process may be killed in a moment
+        with uncovered("the tracker is told how the run has ended"):
+            finish(False, FLUSH_SECONDS if stopped else None)
         raise
-    finally:
-        # A run that was taken over: it is another's to tell how it ends.
-        unsent = 0 if state.lease.lost is not None else tracker.finish(ok, within)
-    return outputs, unsent
+    return outputs, finish(True)
 
 
 _SHARED = ("trials", "datasets", "rejected", "acceptances", "models", "answers", "videos")

@@ -199,6 +199,18 @@ def test_what_is_whole_is_not_trained_again(storage: Storage, training: Training
     assert hook(storage).broken(first) == {}
 
 
+def test_steps_of_a_process_that_was_killed_behind_the_marker_go(
+    storage: Storage, training: Training
+) -> None:
+    made = hook(storage).run()
+    left = f"trials/{made.id}/alone@000000/8/weights.pt"
+    for path in (left, "trials/another/alone@000000/8/weights.pt"):
+        storage.write_bytes(path, b"weights")
+    assert hook(storage).run() == made
+    assert training.times == 1
+    assert storage.names("trials") == ["another"]
+
+
 def test_a_second_run_waits_and_takes_the_model_of_the_first(
     storage: Storage, training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:

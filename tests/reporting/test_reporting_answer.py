@@ -16,7 +16,7 @@ from djsandbox_ray.reporting.answer import (
     Certainty,
     Conclusion,
     Measured,
-    Place,
+    RunPlace,
     Share,
     answer_lines,
     bucket_range,
@@ -28,7 +28,7 @@ from djsandbox_ray.reporting.answer import (
 from djsandbox_ray.reporting.ranking import Unit
 
 NAN = math.nan
-PLACE = Place("demo", "./sandbox")
+PLACE = RunPlace("demo", "./sandbox")
 
 
 def bucket(name: str, low: float, high: float, **changes) -> Pool:
@@ -171,7 +171,7 @@ def test_a_combination_keeps_what_all_its_parts_keep(pools):
     )
     assert (found.pool, found.certainty, found.change) == (name, Certainty.ONCE, 0.9)
     assert [item.statistic for item in found.ranges] == ["similarity", "text_len"]
-    combined = Place("demo", "./sandbox", has_combined=True)
+    combined = RunPlace("demo", "./sandbox", has_combined=True)
     lines = answer_lines(found, Unit.PERCENT, combined, confidence=0.95)
     assert "similarity of 0.3 or more and text_len from 10 to 63" in lines[0][1]
     assert "What is confirmed is similarity/high alone: +40.00 %" in dict(lines)["sure"]
@@ -192,7 +192,7 @@ def test_a_pool_without_a_statistic_is_written_out(pools):
 
 
 def test_names_that_a_shell_would_take_apart_are_quoted():
-    place = Place("demo", "s3://bucket/my data")
+    place = RunPlace("demo", "s3://bucket/my data")
     assert (
         place.command("recipe", "demo") == "djsandbox recipe demo --storage 's3://bucket/my data'"
     )
@@ -239,7 +239,7 @@ def test_metrics_stand_beside_controls_and_chance():
 def test_the_summary_is_one_line(pools):
     line = summary_line("demo", ROWS, [look("similarity/high", 0.4, "better")], pools, Unit.PERCENT)
     assert line == (
-        "demo: keep similarity/high (similarity in [0.3, inf]): +40.00 % [+30.00, +50.00], "
+        "demo: keep similarity/high (similarity of 0.3 or more): +40.00 % [+30.00, +50.00], "
         "confirmed with fresh seeds. Of 4 pools: 2 better, 2 worse, 0 undecided."
     )
     assert "no pool is better" in summary_line("demo", ROWS[2:], [], pools, Unit.PERCENT)
@@ -247,6 +247,6 @@ def test_the_summary_is_one_line(pools):
     again = [look("similarity/high", 0.05, "undecided")]
     line = summary_line("demo", ROWS[:1], again, pools, Unit.PERCENT)
     assert "not confirmed by the second look. Of 1 pools" in line
-    bare = row("similarity/high", 1.5, "better", low=NAN, high=NAN)
-    line = summary_line("demo", [bare], [], pools, Unit.SD)
-    assert "perhaps keep similarity/high (similarity in [0.3, inf]): +1.50 sd, seen once" in line
+    bare = row("a/high", 1.5, "better", low=NAN, high=NAN)
+    line = summary_line("demo", [bare], [], {"a/high": pool_of("a/high")}, Unit.SD)
+    assert line.startswith("demo: perhaps keep a/high (any a): +1.50 sd, seen once")

@@ -108,9 +108,10 @@ def test_open_clips_own_files_are_read(tmp_path: Path) -> None:
         seen = model.encode_image((frames[:, 0] - mean) / std, normalize=True)
         said = model.encode_text(tokens, normalize=True)
     assert torch.allclose(found.detach(), (seen * said).sum(dim=1), atol=1e-5)
-    file.write_bytes(b"no weights")
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(b"no weights")
     with pytest.raises(BadInput, match="no weights of minute"):
-        made(ClipReward, arch="minute", weights=f"{file}")
+        made(ClipReward, arch="minute", weights=str(broken))
     with pytest.raises(BadInput, match="open_clip has no 'none-such'"):
         made(ClipReward, arch="none-such", weights=str(file))
 

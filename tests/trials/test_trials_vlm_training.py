@@ -103,7 +103,8 @@ def test_a_batch_is_learnt_however_it_is_cut(world: dict[str, VlmTables], kind: 
         for name, value in ends[0].items():
             # A bias of keys changes no softmax: all that AdamW sees of it is rounding.
             if not name.endswith("k_proj.bias"):
-                assert torch.allclose(value, weights[name], atol=2e-5), name
+                # Of a gradient next to zero AdamW sees mostly rounding: a hundredth of a step.
+                assert torch.allclose(value, weights[name], atol=1e-4), name
     after = base.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
