@@ -36,14 +36,17 @@ def test_rows_come_in_order_over_files_and_row_groups(open_source, write_parquet
 
 
 def test_row_groups_are_joined_up_to_a_fixed_size_and_never_split(open_source, tmp_path) -> None:
-    groups = [1000, 1000, 1000, 5000, 10, 2038, 1]
-    with pq.ParquetWriter(tmp_path / "a.parquet", pa.schema({"text": pa.string()})) as writer:
-        for rows in groups:
-            writer.write_table(pa.table({"text": ["x"] * rows}))
-    source = open_source("parquet", path=str(tmp_path / "a.parquet"), content="texts")
-    assert [shard.rows for shard in source.shards()] == [2000, 1000, 5000, 2048, 1]
-    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
-    assert source.shards() == []
+    path, schema = tmp_path / "a.parquet", pa.schema({"text": pa.string()})
+
+    def shards(groups: list[int]) -> list[int]:
+        with pq.ParquetWriter(path, schema) as writer:
+            for rows in groups:
+                writer.write_table(pa.table({"text": ["x"] * rows}))
+        source = open_source("parquet", path=str(path), content="texts")
+        return [shard.rows for shard in source.shards()]
+
+    assert shards([1000, 1000, 1000, 5000, 10, 2038, 1]) == [2000, 1000, 5000, 2048, 1]
+    assert shards([]) == []
 
 
 def test_shards_know_their_rows(open_source, write_parquet, pairs, monkeypatch) -> None:
