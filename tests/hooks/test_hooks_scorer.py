@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from planted_world import context_of
+from tasks_here import Here
 
 from djsandbox_ray.hooks import scorer
 from djsandbox_ray.hooks.hook import Context
@@ -118,37 +119,6 @@ def test_a_node_with_other_libraries_trains_nothing(
 
 SECTION = {"dataset": {"type": "shapes", "samples": 100}, "budget": 100}
 INGESTED = Dataset("dataset-trusted", "datasets/dataset-trusted/samples.lance", 100, 0)
-
-
-class Here:
-    """What the hook uses of Ray; a task is done at once, in this thread, unless it is delayed."""
-
-    looks = 0
-    """How often a task is not yet done."""
-    arrived: Callable[[], object] = staticmethod(lambda: None)
-    """Called where a task begins: on the node that it runs on."""
-
-    def remote(self, **_: object) -> Callable[..., _Task]:
-        return _Task
-
-    def wait(self, tasks: list[Any], *, timeout: float) -> tuple[list[Any], list[Any]]:
-        self.looks -= 1
-        return ([], tasks) if self.looks >= 0 else (tasks, [])
-
-    def get(self, done: Any) -> Any:
-        return done
-
-
-class _Task:
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def options(self, **_: object) -> _Task:
-        return self
-
-    def remote(self, *args: Any) -> Any:
-        Here.arrived()
-        return self._function(*args)
 
 
 class Training:
