@@ -109,6 +109,19 @@ def test_imports_run_one_way() -> None:
     assert not higher
 
 
+def test_tests_import_public_names() -> None:
+    """What a module keeps to itself may change, and no test with it."""
+    private = {
+        (path.name, alias.name)
+        for path in Path(__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE)
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    }
+    assert not private
+
+
 def test_hooks_do_not_know_each_other() -> None:
     for module in MODULES:
         if part(module) == "hooks" and module != f"{PACKAGE}.hooks":

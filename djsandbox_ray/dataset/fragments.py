@@ -103,7 +103,7 @@ class Manifest:
 
 
 @dataclass
-class _Tally:
+class Tally:
     """What has come by while a shard was written."""
 
     accepted: int = 0
@@ -250,7 +250,7 @@ def write_shard(
     from lance.fragment import write_fragments
 
     shard: Shard = pickle.loads(row["shard"])
-    tally = _Tally()
+    tally = Tally()
     schema = WIDE_SCHEMA if row["wide"] else SCHEMA
     reader = pa.RecordBatchReader.from_batches(schema, tally.batches(shard.read(), schema))
     uri = storage.uri(table)

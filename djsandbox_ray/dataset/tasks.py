@@ -46,7 +46,7 @@ class Tasks:
 
         if not rows:
             return
-        call: Callable[..., dict[str, Any]] = _timed
+        call: Callable[..., dict[str, Any]] = timed
         data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS)).map(
             call,
             fn_kwargs={"function": function, **arguments},
@@ -54,7 +54,7 @@ class Tasks:
             num_cpus=CPUS_PER_TASK,
             resources=self._resources.demand(),
         )
-        data.set_name(function.__name__)  # on the dashboard, where all of them are `_timed`
+        data.set_name(function.__name__)  # on the dashboard, where all of them are `timed`
         for row in data.iter_rows():
             self._seconds += row["seconds"]
             result = pickle.loads(row["result"])
@@ -74,9 +74,20 @@ class Tasks:
         )
 
 
-def _timed(
+def timed(
     row: dict[str, Any], *, function: Callable[..., dict[str, Any]], **arguments: Any
 ) -> dict[str, Any]:
+    """Call a function in a task, and say how long it took.
+
+    Args:
+        row: that it is called with.
+        function: returns plain data.
+        arguments: of the function, beside the row.
+
+    Returns:
+        ``seconds``; and ``result``, pickled: what it has returned, or a ``SandboxError`` that it
+        has raised, or that tells what else it has.
+    """
     start = time.perf_counter()
     result: dict[str, Any] | SandboxError
     try:

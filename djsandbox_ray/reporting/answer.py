@@ -17,7 +17,7 @@ from djsandbox_ray.analysis.together.winner import winner
 from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.records import ConfirmationRow, Pool, PoolKind, Range, RankingRow
 from djsandbox_ray.reporting.blocks import ReportTable
-from djsandbox_ray.reporting.ranking import NOTHING, Unit
+from djsandbox_ray.reporting.ranking import NOTHING, Unit, notes, tally
 
 _METRICS = 3
 """Of the score's metrics, so many are named in a sentence."""
@@ -268,10 +268,31 @@ def answer_lines(
     return (*lines, *(("next", f"{why}: {command}") for why, command in steps))
 
 
-def summary_text(found: Conclusion, unit: Unit) -> str:
-    """Return what to keep, what it is worth and how sure that is, in one clause for a chat."""
-    if found.certainty is Certainty.UNTRUSTED:
-        return "a self-test failed: nothing can be said"
+def summary_line(
+    name: str,
+    rows: Sequence[RankingRow],
+    confirmed: Sequence[ConfirmationRow],
+    pools: Mapping[str, Pool],
+    unit: Unit,
+) -> str:
+    """Say in one line what to keep, what that is worth, how sure it is, and how the others did.
+
+    It is for a chat, a log, a commit message.
+
+    Args:
+        name: of the run.
+        rows: the ranking of single operators.
+        confirmed: the second look at the best; empty where there was none.
+        pools: by id, for what the best one keeps.
+        unit: what changes are measured in.
+    """
+    if any(row.self_test_failed for row in rows):  # then nothing is promised
+        return f"{name}: {notes(rows)[0]}"
+    found = conclude(rows, confirmed or None, pools)
+    return f"{name}: {_clause(found, unit)}. {tally(rows)}"
+
+
+def _clause(found: Conclusion, unit: Unit) -> str:
     if found.certainty is Certainty.NOTHING:
         return "no pool is better than random data of the same size"
     sure = {

@@ -22,7 +22,7 @@ from djsandbox_ray.trials.family import Evaluate
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
-class _Together:
+class Together:
     """Answers, denoises or makes videos on all workers; rank 0 has one, while the others follow."""
 
     def __init__(self, group: Group, answerer: Answerer | Denoiser) -> None:
@@ -105,7 +105,7 @@ def evaluate_together(
     if group.rank == 0:
         ending: tuple[dict[str, float], str, bool]
         try:
-            ending = (evaluate(_Together(group, answerer), samples), "", False)
+            ending = (evaluate(Together(group, answerer), samples), "", False)
         except Exception as error:
             ending = ({}, f"{type(error).__name__}: {error}", isinstance(error, NotFinite))
         group.from_first(None)  # nothing more is asked

@@ -87,7 +87,7 @@ def run_trials(
     clear(storage, settled, shared.owner)
 
     with Backlog("trial records") as backlog:
-        keeper = _Keeper(shared, competition, on_record, save, backlog)
+        keeper = Keeper(shared, competition, on_record, save, backlog)
         racing = keeper.without_given_up(specs)
         if not racing:
             return
@@ -133,7 +133,7 @@ def run_trials(
         keeper.conclude()
 
 
-class _Keeper:
+class Keeper:
     """Has records saved, and lets go of the checkpoints that nobody needs any more."""
 
     def __init__(

@@ -313,16 +313,16 @@ class AdditiveTraining(TrainingLoop):
         ahead = self._ahead(budget, size)
         return Loader(self._ready, ahead, self._threads, self._config.prefetch)()
 
-    def _ahead(self, budget: int, size: int) -> Iterator[_Part]:
+    def _ahead(self, budget: int, size: int) -> Iterator[BatchPart]:
         """Yield this worker's part of every batch ahead."""
         first = self._seen
         order = batch_positions(self._rows, budget, size, self._seed)
         for positions in islice(order, self._steps, None):
             numbers = np.arange(first, first + len(positions))
-            yield _Part.of(positions, numbers, self._group)
+            yield BatchPart.of(positions, numbers, self._group)
             first += len(positions)
 
-    def _ready(self, part: _Part) -> tuple[int, _Batch]:
+    def _ready(self, part: BatchPart) -> tuple[int, _Batch]:
         """Read and cut a part; in a thread."""
         batch = self._objective.collate(part.positions, part.order)
         size = self._config.micro_batch or part.longest
@@ -395,20 +395,29 @@ that learns nothing shows in it."""
 
 
 @dataclass(frozen=True)
-class _Part:
+class BatchPart:
     """What one worker does of a batch."""
 
     samples: int
     """Of the whole batch."""
     positions: NDArray[np.int64]
+    """In the draw, of this worker's samples."""
     order: NDArray[np.int64]
+    """Their numbers in the order of training."""
     counts: bool
     """False where there are fewer samples than workers: it only takes part."""
     longest: int
     """Samples of the largest part of all workers."""
 
     @classmethod
-    def of(cls, positions: NDArray[np.int64], order: NDArray[np.int64], group: Group) -> _Part:
+    def of(cls, positions: NDArray[np.int64], order: NDArray[np.int64], group: Group) -> BatchPart:
+        """Return the part of this worker.
+
+        Args:
+            positions: of the whole batch, in the draw; shape (samples,).
+            order: numbers of its samples in the order of training; shape (samples,).
+            group: of the worker.
+        """
         mine = np.array_split(np.arange(len(positions)), group.size)[group.rank]
         counts = len(mine) > 0
         mine = mine if counts else np.zeros(1, np.int64)

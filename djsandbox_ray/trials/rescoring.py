@@ -79,7 +79,7 @@ def rescore(
     """
     if not records:
         return Rescored({}, (), {}, 0.0)
-    task = ray.remote(_score).options(
+    task = ray.remote(score_again).options(
         num_cpus=CPUS_PER_TASK, resources=nodes.demand(), name="score answers again"
     )
     shared = ray.put(suite)
@@ -95,7 +95,7 @@ def rescore(
         for record, again in zip(part, reports, strict=True):
             if again is None:
                 lacking.append(record.spec.id)
-            elif isinstance(again, _Failure):
+            elif isinstance(again, Unscorable):
                 failed[record.spec.id] = again.of(record, suite.scored)
             else:
                 found[record.spec.id] = replace(record, reports=again, scored=suite.scored)
@@ -103,7 +103,7 @@ def rescore(
 
 
 @dataclass(frozen=True)
-class _Failure:
+class Unscorable:
     """Why the answers of a trial cannot be scored."""
 
     error: str
@@ -125,10 +125,10 @@ class _Failure:
         )
 
 
-_Again: TypeAlias = tuple[RungReport, ...] | _Failure | None
+_Again: TypeAlias = tuple[RungReport, ...] | Unscorable | None
 
 
-def _score(records: list[TrialRecord], suite: Suite, url: str) -> tuple[list[_Again], float]:
+def score_again(records: list[TrialRecord], suite: Suite, url: str) -> tuple[list[_Again], float]:
     """Return the new reports of each trial, and how many seconds that took; a task of Ray."""
     start, storage = time.perf_counter(), Storage(url)
 
@@ -143,6 +143,6 @@ def _score(records: list[TrialRecord], suite: Suite, url: str) -> tuple[list[_Ag
         except Exception as error:  # an evaluator may be a user's
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             trace = without_secrets(format_exc())
-            return _Failure(without_secrets(reason), trace, isinstance(error, NotFinite))
+            return Unscorable(without_secrets(reason), trace, isinstance(error, NotFinite))
 
     return [again(record) for record in records], time.perf_counter() - start

@@ -20,8 +20,8 @@ from djsandbox_ray.records import (
     Recipe,
     Report,
 )
+from djsandbox_ray.reporting.answer import summary_line
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.summary import summary_line
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.ending import Results
 from djsandbox_ray.workflows.finished import FinishedRun

@@ -8,9 +8,10 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,7 +27,7 @@ from ray.exceptions import (
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import SandboxError, uncovered
+from djsandbox_ray.errors import BadInput, SandboxError, uncovered
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.results import directions
 from djsandbox_ray.hooks.study import NO_RESULT
@@ -34,8 +35,12 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.anchor import anchor, watched
 from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.nodes.waiting import foreseen
+from djsandbox_ray.outside.environment import node_folder
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.filesystems import disk_failure
+from djsandbox_ray.storage.lease import WATCH
+from djsandbox_ray.storage.own import clear_scratch, own_folder
+from djsandbox_ray.storage.parts import Leftovers
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.observed import observed
 from djsandbox_ray.tracking.tracker import RunInfo
@@ -49,7 +54,6 @@ from djsandbox_ray.workflows.finished import FinishedRun
 from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.repeat import Round, conclude
 from djsandbox_ray.workflows.language.workflow import configured_workflow
-from djsandbox_ray.workflows.leftovers import cleared
 from djsandbox_ray.workflows.opened import open_round
 from djsandbox_ray.workflows.publish import publish
 from djsandbox_ray.workflows.runner import run_workflow
@@ -162,6 +166,30 @@ def _run_round(workflow: Workflow, context: Context, state: RunState) -> tuple[d
             finish(False, FLUSH_SECONDS if stopped else None)
         raise
     return outputs, finish(True)
+
+
+_SHARED = ("trials", "datasets", "rejected", "acceptances", "models", "answers", "videos")
+"""Folders of a storage that several runs write."""
+
+
+@contextmanager
+def cleared(storage: Storage, run: str) -> Iterator[None]:
+    """Clear away what drivers that were killed have left, and nothing else.
+
+    At the start, what is known to be left; at the end, what must be looked at twice. Temporary
+    folders of other nodes are cleared there, when the next one is made.
+
+    Args:
+        storage: of the run.
+        run: whose lease is held.
+    """
+    for root in (partial(own_folder, "tmp"), partial(node_folder, "scratch")):
+        with suppress(OSError, BadInput):  # whoever needs it says what is wrong with it
+            clear_scratch(root())
+    folders = [f"runs/{run}", *_SHARED] if storage.is_local else []
+    left = Leftovers([Path(storage.uri(folder)) for folder in folders], WATCH)
+    yield
+    left.look_again()
 
 
 _DIED = (

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from djsandbox_ray.dataset.fragments import REJECTED_SCHEMA, _Tally
+from djsandbox_ray.dataset.fragments import REJECTED_SCHEMA, Tally
 from djsandbox_ray.dataset.images import decode
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.errors import BadInput
@@ -84,7 +84,7 @@ def counted(source) -> tuple[int, int]:
     """Return how many samples there are, and how many were lost; all of it could be written."""
     samples = lost = 0
     for shard in prepared(source):
-        tally = _Tally()
+        tally = Tally()
         rows = sum(batch.num_rows for batch in tally.batches(shard.read()))
         assert rows == tally.accepted
         written = pa.Table.from_pylist(tally.rejected, REJECTED_SCHEMA)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from djsandbox_ray.dataset import prepare
 from djsandbox_ray.dataset.faults import kept_meta
-from djsandbox_ray.dataset.fragments import _Tally
+from djsandbox_ray.dataset.fragments import Tally
 from djsandbox_ray.dataset.prepare import (
     Aside,
     check,
@@ -360,7 +360,7 @@ def dataset_id(source) -> str:
     """Return the id that ingest gives, without Ray."""
     digests = []
     for shard in prepared(source):
-        tally = _Tally()
+        tally = Tally()
         for _ in tally.batches(shard.read()):
             pass
         assert not tally.rejected

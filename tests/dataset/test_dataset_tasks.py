@@ -6,7 +6,7 @@ import pickle
 import traceback
 from typing import Any
 
-from djsandbox_ray.dataset.tasks import _timed
+from djsandbox_ray.dataset.tasks import timed
 from djsandbox_ray.errors import BadInput, SandboxError
 
 
@@ -19,7 +19,7 @@ def refusing(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_defect_keeps_where_it_was_raised() -> None:
-    error = pickle.loads(_timed({}, function=broken, place="nowhere")["result"])
+    error = pickle.loads(timed({}, function=broken, place="nowhere")["result"])
     assert isinstance(error, SandboxError)
     assert str(error) == "broken: KeyError: 'nowhere'"
     told = "".join(traceback.format_exception(error))
@@ -28,7 +28,7 @@ def test_a_defect_keeps_where_it_was_raised() -> None:
 
 
 def test_what_is_said_in_words_comes_as_it_is() -> None:
-    error = pickle.loads(_timed({}, function=refusing)["result"])
+    error = pickle.loads(timed({}, function=refusing)["result"])
     assert (type(error), str(error)) == (BadInput, "the column is missing")
     assert not hasattr(error, "__notes__")
-    assert pickle.loads(_timed({"a": 1}, function=broken, place="a")["result"]) == {"found": 1}
+    assert pickle.loads(timed({"a": 1}, function=broken, place="a")["result"]) == {"found": 1}

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import evolving_world
 import numpy as np
 import pytest
 from golden import check, digest, moment, plain, written
@@ -113,6 +114,14 @@ def _digests(storage: Storage) -> dict[str, str]:
 @pytest.mark.parametrize("hook", sorted({hook for _, hook, *_ in JOBS}))
 def test_the_output_is_that_of_its_version(hook: str, digests: dict[str, str]) -> None:
     check(hook, digests[hook])
+
+
+def test_what_a_chain_comes_to_is_that_of_its_version(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    hook = evolving_world.hook_of(storage)
+    output = plain(json.dumps(asdict(evolving_world.run(hook)), sort_keys=True))
+    text = json.dumps([output, written(Path(storage.uri(hook.context.folder)))])
+    check("evolve", digest(text.replace(storage.url, "")))
 
 
 def test_every_hook_says_which_version_its_own_code_has() -> None:

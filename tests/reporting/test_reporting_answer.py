@@ -23,10 +23,9 @@ from djsandbox_ray.reporting.answer import (
     conclude,
     metrics_section,
     range_text,
-    summary_text,
+    summary_line,
 )
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.summary import summary_line
 
 NAN = math.nan
 PLACE = RunPlace("demo", "./sandbox")
@@ -152,9 +151,9 @@ def test_a_failed_self_test_takes_the_answer_away(pools):
     assert found == Conclusion(Certainty.UNTRUSTED)
     assert "self-tests failed" in said(found)["keep"][0]
     assert "worth" not in said(found)
-    assert summary_text(found, Unit.PERCENT) == "a self-test failed: nothing can be said"
     line = summary_line("demo", [*ROWS, test], [], pools, Unit.PERCENT)
-    assert line.startswith("demo: SELF-TEST FAILED: self_test/shuffled_statistic")
+    assert line.startswith("demo: SELF-TEST FAILED: self_test/shuffled_statistic is better but")
+    assert "keep" not in line
 
 
 def test_a_pool_that_breaks_a_policy_is_none(pools):
@@ -245,3 +244,9 @@ def test_the_summary_is_one_line(pools):
     )
     assert "no pool is better" in summary_line("demo", ROWS[2:], [], pools, Unit.PERCENT)
     assert "perhaps keep similarity/high" in summary_line("demo", ROWS, [], pools, Unit.PERCENT)
+    again = [look("similarity/high", 0.05, "undecided")]
+    line = summary_line("demo", ROWS[:1], again, pools, Unit.PERCENT)
+    assert "not confirmed by the second look. Of 1 pools" in line
+    bare = row("a/high", 1.5, "better", low=NAN, high=NAN)
+    line = summary_line("demo", [bare], [], {"a/high": pool_of("a/high")}, Unit.SD)
+    assert line.startswith("demo: perhaps keep a/high (any a): +1.50 sd, seen once")

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from dataclasses import replace
+from importlib import resources
 
 import pytest
 from html_page import HOSTILE, Page
@@ -22,7 +23,7 @@ from djsandbox_ray.reporting.blocks import (
 )
 from djsandbox_ray.reporting.method import confirmation_section
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.report import _TEMPLATES, report_html
+from djsandbox_ray.reporting.report import report_html
 
 
 def test_the_page_says_all_of_it(rows):
@@ -78,7 +79,8 @@ def test_the_only_script_is_the_one_that_the_page_names(rows):
 
 
 def test_what_is_put_into_the_page_as_it_is_comes_with_the_package():
-    shipped = {item.name for item in _TEMPLATES.iterdir()}
+    folder = resources.files("djsandbox_ray.reporting") / "templates"
+    shipped = {item.name for item in folder.iterdir()}
     assert {"report.html", "report.css", "report.js"} <= shipped
 
 

@@ -27,7 +27,7 @@ from djsandbox_ray.trials import engine
 from djsandbox_ray.trials.checkpoint import ALONE
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.config import Resources
-from djsandbox_ray.trials.engine import _Keeper, clear_left, run_trials
+from djsandbox_ray.trials.engine import Keeper, clear_left, run_trials
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
 from djsandbox_ray.trials.reporter import merged
 from djsandbox_ray.trials.stopping.stopping import Decision, NoStopping, StoppingConfig
@@ -274,9 +274,9 @@ def test_rows_that_are_not_those_of_the_plan_are_refused(storage: Storage, notes
 
 def _keeper(
     arena: Arena, save: Callable[[TrialRecord], None], backlog: Backlog, **changes: Any
-) -> _Keeper:
+) -> Keeper:
     shared = replace(arena.shared(Counter(), None), **changes)
-    return _Keeper(shared, arena.competition(), lambda record: None, save, backlog)
+    return Keeper(shared, arena.competition(), lambda record: None, save, backlog)
 
 
 def test_what_a_decision_is_made_of_is_saved_before_it(storage: Storage) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.evaluator import Artefact
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.trials.answering import _Together
+from djsandbox_ray.trials.answering import Together
 from djsandbox_ray.trials.clip.arch import Tokenizer, build_model, load_arch
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig, ClipEncoder
 from djsandbox_ray.trials.clip.training import normalise
@@ -211,6 +211,6 @@ def test_what_a_program_has_left_is_taken_as_it_is(storage: Storage, tmp_path: P
         export_model(Artefact(tmp_path, 1, 0), storage, "runs/a/models/b")
         assert storage.read_bytes("runs/a/models/b/sub/weights") == content
     assert json.loads(storage.read_bytes(f"runs/a/models/b/{EXPORTED}"))["library"] == ""
-    for model in (Plain(), _Together(Group(), Plain())):  # type: ignore[arg-type]
+    for model in (Plain(), Together(Group(), Plain())):  # type: ignore[arg-type]
         with pytest.raises(SandboxError, match="a Plain has no way to be saved"):
             export_model(model, storage, "runs/a/models/c")

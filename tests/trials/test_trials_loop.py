@@ -39,6 +39,7 @@ from djsandbox_ray.trials.loop import (
     GRADIENT_NORM,
     AdditiveConfig,
     AdditiveTraining,
+    BatchPart,
     batch_positions,
     checkpoint_gradients,
     lower_frozen,
@@ -333,10 +334,8 @@ def test_a_loss_that_is_not_finite_ends_the_training() -> None:
 
 
 def test_fewer_samples_than_workers_are_shared_out_all_the_same() -> None:
-    from djsandbox_ray.trials.loop import _Part
-
     positions, order = np.array([7, 9]), np.array([40, 41])
-    parts = [_Part.of(positions, order, Group(rank, 3)) for rank in range(3)]
+    parts = [BatchPart.of(positions, order, Group(rank, 3)) for rank in range(3)]
     assert [part.counts for part in parts] == [True, True, False]
     assert [part.order.tolist() for part in parts] == [[40], [41], [40]]
     assert {part.longest for part in parts} == {1}

@@ -12,7 +12,7 @@ from djsandbox_ray.evaluation.answer_store import AnswerStore, Unanswered
 from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.trials.rescoring import _Failure, _score
+from djsandbox_ray.trials.rescoring import Unscorable, score_again
 
 TROUBLE = {
     "gone": Unanswered("3 answers"),
@@ -43,13 +43,13 @@ def record(training: str) -> TrialRecord:
 
 def test_what_is_wrong_with_one_trial_ends_no_other(storage: Storage) -> None:
     records = [record(name) for name in (*TROUBLE, "good")]
-    (gone, nan, unscorable, odd, good), _ = _score(records, Formula(TROUBLE), storage.url)
+    (gone, nan, unscorable, odd, good), _ = score_again(records, Formula(TROUBLE), storage.url)
     assert gone is None
     assert isinstance(good, tuple)
     assert good[0].metrics == {"x": 2.0}
-    assert isinstance(nan, _Failure)
-    assert isinstance(unscorable, _Failure)
-    assert isinstance(odd, _Failure)
+    assert isinstance(nan, Unscorable)
+    assert isinstance(unscorable, Unscorable)
+    assert isinstance(odd, Unscorable)
     assert nan.error == "NotFinite: the metric 'x' is nan"
     failed = nan.of(records[1], "now")
     assert failed == replace(records[1], state=TrialState.FAILED, error=nan.error, diverged=True)
@@ -67,4 +67,4 @@ def test_what_is_wrong_with_one_trial_ends_no_other(storage: Storage) -> None:
 )
 def test_what_is_wrong_with_the_storage_ends_all(storage: Storage, error: Exception) -> None:
     with pytest.raises(type(error)):
-        _score([record("bad"), record("good")], Formula({"bad": error}), storage.url)
+        score_again([record("bad"), record("good")], Formula({"bad": error}), storage.url)

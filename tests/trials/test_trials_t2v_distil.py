@@ -570,7 +570,7 @@ def test_workers_make_the_videos_that_one_makes(monkeypatch: pytest.MonkeyPatch)
         return [getattr(model, method)(*given, items[rank::2]) for rank in range(2)]
 
     monkeypatch.setattr(answering, "_share", shared)
-    together = answering._Together(Group(0, 2), Counts())
+    together = answering.Together(Group(0, 2), Counts())
     assert isinstance(together, VideoMaker)
     wanted = [WantedVideo("a", number) for number in range(5)]
     assert together.videos(wanted, SamplingConfig()) == list(range(5))

@@ -419,7 +419,7 @@ def test_workers_denoise_what_one_does(world: World, monkeypatch: pytest.MonkeyP
         return [getattr(model, method)(*given, items[rank::2]) for rank in range(2)]
 
     monkeypatch.setattr(answering, "_share", shared)
-    together = answering._Together(Group(0, 2), Rows())
+    together = answering.Together(Group(0, 2), Rows())
     clips = [(row, "") for row in range(7)]
     data = EvaluationSet("judged", world.judged.uri, 12)
     assert together.losses(data, [0.5], 3, clips).tolist() == list(range(3, 10))
