@@ -110,7 +110,7 @@ def statistics_chapter(shown: Shown) -> Chapter | None:
     if not blocks:
         return None
     lines = ["How the values are spread, where they were cut, and what lies there."]
-    return Chapter("Statistics", lines, blocks)
+    return Chapter("Every statistic", lines, blocks)
 
 
 def correlation_picture(shown: Shown) -> Picture | None:
