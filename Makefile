@@ -19,8 +19,8 @@ demo: setup  ## Run the main job end to end on generated data, 5 to 10 minutes o
 test: setup  ## Run all unit tests, and a small run of every kind: 20 to 40 minutes on 2 cores
 	$(TESTS)
 
-test-all: setup services  ## Run all tests, also those marked slow: full-length runs, kills, clusters
-	$(TESTS) -m ""
+test-all: setup services  ## Run all tests, also the slow ones; once ended, go on with those that have not passed
+	$(TESTS) -m "" --resume=.test-all
 
 test-cluster: setup services  ## Of these, run the demo on several nodes, S3, MLflow, Prometheus
 	$(BIN)/python -m pytest -m "" tests/cluster
@@ -54,7 +54,7 @@ check-image: setup  ## Check the Dockerfile by its rules; needs no Docker
 	$(BIN)/python cluster/check_dockerfile.py
 
 clean:  ## Remove .venv and caches; results in ./sandbox stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .test-all .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "Python 3.11.5 or newer is needed: make PYTHON=python3.11 ...")'

@@ -8,14 +8,14 @@ from setuptools.command.build_py import build_py
 
 
 class WithConfigurations(build_py):
-    """Copies ``configs`` to where an installed package looks for it."""
+    """Copies ``configs`` to where an installed package looks for them."""
 
     def run(self):
         """Build the package; a checkout that is installed as it is has them beside it."""
         super().run()
         if not self.editable_mode:
             target = Path(self.build_lib, "djsandbox_ray", "configs")
-            ignored = shutil.ignore_patterns("__pycache__")
+            ignored = shutil.ignore_patterns("__pycache__", "workflows")
             shutil.copytree("configs", target, ignore=ignored, dirs_exist_ok=True)
 
 

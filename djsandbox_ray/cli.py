@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import sys
 import traceback
@@ -41,14 +42,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RunName = Annotated[str, typer.Argument(help="The name of the run.")]
+
+def _runs(incomplete: str) -> list[str]:
+    """Return the runs of the usual storage whose names begin so, for shells to choose from."""
+    return sorted(path.name for path in Path("sandbox/runs").glob(f"{glob.escape(incomplete)}*"))
+
+
+def _examples(incomplete: str) -> list[str]:
+    from djsandbox_ray.workflows.examples import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+RunName = Annotated[str, typer.Argument(help="The name of the run.", autocompletion=_runs)]
 RunStorage = Annotated[str, typer.Option("--storage", help="Where the run lies.")]
 OptionalConfig = Annotated[
     str | None, typer.Argument(help="The YAML configuration of the run.", show_default=False)
 ]
 Example = Annotated[
     str | None,
-    typer.Option("--example", help="In place of a file: a configuration that is shipped, as demo."),
+    typer.Option(
+        "--example",
+        help="In place of a file: a configuration that is shipped, as demo.",
+        autocompletion=_examples,
+    ),
 ]
 
 
@@ -241,7 +258,9 @@ def operators(
     ] = None,
     search: Annotated[
         str | None,
-        typer.Option("--search", help="Only those whose name, statistics or text hold these words."),
+        typer.Option(
+            "--search", help="Only those whose name, statistics or text hold these words."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -305,11 +324,18 @@ def materialise(
         str | None, typer.Option("--recipe", help="Instead: what this recipe keeps.")
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="jsonl, parquet, webdataset or package.module:Class.")
+        str,
+        typer.Option(
+            "--format", help="jsonl, parquet, webdataset, huggingface or package.module:Class."
+        ),
     ] = "jsonl",
     rows_per_shard: Annotated[
         int, typer.Option("--rows-per-shard", help="Rows of every file but the last.")
     ] = 10_000,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="Of huggingface: to the hub, private."),
+    ] = None,
     storage: RunStorage = "./sandbox",
 ) -> None:
     """Write the rows of a pool or of a recipe to files, for trainers elsewhere; resumable."""
@@ -324,7 +350,30 @@ def materialise(
         output=output,
         form=form,
         rows_per_shard=rows_per_shard,
+        repository=push,
     )
+
+
+@app.command("export-model")
+def export_model(
+    run: Annotated[str, typer.Argument(help="The name of the run.")],
+    pool: Annotated[str, typer.Argument(help="The id of a pool of the run.")],
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the trial; by default the best.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", help="Also copy the model to this new folder.")
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="To the hub of Hugging Face, private."),
+    ] = None,
+    storage: Annotated[str, typer.Option("--storage", help="Where the run lies.")] = "./sandbox",
+) -> None:
+    """Train the best trial of a pool once more, and keep its model in its library's format."""
+    from djsandbox_ray.workflows.export_model import export_model as train_and_export
+
+    train_and_export(run, pool, storage, _console(), seed=seed, output=output, repository=push)
 
 
 @app.command()

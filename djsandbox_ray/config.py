@@ -16,7 +16,7 @@ from djsandbox_ray.errors import BadInput, Damaged, MissingExtra
 from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.ledger.planner import CostConfig
 from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.nodes.connection import ClusterConfig
+from djsandbox_ray.nodes.connection import ClusterConfig, go_online
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.recipes.policy import PolicyConfig
 from djsandbox_ray.reporting.report import ReportConfig
@@ -29,6 +29,7 @@ from djsandbox_ray.storage.filesystems import read_text
 from djsandbox_ray.tracking.tracker import TRACKERS
 from djsandbox_ray.trials.clip.scorer import ScorerConfig
 from djsandbox_ray.trials.config import TrialsConfig
+from djsandbox_ray.trials.t2v.evolution import EvolutionConfig
 
 S = TypeVar("S", bound=Section)
 
@@ -78,6 +79,8 @@ class RunConfig(Section):
     """An optional arm: whether the verdicts hold at a second learning rate."""
     policies: tuple[PolicyConfig, ...] = ()
     """Limits that statistics must keep, whatever helps the score."""
+    evolution: EvolutionConfig | None = None
+    """A chain of trainings that go on from each other, for ``workflow: self_evolution``."""
     cost: CostConfig | None = None
     """What a full training costs, and how many of them the run may cost."""
     report: ReportConfig = ReportConfig()
@@ -118,7 +121,8 @@ class RunConfig(Section):
 
     def lacks(self, section: str) -> bool:
         """Say whether a section that some workflows do without is not there."""
-        return {"trials": self.training, "evaluation": self.measuring}[section] is None
+        known = {"trials": self.training, "evaluation": self.measuring, "evolution": self.evolution}
+        return known[section] is None
 
 
 def _there(section: S | None, name: str) -> S:
@@ -174,6 +178,9 @@ def checked(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> 
     Raises:
         BadInput: with one line per error: the YAML path, what is wrong and what is allowed.
     """
+    cluster = document.get("cluster")
+    if isinstance(cluster, dict) and cluster.get("online") is True:
+        go_online()  # before what is not here is looked for
     found: list[str] = []
     config = None
     try:

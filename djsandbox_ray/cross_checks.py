@@ -15,7 +15,7 @@ from pydantic import SerializeAsAny, TypeAdapter, ValidationError
 from djsandbox_ray.analysis.verdicts.second_look import ConfirmConfig, LearningRateConfig
 from djsandbox_ray.dataset.media import MODALITIES
 from djsandbox_ray.dataset.source import SOURCES, IngestConfig, SourceConfig, content_of
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, nearest
 from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.masking import masked
@@ -38,6 +38,7 @@ from djsandbox_ray.stats.operators import (
 from djsandbox_ray.trials.clip.scorer import ScorerConfig
 from djsandbox_ray.trials.config import TrialsConfig, misfits
 from djsandbox_ray.trials.family import FAMILIES
+from djsandbox_ray.trials.t2v.evolution import BEST, EvolutionConfig, contradictions_of
 
 DataSource = Annotated[SerializeAsAny[Component], component(SOURCES)]
 """A source of samples, as a section of the configuration."""
@@ -63,6 +64,7 @@ def contradictions(
         found += _statistic_problems(document)
     given = _Sections.of(document)
     found += _trial_problems(given)
+    found += _evolution_problems(given, document)
     found += _absent_problems(document)
     return found + _content_problems(given, document.get("operators"))
 
@@ -122,6 +124,7 @@ class _Sections:
     evaluation: EvaluationConfig | None
     confirm: ConfirmConfig | None
     learning_rate_check: LearningRateConfig | None
+    evolution: EvolutionConfig | None
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> _Sections:
@@ -137,6 +140,7 @@ class _Sections:
             evaluation=read(EvaluationConfig, "evaluation"),
             confirm=read(ConfirmConfig, "confirm", {}),
             learning_rate_check=read(LearningRateConfig, "learning_rate_check"),
+            evolution=read(EvolutionConfig, "evolution"),
         )
 
     @property
@@ -267,13 +271,37 @@ def _trial_problems(given: _Sections) -> list[str]:
     return found
 
 
+def _evolution_problems(given: _Sections, document: Mapping[str, Any]) -> list[str]:
+    """Find stages of a chain that there cannot be, and pools that nobody makes."""
+    found = []
+    about = {"trials.model": document.get("trials"), "evolution": document.get("evolution")}
+    for where, section in about.items():
+        if REFERENCE in str(section) and document.get("scorer") is None:
+            found.append(f"{where}: {REFERENCE} is used, but there is no section 'scorer'")
+    if given.evolution is None or given.trials is None:
+        return found
+    found += contradictions_of(given.evolution, given.trials.model)
+    known = _statistics(document)
+    if known is not None:
+        own = [one.name for one in given.pools.extra] if given.pools else []
+        allowed = [*known, *own, "control", BEST]
+        found += [
+            f"evolution.stages[{index}].pool: no statistic gives {stage.pool!r}"
+            f"{nearest(stage.pool.partition('/')[0], allowed)}; pools are those of "
+            f"{', '.join(allowed)}"
+            for index, stage in enumerate(given.evolution.stages)
+            if stage.pool.partition("/")[0] not in allowed
+        ]
+    return found
+
+
 def _absent_problems(document: Mapping[str, Any]) -> list[str]:
     """Find sections that say something of trials where there are none."""
     if document.get("trials") is not None:
         return []
     return [
         f"{section}: is about trials, but there is no section 'trials'"
-        for section in ("cost", "learning_rate_check")
+        for section in ("cost", "evolution", "learning_rate_check")
         if document.get(section) is not None
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,30 +29,23 @@ settings.load_profile("any machine")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-_RAY = ("ray_cluster", "finished_run", "mark.integration", "mark.cluster", "world: World")
-"""Words of modules with tests on Ray."""
-
-
-@cache
-def _is_on_ray(module: str) -> bool:
-    text = (Path(__file__).parents[1] / module).read_text()
-    return any(word in text for word in _RAY)
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Have one of several processes run all modules on Ray, and begin with them.
-
-    Two clusters on one machine would wait for each other's CPUs. (pytest 9.2 has put an end to
-    xdist's own groups: they are written into the ids of tests.)
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class OneCluster(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            return "ray" if _is_on_ray(nodeid.partition("::")[0]) else nodeid
+    from one_cluster import OneCluster
 
     return OneCluster(config, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    said = "file with the tests that have passed: they are not run again; gone when all have"
+    parser.addoption("--resume", type=Path, help=said)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (file := config.getoption("resume")) is not None:
+        from resume import Resume
+
+        config.pluginmanager.register(Resume(file, getattr(config, "workerinput", None)))
 
 
 @pytest.fixture

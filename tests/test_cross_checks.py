@@ -175,6 +175,49 @@ def test_with_a_scorer_it_may_be_used(write: ConfigWriter) -> None:
     assert config.scorer is not None
 
 
+# Chains of stages
+
+
+STAGE = {"name": "first", "pool": "text_len/high", "model": {"learning_rate": 1e-6}}
+VIDEOS: dict[str, Any] = {
+    "dataset": {"type": "clips", "samples": 10},
+    "operators": ["text_length_filter"],
+    "trials__model": {"type": "t2v", "base": {"path": "/nowhere"}},
+    "evaluation__dataset": {"type": "clips", "samples": 10},
+    "evaluation__metrics": [{"type": "denoising"}, {"type": "prompt_match"}],
+    "evaluation__aggregate": "standardized",
+}
+
+
+def test_a_chain_of_stages_is_checked_with_all_else(write: ConfigWriter) -> None:
+    stages = [STAGE, {**STAGE, "name": "second", "pool": "control/0", "teacher": "previous"}]
+    rewards = {"image": {"type": "clip", "path": "${scorer}"}}
+    objective = {"type": "consistency", "rewards": rewards, "weights": {"video": 0}}
+    assert load_config(write(**VIDEOS, evolution={"stages": [STAGE]})).evolution is not None
+    found = write.problems(**VIDEOS, evolution={"stages": stages})
+    assert found == ["evolution.stages[1].model.objective.type: a teacher needs 'consistency'"]
+    found = write.problems(
+        **VIDEOS,
+        evolution={
+            "stages": [
+                {**STAGE, "pool": "text_lem/high", "model": {"objective": objective}},
+                {**STAGE, "name": "second", "pool": "best", "model": {"learning_rat": 1}},
+            ]
+        },
+    )
+    assert len(found) == 3
+    assert found[0] == "evolution: ${scorer} is used, but there is no section 'scorer'"
+    assert found[1].startswith("evolution.stages[1].model.learning_rat: ")
+    assert found[2].startswith("evolution.stages[0].pool: no statistic gives 'text_lem/high'")
+    assert "did you mean 'text_len'" in found[2]
+
+
+def test_a_chain_needs_trials(write: ConfigWriter) -> None:
+    assert write.problems(trials=LEFT_OUT, evolution={"stages": [STAGE]}) == [
+        "evolution: is about trials, but there is no section 'trials'"
+    ]
+
+
 # Names of statistics
 
 

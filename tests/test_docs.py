@@ -87,7 +87,7 @@ def test_djsandbox_commands_are_understood(
         return
     # Running the demo is another test; here its arguments are checked by planning it.
     arguments = ["plan" if word in ("run", "rescore") else word for word in arguments]
-    of_a_run = ("sync", "recipe", "materialise")
+    of_a_run = ("sync", "recipe", "materialise", "report", "export-model")
     if arguments[0] in ("plan", *of_a_run) and "--storage" not in arguments:
         arguments += ["--storage", str(tmp_path)]
     if "--power" in arguments or arguments[0] in of_a_run:  # these need a run: there is none
@@ -119,9 +119,11 @@ def _adds(value: Any) -> bool:
 
 
 def _whole(part: dict[str, Any]) -> str:
-    """Return the shipped configuration that a part is about: where models answer, LLaVA's."""
+    """Return the shipped configuration that a part is about, by its model or its evaluators."""
     metrics = part.get("evaluation", {}).get("metrics", [])
     kinds = {part.get("trials", {}).get("model", {}).get("type"), *(one["type"] for one in metrics)}
+    if kinds & {"t2v", "denoising", "prompt_match"}:
+        return "t2v"
     return "llava" if kinds & {"llava", "caption_nll", *BENCHMARKS} else "demo"
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import Field, field_validator
 
 from djsandbox_ray.dataset import mp4
@@ -20,6 +21,7 @@ from djsandbox_ray.dataset.moving_world import (
     random_scene,
 )
 from djsandbox_ray.dataset.planted import PlantedConfig, PlantedSource
+from djsandbox_ray.dataset.shapes import encoded as still
 from djsandbox_ray.dataset.source import Sample
 from djsandbox_ray.dataset.world import CLEAN
 
@@ -34,6 +36,7 @@ class ClipsConfig(PlantedConfig):
     KNOWN: ClassVar[tuple[str, ...]] = DEFECTS
 
     content: Content = "videos"
+    """Or ``pairs``: of each clip its first frame alone, as an image, with its caption."""
     frames: int = Field(default=9, ge=2, le=257)
     """Of each clip, 8 a second. Codecs of text-to-video models want 4 k + 1 of them."""
     size: int = Field(default=32, ge=16, le=512)
@@ -54,7 +57,7 @@ class ClipsSource(PlantedSource):
     """
 
     Config = ClipsConfig
-    CONTENTS: ClassVar[tuple[Content, ...]] = ("videos",)
+    CONTENTS: ClassVar[tuple[Content, ...]] = ("videos", "pairs")
     NAME: ClassVar[str] = "clips"
     WORLD: ClassVar[int] = 1
 
@@ -76,8 +79,10 @@ class ClipsSource(PlantedSource):
             "background": scene.background,
             "direction": scene.direction,
         }
-        media = (Media("video", encoded(frames)),)
-        return Sample(b"", caption, f"{cls.NAME}#{index}", meta, media)
+        where = f"{cls.NAME}#{index}"
+        if config.content == "pairs":
+            return Sample(still(Image.fromarray(frames[0])), caption, where, meta)
+        return Sample(b"", caption, where, meta, (Media("video", encoded(frames)),))
 
 
 def encoded(frames: NDArray[np.uint8]) -> bytes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal
@@ -84,6 +85,8 @@ class _Annotated:
     """The list of images."""
     texts: dict[int | str, list[Any]]
     """Captions, by the id of their image."""
+    several: frozenset[int | str]
+    """Ids that stand for several images: nobody knows whose captions theirs are."""
     stray: list[int]
     """Annotations, by number, that name no image of the list."""
 
@@ -104,11 +107,12 @@ def _annotated(file: SourceFile) -> _Annotated:
     if not isinstance(written, dict) or not all(isinstance(written.get(k), list) for k in lists):
         raise BadInput(f"{file.name}: an object with lists 'images' and 'annotations' is needed")
     entries = written["images"]
-    texts: dict[int | str, list[Any]] = {
-        entry[_ID]: []
+    ids = Counter[int | str](
+        entry[_ID]
         for entry in entries
         if isinstance(entry, dict) and isinstance(entry.get(_ID), int | str)
-    }
+    )
+    texts: dict[int | str, list[Any]] = {one: [] for one in ids}
     stray = []
     for number, note in enumerate(written["annotations"]):
         image = note.get("image_id") if isinstance(note, dict) else None
@@ -122,7 +126,8 @@ def _annotated(file: SourceFile) -> _Annotated:
         {key: entry[key] for key in kept if key in entry} if isinstance(entry, dict) else entry
         for entry in entries
     ]
-    return _Annotated(entries, texts, stray)
+    several = frozenset(one for one, times in ids.items() if times > 1)
+    return _Annotated(entries, texts, several, stray)
 
 
 def _read(
@@ -135,17 +140,19 @@ def _read(
         yield Rejection(f"{file.name}#annotations/{number}", "missing_image", said)
     for number, entry in enumerate(written.entries[start:stop], start):
         source = f"{file.name}#{number}"
-        yield from attempt(source, partial(_items, images, captions, source, entry, written.texts))
+        yield from attempt(source, partial(_items, images, captions, source, entry, written))
 
 
 def _items(
-    images: SourceFile, captions: str, source: str, entry: Any, texts: Mapping[int | str, list[Any]]
+    images: SourceFile, captions: str, source: str, entry: Any, written: _Annotated
 ) -> list[Item]:
     if not isinstance(entry, dict) or not isinstance(entry.get(_ID), int | str):
         raise Unusable("bad_row", f"an image is an object with {_ID!r} and {_FILE!r}")
     if not isinstance(entry.get(_FILE), str):
         raise Unusable("missing_image", f"{_FILE!r} is no path")
-    found = texts.get(entry[_ID], [])
+    if entry[_ID] in written.several:
+        raise Unusable("bad_row", f"the id {entry[_ID]!r} stands for several images")
+    found = written.texts.get(entry[_ID], [])
     if not found:
         raise Unusable("bad_text", f"no annotation has the image {entry[_ID]!r}")
     image = read_beside(images, entry[_FILE])

@@ -7,6 +7,7 @@ with a sentence that says where.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -16,6 +17,7 @@ from uuid import UUID
 
 from djsandbox_ray.dataset.source import Item, Rejection, Remark
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.storage.filesystems import refuses
 
 META_LEFT_OUT = "samples without some of their meta data"
 
@@ -24,9 +26,19 @@ _FAILING = {
     for name in (
         *("EIO", "ENOSPC", "EDQUOT", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN"),
         *("ESTALE", "EREMOTEIO", "ENODEV", "ENETDOWN", "ENETUNREACH", "EHOSTUNREACH"),
+        "EBUSY",  # of an object store that is asked too often
     )
     if hasattr(errno, name)
 }
+_OF_ONE_OBJECT = {"403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"}
+"""Refusals of S3 that may be about one object, or one that is not there; others, such as of a token
+that has expired, are about all."""
+_OF_ONE_GCS_OBJECT = re.compile(r"storage\.objects\.\w+ (access|permission)|may not exist")
+"""The same of Google's, whose client passes on no code."""
+_CLIENTS = {"aiohttp", "botocore", "gcsfs", "google", "requests", "urllib3"}
+"""What reads files of an object store or a server, and raises errors of its own."""
+_OF_ONE_FILE = {403, 404, 405, 406, 410, 451}
+"""Answers of a server that are about what was asked for."""
 _DECODER, _OF_THE_FILE = "av.error", (errno.EIO, errno.EAGAIN)
 """What PyAV says of a video that ends too early: it reads from memory, or what was just written."""
 _SHOWN = 80
@@ -68,9 +80,27 @@ def is_failing(error: BaseException) -> bool:
     """
     if isinstance(error, SandboxError | ConnectionError | TimeoutError):
         return True
+    if isinstance(error, PermissionError):
+        return _refusal(error) not in _OF_ONE_OBJECT | {""}
+    if type(error).__module__.partition(".")[0] in _CLIENTS:
+        # Of an address that is none, too, the others may be good.
+        return not is_about_one_file(error) and not isinstance(error, ValueError)
+    if refuses(error):
+        return _OF_ONE_GCS_OBJECT.search(str(error)) is None
     if not isinstance(error, OSError) or error.errno not in _FAILING:
         return False
     return not (type(error).__module__ == _DECODER and error.errno in _OF_THE_FILE)
+
+
+def is_about_one_file(error: BaseException) -> bool:
+    """Say whether a server has answered, and refuses just the file that was asked for."""
+    return getattr(error, "status", getattr(error, "code", None)) in _OF_ONE_FILE
+
+
+def _refusal(error: PermissionError) -> str:
+    """Return the code by which S3 has refused a request; empty for another refusal."""
+    answer = getattr(error.__cause__, "response", None)
+    return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
 
 
 def is_no_fault(error: BaseException) -> bool:

@@ -57,6 +57,7 @@ class InterleavedSource(ParquetFiles):
     SUFFIXES: ClassVar[tuple[str, ...]] = (_LINES, ".parquet")
     Config = InterleavedConfig
     CONTENTS: ClassVar[tuple[Content, ...]] = ("any",)
+    VERSION: ClassVar[int | None] = 1
     config: InterleavedConfig
 
     def shards(self) -> list[Shard]:
@@ -161,7 +162,9 @@ def _aligned(entry: dict[str, Any]) -> Iterable[_Piece]:
 
 def _sentences(entry: dict[str, Any]) -> Iterable[_Piece]:
     """Return MMC4's sentences, each after the images that belong to it."""
-    sentences, pictures = entry.pop(SENTENCES), entry.pop(PICTURES, None) or []
+    if PICTURES not in entry:  # misspelt, its images would be lost without a word
+        raise Unusable("bad_row", f"a document with {SENTENCES!r} has {PICTURES!r} too")
+    sentences, pictures = entry.pop(SENTENCES), entry.pop(PICTURES) or []
     if not isinstance(sentences, list) or not all(isinstance(one, str) for one in sentences):
         raise Unusable("bad_text", f"{SENTENCES!r} is a list of texts")
     if not isinstance(pictures, list):

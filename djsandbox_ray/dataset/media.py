@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
+import psutil
 from pydantic import Field
 
+from djsandbox_ray.dataset.videos import announced
 from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.identity import media_digest, place_digest
 from djsandbox_ray.settings.sections import Section
@@ -52,6 +54,8 @@ CONTAINERS = ("avi", "gif", "matroska", "mov", "mp4", "mpegts", "webm")
 and lists that name further files, or addresses to listen at."""
 _MOST_PIXELS = 1 << 26
 """Of a frame, twice those of 8K: a few bytes may announce frames that fill the memory."""
+_ROOM = 4 << 30
+"""Bytes of memory in which every video fits whose frames are no larger."""
 VIDEO_EXTENSIONS = ("mp4", "m4v", "mov", "webm", "mkv", "avi", "gif", "ts")
 """What the names of videos end in."""
 _INDEXED = frozenset({"mov", "mp4"})
@@ -71,6 +75,8 @@ class VideosConfig(Section):
     """A larger file is set aside (``too_large``)."""
     check: Literal["ends", "all"] = "ends"
     """Which frames must decode: the first two and the last ones, or all of them."""
+    min_frames: int = Field(default=2, ge=2, le=1 << 20)
+    """A video with fewer is set aside (``too_short``)."""
 
 
 @dataclass(frozen=True)
@@ -235,9 +241,11 @@ def video_fault(data: object, config: VideosConfig) -> tuple[str, str] | None:
         return "too_large", said
     av = require("av", "video")
     try:
+        # Of the container alone: PyAV ends the process where options of streams are given, too, and
+        # a stream is found that was not there at the beginning.
         allowed = {"format_whitelist": ",".join(CONTAINERS)}
         try:
-            opened = av.open(io.BytesIO(data), mode="r", options=allowed)
+            opened = av.open(io.BytesIO(data), mode="r", container_options=allowed)
         except av.error.ValueError:  # so FFmpeg refuses what is not allowed
             return "bad_video", f"it is no video ({', '.join(CONTAINERS)} are)"
         with opened as container:
@@ -245,8 +253,20 @@ def video_fault(data: object, config: VideosConfig) -> tuple[str, str] | None:
             if not container.streams.video:
                 return "bad_video", "it has no video stream"
             every = config.check == "all" or not names & _SEEKABLE
-            return _frames_fault(container, every, bool(names & _INDEXED))
-    except (MemoryError, SandboxError):
+            fault = _frames_fault(container, every, bool(names & _INDEXED))
+        if (
+            fault is None
+            and config.min_frames > 2
+            and (count := announced(data)) < config.min_frames
+        ):
+            least = f"ingest.videos.min_frames: {config.min_frames}"
+            return "too_short", f"it has {count} frames, fewer than {least}"
+        return fault
+    except MemoryError:
+        if psutil.virtual_memory().available < _ROOM:
+            raise
+        return "bad_video", f"cannot be decoded: it asks for more than {_ROOM >> 30} GiB of memory"
+    except SandboxError:
         raise
     except Exception as error:  # whatever a decoder stumbles over
         return "bad_video", f"cannot be decoded: {error or type(error).__name__}"

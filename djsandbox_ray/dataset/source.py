@@ -6,6 +6,7 @@ looks like; the order of shards, and of what each yields, is the order of the sa
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -96,14 +97,14 @@ _SAMPLE_BYTES = 16 << 10
 
 
 def estimated_loss(unread: int, read: int, samples: int) -> int:
-    """Estimate how many samples lie in what cannot be read; at least 1.
+    """Estimate how many samples lie in what cannot be read, rather too many; at least 1.
 
     Args:
         unread: bytes that cannot be read.
         read: bytes of the same kind that could be read.
         samples: how many these held.
     """
-    return max(1, round(unread / (read / samples if read and samples else _SAMPLE_BYTES)))
+    return max(1, math.ceil(unread / (read / samples if read and samples else _SAMPLE_BYTES)))
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class ShuffleCaptions(Section):
     fraction: float = Field(gt=0, le=1)
     """Share of the samples of every shard whose captions are permuted among themselves."""
     seed: int = Field(default=0, ge=0)
+    """Decides which, and whose caption each gets."""
 
 
 class Boilerplate(Section):
@@ -137,6 +139,7 @@ class Boilerplate(Section):
     fraction: float = Field(gt=0, le=1)
     """Share of the samples, in every 100 of a shard."""
     seed: int = Field(default=0, ge=0)
+    """Decides which, and which sentence each gets."""
 
 
 class SourceConfig(Component):
@@ -150,6 +153,7 @@ class SourceConfig(Component):
     rows: tuple[int, int] | None = None
     """``[start, stop]``: only these rows of the source, in its order; rejected ones count."""
     shuffle_captions: ShuffleCaptions | None = None
+    """Noise with a known truth: some samples get each other's captions."""
     boilerplate: Boilerplate | None = None
     """Injected after captions were shuffled, into any of them."""
     content: Content = "pairs"
@@ -284,5 +288,6 @@ class IngestConfig(Section):
     max_rejected: float = Field(default=0.01, ge=0, le=1)
     """Share of the samples that may be rejected; above it the run stops before training."""
     videos: VideosConfig = VideosConfig()
+    """Which videos can be used, and where they are kept."""
     resources: NodeKind = NodeKind()
     """Which nodes read and decode samples."""

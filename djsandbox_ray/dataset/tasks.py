@@ -5,13 +5,13 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from traceback import format_exc
 from typing import Any
-
-import ray.data
 
 from djsandbox_ray import records
 from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.kinds import NodeKind
 
 CPUS_PER_TASK = 1
@@ -42,6 +42,8 @@ class Tasks:
             SandboxError: what the function raises, in words. It comes as a value: an exception
                 would come with Ray's tracebacks.
         """
+        import ray.data  # a third of a second, which a plan need not wait
+
         if not rows:
             return
         call: Callable[..., dict[str, Any]] = _timed
@@ -83,4 +85,6 @@ def _timed(
         result = error
     except Exception as error:
         result = SandboxError(f"{function.__name__}: {described(error)}")
+        # Not on the terminal; the event of the job that failed has it.
+        result.add_note(without_secrets(format_exc()))
     return {"result": pickle.dumps(result), "seconds": time.perf_counter() - start}

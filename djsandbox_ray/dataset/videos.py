@@ -58,7 +58,7 @@ def clip_of(data: bytes, shape: ClipShape, window: Window = middle_window) -> ND
         BadInput: it cannot be decoded, or has fewer frames than the clip spans.
         MissingExtra: PyAV is not installed.
     """
-    count = _announced(data)
+    count = announced(data)
     while True:
         if count < shape.span:
             raise BadInput(
@@ -113,8 +113,12 @@ def glimpses(data: bytes, count: int, side: int) -> list[NDArray[np.uint8]]:
     return found
 
 
-def _announced(data: bytes) -> int:
-    """Return how many packets there are, each of which is a frame as a rule."""
+def announced(data: bytes) -> int:
+    """Return how many packets a video has, each of which is a frame as a rule.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
     with _opened(data) as container:
         return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
 

@@ -82,6 +82,10 @@ class DenoisingEvaluator(Evaluator):
         if len(data.texts) != data.rows or not data.rows:
             raise BadInput(f"{self.config.type}: the set {data.id} has no captions")
 
+    def rows(self, data: EvaluationSet) -> list[int]:
+        """Return the rows whose videos are looked at, in order."""
+        return data.some(self.config.limit)
+
     @abstractmethod
     def evaluate(self, model: Denoiser, data: EvaluationSet) -> dict[str, float]:
         """See :meth:`Evaluator.evaluate`."""
@@ -109,7 +113,7 @@ class DenoisingLoss(DenoisingEvaluator):
 
     def evaluate(self, model: Denoiser, data: EvaluationSet) -> dict[str, float]:
         """Return the mean over the clips."""
-        clips = [(row, data.texts[row]) for row in data.some(self.config.limit)]
+        clips = [(row, data.texts[row]) for row in self.rows(data)]
         return {"denoising/loss": float(self._losses(model, data, clips).mean())}
 
 
@@ -139,11 +143,11 @@ class PromptMatch(DenoisingEvaluator):
     def check(self, data: EvaluationSet) -> None:
         """Look whether every clip has a wrong caption."""
         super().check(data)
-        self._wrong(data, data.some(self.config.limit))
+        self._wrong(data, self.rows(data))
 
     def evaluate(self, model: Denoiser, data: EvaluationSet) -> dict[str, float]:
         """Compare the losses of every clip."""
-        rows = data.some(self.config.limit)
+        rows = self.rows(data)
         own = [(row, data.texts[row]) for row in rows]
         wrong = list(zip(rows, self._wrong(data, rows), strict=True))
         losses = self._losses(model, data, [*own, *wrong])

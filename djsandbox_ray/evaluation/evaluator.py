@@ -144,6 +144,7 @@ EVALUATORS: Registry[Evaluator] = Registry(
         "fvd": "djsandbox_ray.evaluation.video.fvd:Fvd",
         "mmbench": "djsandbox_ray.evaluation.vqa.mmbench:MmBench",
         "mme": "djsandbox_ray.evaluation.vqa.mme:Mme",
+        "motion": "djsandbox_ray.evaluation.video.motion:Motion",
         "pope": "djsandbox_ray.evaluation.vqa.pope:Pope",
         "prompt_match": "djsandbox_ray.evaluation.denoising:PromptMatch",
         "reported": "djsandbox_ray.evaluation.programs:Reported",

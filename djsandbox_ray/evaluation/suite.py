@@ -16,11 +16,11 @@ from djsandbox_ray.evaluation.answers import AnswerEvaluator
 from djsandbox_ray.evaluation.asker import Asker
 from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.data import EvaluationSet
-from djsandbox_ray.evaluation.denoising import Denoiser
+from djsandbox_ray.evaluation.denoising import Denoiser, DenoisingEvaluator
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved
 from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
 from djsandbox_ray.evaluation.video.store import StoredVideos
-from djsandbox_ray.evaluation.video.wanted import VideoMaker
+from djsandbox_ray.evaluation.video.wanted import SamplingConfig, VideoMaker
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.settings.code import version_of
 from djsandbox_ray.settings.sections import Component
@@ -106,6 +106,32 @@ class Suite:
     def embeds_only(self) -> bool:
         """Whether all that is done with a model is to embed images and texts."""
         return all(evaluator.READS == "embeddings" for evaluator, _ in self._measured)
+
+    def denoised(self) -> dict[str, NDArray[np.int64]]:
+        """Return whose videos models are to denoise: rows, rising, by the ids of their sets."""
+        found: dict[str, set[int]] = {}
+        for evaluator, data in self._measured:
+            if isinstance(evaluator, DenoisingEvaluator):
+                found.setdefault(data.id, set()).update(evaluator.rows(data))
+        return {name: np.array(sorted(rows), np.int64) for name, rows in found.items()}
+
+    def told(self) -> list[str]:
+        """Return what models are told of videos: captions of those sets, prompts; each once."""
+        texts: list[str] = []
+        for evaluator, data in self._measured:
+            if isinstance(evaluator, DenoisingEvaluator):
+                texts += data.texts
+            elif isinstance(evaluator, VideoEvaluator):
+                texts += [one.prompt for one in evaluator.wanted(data)]
+        return list(dict.fromkeys(texts))
+
+    def samplings(self) -> list[SamplingConfig]:
+        """Return how videos are to be made."""
+        return [
+            evaluator.config.sampling
+            for evaluator, _ in self._measured
+            if isinstance(evaluator, VideoEvaluator)
+        ]
 
     def run(
         self,

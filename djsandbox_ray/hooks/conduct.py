@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.errors import PlanRefused
@@ -14,7 +14,7 @@ from djsandbox_ray.hooks.plans import TRIALS
 from djsandbox_ray.hooks.results import decisions
 from djsandbox_ray.hooks.study import Study, trial_samples
 from djsandbox_ray.hooks.watch import Watch
-from djsandbox_ray.identity import content_id
+from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.ledger.cost import together, trial_cost
 from djsandbox_ray.nodes.kinds import bundle
 from djsandbox_ray.records import (
@@ -28,11 +28,17 @@ from djsandbox_ray.records import (
 )
 from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.trials.engine import clear_left, run_trials
-from djsandbox_ray.trials.family import TrialData
+from djsandbox_ray.trials.family import Preparing, TrialData
+from djsandbox_ray.trials.growing import Growth
 from djsandbox_ray.trials.rescoring import CPUS_PER_TASK, rescore
 from djsandbox_ray.trials.stages import flops
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision
-from djsandbox_ray.trials.trial_records import TrialStore, curves_table, trials_table
+from djsandbox_ray.trials.trial_records import (
+    TrialStore,
+    curves_table,
+    drawn_rows,
+    trials_table,
+)
 from djsandbox_ray.trials.worker import Shared
 
 _NAMED = 3
@@ -90,7 +96,7 @@ class Conduct:
             stopping = STOPPING.get(study.stopping.type)(study.stopping)
             run_trials(
                 todo,
-                self._shared(todo),
+                self.shared(todo),
                 stopping,
                 self._competition(watch),
                 on_record,
@@ -106,7 +112,8 @@ class Conduct:
     def rescore(self) -> None:
         """Score stored answers as they are scored now, where they were not, in tasks of Ray.
 
-        A trial whose answers are gone is as one that nobody knows.
+        A trial whose answers are gone is as one that nobody knows. One whose answers cannot be
+        scored so has failed, in this run; what the storage knows of it stays.
         """
         study = self.study
         outdated, context = study.outdated, study.context
@@ -119,7 +126,7 @@ class Conduct:
         context.check()
         for record in found.records.values():
             store.save(record)
-        study.known.update(found.records)
+        study.known.update(found.records | found.failed)
         for lacking in found.lacking:
             del study.known[lacking]
         study.seconds["rescored"] = study.seconds.get("rescored", 0.0) + found.cpu_seconds
@@ -128,6 +135,9 @@ class Conduct:
             f"{study.plan.name}: the stored answers of {len(found.records)} trials are scored "
             f"again, without their models{lost}"
         )
+        for record in found.failed.values():
+            what = f"{record.spec.pool} seed {record.spec.seed}: {record.error}"
+            context.progress.note(f"{study.plan.name}: answers cannot be scored again: {what}")
 
     def write(self, records: Sequence[TrialRecord]) -> Trials:
         """Write the tables of trials and of curves."""
@@ -173,9 +183,86 @@ class Conduct:
             evaluation_flops=study.family.evaluation_flops(study.suite),
         )
         prepared = study.context.prepared.values()
-        preparing = [made.cpu_seconds for stage, made in prepared if stage == study.plan.name]
-        more = sum(preparing) + sum(study.seconds.values())
-        return replace(trials, cpu_seconds=trials.cpu_seconds + more)
+        preparing = [made for stage, made in prepared if stage == study.plan.name]
+        more = sum(made.cpu_seconds for made in preparing) + sum(study.seconds.values())
+        gpus = sum(made.gpu_seconds for made in preparing)
+        return replace(
+            trials, cpu_seconds=trials.cpu_seconds + more, gpu_seconds=trials.gpu_seconds + gpus
+        )
+
+    def shared(self, todo: Sequence[TrialSpec]) -> Shared:
+        """Return what trials of the study have in common, made ready now if need be.
+
+        Args:
+            todo: the trials.
+        """
+        study = self.study
+        config, storage = study.context.config.trials, study.context.storage
+        wanted = {spec.pool for spec in todo}
+        pools = {name: pool for name, pool in study.pools.items() if name in wanted}
+        dataset, evaluation = study.inputs.dataset, study.inputs.evaluation
+        return Shared(
+            family=study.family,
+            prepared=self._prepared(
+                TrialData(
+                    storage.uri(dataset.table),
+                    {
+                        one.id: storage.uri(one.table)
+                        for one in evaluation.sets
+                        if one.id in evaluation.measured
+                    },
+                    {
+                        name: storage.uri(data.table)
+                        for name, data in study.foundation.fixed.items()
+                    },
+                    storage.uri(study.foundation.base) if study.foundation.base else None,
+                    nodes=study.context.config.ingest.resources,
+                    preparing=self._preparing(todo),
+                )
+            ),
+            suite=study.suite,
+            pools=pools,
+            assignments=study.inputs.pools.assignments,
+            draw_size=study.inputs.pools.draw_size,
+            base_seed=study.inputs.pools.seed,
+            rungs=study.rungs,
+            budget=study.trial_budget,
+            storage=storage.url,
+            resources=config.resources,
+            retries=config.retries,
+            retry_diverged=config.retry_diverged,
+            stall_seconds=config.stall_seconds,
+            study=study.owner,
+            logs=f"{study.context.folder}/{LOGS}",
+            keep_stopped=config.keep_stopped,
+            owner=study.context.owner,
+            numerics=study.numerics,
+            models=study.models,
+        )
+
+    def _preparing(self, todo: Sequence[TrialSpec]) -> Preparing | None:
+        """Return what a family works with that stores something of every sample."""
+        study = self.study
+        if not study.family.stored_bytes():
+            return None
+        context, resources = study.context, study.context.config.trials.resources
+        name = study.plan.name
+        growth = Growth(
+            resources.cpus_per_worker,
+            resources.gpus_per_worker,
+            resources,
+            "trials.resources",
+            context.await_room,
+            lambda text: context.progress.note(f"{name}: {text}"),
+            lambda text: context.progress.update(waiting=text),
+        )
+        return Preparing(
+            context.storage,
+            study.inputs.dataset.id,
+            drawn_rows(study.inputs.pools, study.column, todo),
+            study.suite,
+            growth,
+        )
 
     def _owned(self, record: TrialRecord) -> TrialRecord:
         """Put a record on this study's account, less what earlier owners have paid for.
@@ -218,54 +305,17 @@ class Conduct:
             on_decision=keep,
         )
 
-    def _shared(self, todo: Sequence[TrialSpec]) -> Shared:
-        study = self.study
-        config, storage = study.context.config.trials, study.context.storage
-        wanted = {spec.pool for spec in todo}
-        pools = {name: pool for name, pool in study.pools.items() if name in wanted}
-        dataset, evaluation = study.inputs.dataset, study.inputs.evaluation
-        return Shared(
-            family=study.family,
-            prepared=self._prepared(
-                TrialData(
-                    storage.uri(dataset.table),
-                    {
-                        one.id: storage.uri(one.table)
-                        for one in evaluation.sets
-                        if one.id in evaluation.measured
-                    },
-                    {
-                        name: storage.uri(data.table)
-                        for name, data in study.foundation.fixed.items()
-                    },
-                    storage.uri(study.foundation.base) if study.foundation.base else None,
-                    nodes=study.context.config.ingest.resources,
-                )
-            ),
-            suite=study.suite,
-            pools=pools,
-            assignments=study.inputs.pools.assignments,
-            draw_size=study.inputs.pools.draw_size,
-            base_seed=study.inputs.pools.seed,
-            rungs=study.rungs,
-            budget=study.trial_budget,
-            storage=storage.url,
-            resources=config.resources,
-            retries=config.retries,
-            retry_diverged=config.retry_diverged,
-            stall_seconds=config.stall_seconds,
-            study=study.owner,
-            logs=f"{study.context.folder}/{LOGS}",
-            keep_stopped=config.keep_stopped,
-            owner=study.context.owner,
-            numerics=study.numerics,
-        )
-
     def _prepared(self, data: TrialData) -> Any:
-        """Return what the family prepares, once per run: studies share tables and architecture."""
+        """Return what the family prepares, once per run: studies share tables and architecture.
+
+        One that stores something of every sample does so again where other samples are drawn.
+        """
         study = self.study
         tables = [data.train, dict(data.evaluation), dict(data.fixed), data.base]
         key = content_id("prepared", tables, study.family.prepared_by())
+        if data.preparing is not None:
+            rows = {str(name): rows_hash(rows) for name, rows in data.preparing.drawn.items()}
+            key = content_id("prepared", key, rows)
         if key not in study.context.prepared:
             made = study.family.prepare(data)
             study.context.prepared[key] = (study.plan.name, made)
@@ -275,7 +325,7 @@ class Conduct:
 class StudyHook(Hook):
     """A job that trains one study or several; their costs add up."""
 
-    SECTIONS = ("trials", "evaluation")
+    SECTIONS: ClassVar[tuple[str, ...]] = ("trials", "evaluation")
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

@@ -16,6 +16,7 @@ from typing import Any
 from djsandbox_ray.dataset.complete import broken_dataset, home_of, told_of
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.leaks import find_all_leaks
+from djsandbox_ray.dataset.media import VideosConfig
 from djsandbox_ray.dataset.media_digests import write_media_digests
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Source, stamp_of
@@ -46,7 +47,11 @@ class _Ingest(Hook):
         return SOURCES.get(config.type)(config)
 
     def _tolerated(self) -> Any:
-        return self.config.ingest.model_dump(exclude={"resources"})  # where it runs does not count
+        settings = self.config.ingest
+        found = settings.model_dump(exclude={"resources"})  # where it runs does not count
+        if settings.videos.min_frames == VideosConfig().min_frames:
+            del found["videos"]["min_frames"]  # it is known as it was before there was such a key
+        return found
 
     def _ingest(self, source: Source, stage: str, labels: Collection[str] = ()) -> Dataset:
         progress = self.context.progress

@@ -33,6 +33,7 @@ from djsandbox_ray.records import (
     Cost,
     Dataset,
     Diversity,
+    Evolution,
     FlipRow,
     Insights,
     Interactions,
@@ -56,7 +57,7 @@ from djsandbox_ray.reporting.answer import (
     Certainty,
     Conclusion,
     Measured,
-    Place,
+    RunPlace,
     Share,
     answer_lines,
     conclude,
@@ -73,6 +74,7 @@ from djsandbox_ray.reporting.distributions import (
     svg_picture,
 )
 from djsandbox_ray.reporting.figures import bar_chart, png
+from djsandbox_ray.reporting.insights import sentence
 from djsandbox_ray.reporting.method import (
     confirmation_notes,
     confirmation_section,
@@ -111,6 +113,7 @@ class WriteReport(Hook):
             self.config.name,
             self.config.report.model_dump(mode="json"),
             [policy.model_dump(mode="json") for policy in self.config.policies],
+            *self.context.caveats,
         ]
 
     def run(
@@ -138,6 +141,7 @@ class WriteReport(Hook):
         recipe: Recipe | None = None,
         acceptance: Acceptance | None = None,
         insights: Insights | None = None,
+        evolution: Evolution | None = None,
     ) -> Report:
         """Draw the picture and write the page; what was found after the ranking gets chapters."""
         later = Later(
@@ -151,6 +155,7 @@ class WriteReport(Hook):
             recipe,
             acceptance,
             insights,
+            evolution,
         )
         storage = self.storage
         rows = self.rows(RankingRow, ranking)
@@ -187,7 +192,7 @@ class WriteReport(Hook):
         answer = answer_lines(
             found,
             unit,
-            Place(self.config.name, storage.shown, has_combined=combination_ranking is not None),
+            RunPlace(self.config.name, storage.shown, has_combined=combination_ranking is not None),
             confidence=1 - self.config.evaluation.alpha,
             share=self._share(found, dataset, pools, columns),
             measured=measured,
@@ -206,7 +211,11 @@ class WriteReport(Hook):
             about=self._about(),
             answer=answer,
             answer_tables=[metrics_section(measured)] if measured else [],
-            lines=[*lines, *(f"Before the study: {line}." for line in before)],
+            lines=[
+                *map(sentence, self.context.caveats),
+                *lines,
+                *(f"Before the study: {line}." for line in before),
+            ],
             before=[confirmation_section(confirmed, unit)] if confirmed else [],
             figures=[svg_picture("Change against the controls", drawn)],
             chapters=[

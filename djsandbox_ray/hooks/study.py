@@ -26,10 +26,12 @@ from djsandbox_ray.records import (
     StudyPlan,
     TrialRecord,
     TrialSpec,
+    TrialState,
 )
 from djsandbox_ray.settings.code import version_of, with_code
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.trials.family import FAMILIES, ModelFamily, identity_of
+from djsandbox_ray.trials.shared_folder import kept_model
 from djsandbox_ray.trials.stages import Stage, judged_from, total
 from djsandbox_ray.trials.stopping.stopping import STOPPING, StoppingConfig
 from djsandbox_ray.trials.trial_records import TrialStore, plan_trials
@@ -60,6 +62,8 @@ class Study:
     """In place of the configured one."""
     budget: int | None = None
     """Samples seen by every trial, in place of the configured ones."""
+    keep: bool = False
+    """Whether what its trials have trained stays, for later ones to go on from; of one pool."""
 
     @property
     def trial_budget(self) -> int:
@@ -127,7 +131,7 @@ class Study:
             seeds=self.plan.seeds,
             budget=self.trial_budget,
             total=self.rungs[-1],
-            model=self._model_identity,
+            model=self.model_identity,
             evaluation=self.suite.identity(),
         )
 
@@ -139,14 +143,42 @@ class Study:
         return found
 
     @property
-    def _model_identity(self) -> Any:
+    def model_identity(self) -> Any:
+        """What decides a trial's result beside rows, seed and budget, and what it is judged by."""
         model, found = identity_of(self.family, self.gpus), self.foundation.id
         return {"model": model, "foundation": found} if found else model
 
     @cached_property
     def known(self) -> dict[str, TrialRecord]:
-        """What this run or another has left of the trials, settled or not, by trial id."""
-        return TrialStore(self.context.storage).load_all(self.specs)
+        """What this run or another has left of the trials, settled or not, by trial id.
+
+        Where what was trained is to stay, those of which it is gone are as if nobody knew them.
+        """
+        storage = self.context.storage
+        found = TrialStore(storage).load_all(self.specs)
+        if not self.models:
+            return found
+        return {
+            key: record
+            for key, record in found.items()
+            if record.state is not TrialState.COMPLETED
+            or not kept_model(storage, self.models, record.spec.seed).broken()
+        }
+
+    @cached_property
+    def models(self) -> str:
+        """The folder of the storage where what was trained stays, by seed; empty: it does not.
+
+        It is known by what decides the weights, but for the seed: a further seed, or another
+        evaluator, changes nothing for those that are there.
+        """
+        if not self.keep:
+            return ""
+        pools = self.inputs.pools
+        (pool,) = pools.pools
+        drawn = [pool.id, pool.hash, pool.draw_size or pools.draw_size, pools.seed]
+        known = [self.inputs.dataset.id, drawn, self.trial_budget, self.model_identity]
+        return f"models/{content_id('stage', *known)}"
 
     @property
     def settled(self) -> dict[str, TrialRecord]:

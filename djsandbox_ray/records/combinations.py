@@ -1,4 +1,4 @@
-"""What becomes of good pools together, and with repetition, more data and more compute."""
+"""What becomes of good pools together, with repetition, more data and compute, and in a chain."""
 
 from __future__ import annotations
 
@@ -160,3 +160,64 @@ class Diversity:
     id: str
     path: str
     """CSV: one :class:`DiversityRow` per pool and measure."""
+
+
+@dataclass(frozen=True)
+class EvolutionRow:
+    """A stage of self-evolution, in the form of the paper's Table 10."""
+
+    stage: str
+    pool: str
+    rows: int
+    """That a trial draws from the pool."""
+    init: str
+    """What training began with: ``base`` or a stage."""
+    teacher: str
+    """Whose steps were learnt: ``base`` or a stage; empty where none were."""
+    self_distillation: bool
+    """Whether the teacher was a stage."""
+    real_loss: bool
+    """Whether the loss had a term for the videos of the pool."""
+    self_evolution: bool
+    """Whether that teacher had been taught by a stage in its turn."""
+    samples: int
+    """Seen in training."""
+    seeds: int
+    """Trials that came to their end."""
+    quality: float = math.nan
+    """VBench's, the mean over seeds; NaN where it was not measured, as the next two."""
+    semantic: float = math.nan
+    total: float = math.nan
+
+
+@dataclass(frozen=True)
+class EvolutionMetric:
+    """A metric of a stage over seeds."""
+
+    stage: str
+    metric: str
+    value: float
+    """The mean."""
+    low: float
+    high: float
+    """95 % interval over seeds: of these rows; NaN with one seed."""
+    change: float
+    """The mean difference to the stage before, within seeds; NaN for the first."""
+    change_low: float
+    change_high: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """A chain of trainings that go on from each other."""
+
+    id: str
+    path: str
+    """CSV: one :class:`EvolutionRow` per stage."""
+    metrics: str
+    """CSV: one :class:`EvolutionMetric` per stage and metric."""
+    text: str
+    """Markdown: the table, and where the models of the stages are."""
+    models: dict[str, str]
+    """By stage, the folder in the storage with what was trained, by seed, as peft writes it."""

@@ -112,7 +112,7 @@ def conclude(
     again = [row for row in looks.values() if row.verdict == "better"]
     first = next((row for row in (*combined, *rows) if row.pool == name), None)
     ranges = tuple(
-        bucket_range(pools[part], pools.values())
+        bucket_range(pools[part], pools)
         for part in parts
         if part in pools and pools[part].statistic is not None
     )
@@ -212,7 +212,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Place:
+class RunPlace:
     """Where a run lies, as commands need it."""
 
     run: str
@@ -236,7 +236,7 @@ class Place:
 def answer_lines(
     found: Conclusion,
     unit: Unit,
-    place: Place,
+    place: RunPlace,
     *,
     confidence: float,
     share: Share | None = None,
@@ -280,7 +280,7 @@ def summary_text(found: Conclusion, unit: Unit) -> str:
         Certainty.ONCE: "seen once",
     }[found.certainty]
     perhaps = "" if found.certainty is Certainty.CONFIRMED else "perhaps "
-    ranges = f" ({' and '.join(item.text for item in found.ranges)})" if found.ranges else ""
+    ranges = f" ({' and '.join(map(range_text, found.ranges))})" if found.ranges else ""
     return f"{perhaps}keep {found.pool}{ranges}: {found.worth(unit)}, {sure}"
 
 
@@ -355,7 +355,7 @@ def _hurts(row: RankingRow, unit: Unit) -> str:
     return f"{row.pool} hurts most: {unit.text(row.change)} {unit} [{between}], seen once."
 
 
-def _steps(found: Conclusion, place: Place, floor: NoiseFloor | None) -> list[tuple[str, str]]:
+def _steps(found: Conclusion, place: RunPlace, floor: NoiseFloor | None) -> list[tuple[str, str]]:
     """Return what to do next, the nearest first: why, and the command."""
     if found.certainty is Certainty.NOTHING:
         return [_more_seeds(place, floor), ("see what each design would find", _power(place))]
@@ -376,7 +376,7 @@ def _steps(found: Conclusion, place: Place, floor: NoiseFloor | None) -> list[tu
     return steps
 
 
-def _more_seeds(place: Place, floor: NoiseFloor | None) -> tuple[str, str]:
+def _more_seeds(place: RunPlace, floor: NoiseFloor | None) -> tuple[str, str]:
     """Say how many seeds find half of what these find, or twice as many where nobody knows."""
     seeds = 6 if floor is None else 2 * floor.design.seeds
     why = "more seeds see smaller effects"
@@ -391,6 +391,6 @@ def _more_seeds(place: Place, floor: NoiseFloor | None) -> tuple[str, str]:
     return why, place.again(f"trials.seeds={seeds}")
 
 
-def _power(place: Place) -> str:
+def _power(place: RunPlace) -> str:
     config = f"{place.storage}/runs/{place.run}/config.yaml"
     return shlex.join(["djsandbox", "plan", config, "--power"])

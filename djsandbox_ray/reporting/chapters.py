@@ -16,6 +16,9 @@ from djsandbox_ray.records import (
     Choice,
     Diversity,
     DiversityRow,
+    Evolution,
+    EvolutionMetric,
+    EvolutionRow,
     Insights,
     InteractionRow,
     Interactions,
@@ -29,6 +32,7 @@ from djsandbox_ray.records import (
     SurrogateRow,
 )
 from djsandbox_ray.reporting.blocks import Block, Chapter, Picture
+from djsandbox_ray.reporting.evolution import evolution_chapter
 from djsandbox_ray.reporting.insights import insights_chapter
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.recipe import recipe_chapter
@@ -58,6 +62,7 @@ class Later:
     recipe: Recipe | None = None
     acceptance: Acceptance | None = None
     insights: Insights | None = None
+    evolution: Evolution | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -102,6 +107,9 @@ class Chapters:
             yield repetition_chapter(rows, *self._law(found), unit)
         if scaled := later.scaling:
             yield scaling_chapter(self._rows(ScalingRow, scaled.path), *self._law(scaled))
+        if chain := later.evolution:
+            stages = self._rows(EvolutionRow, chain.path)
+            yield evolution_chapter(stages, self._rows(EvolutionMetric, chain.metrics))
         if later.diversity:
             yield diversity_chapter(self._rows(DiversityRow, later.diversity.path), unit)
 

@@ -60,7 +60,7 @@ def report_html(
     chapters: Sequence[Chapter] = (),
     facts: Mapping[str, str] | None = None,
     not_testable: Sequence[NotTestable] = (),
-    tables: Sequence[ReportTable] = (),
+    tables: Sequence[Block] = (),
     metrics: Sequence[Metric] = (),
     controls: Mapping[str, float] | None = None,
     configuration: str = "",
@@ -82,7 +82,7 @@ def report_html(
         chapters: what followed the ranking, in order; the page links to them at its beginning.
         facts: what the run was: dataset, model, budget, versions.
         not_testable: statistics that got no pools.
-        tables: further tables.
+        tables: further tables, and pictures among them.
         metrics: what is known of the metrics of the ranking.
         controls: the mean of every metric over the control trials, where they are known.
         configuration: of the run, as YAML without secrets.

@@ -16,11 +16,12 @@ from djsandbox_ray.settings.strict_yaml import LOADER
 
 _STEP = r"(?:\.[^\s.:\[\]]+|\[\d+\])"
 _PATH = rf"[A-Za-z_][\w-]*{_STEP}*"
-_LINE = re.compile(rf"(?P<indent>\s*)(?P<path>{_PATH})(?=: | of the configuration: )")
-"""A line of a message that begins with the place of what it is about."""
-_IN_WORKFLOW = re.compile(rf"(?P<indent>\s+)(?:job '[^']*', )?(?P<path>(?:jobs\[\d+\]|repeat){_STEP}*)")
-"""Such a line about a workflow; what a job of it gives is in its own list of jobs."""
-_OF_CONFIGURATION = re.compile(rf"(?P<indent>\s+)job '[^']*', configuration (?P<path>{_PATH})")
+_LINE = re.compile(
+    rf"(?P<indent>\s*)(?:job '[^']*', )?(?P<own>configuration )?(?P<path>{_PATH})"
+    r"(?P<too> of the configuration)?(?=: )"
+)
+"""A line of a message that begins with the place of what it is about; below the name of a workflow
+it is a place in that, unless it says that it is one of the configuration."""
 _WORKFLOW = re.compile(r"workflow (?P<file>\S+\.ya?ml|of the configuration):$")
 _KEYS = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
@@ -28,7 +29,7 @@ Path = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Of a value in a file; both count from 1."""
 
     line: int
@@ -45,7 +46,7 @@ class Places:
     def __init__(self, text: str) -> None:
         self._root = yaml.compose(text, Loader=LOADER)
 
-    def of(self, path: Path) -> Place | None:
+    def of(self, path: Path) -> Position | None:
         """Return where a value stands: its key, or the value itself in a list.
 
         Of a key that is missing, it is where the mapping stands that lacks it.
@@ -64,7 +65,7 @@ class Places:
             if found is None:
                 break
             mark, node = found
-        return None if mark is None else Place(mark.line + 1, mark.column + 1)
+        return None if mark is None else Position(mark.line + 1, mark.column + 1)
 
 
 def _step(node: yaml.Node | None, key: int | str) -> tuple[yaml.Mark, yaml.Node] | None:
@@ -73,7 +74,7 @@ def _step(node: yaml.Node | None, key: int | str) -> tuple[yaml.Mark, yaml.Node]
         return (node.value[key].start_mark, node.value[key]) if key < len(node.value) else None
     if not isinstance(node, yaml.MappingNode) or isinstance(key, int):
         return None
-    merged = []
+    merged: list[yaml.Node] = []
     for name, value in node.value:
         if name.value == key:
             return name.start_mark, value
@@ -113,19 +114,21 @@ def located(
         found = places.of(path) if places else None
         return f"{file}:{found.line}:{found.column}: " if found else ""
 
-    lines, workflow, before = [], None, Path()
+    lines = []
+    workflow: str | None = None
+    before: Path = ()
     for line in message.split("\n"):
         if (begun := _WORKFLOW.fullmatch(line)) is not None:
             named = begun["file"].endswith((".yaml", ".yml"))
             workflow, before = (begun["file"], ()) if named else (name, ("workflow",))
         elif not line.startswith(" "):
             workflow = None
-        where = ""
-        if workflow and (at := _IN_WORKFLOW.match(line)):
-            where = place(workflow, (*before, *parsed(at["path"])))
-        elif at := (workflow and _OF_CONFIGURATION.match(line)) or _LINE.match(line):
+        where, at = "", _LINE.match(line)
+        if at is not None:
             path = parsed(at["path"])
-            if path[0] in sections and not any(path[: len(one)] == one for one in elsewhere):
+            if workflow and not (at["own"] or at["too"]):
+                where = place(workflow, (*before, *path))
+            elif path[0] in sections and not any(path[: len(one)] == one for one in elsewhere):
                 where = place(name, path)
         indent = len(at["indent"]) if where and at else 0
         lines.append(line[:indent] + where + line[indent:])

@@ -57,8 +57,8 @@ def load(text: str) -> Any:
         raise NotStrict(f"a text that is no YAML: {error}") from error
 
 
-def _at(mark: yaml.Mark | None) -> str:
-    """Return a place in words."""
+def _at(mark: Any) -> str:
+    """Return a place in words; that of PyYAML's marks, of C or of Python."""
     return f"line {mark.line + 1}, column {mark.column + 1}" if mark else "line 1"
 
 

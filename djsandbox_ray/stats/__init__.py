@@ -1,12 +1,12 @@
 """Statistics: one number per sample and key, computed by Data-Juicer's own filters in Ray actors.
 
 How data flows: ``operators`` reads the ``process`` list of the configuration into
-:class:`~.operators.OperatorSpec`; ``compute`` cuts the sample table into ranges of rows; ``actors``
-streams them through Ray Data to actors (``worker``), each of which runs all operators that are
-still to be computed in one pass over its range (``fused``), counts what a model calculates per
-sample, and writes one file (``unfinished``). When all ranges are there, ``compute`` has them
-brought into the operators' own folders (``parts``, which also reads finished columns back, one at
-a time). ``actors`` says how long resources were held. ``embeddings`` runs many images through a
+:class:`~.operators.OperatorSpec`; ``compute`` cuts the sample table into ranges of rows, which Ray
+Data streams to actors (``worker``, by :mod:`djsandbox_ray.nodes.actors`), each of which runs all
+operators that are still to be computed in one pass over its range (``fused``), counts what a model
+calculates per sample, and writes one file (``unfinished``). When all ranges are there, ``compute``
+has them brought into the operators' own folders (``parts``, which also reads finished columns back,
+one at a time). ``embeddings`` runs many images through a
 CLIP at once, for similarities and for measures of diversity; ``videos`` brings those of a sample
 into files and closes what operators opened. ``endpoint`` asks a language model behind an API in
 place of Data-Juicer's client, and ``answers`` keeps what was paid for.

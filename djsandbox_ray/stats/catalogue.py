@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from djsandbox_ray.errors import BadInput, unknown
@@ -97,9 +96,7 @@ def describe(
     if name in dj.others:
         raise BadInput(f"{name!r} is not a filter; only filters compute statistics")
     if name not in dj.filters:
-        near = get_close_matches(name, dj.filters, n=3, cutoff=0.4)
-        hint = f"; the nearest: {', '.join(near)}" if near else ""
-        raise BadInput(f"unknown operator {name!r}{hint} ('djsandbox operators' lists all)")
+        raise unknown("operator", name, dj.filters, listed="'djsandbox operators' lists all")
     specs = [spec for spec in given if spec.name == name] or [written_out(name, {})]
     return tuple(_page(spec, needs(spec, models, endpoint)) for spec in specs)
 

@@ -17,13 +17,13 @@ from pydantic import Field, field_validator
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id
+from djsandbox_ray.nodes.actors import OnProgress
 from djsandbox_ray.nodes.connection import check_placeable
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
 from djsandbox_ray.nodes.waiting import AwaitRoom
 from djsandbox_ray.records import Cost, Dataset, Statistic, Statistics
 from djsandbox_ray.settings.sections import MOST_PROCESSES, Section
 from djsandbox_ray.stats import parts, unfinished
-from djsandbox_ray.stats.actors import OnProgress, run_pass
 from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.endpoint import EndpointConfig
 from djsandbox_ray.stats.fused import only_looks_at_text
@@ -35,7 +35,7 @@ from djsandbox_ray.stats.operators import (
     resolve_paths,
     statistic_names,
 )
-from djsandbox_ray.stats.worker import OperatorTask
+from djsandbox_ray.stats.worker import OperatorTask, run_pass
 from djsandbox_ray.storage.lease import Lease, take
 from djsandbox_ray.storage.store import Storage
 

@@ -1,24 +1,22 @@
-"""The Ray Data actor: reads a range of the sample table, computes, writes one file."""
+"""The actors of statistics: each reads a range of the sample table, computes, writes one file."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.media import Kind
-from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
+from djsandbox_ray.nodes import actors
+from djsandbox_ray.nodes.waiting import AwaitRoom
 from djsandbox_ray.stats import parts, unfinished
 from djsandbox_ray.stats.answers import Answers
 from djsandbox_ray.stats.datajuicer import use_models
@@ -27,6 +25,7 @@ from djsandbox_ray.stats.fused import Computed, FusedOperators, Images, Videos
 from djsandbox_ray.stats.models import on_this_node
 from djsandbox_ray.stats.operators import OperatorSpec, meta_text
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.telemetry import metrics
 
 if TYPE_CHECKING:
     from djsandbox_ray.dataset.sample_table import SampleTable
@@ -38,10 +37,6 @@ READ_ROWS = 4096
 """Most rows that are read at once: text is small."""
 COUNTED_ROWS = 16
 """Rows on which the floating-point operations of an operator are counted, once per dataset."""
-ERRORS: dict[str, type[SandboxError]] = {
-    kind.__name__: kind for kind in (StorageFailed, BadInput, SandboxError)
-}
-"""What a report may say that an error is, the narrowest first: who is to mend it hangs on that."""
 
 
 @dataclass(frozen=True)
@@ -75,41 +70,80 @@ class OperatorTask:
     endpoint: EndpointConfig | None = None
 
 
-class StatisticsWorker:
+def run_pass(
+    tasks: Sequence[dict[str, Any]],
+    job: OperatorTask,
+    *,
+    group: Sequence[Mapping[str, float]],
+    fill: bool,
+    share: int = 1,
+    await_room: AwaitRoom,
+    progress: actors.OnProgress | None,
+) -> float:
+    """Have actors compute ranges of rows.
+
+    Args:
+        tasks: per range its start, stop and the indices of the operators that lack it.
+        job: what every actor needs to know.
+        group: see :func:`djsandbox_ray.nodes.actors.run_pass`, as of the others.
+        fill: the same.
+        share: the same.
+        await_room: the same.
+        progress: called with (rows done, rows to do) after every range.
+
+    Returns:
+        Seconds that the actors lived, all together.
+
+    Raises:
+        BadInput: an operator cannot be used, or the cluster is too small for the actors.
+        StorageFailed: there is no room for what they compute.
+        SandboxError: a machine fails under them.
+    """
+    done, total = 0, sum(task["stop"] - task["start"] for task in tasks)
+
+    def on_report(report: dict[str, Any]) -> None:
+        nonlocal done
+        done += report["rows"]
+        for index in report["operators"]:
+            metrics.OPERATOR_ROWS.add(report["rows"], operator=job.operators[index][0])
+        if progress is not None:
+            progress(done, total)
+
+    return actors.run_pass(
+        tasks,
+        StatisticsWorker,
+        job,
+        name="statistics",
+        where="statistics",
+        group=group,
+        fill=fill,
+        share=share,
+        await_room=await_room,
+        on_report=on_report,
+    )
+
+
+class StatisticsWorker(actors.PassWorker):
     """Runs all operators in one pass; made once per actor, so models are loaded once."""
 
     def __init__(self, job: OperatorTask) -> None:
+        super().__init__()
         self._job = job
         self._storage = Storage(job.storage)
         self._fused: FusedOperators | None = None
         self._models = ExitStack()  # what the operators read stays until the actor ends
-        self._name = uuid.uuid4().hex
-        # Ray reserves an actor's resources before it starts the process for it.
-        self._born = time.perf_counter() - (time.time() - psutil.Process().create_time())
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Compute ranges of rows.
+    def compute(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Compute a range of rows.
 
         Args:
-            batch: ``task``: JSON texts with start, stop and the indices of the operators to run.
+            task: start, stop and the indices of the operators to run.
 
         Returns:
-            ``report``: per task a JSON text with the actor, its age in seconds, and the rows done
-            or the error that ends the run and which of :data:`ERRORS` it is. The error is a value,
-            because an exception would reach the driver as text of Ray's.
+            The rows done, and the operators.
         """
-        reports = []
-        for text in batch["task"]:
-            task = json.loads(str(text))
-            try:
-                self._compute(task["start"], task["stop"], task["operators"])
-                rows = task["stop"] - task["start"]
-                report: dict[str, Any] = {"rows": rows, "operators": task["operators"]}
-            except (SandboxError, ImportError) as error:
-                report = {"error": str(error), "kind": _kind(error)}
-            age = time.perf_counter() - self._born
-            reports.append({**report, "actor": self._name, "age": age})
-        return {"report": [json.dumps(report) for report in reports]}
+        self._compute(task["start"], task["stop"], task["operators"])
+        return {"rows": task["stop"] - task["start"], "operators": task["operators"]}
 
     def _compute(self, start: int, stop: int, operators: list[int]) -> None:
         fused = self._build()
@@ -249,12 +283,6 @@ def _with_media(
             yield _Batch(row_ids, texts, files.get("image"), files.get("video"), told)
             first, held = row, 0
         held += size
-
-
-def _kind(error: SandboxError | ImportError) -> str:
-    if isinstance(error, ImportError):  # a package that the user can install
-        return BadInput.__name__
-    return next(name for name, kind in ERRORS.items() if isinstance(error, kind))
 
 
 def _good_rows(computed: Computed, size: int) -> list[int]:

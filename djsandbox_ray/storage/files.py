@@ -225,6 +225,7 @@ class Files:
         """Open a file for writing; it appears under its name only when the block ends well.
 
         Raises:
+            BadInput: a folder is in its place.
             StorageFailed: there is no room, or nothing may be written, or the storage is gone.
         """
         target = self._at(path)
@@ -237,6 +238,11 @@ class Files:
                 self._note(path, folder / "whole")
             return
         self._make_parent(target)
+        if Path(target).is_dir():
+            raise BadInput(
+                f"storage {self.shown}/{path} cannot be written: a folder is in its place; move it "
+                "away, and the same command goes on"
+            )
         with self._using(path, into=Path(target).parent), written(Path(target)) as file:
             yield file
             file.flush()
@@ -321,7 +327,7 @@ class Files:
                     return None
                 if info["size"] > most:
                     return Seal(info["size"], None)
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         return Seal.of(self.read_bytes(path))
 

@@ -119,7 +119,8 @@ class Storage(Files):
         if is_file:
             return self._read_file(path, columns)
         parts = [name for name in self.names(path) if name.endswith(".parquet")]
-        return pa.concat_tables(self._read_file(f"{path}/{part}", columns) for part in parts)
+        with self._reading(path):
+            return pa.concat_tables(self._read_file(f"{path}/{part}", columns) for part in parts)
 
     def read_batches(self, path: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Read one Parquet file piece by piece, for columns as long as the largest datasets.
@@ -181,8 +182,10 @@ class Storage(Files):
         """
         try:
             yield
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise Missing(f"{self.shown}/{path} is not there", _AGAIN, path) from None
+        except IsADirectoryError:
+            raise self.damaged(path, "a folder is in its place") from None
         except (pa.ArrowMemoryError, pa.ArrowCancelled):
             raise  # of this process, nothing of the file: a damaged one would be removed
         except (ValueError, KeyError, RecursionError, pa.ArrowException) as error:

@@ -1,8 +1,9 @@
-"""All workers of a trial answer or denoise: each its share, for the evaluators of rank 0."""
+"""All workers of a trial answer, denoise or make videos: each its share, for rank 0."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from djsandbox_ray.evaluation.caption_nll import Likelihoods
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.denoising import Denoiser, Described
 from djsandbox_ray.evaluation.suite import NotFinite
+from djsandbox_ray.evaluation.video.files import Frames
+from djsandbox_ray.evaluation.video.wanted import SamplingConfig, WantedVideo
+from djsandbox_ray.trials.exporting import Exportable, Exported
 from djsandbox_ray.trials.family import Evaluate
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
 class _Together:
-    """Answers or denoises on all workers; rank 0 has one, while the others follow."""
+    """Answers, denoises or makes videos on all workers; rank 0 has one, while the others follow."""
 
     def __init__(self, group: Group, answerer: Answerer | Denoiser) -> None:
         self._group, self._answerer = group, answerer
@@ -50,6 +54,27 @@ class _Together:
         for rank, share in enumerate(self._shares("losses", [data, times, seed], clips)):
             found[rank :: self._group.size] = share
         return found
+
+    @property
+    def cpus(self) -> float:
+        """See :class:`~djsandbox_ray.evaluation.video.wanted.VideoMaker`."""
+        return float(getattr(self._answerer, "cpus", 1.0))
+
+    @property
+    def gpus(self) -> float:
+        """As :attr:`cpus`."""
+        return float(getattr(self._answerer, "gpus", 0.0))
+
+    def videos(self, wanted: Sequence[WantedVideo], sampling: SamplingConfig) -> list[Frames]:
+        """See :class:`~djsandbox_ray.evaluation.video.wanted.VideoMaker`."""
+        shares, size = self._shares("made", [sampling], wanted), self._group.size
+        return [shares[at % size][at // size] for at in range(len(wanted))]
+
+    def export(self, folder: Path) -> Exported:
+        """Write the model: rank 0 has all of it."""
+        if not isinstance(self._answerer, Exportable):
+            raise SandboxError(f"a {type(self._answerer).__name__} has no way to be saved")
+        return self._answerer.export(folder)
 
     def _shares(self, method: str, given: list[Any], items: Sequence[Any]) -> list[Any]:
         return _share(self._group, self._answerer, (method, given, list(items))) or []

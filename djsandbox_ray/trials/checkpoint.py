@@ -222,19 +222,26 @@ class Checkpoint:
     def _write(self, folder: str, write: Callable[[Path], None]) -> None:
         if self._storage.is_local:
             place = Path(self._storage.uri(folder))
-            shown = f"{self._storage.shown}/{folder}"
-            try:
+            with _failure_told(place, f"{self._storage.shown}/{folder}"):
                 place.mkdir(parents=True, exist_ok=True)
                 write(place)
                 _to_disk(place)
-            except (OSError, RuntimeError) as error:
-                if (told := storage_failure(error, shown) or _full(place, shown)) is None:
-                    raise
-                raise told from None
             return
         with temporary() as local:
-            write(local)
+            with _failure_told(local, str(local)):
+                write(local)
             self._storage.upload(local, folder)
+
+
+@contextmanager
+def _failure_told(folder: Path, shown: str) -> Iterator[None]:
+    """Say in a sentence that a disk takes nothing."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if (told := storage_failure(error, shown) or _full(folder, shown)) is None:
+            raise
+        raise told from None
 
 
 def _full(folder: Path, shown: str) -> StorageFailed | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
@@ -39,6 +40,26 @@ class Told:
 
     turns: tuple[Turn, ...]
     images: tuple[bytes, ...]
+    place: str
+    """The table, and the row in it."""
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Have what is wrong with a sample say which one it is.
+
+    Args:
+        place: of the sample.
+
+    Raises:
+        BadInput: as it was raised, with the place.
+    """
+    try:
+        yield
+    except BadInput as error:
+        if type(error) is not BadInput:  # of the storage, or of a package: no sample's fault
+            raise
+        raise BadInput(f"{place}: {error}") from error
 
 
 class Conversations:
@@ -47,7 +68,8 @@ class Conversations:
     Args:
         uri: the Lance table.
         rows: whose images are read; shape (n,).
-        texts: whose captions or turns are read with them; the same by default.
+        texts: whose captions or turns are read with them; the same by default. Those of another row
+            may be about more or fewer images: what one side has too many of is left out.
         prompt: what a caption answers.
     """
 
@@ -77,20 +99,34 @@ class Conversations:
         """Read the samples at some positions among the rows, in order.
 
         Raises:
-            BadInput: a sample has other images than its turns have places for.
+            BadInput: a sample has other images than its own turns have places for.
         """
-        rows = self._rows[positions]
+        rows, texts = self._rows[positions], self._texts[positions]
         told = []
-        for row, said, images in zip(
-            rows.tolist(), self.said(positions), self._images(rows), strict=True
+        for row, text, place, said, images in zip(
+            rows.tolist(),
+            texts.tolist(),
+            self.places(positions),
+            self.said(positions),
+            self._images(rows),
+            strict=True,
         ):
-            if sum(turn.text.count(IMAGE_TOKEN) for turn in said) != len(images):
+            places = sum(turn.text.count(IMAGE_TOKEN) for turn in said)
+            if places != len(images) and row == text:
                 raise BadInput(
-                    f"{self._table.uri}: the text that row {row} is read with has places for "
-                    f"another number of images than its {len(images)}"
+                    f"{place}: the text that it is read with has places for another number of "
+                    f"images than its {len(images)}"
                 )
-            told.append(Told(said, images))
+            told.append(Told(_with_places(said, len(images)), images[:places], place))
         return told
+
+    def places(self, positions: NDArray[np.int64]) -> list[str]:
+        """Return the table and row of the samples at some positions, for messages, in order."""
+        rows, texts = self._rows[positions].tolist(), self._texts[positions].tolist()
+        return [
+            f"{self._table.uri}, row {row}{'' if row == text else f' with the text of row {text}'}"
+            for row, text in zip(rows, texts, strict=True)
+        ]
 
     def said(self, positions: NDArray[np.int64]) -> list[tuple[Turn, ...]]:
         """Return the turns of the samples at some positions, in order."""
@@ -107,6 +143,18 @@ class Conversations:
             return [(data,) for data in self._table.take(rows, ["image"])["image"].to_pylist()]
         media = self._table.media(rows, "image")
         return [tuple(one.data for one in some) for some in media]
+
+
+def _with_places(turns: tuple[Turn, ...], most: int) -> tuple[Turn, ...]:
+    """Return turns without the places for images that are behind the first ones."""
+    kept = []
+    for turn in turns:
+        first, *others = turn.text.split(IMAGE_TOKEN)
+        here = min(most, len(others))
+        most -= here
+        text = first + "".join(f"{IMAGE_TOKEN}{other}" for other in others[:here])
+        kept.append(Turn(turn.role, text + "".join(others[here:])))
+    return tuple(kept)
 
 
 class Unlearnt:

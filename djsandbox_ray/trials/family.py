@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from socket import gethostname
 from typing import Any, ClassVar, Protocol, Self
 
@@ -32,8 +33,10 @@ from djsandbox_ray.records import RungReport, Spoil
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.base import Base
 from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.growing import Growth
 from djsandbox_ray.trials.pulse import Pulse
 from djsandbox_ray.trials.stages import Stage, flops, total
 from djsandbox_ray.trials.strategies.strategy import Group
@@ -62,6 +65,11 @@ class Evaluate(Protocol):
             samples: seen in training so far; needed of a model that answers questions or makes
                 videos, which are kept.
         """
+
+
+Keep = Callable[[Callable[[Path], Mapping[str, Any]]], None]
+"""Keeps files of a model: it calls with an empty folder what writes them there, on rank 0 alone,
+and what that returns is noted down beside them."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +102,32 @@ class TrialTask:
     """Samples seen in the stage that the pool feeds; 0 stands for the whole training."""
     spoil: Spoil | None = None
     """What is to be done to the samples: of ``captions``, :attr:`captions` says it already."""
+    keep: Keep | None = None
+    """Keeps what was trained, before the last report; None where nobody wants it."""
 
     def __post_init__(self) -> None:
         if self.budget == 0:
             object.__setattr__(self, "budget", self.rungs[-1])
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """What a family works with that stores something of every sample; on the driver."""
+
+    storage: Storage
+    dataset: str
+    """Id of the dataset that :attr:`TrialData.train` is."""
+    drawn: Mapping[Spoil | None, NDArray[np.int64]]
+    """Row ids that trials will train on, rising, by what is done to these samples."""
+    suite: Suite
+    """What models will be asked."""
+    growth: Growth
+    """Who computes what is not stored yet."""
+
+    def rows(self, *spoils: Spoil | None) -> NDArray[np.int64]:
+        """Return the row ids that trials train on with their samples as one of these, rising."""
+        some = [self.drawn[one] for one in spoils if one in self.drawn]
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *some]))
 
 
 @dataclass(frozen=True)
@@ -114,6 +144,10 @@ class TrialData:
     """Folder of what trials start from and never change."""
     nodes: NodeKind = field(default_factory=NodeKind)
     """Where Ray tasks that prepare run: ``resources=nodes.demand()``."""
+    preparing: Preparing | None = None
+    """In :meth:`ModelFamily.prepare` alone, of a family that stores something of every sample."""
+    stored: Mapping[str, str] = field(default_factory=dict)
+    """Tables of what was stored then, by what it is."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +158,8 @@ class Prepared:
     """Sent to every trial process."""
     cpu_seconds: float = 0.0
     """CPUs of the cluster that making it has held, times seconds."""
+    gpu_seconds: float = 0.0
+    """Of GPUs, likewise."""
 
 
 class ModelFamily(ABC):
@@ -185,6 +221,10 @@ class ModelFamily(ABC):
         libraries = {name: _minor_version(name) for name in self.libraries()}
         return {"device": _device_kind(gpus), **libraries}
 
+    def keeps(self) -> bool:
+        """Say whether it calls :attr:`TrialTask.keep`: later ones can go on from its models."""
+        return False
+
     def flops_per_sample(self) -> float | None:
         """Return floating-point operations of training on one sample, if the family can count.
 
@@ -240,9 +280,28 @@ class ModelFamily(ABC):
         """
         return 1
 
+    def unexportable(self) -> str:
+        """Return why others could not have its models as files; empty where they can.
+
+        Cheap: asked before one is trained for that. A model that evaluators are given says how it
+        is saved: by ``export`` (:class:`~djsandbox_ray.trials.exporting.Exportable`), or ``save``.
+        """
+        return "" if "files" in self.OFFERS else "its family has no way to save them"
+
     def evaluation_flops(self, suite: Suite) -> float | None:
         """Return the operations of one run of the evaluation suite, if the family can count."""
         return None
+
+    def stored_bytes(self) -> dict[str, int]:
+        """Return what :meth:`prepare` stores of every sample, in bytes, by what it is.
+
+        Where it stores anything, it is told which samples (:attr:`TrialData.preparing`), and called
+        again for a study with others.
+
+        Raises:
+            BadInput: what says how much it is is not there.
+        """
+        return {}
 
     def prepare(self, data: TrialData) -> Prepared:
         """Make what all trials share; called once in the driver with Ray connected.

@@ -50,6 +50,8 @@ class Objective(Protocol):
 
         Args:
             forward: to be called in place of the model, once: it may be shared among workers.
+                Without gradients, and before that, the model itself may be called, as often by
+                every worker.
             batch: one of :meth:`split`; what must be on the model's device is brought there here.
 
         Returns:

@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from djsandbox_ray.errors import Damaged, Missing
@@ -26,6 +28,7 @@ from djsandbox_ray.records import (
     PoolKind,
     Pools,
     RungReport,
+    Spoil,
     TrialRecord,
     TrialSpec,
     TrialState,
@@ -109,6 +112,33 @@ def plan_trials(
     return [spec(pool, seed) for seed in seeds for pool in by_kind]
 
 
+def drawn_rows(
+    pools: Pools, column: Callable[[str], Iterable[Part]], specs: Sequence[TrialSpec]
+) -> dict[Spoil | None, NDArray[np.int64]]:
+    """Return the rows that some trials train on, rising, by what is done to their samples.
+
+    Args:
+        pools: of the trials, among others.
+        column: see :func:`plan_trials`.
+        specs: the trials.
+    """
+    seeds: dict[str, list[int]] = {}
+    for spec in specs:
+        seeds.setdefault(spec.pool, []).append(spec.seed)
+    by_column: dict[str, list[Pool]] = {}
+    for pool in pools.pools:
+        if pool.id in seeds:
+            by_column.setdefault(pool.column, []).append(pool)
+    found: dict[Spoil | None, NDArray[np.int64]] = {}
+    for name, those in by_column.items():
+        for pool, rows in members_of(column(name), those):
+            size = pool.draw_size or pools.draw_size
+            drawn = [draw(pool, rows, seed, size, pools.seed).rows for seed in seeds[pool.id]]
+            known = found.get(pool.spoil, np.zeros(0, np.int64))
+            found[pool.spoil] = np.unique(np.concatenate([known, *drawn]))
+    return found
+
+
 class TrialStore:
     """Trial records by trial id, under ``trials/`` of a storage."""
 
@@ -133,6 +163,8 @@ class TrialStore:
         path = self._path(spec.id)
         try:
             record = _RECORD.validate_python(self._storage.read_sealed(path))
+            if record.spec.id != spec.id:
+                raise ValueError(f"it is the record of {record.spec.id}")
         except Missing:
             return None
         except Damaged as error:

@@ -7,6 +7,7 @@ not go on counts when it goes on nowhere, as workers wait for each other.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -17,8 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage.processes import Process
 from djsandbox_ray.trials.pulse import NAMESPACE, store
+
+logger = logging.getLogger(__name__)
 
 NOTE = 60.0
 """Seconds of silence that are worth a line."""
@@ -118,11 +122,17 @@ class Vigil:
             self._judge(trial, [heard[place] for place in sorted(heard) if place[0] == trial], now)
 
     def _run(self, running: Callable[[], Collection[str]]) -> None:
+        failing = False
         while not self._over.wait(self.pause):
             try:
                 self.look(self._told(), running())
-            except Exception:  # the head is away: nothing was heard, and nobody is to blame
+                failing = False
+            except Exception as error:  # as while the head is away: nobody is to blame
                 self._workers.clear()
+                if not failing:  # one message per outage
+                    failing = True
+                    said = without_secrets(f"{type(error).__name__}: {error}")
+                    logger.warning("silent workers are not noticed for now: %s", said)
 
     def _told(self) -> dict[tuple[str, int], dict[str, Any]]:
         found = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from math import isfinite
 from pathlib import Path
@@ -27,10 +28,16 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.output import FAILED, TrialLog, log_path
 from djsandbox_ray.trials.checkpoint import ALONE, Checkpoint
 from djsandbox_ray.trials.config import Resources
+from djsandbox_ray.trials.exporting import export_model
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask, check_numerics
 from djsandbox_ray.trials.pulse import Pulse
 from djsandbox_ray.trials.rescoring import rescored_reports
+from djsandbox_ray.trials.shared_folder import kept_model
 from djsandbox_ray.trials.strategies.strategy import Group
+
+
+class OtherRows(BadInput):
+    """The file of all trials' rows is not the one that they were planned with."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,18 @@ class Shared:
     """The driver, by which its folders of checkpoints are named."""
     numerics: Mapping[str, str] | None = None
     """The family's on the driver, after which trials are named; None where nobody compares."""
+    models: str = ""
+    """Folder of the storage where what was trained stays, by seed, for later trials to go on from;
+    empty: it does not."""
+    export: str = ""
+    """Folder of the storage for the whole model, as it was last evaluated, in the format of its
+    library; empty: it is not exported."""
 
     def draw(self, trial: Mapping[str, Any]) -> Draw:
         """Return the rows that a trial trains on.
 
         Raises:
-            BadInput: they are not those that it was planned with.
+            OtherRows: they are not those that it was planned with.
         """
         pool, column = self.pools[trial["pool"]], self.pools[trial["pool"]].column
         parts = Storage(self.storage).read_batches(self.assignments, ["row_id", column])
@@ -89,7 +102,7 @@ class Shared:
             self.base_seed,
         )
         if drawn.hash != trial["draw"]:
-            raise BadInput(
+            raise OtherRows(
                 f"{self.assignments}: the rows of {pool.id!r} are not those that trial "
                 f"{trial['id']} was planned with: the file was changed while the run was at work; "
                 "the same command plans anew"
@@ -153,6 +166,7 @@ class TrialWorker:
             pulse=self._pulse,
             budget=shared.budget,
             spoil=pool.spoil,
+            keep=partial(self._keep, seed) if shared.models else None,
         )
         self._reported = reported
         self._trained_as = trial.get("training", "")
@@ -214,7 +228,17 @@ class TrialWorker:
     ) -> dict[str, float]:
         with self._pulse.aside():
             store = None if samples is None else self._answers(samples)
-            return self._shared.suite.run(model, store)
+            metrics = self._shared.suite.run(model, store)
+            if self._shared.export:
+                export_model(model, Storage(self._shared.storage), self._shared.export)
+            return metrics
+
+    def _keep(self, seed: int, fill: Callable[[Path], Mapping[str, Any]]) -> None:
+        shared = self._shared
+        with self._pulse.aside():
+            if self._group.rank == 0:
+                kept_model(Storage(shared.storage), shared.models, seed).write(fill)
+            self._group.barrier()
 
     def _answers(self, samples: int) -> AnswerStore:
         return AnswerStore(Storage(self._shared.storage), self._trained_as, samples)

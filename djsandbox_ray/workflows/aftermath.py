@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.anchor import KEPT, LOST, Anchor
 from djsandbox_ray.storage.lease import Lease, inherit
 from djsandbox_ray.storage.store import Storage
@@ -109,6 +110,7 @@ def tell(line: str) -> None:
     try:
         said = conclude(json.loads(line))
     except Exception as error:  # nothing is left that could be done: the next start finds it dead
-        said = f"{KILLED} (run.json does not say so: {type(error).__name__})"
+        why = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
+        said = f"{KILLED} (run.json does not say so: {why})"
     if said is not None:
         print(f"stopped: {said}", file=sys.stderr, flush=True)

@@ -7,13 +7,15 @@ place, also where one of the three has problems already.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from djsandbox_ray.config import RunConfig, checked, read_document
 from djsandbox_ray.cross_checks import contradictions, readable_sources
-from djsandbox_ray.dataset.source import SOURCES, Source, content_of
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.dataset.prepare import refuse_unusable
+from djsandbox_ray.dataset.source import SOURCES, Shard, Source, content_of
+from djsandbox_ray.errors import BadInput, MissingExtra
 from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import HOOKS
 from djsandbox_ray.hooks.plans import draw_of
@@ -57,12 +59,24 @@ def load_plan(path: str, overrides: Sequence[str] = (), storage: str | None = No
     Raises:
         BadInput: with one line per error, what is not here among them.
     """
-    document = read_document(path, overrides, storage)
+    return planned_run(read_document(path, overrides, storage), path)
+
+
+def planned_run(document: dict[str, Any], name: str) -> RunConfig:
+    """Check a configuration as :func:`load_plan` does.
+
+    Args:
+        document: as YAML gives it.
+        name: what it is called in messages.
+
+    Raises:
+        BadInput: with one line per error, what is not here among them.
+    """
     try:
-        return checked_run(document, path)
+        return checked_run(document, name)
     except BadInput as error:
         try:
-            return checked_run(document, path, elsewhere=True)
+            return checked_run(document, name, elsewhere=True)
         except BadInput:
             raise error from None  # all at once
 
@@ -74,12 +88,14 @@ def lacking_here(config: RunConfig) -> list[str]:
         config: of :func:`load_plan`.
 
     Raises:
-        BadInput: it is wrong on any machine.
+        BadInput: it is wrong on any machine, as data are that are here and cannot be used.
     """
     found = contradictions(config.model_dump(mode="json"))
     found += said(lambda: check_run(config))
     if found:
         check_run(config, elsewhere=True)
+        if unusable := _Sources.of(config.sources).unusable:
+            raise BadInput("\n".join(unusable))
     return "\n".join(found).splitlines()
 
 
@@ -100,7 +116,7 @@ def checked_run(document: dict[str, Any], name: str, *, elsewhere: bool = False)
         found = [str(error)]
     found += said(lambda: drafted_workflow(document))
     if not elsewhere:
-        found += _lost_sources(readable_sources(document))[0]
+        found += _Sources.of(readable_sources(document)).problems
     raise BadInput("\n".join(found))
 
 
@@ -119,7 +135,8 @@ def check_run(config: RunConfig, *, elsewhere: bool = False) -> None:
     problems: list[str] = []
     rows: dict[str, int | None] = {}
     if not elsewhere:
-        problems, rows = _lost_sources(config.sources)
+        sources = _Sources.of(config.sources)
+        problems, rows = sources.problems, sources.rows
         problems += _lost_benchmarks(config)
         if config.training:
             lost = FAMILIES.get(config.trials.model.type)(config.trials.model).lost()
@@ -157,7 +174,10 @@ def most_rows(section: Component) -> int | None:
         BadInput: the data are not there, or not of the promised form.
     """
     source: Source = SOURCES.get(section.type)(section)
-    shards = source.shards()
+    return _most(source, source.shards())
+
+
+def _most(source: Source, shards: Sequence[Shard]) -> int | None:
     known = [shard.rows for shard in shards if shard.rows is not None]
     part = source.config.rows
     if len(known) < len(shards):
@@ -176,22 +196,40 @@ def said(*checks: Callable[[], object]) -> list[str]:
     return found
 
 
-def _lost_sources(
-    sections: Mapping[str, Component],
-) -> tuple[list[str], dict[str, int | None]]:
-    """Look for the data of sources, by their places in the configuration.
+@dataclass
+class _Sources:
+    """What a look at sources has found, by their places in the configuration."""
 
-    Returns:
-        What is wrong with those that are not there or not of the promised form, and how many
-        samples the others have at most, None where that cannot be said without reading them.
-    """
-    problems, rows = [], {}
-    for where, source in sections.items():
-        try:
-            rows[where] = most_rows(source)
-        except BadInput as error:
-            problems.append(f"{where}: {error}")
-    return problems, rows
+    lost: list[str]
+    """What is not there, or not of the promised form."""
+    unusable: list[str]
+    """What is there, and of which no sample can be used."""
+    rows: dict[str, int | None]
+    """How many samples the others have at most; None where that cannot be said without reading."""
+
+    @property
+    def problems(self) -> list[str]:
+        """All that is wrong."""
+        return [*self.lost, *self.unusable]
+
+    @classmethod
+    def of(cls, sections: Mapping[str, Component]) -> _Sources:
+        """Look for the data of sources, and at the first sample of each."""
+        found = cls([], [], {})
+        for where, section in sections.items():
+            source: Source = SOURCES.get(section.type)(section)
+            wrong = found.lost
+            try:
+                shards = source.shards()
+                rows, wrong = _most(source, shards), found.unusable
+                refuse_unusable(shards, content_of(section))
+            except MissingExtra as error:  # decodes videos
+                found.lost.append(f"{where}: {error}")
+            except BadInput as error:
+                wrong.append(f"{where}: {error}")
+            else:
+                found.rows[where] = rows
+        return found
 
 
 def _lost_benchmarks(config: RunConfig) -> list[str]:

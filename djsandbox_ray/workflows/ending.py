@@ -19,6 +19,9 @@ from djsandbox_ray.records import (
     Acceptance,
     Confirmation,
     ConfirmationRow,
+    Evolution,
+    EvolutionMetric,
+    EvolutionRow,
     Insights,
     InteractionRow,
     Interactions,
@@ -29,6 +32,7 @@ from djsandbox_ray.records import (
     Report,
 )
 from djsandbox_ray.reporting.costs import costs_table
+from djsandbox_ray.reporting.evolution import evolution_table
 from djsandbox_ray.reporting.method import confirmation_section
 from djsandbox_ray.reporting.ranking import Unit, notes
 from djsandbox_ray.reporting.recipe import recipe_line
@@ -92,6 +96,7 @@ class Results:
         """
         self.verdicts()
         self.combinations()
+        self.evolution()
         self.costs()
         self.places()
         self.say(more)
@@ -127,6 +132,14 @@ class Results:
             table = self._storage.read_rows(InteractionRow, found.path)
             self.say(interactions_notes(table, self._unit)[:1])
 
+    def evolution(self) -> None:
+        """Print the stages of a chain."""
+        for found in self._all(Evolution):
+            rows = self._storage.read_rows(EvolutionRow, found.path)
+            metrics = self._storage.read_rows(EvolutionMetric, found.metrics)
+            self._console.print()
+            self._console.print(section_table(evolution_table(rows, metrics)))
+
     def costs(self) -> None:
         """Print what every job cost; the last ledger holds what earlier ones do."""
         for ledger in self._all(Ledger)[-1:]:
@@ -144,6 +157,8 @@ class Results:
             self._place("recipe ", recipe.path or recipe.evidence)
         for insights in self._all(Insights):
             self._place("insights", insights.path)
+        for evolution in self._all(Evolution):
+            self._place("stages ", evolution.text)
         for report in self._all(Report)[-1:]:
             self._place("report ", report.path)
             self._place("picture", report.figure)

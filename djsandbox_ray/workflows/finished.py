@@ -14,9 +14,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from djsandbox_ray.config import RunConfig, checked
 from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.hooks.hook import HOOKS
-from djsandbox_ray.records import Dataset, Pool, PoolKind, Pools
+from djsandbox_ray.records import Dataset, Evaluation, Pool, PoolKind, Pools
 from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.seals import Seal, broken, seals_from_json
 from djsandbox_ray.storage.store import Storage
@@ -26,6 +27,7 @@ from djsandbox_ray.trials.ownership import lease_path
 from djsandbox_ray.workflows.language.parameters import output_type
 
 R = TypeVar("R")
+_UNTRACKED = {"type": "none"}
 
 
 class FinishedRun:
@@ -47,6 +49,26 @@ class FinishedRun:
             known = ", ".join(storage.names("runs")) or "none"
             raise BadInput(f"no run {name!r} in {storage.shown} (there are: {known})")
 
+    def config(self) -> RunConfig:
+        """Return the configuration of the run, as it was resolved, in the storage that this is.
+
+        Raises:
+            Damaged: it cannot be read.
+            BadInput: it is no configuration of this version.
+        """
+        path = f"{self.folder}/config.yaml"
+        where = f"{self.storage.shown}/{path}"
+        try:
+            document = yaml.safe_load(self.storage.read_bytes(path))
+        except (yaml.YAMLError, FileNotFoundError, ValueError) as error:
+            what = f"{where} is damaged: {str(error).splitlines()[0]}"
+            raise Damaged(what, "run the configuration again (djsandbox run)", path) from None
+        if not isinstance(document, dict):
+            raise BadInput(f"{where} is no configuration")
+        # By whom it was tracked does not matter here; nor are operators run, nor data read again.
+        here = {**document, "storage": self.storage.url, "tracking": _UNTRACKED}
+        return checked(here, where, elsewhere=True)
+
     def dataset(self) -> Dataset:
         """Return the data in question.
 
@@ -59,15 +81,24 @@ class FinishedRun:
                 return found
         raise BadInput(f"the run {self.name!r} has not finished reading its dataset")
 
-    def pool_rows(self, name: str) -> NDArray[np.int64]:
-        """Return the row ids of a pool.
+    def evaluation(self) -> Evaluation:
+        """Return what models were measured on.
+
+        Raises:
+            BadInput: the run has measured none.
+        """
+        for _, found in self.outputs(Evaluation):
+            return found
+        raise BadInput(f"the run {self.name!r} has not read what models are measured on")
+
+    def pools_with(self, name: str) -> list[tuple[Pools, Pool]]:
+        """Return a pool with the pools beside it, once for every study that it was part of.
 
         Args:
             name: a pool's id; ``<job>:<id>`` where several jobs made different ones of that id.
 
         Raises:
-            BadInput: there is no such pool, or several, or one that is no set of rows or breaks a
-                policy.
+            BadInput: there is no such pool, or several.
         """
         made = [
             (job, pools, pool)
@@ -80,7 +111,21 @@ class FinishedRun:
         if len({pool.hash for _, _, pool in made}) > 1:
             names = ", ".join(f"{job}:{pool.id}" for job, _, pool in made)
             raise BadInput(f"several pools are called {name!r}: name one of {names}")
-        _, pools, pool = made[0]
+        for path in {pools.assignments for _, pools, _ in made}:
+            self._check(path, self._seals(self.folder))
+        return [(pools, pool) for _, pools, pool in made]
+
+    def pool_rows(self, name: str) -> NDArray[np.int64]:
+        """Return the row ids of a pool.
+
+        Args:
+            name: see :meth:`pools_with`.
+
+        Raises:
+            BadInput: there is no such pool, or several, or one that is no set of rows or breaks a
+                policy.
+        """
+        pools, pool = self.pools_with(name)[0]
         if pool.spoil:
             done = {"captions": "shuffles the captions", "frames": "repeats the first frames"}
             raise BadInput(
@@ -91,7 +136,6 @@ class FinishedRun:
             raise BadInput(
                 f"pool {name!r} breaks a policy and is never exported: {'; '.join(pool.breaks)}"
             )
-        self._check(pools.assignments, self._seals(self.folder))
         return self._members(pools, pool)
 
     def evidence(self) -> list[dict[str, Any]]:

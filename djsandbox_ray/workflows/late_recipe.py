@@ -66,7 +66,11 @@ def write_late_recipe(run: FinishedRun) -> None:
             thresholds = Refine(context).run(dataset, statistics, **studies)
             if thresholds is None:
                 rows = run.storage.read_rows(RankingRow, ranking.path)
-                looks = confirmation and run.storage.read_rows(ConfirmationRow, confirmation.path)
+                looks = (
+                    run.storage.read_rows(ConfirmationRow, confirmation.path)
+                    if confirmation
+                    else None
+                )
                 raise _none(run, _why_none(rows, looks, pools))
             WriteRecipe(context).run(
                 dataset,

@@ -14,7 +14,7 @@ from djsandbox_ray.storage.own import clear_scratch, own_folder
 from djsandbox_ray.storage.parts import Leftovers
 from djsandbox_ray.storage.store import Storage
 
-_SHARED = ("trials", "datasets", "rejected", "acceptances")
+_SHARED = ("trials", "datasets", "rejected", "acceptances", "models", "answers", "videos")
 """Folders of a storage that several runs write."""
 
 

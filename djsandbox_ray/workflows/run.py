@@ -14,11 +14,19 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    WorkerCrashedError,
+)
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import SandboxError, uncovered
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.results import directions
 from djsandbox_ray.hooks.study import NO_RESULT
@@ -28,11 +36,9 @@ from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.nodes.waiting import foreseen
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.filesystems import disk_failure
-from djsandbox_ray.storage.lease import Lease
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.observed import observed
-from djsandbox_ray.tracking.journal import Recorded
-from djsandbox_ray.tracking.tracker import TRACKERS, RunInfo
+from djsandbox_ray.tracking.tracker import RunInfo
 from djsandbox_ray.trials.config import seeds_text, worker_bundle
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.strategies.strategy import STRATEGIES
@@ -44,6 +50,7 @@ from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.repeat import Round, conclude
 from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.leftovers import cleared
+from djsandbox_ray.workflows.opened import open_round
 from djsandbox_ray.workflows.publish import publish
 from djsandbox_ray.workflows.runner import run_workflow
 from djsandbox_ray.workflows.state import RunState, alone, interrupt, state_path
@@ -80,7 +87,9 @@ def run_sandbox(config: RunConfig, console: Console, trains: bool = True) -> dic
             FinishedRun(storage, first.run)  # there must be one, however far it has come
         # Before a cluster is started for nothing.
         with alone(storage, first.run, progress.note) as lease:
-            connect(config.cluster.address, config.cluster.cpus)
+            cluster = config.cluster
+            if dashboard := connect(cluster.address, cluster.cpus, cluster.dashboard):
+                progress.note(f"Ray's dashboard: {dashboard}")
             held = anchor()
             with (
                 stoppable(),
@@ -89,7 +98,7 @@ def run_sandbox(config: RunConfig, console: Console, trains: bool = True) -> dic
                 aftermath(lease, state_path(first), held),
                 watched(held, interrupt),
                 RunState(lease, first, held) as state,
-                _said_plainly(storage),
+                said_plainly(storage),
             ):
                 _check_resources(config, progress)
                 done = run_rounds(config, progress, state, trains)
@@ -136,42 +145,39 @@ def run_rounds(config: RunConfig, progress: Progress, state: RunState, trains: b
 def _run_round(workflow: Workflow, context: Context, state: RunState) -> tuple[dict[str, Any], int]:
     """Return the outputs, and how many things could not be sent to the tracker."""
     tracker = context.tracker
-    ok, within = False, None
+
+    def finish(ok: bool, within: float | None = None) -> int:
+        # A run that was taken over: it is another's to tell how it ends.
+        return 0 if state.lease.lost is not None else tracker.finish(ok, within)
+
     try:
         tracker.start(_run_info(context))
         outputs = run_workflow(workflow, context, partial(publish, context))
-        ok = True
-    except KeyboardInterrupt:
-        state.end("STOPPED")  # first of all: this process may be killed in a moment
-        within = FLUSH_SECONDS
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        if stopped:
+            with uncovered("the state of the run is kept"):
+                state.end("STOPPED")  # first of all: this process may be killed in a moment
+        with uncovered("the tracker is told how the run has ended"):
+            finish(False, FLUSH_SECONDS if stopped else None)
         raise
-    finally:
-        # A run that was taken over: it is another's to tell how it ends.
-        unsent = 0 if state.lease.lost is not None else tracker.finish(ok, within)
-    return outputs, unsent
+    return outputs, finish(True)
 
 
-def open_context(config: RunConfig, progress: Progress) -> Context:
-    """Return what the hooks of the first round work with; nothing is started or written yet."""
-    return open_round(Round.first(config), progress)
-
-
-def open_round(this: Round, progress: Progress, lease: Lease | None = None) -> Context:
-    """Return what the hooks of a round work with; nothing is started or written yet."""
-    config, storage = this.config, Storage(this.config.storage)
-    # With a storage of its own: what a job writes is noted down, what the tracker keeps is not.
-    tracker = TRACKERS.get(config.tracking.type)(config.tracking, Storage(config.storage))
-    # Every round is a run to the tracker; what they told it lies together, for `djsandbox sync`.
-    recorded = Recorded(tracker, f"runs/{this.run}")
-    return Context(config, storage, this.folder, recorded, progress, lease=lease)
+_DIED = (
+    *(NodeDiedError, ObjectLostError, OutOfDiskError, OutOfMemoryError),
+    *(RayActorError, WorkerCrashedError),
+)
+"""What Ray raises where a process or a machine ended, whatever it was at."""
 
 
 @contextmanager
-def _said_plainly(storage: Storage) -> Iterator[None]:
+def said_plainly(storage: Storage) -> Iterator[None]:
     """Have what a task of Ray or a library has raised say what it is, in a sentence.
 
     Raises:
-        SandboxError: as the task has raised it, without the traceback that Ray makes of it.
+        SandboxError: as the task has raised it, without the traceback that Ray makes of it; or a
+            process of the cluster has died.
         StorageFailed: a disk is full, or takes nothing for another reason.
     """
     try:
@@ -192,7 +198,16 @@ def _plainly(error: BaseException, where: str) -> SandboxError | None:
     own = [one for one in causes if isinstance(one, SandboxError) and not isinstance(one, RayError)]
     if own:
         return None if own[0] is error else own[0]
-    return next((told for one in causes if (told := disk_failure(one, where))), None)
+    if told := next((told for one in causes if (told := disk_failure(one, where))), None):
+        return told
+    died = next((one for one in causes if isinstance(one, _DIED)), None)
+    if died is None:
+        return None
+    said = next((line.strip() for line in str(died).splitlines() if line.strip()), "")
+    return SandboxError(
+        f"a process of the cluster has ended while it was at work ({type(died).__name__}: {said}); "
+        "what is finished is kept, and the same command goes on"
+    )
 
 
 def _check_resources(config: RunConfig, progress: Progress) -> None:

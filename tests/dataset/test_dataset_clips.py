@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import ValidationError
 
 from djsandbox_ray.dataset.clips import encoded
@@ -91,6 +92,17 @@ def test_shapes_move_a_twentieth_of_the_picture(direction: str, fast: bool, step
         moved = np.roll(before, (step * int(y), step * int(x)), axis=(0, 1))
         assert np.abs(moved - after).max() <= 1
     assert np.abs(frames[0] - frames[20]).max() <= 1  # once around
+
+
+def test_pairs_are_the_first_frames_of_the_same_clips(open_source, world) -> None:
+    shards = prepared(open_source("clips", samples=20, seed=5, defects=ALL, content="pairs"))
+    pairs = [item for shard in shards for item in shard.read()]
+    assert all(pair.is_pair for pair in pairs)
+    assert [pair.text for pair in pairs] == [sample.text for sample in world[:20]]
+    assert [pair.meta for pair in pairs] == [sample.meta for sample in world[:20]]
+    for pair, sample in zip(pairs, world[:20], strict=True):
+        image = np.asarray(Image.open(io.BytesIO(pair.image)), float)
+        assert np.abs(image - pixels(sample.media[0].data)[0]).mean() < 20
 
 
 def test_sizes_and_numbers_of_frames_are_chosen(open_source) -> None:

@@ -58,6 +58,19 @@ def test_all_captions_of_an_image_are_samples(open_source, path) -> None:
     assert texts == ["0", "again 0", "2", "again 2"]
 
 
+def test_images_of_one_id_have_no_captions_of_their_own(open_source, path) -> None:
+    """Each would have those of the other."""
+    written = {
+        "images": [{"id": n, "file_name": f"{place}.jpg"} for place, n in enumerate((1, 2, 1))],
+        "annotations": [{"image_id": n, "caption": str(n)} for n in (1, 2, 1)],
+    }
+    Path(path).write_text(json.dumps(written))
+    first, good, last = items(open_source("coco", path=path))
+    assert good.text == "2"
+    for item in (first, last):
+        assert (item.reason, item.detail) == ("bad_row", "the id 1 stands for several images")
+
+
 def test_a_process_reads_a_file_once_for_all_its_shards(open_source, path, monkeypatch) -> None:
     monkeypatch.setattr("djsandbox_ray.dataset.coco._SHARD_IMAGES", 1)
     coco._annotated.cache_clear()

@@ -247,6 +247,43 @@ def test_lists(open_source, tmp_path: Path, ending: str, content: str, count: in
     run(open_source, tmp_path / f"a.{ending}", data, count, expected, **options)
 
 
+@pytest.mark.parametrize("count", sizes(layouts=2))
+@pytest.mark.parametrize("indent", [None, 1])
+def test_annotations_of_coco(open_source, tmp_path: Path, indent: int | None, count: int) -> None:
+    """What is no JSON any more is an error of the file: nothing of it is read."""
+    for number in range(PAIRS):
+        (tmp_path / f"{number}.ppm").write_bytes(picture(number))
+    written = {
+        "images": [{"id": 70 + n, "file_name": f"{n}.ppm", "license": 1} for n in range(PAIRS)],
+        "annotations": [
+            {"id": n, "image_id": 70 + n, "caption": caption(n).decode()} for n in range(PAIRS)
+        ],
+    }
+    data = json.dumps(written, indent=indent).encode()
+    run(open_source, tmp_path / "a.json", data, count, lambda *_: PAIRS, least=1, type="coco")
+
+
+@pytest.mark.parametrize("count", sizes(layouts=2))
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_captions_of_a_folder(open_source, tmp_path: Path, name: str, count: int) -> None:
+    """Every picture is a sample or set aside, whatever becomes of its row."""
+    rows = []
+    for number in range(PAIRS):
+        (tmp_path / f"{number}.ppm").write_bytes(picture(number))
+        said = caption(number).decode() + ("", ", and more")[number % 2]
+        rows.append({"file_name": f"{number}.ppm", "text": said, "label": number})
+    if name.endswith("csv"):
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        data = file.getvalue().encode()
+    else:
+        data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    options = {"type": "folder", "path": str(tmp_path)}
+    run(open_source, tmp_path / name, data, count, lambda *_: PAIRS, least=1, **options)
+
+
 def documents(layout: str, folder: Path) -> list[dict[str, Any]]:
     """Return documents of two pictures each, which lie in a folder, in OBELICS' layout or MMC4's"""
     (folder / "i").mkdir()

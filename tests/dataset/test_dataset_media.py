@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from written_tables import Listed, written
@@ -53,7 +55,33 @@ def test_what_is_no_video_is_set_aside(video, jpeg) -> None:
     assert reasons(video(0, frames=1)) == "too_short"
     assert reasons(whole, VideosConfig(max_bytes=len(whole) - 1)) == "too_large"
     assert reasons(whole, VideosConfig(max_bytes=len(whole))) is None
+    five = video(0, frames=5)
+    assert reasons(five, VideosConfig(min_frames=5)) is None
+    assert reasons(five, VideosConfig(min_frames=6)) == "too_short"
     assert reasons("clip.mp4") == "missing_video"  # type: ignore[arg-type]
+
+
+def test_streams_that_come_up_late_do_not_end_the_process() -> None:
+    def transport(streams: int, first: int) -> bytes:
+        file = io.BytesIO()
+        places = {"mpegts_start_pid": str(first), "mpegts_pmt_start_pid": str(first + 512)}
+        with av.open(file, "w", format="mpegts", options=places) as container:
+            some = [container.add_stream("libx264", rate=12) for _ in range(streams)]
+            for stream in some:
+                stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+            for number in range(16):
+                pixels = np.full((32, 48, 3), 16 * number, np.uint8)
+                for stream in some:
+                    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                    container.mux(stream.encode(frame))
+            for stream in some:
+                container.mux(stream.encode())
+        return file.getvalue()
+
+    data = transport(1, 256) + transport(4, 600)
+    with av.open(io.BytesIO(data)) as container:
+        assert len(container.streams) == 5
+    assert reasons(data) is None
 
 
 @pytest.mark.parametrize(
@@ -67,6 +95,12 @@ def test_what_is_no_video_is_set_aside(video, jpeg) -> None:
 def test_what_would_have_other_files_or_addresses_opened_is_no_video(data: bytes) -> None:
     assert reasons(data) == "bad_video"
     assert "no video" in video_fault(data, ENDS)[1]
+
+
+def test_a_video_that_asks_for_more_memory_than_there_is_costs_its_row_alone(video) -> None:
+    data = video(0, frames=16)
+    count = data.index(b"stts") + 8  # entries of the table of times
+    assert reasons(data[:count] + b"\xff" + data[count + 1 :]) == "bad_video"
 
 
 def test_a_frame_that_would_fill_the_memory_is_not_decoded(video, monkeypatch) -> None:

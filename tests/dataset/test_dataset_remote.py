@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,8 +19,9 @@ from djsandbox_ray.dataset.media import VideosConfig
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.references import read_reference
 from djsandbox_ray.dataset.source import Source
-from djsandbox_ray.dataset.staging import placed
-from djsandbox_ray.errors import BadInput, Damaged
+from djsandbox_ray.dataset.staging import Staging
+from djsandbox_ray.errors import BadInput, Damaged, SandboxError
+from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.store import Storage
 
 _ABSENT = r"does not exist|no file matches"
@@ -108,21 +111,23 @@ def test_what_is_not_in_a_bucket_is_bad_input(
             open_source("parquet", path=path).shards()
 
 
-def _writer(storage: Storage, staged: str, meanwhile: Callable[[], Any]) -> Callable[[str], None]:
-    """Return what builds a table of two files while something else happens."""
+def _placed(storage: Storage, run: str, meanwhile: Callable[[], Any] = lambda: None) -> str:
+    """Place a table of two files that a run builds while something else happens."""
+    folder = f"datasets/.staging-{run}"
+    staged = Staging(storage, folder, take(storage, f"{folder}/lease", folder))
 
     def build(uri: str) -> None:
-        assert uri == storage.uri(staged)
+        assert uri == storage.uri(staged.table)
         for name in ("data/one", "data/two"):
-            storage.write_bytes(f"{staged}/{name}", staged.encode())
+            storage.write_bytes(f"{staged.table}/{name}", run.encode())
         meanwhile()
 
-    return build
+    return staged.place("datasets/one", build)
 
 
 def _put(storage: Storage, run: str, meanwhile: Callable[[], Any] = lambda: None) -> str:
     """Ingest as one run does: the table, then the marker that names it."""
-    table = placed(storage, run, "datasets/one", _writer(storage, run, meanwhile))
+    table = _placed(storage, run, meanwhile)
     storage.write_json("datasets/one/dataset.json", _mark(table))
     return table
 
@@ -140,13 +145,13 @@ def test_runs_that_ingest_the_same_at_once_leave_each_other_whole(
     # The first is through while the second still builds its own.
     tables: list[str] = []
     tables.append(_put(storage, "slow", lambda: tables.append(_put(storage, "fast"))))
-    assert tables == ["fast", "fast"]
-    assert storage.read_bytes("fast/data/two") == b"fast"
-    assert storage.read_json("datasets/one/dataset.json") == _mark("fast")
+    assert tables == ["tables/fast.lance", "tables/fast.lance"]
+    assert storage.read_bytes("tables/fast.lance/data/two") == b"fast"
+    assert storage.read_json("datasets/one/dataset.json") == _mark("tables/fast.lance")
     # Both are through at once: each has a table of its own.
     storage.remove("datasets")
-    tables = [placed(storage, run, "datasets/one", _writer(storage, run, list)) for run in "ab"]
-    assert tables == ["a", "b"]
+    tables = [_placed(storage, run) for run in "ab"]
+    assert tables == ["tables/a.lance", "tables/b.lance"]
     assert [storage.read_bytes(f"{table}/data/one") for table in tables] == [b"a", b"b"]
 
 
@@ -155,7 +160,7 @@ def test_a_dataset_of_a_former_version_is_read_where_it_lies(s3: S3Server) -> No
     table = "datasets/one/samples.lance"
     storage.write_json("datasets/one/dataset.json", _mark(table))
     storage.write_bytes(f"{table}/data/one", b"rows")
-    assert placed(storage, "staged", "datasets/one", lambda uri: pytest.fail("built")) == table
+    assert _placed(storage, "staged", lambda: pytest.fail("built")) == table
 
 
 def test_what_killed_runs_left_on_a_disk_gives_way(tmp_path: Path) -> None:
@@ -171,6 +176,36 @@ class _Files(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
+    def do_GET(self) -> None:
+        for code in (403, 503):
+            if f"{code}.jpg" in self.path:
+                return self.send_error(code)
+        return super().do_GET()
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """Give the address of a server of what lies in a folder."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_one_file_that_a_server_refuses_costs_its_row(tmp_path: Path, open_source, jpeg) -> None:
+    (tmp_path / "0.jpg").write_bytes(jpeg(0))
+    lines = [json.dumps({"text": "a", "images": [name]}) for name in ("403.jpg", "0.jpg")]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines))
+    busy = json.dumps({"text": "a", "images": ["503.jpg"]})
+    (tmp_path / "busy.jsonl").write_text(busy)
+    with _served(tmp_path) as address:
+        (_, refused), (_, pair) = _samples(open_source("jsonl", path=f"{address}/list.jsonl"))
+        with pytest.raises(SandboxError, match=r"503\.jpg"):
+            _samples(open_source("jsonl", path=f"{address}/busy.jsonl"))
+    assert (refused.reason, refused.lost) == ("missing_image", 1)
+    assert "refuses it" in refused.detail
+    assert pair.image == jpeg(0)
+
 
 def test_media_beside_a_list_are_read_from_a_server(
     tmp_path: Path, open_source, jpeg, video
@@ -181,16 +216,14 @@ def test_media_beside_a_list_are_read_from_a_server(
     (folder / "0.jpg").write_bytes(jpeg(0))
     (tmp_path / "data" / "list.csv").write_text("video,text\n./clips/0.mp4,a\n../list.csv,b\n")
     (tmp_path / "data" / "list.jsonl").write_text('{"text": "a", "images": ["clips/0.jpg"]}\n')
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=tmp_path)) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/data"
+    with _served(tmp_path) as root:
+        address = f"{root}/data"
         ((_, pair),) = _samples(open_source("jsonl", path=f"{address}/list.jsonl"))
         source = open_source("csv", path=f"{address}/list.csv", content="videos")
         (_, clip), (_, escaped) = _samples(source)
         shards = prepared(source, videos=VideosConfig(store="reference"))
         referred = next(item for shard in shards for item in shard.read())
         assert read_reference(referred.media[0].place) == video(0)
-        server.shutdown()
     assert pair.image == jpeg(0)
     assert clip.media[0].data == video(0)
     assert escaped.reason == "escaping_path"

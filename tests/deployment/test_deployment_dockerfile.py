@@ -78,4 +78,5 @@ def test_the_steps_install_a_package_that_works(tmp_path: Path) -> None:
     assert package.startswith(str(image.root / "venv"))
     config = str(image.root / "opt" / "djsandbox" / "configs" / "demo.yaml")
     assert "trials" in image.run("djsandbox", "plan", config)
+    assert "trials" in image.run("djsandbox", "plan", "--example", "demo")  # of the wheel
     assert not (image.root / "opt" / "djsandbox" / "djsandbox_ray").exists()

@@ -35,6 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "retrieval": {"k": [1, 3]},
     "reported": {"metrics": ["b", "a"]},
     "fvd": {"features": {"type": "i3d", "path": __file__}, "videos": 24, "force": True},
+    "motion": {"videos": 20},
     "vbench": {"dimensions": ["temporal_flickering"], "videos_per_prompt": 2},
     "command": {
         "command": ["python", "-c", WRITES, "{output}", "{metrics}"],
@@ -107,6 +108,7 @@ GOLDEN: dict[str, dict[int, dict[str, float]]] = {
     },
     "fvd": {1: {"fvd/frechet": 9.0560496, "fvd/kernel": 33.0492261}},
     "vbench": {1: {"vbench/temporal_flickering": 0.5548492}},
+    "motion": {1: {"motion/energy": 0.4630688, "motion/ratio": 1.0000000}},
     "reported": {1: {"b": 2.0, "a": 1.0}},
     "command": {1: {"first": 0.5, "second": 2.0}},
 }

@@ -6,16 +6,19 @@ Beside it the rows of tables that earlier jobs have left, and trials trained wit
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from factories import ranking_row
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
@@ -45,6 +48,7 @@ from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import NullTracker
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask
+from djsandbox_ray.trials.shared_folder import kept_model
 from djsandbox_ray.trials.worker import Shared
 
 ROWS = 2700
@@ -132,11 +136,9 @@ def ranking_of(storage: Storage, *rows: tuple[str, float, str]) -> Ranking:
     """Write the verdicts on some pools: id, change, verdict."""
     made = []
     for place, (pool, change, verdict) in enumerate(rows, start=1):
-        statistic, _, bucket = pool.partition("/")
-        kind = PoolKind.SELF_TEST if statistic == "self_test" else PoolKind.BUCKET
-        named = (None, None) if kind is PoolKind.SELF_TEST else (statistic, bucket)
-        row = RankingRow(place, pool, kind, *named, change, 0.1, 0, 1, 0.01, 0.01, verdict, 2, 0)
-        made.append(replace(row, shrunken=change / 2))
+        told = {"rank": place, "shrunken": change / 2, "seeds": 2, "std": 0.1}
+        interval = {"low": 0, "high": 1, "p": 0.01, "q": 0.01}
+        made.append(ranking_row(pool, change, verdict, **told, **interval))
     storage.write_rows(RankingRow, "ranking.csv", made)
     return Ranking("ranking", "ranking.csv")
 
@@ -179,6 +181,7 @@ def _train_here(
             nothing,
             nothing,
             budget=shared.budget,
+            keep=partial(_keep, shared, spec.seed) if shared.models else None,
         )
         begun = TrialRecord(spec, TrialState.RUNNING, attempts=1, held_seconds=1.0)
         told(begun)
@@ -189,6 +192,10 @@ def _train_here(
             told(failed)
         else:
             told(replace(begun, state=TrialState.COMPLETED, reports=reports))
+
+
+def _keep(shared: Shared, seed: int, fill: Callable[[Path], Mapping[str, Any]]) -> None:
+    kept_model(Storage(shared.storage), shared.models, seed).write(fill)
 
 
 @contextmanager

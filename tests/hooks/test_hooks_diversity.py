@@ -9,6 +9,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from factories import ranking_row
 from planted_world import context_of
 
 from djsandbox_ray.analysis.scale.diversity import Captions, embedding_diversity
@@ -22,7 +23,6 @@ from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import (
     Dataset,
     DiversityRow,
-    PoolKind,
     Pools,
     Ranking,
     RankingRow,
@@ -69,9 +69,7 @@ def made(ray_cluster: None, storage: Storage) -> Made:
 
 def test_captions_of_every_pool(made: Made) -> None:
     assert HOOKS.get("diversity") is MeasureDiversity
-    row = RankingRow(
-        1, "text_len/high", PoolKind.BUCKET, "text_len", "high", 0.25, 0, 0, 1, 1, 1, "better", 2, 0
-    )
+    row = ranking_row("text_len/high", 0.25)
     made.storage.write_bytes("ranking.csv", to_csv(RankingRow, [row]).encode())
     found = made.hook.run(made.dataset, made.pools, Ranking("r", "ranking.csv"), None)
     assert found is not None

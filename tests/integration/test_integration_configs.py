@@ -52,6 +52,23 @@ FEWER = {
         "evaluation.score=[caption_nll/token]",  # so small, it answers nothing rightly
         "confirm.top=0",
     ),
+    "t2v": (
+        "dataset.samples=240",
+        "operators=[video_motion_score_filter]",
+        "trials.model.base.train.dataset.samples=60",
+        "trials.model.base.train.samples=128",
+        "confirm.top=0",
+    ),
+    "self_evolution": (
+        "dataset.samples=240",
+        "trials.budget=64",
+        "trials.model.base.train.dataset.samples=60",
+        "trials.model.base.train.samples=128",
+        "trials.model.objective.solver_steps=10",
+        "trials.model.objective.sampling_steps=2",
+        "evaluation.metrics[0].videos=4",
+        "evaluation.metrics[1].videos_per_prompt=1",
+    ),
     # Every trial has to form a group.
     "clip_multi_worker": ("pools.self_tests=false", "confirm.top=0"),
 }
@@ -70,7 +87,7 @@ def test_every_configuration_can_be_planned(
 
 
 @pytest.mark.parametrize(
-    "name", ["demo", "llava", pytest.param("clip_multi_worker", marks=pytest.mark.slow)]
+    "name", ["demo", "llava", "t2v", pytest.param("clip_multi_worker", marks=pytest.mark.slow)]
 )
 def test_a_small_one_gets_to_its_end_as_a_user_runs_it(name: str, tmp_path: Path) -> None:
     words = [word for change in (*TOY, *FEWER[name]) for word in ("--set", change)]
@@ -84,7 +101,46 @@ def test_a_small_one_gets_to_its_end_as_a_user_runs_it(name: str, tmp_path: Path
     assert "<html" in (run / "report.html").read_text()
 
 
+def _chain(storage: Path, *changes: str) -> tuple[pd.DataFrame, Path]:
+    """Run the chain of stages; return its table, and the folder of the run."""
+    words = [word for change in changes for word in ("--set", change)]
+    told = said("run", "configs/self_evolution.yaml", "--storage", str(storage), *words, cwd=ROOT)
+    assert "evolution.md" in told
+    (run,) = (storage / "runs").iterdir()
+    return pd.read_csv(run / "evolution.csv", index_col="stage"), run
+
+
+def test_a_small_chain_of_stages_gets_to_its_end_and_is_not_trained_twice(tmp_path: Path) -> None:
+    changes = (*TOY, *FEWER["self_evolution"])
+    stages, run = _chain(tmp_path, *changes)
+    assert stages.index.tolist() == ["distilled", "self-distilled", "self-evolved"]
+    assert stages["init"].tolist() == ["base", "distilled", "self-distilled"]
+    assert stages["self_evolution"].tolist() == ["no", "no", "yes"]
+    assert (stages["seeds"] == 2).all()
+    curves = pd.read_parquet(run / "stage_self-evolved_curves.parquet")
+    assert {"term:cd", "term:real", "term:reward_image", "term:reward_video"} <= set(curves)
+    adapters = sorted(tmp_path.glob("models/stage-*/*/adapter_model.safetensors"))
+    assert len(adapters) == 6
+    written = [path.stat().st_mtime_ns for path in adapters]
+    (run / "jobs" / "evolution.json").unlink()  # as if the driver had been killed at its end
+    again, _ = _chain(tmp_path, *changes)
+    assert again.equals(stages)
+    assert [path.stat().st_mtime_ns for path in adapters] == written
+
+
 # In full.
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_self_evolution_brings_the_student_nearer_to_real_videos(tmp_path: Path) -> None:
+    stages, run = _chain(tmp_path)
+    assert (stages["seeds"] == 2).all()
+    for stage in ("self-distilled", "self-evolved"):
+        curves = pd.read_parquet(run / f"stage_{stage}_curves.parquet")
+        assert (curves["term:real"] > 0).all()
+    metrics = pd.read_csv(run / "evolution_metrics.csv").set_index(["stage", "metric"])["value"]
+    assert metrics["self-evolved", "motion/ratio"] > 0.2
 
 
 def _run(config: str, storage: Path, *changes: str) -> tuple[pd.DataFrame, Path]:
@@ -127,6 +183,27 @@ def test_demo_finds_the_planted_defects(demo: Path) -> None:
         assert shares.loc[f"{statistic}/low", defect] == 0
     assert shares.loc["image_text_similarity/high", "mismatched"] < 5
     assert shares.loc["image_text_similarity/low", "mismatched"] > 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_t2v_finds_clips_that_stand_still_and_those_with_wrong_captions(tmp_path: Path) -> None:
+    ranking, run = _run("configs/t2v.yaml", tmp_path)
+    verdict = ranking["verdict"]
+    assert verdict["video_frames_text_similarity/high"] == "better"
+    assert verdict["self_test/shuffled_statistic"] == "undecided"
+    assert verdict["self_test/shuffled_captions"] == "worse"
+    assert verdict["self_test/first_frames"] == "worse"
+    # All clips are as long and as large: nothing is trained on that.
+    assert {pool.split("/")[0] for pool in ranking.index} <= {
+        *("video_frames_text_similarity", "video_motion_score", "self_test"),
+    }
+    shares = _shares(run, "defect")
+    assert shares.loc["video_motion_score/low", "static"] > 55
+    assert shares.loc["video_motion_score/middle", "static"] < 5
+    assert shares.loc["video_frames_text_similarity/low", "mismatched"] > 30
+    assert shares.loc["video_frames_text_similarity/high", "mismatched"] < 5
+    assert list((run / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.slow
@@ -236,6 +313,20 @@ def test_several_workers_train_every_trial_under_deepspeed(tmp_path: Path) -> No
     assert ranking.loc["self_test/shuffled_captions", "verdict"] == "worse"
     trials = pd.read_parquet(run / "trials.parquet")
     assert set(trials["state"]) <= {"COMPLETED", "STOPPED"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_llava_finds_the_captions_of_other_images(tmp_path: Path) -> None:
+    ranking, run = _run("configs/llava.yaml", tmp_path)
+    verdict = ranking["verdict"]
+    assert verdict["image_text_similarity/high"] == "better"
+    assert verdict["self_test/shuffled_captions"] == "worse"
+    assert verdict["self_test/shuffled_statistic"] == "undecided"
+    shares = _shares(run, "defect")
+    assert shares.loc["image_text_similarity/high", "mismatched"] < 10
+    assert shares.loc["image_text_similarity/low", "mismatched"] > 50
+    assert list((run / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from djsandbox_ray.settings.places import Place, Places, located, parsed
+from djsandbox_ray.settings.places import Places, Position, located, parsed
 
 TEXT = """\
 # a comment
@@ -51,7 +51,7 @@ workflow:
     ],
 )
 def test_the_place_of_a_value(path: str, place: tuple[int, int] | None) -> None:
-    assert Places(TEXT).of(parsed(path)) == (Place(*place) if place else None)
+    assert Places(TEXT).of(parsed(path)) == (Position(*place) if place else None)
 
 
 def test_an_empty_document_has_no_places() -> None:
@@ -92,7 +92,8 @@ def test_every_line_that_begins_with_a_path_says_where() -> None:
         "the name: is no path",
         "car.yaml:14:3: jobs.pools of the configuration: the workflow has no job 'pools'",
     ]
-    assert located(found := "\n".join(told(message)), "car.yaml", lambda file: TEXT, sections=SECTIONS) == found
+    found = "\n".join(told(message))  # is left as it is
+    assert located(found, "car.yaml", lambda file: TEXT, sections=SECTIONS) == found
 
 
 def test_what_does_not_come_from_the_file_has_no_place_in_it() -> None:

@@ -17,6 +17,7 @@ from djsandbox_ray.tracking.tracker import TRACKERS
 from djsandbox_ray.trials.family import FAMILIES
 from djsandbox_ray.trials.stopping.stopping import STOPPING
 from djsandbox_ray.trials.strategies.strategy import STRATEGIES
+from djsandbox_ray.trials.t2v.rewards import REWARDS
 
 
 class Animal(ABC):
@@ -40,6 +41,7 @@ BUILT_IN = [
     FAMILIES,
     HOOKS,
     REFINERS,
+    REWARDS,
     SHARD_FORMATS,
     SOURCES,
     STOPPING,

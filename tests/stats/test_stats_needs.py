@@ -131,7 +131,7 @@ def test_the_page_shows_an_operator_as_it_is_given() -> None:
 
 
 def test_an_unknown_operator_is_answered_with_those_that_are_near() -> None:
-    with pytest.raises(BadInput, match="the nearest: text_length_filter"):
+    with pytest.raises(BadInput, match="did you mean 'text_length_filter'"):
         describe("text_lenght")
     with pytest.raises(BadInput, match="is not a filter"):
         describe("clean_links_mapper")

@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 import pytest
 
 from djsandbox_ray.errors import BadInput, MissingExtra, SandboxError, StorageFailed
-from djsandbox_ray.stats import actors
-from djsandbox_ray.stats.worker import OperatorTask, StatisticsWorker
+from djsandbox_ray.nodes import actors
+from djsandbox_ray.nodes.actors import PassWorker
+from djsandbox_ray.stats.worker import OperatorTask, StatisticsWorker, run_pass
 
 JOB = OperatorTask("/nowhere", "samples.lance", (), (), "", batch_size=4, threads=1, gpu=False)
 TASK = {"start": 0, "stop": 8, "operators": [0]}
@@ -19,8 +20,10 @@ TASK = {"start": 0, "stop": 8, "operators": [0]}
 class Pipeline:
     """What an actor reports, without Ray."""
 
-    def __init__(self, tasks: Sequence[dict[str, Any]], job: OperatorTask, *_: object) -> None:
-        self._tasks, self._worker = tasks, StatisticsWorker(job)
+    def __init__(
+        self, tasks: Sequence[dict[str, Any]], worker: type[PassWorker], job: Any, *_: object
+    ) -> None:
+        self._tasks, self._worker = tasks, worker(job)
 
     def iter_rows(self) -> list[dict[str, str]]:
         reports = self._worker({"task": [json.dumps(task) for task in self._tasks]})["report"]
@@ -49,7 +52,7 @@ def test_an_error_stays_what_it_is(
     monkeypatch.setattr(actors, "_has_free", lambda *_: True)
     monkeypatch.setattr(actors, "_stream", Pipeline)
     with pytest.raises(SandboxError) as caught:
-        actors.run_pass(
+        run_pass(
             [TASK], JOB, group=[{"CPU": 1}], fill=False, await_room=lambda *_: None, progress=None
         )
     assert type(caught.value) is raised
@@ -73,15 +76,15 @@ def test_there_are_as_many_actors_as_the_ranges_are_worth(
 ) -> None:
     pools: list[int] = []
 
-    def stream(some: Sequence[dict[str, Any]], job: OperatorTask, size: int, _: object) -> Pipeline:
+    def stream(some: Any, worker: type[PassWorker], job: Any, size: int, *_: object) -> Pipeline:
         pools.append(size)
-        return Pipeline([], job)
+        return Pipeline([], worker, job)
 
     monkeypatch.setattr(actors, "connect", lambda: None)
     monkeypatch.setattr(actors, "_has_free", lambda *_: True)
     monkeypatch.setattr(actors, "_room_for", lambda _: 4)
     monkeypatch.setattr(actors, "_stream", stream)
-    actors.run_pass(
+    run_pass(
         [TASK] * tasks,
         JOB,
         group=[{"CPU": 1}] * 2,

@@ -82,6 +82,40 @@ def test_what_the_system_refuses_is_one_sentence(
     assert storage.read_bytes("a/x") != b"before", "and then it goes on"
 
 
+READS: dict[str, Callable[[Storage], Any]] = {
+    "json": lambda storage: storage.read_json("a/x"),
+    "sealed": lambda storage: storage.read_sealed("a/x"),
+    "table": lambda storage: storage.read_table("a/x"),
+    "batches": lambda storage: list(storage.read_batches("a/x", ["row_id"])),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_folder_in_the_place_of_a_file_is_damage(storage: Storage, read: str) -> None:
+    Path(storage.url, "a", "x").mkdir(parents=True)
+    with pytest.raises(Damaged, match=r"a/x is damaged: .*; remove it and run"):
+        READS[read](storage)
+    assert storage.seal("a/x") is None
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_folder_in_the_place_of_a_file_is_named_and_left(storage: Storage, write: str) -> None:
+    Path(storage.url, "a", "x").mkdir(parents=True)
+    Path(storage.url, "a", "x", "mine").write_text("mine")
+    with pytest.raises(BadInput, match="a/x cannot be written: a folder is in its place; move it"):
+        WRITES[write](storage)
+    assert files(storage) == ["a/x/mine"]
+
+
+@pytest.mark.parametrize("read", READS)
+def test_below_a_file_nothing_is_there(storage: Storage, read: str) -> None:
+    storage.write_bytes("a", b"a file")
+    with pytest.raises(Missing, match="a/x is not there"):
+        READS[read](storage)
+    assert storage.seal("a/x") is None
+    assert not storage.exists("a/x")
+
+
 @contextmanager
 def small_files() -> Iterator[None]:
     """Let no file of this process grow beyond 3,000 bytes; the system refuses it as it is full."""

@@ -14,6 +14,9 @@ from written_tables import written
 from djsandbox_ray.dataset.clips import ClipsConfig, ClipsSource
 from djsandbox_ray.dataset.moving_world import draw_frames, random_scene
 from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.trials.t2v.build import CODEC, TRANSFORMER, small_arch
+from djsandbox_ray.trials.t2v.patches import PatchCodec
+from djsandbox_ray.trials.t2v.small import write_parts
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -38,6 +41,23 @@ def write_clips(
     settings = ClipsConfig(type="clips", samples=rows, seed=seed, **config)
     samples = [ClipsSource.sample(settings, index, defects) for index in range(rows)]
     return written(list(samples), folder)[0]
+
+
+def random_base(folder: Path, captions: Sequence[str], size: int = 16) -> Path:
+    """Write a small pipeline with random weights, whose transformer says something.
+
+    Args:
+        folder: a new one.
+        captions: whose words it knows.
+        size: of the clips that its codec is fitted on.
+    """
+    folder.mkdir(parents=True)
+    write_parts(folder, small_arch("tiny"), captions, seed=0)
+    transformer = diffusers.WanTransformer3DModel.from_pretrained(folder / TRANSFORMER)
+    randomised(transformer).save_pretrained(folder / TRANSFORMER)
+    (folder / CODEC).mkdir()
+    PatchCodec.fitted(moving(40, seed=9, size=size))[0].save(folder / CODEC)
+    return folder
 
 
 def magvit_vae() -> Any:

@@ -236,13 +236,15 @@ def test_weights_are_on_the_disk_before_the_mark_is(
     ],
 )
 def test_a_checkpoint_without_room_is_a_storage_that_failed(
-    tmp_path: Path, error: Exception, told: str | None
+    url: str, error: Exception, told: str | None
 ) -> None:
+    """Before a store gets it, it lies on a disk of the node."""
+
     def fails(folder: Path) -> None:
         (folder / "state").write_text("half")
         raise error
 
-    checkpoint = Checkpoint(str(tmp_path), "t")
+    checkpoint = Checkpoint(url, "t")
     with pytest.raises(StorageFailed if told else RuntimeError, match=told or "unexpected pos"):
         checkpoint.save(REPORT, fails)
     assert _state(checkpoint) is None

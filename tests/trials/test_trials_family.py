@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -11,18 +13,19 @@ from typing import Any
 
 import pytest
 from ray import cloudpickle
+from ray.exceptions import RayTaskError
 from trial_world import Arena, Counter, starts
 
-from djsandbox_ray.errors import BadInput, MissingExtra
+from djsandbox_ray.errors import BadInput, Damaged, Missing, MissingExtra, StorageFailed
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.records import TrialRecord, TrialState
+from djsandbox_ray.records import TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.command import Command
 from djsandbox_ray.trials.family import ModelFamily, OtherNumbers, check_numerics, identity_of
 from djsandbox_ray.trials.reporter import Reporter
 from djsandbox_ray.trials.trainable import Crashed
-from djsandbox_ray.trials.worker import TrialWorker
+from djsandbox_ray.trials.worker import OtherRows, TrialWorker
 
 VERSIONS = {"torch": "2.14.1", "open_clip_torch": "3.3.0"}
 Install = Callable[..., None]
@@ -170,14 +173,74 @@ def test_no_trial_is_trained_on_other_numbers(
     assert first_step()["report"]["samples"] == 10
 
     # A node that fails at once would be given one trial after the other.
+    with pytest.raises(OtherNumbers, match=r"has jax 0\.5, the driver jax 0\.4"):
+        _reported(spec, Crashed(**failure), tmp_path)
+
+
+def _reported(spec: TrialSpec, cause: Exception, folder: Path) -> None:
+    """Tell a reporter that a trial crashed for the last time."""
     records: list[TrialRecord] = []
     reporter = Reporter([spec], {}, records.append, lambda waiting: None)
-    error = tmp_path / "error.pkl"
-    error.write_bytes(cloudpickle.dumps(SimpleNamespace(cause=Crashed(**failure))))
+    error = folder / "error.pkl"
+    error.write_bytes(cloudpickle.dumps(SimpleNamespace(cause=cause)))
     at = SimpleNamespace(location=SimpleNamespace(hostname="node", pid=1))
     told = SimpleNamespace(
-        config={"trial": trial}, temporary_state=at, pickled_error_file=str(error)
+        config={"trial": {"id": spec.id}}, temporary_state=at, pickled_error_file=str(error)
     )
-    with pytest.raises(OtherNumbers, match=r"has jax 0\.5, the driver jax 0\.4"):
+    try:
         reporter.on_trial_error(0, [], told)
-    assert [record.state for record in records] == [TrialState.FAILED]
+    finally:
+        assert [record.state for record in records] == [TrialState.FAILED]
+
+
+@pytest.mark.parametrize("kind", [Damaged, Missing])
+def test_a_file_of_all_trials_that_is_damaged_or_gone_ends_the_study(
+    storage: Storage, tmp_path: Path, kind: type[Damaged]
+) -> None:
+    cause = kind("assignments.parquet is not as it was", "run it again", "assignments.parquet")
+    with pytest.raises(BadInput, match=r"assignments\.parquet is not as it was; run it again"):
+        _reported(Arena(storage).specs[0], cause, tmp_path)
+
+
+def test_a_storage_that_fails_under_a_trial_ends_the_study(
+    storage: Storage, tmp_path: Path
+) -> None:
+    with pytest.raises(StorageFailed, match="no space is left"):
+        _reported(Arena(storage).specs[0], StorageFailed("no space is left"), tmp_path)
+
+
+def test_rows_that_changed_under_a_study_end_it(storage: Storage, tmp_path: Path) -> None:
+    arena = Arena(storage)
+    (spec,) = arena.specs
+    shared = arena.shared(Counter(checkpoints=False), tmp_path)
+    trial = {**asdict(spec), "draw": "of other rows", "reports": []}
+    with pytest.raises(OtherRows, match=r"are not those that trial .* was planned with") as caught:
+        TrialWorker(shared).begin(trial, 0)
+    of_a_rank = RayTaskError("begin", "Traceback ...", caught.value)
+    for cause in (caught.value, of_a_rank):
+        with pytest.raises(OtherRows, match=r"^.*the same command plans anew$"):
+            _reported(spec, cause, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"),
+        Crashed(
+            "OSError: [Errno 28] No space left on device: '/tmp/x'", "", False, "node a (pid 1)"
+        ),
+        Crashed("RuntimeError: write: Disk quota exceeded", "", False, None),
+    ],
+)
+def test_a_full_disk_of_a_node_ends_the_study(
+    storage: Storage, tmp_path: Path, cause: Exception
+) -> None:
+    said = r"^a disk of .*node.* takes nothing more: .*; what is finished is kept"
+    with pytest.raises(StorageFailed, match=said):
+        _reported(Arena(storage).specs[0], cause, tmp_path)
+
+
+def test_another_crash_is_that_of_one_trial(storage: Storage, tmp_path: Path) -> None:
+    (spec,) = Arena(storage).specs
+    _reported(spec, RuntimeError("odd"), tmp_path)
+    _reported(spec, BadInput("row 7: file too large"), tmp_path)

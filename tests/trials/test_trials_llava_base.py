@@ -12,6 +12,7 @@ import pytest
 import torch
 from llava_world import write_base, write_fine, write_pairs, write_talk
 from pydantic import ValidationError
+from recorded import check
 
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import IngestConfig
@@ -26,7 +27,9 @@ from djsandbox_ray.trials.llava.base import LlavaBase, LlavaBaseConfig
 from djsandbox_ray.trials.llava.build import load_base
 from djsandbox_ray.trials.llava.config import LlavaModelConfig
 from djsandbox_ray.trials.llava.family import Llava
+from djsandbox_ray.trials.llava.small import VERSION
 from djsandbox_ray.trials.llava.text import Transcript
+from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 
 SHAPES = {"type": "shapes", "samples": 40}
 QUESTIONS = {"type": "shapes_questions", "samples": 40}
@@ -70,7 +73,7 @@ def made(
     return small().make(task)
 
 
-def test_a_small_base_knows_the_words_and_goes_on_where_it_was_cut_off(
+def test_a_small_base_knows_the_words_goes_on_where_it_was_cut_off_and_has_a_version(
     trusted: dict[str, SampleTable], tmp_path: Path
 ) -> None:
     losses = made(trusted, tmp_path / "whole")
@@ -94,6 +97,7 @@ def test_a_small_base_knows_the_words_and_goes_on_where_it_was_cut_off(
     with pytest.raises(KeyboardInterrupt):
         made(trusted, tmp_path / "cut", Cut)
     assert made(trusted, tmp_path / "cut") == losses
+    check("llava base", f"{VERSION}.{LOOP_VERSION}", "trials/llava/small.py", losses)
     first, second = (
         (tmp_path / name / "base" / "model.safetensors").read_bytes() for name in ("whole", "cut")
     )

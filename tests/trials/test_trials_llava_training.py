@@ -26,6 +26,7 @@ from llava_world import (
     write_fine,
     write_talk,
 )
+from recorded import check
 
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, Turn
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -38,10 +39,11 @@ from djsandbox_ray.trials.family import TrialData
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
 from djsandbox_ray.trials.llava.build import Words, load_base
 from djsandbox_ray.trials.llava.config import LlavaModelConfig
-from djsandbox_ray.trials.llava.family import Llava
+from djsandbox_ray.trials.llava.family import VERSION, Llava
 from djsandbox_ray.trials.llava.modules import trial_model
 from djsandbox_ray.trials.llava.objective import NextTokens
 from djsandbox_ray.trials.llava.text import Transcript
+from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.strategies.strategy import Group
 
 PATIENCE = 900
@@ -223,6 +225,23 @@ def test_both_stages_train_what_they_should(tables: Tables, tmp_path: Path, trai
         assert all(float(value.abs().max()) > 0 for value in moved)
 
 
+def test_its_version_and_that_of_the_loop_stand_for_the_numbers(
+    tables: Tables, tmp_path: Path
+) -> None:
+    (report,), weights = trained(tables, tmp_path, config(tables))
+    found = {
+        "losses": [report.loss, report.terms["projector/loss"]],
+        "nll": report.metrics["nll"],
+        "weights": [
+            float(value.norm())
+            for name, value in weights.items()
+            if "multi_modal_projector" in name
+        ],
+    }
+    places = "trials/llava/family.py or trials/loop.py"
+    check("llava", f"{VERSION}.{LOOP_VERSION}", places, found)
+
+
 def test_mining_is_trained_and_answers(tables: Tables, tmp_path: Path) -> None:
     fine = str(write_fine(tmp_path / "fine"))
     settings = config(tables, projector={"type": "mining", "tower": fine, "size": 64})
@@ -314,6 +333,7 @@ def test_shuffled_captions_are_read_with_other_images(tables: Tables) -> None:
     captions, images = (tables.pairs.column(name).to_pylist() for name in ("text", "image"))
     assert told[0].turns == described(captions[7])
     assert told[0].images == (images[2],)
+    assert told[0].place == f"{tables.pairs.uri}, row 2 with the text of row 7"
 
 
 def test_data_with_nothing_to_learn_are_refused(tables: Tables, tmp_path: Path) -> None:

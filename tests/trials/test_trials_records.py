@@ -135,6 +135,17 @@ def test_a_record_that_is_damaged_is_trained_again_and_said(
     assert store.load(RECORDS[0].spec) == RECORDS[0]
 
 
+def test_the_record_of_another_trial_does_not_count(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where files were copied: its checksum is right."""
+    store = TrialStore(storage)
+    store.save(RECORDS[0])
+    storage.move("trials/t1.json", "trials/t2.json")
+    assert store.load(RECORDS[1].spec) is None
+    assert "trials/t2.json is damaged or of another version: it is the record of t1" in caplog.text
+
+
 @pytest.mark.parametrize("lacking", ["checksum", "numerics"])
 def test_a_record_of_an_earlier_version_counts(storage: Storage, lacking: str) -> None:
     written = asdict(RECORDS[0])

@@ -53,6 +53,22 @@ def test_samples_and_operations_are_counted_through_all_stages() -> None:
     assert flops(uncounted, 21) is None, "a part would look like the whole"
 
 
+@pytest.mark.parametrize(
+    ("each", "samples", "printed"),
+    [
+        (12e12, 640_000, 7.68e18),
+        (478e12, 350_000, 1.673e20),
+        (14.78e9, 12_800_000, 1.892e17),
+        (41.09e9, 12_800_000, 5.26e17),
+    ],
+)
+def test_operations_are_those_of_the_papers_appendix_e9(
+    each: float, samples: int, printed: float
+) -> None:
+    stages = (Stage("train", samples, flops_per_sample=each),)
+    assert flops(stages, total(stages)) == pytest.approx(printed, rel=1e-3)
+
+
 def test_a_model_can_be_judged_behind_the_last_stage_that_is_not() -> None:
     assert judged_from(STAGES) == 20
     assert judged_from((ALL,)) == 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from recorded import check
 from t2v_world import ALL, diffusers, write_clips
 
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -23,6 +24,7 @@ from djsandbox_ray.trials.base import BaseTask
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.config import TrialsConfig, misfits
 from djsandbox_ray.trials.family import FAMILIES, TrialData, TrialTask
+from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import adamw
 from djsandbox_ray.trials.model_folders import folder_content
 from djsandbox_ray.trials.strategies.strategy import Group
@@ -31,10 +33,12 @@ from djsandbox_ray.trials.t2v.build import Prompter, load_video_base
 from djsandbox_ray.trials.t2v.codec import DiffusersCodec, as_pixels
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import Wan
-from djsandbox_ray.trials.t2v.family import T2v, adapted
-from djsandbox_ray.trials.t2v.flops import denoising_flops
+from djsandbox_ray.trials.t2v.encoding import LATENTS, PROMPTS
+from djsandbox_ray.trials.t2v.family import VERSION, T2v, adapted
+from djsandbox_ray.trials.t2v.flops import denoising_flops, without_storage
 from djsandbox_ray.trials.t2v.sampler import noise_of, sampled, videos
 from djsandbox_ray.trials.t2v.schedule import schedule_of
+from djsandbox_ray.trials.t2v.small import VERSION as BASE_VERSION
 
 FRAMES, SIDE, ROWS = 5, 16, 30
 CLIPS = {"type": "clips", "samples": 40, "frames": FRAMES, "size": SIDE}
@@ -170,6 +174,18 @@ def test_a_small_base_is_made_and_goes_on_where_it_was_cut_off(
     assert sum(value.numel() for value in weights.values()) == pytest.approx(149_000, rel=0.05)
 
 
+def test_versions_stand_for_the_numbers_of_a_base_and_of_a_training(
+    world: World, plain: list[RungReport]
+) -> None:
+    check("t2v base", f"{BASE_VERSION}.{LOOP_VERSION}", "trials/t2v/small.py", world.found)
+    found = {
+        "losses": [report.loss for report in plain],
+        **{name: [one.metrics[name] for one in plain] for name in plain[0].metrics},
+    }
+    places = "trials/t2v/family.py or trials/loop.py"
+    check("t2v", f"{VERSION}.{LOOP_VERSION}", places, found)
+
+
 def test_a_base_is_known_by_what_it_is_made_of(world: World, tmp_path: Path) -> None:
     assert tiny().identity() == tiny().identity() != tiny(seed=1).identity()
     assert set(tiny().sources()) == {"clips"}
@@ -196,6 +212,49 @@ def test_where_a_base_comes_from_is_said_once() -> None:
         VideoBaseConfig(build="tiny", train={"dataset": {"type": "shapes", "samples": 9}})
 
 
+ARCHITECTURE = {
+    "transformer": {"_class_name": "WanTransformer3DModel", "num_layers": 2, "text_dim": 64},
+    "vae": {"_class_name": "AutoencoderKLWan", "z_dim": 16},
+}
+
+
+def test_operations_are_counted_before_the_folder_is_there(tmp_path: Path) -> None:
+    away = {"path": str(tmp_path / "wan"), "architecture": ARCHITECTURE}
+    settings = {"base": away, "frames": 17, "size": [64, 64], "prompt_tokens": 32}
+    family = T2v(T2vModelConfig(type="t2v", **settings))
+    assert family.flops_per_sample() > 1e9
+    assert family.stored_bytes() == {LATENTS: 2 * 16 * 5 * 8 * 8, PROMPTS: 32 * 64 * 4}
+    with pytest.raises(ValidationError, match="frames: 16 is not a multiple of 4 and 1 more"):
+        T2vModelConfig(type="t2v", **{**settings, "frames": 16})
+    # Where it is, it says itself what it is.
+    (tmp_path / "wan").mkdir()
+    (tmp_path / "wan" / "model_index.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"there is no vae/config\.json"):
+        family.flops_per_sample()
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "said"),
+    [
+        ("transformer", {"_class_name": "UNet"}, "unknown video transformer 'UNet'"),
+        ("transformer", {"_class_name": 3}, "_class_name is missing"),
+        ("vae", {"_class_name": "AutoencoderKL"}, "AutoencoderKL is not supported"),
+        ("vae", {"_class_name": "AutoencoderKLMagvit"}, "block_out_channels' is missing"),
+    ],
+)
+def test_an_architecture_that_is_none_is_said(
+    part: str, changes: dict[str, Any], said: str
+) -> None:
+    written = {**ARCHITECTURE, part: changes}
+    with pytest.raises(ValidationError, match=said):
+        VideoBaseConfig(path="/nowhere", architecture=written)
+    with pytest.raises(ValidationError, match="architecture is for folders"):
+        VideoBaseConfig(build="tiny", train={"dataset": CLIPS}, architecture=ARCHITECTURE)
+    wrong = {**ARCHITECTURE["transformer"], "num_layers": "many"}
+    with pytest.raises(BadInput, match="no WanTransformer3DModel is made of its settings"):
+        without_storage(wrong)
+
+
 def test_prompts_are_those_of_the_pipeline(world: World) -> None:
     prompter = Prompter(world.base, Wan, 16, "cpu")
     texts = ["a red circle moves left on white", "", "a blue circle moves up on gray"]
@@ -211,6 +270,11 @@ def test_prompts_are_those_of_the_pipeline(world: World) -> None:
         texts[:1], do_classifier_free_guidance=False, max_sequence_length=16
     )
     assert torch.allclose(own, made.embeddings[0], atol=1e-6)
+    long = " ".join(texts[::2] * 1000)
+    (own,), _ = pipeline.encode_prompt(
+        [long], do_classifier_free_guidance=False, max_sequence_length=16
+    )
+    assert torch.allclose(own, prompter([long]).embeddings[0], atol=1e-6)
     with pytest.raises(BadInput, match="no WanPipeline can be loaded from it"):
         Prompter(world.base / "vae", Wan, 16, "cpu")(texts)
 

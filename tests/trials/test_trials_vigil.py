@@ -135,6 +135,29 @@ def test_it_can_be_switched_off(limit: float | None) -> None:
     assert TrialsConfig.model_validate(settings).stall_seconds == limit
 
 
+def test_a_watch_that_fails_says_so_once_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = 0
+
+    def look(*_: object) -> None:
+        nonlocal looks
+        looks += 1
+        if looks in (1, 2, 4):
+            raise ConnectionError("the head is away")
+
+    vigil = Vigil(0.06, pytest.fail)
+    monkeypatch.setattr(vigil, "_told", dict)
+    monkeypatch.setattr(vigil, "look", look)
+    vigil.begin(list)
+    while looks < 5:
+        time.sleep(0.01)
+    vigil.end()
+    assert [record.getMessage() for record in caplog.records] == [
+        "silent workers are not noticed for now: ConnectionError: the head is away"
+    ] * 2
+
+
 class Store:
     """The key-value store of a head."""
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from recorded import check
 from vlm_world import BUDGET, FIXED, KINDS, VlmTables, config, picture, task
 
 from djsandbox_ray.dataset.media import Turn
@@ -19,11 +20,12 @@ from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.conversations import Conversations, described
 from djsandbox_ray.trials.family import FAMILIES, TrialData
+from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveTraining
 from djsandbox_ray.trials.vlm.answerer import VlmAnswerer
 from djsandbox_ray.trials.vlm.base import load_vlm
 from djsandbox_ray.trials.vlm.config import VlmConfig
-from djsandbox_ray.trials.vlm.family import Vlm
+from djsandbox_ray.trials.vlm.family import VERSION, Vlm
 from djsandbox_ray.trials.vlm.joined import join
 from djsandbox_ray.trials.vlm.modules import freeze_unreached, trial_model
 from djsandbox_ray.trials.vlm.objective import ProcessedTokens
@@ -101,7 +103,8 @@ def test_a_batch_is_learnt_however_it_is_cut(world: dict[str, VlmTables], kind: 
         for name, value in ends[0].items():
             # A bias of keys changes no softmax: all that AdamW sees of it is rounding.
             if not name.endswith("k_proj.bias"):
-                assert torch.allclose(value, weights[name], atol=2e-5), name
+                # Of a gradient next to zero AdamW sees mostly rounding: a hundredth of a step.
+                assert torch.allclose(value, weights[name], atol=1e-4), name
     after = base.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
@@ -128,6 +131,19 @@ def test_a_frozen_base_of_half_precision_is_trained_and_answers(
     sets = {"talk": tables.talk.uri}
     answers = VlmAnswerer(model, script, "What?", sets, "cpu", 0, half=True)
     assert len(answers.answer(tables.asked()[:2])) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_version_and_that_of_the_loop_stand_for_the_numbers(
+    world: dict[str, VlmTables], tmp_path: Path, kind: str
+) -> None:
+    tables = world[kind]
+    (report,), _ = trained(tables, tmp_path, config(tables, train="projector"))
+    file = next((tmp_path / "trials" / "trial").rglob("weights.pt"))
+    kept = torch.load(file, weights_only=True)["model"]
+    found = {"loss": report.loss, "weights": [float(kept[name].norm()) for name in sorted(kept)]}
+    places = "trials/vlm/family.py or trials/loop.py"
+    check(f"vlm {kind}", f"{VERSION}.{LOOP_VERSION}", places, found)
 
 
 @pytest.mark.parametrize("kind", KINDS)

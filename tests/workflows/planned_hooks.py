@@ -104,6 +104,13 @@ class Counted(Family):
         return 2.5
 
 
+class Storing(Counted):
+    """A model of which something is stored for every sample."""
+
+    def stored_bytes(self) -> dict[str, int]:
+        return {"latents": 163_840, "prompts": 900}
+
+
 class Measure(Evaluator):
     def evaluate(self, encoder: Encoder, split: EvaluationSet) -> dict[str, float]:
         raise AssertionError("a plan measures nothing")

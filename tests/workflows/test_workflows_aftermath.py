@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.workflows.aftermath import tell
 
 RUNNING = {"state": "RUNNING", "rounds": [{"state": "RUNNING"}]}
 _DRIVER = """
@@ -84,3 +86,14 @@ def test_a_run_that_has_ended_by_itself_is_left_alone(storage: Storage) -> None:
 def test_a_run_that_goes_on_elsewhere_is_left_alone(storage: Storage) -> None:
     assert _drive(storage, "replaced kill") == (-signal.SIGKILL, "")
     assert storage.read_sealed("runs/r/run.json") == RUNNING
+
+
+def test_why_it_could_not_be_noted_is_said(
+    storage: Storage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage.write_json("runs/r/lease/000001.json", {"owner": "gone"})
+    told = {"storage": storage.url, "lease": "runs/r/lease", "owner": "gone", "what": "it"}
+    tell(json.dumps({**told, "state": "runs/r/run.json", "anchor": {}}))
+    said = capsys.readouterr().err
+    assert "(run.json does not say so: Missing: " in said
+    assert "runs/r/run.json is not there" in said

@@ -21,7 +21,7 @@ from djsandbox_ray.records import Dataset, Evaluation, StudyPlan
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.trials.family import FAMILIES
 from djsandbox_ray.workflows.beforehand import check_run
-from djsandbox_ray.workflows.run import open_context
+from djsandbox_ray.workflows.opened import open_context
 
 
 def config(batch: int, **changes: Any) -> Any:
@@ -30,7 +30,7 @@ def config(batch: int, **changes: Any) -> Any:
 
 
 def table(path: Path, rows: int) -> dict[str, Any]:
-    pq.write_table(pa.table({"image": [b""] * rows, "text": ["x"] * rows}), path)
+    pq.write_table(pa.table({"image": [b"P6 1 1 255\n\0\0\0"] * rows, "text": ["x"] * rows}), path)
     return {"type": "parquet", "path": str(path)}
 
 

@@ -132,6 +132,28 @@ def test_costs_that_are_damaged_are_made_anew(opened: MakeContext, content: byte
     assert "costs.json is damaged or gone: it is made anew" in said(here)
 
 
+def test_a_kill_behind_a_marker_does_not_lose_what_the_job_cost(
+    opened: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Storage.write_sealed
+
+    def killed(storage: Storage, path: str, value: dict[str, Any]) -> None:
+        if path.endswith("costs.json") and "sum" in value:
+            raise KeyboardInterrupt
+        write(storage, path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "write_sealed", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(opened())
+    here = opened()
+    assert run(here)[0] == ["WritesTable", "ReadsTable"]
+    assert "made anew" not in said(here)
+    assert set(json.loads(file(here, "costs.json").read_text())) == {
+        *("seed", "seven", "sum", "table", "total", "checksum")
+    }
+
+
 def test_damaged_costs_never_lose_the_work_of_a_job(opened: MakeContext) -> None:
     run(opened())
     file(opened(), "costs.json").write_bytes(b"\xff\xff")

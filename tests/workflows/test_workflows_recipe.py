@@ -273,6 +273,27 @@ def test_bad_choices_of_rows(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_recipe_is_copied_over_no_file_of_the_users(
+    url: str, recipe: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "own.yaml"
+    evidence = tmp_path / "own.evidence.json"
+    for _ in range(2):  # the same again is no other file
+        show_recipes("found", url, str(output), console())
+    assert output.read_bytes() == recipe.read_bytes()
+    written = evidence.read_bytes()
+    for file in (output, evidence):
+        before = file.read_bytes()
+        file.write_text("mine")
+        with pytest.raises(BadInput, match=rf"{file.name}' exists, holds something else"):
+            show_recipes("found", url, str(output), console())
+        assert file.read_text() == "mine"
+        file.write_bytes(before)
+    output.unlink()
+    show_recipes("found", url, str(output), console())
+    assert (output.read_bytes(), evidence.read_bytes()) == (recipe.read_bytes(), written)
+
+
 def test_the_commands(url: str, recipe: Path, tmp_path: Path) -> None:
     def call(*arguments: str) -> Any:
         return CliRunner().invoke(app, [*arguments, "--storage", url])
@@ -291,3 +312,30 @@ def test_the_commands(url: str, recipe: Path, tmp_path: Path) -> None:
     assert "cannot be read" in str(missing.exception)
     both = call("recipe", "x", "--accept", str(recipe), "--output", "y.yaml")
     assert isinstance(both.exception, BadInput)
+
+
+def test_a_pool_for_hugging_face_says_what_it_is(url: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options: dict[str, Any] = {"output": str(out), "form": "huggingface", "rows_per_shard": 1000}
+    materialise_rows("found", "text_len/high", None, url, console(), **options)
+    card = (out / "README.md").read_text()
+    assert "The pool `text_len/high` of the run `found`" in card
+    assert re.search(r"`text_len`, which `text_length_filter` computes, lies between \d", card)
+
+
+@pytest.mark.parametrize(
+    ("form", "repository", "why"),
+    [("jsonl", "me/rows", "is for --format huggingface"), ("huggingface", "rows", "OWNER/NAME")],
+)
+def test_what_cannot_be_pushed_is_said_first(
+    url: str, tmp_path: Path, form: str, repository: str, why: str
+) -> None:
+    with pytest.raises(BadInput, match=why):
+        materialise_rows(
+            *("found", "text_len/high", None, url, console()),
+            output=str(tmp_path / "out"),
+            form=form,
+            rows_per_shard=10,
+            repository=repository,
+        )
+    assert not (tmp_path / "out").exists()

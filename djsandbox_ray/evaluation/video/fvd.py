@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +30,7 @@ from djsandbox_ray.evaluation.video.frechet import (
 )
 from djsandbox_ray.evaluation.video.i3d import DIMENSIONS_OF_I3D, I3dClips, I3dConfig
 from djsandbox_ray.evaluation.video.store import Videos
-from djsandbox_ray.evaluation.video.wanted import WantedVideo
+from djsandbox_ray.evaluation.video.wanted import WantedVideo, of_captions
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Spoil
 from djsandbox_ray.settings.code import version_of
@@ -83,7 +82,7 @@ class Fvd(VideoEvaluator):
     Config = FvdConfig
     VERSION: ClassVar[int] = 1
     CONTENT: ClassVar[tuple[Content, ...]] = ("videos",)
-    SEES: ClassVar[frozenset[Spoil]] = frozenset({"frames"})
+    SEES: ClassVar[frozenset[Spoil]] = frozenset()
     NOT_ASKED: ClassVar[frozenset[str]] = frozenset(
         {"name", "keep", "features", "reference", "stride", "force"}
     )
@@ -175,13 +174,7 @@ class Fvd(VideoEvaluator):
 
     def wanted(self, data: EvaluationSet) -> list[WantedVideo]:
         """Return a video for the caption of every real one; of equal captions several."""
-        seen: Counter[str] = Counter()
-        found = []
-        for row in self._rows(data):
-            caption = data.texts[row]
-            found.append(WantedVideo(caption, seen[caption]))
-            seen[caption] += 1
-        return found
+        return of_captions(data.texts[row] for row in self._rows(data))
 
     def measure(self, videos: Videos, data: EvaluationSet) -> dict[str, float]:
         """Compute features of what has none, and compare.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol, runtime_checkable
@@ -51,6 +52,16 @@ class WantedVideo:
     def rng(self) -> np.random.Generator:
         """Return the generator of its noise, at its beginning."""
         return np.random.Generator(np.random.Philox(key=np.array(self.noise, dtype=np.uint64)))
+
+
+def of_captions(captions: Iterable[str]) -> list[WantedVideo]:
+    """Return a video for each of some captions; of equal ones several."""
+    seen: Counter[str] = Counter()
+    found = []
+    for caption in captions:
+        found.append(WantedVideo(caption, seen[caption]))
+        seen[caption] += 1
+    return found
 
 
 @runtime_checkable

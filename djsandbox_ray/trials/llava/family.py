@@ -17,7 +17,7 @@ from djsandbox_ray.errors import require
 from djsandbox_ray.evaluation.evaluator import Reads
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.answering import evaluate_together
-from djsandbox_ray.trials.conversations import LOOKED_AT, Conversations, refuse_without
+from djsandbox_ray.trials.conversations import LOOKED_AT, Conversations, naming, refuse_without
 from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
 from djsandbox_ray.trials.llava.base import FOLDERS, LlavaBase
@@ -38,17 +38,19 @@ from djsandbox_ray.trials.llava.config import (
 from djsandbox_ray.trials.llava.flops import PartFlops, count_parts
 from djsandbox_ray.trials.llava.objective import NextTokens
 from djsandbox_ray.trials.llava.pixels import Pixels
-from djsandbox_ray.trials.llava.text import Transcript
+from djsandbox_ray.trials.llava.text import Encoded, Transcript
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveTraining, resolved
 from djsandbox_ray.trials.model_folders import folder_content, is_there, local_folder, made_base
 from djsandbox_ray.trials.staged import train_stages
 from djsandbox_ray.trials.stages import Stage
 
-VERSION = 1
+VERSION = 2
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _PROJECTOR, _FINETUNE = "projector", "finetune"
+_COMMON = "mlp2x_gelu"
+"""The projector that transformers' LLaVA has."""
 _HELD = 2
 """Bases that a process keeps in memory."""
 
@@ -141,6 +143,12 @@ class Llava(ModelFamily):
             with made_base(data.base) as folder:
                 _look(uri, read_words(folder), config)
         return Prepared(data)
+
+    def unexportable(self) -> str:
+        """Say that transformers' LLaVA has only one kind of projector."""
+        if self._kind == _COMMON:
+            return ""
+        return f"transformers' LLaVA has no projector of the kind {self._kind!r}, only {_COMMON}"
 
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         """Train one model, stage after stage."""
@@ -301,6 +309,9 @@ def _look(uri: str, words: Words, config: TalkConfig) -> None:
     """Look whether there is enough to learn in the first samples of a table."""
     rows = np.arange(min(LOOKED_AT, SampleTable(uri).rows), dtype=np.int64)
     transcript = _transcript(words, config)
-    encoded = [transcript.sample(turns) for turns in Conversations(uri, rows).said(rows)]
+    told, encoded = Conversations(uri, rows), list[Encoded]()
+    for place, turns in zip(told.places(rows), told.said(rows), strict=True):
+        with naming(place):
+            encoded.append(transcript.sample(turns))
     without = sum(not one.targets for one in encoded)
     refuse_without(without, len(encoded), config.max_tokens)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
 from djsandbox_ray.dataset.source import SOURCES, Source
 from djsandbox_ray.errors import BadInput
@@ -26,12 +26,56 @@ from djsandbox_ray.trials.t2v.flops import denoising_flops
 from djsandbox_ray.trials.t2v.small import VERSION, SmallVideoBase, VideoBaseTraining
 
 
+def _has_class(part: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(part.get("_class_name"), str):
+        raise ValueError("_class_name is missing, as diffusers writes it into config.json")
+    return part
+
+
+Part = Annotated[dict[str, Any], AfterValidator(_has_class)]
+"""What ``config.json`` of a part of a pipeline says."""
+
+
+class VideoArchitecture(Section):
+    """What a pipeline holds, as its parts' ``config.json`` say it."""
+
+    transformer: Part
+    """``{_class_name: WanTransformer3DModel, num_layers: 30, ...}``."""
+    vae: Part
+    """``{_class_name: AutoencoderKLWan, z_dim: 16}``: what sizes of latents hang on is needed."""
+
+    @field_validator("transformer")
+    @classmethod
+    def _a_transformer(cls, part: dict[str, Any]) -> dict[str, Any]:
+        try:
+            adapter_class(part["_class_name"])
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        return part
+
+    @field_validator("vae")
+    @classmethod
+    def _a_codec(cls, part: dict[str, Any]) -> dict[str, Any]:
+        try:
+            codec_class(part).ratios_of(part)
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        except KeyError as error:
+            raise ValueError(f"{part['_class_name']}: {error} is missing") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{part['_class_name']}: {error}") from error
+        return part
+
+
 class VideoBaseConfig(Section):
     """Where the base comes from: ``path``, or ``build`` with ``train``."""
 
     path: str | None = None
     """A folder or URL with a whole pipeline of diffusers: EasyAnimate, CogVideoX, Wan, LTX or
     HunyuanVideo."""
+    architecture: VideoArchitecture | None = None
+    """What that holds: as long as it is not there, operations are counted by it, so that a run can
+    be planned before anything is downloaded. It decides nothing else."""
     build: str | None = None
     """A small architecture of the package: ``tiny``."""
     train: VideoBaseTraining | None = None
@@ -55,6 +99,8 @@ class VideoBaseConfig(Section):
             raise ValueError("one of these is needed: path; build and train")
         if (self.build is None) != (self.train is None):
             raise ValueError("build and train go together")
+        if self.build is not None and self.architecture is not None:
+            raise ValueError(f"architecture is for folders; that of build: {self.build} is known")
         return self
 
 
@@ -96,7 +142,8 @@ class T2vBase(Base):
         """
         if self.config.path is None:
             return dict(self._arch["transformer"])
-        return self._settings(TRANSFORMER)
+        written = self._written
+        return self._settings(TRANSFORMER) if written is None else dict(written.transformer)
 
     def ratios(self) -> Ratios:
         """Return how much smaller latents are than frames.
@@ -107,7 +154,8 @@ class T2vBase(Base):
         if self.config.path is None:
             codec = self._arch["codec"]
             return Ratios(codec["side"], codec["side"], codec["channels"])
-        settings = self._settings(CODEC)
+        written = self._written
+        settings = self._settings(CODEC) if written is None else written.vae
         return codec_class(settings).ratios_of(settings)
 
     def adapter(self) -> type[TransformerAdapter]:
@@ -147,6 +195,12 @@ class T2vBase(Base):
     @property
     def _arch(self) -> dict[str, Any]:
         return small_arch(self.config.build or "")
+
+    @property
+    def _written(self) -> VideoArchitecture | None:
+        """What is written of the folder, where that is not there."""
+        written = self.config.architecture
+        return None if written is None or self.is_there() else written
 
     def _settings(self, part: str) -> dict[str, Any]:
         place = self.config.path or ""

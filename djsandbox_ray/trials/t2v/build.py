@@ -22,6 +22,7 @@ from djsandbox_ray.trials.t2v.denoisers import (
     TransformerAdapter,
     adapter_class,
 )
+from djsandbox_ray.trials.text_limit import within
 
 TRANSFORMER, CODEC, SCHEDULER = "transformer", "vae", "scheduler/scheduler_config.json"
 _SHIPPED = resources.files(__package__) / "archs"
@@ -111,6 +112,63 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder / SCHEDULER} cannot be read: {first_line(error)}") from error
 
 
+def prompt_pipeline(folder: Path, adapter: type[TransformerAdapter], device: str) -> Any:
+    """Load the pipeline of a base, with what makes embeddings of prompts alone.
+
+    Args:
+        folder: of the base.
+        adapter: of its transformer.
+        device: a torch device name.
+
+    Raises:
+        BadInput: it cannot be loaded.
+    """
+    kind = adapter.PIPELINE
+    try:
+        pipeline = getattr(require("diffusers", "t2v"), kind).from_pretrained(
+            folder, transformer=None, vae=None, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        what = f"no {kind} can be loaded from it: {first_line(error)}"
+        raise BadInput(f"{folder}: {what}") from error
+    pipeline.to(device)
+    return pipeline
+
+
+def encoded_prompts(
+    pipeline: Any,
+    adapter: type[TransformerAdapter],
+    texts: Sequence[str],
+    tokens: int,
+    half: bool = False,
+) -> Prompts:
+    """Return what a pipeline makes of texts, in order, on the CPU.
+
+    Args:
+        pipeline: of :func:`prompt_pipeline`.
+        adapter: of the transformer.
+        texts: at least one.
+        tokens: most of them per prompt.
+        half: whether the numbers are those of bfloat16: under autocast, no more of them is used.
+    """
+    torch = require("torch", "clip")
+    found: Prompts | None = None
+    with torch.no_grad():
+        for start in range(0, len(texts), _AT_ONCE):
+            some = [within(text, tokens) for text in texts[start : start + _AT_ONCE]]
+            made = adapter.encode(pipeline, some, tokens)
+            made = made.map(lambda value: value.cpu())
+            found = made if found is None else found.joined(made)
+    if found is None:
+        raise ValueError("there are no prompts")
+    return found.map(lambda value: in_half(value).to(value.dtype)) if half else found
+
+
+def in_half(value: Any) -> Any:
+    """Return a tensor in bfloat16, if it is one of fractions."""
+    return value.bfloat16() if value.is_floating_point() else value
+
+
 class Prompter:
     """Makes embeddings of prompts by the pipeline of a base; each prompt once.
 
@@ -122,13 +180,19 @@ class Prompter:
         adapter: of its transformer.
         tokens: most of them per prompt.
         device: a torch device name.
+        half: see :func:`encoded_prompts`.
     """
 
     def __init__(
-        self, folder: Path, adapter: type[TransformerAdapter], tokens: int, device: str
+        self,
+        folder: Path,
+        adapter: type[TransformerAdapter],
+        tokens: int,
+        device: str,
+        half: bool = False,
     ) -> None:
         self._folder, self._adapter, self._tokens = folder, adapter, tokens
-        self._device = device
+        self._device, self._half = device, half
         self._known: dict[str, int] = {}
         self._prompts: Prompts | None = None
 
@@ -140,31 +204,10 @@ class Prompter:
         """
         torch = require("torch", "clip")
         if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
-            made = self._encoded(new)
+            pipeline = prompt_pipeline(self._folder, self._adapter, self._device)
+            made = encoded_prompts(pipeline, self._adapter, new, self._tokens, self._half)
             self._prompts = made if self._prompts is None else self._prompts.joined(made)
             self._known |= {text: len(self._known) + place for place, text in enumerate(new)}
         if self._prompts is None:
             raise ValueError("there are no prompts")
         return self._prompts.take(torch.tensor([self._known[text] for text in texts]))
-
-    def _encoded(self, texts: Sequence[str]) -> Prompts:
-        diffusers, torch = require("diffusers", "t2v"), require("torch", "clip")
-        kind = self._adapter.PIPELINE
-        try:
-            pipeline = getattr(diffusers, kind).from_pretrained(
-                self._folder, transformer=None, vae=None, local_files_only=True
-            )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            what = f"no {kind} can be loaded from it: {first_line(error)}"
-            raise BadInput(f"{self._folder}: {what}") from error
-        pipeline.to(self._device)
-        found: Prompts | None = None
-        with torch.no_grad():
-            for start in range(0, len(texts), _AT_ONCE):
-                some = texts[start : start + _AT_ONCE]
-                made = self._adapter.encode(pipeline, some, self._tokens)
-                made = made.map(lambda value: value.cpu())
-                found = made if found is None else found.joined(made)
-        if found is None:
-            raise ValueError("there are no prompts")
-        return found

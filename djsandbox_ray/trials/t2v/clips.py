@@ -108,6 +108,9 @@ class Clips:
             try:
                 clip = clip_of(media[0].data, self.shape, window)
             except BadInput as error:
-                raise BadInput(f"{self.table.uri}: row {row}: {error}") from error
+                raise BadInput(
+                    f"{self.table.uri}: row {row}: {error} (ingest.videos.min_frames: "
+                    f"{self.shape.span} sets shorter videos aside)"
+                ) from error
             found.append(np.repeat(clip[:1], len(clip), axis=0) if self._still else clip)
         return found

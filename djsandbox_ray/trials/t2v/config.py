@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.settings.sections import Component, Section
 from djsandbox_ray.trials.loop import COSTS_ONLY, AdditiveConfig, Beta
+from djsandbox_ray.trials.lora import AdapterFolder
 from djsandbox_ray.trials.t2v.base import T2vBase, VideoBaseConfig
+from djsandbox_ray.trials.t2v.distil import ConsistencyConfig
+from djsandbox_ray.trials.t2v.objective import DenoiseConfig
 from djsandbox_ray.trials.t2v.schedule import TimeSampling
 
-NO_RESULT = {*COSTS_ONLY, "evaluation_batch"}
+NO_RESULT = {*COSTS_ONLY, "evaluation_batch", "latents", "prompts"}
 """Settings that decide no result of a training."""
 
 
@@ -39,11 +42,23 @@ class T2vModelConfig(AdditiveConfig, Component):
     """Height and width of a clip in pixels: videos are scaled to cover it, and cut."""
     window: Literal["middle", "random"] = "middle"
     """Where clips begin in longer videos: in the middle, or anywhere, by seed and row."""
+    latents: Literal["store", "compute"] = "store"
+    """Whether what the codec makes of clips is stored, once for all trials; with ``window: random``
+    no two seeds have the same, and every trial computes its own."""
+    prompts: Literal["store", "compute"] = "store"
+    """Whether what the text encoder makes of captions is stored, once for all trials: then it is
+    in no memory while models are trained."""
     fps: float = Field(default=8.0, gt=0, le=1000)
     """Frames that a clip shows in a second; only LTX is told."""
     train: Literal["lora", "full"] = "lora"
     """What is trained: adapters on the transformer, or all of it."""
     lora: VideoLora = VideoLora()
+    objective: Annotated[DenoiseConfig | ConsistencyConfig, Field(discriminator="type")] = (
+        DenoiseConfig()
+    )
+    """What is learnt: to denoise, or what a teacher does in many steps (``type: consistency``)."""
+    init: Literal["base"] | AdapterFolder = "base"
+    """What training begins with: the base, or adapters from a folder, on the same layers."""
     time: TimeSampling = "logit_normal"
     """How noisy the samples of a flow are that are learnt; other diffusion draws its steps alike.
     """
@@ -73,8 +88,12 @@ class T2vModelConfig(AdditiveConfig, Component):
     @model_validator(mode="after")
     def _fits(self) -> T2vModelConfig:
         """Look whether there are latents of such clips, where the base can be asked."""
+        if self.train == "full" and self.init != "base":
+            raise ValueError("init: adapters need train: lora")
+        if self.train == "full" and self.objective.type == "consistency":
+            raise ValueError("objective: a student is distilled into adapters (train: lora)")
         base = T2vBase(self.base)
-        if base.is_there():
+        if base.is_there() or self.base.architecture is not None:
             try:
                 base.ratios().shape(self.frames, *self.size)
             except BadInput as error:
@@ -83,5 +102,13 @@ class T2vModelConfig(AdditiveConfig, Component):
 
 
 def deciding(config: T2vModelConfig) -> dict[str, Any]:
-    """Return the settings that decide a result, as plain data; without the base."""
-    return config.model_dump(mode="json", exclude={"base", *NO_RESULT})
+    """Return the settings that decide a result, as plain data; without the base.
+
+    What distillation has brought is there where it is used: other trials are known as before.
+    """
+    found = config.model_dump(mode="json", exclude={"base", "objective", "init", *NO_RESULT})
+    if isinstance(config.objective, ConsistencyConfig):
+        found["objective"] = config.objective.identity()
+    if isinstance(config.init, AdapterFolder):
+        found["init"] = config.init.identity()
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,15 @@ from djsandbox_ray.dataset.videos import ClipShape
 from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.denoising import Described
+from djsandbox_ray.trials.exporting import Exported, emptied, load_whole
+from djsandbox_ray.trials.lora import merged_weights
 from djsandbox_ray.trials.objective import noise
+from djsandbox_ray.trials.t2v.build import TRANSFORMER
 from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.codec import Codec
 from djsandbox_ray.trials.t2v.denoisers import Prompts, TransformerAdapter
-from djsandbox_ray.trials.t2v.latents import encoded
+from djsandbox_ray.trials.t2v.encoding import of_set
+from djsandbox_ray.trials.t2v.latents import StoredLatents, encoded
 from djsandbox_ray.trials.t2v.objective import denoising_errors
 from djsandbox_ray.trials.t2v.schedule import Schedule
 
@@ -28,10 +33,18 @@ class EvaluationLatents:
         sets: Lance tables by the ids of the sets.
         shape: of the clips: the window in the middle.
         codec: of the model.
+        stored: tables of latents, under the names of :func:`~.encoding.of_set`.
     """
 
-    def __init__(self, sets: Mapping[str, str], shape: ClipShape, codec: Codec) -> None:
+    def __init__(
+        self,
+        sets: Mapping[str, str],
+        shape: ClipShape,
+        codec: Codec,
+        stored: Mapping[str, str] | None = None,
+    ) -> None:
         self._sets, self._shape, self._codec = sets, shape, codec
+        self._stored = stored or {}
         self._known: dict[tuple[str, int], NDArray[np.float16]] = {}
 
     def __call__(self, data: EvaluationSet, rows: Sequence[int]) -> NDArray[np.float16]:
@@ -43,7 +56,15 @@ class EvaluationLatents:
         """
         if data.id not in self._sets:
             raise SandboxError(f"the trial was not given the evaluation set {data.id}")
-        if new := [row for row in dict.fromkeys(rows) if (data.id, row) not in self._known]:
+        new = [row for row in dict.fromkeys(rows) if (data.id, row) not in self._known]
+        if new and (uri := self._stored.get(of_set(data.id))) is not None:
+            held = StoredLatents(uri, np.array(new, np.int64)).holds()
+            there = [row for row, is_held in zip(new, held, strict=True) if is_held]
+            new = [row for row, is_held in zip(new, held, strict=True) if not is_held]
+            if there:
+                read = StoredLatents(uri, np.array(there, np.int64)).take(np.arange(len(there)))
+                self._known |= {(data.id, row): one for row, one in zip(there, read, strict=True)}
+        if new:
             clips = Clips(self._sets[data.id], self._shape, np.array(new, np.int64))
             for place, row in enumerate(new):
                 frames = clips.take(np.array([place]))
@@ -79,6 +100,21 @@ class VideoDenoiser:
         self._model, self._adapter, self._schedule = model, adapter, schedule
         self._latents, self._prompts = latents, prompts
         self._device, self._batch, self._half = device, batch, half
+
+    def export(self, folder: Path) -> Exported:
+        """Write the transformer as diffusers has it, adapters in its matrices.
+
+        All else of a pipeline is the base's.
+        """
+        kind, config = type(self._model), self._model.config
+        whole = load_whole(emptied(kind.from_config, config), merged_weights(self._model))
+        whole.save_pretrained(folder / TRANSFORMER)
+        loading = (
+            f"from diffusers import {kind.__name__}\n"
+            f'transformer = {kind.__name__}.from_pretrained(folder, subfolder="{TRANSFORMER}")\n'
+            f"# {self._adapter.PIPELINE}.from_pretrained(BASE, transformer=transformer)"
+        )
+        return Exported("diffusers", "text-to-video", loading)
 
     def losses(
         self,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,15 +13,22 @@ import numpy as np
 
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.videos import ClipShape
-from djsandbox_ray.errors import require
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.evaluator import Reads
 from djsandbox_ray.records import RungReport, Spoil
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.trials.answering import evaluate_together
-from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
+from djsandbox_ray.trials.family import (
+    Keep,
+    ModelFamily,
+    Prepared,
+    TrialData,
+    TrialTask,
+    device_for,
+)
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveTraining, resolved
-from djsandbox_ray.trials.lora import put_adapters
+from djsandbox_ray.trials.lora import AdapterFolder, Adapters, put_adapters
 from djsandbox_ray.trials.model_folders import made_base
 from djsandbox_ray.trials.staged import train_stages
 from djsandbox_ray.trials.stages import Stage
@@ -29,13 +38,18 @@ from djsandbox_ray.trials.t2v.build import Prompter, VideoBase, load_video_base
 from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.config import T2vModelConfig, deciding
 from djsandbox_ray.trials.t2v.denoisers import Surroundings, TransformerAdapter
-from djsandbox_ray.trials.t2v.evaluated import EvaluationLatents, VideoDenoiser
-from djsandbox_ray.trials.t2v.flops import denoising_flops
+from djsandbox_ray.trials.t2v.distil import Consistency, ConsistencyConfig, Distillation
+from djsandbox_ray.trials.t2v.encoding import LATENTS, PROMPTS, STILL, Encoding
+from djsandbox_ray.trials.t2v.evaluated import EvaluationLatents
+from djsandbox_ray.trials.t2v.flops import denoising_flops, prompt_width, without_storage
 from djsandbox_ray.trials.t2v.latents import StoredLatents, write_latents
-from djsandbox_ray.trials.t2v.objective import ComputedLatents, Denoising, Latents, PromptBook
+from djsandbox_ray.trials.t2v.maker import VideoModel
+from djsandbox_ray.trials.t2v.objective import ComputedLatents, Denoising, Latents
+from djsandbox_ray.trials.t2v.prompts import StoredFirst, StoredPrompts
+from djsandbox_ray.trials.t2v.rewards import REWARDS
 from djsandbox_ray.trials.t2v.schedule import Schedule, schedule_of
 
-VERSION = 1
+VERSION = 2
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _TRAIN = "train"
@@ -47,7 +61,7 @@ class T2v(ModelFamily):
     """A text-to-video model that is adapted to a pool."""
 
     Config = T2vModelConfig
-    OFFERS: ClassVar[tuple[Reads, ...]] = ("denoising",)
+    OFFERS: ClassVar[tuple[Reads, ...]] = ("denoising", "videos")
     LIBRARIES: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers")
     CONTENT: ClassVar[tuple[Content, ...]] = ("videos",)
     SPOILS: ClassVar[tuple[Spoil, ...]] = ("captions", "frames")
@@ -62,10 +76,16 @@ class T2v(ModelFamily):
         return self._base
 
     def lost(self) -> list[str]:
-        """Return the folder of the base, if it is not there."""
-        if self._base.is_there():
-            return []
-        return [f"base.path: there is no folder {self.config.base.path!r}"]
+        """Return the folder of the base, if it is not there, and what else lacks."""
+        found: list[str] = []
+        config = self.config
+        if not self._base.is_there():
+            found.append(f"base.path: there is no folder {config.base.path!r}")
+        if isinstance(config.init, AdapterFolder):
+            found += [f"init.{phrase}" for phrase in config.init.lost()]
+        if isinstance(config.objective, ConsistencyConfig):
+            found += [f"objective.{phrase}" for phrase in config.objective.lost()]
+        return found
 
     def identity(self) -> Any:
         """Return the settings, and what the base is made of."""
@@ -85,28 +105,66 @@ class T2v(ModelFamily):
         """Add the precision, as it is resolved."""
         return {**super().numerics(gpus), "precision": resolved(self.config, gpus).precision}
 
+    def keeps(self) -> bool:
+        """Say that adapters are kept; of all of a transformer, there would be another for each."""
+        return self.config.train == "lora"
+
     def flops_per_sample(self) -> float:
-        """Count a forward and a backward pass; latents and embeddings are had once: not counted."""
+        """Count a forward and a backward pass; latents and embeddings are had once: not counted.
+
+        Of a distillation also the three passes forward that give its target; not the decoder and
+        the models of rewards.
+        """
         config, ratios = self.config, self._base.ratios()
         shape = ratios.shape(config.frames, *config.size)
         frozen = config.train == "lora"
+        more = (shape, config.prompt_tokens, frozen)
         settings = self._base.transformer()
-        return denoising_flops(settings, ratios, shape, config.prompt_tokens, frozen)
+        found = denoising_flops(settings, ratios, *more)
+        if isinstance(config.objective, ConsistencyConfig) and config.objective.weights.cd:
+            passes = 3 if config.objective.guidance else 2
+            found += passes * denoising_flops(settings, ratios, *more, backward=False)
+        return found
+
+    def stored_bytes(self) -> dict[str, int]:
+        """Count latents in half precision, and embeddings of whole prompts in that of trials."""
+        config, found = self.config, {}
+        if config.latents == "store" and config.window == "middle":
+            shape = self._base.ratios().shape(config.frames, *config.size)
+            found[LATENTS] = 2 * prod(shape)
+        if config.prompts == "store":
+            width = prompt_width(self._base.transformer())
+            found[PROMPTS] = config.prompt_tokens * width * (2 if config.precision == "bf16" else 4)
+        return found
 
     def prepare(self, data: TrialData) -> Prepared:
-        """Look whether the transformer reads the latents of such clips.
+        """Look whether the transformer reads the latents of such clips, and have them stored.
 
         Raises:
-            BadInput: it does not.
+            BadInput: it does not, or evaluators want videos of which it can make none.
         """
         config, ratios = self.config, self._base.ratios()
         settings = self._base.transformer()
-        diffusers, torch = require("diffusers", "t2v"), require("torch", "clip")
-        with torch.device("meta"):
-            made = getattr(diffusers, settings["_class_name"]).from_config(settings)
-        adapter = self._base.adapter()(made.config, Surroundings(ratios))
+        kind = self._base.adapter()
+        adapter = kind(without_storage(settings).config, Surroundings(ratios))
         adapter.check(ratios.shape(config.frames, *config.size))
-        return Prepared(data)
+        work = data.preparing
+        if work is None:
+            return Prepared(data)
+        for sampling in work.suite.samplings():
+            try:
+                adapter.check(ratios.shape(sampling.frames, *sampling.size))
+            except BadInput as error:
+                raise BadInput(f"evaluation.metrics: sampling: {error}") from error
+        growth = work.growth
+        numerics = self.numerics(growth.gpus)
+        stored, seconds = Encoding(config, kind, ratios, data, work, numerics).store()
+        held = seconds * growth.actor.get("CPU", 0.0), seconds * growth.gpus
+        return Prepared(replace(data, preparing=None, stored=stored), *held)
+
+    def unexportable(self) -> str:
+        """Return nothing: diffusers saves what it has loaded."""
+        return ""
 
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         """Adapt the base to the clips of a draw."""
@@ -114,27 +172,18 @@ class T2v(ModelFamily):
         half = config.precision == "bf16"
         with made_base(shared.base) as folder, temporary() as scratch:
             base = _held(str(folder), device, half, config.fps, config.guidance)
-            prompter = _prompter(str(folder), device, type(base.adapter), config.prompt_tokens)
+            prompter = _prompts(str(folder), device, base, config, shared.stored.get(PROMPTS))
             schedule = schedule_of(base.scheduler, config.time, config.shift)
             draw = _Draw(config, task, shared, base, scratch)
-            known = EvaluationLatents(shared.evaluation, draw.clips.shape, base.codec)
+            known = EvaluationLatents(
+                shared.evaluation, draw.clips.shape, base.codec, shared.stored
+            )
 
             def begin(stage: Stage, earlier: Mapping[str, Any]) -> AdditiveTraining:
-                captions = draw.clips.captions()
-                objective = Denoising(
-                    adapted(base, config, task.seed),
-                    base.adapter,
-                    schedule,
-                    draw.latents(),
-                    captions,
-                    PromptBook(captions, prompter),
-                    task.seed,
-                    config.caption_drop,
-                    device,
-                )
+                objective = _objective(config, base, schedule, draw, prompter, task.seed, device)
                 return AdditiveTraining(
                     objective,
-                    len(captions),
+                    len(draw.clips),
                     config,
                     task.seed,
                     device,
@@ -144,14 +193,17 @@ class T2v(ModelFamily):
                 )
 
             def evaluate(training: AdditiveTraining, samples: int) -> dict[str, float]:
+                if task.keep is not None and samples >= task.rungs[-1]:
+                    _keep(task.keep, training.weights(), config, base.adapter)
                 own = training.own()
                 model = training.whole() if own is None else own
                 if model is None:
                     return {}
-                denoiser = _denoiser(model, base, config, schedule, known, prompter, device)
+                held = (task.cpus, task.gpus)
+                seen = VideoModel(model, base, config, schedule, known, prompter, device, *held)
                 if own is None:
-                    return task.evaluate(denoiser, samples)
-                return evaluate_together(task.group, denoiser, task.evaluate, samples)
+                    return task.evaluate(seen, samples)
+                return evaluate_together(task.group, seen, task.evaluate, samples)
 
             yield from train_stages(task, self.stages(task.budget), begin, evaluate)
 
@@ -178,16 +230,21 @@ class _Draw:
         self._task, self._base, self._scratch = task, base, scratch
         shape = ClipShape(config.frames, config.size, config.stride)
         seed = task.seed if config.window == "random" else None
-        self._more: dict[str, Any] = {"seed": seed, "still": task.spoil == "frames"}
+        still = task.spoil == "frames"
+        self._more: dict[str, Any] = {"seed": seed, "still": still}
+        self._stored = data.stored.get(STILL if still else LATENTS)
         self.clips = Clips(data.train, shape, task.rows, task.captions, **self._more)
 
     def latents(self) -> Latents:
         """Return the latents of all positions.
 
-        Where a worker sees clips several times, they are computed once, before training.
+        Where none are stored and a worker sees clips several times, they are computed once, before
+        training.
         """
         self.clips.check()
         task, codec = self._task, self._base.codec
+        if self._stored is not None:
+            return StoredLatents(self._stored, task.rows)
         if task.group.size > 1 or task.budget <= len(task.rows):
             return ComputedLatents(self.clips, codec)
         uri = self._scratch / "latents.lance"
@@ -204,10 +261,10 @@ def adapted(base: VideoBase, config: T2vModelConfig, seed: int) -> Any:
         base: it stays as it is.
         config: what is trained.
         seed: decides the first matrices of the adapters; the second ones are zero, so that all
-            pools begin as the base.
+            pools begin as the base, or as the adapters that training begins with.
 
     Raises:
-        BadInput: the transformer has no such layers.
+        BadInput: the transformer has no such layers, or the adapters do not fit them.
     """
     model = twin(base.transformer)
     if config.train == "lora":
@@ -215,6 +272,8 @@ def adapted(base: VideoBase, config: T2vModelConfig, seed: int) -> Any:
         targets = lora.targets or base.adapter.TARGETS
         where = "trials.model.lora.targets"
         put_adapters(model, lora.rank, lora.alpha, targets, seed, where)
+        if isinstance(config.init, AdapterFolder):
+            config.init.read(seed).fill(model, f"trials.model.init.path: {config.init.path}")
     else:
         for parameter in model.parameters():
             parameter.data = parameter.data.clone().float()
@@ -222,25 +281,71 @@ def adapted(base: VideoBase, config: T2vModelConfig, seed: int) -> Any:
     return model
 
 
-def _denoiser(
-    model: Any,
-    base: VideoBase,
+def taught(base: VideoBase, teacher: AdapterFolder, seed: int) -> Any:
+    """Return a frozen transformer with adapters, which shares all else with the base.
+
+    Args:
+        base: it stays as it is.
+        teacher: the adapters.
+        seed: of the trial.
+
+    Raises:
+        BadInput: there are no adapters, or they are of another transformer.
+    """
+    model, found = twin(base.transformer), teacher.read(seed)
+    where = f"trials.model.objective.teacher.path: {teacher.path}"
+    put_adapters(model, found.rank, found.alpha, found.targets, seed, where)
+    found.fill(model, where)
+    return model.requires_grad_(False).eval()
+
+
+def _objective(
     config: T2vModelConfig,
+    base: VideoBase,
     schedule: Schedule,
-    known: EvaluationLatents,
-    prompter: Prompter,
+    draw: _Draw,
+    prompter: StoredFirst,
+    seed: int,
     device: str,
-) -> VideoDenoiser:
-    return VideoDenoiser(
+) -> Denoising | Distillation:
+    captions, what = draw.clips.captions(), config.objective
+    model, book = adapted(base, config, seed), prompter.book(captions)
+    if not isinstance(what, ConsistencyConfig):
+        drop = config.caption_drop
+        given = (draw.latents(), captions, book, seed, drop, device)
+        return Denoising(model, base.adapter, schedule, *given)
+    rewards = {name: REWARDS.get(one.type)(one) for name, one in what.used().items()}
+    for reward in rewards.values():
+        reward.prepare(device)
+    teacher = what.teacher
+    return Distillation(
         model,
-        base.adapter,
-        schedule,
-        known,
-        prompter,
+        base.transformer if isinstance(teacher, str) else taught(base, teacher, seed),
+        Consistency(base.adapter, schedule, what.time_scale),
+        base.codec,
+        draw.latents(),
+        captions,
+        book,
+        config.frames,
+        what,
+        rewards,
+        seed,
         device,
-        config.evaluation_batch,
-        config.precision == "bf16",
     )
+
+
+def _keep(
+    keep: Keep, weights: Mapping[str, Any], config: T2vModelConfig, adapter: TransformerAdapter
+) -> None:
+    """Keep the adapters of a model at the end of its training."""
+    lora = config.lora
+    kept = Adapters(lora.rank, lora.alpha, tuple(lora.targets or adapter.TARGETS), weights)
+
+    def fill(folder: Path) -> Mapping[str, Any]:
+        kept.write(folder)
+        return {}
+
+    keep(fill)
 
 
 @lru_cache(maxsize=_HELD)
@@ -249,7 +354,18 @@ def _held(folder: str, device: str, half: bool, fps: float, guidance: float) -> 
     return load_video_base(Path(folder), device, half, fps, guidance)
 
 
+def _prompts(
+    folder: str, device: str, base: VideoBase, config: T2vModelConfig, stored: str | None
+) -> StoredFirst:
+    """Return what has embeddings of captions, from a table where they are stored."""
+    half = config.precision == "bf16"
+    prompter = _prompter(folder, device, type(base.adapter), config.prompt_tokens, half)
+    return StoredFirst(None if stored is None else StoredPrompts(stored), prompter)
+
+
 @lru_cache(maxsize=_HELD)
-def _prompter(folder: str, device: str, adapter: type[TransformerAdapter], tokens: int) -> Prompter:
+def _prompter(
+    folder: str, device: str, adapter: type[TransformerAdapter], tokens: int, half: bool
+) -> Prompter:
     """Return what makes embeddings of captions; those that it knows stay in this process."""
-    return Prompter(Path(folder), adapter, tokens, device)
+    return Prompter(Path(folder), adapter, tokens, device, half)

@@ -8,7 +8,7 @@ is rounded in the same way, so that a trial gets the same numbers with and witho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.errors import BadInput, SandboxError, require
+from djsandbox_ray.trials.growing import readable
 from djsandbox_ray.trials.objective import noise
 from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.codec import Codec
 
+ROW = "row_id"
+"""The column that latents are known by."""
 _SHAPE, _WINDOWS = b"shape", b"windows"
 _FIELD = "latent"
 _AT_ONCE = 32
@@ -69,34 +72,55 @@ def write_latents(
         raise BadInput(f"{uri}: there are no clips to be encoded")
     if np.any(np.diff(clips.rows) <= 0):
         raise SandboxError("latents are stored of rows in rising order, each once")
-    shape = codec.ratios.shape(clips.shape.frames, *clips.shape.size)
-    schema = pa.schema(
+    schema = latents_schema(codec.ratios.shape(clips.shape.frames, *clips.shape.size), windows)
+    lance.write_dataset(
+        latent_batches(clips, codec, windows, beat),
+        uri,
+        schema=schema,
+        mode="create",
+        storage_options=lance_options(uri),
+    )
+
+
+def latents_schema(shape: Sequence[int], windows: int = 1) -> pa.Schema:
+    """Return the columns of a table of latents.
+
+    Args:
+        shape: of one: channels, frames, height, width.
+        windows: of each clip.
+    """
+    return pa.schema(
         [
-            pa.field("row_id", pa.int64()),
+            pa.field(ROW, pa.int64()),
             pa.field("window", pa.int32()),
             pa.field(_FIELD, pa.list_(pa.float16(), math.prod(shape))),
         ],
         metadata={_SHAPE: ",".join(map(str, shape)), _WINDOWS: str(windows)},
     )
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        for start in range(0, len(clips), _AT_ONCE):
-            positions = np.arange(start, min(start + _AT_ONCE, len(clips)))
-            seen = [clips.windows(positions, number, windows) for number in range(windows)]
-            # All windows of a row stand behind each other.
-            frames = np.stack([clip for some in zip(*seen, strict=True) for clip in some])
-            rows = np.repeat(clips.rows[positions], windows)
-            numbers = np.tile(np.arange(windows, dtype=np.int32), len(positions))
-            beat()
-            flat = pa.array(encoded(codec, frames).reshape(-1))
-            latents = pa.FixedSizeListArray.from_arrays(flat, math.prod(shape))
-            yield pa.RecordBatch.from_arrays(
-                [pa.array(rows), pa.array(numbers), latents], schema=schema
-            )
 
-    lance.write_dataset(
-        batches(), uri, schema=schema, mode="create", storage_options=lance_options(uri)
-    )
+def latent_batches(
+    clips: Clips, codec: Codec, windows: int = 1, beat: Callable[[], None] = lambda: None
+) -> Iterator[pa.RecordBatch]:
+    """Decode and encode clips, some at a time; all windows of a row stand behind each other.
+
+    Raises:
+        BadInput: a clip cannot be decoded, or has no latents.
+    """
+    shape = codec.ratios.shape(clips.shape.frames, *clips.shape.size)
+    schema = latents_schema(shape, windows)
+    for start in range(0, len(clips), _AT_ONCE):
+        positions = np.arange(start, min(start + _AT_ONCE, len(clips)))
+        seen = [clips.windows(positions, number, windows) for number in range(windows)]
+        frames = np.stack([clip for some in zip(*seen, strict=True) for clip in some])
+        rows = np.repeat(clips.rows[positions], windows)
+        numbers = np.tile(np.arange(windows, dtype=np.int32), len(positions))
+        beat()
+        flat = pa.array(encoded(codec, frames).reshape(-1))
+        latents = pa.FixedSizeListArray.from_arrays(flat, math.prod(shape))
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(rows), pa.array(numbers), latents], schema=schema
+        )
 
 
 class StoredLatents:
@@ -119,7 +143,8 @@ class StoredLatents:
 
     @cached_property
     def _table(self) -> Any:
-        return lance.dataset(self.uri, storage_options=lance_options(self.uri))
+        with readable(self.uri):
+            return lance.dataset(self.uri, storage_options=lance_options(self.uri))
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -133,18 +158,31 @@ class StoredLatents:
         return int(self._table.schema.metadata[_WINDOWS])
 
     @cached_property
+    def _held(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows of which there are latents, rising, and where the first window of each is."""
+        with readable(self.uri):
+            stored = self._table.to_table(columns=[ROW])[ROW].to_numpy()[:: self.windows]
+        order = np.argsort(stored)
+        return stored[order], order * self.windows
+
+    def holds(self) -> NDArray[np.bool_]:
+        """Return of which of the rows there are latents; shape (n,)."""
+        found: NDArray[np.bool_] = np.isin(self._rows, self._held[0])
+        return found
+
+    @cached_property
     def _places(self) -> NDArray[np.int64]:
         """Where the first window of each of the rows is in the table."""
-        stored = self._table.to_table(columns=["row_id"])["row_id"].to_numpy()[:: self.windows]
-        places = np.searchsorted(stored, self._rows)
-        found = stored[places.clip(max=len(stored) - 1)] == self._rows
-        if not found.all():
-            missing = self._rows[~found]
+        held = self.holds()
+        if not held.all():
+            missing = self._rows[~held]
             raise BadInput(
                 f"{self.uri}: there are no latents of {len(missing)} of the rows, such as "
                 f"{missing[0]}"
             )
-        return places * self.windows
+        stored, places = self._held
+        found: NDArray[np.int64] = places[np.searchsorted(stored, self._rows)]
+        return found
 
     def take(
         self, positions: NDArray[np.int64], order: NDArray[np.int64] | None = None
@@ -162,6 +200,7 @@ class StoredLatents:
         if order is not None and self.windows > 1:
             drawn = [noise(self._seed + _APART, number).integers(self.windows) for number in order]
             places = places + np.array(drawn)
-        column = self._table.take(places, columns=[_FIELD])[_FIELD].combine_chunks()
+        with readable(self.uri):
+            column = self._table.take(places, columns=[_FIELD])[_FIELD].combine_chunks()
         flat: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=False)
         return flat.reshape(len(positions), *self.shape)

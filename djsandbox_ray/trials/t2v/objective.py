@@ -9,18 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import require
+from djsandbox_ray.settings.sections import Section
 from djsandbox_ray.trials.objective import noise
 from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.codec import Codec
 from djsandbox_ray.trials.t2v.denoisers import Prompts, TransformerAdapter
 from djsandbox_ray.trials.t2v.latents import encoded
 from djsandbox_ray.trials.t2v.schedule import Schedule
+
+
+class DenoiseConfig(Section):
+    """To denoise; what there is to say of it, the model's own settings say."""
+
+    type: Literal["denoise"] = "denoise"
 
 
 class Latents(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.caption_nll import Likelihoods
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.trials.conversations import asked as question_about
-from djsandbox_ray.trials.conversations import described
+from djsandbox_ray.trials.conversations import described, naming
+from djsandbox_ray.trials.exporting import Exported, emptied, load_whole
 from djsandbox_ray.trials.greedy import (
     GREEDY,
     SetImages,
@@ -21,6 +23,7 @@ from djsandbox_ray.trials.greedy import (
     evaluating,
     read_answer,
 )
+from djsandbox_ray.trials.lora import merged_weights
 from djsandbox_ray.trials.vlm.joined import join
 from djsandbox_ray.trials.vlm.text import Processed, Script
 
@@ -57,6 +60,20 @@ class VlmAnswerer:
         self._images, self._device, self._pad_id = SetImages(sets), device, pad_id
         self._batch, self._half = batch, half
 
+    def export(self, folder: Path) -> Exported:
+        """Write a model of transformers with its processor, adapters in its matrices."""
+        vlm = self._model.vlm
+        whole = load_whole(emptied(type(vlm), vlm.config), merged_weights(vlm))
+        whole.tie_weights()
+        whole.save_pretrained(folder)
+        self._script.processor.save_pretrained(folder)
+        loading = (
+            "from transformers import AutoModelForImageTextToText, AutoProcessor\n"
+            "model = AutoModelForImageTextToText.from_pretrained(folder)\n"
+            "processor = AutoProcessor.from_pretrained(folder)"
+        )
+        return Exported("transformers", "image-text-to-text", loading)
+
     def answer(self, asked: Sequence[Asked]) -> list[Answer]:
         """Answer every question, in the order that they are asked in.
 
@@ -87,12 +104,7 @@ class VlmAnswerer:
             for start in range(0, len(order), self._batch):
                 some = order[start : start + self._batch]
                 files = self._images.files(data.id, [rows[at] for at in some])
-                samples = [
-                    self._script.sample(
-                        described(data.texts[rows[at]], self._prompt), files[rows[at]]
-                    )
-                    for at in some
-                ]
+                samples = [self._captioned(data, rows[at], files[rows[at]]) for at in some]
                 joined = join(samples, range(len(some)), self._pad_id).to(self._device)
                 logits = self._model(joined.inputs, joined.places)
                 each = functional.cross_entropy(logits.float(), joined.targets, reduction="none")
@@ -102,13 +114,18 @@ class VlmAnswerer:
                 tokens[some] = [one.targets for one in samples]
         return Likelihoods(nll, tokens)
 
+    def _captioned(self, data: EvaluationSet, row: int, files: Sequence[bytes]) -> Processed:
+        with naming(f"evaluation set {data.id}, row {row}"):
+            return self._script.sample(described(data.texts[row], self._prompt), files)
+
     def _prompts(self, questions: Sequence[Asked]) -> list[Processed]:
         """Return questions of one set as the model reads them."""
         files = self._images.files(questions[0].data, [one.row for one in questions])
         found = []
         for question in questions:
             own = files[question.row]
-            prompt = self._script.prompt(question_about(len(own), question.text), own)
+            with naming(f"the question {question.key!r} about row {question.row}"):
+                prompt = self._script.prompt(question_about(len(own), question.text), own)
             check_room(question, len(prompt.ids), self._script.max_tokens)
             found.append(prompt)
         return found

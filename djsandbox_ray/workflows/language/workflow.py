@@ -27,7 +27,7 @@ from djsandbox_ray.workflows.language.repeat import key_problems
 
 _BUILT_IN = resources.files("djsandbox_ray.workflows") / "builtin"
 _ENDINGS = (".yaml", ".yml")
-_OPTIONAL = ("trials", "evaluation")
+_OPTIONAL = {"trials": "recipe_only", "evaluation": "recipe_only", "evolution": "single_op"}
 _NAMED = 3
 """Jobs that are named as examples."""
 
@@ -93,7 +93,7 @@ def _lacking(absent: Sequence[str], workflow: Workflow) -> Iterator[str]:
             more = f" and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ""
             yield (
                 f"{section}: the configuration has no such section, which its jobs need "
-                f"({', '.join(jobs[:_NAMED])}{more}); `workflow: recipe_only` does without"
+                f"({', '.join(jobs[:_NAMED])}{more}); `workflow: {_OPTIONAL[section]}` does without"
             )
 
 
@@ -123,6 +123,12 @@ def load_workflow(source: str | Mapping[str, Any], replaced: Replaced | None = N
     if lines := [*lines, *found]:
         raise _wrong(_called(source), lines)
     return Workflow(jobs=jobs, repeat=repeat)
+
+
+def built_in_workflows() -> list[str]:
+    """Return the names of the workflows that are shipped, sorted."""
+    files = (entry.name for entry in _BUILT_IN.iterdir())
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
 
 
 def continued_files(source: str | Mapping[str, Any]) -> list[str]:
@@ -229,11 +235,6 @@ def _text(name: str) -> str:
             return read_text(name, MOST_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"workflow {name}: cannot be read: {error}") from error
-    built_in = sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in _BUILT_IN.iterdir()
-        if entry.name.endswith(".yaml")
-    )
-    if name not in built_in:
-        raise unknown("workflow", name, built_in, otherwise="a .yaml file")
+    if name not in (known := built_in_workflows()):
+        raise unknown("workflow", name, known, otherwise="a .yaml file")
     return (_BUILT_IN / f"{name}.yaml").read_text(encoding="utf-8")

@@ -1,0 +1,319 @@
+"""Tables that grow: what a frozen part of a model makes of samples, computed once for all trials.
+
+A table is one of Lance's, below a folder of its own in the storage, and has what is known by a key
+once. Actors write fragments; whoever holds the lease adds those that are reported to the table,
+every few seconds, so that a kill loses what was computed since, and no reader sees half of
+anything. The next who wants more finds what is there, leaves out fragments whose files are not as
+large as they were, and has the rest computed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+from lance.fragment import FragmentMetadata, write_fragments
+from numpy.typing import NDArray
+
+from djsandbox_ray.dataset.faults import described
+from djsandbox_ray.dataset.sample_table import lance_options
+from djsandbox_ray.errors import Damaged, SandboxError
+from djsandbox_ray.masking import without_secrets
+from djsandbox_ray.nodes.actors import PassWorker, run_pass
+from djsandbox_ray.nodes.kinds import NodeKind, bundle
+from djsandbox_ray.nodes.waiting import AwaitRoom
+from djsandbox_ray.storage.lease import Lease, take
+from djsandbox_ray.storage.store import Storage
+
+_TABLE = "table.lance"
+_MANIFEST = ".manifest"
+"""What Lance writes last of a version."""
+_TASK = 128
+"""Keys that an actor computes at a time: what a kill loses of it."""
+_MOST_TASKS = 2048
+_ADDED = 10.0
+"""Seconds between two additions to a table: each writes a list of all fragments."""
+_CPU_SHARE = 0.5
+"""Of the CPUs that an actor keeps busy, the share that Ray reserves: on a cluster that is reserved
+whole, Ray Data's own tasks would wait forever."""
+
+Keys = NDArray[np.int64]
+"""What is known of a table by, each once, in rising order; shape (n,)."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Who computes what a table lacks, and who is told of it."""
+
+    cpus: float
+    """That an actor keeps busy; there are as many actors as have room."""
+    gpus: float
+    """Of an actor, or the share of one."""
+    nodes: NodeKind
+    """Where they run."""
+    where: str
+    """The section of the configuration that says all that."""
+    await_room: AwaitRoom
+    note: Callable[[str], None]
+    """Told what is being done, in lines."""
+    update: Callable[[str], None]
+    """Told how far it is, again and again, and "" at the end."""
+
+    @property
+    def actor(self) -> dict[str, float]:
+        """What Ray reserves for an actor."""
+        return bundle(self.cpus * _CPU_SHARE, self.gpus, self.nodes)
+
+
+class GrowingTable:
+    """A table of the storage that grows.
+
+    Args:
+        storage: where it lies.
+        folder: of this table alone.
+        schema: its columns.
+        key: the column of keys, of 64-bit whole numbers.
+    """
+
+    def __init__(self, storage: Storage, folder: str, schema: pa.Schema, key: str) -> None:
+        self._storage, self._folder, self._schema, self._key = storage, folder, schema, key
+        self._path = f"{folder}/{_TABLE}"
+
+    @property
+    def uri(self) -> str:
+        """Of the table, for readers."""
+        return self._storage.uri(self._path)
+
+    def keys(self) -> Keys:
+        """Return what it has.
+
+        Raises:
+            Damaged: it cannot be read.
+        """
+        if not self._is_there:
+            return np.zeros(0, np.int64)
+        with readable(self.uri):
+            column = self._open().to_table(columns=[self._key])[self._key]
+            return np.unique(column.to_numpy())
+
+    def grow(
+        self,
+        wanted: Keys,
+        worker: type[PassWorker],
+        job: Callable[[Keys], Any],
+        what: str,
+        growth: Growth,
+    ) -> float:
+        """Have computed what lacks of it; one process at a time does, and others wait for it.
+
+        Args:
+            wanted: keys that it is to have.
+            worker: the actors; the tasks of each say ``start`` and ``stop`` of some of the keys
+                that lack, and it reports ``fragments`` as :func:`write_rows` returns them.
+            job: returns what each actor is made from, given all keys that lack.
+            what: it is made of, in words: "latents of clips".
+            growth: who computes.
+
+        Returns:
+            Seconds that actors lived, all together; 0 where nothing lacks.
+
+        Raises:
+            Damaged: the table cannot be read.
+            SandboxError: what an actor stumbled over.
+            Lost: this process was not heard of for long, and another one does it now.
+        """
+        if self._has(wanted):
+            return 0.0
+        lease = f"{self._folder}/lease"
+        with take(self._storage, lease, what, wait=True, note=growth.note) as held:
+            # Who was waited for may have computed some.
+            return (
+                0.0 if self._has(wanted) else self._compute(wanted, worker, job, what, growth, held)
+            )
+
+    def _has(self, wanted: Keys) -> bool:
+        """Say whether all of it is there, and whole."""
+        return not self._broken() and bool(np.isin(wanted, self.keys()).all())
+
+    def _compute(
+        self,
+        wanted: Keys,
+        worker: type[PassWorker],
+        job: Callable[[Keys], Any],
+        what: str,
+        growth: Growth,
+        lease: Lease,
+    ) -> float:
+        if not self._is_there:
+            self._storage.remove(self._path)  # what was killed before it was a table
+            empty = self._schema.empty_table()
+            lance.write_dataset(empty, self.uri, storage_options=lance_options(self.uri))
+        elif broken := self._broken():
+            growth.note(f"{what}: {len(broken)} parts are damaged, and are computed again")
+            self._commit(lance.LanceOperation.Delete([], broken, "damaged"))
+        lacking = np.setdiff1d(wanted, self.keys())
+        if not len(lacking):
+            return 0.0
+        growth.note(
+            f"{what}: {len(lacking):,} of {len(wanted):,} are computed, once for all trials"
+        )
+        size = max(_TASK, -(-len(lacking) // _MOST_TASKS))
+        tasks = [
+            {"start": start, "stop": min(start + size, len(lacking))}
+            for start in range(0, len(lacking), size)
+        ]
+        adding = _Adding(lambda fragments: self._append(fragments, lease))
+        done = 0
+
+        def on_report(report: dict[str, Any]) -> None:
+            nonlocal done
+            adding.add(report["fragments"])
+            done += report["rows"]
+            growth.update(f"{what}, {done:,} of {len(lacking):,}")
+
+        try:
+            seconds = run_pass(
+                tasks,
+                worker,
+                job(lacking),
+                name=what,
+                where=growth.where,
+                group=[growth.actor],
+                fill=True,
+                await_room=growth.await_room,
+                on_report=on_report,
+            )
+        except BaseException:
+            with suppress(SandboxError, OSError):  # what has ended it is to be told, not this
+                adding.close()
+            raise
+        finally:
+            growth.update("")
+        adding.close()
+        lease.check()
+        # Also drops what killed processes have written and nobody has added.
+        self._open().cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+        return seconds
+
+    @property
+    def _is_there(self) -> bool:
+        return any(
+            name.endswith(_MANIFEST) for name in self._storage.names(f"{self._path}/_versions")
+        )
+
+    def _open(self) -> Any:
+        return lance.dataset(self.uri, storage_options=lance_options(self.uri))
+
+    def _broken(self) -> list[int]:
+        """Return the ids of fragments with a file that is gone or has another size."""
+        if not self._is_there:
+            return []
+        stamps = self._storage.stamps(f"{self._path}/data")
+        with readable(self.uri):
+            return [
+                fragment.fragment_id
+                for fragment in self._open().get_fragments()
+                if any(
+                    file.path not in stamps
+                    or file.file_size_bytes not in (None, int(stamps[file.path]["size"]))
+                    for file in fragment.metadata.files
+                )
+            ]
+
+    def _append(self, fragments: list[str], lease: Lease) -> None:
+        lease.check()
+        self._commit(lance.LanceOperation.Append([*map(FragmentMetadata.from_json, fragments)]))
+
+    def _commit(self, operation: Any) -> None:
+        version = self._open().version
+        options = lance_options(self.uri)
+        lance.LanceDataset.commit(
+            self.uri, operation, read_version=version, storage_options=options
+        )
+
+
+@contextmanager
+def readable(uri: str) -> Iterator[None]:
+    """Say in a sentence that a table cannot be read: Lance raises whatever its parts do.
+
+    Args:
+        uri: of the table.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise Damaged(
+            without_secrets(f"the table {uri} cannot be read: {described(error)}"),
+            "where it is damaged, remove the folder that it lies in, and the same command computes "
+            "it again",
+        ) from None
+
+
+class _Adding:
+    """Gathers fragments, and adds them every few seconds.
+
+    Args:
+        add: adds some to the table.
+    """
+
+    def __init__(self, add: Callable[[list[str]], None]) -> None:
+        self._add = add
+        self._waiting: list[str] = []
+        self._last = time.monotonic()
+
+    def add(self, fragments: Iterable[str]) -> None:
+        self._waiting += fragments
+        if time.monotonic() - self._last >= _ADDED:
+            self.close()
+
+    def close(self) -> None:
+        if self._waiting:
+            self._add(self._waiting)
+        self._waiting, self._last = [], time.monotonic()
+
+
+def write_rows(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[str]:
+    """Write rows beside a table, whose part they are when their fragments are added.
+
+    Args:
+        uri: of the table, which is there.
+        schema: of the table.
+        batches: at least one row.
+
+    Returns:
+        The fragments, as JSON.
+
+    Raises:
+        SandboxError: they cannot be written, or what making them raises.
+    """
+    failure: list[Exception] = []
+    reader = pa.RecordBatchReader.from_batches(schema, _noting(batches, failure))
+    try:
+        written = write_fragments(
+            reader, uri, schema=schema, mode="append", storage_options=lance_options(uri)
+        )
+    except OSError as error:
+        if failure:  # Lance would only pass on its text
+            raise failure[0] from None
+        raise SandboxError(
+            f"{without_secrets(uri)} cannot be written: {described(error)}"
+        ) from error
+    return [json.dumps(fragment.to_json()) for fragment in written]
+
+
+def _noting(
+    batches: Iterable[pa.RecordBatch], failure: list[Exception]
+) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from batches
+    except Exception as error:
+        failure.append(error)
+        raise

@@ -1,0 +1,102 @@
+"""A program: one of several workers that adapt a small text-to-video model together, and judge it.
+
+Arguments: rank, workers, port, a folder, and names of cases.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from t2v_world import random_base, write_clips
+from torch import distributed
+
+from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.trials.checkpoint import Checkpoint
+from djsandbox_ray.trials.family import TrialData, TrialTask
+from djsandbox_ray.trials.strategies.strategy import Group
+from djsandbox_ray.trials.t2v.config import T2vModelConfig
+from djsandbox_ray.trials.t2v.family import T2v
+
+FRAMES, SIDE, ROWS, BUDGET = 5, 16, 20, 24
+CASES: Mapping[str, Mapping[str, Any]] = {
+    "alone": {},
+    "ddp": {"strategy": "ddp"},
+    "fsdp": {"strategy": "fsdp"},
+    "zero2": {"strategy": "deepspeed", "settings": {"zero_optimization": {"stage": 2}}},
+}
+
+
+def write_world(folder: Path) -> None:
+    """Write what is trained on, what is judged on, and a base."""
+    clip = {"frames": FRAMES, "size": SIDE}
+    train = write_clips(folder / "train", ROWS, seed=1, **clip)
+    write_clips(folder / "judged", 5, seed=2, **clip)
+    random_base(folder / "base", train.column("text").to_pylist())
+
+
+def work(group: Group, folder: Path, case: str) -> None:
+    """Train, and write what rank 0 has seen of the model at its end."""
+    train, judged = (str(next((folder / name).glob("*.lance"))) for name in ("train", "judged"))
+    data = EvaluationSet.read("judged", judged)
+
+    def evaluate(model: Any, samples: int | None = None) -> dict[str, float]:
+        clips = list(enumerate(data.texts))
+        losses = model.losses(data, [0.3, 0.7], 0, clips).tolist()
+        own = getattr(model, "_answerer", model)
+        weights = {name: value.clone() for name, value in own._model.state_dict().items()}
+        torch.save(weights, folder / f"{case}.pt")
+        (folder / f"{case}.json").write_text(json.dumps(losses))
+        return {"loss": float(np.mean(losses))}
+
+    config = T2vModelConfig(
+        type="t2v",
+        base={"path": str(folder / "base")},
+        frames=FRAMES,
+        size=(SIDE, SIDE),
+        stride=1,
+        prompt_tokens=16,
+        batch_size=8,
+        micro_batch=3,
+        learning_rate=1e-3,
+        eps=1e-8,
+        lora={"rank": 4, "alpha": 4},
+        precision="fp32",
+        frozen="fp32",
+        evaluation_batch=2,
+    )
+    rows = np.arange(ROWS, dtype=np.int64)
+    task = TrialTask(
+        seed=3,
+        rows=rows,
+        captions=rows,
+        rungs=(BUDGET,),
+        cpus=1,
+        gpus=0,
+        checkpoint=Checkpoint(str(folder / "storage"), case, group),
+        group=group,
+        evaluate=evaluate,
+    )
+    tables = TrialData(train, {"judged": judged}, base=str(folder / "base"))
+    reports = list(T2v(config).resolved(0).train(task, tables))
+    assert [report.samples for report in reports] == [BUDGET]
+
+
+def main(rank: int, size: int, port: int, folder: Path, cases: Sequence[str]) -> None:
+    """Work on all cases, one after the other."""
+    torch.set_num_threads(1)
+    store = distributed.TCPStore("127.0.0.1", port, size, is_master=rank == 0)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    for case in cases:
+        work(Group(rank, size, **CASES[case]), folder, case)
+        print(f"{case} is done", flush=True)
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), sys.argv[5:])
