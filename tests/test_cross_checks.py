@@ -185,6 +185,7 @@ VIDEOS: dict[str, Any] = {
     "trials__model": {"type": "t2v", "base": {"path": "/nowhere"}},
     "evaluation__dataset": {"type": "clips", "samples": 10},
     "evaluation__metrics": [{"type": "denoising"}, {"type": "prompt_match"}],
+    "evaluation__aggregate": "standardized",
 }
 
 
