@@ -37,10 +37,10 @@ RUN case "${VARIANT}" in \
       *) echo "VARIANT is gpu or cpu, not '${VARIANT}'" >&2; exit 1 ;; \
     esac
 RUN python -m pip install --requirement requirements.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY configs configs
 COPY djsandbox_ray djsandbox_ray
 RUN python -m pip install --no-deps . && rm -rf build djsandbox_ray *.egg-info
-COPY configs configs
 # Kept in run.json beside the versions: --build-arg GIT_COMMIT=$(git rev-parse HEAD)
 ARG GIT_COMMIT
 ENV DJSANDBOX_GIT_COMMIT=${GIT_COMMIT}

@@ -106,7 +106,7 @@ def context_of(folder: Path) -> Any:
 
     from djsandbox_ray.config import checked
     from djsandbox_ray.reporting.progress import Progress
-    from djsandbox_ray.workflows.run import open_context
+    from djsandbox_ray.workflows.opened import open_context
 
     document = {
         "name": "streaming",

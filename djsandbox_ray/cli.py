@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import sys
 import traceback
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from djsandbox_ray import __version__
 from djsandbox_ray.errors import BadInput, SandboxError, Stopped
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.connection import prepare_environment
@@ -37,39 +39,96 @@ app = typer.Typer(
     name="djsandbox",
     help="Find out which Data-Juicer operators make a multimodal model better: with evidence.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
+def _runs(incomplete: str) -> list[str]:
+    """Return the runs of the usual storage whose names begin so, for shells to choose from."""
+    return sorted(path.name for path in Path("sandbox/runs").glob(f"{glob.escape(incomplete)}*"))
+
+
+def _examples(incomplete: str) -> list[str]:
+    from djsandbox_ray.workflows.examples import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+RunName = Annotated[str, typer.Argument(help="The name of the run.", autocompletion=_runs)]
+RunStorage = Annotated[str, typer.Option("--storage", help="Where the run lies.")]
+OptionalConfig = Annotated[
+    str | None, typer.Argument(help="The YAML configuration of the run.", show_default=False)
+]
+Example = Annotated[
+    str | None,
+    typer.Option(
+        "--example",
+        help="In place of a file: a configuration that is shipped, as demo.",
+        autocompletion=_examples,
+    ),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"djsandbox {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None: ...
+
+
 @app.command()
 def init(
-    path: Annotated[str, typer.Argument(help="A file or folder of data, local or a URL.")],
+    path: Annotated[
+        str | None,
+        typer.Argument(help="A file or folder of data, local or a URL.", show_default=False),
+    ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Instead: write the configuration of the demo.")
+    ] = False,
     output: Annotated[
         str | None, typer.Option("--output", help="The new file; never one that is there.")
     ] = None,
 ) -> None:
     """Look at data, say what it is, and write a configuration that runs on it."""
-    from djsandbox_ray.workflows.starter import write_starter
+    from djsandbox_ray.workflows.starter import write_example, write_starter
 
-    write_starter(path, output, _console())
+    if (path is None) != demo:
+        raise typer.BadParameter("either a path of data or --demo is needed")
+    if path is None:
+        write_example("demo", output, _console())
+    else:
+        write_starter(path, output, _console())
 
 
 @app.command()
 def run(
-    config: ConfigPath,
+    config: OptionalConfig = None,
+    example: Example = None,
     overrides: Overrides = None,
     storage: StorageUrl = None,
     over_budget: OverBudget = False,
 ) -> None:
     """Run a configuration, or resume it: what is done is not done again."""
+    from djsandbox_ray.config import with_places
     from djsandbox_ray.workflows.beforehand import load_run
     from djsandbox_ray.workflows.foresight.plan import check_budget
     from djsandbox_ray.workflows.run import run_sandbox
 
-    loaded = load_run(config, overrides or (), storage)
-    check_budget(loaded, over_budget)
-    run_sandbox(loaded, _console())
+    path = _chosen(config, example)
+    with with_places(path, overrides or (), storage):
+        loaded = load_run(path, overrides or (), storage)
+        check_budget(loaded, over_budget)
+        run_sandbox(loaded, _console())
 
 
 @app.command()
@@ -83,15 +142,18 @@ def rescore(
     What `run` does anyway, as far as that takes no model; where one is needed, it says of which
     trials, and ends with exit code 3.
     """
+    from djsandbox_ray.config import with_places
     from djsandbox_ray.workflows.beforehand import load_run
     from djsandbox_ray.workflows.run import run_sandbox
 
-    run_sandbox(load_run(config, overrides or (), storage), _console(), trains=False)
+    with with_places(config, overrides or (), storage):
+        run_sandbox(load_run(config, overrides or (), storage), _console(), trains=False)
 
 
 @app.command()
 def plan(
-    config: ConfigPath,
+    config: OptionalConfig = None,
+    example: Example = None,
     overrides: Overrides = None,
     storage: StorageUrl = None,
     as_json: AsJson = False,
@@ -109,14 +171,20 @@ def plan(
     What the run would lack on this machine is told at the end: it may be planned before there are
     any data.
     """
+    from djsandbox_ray.config import with_places
     from djsandbox_ray.workflows.beforehand import load_plan
     from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
-    from djsandbox_ray.workflows.foresight.power import make_power, power_table
 
-    loaded = load_plan(config, overrides or (), storage)
+    path = _chosen(config, example)
     if effect is not None and not power:
         raise BadInput("--effect is for --power")
-    made = {**make_plan(loaded), **({"power": make_power(loaded, effect)} if power else {})}
+    with with_places(path, overrides or (), storage):
+        loaded = load_plan(path, overrides or (), storage)
+        made = make_plan(loaded)
+    if power:
+        from djsandbox_ray.workflows.foresight.power import make_power, power_table
+
+        made["power"] = make_power(loaded, effect)
     if as_json:
         typer.echo(json.dumps(made, indent=2))
     else:
@@ -127,9 +195,43 @@ def plan(
 
 
 @app.command()
+def report(
+    run: RunName,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="In one line, for a chat or a log.")
+    ] = False,
+    storage: RunStorage = "./sandbox",
+) -> None:
+    """Print again what a run has found: verdicts, what they cost, and where the page is."""
+    from djsandbox_ray.workflows.look import show_report
+
+    show_report(run, storage, summary, _console())
+
+
+@app.command()
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="As a page that people read.")
+    ] = False,
+) -> None:
+    """Print the JSON schema of a configuration, with every built-in component, for editors.
+
+    The first line of a YAML file says where the schema lies that its editor is to use:
+    `# yaml-language-server: $schema=PATH`. Those that `init` writes and those that are shipped have
+    such a line.
+    """
+    from djsandbox_ray.workflows.schema import configuration_page, configuration_schema
+
+    if markdown:
+        typer.echo(configuration_page(), nl=False)
+    else:
+        typer.echo(json.dumps(configuration_schema(), indent=1, ensure_ascii=False))
+
+
+@app.command()
 def sync(
-    run: Annotated[str, typer.Argument(help="The name of the run.")],
-    storage: Annotated[str, typer.Option("--storage", help="Where it lies.")] = "./sandbox",
+    run: RunName,
+    storage: RunStorage = "./sandbox",
     uri: Annotated[
         str | None, typer.Option("--uri", help="Another MLflow server or database.")
     ] = None,
@@ -150,14 +252,26 @@ def operators(
         str | None,
         typer.Option("--config", help="With a name: with the parameters and models given here."),
     ] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option("--modality", help="Only those of text, image, video, audio or multimodal."),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search", help="Only those whose name, statistics or text hold these words."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the filters of Data-Juicer and what they need; of one, where it is and how to get it."""
     from djsandbox_ray.reporting.terminal import operator_page, operators_table
-    from djsandbox_ray.stats.catalogue import catalogue, describe
+    from djsandbox_ray.stats.catalogue import catalogue, describe, matching
 
     if name is None and config is not None:
         raise BadInput("--config is for one operator: djsandbox operators NAME --config FILE")
+    if name is not None and (modality or search):
+        raise BadInput("--modality and --search are for the list, not for one operator")
     if name is not None:
         given, settings = _given_operators(config)
         pages = describe(name, given, settings.models, settings.endpoint)
@@ -167,12 +281,13 @@ def operators(
             for page in pages:
                 _console().print(operator_page(page), soft_wrap=True)
         return
-    found = catalogue()
+    found = matching(catalogue(), modality, search)
     if as_json:
         listed = [{**asdict(entry), "available": entry.available} for entry in found]
         typer.echo(json.dumps(listed, indent=2))
     else:
-        _console().print(operators_table(found))
+        console = _console()
+        console.print(operators_table(found, console.width))
 
 
 @app.command()
@@ -187,7 +302,7 @@ def recipe(
     output: Annotated[
         str | None, typer.Option("--output", help="Also copy the recipe to this file.")
     ] = None,
-    storage: Annotated[str, typer.Option("--storage", help="Where it lies.")] = "./sandbox",
+    storage: RunStorage = "./sandbox",
 ) -> None:
     """Show the recipe of a run; with `--accept RECIPE DATASET`, see whether it does as promised."""
     from djsandbox_ray.workflows.recipe import accept_recipe, show_recipes
@@ -202,19 +317,26 @@ def recipe(
 
 @app.command()
 def materialise(
-    run: Annotated[str, typer.Argument(help="The name of the run.")],
+    run: RunName,
     output: Annotated[str, typer.Option("--output", help="A new folder, or one to go on with.")],
     pool: Annotated[str | None, typer.Argument(help="The id of a pool of the run.")] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Instead: what this recipe keeps.")
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="jsonl, parquet, webdataset or package.module:Class.")
+        str,
+        typer.Option(
+            "--format", help="jsonl, parquet, webdataset, huggingface or package.module:Class."
+        ),
     ] = "jsonl",
     rows_per_shard: Annotated[
         int, typer.Option("--rows-per-shard", help="Rows of every file but the last.")
     ] = 10_000,
-    storage: Annotated[str, typer.Option("--storage", help="Where the run lies.")] = "./sandbox",
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="Of huggingface: to the hub, private."),
+    ] = None,
+    storage: RunStorage = "./sandbox",
 ) -> None:
     """Write the rows of a pool or of a recipe to files, for trainers elsewhere; resumable."""
     from djsandbox_ray.workflows.recipe import materialise_rows
@@ -228,7 +350,30 @@ def materialise(
         output=output,
         form=form,
         rows_per_shard=rows_per_shard,
+        repository=push,
     )
+
+
+@app.command("export-model")
+def export_model(
+    run: Annotated[str, typer.Argument(help="The name of the run.")],
+    pool: Annotated[str, typer.Argument(help="The id of a pool of the run.")],
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the trial; by default the best.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", help="Also copy the model to this new folder.")
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="To the hub of Hugging Face, private."),
+    ] = None,
+    storage: Annotated[str, typer.Option("--storage", help="Where the run lies.")] = "./sandbox",
+) -> None:
+    """Train the best trial of a pool once more, and keep its model in its library's format."""
+    from djsandbox_ray.workflows.export_model import export_model as train_and_export
+
+    train_and_export(run, pool, storage, _console(), seed=seed, output=output, repository=push)
 
 
 @app.command()
@@ -287,6 +432,15 @@ def score(
 
 for command in (submit, status, stop, logs):
     app.command()(command)
+
+
+def _chosen(config: str | None, example: str | None) -> str:
+    """Return the path of a configuration: a file, or one that is shipped."""
+    from djsandbox_ray.workflows import examples
+
+    if (config is None) == (example is None):
+        raise typer.BadParameter("either a configuration or --example is needed")
+    return examples.example(example) if example is not None else str(config)
 
 
 def _given_operators(config: str | None) -> tuple[Sequence[OperatorSpec], StatisticsConfig]:

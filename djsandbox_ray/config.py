@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
@@ -11,17 +12,18 @@ from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, field_v
 from djsandbox_ray.analysis.verdicts.second_look import ConfirmConfig, LearningRateConfig
 from djsandbox_ray.cross_checks import DataSource, contradictions, sources_by_place
 from djsandbox_ray.dataset.source import IngestConfig
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged, MissingExtra
 from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.ledger.planner import CostConfig
 from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.nodes.connection import ClusterConfig
+from djsandbox_ray.nodes.connection import ClusterConfig, go_online
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.recipes.policy import PolicyConfig
 from djsandbox_ray.reporting.report import ReportConfig
+from djsandbox_ray.settings.places import located, parsed
 from djsandbox_ray.settings.sections import MOST_NAME, Component, Section, component
 from djsandbox_ray.settings.strict_yaml import MOST_BYTES
-from djsandbox_ray.settings.yaml_input import problems, read_mapping, read_value
+from djsandbox_ray.settings.yaml_input import keys_of, problems, read_mapping, read_value
 from djsandbox_ray.stats.compute import StatisticsConfig
 from djsandbox_ray.storage.filesystems import read_text
 from djsandbox_ray.tracking.tracker import TRACKERS
@@ -176,6 +178,9 @@ def checked(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> 
     Raises:
         BadInput: with one line per error: the YAML path, what is wrong and what is allowed.
     """
+    cluster = document.get("cluster")
+    if isinstance(cluster, dict) and cluster.get("online") is True:
+        go_online()  # before what is not here is looked for
     found: list[str] = []
     config = None
     try:
@@ -195,6 +200,39 @@ def checked(document: dict[str, Any], name: str, *, elsewhere: bool = False) -> 
         listed = "\n".join(f"  {without_secrets(line)}" for line in found)
         raise BadInput(f"{name}: {len(found)} error(s) in the configuration\n{listed}")
     return config
+
+
+@contextmanager
+def with_places(
+    path: str, overrides: Sequence[str] = (), storage: str | None = None
+) -> Iterator[None]:
+    """Have what is wrong with a configuration say in which line and column of its file it stands.
+
+    Args:
+        path: as for :func:`load_config`, like the others.
+        overrides: the same; what they set stands in no file.
+        storage: the same.
+    """
+    try:
+        yield
+    except (Damaged, MissingExtra):  # of another file, or of none
+        raise
+    except BadInput as error:
+        shown = without_secrets(path)
+        found = located(
+            str(error),
+            shown,
+            lambda file: read_text(path if file == shown else file, MOST_BYTES),
+            sections=keys_of(RunConfig).keys(),
+            elsewhere=[*map(_place_of, overrides), *([("storage",)] if storage else [])],
+        )
+        raise BadInput(found) from None
+
+
+def _place_of(override: str) -> tuple[int | str, ...]:
+    """Return the path of what ``path.to.key=value`` sets; items of lists are numbers."""
+    keys = parsed(override.partition("=")[0])
+    return tuple(int(key) if str(key).isdecimal() else key for key in keys)
 
 
 def _not_finite(value: Any, where: str) -> Iterator[str]:

@@ -8,14 +8,17 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 import typer
 from factories import write_config
+from rich.console import Console
 
-from djsandbox_ray import cli
+from djsandbox_ray import __version__, cli
 from djsandbox_ray.errors import BadInput, PlanRefused, SandboxError
 from djsandbox_ray.stats.catalogue import OperatorInfo
+from djsandbox_ray.workflows.examples import SCHEMA_LINE
 
 DEMO = Path(__file__).resolve().parents[1] / "configs" / "demo.yaml"
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
@@ -127,6 +130,69 @@ def test_the_module_is_the_program(
     assert launch(sys.executable, "-m", "djsandbox_ray", *arguments) == expected
 
 
+def test_the_version(program: Program) -> None:
+    assert program("--version") == (0, f"djsandbox {__version__}\n", "")
+
+
+def test_shells_can_complete_it(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--install-completion" in program("--help").out
+    assert cli._examples("de") == ["demo"]
+    monkeypatch.chdir(tmp_path)
+    assert cli._runs("demo") == []
+    for name in ("demo", "demo-2", "other"):
+        (tmp_path / "sandbox" / "runs" / name).mkdir(parents=True)
+    assert cli._runs("demo") == ["demo", "demo-2"]
+    assert cli._runs("[d]") == []
+
+
+# Start
+
+
+def test_the_demo_is_written_where_it_can_be_changed(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = "written: demo.yaml (next: djsandbox plan demo.yaml)\n"
+    assert program("init", "--demo") == (0, written, "")
+    first, rest = Path("demo.yaml").read_text().split("\n", 1)
+    assert rest == DEMO.read_text().split("\n", 1)[1]
+    schema = urlsplit(first.removeprefix(SCHEMA_LINE))
+    assert Path(schema.path) == DEMO.with_name("schema.json")
+    again = program("init", "--demo")
+    assert again.code == 2
+    assert "'demo.yaml' exists and is not overwritten" in again.err
+    assert program("init", "--demo", "--output", "other.yaml").code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["init"], ["init", "data", "--demo"], ["run"], ["plan", "a.yaml", "--example", "demo"]],
+)
+def test_one_thing_to_start_from_is_needed(program: Program, arguments: list[str]) -> None:
+    result = program(*arguments)
+    assert result.code == 2
+    assert "is needed" in result.err
+
+
+def test_an_example_that_is_not_shipped(program: Program) -> None:
+    result = program("plan", "--example", "dmeo")
+    assert result.code == 2
+    assert "unknown example 'dmeo'; did you mean 'demo'?" in result.err
+    assert "recipe_only" in result.err
+
+
+# Report
+
+
+def test_there_is_no_report_of_a_run_that_is_not_there(program: Program, tmp_path: Path) -> None:
+    for options in ([], ["--summary"]):
+        result = program("report", "demo", "--storage", str(tmp_path), *options)
+        assert result.code == 2
+        assert "no run 'demo'" in result.err
+
+
 # Errors
 
 
@@ -144,6 +210,7 @@ def test_a_bad_config_is_told_without_a_traceback(program: Program, tmp_path: Pa
         lines = result.err.splitlines()
         assert lines[0] == f"error: {path}: 4 error(s) in the configuration"
         assert len(lines) == 5  # long lines are not broken
+        assert f"  {path}:3:13: operators[0]: unknown operator 'text_lenght_filter'" in lines[4]
         assert "Traceback" not in result.err
         # Square brackets are Rich's markup: they must come out as they are.
         assert "operators[0]: unknown operator 'text_lenght_filter'" in result.err
@@ -286,6 +353,32 @@ def test_operators_for_people(program: Program) -> None:
     names = [entry["name"] for entry in json.loads(program("operators", "--json").out)]
     assert len(names) > 20
     assert not [name for name in names if name[:30] not in result.out]  # long ones are folded
+
+
+def test_operators_that_somebody_looks_for(program: Program) -> None:
+    def listed(*options: str) -> list[str]:
+        return [entry["name"] for entry in json.loads(program("operators", "--json", *options).out)]
+
+    images = listed("--modality", "image")
+    assert "image_shape_filter" in images
+    assert not [name for name in images if name.startswith(("text_", "video_"))]
+    assert "text_length_filter" in listed("--search", "text_len")  # its statistic
+    assert "image_nsfw_filter" in listed("--modality", "image", "--search", "NSFW score")
+    assert listed("--search", "no such words") == []
+    result = program("operators", "--modality", "smell")
+    assert result.code == 2
+    assert "unknown modality 'smell'" in result.err
+    assert program("operators", "text_length_filter", "--search", "x").code == 2
+
+
+def test_the_list_of_operators_fits_a_narrow_window(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "_console", lambda: Console(width=80))
+    result = program("operators", "--modality", "image")
+    assert "image_aspect_ratio_filter " in result.out
+    assert "`djsandbox operators NAME` says what one needs" in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
 
 
 def test_one_operator_with_what_it_needs_and_how_to_get_it(

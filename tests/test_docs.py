@@ -87,7 +87,7 @@ def test_djsandbox_commands_are_understood(
         return
     # Running the demo is another test; here its arguments are checked by planning it.
     arguments = ["plan" if word in ("run", "rescore") else word for word in arguments]
-    of_a_run = ("sync", "recipe", "materialise")
+    of_a_run = ("sync", "recipe", "materialise", "report", "export-model")
     if arguments[0] in ("plan", *of_a_run) and "--storage" not in arguments:
         arguments += ["--storage", str(tmp_path)]
     if "--power" in arguments or arguments[0] in of_a_run:  # these need a run: there is none

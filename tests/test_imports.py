@@ -18,7 +18,7 @@ PACKAGE = "djsandbox_ray"
 
 BASE = {"__init__", "errors", "identity", "masking", "nodes", "records", "settings", "storage"}
 """What every tier may import."""
-TOP = {"__main__", "cli", "service", "workflows"}
+TOP = {"__main__", "cli", "notebook", "service", "workflows"}
 """Above the hooks."""
 MIDDLE = {"config", "cross_checks", "hooks"}
 """Above the capabilities: the config gathers their sections."""

@@ -10,4 +10,7 @@
                ``clusters`` by ``correlation``; ``winner``: what a recipe stands on.
 ``scale/``     ``repetition`` with the law of ``effective_data``; ``compute_scaling`` with a
                ``power_law``, both by ``fitting``; ``diversity`` of captions and images.
+
+``scipy.stats`` takes most of a second to import, and is imported where something is computed: a
+plan computes nothing of it, and is to answer at once.
 """

@@ -42,7 +42,7 @@ def read_beside(file: SourceFile, path: str, kind: Kind = "image") -> bytes:
 
     Args:
         file: the one with the path.
-        path: relative to the folder of ``file``, or inside it.
+        path: relative to the folder of ``file``; it stays inside it, or inside the file's root.
         kind: what is to lie there.
 
     Raises:
@@ -95,12 +95,36 @@ def joined(folder: str, path: str) -> str:
 
 
 def _inside(file: SourceFile, path: str, local: bool) -> str:
-    """Resolve a path against the folder of the file; raises where it leads out of the folder."""
+    """Resolve a path against the folder of the file; raises where it leads out of the root."""
     folder = posixpath.dirname(file.path)
+    root = file.root or folder
     full = joined(folder, path)
-    inside = full.startswith(folder.rstrip("/") + "/")
+    inside = full.startswith(root.rstrip("/") + "/")
     if inside and local:  # a link may lead out all the same
-        inside = Path(full).resolve().is_relative_to(Path(folder).resolve())
+        inside = Path(full).resolve().is_relative_to(Path(root).resolve())
     if not inside:
-        raise Unusable("escaping_path", f"{shown(path)} leads out of the file's folder")
+        where = f"of {shown(root)}" if file.root else "of the file's folder"
+        raise Unusable("escaping_path", f"{shown(path)} leads out {where}")
     return full
+
+
+def rooted(file: SourceFile, folder: str) -> SourceFile:
+    """Return a file of which media may lie anywhere in a folder; paths stay relative to the file.
+
+    Args:
+        file: that names them.
+        folder: local or a URL; the file lies in it, too.
+
+    Raises:
+        BadInput: there is no such folder, or the file is not in it.
+    """
+    fs, inside = opened(folder)
+    root = inside.rstrip("/")
+    if isinstance(fs, LocalFileSystem):
+        if not Path(root).is_dir():
+            raise BadInput(f"media_root: {folder!r} is no folder")
+        root = str(Path(root).resolve())
+        file = replace(file, path=str(Path(file.path).resolve()))
+    if not file.path.startswith(f"{root}/"):
+        raise BadInput(f"media_root: {file.name} does not lie in {folder!r}")
+    return replace(file, root=root)

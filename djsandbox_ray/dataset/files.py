@@ -42,6 +42,8 @@ class SourceFile:
     stamp: dict[str, Any] = field(hash=False)
     """Size and time of the last change. It counts where files are compared: what was read of one
     may be remembered by it."""
+    root: str = ""
+    """The folder in which what lies beside it may be; empty for its own."""
 
     def open(self) -> IO[bytes]:
         """Open the file for reading."""

@@ -3,6 +3,8 @@
 Only a small manifest of each shard travels to the driver; samples go straight to the table. The
 manifest stays beside it as well, with seals of the files that the shard became, written when these
 are: what a killed ingest has read is known by it, and known to be whole.
+
+Lance is imported where something is written: a plan writes nothing, and is to answer at once.
 """
 
 from __future__ import annotations
@@ -16,10 +18,8 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-import lance
 import numpy as np
 import pyarrow as pa
-from lance.fragment import FragmentMetadata, write_fragments
 
 from djsandbox_ray.dataset.faults import described, printable
 from djsandbox_ray.dataset.media import Kind
@@ -247,6 +247,8 @@ def write_shard(
     Returns:
         The manifest as JSON, under ``manifest``.
     """
+    from lance.fragment import write_fragments
+
     shard: Shard = pickle.loads(row["shard"])
     tally = _Tally()
     schema = WIDE_SCHEMA if row["wide"] else SCHEMA
@@ -318,6 +320,9 @@ def commit(uri: str, manifests: list[Manifest], wide: bool) -> list[dict[str, in
     Returns:
         ``fragment`` (id) and ``start`` (its first row id) for :func:`add_row_ids`.
     """
+    import lance
+    from lance.fragment import FragmentMetadata
+
     fragments = [
         FragmentMetadata.from_json(text) for manifest in manifests for text in manifest.fragments
     ]
@@ -337,6 +342,8 @@ def add_row_ids(row: dict[str, Any], *, uri: str) -> dict[str, Any]:
     Returns:
         ``fragment``, its new ``metadata`` (JSON) and the new ``schema`` of the table (pickled).
     """
+    import lance
+
     options = lance_options(uri)
     fragment = lance.dataset(uri, storage_options=options).get_fragment(row["fragment"])
     end = row["start"] + fragment.count_rows()
@@ -355,6 +362,9 @@ def add_row_ids(row: dict[str, Any], *, uri: str) -> dict[str, Any]:
 
 def commit_row_ids(uri: str, written: list[dict[str, Any]]) -> None:
     """Add the column that :func:`add_row_ids` has written to the table."""
+    import lance
+    from lance.fragment import FragmentMetadata
+
     written = sorted(written, key=lambda row: int(row["fragment"]))
     fragments = [FragmentMetadata.from_json(row["metadata"]) for row in written]
     operation = lance.LanceOperation.Merge(fragments, pickle.loads(written[0]["schema"]))

@@ -19,7 +19,6 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-import lance
 import pyarrow.parquet as pq
 
 from djsandbox_ray import __version__, records
@@ -42,7 +41,7 @@ from djsandbox_ray.dataset.media_digests import join_media_digests
 from djsandbox_ray.dataset.prepare import ANY_VIDEO, named_classes, prepared
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.dataset.source import Shard, Source
-from djsandbox_ray.dataset.staging import Staging, placed, staging
+from djsandbox_ray.dataset.staging import Staging, staging
 from djsandbox_ray.dataset.tasks import CPUS_PER_TASK, Tasks
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import chain, content_id
@@ -120,9 +119,7 @@ def ingest(
         home = home_of(dataset_id)
         with take(storage, f"{home}/lease", f"dataset {dataset_id}", wait=True) as lease:
             at.lease.check()
-            table = placed(
-                storage, at.table, home, lambda uri: _build_table(uri, manifests, wide, tasks)
-            )
+            table = at.place(home, lambda uri: _build_table(uri, manifests, wide, tasks))
             _collect_rejections(at, f"{home}/rejected.parquet")
             starts = accumulate((manifest.accepted for manifest in manifests), initial=0)
             join_media_digests(storage, f"{at.folder}/media", [*starts], dataset_id)
@@ -152,6 +149,8 @@ def _identity(
     videos: VideosConfig,
 ) -> str:
     """Return an id of what is read, where, and by which code."""
+    import lance
+
     config = source.config.model_dump(mode="json")
     read = [[shard.name, shard.stamp] for shard in shards]
     code = [VERSION, version_of(type(source)), __version__, lance.__version__]
@@ -232,6 +231,8 @@ def _write(
 def _build_table(uri: str, manifests: list[Manifest], wide: bool, tasks: Tasks) -> None:
     places: list[dict[str, Any]] = [*commit(uri, manifests, wide)]
     commit_row_ids(uri, list(tasks.map(add_row_ids, places, uri=uri)))
+    import lance
+
     # Also drops what retried tasks have written and nobody has committed.
     table = lance.dataset(uri, storage_options=lance_options(uri))
     table.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)

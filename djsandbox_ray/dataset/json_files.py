@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import IO, Any, TypeAlias
 
@@ -67,34 +67,34 @@ def lines_of(file: SourceFile, marks: Marks, items: Items) -> Shard:
         marks: see :data:`Marks`.
         items: makes samples of an object.
     """
-    return _whole(file, partial(_split_lines, file, marks, items))
+    parts = partial(_line_shards, file, marks, items)
+    return Shard(file.name, file.stamp, partial(_read_whole, parts), split=partial(_listed, parts))
 
 
 def list_of(file: SourceFile, marks: Marks, items: Items) -> Shard:
     """Return the shard of a file that is one list of objects, to be split."""
-    return _whole(file, partial(_split_list, file, marks, items))
+    parts = partial(_split_list, file, marks, items)
+    return Shard(file.name, file.stamp, partial(_read_whole, parts), split=parts)
 
 
-def _whole(file: SourceFile, split: Callable[[], list[Shard]]) -> Shard:
-    return Shard(file.name, file.stamp, partial(_read_whole, split), split=split)
-
-
-def _read_whole(split: Callable[[], list[Shard]]) -> Iterator[Item]:
-    for shard in split():
+def _read_whole(parts: Callable[[], Iterable[Shard]]) -> Iterator[Item]:
+    for shard in parts():
         yield from shard.read()
 
 
-def _split_lines(file: SourceFile, marks: Marks, items: Items) -> list[Shard]:
-    """Read through a file for the byte offsets of its lines."""
-    return [
-        Shard(
+def _listed(parts: Callable[[], Iterable[Shard]]) -> list[Shard]:
+    return list(parts())
+
+
+def _line_shards(file: SourceFile, marks: Marks, items: Items) -> Iterator[Shard]:
+    """Read on in a file for the byte offsets of its lines, as far as somebody asks."""
+    for offset, line, rows in _chunks(file):
+        yield Shard(
             f"{file.name}#{line}",
             file.stamp,
             partial(_read_lines, file, marks, items, offset, line, rows),
             rows,
         )
-        for offset, line, rows in _chunks(file)
-    ]
 
 
 def _chunks(file: SourceFile) -> Iterator[tuple[int, int, int]]:

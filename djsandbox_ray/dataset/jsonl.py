@@ -6,7 +6,9 @@ import json
 from functools import partial
 from typing import Any, ClassVar
 
-from djsandbox_ray.dataset.beside import read_beside
+from pydantic import Field
+
+from djsandbox_ray.dataset.beside import read_beside, rooted
 from djsandbox_ray.dataset.conversation import turn_marks
 from djsandbox_ray.dataset.entries import Keys, meta_beside, no_text, read_entry, type_named
 from djsandbox_ray.dataset.faults import Unusable
@@ -20,6 +22,7 @@ from djsandbox_ray.errors import BadInput
 class JsonlConfig(SourceConfig):
     """Where the files are and which keys to read."""
 
+    LOCATION: ClassVar[frozenset[str]] = SourceConfig.LOCATION | {"media_root"}
     path: str | tuple[str, ...]
     """A file, a folder or a glob, local or a URL; or a list of these."""
     text: str = "text"
@@ -32,6 +35,9 @@ class JsonlConfig(SourceConfig):
     turns: str | None = None
     """Key of a conversation's turns; if left out, ``conversations``, ``messages``, ``turns``, or
     Data-Juicer's ``query``, ``response`` and ``history``."""
+    media_root: str | None = Field(default=None, min_length=1)
+    """The folder in which media may lie, where paths such as ``../images/1.jpg`` lead out of that
+    of the file; they stay relative to the file, which lies in it, too."""
 
 
 class JsonlSource(FileSource):
@@ -52,7 +58,14 @@ class JsonlSource(FileSource):
         files = self.files()
         for file in files:
             _refuse_list(file)
+        if (root := self.config.media_root) is not None:
+            files = [rooted(file, root) for file in files]
         return [self._shard(file) for file in files]
+
+    def stamp(self) -> dict[str, Any]:
+        """Add whether media may lie elsewhere: more samples may be usable then."""
+        elsewhere = {} if self.config.media_root is None else {"media_root": True}
+        return {**super().stamp(), **elsewhere}
 
     def _shard(self, file: SourceFile) -> Shard:
         config = self.config

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
+import psutil
 from pydantic import Field
 
 from djsandbox_ray.dataset.videos import announced
@@ -53,6 +54,8 @@ CONTAINERS = ("avi", "gif", "matroska", "mov", "mp4", "mpegts", "webm")
 and lists that name further files, or addresses to listen at."""
 _MOST_PIXELS = 1 << 26
 """Of a frame, twice those of 8K: a few bytes may announce frames that fill the memory."""
+_ROOM = 4 << 30
+"""Bytes of memory in which every video fits whose frames are no larger."""
 VIDEO_EXTENSIONS = ("mp4", "m4v", "mov", "webm", "mkv", "avi", "gif", "ts")
 """What the names of videos end in."""
 _INDEXED = frozenset({"mov", "mp4"})
@@ -259,7 +262,11 @@ def video_fault(data: object, config: VideosConfig) -> tuple[str, str] | None:
             least = f"ingest.videos.min_frames: {config.min_frames}"
             return "too_short", f"it has {count} frames, fewer than {least}"
         return fault
-    except (MemoryError, SandboxError):
+    except MemoryError:
+        if psutil.virtual_memory().available < _ROOM:
+            raise
+        return "bad_video", f"cannot be decoded: it asks for more than {_ROOM >> 30} GiB of memory"
+    except SandboxError:
         raise
     except Exception as error:  # whatever a decoder stumbles over
         return "bad_video", f"cannot be decoded: {error or type(error).__name__}"

@@ -46,6 +46,10 @@ Read: TypeAlias = Callable[[], Iterator[Item]]
 Parts: TypeAlias = Callable[[list[Shard]], Iterable[list[Shard]]]
 """Returns for each of some shards, in order, what it is made of."""
 
+_FIRST = 100
+"""Rows of a source, none of which can be used, that are enough to say that it is not what it is
+taken for."""
+
 SHUFFLE_BLOCK = 1024
 """Captions are exchanged within so many samples of a shard, or up to twice as many at its end."""
 
@@ -115,6 +119,36 @@ def prepared(
             for shard in shards
         ]
     return shards
+
+
+def refuse_unusable(shards: Iterable[Shard], content: Content) -> None:
+    """Read the first rows of a source, until one can be used: most often that is the first one.
+
+    Args:
+        shards: as the source lists them.
+        content: what its samples are to be.
+
+    Raises:
+        BadInput: none of the first hundred can be used; says what is wrong with the first.
+        SandboxError: disk or network fail.
+    """
+    first: Rejection | None = None
+    looked_at = 0
+    for shard in shards:
+        for item in _named(shard.read, shard.name):
+            found = check(item, content) if isinstance(item, Sample) else item
+            if found is None:
+                return
+            if isinstance(found, Rejection):
+                first, looked_at = first or found, looked_at + 1
+            if first is not None and looked_at == _FIRST:
+                raise _none_of(first, f"the first {_FIRST} rows")
+    if first is not None:
+        raise _none_of(first, f"its {looked_at} rows" if looked_at > 1 else "its rows")
+
+
+def _none_of(first: Rejection, rows: str) -> BadInput:
+    return BadInput(f"none of {rows} can be used: {first.source}: {first.reason}: {first.detail}")
 
 
 def named_classes(source: Source, labels: Collection[str]) -> dict[str, tuple[str, ...]]:

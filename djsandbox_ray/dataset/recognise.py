@@ -129,6 +129,8 @@ def recognise(path: str) -> Recognised:
         looked = _captioned(options, content)
     elif kind in _WITH_FOLDER and (isinstance(looked, Rejection) or looked.rejected):
         looked = _with_folder(options, looked)
+    elif kind == "jsonl" and isinstance(looked, Rejection) and looked.reason == "escaping_path":
+        looked = _above(options, looked)
     elif kind == "jsonl" and _misfits(looked):
         looked = _better(looked, _look({**options, "content": "any"}))
     if isinstance(looked, Rejection):
@@ -177,6 +179,16 @@ def _with_folder(options: dict[str, Any], looked: Recognised | Rejection) -> Rec
     folders = sorted(one for one in beside.iterdir() if one.is_dir() and one.name[0] != ".")
     tried = [_look({**options, key: str(folder)}) for folder in folders[:_MOST_FOLDERS]]
     return _better(looked, *tried)
+
+
+def _above(options: dict[str, Any], looked: Recognised | Rejection) -> Recognised | Rejection:
+    """Allow media in a folder around that of the lines, where paths lead out of that."""
+    path = Path(options["path"]).expanduser()
+    folder = (path if path.is_dir() else path.parent).resolve()
+    if not folder.is_dir():  # a URL
+        return looked
+    around = (folder, folder.parent)
+    return _better(*(_look({**options, "media_root": str(one)}) for one in around), looked)
 
 
 def _options(path: str) -> dict[str, Any]:

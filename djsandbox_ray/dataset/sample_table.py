@@ -1,4 +1,7 @@
-"""Random access to the sample table by ``row_id``."""
+"""Random access to the sample table by ``row_id``.
+
+Lance is imported where a table is opened: a plan opens none, and is to answer at once.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-import lance
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -63,6 +65,8 @@ class SampleTable:
 
     @cached_property
     def _table(self) -> Any:
+        import lance
+
         with _reading(self.uri):
             return lance.dataset(self.uri, storage_options=lance_options(self.uri))
 

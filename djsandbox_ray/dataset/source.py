@@ -130,6 +130,7 @@ class ShuffleCaptions(Section):
     fraction: float = Field(gt=0, le=1)
     """Share of the samples of every shard whose captions are permuted among themselves."""
     seed: int = Field(default=0, ge=0)
+    """Decides which, and whose caption each gets."""
 
 
 class Boilerplate(Section):
@@ -138,6 +139,7 @@ class Boilerplate(Section):
     fraction: float = Field(gt=0, le=1)
     """Share of the samples, in every 100 of a shard."""
     seed: int = Field(default=0, ge=0)
+    """Decides which, and which sentence each gets."""
 
 
 class SourceConfig(Component):
@@ -151,6 +153,7 @@ class SourceConfig(Component):
     rows: tuple[int, int] | None = None
     """``[start, stop]``: only these rows of the source, in its order; rejected ones count."""
     shuffle_captions: ShuffleCaptions | None = None
+    """Noise with a known truth: some samples get each other's captions."""
     boilerplate: Boilerplate | None = None
     """Injected after captions were shuffled, into any of them."""
     content: Content = "pairs"
@@ -285,5 +288,6 @@ class IngestConfig(Section):
     max_rejected: float = Field(default=0.01, ge=0, le=1)
     """Share of the samples that may be rejected; above it the run stops before training."""
     videos: VideosConfig = VideosConfig()
+    """Which videos can be used, and where they are kept."""
     resources: NodeKind = NodeKind()
     """Which nodes read and decode samples."""

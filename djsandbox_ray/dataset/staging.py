@@ -6,28 +6,29 @@ that one lives, in a folder of its own. Nothing is left of an ingest that came t
 dataset, or the news that the data are not good enough. What nobody goes on with is removed when it
 is a week old.
 
-On a disk the table is written in this folder and moved to its dataset, which is done at once. An
-object store can only copy, so there a table is written where it stays: ``tables/<random>.lance``.
+On a disk the table is written in this folder and moved to its dataset, which is done at once; who
+goes on with an ingest that was killed behind that, moves it back. An object store can only copy, so
+there a table is written where it stays: ``tables/<random>.lance``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from djsandbox_ray.dataset.complete import FOLDER, used_tables, whole_table
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.storage.lease import Held, Lease, Lost, renewed, take
 from djsandbox_ray.storage.store import Storage
 
 KEPT = timedelta(days=7)
 """So long what was read waits for somebody to go on. Clocks that differ do no more than end that
 early: of what is old, too, the lease tells whether its owner lives."""
-_PREFIX, _LEASE, _PARTS = ".staging-", "lease", "parts"
+_PREFIX, _LEASE, _PARTS, _PLACED = ".staging-", "lease", "parts", "placed.json"
 _THREADS = 16
 
 
@@ -56,6 +57,7 @@ class Staging:
 
         What was written stays; Lance writes no fragments for a table that is there already.
         """
+        self._take_back()
         for name in self.storage.names(self.table):
             if name != "data":
                 self.storage.remove(f"{self.table}/{name}")
@@ -82,6 +84,57 @@ class Staging:
     def is_placed(self) -> bool:
         """Whether the table is that of a dataset, where it lies."""
         return not self.storage.is_local and self.table in used_tables(self.storage)
+
+    def place(self, home: str, build: Callable[[str], None]) -> str:
+        """Return the path of a dataset's table, built and put there unless it is there already.
+
+        Who calls it holds the lease of the dataset. Should two believe that they do, as one was
+        asleep, each has a table of its own or, on a disk, one that holds the same.
+
+        Args:
+            home: folder of the dataset.
+            build: writes the table to a URI.
+        """
+        storage = self.storage
+        if (there := whole_table(storage, home)) is not None:
+            return there
+        build(storage.uri(self.table))
+        if (there := whole_table(storage, home)) is not None:
+            return there  # somebody was faster
+        if not storage.is_local:
+            return self.table
+        own = _table_of(home)
+        storage.remove(own)  # a killed run's: statistics beside it stay
+        # What is left to be done may take long, and without the table no shard would be known.
+        storage.write_sealed(f"{self.folder}/{_PLACED}", {"home": home})
+        storage.move(self.table, own)
+        return own
+
+    def _take_back(self) -> None:
+        """Move the table back that a killed ingest has put in its place and not marked."""
+        storage, note = self.storage, f"{self.folder}/{_PLACED}"
+        try:
+            home = str(storage.read_sealed(note)["home"])
+        except (Damaged, KeyError):
+            return
+        with take(storage, f"{home}/{_LEASE}", home, wait=True):
+            if (
+                not storage.exists(self.table)
+                and whole_table(storage, home) is None
+                and self._is_at(_table_of(home))
+            ):
+                storage.move(_table_of(home), self.table)
+        storage.remove(note)
+
+    def _is_at(self, table: str) -> bool:
+        """Say whether a table holds a file that was written here; others bear other names."""
+        there = {*self.storage.names(f"{table}/data")}
+        for name in sorted(self.parts):
+            with suppress(Damaged, KeyError, TypeError):
+                files = self.storage.read_sealed(f"{self.folder}/{_PARTS}/{name}")["files"]
+                if there & {file.rpartition("/")[2] for file in files}:
+                    return True
+        return False
 
 
 @contextmanager
@@ -147,26 +200,6 @@ def _left(storage: Storage, prefix: str) -> list[Staging]:
         return [one for one in found if one is not None]
 
 
-def placed(storage: Storage, staged: str, home: str, build: Callable[[str], None]) -> str:
-    """Return the path of a dataset's table, built and put there unless it is there already.
-
-    Who calls it holds the lease of the dataset. Should two believe that they do, as one was asleep,
-    each has a table of its own or, on a disk, one that holds the same.
-
-    Args:
-        storage: where the dataset lies.
-        staged: path at which the table is built.
-        home: folder of the dataset.
-        build: writes the table to a URI.
-    """
-    if (there := whole_table(storage, home)) is not None:
-        return there
-    build(storage.uri(staged))
-    if (there := whole_table(storage, home)) is not None:
-        return there  # somebody was faster
-    if not storage.is_local:
-        return staged
-    own = f"{home}/samples.lance"
-    storage.remove(own)  # a killed run's: statistics beside it stay
-    storage.move(staged, own)
-    return own
+def _table_of(home: str) -> str:
+    """Return where the table of a dataset lies on a disk."""
+    return f"{home}/samples.lance"

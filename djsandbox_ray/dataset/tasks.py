@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import ray.data
-
 from djsandbox_ray import records
 from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.errors import SandboxError
@@ -42,6 +40,8 @@ class Tasks:
             SandboxError: what the function raises, in words. It comes as a value: an exception
                 would come with Ray's tracebacks.
         """
+        import ray.data  # a third of a second, which a plan need not wait
+
         if not rows:
             return
         call: Callable[..., dict[str, Any]] = _timed

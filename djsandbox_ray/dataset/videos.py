@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError, require
 
+_DECODED_WHOLE = 600
+"""Frames of a video up to which all are decoded to look at some."""
 Window = Callable[[int, int], int]
 """Given how many frames there are and how many one window spans, at most as many, returns where
 it begins."""
@@ -76,6 +79,40 @@ def clip_of(data: bytes, shape: ClipShape, window: Window = middle_window) -> ND
         count = min(reached, count - 1)
 
 
+def glimpses(data: bytes, count: int, side: int) -> list[NDArray[np.uint8]]:
+    """Return a few frames spread over a video, to look at.
+
+    Of a long one only frames are taken that decode by themselves, which may be fewer.
+
+    Args:
+        data: the file.
+        count: how many frames at most.
+        side: what the longer side of a frame is scaled down to, in pixels; never up.
+
+    Returns:
+        RGB, shape (height, width, 3) each, one at least.
+
+    Raises:
+        BadInput: it cannot be decoded.
+        MissingExtra: PyAV is not installed.
+    """
+    with _opened(data) as container:
+        packets = container.demux(container.streams.video[0])
+        is_key = [packet.is_keyframe for packet in packets if packet.size]
+    whole = len(is_key) <= _DECODED_WHOLE
+    there = len(is_key) if whole else sum(is_key)
+    places = np.linspace(0, max(there - 1, 0), min(count, max(there, 1)))
+    wanted = set(places.round().astype(int).tolist())
+    found = [
+        _scaled(frame, side)
+        for place, frame in enumerate(islice(_decoded(data, whole), max(wanted) + 1))
+        if place in wanted
+    ]
+    if not found:
+        raise BadInput("a video cannot be decoded: it has no frame")
+    return found
+
+
 def announced(data: bytes) -> int:
     """Return how many packets a video has, each of which is a frame as a rule.
 
@@ -86,10 +123,13 @@ def announced(data: bytes) -> int:
         return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
 
 
-def _decoded(data: bytes) -> Iterator[Any]:
+def _decoded(data: bytes, whole: bool = True) -> Iterator[Any]:
+    """Yield all frames, or those that decode by themselves."""
     with _opened(data) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
+        if not whole:
+            stream.codec_context.skip_frame = "NONKEY"
         yield from container.decode(stream)
 
 
@@ -117,3 +157,12 @@ def _fitted(frame: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     pixels: NDArray[np.uint8] = scaled.to_ndarray()
     top, left = (tall - height) // 2, (wide - width) // 2
     return pixels[top : top + height, left : left + width]
+
+
+def _scaled(frame: Any, side: int) -> NDArray[np.uint8]:
+    """Return a frame in RGB whose longer side is at most so many pixels."""
+    scale = min(1.0, side / max(frame.width, frame.height))
+    wide, tall = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+    scaled = frame.reformat(width=wide, height=tall, format="rgb24", interpolation="AREA")
+    pixels: NDArray[np.uint8] = scaled.to_ndarray()
+    return pixels

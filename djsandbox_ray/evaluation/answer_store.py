@@ -80,7 +80,7 @@ class StoredAnswers:
 
     def __init__(self, storage: Storage, folder: str, answerer: Answerer | None = None) -> None:
         self._storage, self._folder, self._answerer = storage, folder, answerer
-        self._kept: dict[str, tuple[tuple[Any, ...], Answer]] | None = None
+        self._kept: dict[tuple[Any, ...], Answer] | None = None
 
     def answers(self, asked: Sequence[Asked]) -> dict[str, Answer]:
         """Return the answer to every question, by key.
@@ -94,7 +94,7 @@ class StoredAnswers:
         if self._kept is None:
             self._kept = dict(self._read())
         kept = self._kept
-        lacking = [one for one in asked if kept.get(one.key, ((), None))[0] != _question(one)]
+        lacking = [one for one in asked if _asked(one) not in kept]
         if lacking and self._answerer is None:
             raise Unanswered(
                 f"{self._storage.shown}/{self._folder}: {len(lacking)} of {len(asked)} answers are "
@@ -103,11 +103,11 @@ class StoredAnswers:
         for start in range(0, len(lacking), BATCH):
             batch = lacking[start : start + BATCH]
             kept.update(self._answered(batch, self._answerer))
-        return {one.key: kept[one.key][1] for one in asked}
+        return {one.key: kept[_asked(one)] for one in asked}
 
     def _answered(
         self, batch: Sequence[Asked], answerer: Answerer | None
-    ) -> dict[str, tuple[tuple[Any, ...], Answer]]:
+    ) -> dict[tuple[Any, ...], Answer]:
         """Have a batch answered, and keep the answers."""
         assert answerer is not None
         given = {answer.key: answer for answer in answerer.answer(batch)}
@@ -122,7 +122,7 @@ class StoredAnswers:
         rows = [(*_asked(one), *_said(given[one.key])) for one in batch]
         columns = [list(column) for column in zip(*rows, strict=True)]
         self._write(pa.table(columns, schema=SCHEMA))
-        return {one.key: (_question(one), given[one.key]) for one in batch}
+        return {_asked(one): given[one.key] for one in batch}
 
     def _write(self, part: pa.Table) -> None:
         buffer = pa.BufferOutputStream()
@@ -130,15 +130,17 @@ class StoredAnswers:
         data = buffer.getvalue().to_pybytes()
         self._storage.write_bytes(f"{self._folder}/{_digest(data)}{_SUFFIX}", data)
 
-    def _read(self) -> Iterator[tuple[str, tuple[tuple[Any, ...], Answer]]]:
-        """Yield what all parts hold, by key; parts in the order of their names."""
+    def _read(self) -> Iterator[tuple[tuple[Any, ...], Answer]]:
+        """Yield what all parts hold, by what was asked.
+
+        One key may have been that of several questions, as a user's code has changed.
+        """
         names = sorted(name for name in self._storage.names(self._folder) if name.endswith(_SUFFIX))
         with ThreadPoolExecutor(_READERS) as readers:
             for part in readers.map(self._part, names):
                 for row in part:
-                    question = (row["row"], row["prompt"], row["max_new_tokens"])
-                    answer = Answer(row["key"], row["text"], row["tokens"], row["cut"])
-                    yield row["key"], (question, answer)
+                    question = (row["key"], row["row"], row["prompt"], row["max_new_tokens"])
+                    yield question, Answer(row["key"], row["text"], row["tokens"], row["cut"])
 
     def _part(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of a part; none if it is not what was written."""
@@ -155,12 +157,8 @@ class StoredAnswers:
 
 
 def _asked(one: Asked) -> tuple[Any, ...]:
-    return (one.key, *_question(one))
-
-
-def _question(one: Asked) -> tuple[Any, ...]:
-    """Return what an answer hangs on, beside the model and the set."""
-    return (one.row, one.text, one.max_new_tokens)
+    """Return what an answer belongs to, beside the model and the set."""
+    return (one.key, one.row, one.text, one.max_new_tokens)
 
 
 def _said(answer: Answer) -> tuple[Any, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 
@@ -73,3 +74,19 @@ class ScoreMetrics:
     def sign(self, name: str) -> int:
         """Return 1 for a metric that is better when greater, -1 for one that is when less."""
         return -1 if self.metric(name).better == "less" else 1
+
+    def mean(self, metrics: Mapping[str, float]) -> float | None:
+        """Return the mean of the score's metrics, those that are better when less with a minus.
+
+        It compares trials while they run; verdicts go by changes against the controls.
+
+        Args:
+            metrics: of a model, by name.
+
+        Returns:
+            None where the model has none of them, or lacks one.
+        """
+        names = self.chosen(metrics)
+        if not names or not all(name in metrics for name in names):
+            return None
+        return fmean(self.sign(name) * metrics[name] for name in names)

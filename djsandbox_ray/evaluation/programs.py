@@ -56,6 +56,7 @@ class CommandEvaluatorConfig(ProgramConfig):
     format: Format = "jsonl"
     """How the trusted split is written: jsonl (Data-Juicer's layout), parquet or webdataset."""
     rows_per_shard: int = Field(default=10_000, ge=1, strict=True)
+    """Samples of every file but the last."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
 from djsandbox_ray.errors import PlanRefused
@@ -96,7 +96,7 @@ class Conduct:
             stopping = STOPPING.get(study.stopping.type)(study.stopping)
             run_trials(
                 todo,
-                self._shared(todo),
+                self.shared(todo),
                 stopping,
                 self._competition(watch),
                 on_record,
@@ -186,48 +186,12 @@ class Conduct:
             trials, cpu_seconds=trials.cpu_seconds + more, gpu_seconds=trials.gpu_seconds + gpus
         )
 
-    def _owned(self, record: TrialRecord) -> TrialRecord:
-        """Put a record on this study's account, less what earlier owners have paid for.
+    def shared(self, todo: Sequence[TrialSpec]) -> Shared:
+        """Return what trials of the study have in common, made ready now if need be.
 
-        Also say in it what its numbers hang on, as its id does.
+        Args:
+            todo: the trials.
         """
-        study = self.study
-        known = study.known.get(record.spec.id)
-        if known is None or known.owner == study.owner:
-            billed = (known.billed_seconds, known.billed_reports) if known else (0.0, 0)
-        else:
-            billed = (known.held_seconds, len(known.reports))
-        return replace(
-            record,
-            owner=study.owner,
-            billed_seconds=billed[0],
-            billed_reports=billed[1],
-            numerics=study.numerics,
-            scored=study.suite.scored,
-        )
-
-    def _competition(self, watch: Watch) -> Competition:
-        study = self.study
-        config, storage = study.context.config, study.context.storage
-
-        def keep(decision: Decision) -> None:
-            study.context.check()  # another one than its successor acts upon would stay
-            path = f"{study.race}/{decision.samples:012}.json"
-            storage.write_sealed(path, asdict(decision))
-            watch.decided(decision)
-
-        return Competition(
-            pools=study.pools,
-            specs=study.specs,
-            known=study.known,
-            rungs=study.rungs,
-            metrics=config.evaluation.score_metrics(),
-            aggregate=Aggregate(config.evaluation.aggregate),
-            decisions=decisions(storage, study.race),
-            on_decision=keep,
-        )
-
-    def _shared(self, todo: Sequence[TrialSpec]) -> Shared:
         study = self.study
         config, storage = study.context.config.trials, study.context.storage
         wanted = {spec.pool for spec in todo}
@@ -296,6 +260,47 @@ class Conduct:
             growth,
         )
 
+    def _owned(self, record: TrialRecord) -> TrialRecord:
+        """Put a record on this study's account, less what earlier owners have paid for.
+
+        Also say in it what its numbers hang on, as its id does.
+        """
+        study = self.study
+        known = study.known.get(record.spec.id)
+        if known is None or known.owner == study.owner:
+            billed = (known.billed_seconds, known.billed_reports) if known else (0.0, 0)
+        else:
+            billed = (known.held_seconds, len(known.reports))
+        return replace(
+            record,
+            owner=study.owner,
+            billed_seconds=billed[0],
+            billed_reports=billed[1],
+            numerics=study.numerics,
+            scored=study.suite.scored,
+        )
+
+    def _competition(self, watch: Watch) -> Competition:
+        study = self.study
+        config, storage = study.context.config, study.context.storage
+
+        def keep(decision: Decision) -> None:
+            study.context.check()  # another one than its successor acts upon would stay
+            path = f"{study.race}/{decision.samples:012}.json"
+            storage.write_sealed(path, asdict(decision))
+            watch.decided(decision)
+
+        return Competition(
+            pools=study.pools,
+            specs=study.specs,
+            known=study.known,
+            rungs=study.rungs,
+            metrics=config.evaluation.score_metrics(),
+            aggregate=Aggregate(config.evaluation.aggregate),
+            decisions=decisions(storage, study.race),
+            on_decision=keep,
+        )
+
     def _prepared(self, data: TrialData) -> Any:
         """Return what the family prepares, once per run: studies share tables and architecture.
 
@@ -316,7 +321,7 @@ class Conduct:
 class StudyHook(Hook):
     """A job that trains one study or several; their costs add up."""
 
-    SECTIONS = ("trials", "evaluation")
+    SECTIONS: ClassVar[tuple[str, ...]] = ("trials", "evaluation")
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

@@ -13,6 +13,7 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Pools, Ranking, RankingRow, StudyPlan, Trials
 from djsandbox_ray.storage.rows import columns_of
 from djsandbox_ray.telemetry.events import event
+from djsandbox_ray.tracking.tracker import PoolVerdict
 
 
 class Judge(Hook):
@@ -64,6 +65,8 @@ class Judge(Hook):
         if rows is None:
             return None
         self._tell_self_tests(rows)
+        told = [PoolVerdict(row.pool, row.verdict, row.rank, row.change) for row in rows]
+        self.context.tracker.judged(plan.name, told)
         name = plan.ranking or f"{plan.name}_ranking.csv"
         path, text = self.write_rows(RankingRow, name, rows)
         return Ranking.of(content_id("ranking", pools.id, text), path, rows)

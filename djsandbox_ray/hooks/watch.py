@@ -46,7 +46,8 @@ class Watch:
     ) -> None:
         self._context, self._plan, self._pools, self._specs = context, plan, pools, specs
         self._last = dict(known)
-        self._standing = Standing(pools, context.config.evaluation.score_metrics())
+        self._score = context.config.evaluation.score_metrics()
+        self._standing = Standing(pools, self._score)
         self._planned = sum(spec.total for spec in specs)
         self._ended: set[str] = set()
         self._hopeless = True
@@ -62,8 +63,9 @@ class Watch:
 
     def track(self, record: TrialRecord) -> None:
         """Hand a record to the tracker."""
-        facts = trial_facts(record, self._pools[record.spec.pool], self._plan.name)
-        self._context.tracker.trial(record, *facts)
+        pool = self._pools[record.spec.pool]
+        facts = trial_facts(record, pool, self._plan.name, self._score)
+        self._context.tracker.trial(*facts)
 
     def take(self, record: TrialRecord) -> None:
         """Tell what is new of a trial, and bring progress and metrics up to date.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,13 +18,14 @@ from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.packing import groups_that_fit, in_words
 from djsandbox_ray.settings.sections import MOST_PROCESSES, MOST_SECONDS, Section
 
+OFFLINE = "HF_HUB_OFFLINE"
 # Read by Ray, Hugging Face and Data-Juicer when they are imported, in every process of the cluster.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "HF_HUB_OFFLINE": "1",
+    OFFLINE: "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -35,6 +37,12 @@ class ClusterConfig(Section):
     """Address of a running cluster; by default ``RAY_ADDRESS``, or else a new local cluster."""
     cpus: int | None = Field(default=None, ge=1, le=MOST_PROCESSES)
     """CPUs of a new local cluster; by default all of this machine."""
+    online: bool = False
+    """Whether models and data may be fetched from Hugging Face's hub, by this process and by the
+    nodes; else only what lies on their disks is found."""
+    dashboard: bool = False
+    """Whether a new local cluster has Ray's dashboard, whose address the run prints; it listens on
+    this machine only."""
     wait: float | None = Field(default=None, ge=0, le=MOST_SECONDS)
     """Seconds to wait for nodes where no living one could hold what a stage needs; by default 600
     where an autoscaler runs, else 0: that is an error at once."""
@@ -48,15 +56,34 @@ def prepare_environment() -> None:
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
 
 
-def connect(address: str | None = None, cpus: int | None = None) -> None:
+def go_online() -> None:
+    """Let this process, and those that it starts, ask Hugging Face's hub: ``cluster.online``."""
+    os.environ[OFFLINE] = "0"
+    # Of what was imported before the configuration was read.
+    if (constants := sys.modules.get("huggingface_hub.constants")) is not None:
+        constants.HF_HUB_OFFLINE = False  # type: ignore[attr-defined]
+
+
+def is_online() -> bool:
+    """Say whether Hugging Face's hub may be asked."""
+    return os.environ.get(OFFLINE, "1").lower() in ("0", "false", "no", "off", "")
+
+
+def connect(
+    address: str | None = None, cpus: int | None = None, dashboard: bool = False
+) -> str | None:
     """Connect to Ray, unless this process is connected already.
 
     Args:
         address: address of a running cluster; None for ``RAY_ADDRESS`` or else a new local one.
         cpus: CPUs of a new local cluster; None for all of this machine.
+        dashboard: whether a new local cluster has one.
+
+    Returns:
+        The address of the dashboard that was started; None where none was.
 
     Raises:
-        BadInput: ``cpus`` with a running cluster.
+        BadInput: ``cpus`` or ``dashboard`` with a running cluster.
         SandboxError: there is no cluster at the address, or it is of another version of Ray.
     """
     prepare_environment()
@@ -66,14 +93,17 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False  # stages show their own
     if ray.is_initialized():
-        return
+        return None
     remote = address or os.environ.get("RAY_ADDRESS")
-    if remote and cpus:
-        raise BadInput(f"cluster.cpus is for a new local cluster, not for the one at {remote!r}")
+    for key, given in (("cpus", cpus), ("dashboard", dashboard)):
+        if remote and given:
+            raise BadInput(
+                f"cluster.{key} is for a new local cluster, not for the one at {remote!r}"
+            )
     # Ray refuses these two with the address of a running cluster.
-    local: dict[str, Any] = {} if remote else {"num_cpus": cpus, "include_dashboard": False}
+    local: dict[str, Any] = {} if remote else {"num_cpus": cpus, "include_dashboard": dashboard}
     try:
-        ray.init(
+        found = ray.init(
             address=remote or "local",
             log_to_driver=False,
             logging_level=logging.WARNING,
@@ -85,6 +115,7 @@ def connect(address: str | None = None, cpus: int | None = None) -> None:
         reason = without_secrets(str(error)).strip().splitlines() or [type(error).__name__]
         raise SandboxError(f"{where} cannot be connected to: {reason[0]}") from error
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    return f"http://{found.dashboard_url}" if dashboard else None
 
 
 def _worker_environment() -> dict[str, str]:

@@ -35,7 +35,7 @@ def _known(name: str) -> str:
 
 
 Format = Annotated[str, AfterValidator(_known)]
-"""jsonl (Data-Juicer's layout), parquet, webdataset, or ``package.module:Class``."""
+"""jsonl (Data-Juicer's layout), parquet, webdataset, huggingface, or ``package.module:Class``."""
 
 
 def write_samples(

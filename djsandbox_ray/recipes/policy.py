@@ -69,6 +69,31 @@ def broken(
     return [sentence for sentence in sentences if sentence]
 
 
+def beyond(
+    policies: Sequence[PolicyConfig], columns: Mapping[str, NDArray[np.float64]]
+) -> NDArray[np.bool_] | None:
+    """Return which rows lie beyond a limit that a policy sets on single rows, (rows,).
+
+    A row without a value counts as beyond it, as in :func:`broken`. None where no policy sets such
+    a limit: a mean is nobody's fault.
+
+    Args:
+        policies: the section ``policies``.
+        columns: as in :func:`broken`.
+
+    Raises:
+        BadInput: see :func:`broken`.
+    """
+    if lines := unknown_statistics(policies, columns):
+        raise BadInput("\n".join(lines))
+    found: NDArray[np.bool_] | None = None
+    for policy in policies:
+        if policy.above is not None or policy.below is not None:
+            own = _beyond(policy, columns[policy.statistic])
+            found = own if found is None else found | own
+    return found
+
+
 def marked(
     pools: Iterable[Pool],
     assignments: Mapping[str, NDArray[np.int8]],
@@ -115,19 +140,27 @@ def _broken(policy: PolicyConfig, values: NDArray[np.float64]) -> str | None:
     missing = np.isnan(values)
     if policy.mean_at_most is not None or policy.mean_at_least is not None:
         return _broken_mean(policy, values[~missing])
-    beyond, limits = missing, []
-    if policy.above is not None:
-        beyond, limits = beyond | (values > policy.above), [f"above {policy.above:g}"]
-    if policy.below is not None:
-        beyond, limits = beyond | (values < policy.below), [*limits, f"below {policy.below:g}"]
-    share = float(beyond.mean())
+    limits = [f"above {policy.above:g}"] if policy.above is not None else []
+    limits += [f"below {policy.below:g}"] if policy.below is not None else []
+    outside = _beyond(policy, values)
+    share = float(outside.mean())
     if share <= policy.share:
         return None
     unknown = f" ({int(missing.sum())} of them without a value)" if missing.any() else ""
     return (
-        f"{policy.statistic}: {int(beyond.sum())} of {len(values)} rows ({share:.2%}) are "
+        f"{policy.statistic}: {int(outside.sum())} of {len(values)} rows ({share:.2%}) are "
         f"{' or '.join(limits)}{unknown}; {policy.share:.2%} are allowed"
     )
+
+
+def _beyond(policy: PolicyConfig, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which values lie beyond a limit on single rows, or are none."""
+    found = np.isnan(values)
+    if policy.above is not None:
+        found |= values > policy.above
+    if policy.below is not None:
+        found |= values < policy.below
+    return found
 
 
 def _broken_mean(policy: PolicyConfig, values: NDArray[np.float64]) -> str | None:

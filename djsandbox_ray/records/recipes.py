@@ -118,3 +118,6 @@ class Report:
     """The bar chart, PNG."""
     summary: tuple[str, ...] = ()
     """What to know beside the ranking, in plain words."""
+    answer: tuple[tuple[str, str], ...] = ()
+    """What to keep, what that is worth, how sure it is and what to do next: sentences, each with
+    the word that says which of them it is."""

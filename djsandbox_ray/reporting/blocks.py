@@ -1,4 +1,7 @@
-"""What a page is made of: tables, pictures, lists and texts, in chapters; ``report`` shows them."""
+"""What a page is made of: tables, pictures, samples, lists and texts, in chapters.
+
+``report`` shows them.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,46 @@ class Picture:
     """A figure."""
 
     title: str
-    png: bytes
+    data: bytes
+    kind: str = "image/png"
+    """Its media type."""
 
     @property
     def source(self) -> str:
         """The figure as an address that holds all of it."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        return data_address(self.data, self.kind)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Small figures side by side, as many as there is room for."""
+
+    title: str
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A sample: its picture, or why there is none, and what belongs to it."""
+
+    caption: str
+    note: str = ""
+    """Such as its value of a statistic."""
+    source: str = ""
+    """Its picture, as an address that holds all of it; empty for none."""
+    instead: str = ""
+    """What stands in place of a picture."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Samples in named groups, which a reader may fold away."""
+
+    title: str
+    groups: Sequence[tuple[str, Sequence[Card]]]
+    picture: Picture | None = None
+    """Shown before them."""
+    is_open: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,6 +83,8 @@ class Listing:
 
     title: str
     text: str
+    is_long: bool = False
+    """Whether it is folded away at first."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +95,7 @@ class Sentences:
     lines: Sequence[str]
 
 
-Block = ReportTable | Picture | Listing | Sentences
+Block = ReportTable | Picture | Pictures | Gallery | Listing | Sentences
 
 
 @dataclass(frozen=True)
@@ -68,3 +107,8 @@ class Chapter:
     blocks: Sequence[Block]
     headline: str = ""
     """What the page says of it at its very beginning; empty for nothing."""
+
+
+def data_address(data: bytes, kind: str) -> str:
+    """Return an address that holds a file of a media type: nothing is loaded from elsewhere."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

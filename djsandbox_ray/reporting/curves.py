@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from typing import TYPE_CHECKING, Any
 
 from djsandbox_ray.records import RepetitionRow, ScalingRow
 from djsandbox_ray.reporting.costs import operations
 from djsandbox_ray.reporting.figures import caption, escaped
 from djsandbox_ray.reporting.ranking import Unit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito (2008), as in the bar chart.
 STRATEGY_COLOURS = {"repeat": "#D55E00", "expand": "#0072B2", "random": "#8A8A8A"}
@@ -48,6 +48,8 @@ def repetition_chart(rows: Sequence[RepetitionRow], *, title: str, unit: Unit) -
         title: shown above, as plain text.
         unit: what the effects are measured in.
     """
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
     figure, axes = _canvas(title)
     strategies = list(dict.fromkeys(row.strategy for row in rows))
     for index, strategy in enumerate(strategies):
@@ -91,6 +93,8 @@ def scaling_chart(
         title: shown above, as plain text.
         target: samples of the full run.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     figure, axes = _canvas(title)
     counted = all(math.isfinite(row.flops) for row in rows)
     names = list(dict.fromkeys((row.arm, row.model) for row in rows))
@@ -122,6 +126,8 @@ def scaling_chart(
 
 
 def _canvas(title: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")

@@ -1,6 +1,7 @@
 """The ranking as a bar chart, and what all charts of a report have in common.
 
-Everything is drawn on a ``Figure`` of its own: no state of pyplot, no display.
+Everything is drawn on a ``Figure`` of its own: no state of pyplot, no display. Matplotlib is
+imported where something is drawn: a plan draws nothing, and is to answer at once.
 """
 
 from __future__ import annotations
@@ -8,15 +9,16 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from typing import TYPE_CHECKING, Any
 
 from djsandbox_ray.records import ConfirmationRow, RankingRow
 from djsandbox_ray.reporting.ranking import GIVEN_UP, RankingSection, Unit, sections, seeds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
 # Okabe and Ito (2008): told apart with every common colour blindness, and in grey.
 VERDICT_COLOURS = {
@@ -58,6 +60,8 @@ def bar_chart(
         unit: what the changes are measured in.
         confirmed: what a second study found, drawn beside the bars of the same pools.
     """
+    from matplotlib.figure import Figure
+
     parts = [part for part in sections(rows) if part.title != GIVEN_UP]
     lines = sum(len(part.rows) + 1 for part in parts)
     figure = Figure(figsize=(9, 1.6 + _ROW_INCHES * max(lines, 3)), layout="constrained")
@@ -138,6 +142,9 @@ def _style(axes: Axes, title: str, unit: Unit) -> None:
 
 
 def _legend(axes: Axes, rows: Sequence[RankingRow], again: Mapping[str, ConfirmationRow]) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     shown = {row.verdict for row in rows if math.isfinite(row.change)}
     handles: list[Patch | Line2D] = [
         Patch(color=colour, label=name) for name, colour in VERDICT_COLOURS.items() if name in shown
@@ -161,6 +168,17 @@ def png(figure: Figure) -> bytes:
     """Return a figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> bytes:
+    """Return a figure as SVG, its texts as outlines: the same wherever it is shown."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    # Without a date, and with ids that do not change: the same figure is the same file.
+    with rc_context({"svg.hashsalt": "djsandbox"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from scipy.cluster import hierarchy
 
 from djsandbox_ray.analysis.together.clusters import Clustering
 from djsandbox_ray.analysis.together.correlation import Correlation, Floats
 from djsandbox_ray.reporting.figures import caption, escaped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLOUR_MAP = "RdBu_r"
 """Diverging, white at 0: told apart with every common colour blindness."""
@@ -33,6 +34,8 @@ def heat_map(correlation: Correlation, clustering: Clustering, *, title: str, no
         title: shown above, as plain text.
         note: shown below: what the distance of the tree is.
     """
+    from matplotlib.figure import Figure
+
     count = len(clustering.order)
     side = max(3.2, (0.42 if count <= _MOST_WRITTEN else 0.21) * count)
     figure = Figure(figsize=(side + 5.2, side + 2.6), layout="constrained")
@@ -50,6 +53,8 @@ def heat_map(correlation: Correlation, clustering: Clustering, *, title: str, no
 
 
 def _draw_map(axes: Axes, matrix: Floats, clustering: Clustering) -> Any:
+    from matplotlib.patches import Rectangle
+
     count = len(matrix)
     image = axes.imshow(matrix, cmap=_COLOUR_MAP, vmin=-1, vmax=1, aspect="auto")
     axes.set_facecolor(_GAP)
@@ -100,7 +105,8 @@ def _draw_tree(axes: Axes, clustering: Clustering) -> None:
     axes.set_xlabel("distance", fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    _name_clusters(axes, clustering.clusters)
+    if len(clustering.clusters) > 1:
+        _name_clusters(axes, clustering.clusters)
 
 
 def _cut(clustering: Clustering) -> float:

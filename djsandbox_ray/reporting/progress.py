@@ -10,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Live
+from rich.table import Column
 from rich.text import Text
 
 PLAIN_SECONDS = 5.0
@@ -17,6 +18,8 @@ PLAIN_SECONDS = 5.0
 PLAIN_SHARE = 0.05
 """The longer a stage lasts, the rarer its lines: a night's stage is some hundred of them."""
 LONGEST_PLAIN_SECONDS = 300.0
+_ROOM_FOR_BAR = 120
+"""Characters of a window in which a long bar leaves room for where a stage stands."""
 
 
 @dataclass
@@ -91,9 +94,15 @@ class Progress:
             self._live = Live(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[status]}", markup=False),
+                BarColumn(24 if console.width >= _ROOM_FOR_BAR else 10),
+                # What has no room is cut: the bar stays.
+                TextColumn(
+                    "{task.fields[status]}",
+                    markup=False,
+                    table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+                ),
                 console=console,
+                expand=True,
             )
 
     def __enter__(self) -> Progress:

@@ -171,7 +171,7 @@ def notes(rows: Sequence[RankingRow]) -> list[str]:
         names = ", ".join(row.pool for row in failed)
         fate = "trial failed and is" if count == 1 else "trials failed and are"
         lines.append(f"{count} {fate} left out: {names}.")
-    lines.append(_tally(rows))
+    lines.append(tally(rows))
     carried = [row for row in by_rank if row.carried_by and row.kind is PoolKind.BUCKET]
     if carried:
         names = ", ".join(f"{row.pool} ({row.verdict}: {row.carried_by})" for row in carried)
@@ -179,7 +179,7 @@ def notes(rows: Sequence[RankingRow]) -> list[str]:
     return lines
 
 
-def _tally(rows: Sequence[RankingRow]) -> str:
+def tally(rows: Sequence[RankingRow]) -> str:
     """Say how many pools got which verdict."""
     counts = Counter(row.verdict for row in rows if row.kind is PoolKind.BUCKET)
     words = {"stopped": GIVEN_UP}

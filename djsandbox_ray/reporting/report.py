@@ -1,18 +1,25 @@
-"""The ranking as one HTML page that needs nothing else: no script, no font, no address."""
+"""What a run found as one HTML page that needs nothing else: no font, no address, no server.
+
+Its only script sorts tables; the page allows no other one.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from pydantic import Field
 
 from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.records import NotTestable, RankingRow
-from djsandbox_ray.reporting.blocks import Block, Chapter, Picture, ReportTable
+from djsandbox_ray.reporting.blocks import Block, Chapter, Listing, Picture, ReportTable
 from djsandbox_ray.reporting.ranking import (
     GIVEN_UP,
+    NOTHING,
     RankingSection,
     Unit,
     notes,
@@ -25,6 +32,7 @@ _COLOURED = ("better", "worse", "undecided", "stopped", "failed", "helps", "hurt
 """Words that have a colour of their own in a table, also with a remark in brackets behind them."""
 _SHORT = 28
 """Cells of up to as many characters stay on one line, whatever stands beside them."""
+_TEMPLATES = resources.files("djsandbox_ray.reporting") / "templates"
 
 
 class ReportConfig(Section):
@@ -33,6 +41,9 @@ class ReportConfig(Section):
     labels: list[str] = Field(default=[])
     """Keys of the samples' metadata, such as ``defect``: the report says how large a share of every
     pool has each value. They are only shown, never used."""
+    samples: bool = True
+    """Whether samples are shown: of the best pool, the worst and a control, and of every statistic.
+    Those that lie beyond a policy never are."""
 
 
 def report_html(
@@ -40,14 +51,19 @@ def report_html(
     rows: Sequence[RankingRow],
     *,
     unit: Unit = Unit.PERCENT,
+    about: str = "",
+    answer: Sequence[tuple[str, str]] = (),
+    answer_tables: Sequence[ReportTable] = (),
     lines: Sequence[str] = (),
     before: Sequence[ReportTable] = (),
-    figures: Mapping[str, bytes] | None = None,
+    figures: Sequence[Picture] = (),
     chapters: Sequence[Chapter] = (),
     facts: Mapping[str, str] | None = None,
     not_testable: Sequence[NotTestable] = (),
-    tables: Sequence[ReportTable] = (),
+    tables: Sequence[Block] = (),
     metrics: Sequence[Metric] = (),
+    controls: Mapping[str, float] | None = None,
+    configuration: str = "",
 ) -> str:
     """Return the page. Every text is escaped.
 
@@ -55,29 +71,44 @@ def report_html(
         title: name of the run.
         rows: the ranking, in any order.
         unit: what its changes are measured in.
+        about: what it is, in a line below its name.
+        answer: what to keep, what it is worth, how sure it is, what to do next: see
+            :func:`.answer.answer_lines`.
+        answer_tables: what belongs to it.
         lines: what else a reader must know, after the notes on the ranking and the headlines of
             chapters.
         before: tables that come before the ranking, such as the confirmed effects.
-        figures: PNG files by what they show.
+        figures: of the ranking.
         chapters: what followed the ranking, in order; the page links to them at its beginning.
         facts: what the run was: dataset, model, budget, versions.
         not_testable: statistics that got no pools.
-        tables: further tables.
+        tables: further tables, and pictures among them.
         metrics: what is known of the metrics of the ranking.
+        controls: the mean of every metric over the control trials, where they are known.
+        configuration: of the run, as YAML without secrets.
     """
-    ranking: list[Block] = [_section(section, unit) for section in sections(rows)]
-    ranking += [Picture(*figure) for figure in (figures or {}).items()]
-    after = []
+    ranking: list[Block] = [*figures, *(_section(section, unit) for section in sections(rows))]
+    after: list[Block] = []
     if not_testable:
         skipped = [(item.statistic, item.reason) for item in not_testable]
         after.append(ReportTable("Not testable", ("statistic", "reason"), skipped))
     if any(row.metrics for row in rows):
-        after.append(_metrics(rows, {metric.name: metric for metric in metrics}))
+        known = {metric.name: metric for metric in metrics}
+        after.append(_metrics(rows, known, controls or {}))
     after += tables
     if facts:
         after.append(ReportTable("This run", ("", ""), list(facts.items())))
+    if configuration:
+        after.append(Listing("Its configuration", configuration, is_long=True))
+    script = _file("report.js")
     return _page().render(
         title=title,
+        about=about,
+        answer=answer,
+        answer_tables=answer_tables,
+        style=_file("report.css"),
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         lines=[*notes(rows), *filter(None, (chapter.headline for chapter in chapters)), *lines],
         alarms=sum(row.self_test_failed for row in rows),  # notes() says these first
         before=before,
@@ -100,6 +131,11 @@ def _page() -> Template:
     return environment.get_template("report.html")
 
 
+def _file(name: str) -> str:
+    """Return a file that is put into the page as it is: one of this package's own."""
+    return (_TEMPLATES / name).read_text()
+
+
 def _look(table: ReportTable, column: int, cell: str) -> str:
     """Return the class that gives a cell its look; empty for a plain one."""
     if column in table.numbers:
@@ -117,16 +153,20 @@ def _section(section: RankingSection, unit: Unit) -> ReportTable:
     return ReportTable(section.title, ("pool", "samples seen"), body, numbers=(1,))
 
 
-def _metrics(rows: Sequence[RankingRow], known: Mapping[str, Metric]) -> ReportTable:
-    """Show the mean of every metric; above them, what chance gets and what there can be."""
+def _metrics(
+    rows: Sequence[RankingRow], known: Mapping[str, Metric], controls: Mapping[str, float]
+) -> ReportTable:
+    """Show the mean of every metric; above them chance, what there can be, and the controls."""
     names = sorted({name for row in rows for name in row.metrics})
     metrics = [known.get(name, Metric(name)) for name in names]
     body = []
     for what, cells in (("chance", map(_chance, metrics)), ("range", map(_range, metrics))):
         if (found := [what, *cells])[1:].count("-") < len(names):
             body.append(found)
+    if controls:
+        body.append(["controls", *(_number(controls.get(name)) for name in names)])
     body += [
-        [row.pool, *(f"{row.metrics[name]:.4g}" if name in row.metrics else "-" for name in names)]
+        [row.pool, *(_number(row.metrics.get(name)) for name in names)]
         for section in sections(rows)
         for row in section.rows
         if row.stopped_at is None
@@ -137,8 +177,12 @@ def _metrics(rows: Sequence[RankingRow], known: Mapping[str, Metric]) -> ReportT
     return ReportTable(title, ["pool", *heads], body)
 
 
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.4g}"
+
+
 def _chance(metric: Metric) -> str:
-    return "-" if metric.chance is None else f"{metric.chance:.4g}"
+    return _number(metric.chance)
 
 
 def _range(metric: Metric) -> str:

@@ -21,6 +21,9 @@ _STYLES = {
     "failed": "bold magenta",
 }
 
+_ROOM_FOR_NEEDS = 110
+"""Characters of a window in which a column of what operators need can be read."""
+
 
 def ranking_table(
     rows: Sequence[RankingRow], unit: Unit = Unit.PERCENT, title: str | None = None
@@ -64,31 +67,47 @@ def section_table(section: ReportTable) -> Table:
         title=Text(section.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for place, name in enumerate(section.header):
-        table.add_column(Text(name), overflow="fold", no_wrap=place > 0)
+        # In a narrow window intervals need two lines; what they are of stays whole.
+        table.add_column(Text(name), overflow="fold", no_wrap=place == 0)
     for row in section.rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return table
 
 
-def operators_table(operators: Sequence[OperatorInfo]) -> Table:
-    """Return one line per filter: what it computes, and what keeps it from being used."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+def operators_table(operators: Sequence[OperatorInfo], width: int) -> Table:
+    """Return one line per filter: what it computes, and what keeps it from being used.
+
+    Args:
+        operators: the filters.
+        width: of the window, in characters; a narrow one has no room for what each needs.
+    """
+    wide = width >= _ROOM_FOR_NEEDS
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        caption=None if wide else "`djsandbox operators NAME` says what one needs",
+        caption_justify="left",
+    )
     table.add_column("operator", no_wrap=True)
-    for title in ("modality", "statistics", "usable", "needs"):
+    for title in ("modality", "statistics", "usable", *(["needs"] if wide else [])):
         table.add_column(title, overflow="fold")
     for operator in operators:
         colour, word = ("green", "yes") if operator.available else ("yellow", "no")
-        needs = operator.obstacle or ", ".join(
-            f"{need} (missing)" if need in operator.missing else need for need in operator.needs
-        )
-        table.add_row(
+        cells = [
             Text(operator.name),
-            operator.modality,
+            Text(operator.modality),
             Text(", ".join(operator.statistics) or "-"),
             Text(word, style=colour),
-            Text(needs or "nothing"),
-        )
+        ]
+        table.add_row(*cells, *([_needs(operator)] if wide else []))
     return table
+
+
+def _needs(operator: OperatorInfo) -> Text:
+    needs = operator.obstacle or ", ".join(
+        f"{need} (missing)" if need in operator.missing else need for need in operator.needs
+    )
+    return Text(needs or "nothing")
 
 
 def operator_page(page: OperatorPage) -> Text:

@@ -66,10 +66,12 @@ def submit(
     over_budget: OverBudget = False,
 ) -> None:
     """Run a configuration, or resume it, as a job of a Ray cluster elsewhere."""
+    from djsandbox_ray.config import with_places
     from djsandbox_ray.service.jobs import ClusterJobs
     from djsandbox_ray.service.submit import prepare, submit_run
 
-    submission = prepare(config, overrides or (), storage)
+    with with_places(config, overrides or (), storage):
+        submission = prepare(config, overrides or (), storage)
     jobs = ClusterJobs(find_address(address))
     command = ["djsandbox", *sys.argv[1:]]
     job = submit_run(jobs, submission, command, _say, over_budget=over_budget)

@@ -190,6 +190,8 @@ def _cluster_problems(config: RunConfig) -> list[str]:
     found = []
     if config.cluster.cpus is not None:
         found.append("cluster.cpus: is for a new local cluster; a job uses the one it is given to")
+    if config.cluster.dashboard:
+        found.append("cluster.dashboard: is for a new local cluster; this one has its own")
     if config.cluster.address not in (None, "auto"):
         found.append("cluster.address: a job uses the cluster it is given to; leave the key out")
     return found

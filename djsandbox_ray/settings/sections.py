@@ -7,10 +7,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.settings.registry import Registry
@@ -23,6 +30,8 @@ MOST_PROCESSES = 100_000
 """Of one kind; also more CPUs than a cluster has."""
 NESTED = "component"
 """The type of the error that carries the errors of an inner model."""
+COMPONENT = "x-component"
+"""In a JSON schema, the key that names the registry that a component is of."""
 NAME = "component_name"
 """The type of the error about the key ``type``."""
 
@@ -45,31 +54,42 @@ class Component(Section):
 C = TypeVar("C", bound=Any)
 
 
-def component(registry: Registry[C]) -> BeforeValidator:
-    """Return the validator that reads ``{type: name, ...}`` with the named class's ``Config``.
+@dataclass(frozen=True)
+class ComponentReader:
+    """Reads ``{type: name, ...}`` with the named class's ``Config``, where it annotates a field.
 
     The errors of the inner model are carried in one error of type ``component``, so that
     :mod:`djsandbox_ray.config` can report each with its own YAML path.
     """
 
-    def read(value: Any) -> Component:
+    registry: Registry[Any]
+
+    @property
+    def allowed(self) -> str:
+        """What may stand there, in words."""
+        return f"one of: {', '.join(self.registry)}; or package.module:Class"
+
+    def configs(self) -> dict[str, type[Component]]:
+        """Return the ``Config`` of every built-in class by its name; imports all of them."""
+        return {name: _config_of(self.registry, name) for name in self.registry}
+
+    def read(self, value: Any) -> Component:
+        """Read what YAML gave."""
         if isinstance(value, Component):
             return value
-        known = ", ".join(registry)
+        known = {"known": ", ".join(self.registry)}
         if not isinstance(value, dict):
             raise PydanticCustomError(
                 "component_type",
                 "a mapping with a key 'type' is needed, one of: {known}; or package.module:Class",
-                {"known": known},
+                known,
             )
         if not isinstance(value.get("type"), str):
             raise PydanticCustomError(
-                NAME,
-                "a name is needed, one of: {known}; or package.module:Class",
-                {"known": known},
+                NAME, "a name is needed, one of: {known}; or package.module:Class", known
             )
         try:
-            config = _config_of(registry, value["type"])
+            config = _config_of(self.registry, value["type"])
         except BadInput as error:
             raise PydanticCustomError(NAME, "{why}", {"why": str(error)}) from None
         try:
@@ -85,7 +105,30 @@ def component(registry: Registry[C]) -> BeforeValidator:
                 "component_raised", "{why}", {"why": f"{type(error).__name__}: {error}"}
             ) from error
 
-    return BeforeValidator(read)
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self.read, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        options: list[dict[str, Any]] = [
+            {
+                "allOf": [handler(config.__pydantic_core_schema__)],
+                "properties": {"type": {"const": name}},
+                "required": ["type"],
+            }
+            for name, config in self.configs().items()
+        ]
+        own = {"type": {"type": "string", "pattern": ":", "description": "package.module:Class"}}
+        options.append({"type": "object", "properties": own, "required": ["type"]})
+        return {COMPONENT: self.registry.kind, "anyOf": options}
+
+
+def component(registry: Registry[C]) -> ComponentReader:
+    """Return what reads ``{type: name, ...}`` with the named class's ``Config``."""
+    return ComponentReader(registry)
 
 
 def _config_of(registry: Registry[C], name: str) -> type[Component]:

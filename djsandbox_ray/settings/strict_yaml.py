@@ -25,7 +25,11 @@ _LONGEST_NUMBER = 40
 _MERGE = "tag:yaml.org,2002:merge"
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\x80-\x84\x86-\x9f\ud800-\udfff]")
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What PyYAML makes of 2024-13-01, of ``!!bool maybe`` and of other tags that do not fit."""
+
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's, where PyYAML was built with it."""
 
 
 class NotStrict(ValueError):
@@ -49,9 +53,13 @@ def load(text: str) -> Any:
         raise
     except yaml.YAMLError as error:
         raise NotStrict(str(error)) from error
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # What PyYAML makes of 2024-13-01, of `!!bool maybe` and of other tags that do not fit.
-        raise NotStrict(f"a value that does not fit its tag: {error}") from error
+    except _UNFIT as error:  # such as half a character
+        raise NotStrict(f"a text that is no YAML: {error}") from error
+
+
+def _at(mark: Any) -> str:
+    """Return a place in words; that of PyYAML's marks, of C or of Python."""
+    return f"line {mark.line + 1}, column {mark.column + 1}" if mark else "line 1"
 
 
 def _look_through(text: str) -> None:
@@ -59,36 +67,44 @@ def _look_through(text: str) -> None:
     sizes: dict[str, int] = {}  # of what has an anchor, with all aliases in it
     around: list[tuple[str | None, int]] = []  # anchors of what is open, and the size before it
     size = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        line = 1 + (event.start_mark.line if event.start_mark else 0)
+    for event in yaml.parse(text, Loader=LOADER):
+        at = _at(event.start_mark)
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in around):
-                raise NotStrict(f"the alias *{event.anchor} in line {line} stands inside itself")
+                raise NotStrict(f"the alias *{event.anchor} in {at} stands inside itself")
             size += sizes.get(event.anchor or "", 1)
         elif isinstance(event, yaml.ScalarEvent):
             size += 1
             if event.anchor:
                 sizes[event.anchor] = 1
             if control := _CONTROL.search(event.value):
-                raise NotStrict(f"a control character, {control[0]!r}, near line {line}")
+                raise NotStrict(f"a control character, {control[0]!r}, near {at}")
         elif isinstance(event, yaml.CollectionStartEvent):
             size += 1
             around.append((event.anchor, size))
             if len(around) > DEEPEST:
-                raise NotStrict(f"nested too deeply: more than {DEEPEST} levels in line {line}")
+                raise NotStrict(f"nested too deeply: more than {DEEPEST} levels in {at}")
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = around.pop()
             if anchor:
                 sizes[anchor] = size - before + 1
         if size > MOST_VALUES:
             raise NotStrict(
-                f"more than {MOST_VALUES:,} values up to line {line}, those counted that aliases "
-                "stand for"
+                f"more than {MOST_VALUES:,} values up to {at}, those counted that aliases stand for"
             )
 
 
-class _StrictLoader(_Loader):  # type: ignore[misc]  # one of two classes
+class _StrictLoader(LOADER):  # type: ignore[misc]  # one of two classes
     """Safe YAML in which a key that stands twice is an error, and numbers are numbers."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (NotStrict, yaml.YAMLError):
+            raise
+        except _UNFIT as error:
+            at = _at(node.start_mark)
+            raise NotStrict(f"a value that does not fit its tag in {at}: {error}") from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         # Keys that are merged in (<<) may be overridden; those that are written may not.
@@ -98,26 +114,24 @@ class _StrictLoader(_Loader):  # type: ignore[misc]  # one of two classes
         for key_node in written:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                line = key_node.start_mark.line + 1
-                raise NotStrict(f"the key {key!r:.80} stands twice, again in line {line}")
+                at = _at(key_node.start_mark)
+                raise NotStrict(f"the key {key!r:.80} stands twice, again in {at}")
             seen.add(key)
         return mapping
 
     def whole_number(self, node: yaml.ScalarNode) -> int:
-        line = node.start_mark.line + 1
+        at = _at(node.start_mark)
         if len(node.value) > _LONGEST_NUMBER:
-            raise NotStrict(f"a number of {len(node.value):,} characters in line {line}")
+            raise NotStrict(f"a number of {len(node.value):,} characters in {at}")
         value = int(self.construct_yaml_int(node))
         if abs(value) > MOST_NUMBER:
-            raise NotStrict(
-                f"the number {value} in line {line}: no more than {MOST_NUMBER} is possible"
-            )
+            raise NotStrict(f"the number {value} in {at}: no more than {MOST_NUMBER} is possible")
         return value
 
     def number(self, node: yaml.ScalarNode) -> float:
         if len(node.value) > _LONGEST_NUMBER:
-            line = node.start_mark.line + 1
-            raise NotStrict(f"a number of {len(node.value):,} characters in line {line}")
+            at = _at(node.start_mark)
+            raise NotStrict(f"a number of {len(node.value):,} characters in {at}")
         return float(self.construct_yaml_float(node))
 
 

@@ -7,8 +7,10 @@ from itertools import islice
 from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from djsandbox_ray.errors import BadInput, nearest
+from djsandbox_ray.settings.described import kind_of, meaning
 from djsandbox_ray.settings.sections import NAME, NESTED
 from djsandbox_ray.settings.strict_yaml import NotStrict, load
 
@@ -144,10 +146,18 @@ def _short(key: str) -> str:
 
 
 def _message(error: Any, owner: type[BaseModel], key: str) -> str:
+    if error["type"] == "missing" and (name := keys_of(owner).get(key)) is not None:
+        return f"Field required: {_wanted(owner.model_fields[name])}"
     if error["type"] != "extra_forbidden":
         return str(error["msg"]).removeprefix("Value error, ")
     known = sorted(keys_of(owner))
     return f"unknown key{nearest(key, known)} (known: {', '.join(known)})"
+
+
+def _wanted(field: FieldInfo) -> str:
+    """Return what may stand in a field, and the first sentence of what it is for."""
+    first, *_ = meaning(field).split(". ")
+    return f"{kind_of(field)} ({first.removesuffix('.')})" if first else kind_of(field)
 
 
 def _owner(model: type[BaseModel], path: Path) -> type[BaseModel]:

@@ -104,10 +104,9 @@ def describe(
 def _page(spec: OperatorSpec, found: tuple[Need, ...]) -> OperatorPage:
     cls = spec.filter_class
     decision = inspection.decision_parameters(cls)
-    text = inspect.getdoc(cls) or ""
     return OperatorPage(
         name=spec.name,
-        does=" ".join(text.split("\n\n")[0].split()),
+        does=_does(cls),
         statistics=spec.keys,
         modality=_modality(cls),
         parameters=tuple(
@@ -122,6 +121,41 @@ def _page(spec: OperatorSpec, found: tuple[Need, ...]) -> OperatorPage:
 def catalogue() -> tuple[OperatorInfo, ...]:
     """List all filters, sorted by name; loads no model and downloads nothing."""
     return tuple(_describe(name) for name in sorted(load().filters))
+
+
+def matching(
+    found: Sequence[OperatorInfo], modality: str | None = None, search: str | None = None
+) -> tuple[OperatorInfo, ...]:
+    """Return those filters that somebody looks for.
+
+    Args:
+        found: filters.
+        modality: what they read; None for all.
+        search: words that must all stand in a filter's name, its statistics or what it says that it
+            does; None for all.
+
+    Raises:
+        BadInput: no filter reads such a thing.
+    """
+    known = sorted({entry.modality for entry in found})
+    if modality is not None and modality not in known:
+        raise unknown("modality", modality, known)
+    words = (search or "").lower().split()
+    return tuple(
+        entry
+        for entry in found
+        if modality in (None, entry.modality) and all(word in _text(entry) for word in words)
+    )
+
+
+def _text(entry: OperatorInfo) -> str:
+    """Return what a filter is looked for in."""
+    return " ".join([entry.name, *entry.statistics, _does(load().filters[entry.name])]).lower()
+
+
+def _does(cls: type) -> str:
+    """Return the first paragraph of what a filter says of itself, in one line."""
+    return " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
 
 
 def _describe(name: str) -> OperatorInfo:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.nodes.connection import is_online
 from djsandbox_ray.stats import inspection, model_files, remedies
 from djsandbox_ray.stats.datajuicer import EXTRAS, HOME, load
 from djsandbox_ray.stats.endpoint import EndpointConfig
@@ -210,7 +211,7 @@ def _model(parameter: str, value: Any, models: str | None) -> Need:
             )
             return Need(f"{what} ({why})", False, folder, "rename the folder so")
         return Need(what, True, folder, remedy)
-    if os.environ.get("HF_HUB_OFFLINE", "1") in ("0", "false", "False"):
+    if is_online():
         return Need(what, True, "the Hugging Face hub: HF_HUB_OFFLINE allows it", remedy)
     if cached := _cached(value):
         return Need(what, True, cached, remedy)

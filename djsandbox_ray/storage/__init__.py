@@ -1,1 +1,4 @@
-"""Where artifacts lie: ``files`` on any URL, what is in them in ``store``, a node's ``cache``."""
+"""Where artifacts lie: ``files`` on any URL, what is in them in ``store``, a node's ``cache``.
+
+``hub`` brings a folder to Hugging Face's.
+"""

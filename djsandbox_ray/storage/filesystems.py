@@ -60,6 +60,11 @@ def filesystem(url: str) -> tuple[Any, str]:
     scheme = url.partition("://")[0]
     if scheme in _EXTRAS:
         require(*_EXTRAS[scheme])
+    if scheme == "hf" and os.environ.get("HF_HUB_OFFLINE") == "1":
+        raise BadInput(
+            f"{url!r}: Hugging Face's hub is not asked unless the configuration says "
+            "`cluster: {online: true}`"
+        )
     try:
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
         if "://" in str(path):  # of HTTP; fsspec takes the colons of an IPv6 address for its own

@@ -86,9 +86,8 @@ class Standing:
         pool, trial = record.spec.pool, record.spec.id
         scores = self._scores.setdefault(pool, {})
         scores.pop(trial, None)
-        if record.final and (metrics := record.final.metrics):
-            names = self._score.chosen(metrics)
-            scores[trial] = fmean(self._score.sign(name) * metrics[name] for name in names)
+        if record.final and (score := self._score.mean(record.final.metrics)) is not None:
+            scores[trial] = score
         kind = self._pools[pool].kind
         if kind is PoolKind.SELF_TEST:
             return

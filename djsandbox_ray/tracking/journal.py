@@ -26,12 +26,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from djsandbox_ray.errors import BadInput, Damaged, Missing, StorageFailed
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.masking import masked
+from djsandbox_ray.masking import masked, without_secrets
 from djsandbox_ray.records import TrialRecord
 from djsandbox_ray.storage.backlog import Backlog
 from djsandbox_ray.storage.seals import sealed
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo, Tracker
+from djsandbox_ray.tracking.tracker import DatasetInput, PoolVerdict, RunInfo, Tracker
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 _AGAIN = "run the configuration again (djsandbox run): it is written anew"
 _ORIGIN = "origin"
+_STAYING = ("metrics", "artifacts", "datasets", "judged", "description")
+"""What a run has said before it was cut off, until it says something else."""
 
 
 class _Entry(BaseModel):
@@ -63,6 +65,10 @@ class RunEntry(_Entry):
     """Value, and milliseconds since the epoch, by name."""
     artifacts: tuple[str, ...] = ()
     """Names; the files lie in the journal's folder ``artifacts``."""
+    judged: Mapping[str, tuple[PoolVerdict, ...]] = {}
+    """The verdicts on the pools of every study, by its name; none in journals of older versions."""
+    description: str = ""
+    """What the run has found; empty in journals of older versions, and as long as it is at work."""
     ok: bool | None = None
     """How the run ended; None while it is running, or if it was cut off."""
 
@@ -104,9 +110,8 @@ class Journal:
             tags=info.tags,
         )
         if before:
-            # What the run said before it was cut off stays until it says something else.
-            told = before.model_dump(include={"metrics", "artifacts"})
-            run = run.model_copy(update={**told, "datasets": before.datasets})
+            told = {name: getattr(before, name) for name in _STAYING}
+            run = run.model_copy(update=told)
         journal = cls(storage, folder, run)
         journal.keep(datasets=tuple(dict.fromkeys((*info.datasets, *run.datasets))))
         return journal
@@ -273,6 +278,12 @@ class Recorded(Tracker):
         self._writes.put(record.spec.id, partial(self._journal.keep_trial, entry))
         self._tracker.trial(record, tags, params, inputs)
 
+    def judged(self, stage: str, pools: Sequence[PoolVerdict]) -> None:
+        """Keep the verdicts on the pools of a study."""
+        self._writes.flush()
+        self._journal.keep(judged={**self._journal.run.judged, stage: tuple(pools)})
+        self._tracker.judged(stage, pools)
+
     def metrics(self, values: Mapping[str, float], time_ms: int | None = None) -> None:
         """Keep numbers of the run, each with the time at which it was first told."""
         self._writes.flush()  # the trials that they were made of
@@ -291,6 +302,12 @@ class Recorded(Tracker):
         self._writes.flush()
         self._tracker.artifact(name, data)  # first, as it refuses what is no relative path
         self._journal.keep_artifact(name, data)
+
+    def describe(self, text: str) -> None:
+        """Keep what the run has found."""
+        shown = without_secrets(text)
+        self._journal.keep(description=shown)
+        self._tracker.describe(shown)
 
     def finish(self, ok: bool, within: float | None = None) -> int:
         """Keep how the run ended, if it began.
@@ -356,6 +373,8 @@ def _tell(journal: Journal, tracker: Tracker) -> tuple[int, int]:
     for entry in journal.trials():
         tracker.trial(entry.record, entry.tags, entry.params, entry.inputs)
         trials += 1
+    for stage, pools in run.judged.items():
+        tracker.judged(stage, pools)
     by_time: dict[int, dict[str, float]] = defaultdict(dict)
     for name, (value, time_ms) in run.metrics.items():
         by_time[time_ms][name] = value
@@ -363,4 +382,6 @@ def _tell(journal: Journal, tracker: Tracker) -> tuple[int, int]:
         tracker.metrics(values, time_ms)
     for name, data in journal.artifacts():
         tracker.artifact(name, data)
+    if run.description:
+        tracker.describe(run.description)
     return trials, tracker.finish(run.ok is True)

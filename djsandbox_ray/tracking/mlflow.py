@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
 import os
 import shlex
-import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import PurePosixPath
 
 from pydantic import Field, field_validator
 
 from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.masking import without_secrets
-from djsandbox_ray.records import TrialRecord
-from djsandbox_ray.settings.sections import MOST_SECONDS, Component
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.mlflow_index import MlflowIndex
 from djsandbox_ray.tracking.mlflow_runs import MlflowRuns
-from djsandbox_ray.tracking.outbox import Outbox
-from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo, Tracker
-
-logger = logging.getLogger(__name__)
+from djsandbox_ray.tracking.queued import Queued, QueuedConfig
+from djsandbox_ray.tracking.tracker import RunInfo
 
 _SERVERS = ("http", "https", "databricks", "databricks-uc")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _URI = "MLFLOW_TRACKING_URI"
+_LOCAL_UI = "http://127.0.0.1:5000"
+"""Where ``mlflow ui`` listens."""
 
 
-class MlflowConfig(Component):
+class MlflowConfig(QueuedConfig):
     """Where MLflow keeps its runs."""
 
     type: str = "mlflow"
@@ -40,8 +33,6 @@ class MlflowConfig(Component):
     storage."""
     experiment: str = Field("djsandbox", min_length=1, max_length=500)
     """The experiment that the runs belong to."""
-    patience: float = Field(30.0, ge=0, le=MOST_SECONDS)
-    """Seconds to wait at the end of a run while nothing can be sent."""
 
     @field_validator("uri")
     @classmethod
@@ -49,11 +40,8 @@ class MlflowConfig(Component):
         return uri and _checked(uri)
 
 
-class MlflowTracker(Tracker):
-    """Hands everything to an :class:`Outbox`; training never waits for MLflow.
-
-    What is sent twice, by a repeated or resumed run, changes nothing in MLflow; so what an outage
-    kept from being sent is sent by telling everything again.
+class MlflowTracker(Queued):
+    """Has everything written to a server or a database.
 
     Raises:
         BadInput: the storage is not on a local disk and no server or database is named, or
@@ -79,113 +67,42 @@ class MlflowTracker(Tracker):
             self._uri = self._uri.replace("postgresql:", "postgresql+psycopg2:", 1)
         if self._uri.startswith("postgresql+psycopg2:"):
             require("psycopg2", "postgres")
-        self._runs: MlflowRuns | None = None
-        self._outbox: Outbox | None = None
-        self._count = itertools.count()
-        self._name = ""
+        self._index: MlflowIndex | None = None
 
     @property
     def ui_command(self) -> str:
-        """The command that opens the UI, or the address of the server; without passwords."""
+        """The command that opens the UI, or the address of the server; without passwords.
+
+        As soon as the experiment is known, the page with its runs: of an experiment whose kind
+        MLflow does not know, it opens one for traces of language models, which is empty.
+        """
         uri = without_secrets(self._uri)
+        found = self._index.experiment_id if self._index is not None else None
+        page = f"/#/experiments/{found}/runs?workflowType=machine_learning" if found else ""
         if self._has_server:
-            return uri
-        return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+            return f"{uri.rstrip('/')}{page}" if page and uri.startswith("http") else uri
+        command = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+        return f"{command}  # then open {_LOCAL_UI}{page}" if page else command
 
     @property
     def address(self) -> str:
         """The server or database that is named, or the file in the storage, wherever that lies."""
         return without_secrets(self._named) if self._named else "mlflow.db in the storage"
 
-    def start(self, run: RunInfo) -> None:
-        """Begin, or take up again, the parent run with the key ``run.key``.
-
-        Raises:
-            RuntimeError: the tracker was started before.
-        """
-        if self._runs is not None:
-            raise RuntimeError("the tracker was started before")
-        self._name = run.name
-        artifacts = None if self._has_server else self._artifact_root()
-        self._runs = MlflowRuns(MlflowIndex(self._uri, self.config.experiment, artifacts, run))
-        self._outbox = Outbox(f"MLflow at {without_secrets(self._uri)}")
-        self._send("the run", self._runs.start)
-
-    def dataset(self, dataset: DatasetInput) -> None:
-        """Queue an input of the parent run and of all trials that are sent after it."""
-        self._send(f"dataset {dataset.digest}", partial(self._started.dataset, dataset))
-
-    def trial(
-        self,
-        record: TrialRecord,
-        tags: Mapping[str, str],
-        params: Mapping[str, str],
-        inputs: Sequence[DatasetInput] = (),
-    ) -> None:
-        """Queue the newest record of a trial; an older one that still waits is replaced."""
-        send = partial(self._started.trial, record, dict(tags), dict(params), tuple(inputs))
-        self._send(f"trial {record.spec.id}", send)
-
-    def metrics(self, values: Mapping[str, float], time_ms: int | None = None) -> None:
-        """Queue numbers of the parent run."""
-        since = time_ms or time.time_ns() // 1_000_000
-        send = partial(self._started.metrics, dict(values), since)
-        self._send(f"metrics {next(self._count)}", send)
-
-    def artifact(self, name: str, data: bytes) -> None:
-        """Queue a file of the parent run; replaces one of the same name.
-
-        Raises:
-            ValueError: ``name`` is not a relative path inside the run's artifacts.
-        """
-        path = PurePosixPath(name)
-        if not path.name or path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"not a relative path of an artifact: {name!r}")
-        self._send(f"artifact {path}", partial(self._started.artifact, str(path), data))
-
-    def finish(self, ok: bool, within: float | None = None) -> int:
-        """End the parent run; give up after ``patience`` seconds in which nothing was sent.
-
-        Args:
-            ok: whether the run came to its end.
-            within: give up after so many seconds, whatever was sent.
-
-        Returns:
-            How many things were not sent; a warning says so too.
-        """
-        if self._outbox is None:
-            return 0
-        self._send("the run", partial(self._started.end, ok))
-        unsent = self._outbox.close(self.config.patience, within)
-        if unsent:
-            logger.warning(
-                "MLflow at %s: %d things were not sent; they are safe in the storage, and the same "
-                "command again sends them, or: %s",
-                without_secrets(self._uri),
-                unsent,
-                self._sync_command,
-            )
-        return unsent
-
     @property
-    def _sync_command(self) -> str:
-        storage = shlex.quote(self.storage.shown)
-        return f"djsandbox sync {shlex.quote(self._name)} --storage {storage}"
+    def receiver(self) -> str:
+        """The server or database."""
+        return f"MLflow at {without_secrets(self._uri)}"
+
+    def open(self, run: RunInfo) -> MlflowRuns:
+        """Return what writes the run to MLflow."""
+        artifacts = None if self._has_server else self._artifact_root()
+        self._index = MlflowIndex(self._uri, self.config.experiment, artifacts, run)
+        return MlflowRuns(self._index)
 
     @property
     def _has_server(self) -> bool:
         return self._uri.startswith(_SERVERS)
-
-    @property
-    def _started(self) -> MlflowRuns:
-        if self._runs is None:
-            raise RuntimeError("the tracker was not started")
-        return self._runs
-
-    def _send(self, what: str, send: Callable[[], None]) -> None:
-        if self._outbox is None:
-            raise RuntimeError("the tracker was not started")
-        self._outbox.put(what, partial(self._started.attempt, send))
 
     def _artifact_root(self) -> str:
         root = self.storage.uri("mlartifacts")

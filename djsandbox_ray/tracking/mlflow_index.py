@@ -94,6 +94,12 @@ class MlflowIndex:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         return MlflowClient(tracking_uri=self._uri)
 
+    @property
+    def experiment_id(self) -> str | None:
+        """The number that MLflow has given the experiment; None as long as nobody has asked it."""
+        found: str | None = self.__dict__.get("_experiment_id")
+        return found
+
     def runs(self) -> dict[str, Known]:
         """Return all runs that are there."""
         if self._known is None:

@@ -2,7 +2,7 @@
 
 A run is found again by its key tags; parameters are sent once; a trial's reports carry their own
 timestamps, and a tag holds a mark of those that are there, so that only new ones are sent. With the
-index, this module alone talks to MLflow: every method may take long and may raise.
+index, this module alone talks to MLflow.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import RungReport, TrialRecord, TrialState
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.tracking.mlflow_index import Known, MlflowIndex
 from djsandbox_ray.tracking.outbox import Refused
-from djsandbox_ray.tracking.tracker import DatasetInput
+from djsandbox_ray.tracking.queued import Writer
+from djsandbox_ray.tracking.rungs import mark, numbers, started_ms, unsent
+from djsandbox_ray.tracking.tracker import DatasetInput, PoolVerdict
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,10 @@ T = TypeVar("T")
 
 REPORTS = "djsandbox.reports"
 PARENT = "mlflow.parentRunId"
+DESCRIPTION = "mlflow.note.content"
+"""What the page of a run shows as its description."""
+VERDICT, RANK, CHANGE = "verdict", "pool_rank", "pool_change"
+"""What became of a trial's pool: MLflow's tables sort by numbers, the rank is there for that."""
 # FINISHED means the full budget: MLflow's tables, filtered by it, rank no score at a smaller one
 # beside full ones. The tag ``state`` tells trials that were stopped early from those cut off.
 STATUS = {
@@ -40,16 +45,19 @@ STATUS = {
 _FINAL_ERRORS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 _LONGEST_PARAM = 6000
 _LONGEST_ERROR = 4000
+_LONGEST_DESCRIPTION = 5000
 _LONGEST_SAID = 400
 _DAMAGED = re.compile("file is not a database|disk image is malformed")
 _BATCH = 500
 
 
-class MlflowRuns:
+class MlflowRuns(Writer):
     """Writes the parent run of a sandbox run and one nested run per trial."""
 
     def __init__(self, index: MlflowIndex) -> None:
         self._index = index
+        self._verdicts: dict[tuple[str, str], PoolVerdict] = {}
+        """By stage and pool."""
         self._ended = False
         self._warned = False
 
@@ -114,18 +122,28 @@ class MlflowRuns:
             own["error"] = (record.error or "")[-_LONGEST_ERROR:]
         points = [(values(report), report.time_ms, report.samples) for report in new]
         self._log(known, points, params, own)
+        self._log_verdict(known, own)
         status = STATUS[record.state]
         if self._ended and status == "RUNNING":
             status = "KILLED"
         self._set_status(known, status, reports[-1].time_ms if reports else _now())
 
+    def judged(self, stage: str, pools: Sequence[PoolVerdict]) -> None:
+        """Log on every trial of a study what became of its pool."""
+        self._index.parent()
+        self._verdicts |= {(stage, pool.pool): pool for pool in pools}
+        for key, known in self._index.runs().items():
+            if key and known.tags.get("stage") == stage:
+                self._log_verdict(known, known.tags)
+
     def metrics(self, numbers: Mapping[str, float], time_ms: int) -> None:
         """Log numbers of the parent run, those that are not there already."""
-        known = self._index.parent()
-        given = named(numbers)
-        new = {key: value for key, value in given.items() if not _same(known.metrics, key, value)}
-        self._log(known, [(new, time_ms, 0)])
-        known.metrics.update(new)
+        self._log_once(self._index.parent(), numbers, time_ms)
+
+    def describe(self, text: str) -> None:
+        """Show on the page of the parent run what was found."""
+        shown = text if len(text) <= _LONGEST_DESCRIPTION else f"{text[:_LONGEST_DESCRIPTION]}..."
+        self._log(self._index.parent(), tags={DESCRIPTION: shown})
 
     def artifact(self, name: str, data: bytes) -> None:
         """Store a file of the parent run, in the place of an older one of that name."""
@@ -164,6 +182,22 @@ class MlflowRuns:
         known = self._index.parent()
         self._log(known, params=self._index.run.params, tags=self._index.run.tags)
         return known
+
+    def _log_verdict(self, known: Known, tags: Mapping[str, str]) -> None:
+        """Log on the run of a trial what became of its pool, if that is known."""
+        if (found := self._verdicts.get((tags.get("stage", ""), tags["pool"]))) is None:
+            return
+        # A change that is not known would be sorted among those that are.
+        known_change = {CHANGE: found.change} if math.isfinite(found.change) else {}
+        self._log_once(known, {RANK: float(found.rank), **known_change}, _now())
+        self._log(known, tags={VERDICT: found.verdict})
+
+    def _log_once(self, known: Known, told: Mapping[str, float], time_ms: int) -> None:
+        """Log numbers that are not there already."""
+        given = named(told)
+        new = {key: value for key, value in given.items() if not _same(known.metrics, key, value)}
+        self._log(known, [(new, time_ms, 0)])
+        known.metrics.update(new)
 
     def _log(
         self,
@@ -260,50 +294,5 @@ def named(given: Mapping[str, T]) -> dict[str, T]:
 
 
 def values(report: RungReport) -> dict[str, float]:
-    """Return the metrics of a rung: those of the evaluators, the loss, and seconds so far.
-
-    What the loss is made of is beside it.
-    """
-    own = {
-        **{f"train/{name}": value for name, value in report.terms.items()},
-        "train/loss": report.loss,
-        "train/seconds": report.train_seconds,
-        "evaluation/seconds": report.evaluation_seconds,
-    }
-    return named(report.metrics | own)
-
-
-def mark(reports: Sequence[RungReport]) -> str:
-    """Return a fingerprint of each report, by which later ones are compared with what was sent.
-
-    Of what was measured, not of when: a deterministic trial that begins anew says the same again.
-    """
-    return " ".join(_fingerprint(report) for report in reports)
-
-
-def unsent(reports: Sequence[RungReport], marked: str) -> Sequence[RungReport] | None:
-    """Return the reports that must still be sent, after those that a mark stands for.
-
-    None of them if a resumed trial has not got as far again as it was.
-
-    Returns:
-        None if they contradict what was sent, as another attempt with other results does.
-    """
-    now, before = mark(reports).split(), marked.split()
-    both = min(len(now), len(before))
-    return reports[both:] if now[:both] == before[:both] else None
-
-
-def _fingerprint(report: RungReport) -> str:
-    # repr is exact, and has a text for NaN.
-    numbers = [repr(value) for _, value in sorted(report.metrics.items())]
-    parts = (report.samples, repr(report.loss), sorted(report.metrics), numbers)
-    return content_id("report", *parts)[-8:]
-
-
-def started_ms(reports: Sequence[RungReport]) -> int | None:
-    """Return when a trial began, in milliseconds since the epoch, if its reports tell."""
-    if not reports:
-        return None
-    first = reports[0]
-    return first.time_ms - round(1000 * (first.train_seconds + first.evaluation_seconds))
+    """Return the numbers of a rung, under names that MLflow takes."""
+    return named(numbers(report))

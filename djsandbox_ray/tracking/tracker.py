@@ -1,16 +1,17 @@
 """The extension point: a tracker is told what happens in a run and never gets in its way.
 
-What it is told of a run, of samples and of a trial; the tracker that tracks nothing.
+What it is told of a run, of samples, of a trial and of verdicts; the tracker that tracks nothing.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
 
-from djsandbox_ray.records import Pool, TrialRecord
+from djsandbox_ray.evaluation.metric import ScoreMetrics
+from djsandbox_ray.records import Pool, RungReport, TrialRecord
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.store import Storage
@@ -29,22 +30,41 @@ class DatasetInput(NamedTuple):
     """What they are for: ``training`` or ``evaluation``."""
 
 
-class TrialFacts(NamedTuple):
-    """What a tracker shows of a trial beside its reports."""
+SCORE = "score"
+"""Under this name a tracker finds at every rung the mean of the metrics that make the score."""
 
+
+class PoolVerdict(NamedTuple):
+    """What became of a pool."""
+
+    pool: str
+    verdict: str
+    """better, worse, undecided, stopped or failed."""
+    rank: int
+    """1 is the greatest change."""
+    change: float
+    """Against the controls, in the unit of the ranking; NaN where it is not known."""
+
+
+class TrialFacts(NamedTuple):
+    """What a tracker is told of a trial."""
+
+    record: TrialRecord
+    """With the score among the metrics of its reports."""
     tags: dict[str, str]
     params: dict[str, str]
     inputs: tuple[DatasetInput, ...]
     """What it alone learns from: its pool."""
 
 
-def trial_facts(record: TrialRecord, pool: Pool, stage: str) -> TrialFacts:
+def trial_facts(record: TrialRecord, pool: Pool, stage: str, score: ScoreMetrics) -> TrialFacts:
     """Return the facts of a trial.
 
     Args:
         record: of the trial.
         pool: that it trains on.
         stage: names the study.
+        score: the metrics that make the score.
     """
     spec = record.spec
     tags = {
@@ -66,7 +86,16 @@ def trial_facts(record: TrialRecord, pool: Pool, stage: str) -> TrialFacts:
     }
     # The same pool has the same name and digest whichever seed, stage or run trains on it.
     rows = DatasetInput(pool.id, pool.hash, pool.column, pool.size)
-    return TrialFacts({name: tag for name, tag in tags.items() if tag}, params, (rows,))
+    shown = replace(record, reports=tuple(_scored(report, score) for report in record.reports))
+    return TrialFacts(shown, {name: tag for name, tag in tags.items() if tag}, params, (rows,))
+
+
+def _scored(report: RungReport, score: ScoreMetrics) -> RungReport:
+    """Return a report with its score, unless an evaluator calls a metric so."""
+    mean = score.mean(report.metrics)
+    if mean is None or SCORE in report.metrics:
+        return report
+    return replace(report, metrics={SCORE: mean, **report.metrics})
 
 
 @dataclass(frozen=True)
@@ -127,6 +156,11 @@ class Tracker(ABC):
         ``inputs`` is what it alone learns from: its pool.
         """
 
+    def judged(  # noqa: B027 - optional
+        self, stage: str, pools: Sequence[PoolVerdict]
+    ) -> None:
+        """Take the verdicts on the pools of a study, which has the name of its trials' tag."""
+
     def metrics(  # noqa: B027 - optional
         self, values: Mapping[str, float], time_ms: int | None = None
     ) -> None:
@@ -134,6 +168,9 @@ class Tracker(ABC):
 
     def artifact(self, name: str, data: bytes) -> None:  # noqa: B027 - optional
         """Take a file of the run; ``name`` is a relative path such as ``figures/ranking.png``."""
+
+    def describe(self, text: str) -> None:  # noqa: B027 - optional
+        """Take what the run has found, as Markdown; replaces what it said before."""
 
     def finish(self, ok: bool, within: float | None = None) -> int:
         """End the run after a bounded wait; return how many things could not be sent.
@@ -151,6 +188,8 @@ TRACKERS: Registry[Tracker] = Registry(
     {
         "mlflow": "djsandbox_ray.tracking.mlflow:MlflowTracker",
         "none": "djsandbox_ray.tracking.tracker:NullTracker",
+        "tensorboard": "djsandbox_ray.tracking.tensorboard:TensorBoardTracker",
+        "wandb": "djsandbox_ray.tracking.wandb:WandbTracker",
     },
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from djsandbox_ray.evaluation.denoising import Denoiser, Described
 from djsandbox_ray.evaluation.suite import NotFinite
 from djsandbox_ray.evaluation.video.files import Frames
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, WantedVideo
+from djsandbox_ray.trials.exporting import Exportable, Exported
 from djsandbox_ray.trials.family import Evaluate
 from djsandbox_ray.trials.strategies.strategy import Group
 
@@ -67,6 +69,12 @@ class _Together:
         """See :class:`~djsandbox_ray.evaluation.video.wanted.VideoMaker`."""
         shares, size = self._shares("made", [sampling], wanted), self._group.size
         return [shares[at % size][at // size] for at in range(len(wanted))]
+
+    def export(self, folder: Path) -> Exported:
+        """Write the model: rank 0 has all of it."""
+        if not isinstance(self._answerer, Exportable):
+            raise SandboxError(f"a {type(self._answerer).__name__} has no way to be saved")
+        return self._answerer.export(folder)
 
     def _shares(self, method: str, given: list[Any], items: Sequence[Any]) -> list[Any]:
         return _share(self._group, self._answerer, (method, given, list(items))) or []

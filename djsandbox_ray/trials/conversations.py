@@ -47,7 +47,8 @@ class Conversations:
     Args:
         uri: the Lance table.
         rows: whose images are read; shape (n,).
-        texts: whose captions or turns are read with them; the same by default.
+        texts: whose captions or turns are read with them; the same by default. Those of another row
+            may be about more or fewer images: what one side has too many of is left out.
         prompt: what a caption answers.
     """
 
@@ -77,19 +78,20 @@ class Conversations:
         """Read the samples at some positions among the rows, in order.
 
         Raises:
-            BadInput: a sample has other images than its turns have places for.
+            BadInput: a sample has other images than its own turns have places for.
         """
-        rows = self._rows[positions]
+        rows, texts = self._rows[positions], self._texts[positions]
         told = []
-        for row, said, images in zip(
-            rows.tolist(), self.said(positions), self._images(rows), strict=True
+        for row, text, said, images in zip(
+            rows.tolist(), texts.tolist(), self.said(positions), self._images(rows), strict=True
         ):
-            if sum(turn.text.count(IMAGE_TOKEN) for turn in said) != len(images):
+            places = sum(turn.text.count(IMAGE_TOKEN) for turn in said)
+            if places != len(images) and row == text:
                 raise BadInput(
-                    f"{self._table.uri}: the text that row {row} is read with has places for "
-                    f"another number of images than its {len(images)}"
+                    f"{self._table.uri}: the text of row {row} has places for another number of "
+                    f"images than its {len(images)}"
                 )
-            told.append(Told(said, images))
+            told.append(Told(_with_places(said, len(images)), images[:places]))
         return told
 
     def said(self, positions: NDArray[np.int64]) -> list[tuple[Turn, ...]]:
@@ -107,6 +109,18 @@ class Conversations:
             return [(data,) for data in self._table.take(rows, ["image"])["image"].to_pylist()]
         media = self._table.media(rows, "image")
         return [tuple(one.data for one in some) for some in media]
+
+
+def _with_places(turns: tuple[Turn, ...], most: int) -> tuple[Turn, ...]:
+    """Return turns without the places for images that are behind the first ones."""
+    kept = []
+    for turn in turns:
+        first, *others = turn.text.split(IMAGE_TOKEN)
+        here = min(most, len(others))
+        most -= here
+        text = first + "".join(f"{IMAGE_TOKEN}{other}" for other in others[:here])
+        kept.append(Turn(turn.role, text + "".join(others[here:])))
+    return tuple(kept)
 
 
 class Unlearnt:

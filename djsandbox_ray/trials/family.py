@@ -280,6 +280,14 @@ class ModelFamily(ABC):
         """
         return 1
 
+    def unexportable(self) -> str:
+        """Return why others could not have its models as files; empty where they can.
+
+        Cheap: asked before one is trained for that. A model that evaluators are given says how it
+        is saved: by ``export`` (:class:`~djsandbox_ray.trials.exporting.Exportable`), or ``save``.
+        """
+        return "" if "files" in self.OFFERS else "its family has no way to save them"
+
     def evaluation_flops(self, suite: Suite) -> float | None:
         """Return the operations of one run of the evaluation suite, if the family can count."""
         return None

@@ -53,9 +53,11 @@ class LoopConfig(Section):
     batch_size: int = Field(default=128, ge=1, le=1 << 20, strict=True)
     """Samples of one step, of all workers together."""
     learning_rate: float = Field(default=5e-4, gt=0)
+    """The highest: where the warm-up ends."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decays matrices only; biases and norms are left alone."""
     betas: tuple[Beta, Beta] = (0.9, 0.98)
+    """Of AdamW: how slowly its means of gradients, and of their squares, forget."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly; then it falls as a cosine."""
     clip_norm: float = Field(default=1.0, gt=0)

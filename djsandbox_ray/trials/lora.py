@@ -23,11 +23,15 @@ _PREFIX, _NAME = "base_model.model.", ".default."
 """What peft puts before the names of weights in files, and into them in a model."""
 _SEED = "{seed}"
 
+_INSIDE, _ADDED = ".base_layer.", "lora_"
+"""Of the names in a model that peft has put adapters on: what was there before, and its own."""
+
 
 class LoraConfig(Section):
     """How large adapters are, and where they are put."""
 
     rank: int = Field(default=128, ge=1, le=4096, strict=True)
+    """Of the two matrices that an adapter is the product of."""
     alpha: float = Field(default=256, gt=0)
     """What an adapter adds is scaled by ``alpha / rank``."""
     targets: tuple[str, ...] = Field(
@@ -41,6 +45,9 @@ def put_adapters(
     model: Any, rank: int, alpha: float, targets: Sequence[str], seed: int, where: str
 ) -> None:
     """Put adapters of low rank on a model; they alone have gradients then.
+
+    They are float32 whatever the model's own numbers are: in bfloat16, whose neighbours are half a
+    per cent apart, a step of a usual learning rate is rounded away.
 
     Args:
         model: a torch module, none of whose parameters is trained.
@@ -70,6 +77,10 @@ def put_adapters(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(settings, model)
+    # peft gives them the numbers of the layers that they are put on; only its wrapper casts them.
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 class AdapterFolder(Section):
@@ -190,6 +201,32 @@ def _settings(rank: int, alpha: float, targets: Sequence[str]) -> Any:
     return require("peft", "llava").LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=0.0, bias="none"
     )
+
+
+def merged_weights(model: Any) -> dict[str, Any]:
+    """Return a model's weights, with what adapters add in the matrices that they are put on.
+
+    Args:
+        model: a torch module, with adapters or without; it stays as it is.
+
+    Returns:
+        Tensors on the CPU by the names that they have in a model without adapters.
+    """
+    torch = require("torch", "clip")
+    layers = dict(model.named_modules())
+    weights: dict[str, Any] = {}
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            layer, inside, part = name.rpartition(_INSIDE)
+            if inside:
+                adapted = layers[layer]
+                if part == "weight":
+                    for adapter in adapted.active_adapters:
+                        value = value + adapted.get_delta_weight(adapter).to(value.dtype)
+                weights[f"{layer}.{part}"] = value.cpu()
+            elif not any(word.startswith(_ADDED) for word in name.split(".")):
+                weights[name] = value.cpu()
+    return weights
 
 
 def _last_part(name: str) -> str:

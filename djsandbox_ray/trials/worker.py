@@ -28,6 +28,7 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.output import FAILED, TrialLog, log_path
 from djsandbox_ray.trials.checkpoint import ALONE, Checkpoint
 from djsandbox_ray.trials.config import Resources
+from djsandbox_ray.trials.exporting import export_model
 from djsandbox_ray.trials.family import Diverged, ModelFamily, TrialTask, check_numerics
 from djsandbox_ray.trials.pulse import Pulse
 from djsandbox_ray.trials.rescoring import rescored_reports
@@ -76,6 +77,8 @@ class Shared:
     """The family's on the driver, after which trials are named; None where nobody compares."""
     models: str = ""
     """Folder of the storage where what was trained stays, by seed; empty: it does not."""
+    export: str = ""
+    """Folder of the storage for the model, as it was last evaluated; empty: it is not kept."""
 
     def draw(self, trial: Mapping[str, Any]) -> Draw:
         """Return the rows that a trial trains on.
@@ -219,7 +222,10 @@ class TrialWorker:
     ) -> dict[str, float]:
         with self._pulse.aside():
             store = None if samples is None else self._answers(samples)
-            return self._shared.suite.run(model, store)
+            metrics = self._shared.suite.run(model, store)
+            if self._shared.export:
+                export_model(model, Storage(self._shared.storage), self._shared.export)
+            return metrics
 
     def _keep(self, seed: int, fill: Callable[[Path], Mapping[str, Any]]) -> None:
         shared = self._shared

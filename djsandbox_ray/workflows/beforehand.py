@@ -12,6 +12,7 @@ from typing import Any
 
 from djsandbox_ray.config import RunConfig, checked, read_document
 from djsandbox_ray.cross_checks import contradictions, readable_sources
+from djsandbox_ray.dataset.prepare import refuse_unusable
 from djsandbox_ray.dataset.source import SOURCES, Source, content_of
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.conduct import StudyHook
@@ -57,12 +58,24 @@ def load_plan(path: str, overrides: Sequence[str] = (), storage: str | None = No
     Raises:
         BadInput: with one line per error, what is not here among them.
     """
-    document = read_document(path, overrides, storage)
+    return planned_run(read_document(path, overrides, storage), path)
+
+
+def planned_run(document: dict[str, Any], name: str) -> RunConfig:
+    """Check a configuration as :func:`load_plan` does.
+
+    Args:
+        document: as YAML gives it.
+        name: what it is called in messages.
+
+    Raises:
+        BadInput: with one line per error, what is not here among them.
+    """
     try:
-        return checked_run(document, path)
+        return checked_run(document, name)
     except BadInput as error:
         try:
-            return checked_run(document, path, elsewhere=True)
+            return checked_run(document, name, elsewhere=True)
         except BadInput:
             raise error from None  # all at once
 
@@ -150,14 +163,20 @@ def foretold(config: RunConfig) -> list[str]:
     return [*several, *about_second(operators, names)]
 
 
-def most_rows(section: Component) -> int | None:
+def most_rows(section: Component, *, look: bool = False) -> int | None:
     """Return how many samples a source has at most; None where only reading them would say.
+
+    Args:
+        section: the source.
+        look: whether to read a sample, too.
 
     Raises:
         BadInput: the data are not there, or not of the promised form.
     """
     source: Source = SOURCES.get(section.type)(section)
     shards = source.shards()
+    if look:
+        refuse_unusable(shards, content_of(section))
     known = [shard.rows for shard in shards if shard.rows is not None]
     part = source.config.rows
     if len(known) < len(shards):
@@ -179,7 +198,7 @@ def said(*checks: Callable[[], object]) -> list[str]:
 def _lost_sources(
     sections: Mapping[str, Component],
 ) -> tuple[list[str], dict[str, int | None]]:
-    """Look for the data of sources, by their places in the configuration.
+    """Look for the data of sources, and at a sample of each, by their places in the configuration.
 
     Returns:
         What is wrong with those that are not there or not of the promised form, and how many
@@ -188,7 +207,7 @@ def _lost_sources(
     problems, rows = [], {}
     for where, source in sections.items():
         try:
-            rows[where] = most_rows(source)
+            rows[where] = most_rows(source, look=True)
         except BadInput as error:
             problems.append(f"{where}: {error}")
     return problems, rows

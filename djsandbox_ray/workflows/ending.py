@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -57,32 +57,46 @@ def print_results(
     """
     # Without an evaluation there are no changes to be shown.
     unit = Unit.of(config.measuring.aggregate) if config.measuring else Unit.PERCENT
-    results = _Results(console, context.storage, outputs, unit)
-    results.verdicts()
-    results.combinations()
-    results.evolution()
-    results.costs()
-    results.places()
-    if context.tracker.ui_command:
-        results.say([f"runs    {context.tracker.ui_command}"])
+    results = Results(console, context.storage, list(outputs.values()), unit)
+    more = [f"runs    {command}"] if (command := context.tracker.ui_command) else []
     if unsent:
         again = f"djsandbox sync {config.name} --storage {shlex.quote(context.storage.shown)}"
-        results.say(
-            [
-                f"{unsent} records could not be sent to the tracker; the same command sends "
-                f"them, and so does: {again}"
-            ]
+        more.append(
+            f"{unsent} records could not be sent to the tracker; the same command sends them, and "
+            f"so does: {again}"
         )
+    results.show(more)
 
 
-class _Results:
-    """What is printed of the outputs that there are."""
+class Results:
+    """What is printed of the outputs that there are.
+
+    Args:
+        console: to print on.
+        storage: where their files lie.
+        outputs: of jobs, those of later ones later.
+        unit: what changes are measured in.
+    """
 
     def __init__(
-        self, console: Console, storage: Storage, outputs: Mapping[str, Any], unit: Unit
+        self, console: Console, storage: Storage, outputs: Sequence[Any], unit: Unit
     ) -> None:
         self._console, self._storage, self._unit = console, storage, unit
-        self._outputs = list(outputs.values())
+        self._outputs = outputs
+
+    def show(self, more: Iterable[str] = ()) -> None:
+        """Print verdicts, what became of the best, what all cost, where it is; then the answer.
+
+        Args:
+            more: lines before the answer, which comes last.
+        """
+        self.verdicts()
+        self.combinations()
+        self.evolution()
+        self.costs()
+        self.places()
+        self.say(more)
+        self.answer()
 
     def say(self, lines: Iterable[str]) -> None:
         """Print lines as they are, however long."""
@@ -144,6 +158,14 @@ class _Results:
         for report in self._all(Report)[-1:]:
             self._place("report ", report.path)
             self._place("picture", report.figure)
+
+    def answer(self) -> None:
+        """Print what to keep, what it is worth, how sure that is and what to do next, at last."""
+        for report in self._all(Report)[-1:]:
+            self._console.print()
+            for word, said in report.answer:
+                line = Text.assemble((f"{word:<6}", "bold"), " ", said)
+                self._console.print(line, soft_wrap=word == "next")  # a command is for copying
 
     def _place(self, name: str, path: str) -> None:
         self.say([without_secrets(f"{name} {self._storage.uri(path)}")])

@@ -30,6 +30,7 @@ from djsandbox_ray.records import (
     Report,
     Scaling,
 )
+from djsandbox_ray.reporting.ranking import Unit, interval, notes
 from djsandbox_ray.tracking.tracker import DatasetInput
 
 _FILES: dict[type, tuple[str, ...]] = {
@@ -49,6 +50,8 @@ _FILES: dict[type, tuple[str, ...]] = {
 }
 """Which fields of a record are paths of files that a tracker shows."""
 _MAIN = "ranking.csv"
+_NAMED = 3
+"""Of the pools that are better, so many are named in a description."""
 _VERDICTS = ("better", "worse", "undecided", "stopped", "failed")
 
 
@@ -67,6 +70,36 @@ def publish(context: Context, output: Any) -> None:
     found = _metrics(context, output).items()
     if known := {n: value for n, value in found if value is not None and math.isfinite(value)}:
         tracker.metrics(known)
+    if isinstance(output, Report):
+        tracker.describe(_description(context, output))
+
+
+def _description(context: Context, report: Report) -> str:
+    """Return what a run has found, as Markdown: its best pools, what to know, where the report is.
+
+    Args:
+        context: of the run.
+        report: of the run; the ranking of single operators lies beside it.
+    """
+    ranking = str(PurePosixPath(report.path).with_name(_MAIN))
+    lines = list(report.summary)
+    if context.storage.exists(ranking):
+        rows = context.storage.read_rows(RankingRow, ranking)
+        unit = Unit.of(context.config.evaluation.aggregate)
+        better = [row for row in rows if row.kind is PoolKind.BUCKET and row.verdict == "better"]
+        lines = [
+            *(
+                f"{row.pool} is better than the controls by {unit.text(row.change)} {unit} "
+                f"({interval(row, unit)})"
+                for row in sorted(better, key=lambda row: row.rank)[:_NAMED]
+            ),
+            *notes(rows),
+            *lines,
+        ]
+    where = without_secrets(context.storage.uri(report.path))
+    name = _name(context, report.path)
+    listed = "\n".join(f"- {line}" for line in lines)
+    return f"{listed}\n\nThe report: `{name}` among the files of this run, and `{where}`."
 
 
 def is_main(ranking: Ranking) -> bool:
@@ -84,7 +117,8 @@ def _metrics(context: Context, output: Any) -> dict[str, float | None]:
     if isinstance(output, Ranking):
         rows = context.storage.read_rows(RankingRow, output.path)
         if is_main(output):
-            verdicts = Counter(row.verdict for row in rows)
+            # Self-tests ask whether the run can tell at all: they are no pools in question.
+            verdicts = Counter(row.verdict for row in rows if row.kind is PoolKind.BUCKET)
             return {f"pools_{verdict}": float(verdicts[verdict]) for verdict in _VERDICTS}
         changes = [row.change for row in rows if combined(row) and math.isfinite(row.change)]
         name = PurePosixPath(output.path).name.removesuffix(f"_{_MAIN}")

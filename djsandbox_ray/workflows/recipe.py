@@ -15,7 +15,7 @@ from djsandbox_ray.dataset.complete import complete_dataset
 from djsandbox_ray.dataset.files import find_files
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.source import SOURCES, IngestConfig
-from djsandbox_ray.dataset.writers.materialise import Materialised, materialise
+from djsandbox_ray.dataset.writers.materialise import MARKER, Materialised, materialise
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.nodes.connection import connect
@@ -26,18 +26,23 @@ from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.stats.compute import compute_statistics
 from djsandbox_ray.stats.operators import operator_id, resolve_paths
 from djsandbox_ray.stats.parts import StatisticColumns, broken_parts, folder
+from djsandbox_ray.storage.hub import check_push, push
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.finished import FinishedRun
+from djsandbox_ray.workflows.late_recipe import write_late_recipe
 
 _SUFFIXES = {
     "jsonl": (".jsonl",),
     "parquet": (".parquet",),
     "webdataset": (".tar", ".tar.gz", ".tgz"),
 }
+_HUB_FORM = "huggingface"
 
 
 def show_recipes(name: str, url: str, output: str | None, console: Console) -> None:
     """Say where the recipes of a run are and what speaks for them.
+
+    Of a run whose workflow writes none, one is made of what it has found.
 
     Args:
         name: of the run.
@@ -47,16 +52,13 @@ def show_recipes(name: str, url: str, output: str | None, console: Console) -> N
 
     Raises:
         BadInput: there is no such run, or not exactly one recipe to be copied.
-        SandboxError: the run has no recipe.
+        SandboxError: the run has no recipe; says why.
     """
     storage = Storage(url)
-    found = FinishedRun(storage, name).evidence()
-    if not found:
-        raise SandboxError(
-            f"the run {name!r} has no recipe: no pool was better than the controls, its workflow "
-            "has no job 'recipe' (workflow: probe_analyze_refine has one), or it is not finished "
-            "(the same `djsandbox run` goes on)"
-        )
+    run = FinishedRun(storage, name)
+    if not run.evidence():
+        write_late_recipe(run)
+    found = run.evidence()
     for item in found:
         for line in _summary(storage, item):
             console.print(Text(line), soft_wrap=True)
@@ -108,15 +110,22 @@ def materialise_rows(
     output: str,
     form: str,
     rows_per_shard: int,
+    repository: str | None = None,
 ) -> Materialised:
     """Write the rows of a pool, or those that a recipe keeps of a run's dataset, to files.
 
     Raises:
-        BadInput: not exactly one of pool and recipe; no such run, pool or recipe; see
+        BadInput: not exactly one of pool and recipe; no such run, pool or recipe; a format that the
+            hub would not show, or a refusal of the hub; see
             :func:`~djsandbox_ray.dataset.writers.materialise.materialise`.
+        SandboxError: the hub does not answer.
     """
     if (pool is None) == (recipe_path is None):
         raise BadInput("a pool or --recipe is needed, and not both")
+    if repository is not None:
+        if form != _HUB_FORM or not Storage(output).is_local:
+            raise BadInput(f"--push is for --format {_HUB_FORM} in a local folder")
+        check_push(repository)
     storage = Storage(url)
     run = FinishedRun(storage, name)
     dataset = run.dataset()
@@ -130,11 +139,31 @@ def materialise_rows(
             output,
             form=form,
             rows_per_shard=rows_per_shard,
+            about=[_provenance(run, pool, recipe_path)],
             progress=lambda count, total: progress.update(done=count, total=total),
         )
     places = f"{done.rows} rows in {done.shards} shards: {Storage(output).shown}"
     console.print(Text(places), soft_wrap=True)
+    if repository is not None:
+        address = push(Path(Storage(output).url), repository, "dataset", [MARKER])
+        console.print(Text(f"pushed  {address}"), soft_wrap=True)
     return done
+
+
+def _provenance(run: FinishedRun, name: str | None, recipe_path: str | None) -> str:
+    """Say in a sentence of Markdown which rows of a run's dataset these are."""
+    of = f"of the run `{run.name}` of djsandbox_ray"
+    if name is None:
+        return f"What the recipe `{Path(str(recipe_path)).name}` keeps of the dataset {of}."
+    _, pool = run.pools_with(name)[0]
+    if pool.statistic is not None and pool.low is not None and pool.high is not None:
+        by = f", which `{pool.operator}` computes" if pool.operator else ""
+        what = f"`{pool.statistic}`{by}, lies between {pool.low:g} and {pool.high:g}"
+        return f"The pool `{pool.id}` {of}: the rows of which {what}."
+    if pool.parts:
+        parts = ", ".join(f"`{part}`" for part in pool.parts)
+        return f"The pool `{pool.id}` {of}: rows that these pools have in common: {parts}."
+    return f"The pool `{pool.id}` {of}."
 
 
 def _kept(

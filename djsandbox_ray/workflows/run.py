@@ -36,11 +36,9 @@ from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.nodes.waiting import foreseen
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.filesystems import disk_failure
-from djsandbox_ray.storage.lease import Lease
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.observed import observed
-from djsandbox_ray.tracking.journal import Recorded
-from djsandbox_ray.tracking.tracker import TRACKERS, RunInfo
+from djsandbox_ray.tracking.tracker import RunInfo
 from djsandbox_ray.trials.config import seeds_text, worker_bundle
 from djsandbox_ray.trials.gang import bundles
 from djsandbox_ray.trials.strategies.strategy import STRATEGIES
@@ -52,6 +50,7 @@ from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.repeat import Round, conclude
 from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.leftovers import cleared
+from djsandbox_ray.workflows.opened import open_round
 from djsandbox_ray.workflows.publish import publish
 from djsandbox_ray.workflows.runner import run_workflow
 from djsandbox_ray.workflows.state import RunState, alone, interrupt, state_path
@@ -88,7 +87,9 @@ def run_sandbox(config: RunConfig, console: Console, trains: bool = True) -> dic
             FinishedRun(storage, first.run)  # there must be one, however far it has come
         # Before a cluster is started for nothing.
         with alone(storage, first.run, progress.note) as lease:
-            connect(config.cluster.address, config.cluster.cpus)
+            cluster = config.cluster
+            if dashboard := connect(cluster.address, cluster.cpus, cluster.dashboard):
+                progress.note(f"Ray's dashboard: {dashboard}")
             held = anchor()
             with (
                 stoppable(),
@@ -157,21 +158,6 @@ def _run_round(workflow: Workflow, context: Context, state: RunState) -> tuple[d
         # A run that was taken over: it is another's to tell how it ends.
         unsent = 0 if state.lease.lost is not None else tracker.finish(ok, within)
     return outputs, unsent
-
-
-def open_context(config: RunConfig, progress: Progress) -> Context:
-    """Return what the hooks of the first round work with; nothing is started or written yet."""
-    return open_round(Round.first(config), progress)
-
-
-def open_round(this: Round, progress: Progress, lease: Lease | None = None) -> Context:
-    """Return what the hooks of a round work with; nothing is started or written yet."""
-    config, storage = this.config, Storage(this.config.storage)
-    # With a storage of its own: what a job writes is noted down, what the tracker keeps is not.
-    tracker = TRACKERS.get(config.tracking.type)(config.tracking, Storage(config.storage))
-    # Every round is a run to the tracker; what they told it lies together, for `djsandbox sync`.
-    recorded = Recorded(tracker, f"runs/{this.run}")
-    return Context(config, storage, this.folder, recorded, progress, lease=lease)
 
 
 _DIED = (

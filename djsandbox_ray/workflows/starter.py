@@ -17,6 +17,7 @@ from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.recognise import Recognised, recognise
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.workflows.examples import copied_example, schema_line
 
 _FEWEST = 60
 """Rows without which no pools can be made."""
@@ -26,6 +27,7 @@ _MOST_K = 5
 """Retrieval looks at so many of the texts: there must be more, or any model finds them all."""
 
 _TEMPLATE = """\
+{schema}
 # What `djsandbox init` found:
 {found}
 {about}# What a run would do, and cost:  djsandbox plan {file}
@@ -118,22 +120,50 @@ def write_starter(path: str, output: str | None, console: Console) -> None:
         BadInput: the data cannot be recognised, are pairs and too few, or there is such a file.
     """
     name = _name(path)
-    file = Path(output or f"{name}.yaml")
-    if file.exists():
-        raise BadInput(f"{str(file)!r} exists and is not overwritten: --output names another")
+    file = _new_file(output or f"{name}.yaml")
     found = recognise(path)
     for line in found.lines:
         console.print(Text(line), soft_wrap=True)
     trains = found.content == "pairs"
-    text = (_starter if trains else _recipe_only)(found, name, str(file))
+    _write(file, (_starter if trains else _recipe_only)(found, name, str(file)))
+    if not trains:
+        said = f"no model is trained on {_SAMPLES[found.content]} here yet: a run writes a recipe"
+        console.print(Text(f"{said} (workflow: recipe_only)"), soft_wrap=True)
+    _tell_next(file, console)
+
+
+def write_example(name: str, output: str | None, console: Console) -> None:
+    """Write a configuration that is shipped to where it can be changed.
+
+    Args:
+        name: of the example.
+        output: the new file; if left out, it is named after the example.
+        console: to print on.
+
+    Raises:
+        BadInput: there is no such example, or there is such a file.
+    """
+    file = _new_file(output or f"{name}.yaml")
+    _write(file, copied_example(name))
+    _tell_next(file, console)
+
+
+def _new_file(name: str) -> Path:
+    file = Path(name)
+    if file.exists():
+        raise BadInput(f"{name!r} exists and is not overwritten: --output names another")
+    return file
+
+
+def _write(file: Path, text: str) -> None:
     try:
         with file.open("x", encoding="utf-8") as handle:
             handle.write(text)
     except OSError as error:
         raise BadInput(f"{str(file)!r} cannot be written: {error.strerror}") from error
-    if not trains:
-        said = f"no model is trained on {_SAMPLES[found.content]} here yet: a run writes a recipe"
-        console.print(Text(f"{said} (workflow: recipe_only)"), soft_wrap=True)
+
+
+def _tell_next(file: Path, console: Console) -> None:
     console.print(Text(f"written: {file} (next: djsandbox plan {file})"), soft_wrap=True)
 
 
@@ -196,6 +226,7 @@ def _configuration(
         ingest: more lines of that section.
     """
     return _TEMPLATE.format(
+        schema=schema_line(),
         found="\n".join(f"#   {line}" for line in found.lines),
         about=about,
         file=file,

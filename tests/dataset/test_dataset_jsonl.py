@@ -147,6 +147,63 @@ def test_a_link_that_leads_out_of_the_folder_is_rejected(
     assert rejected.reason == "escaping_path"
 
 
+def test_media_may_lie_beside_the_folder_of_the_file_if_that_is_said(
+    open_source, write_jsonl, jpeg, tmp_path: Path
+) -> None:
+    lines = [{"text": "t", "images": ["../images/0.jpg"]}, {"text": "t", "images": ["../../x.jpg"]}]
+    path = write_jsonl(lines, {"../images/0.jpg": jpeg(0), "../../x.jpg": jpeg(1)})
+    plain = open_source("jsonl", path=path)
+    assert [item.reason for item in items(plain)] == ["escaping_path"] * 2
+    rooted = open_source("jsonl", path=path, media_root=str(tmp_path))
+    kept, rejected = items(rooted)
+    assert kept.image == jpeg(0)
+    assert rejected.reason == "escaping_path"
+    assert rejected.detail.startswith("../../x.jpg leads out of ")
+    # Where it lies is no part of what it is; that more can be used than without it is.
+    assert plain.stamp().keys() | {"media_root"} == rooted.stamp().keys()
+    assert "media_root" not in plain.stamp()["config"]
+
+
+def test_videos_beside_the_folder_of_the_file_have_a_place(
+    open_source, write_jsonl, tmp_path: Path
+) -> None:
+    lines = [{"text": "t", "videos": ["../clips/0.mp4"]}]
+    path = write_jsonl(lines, {"../clips/0.mp4": b"video"})
+    source = open_source("jsonl", path=path, content="videos", media_root=str(tmp_path))
+    (sample,) = items(source)
+    (video,) = sample.media
+    assert video.place is not None
+    assert video.place.uri == str(tmp_path / "clips" / "0.mp4")
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("nosuch", "'.*nosuch' is no folder"), ("other", r"a\.jsonl does not lie in '.*other'")],
+)
+def test_a_root_is_a_folder_around_the_file(
+    open_source, write_jsonl, jpeg, tmp_path: Path, folder: str, said: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    path = write_jsonl([line(0)], {"images/0.jpg": jpeg(0)})
+    with pytest.raises(BadInput, match=f"media_root: {said}"):
+        open_source("jsonl", path=path, media_root=str(tmp_path / folder)).shards()
+
+
+def test_no_more_of_a_file_is_read_than_is_asked_for(
+    open_source, write_jsonl, jpeg, monkeypatch
+) -> None:
+    path = write_jsonl([line(0)] * 3000, {"images/0.jpg": jpeg(0)})
+    seen = []
+    chunks = json_files._chunks
+    monkeypatch.setattr(
+        json_files, "_chunks", lambda file: (seen.append(one) or one for one in chunks(file))
+    )
+    (shard,) = open_source("jsonl", path=path).shards()
+    assert isinstance(next(shard.read()), Sample)
+    assert len(seen) == 1
+    assert len(split(shard)) == 3
+
+
 @pytest.mark.parametrize(
     ("more", "meta"),
     [

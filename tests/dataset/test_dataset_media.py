@@ -97,6 +97,12 @@ def test_what_would_have_other_files_or_addresses_opened_is_no_video(data: bytes
     assert "no video" in video_fault(data, ENDS)[1]
 
 
+def test_a_video_that_asks_for_more_memory_than_there_is_costs_its_row_alone(video) -> None:
+    data = video(0, frames=16)
+    count = data.index(b"stts") + 8  # entries of the table of times
+    assert reasons(data[:count] + b"\xff" + data[count + 1 :]) == "bad_video"
+
+
 def test_a_frame_that_would_fill_the_memory_is_not_decoded(video, monkeypatch) -> None:
     monkeypatch.setattr("djsandbox_ray.dataset.media._MOST_PIXELS", 48 * 32 - 1)
     for form in ("mp4", "webm", "avi", "gif"):

@@ -22,6 +22,7 @@ from djsandbox_ray.dataset.prepare import (
     check,
     named_classes,
     prepared,
+    refuse_unusable,
     shuffle_block,
     sliced,
 )
@@ -417,3 +418,47 @@ def test_ids_of_datasets_stay_the_same(open_source, write_tar, write_jsonl, tmp_
         "parquet": "dataset-cc8cffc58ae71a91",
         "jsonl": "dataset-298d83185da95748",
     }
+
+
+# A first look
+
+
+def listed(*items: object) -> Shard:
+    return Shard("s", None, lambda: iter(items))  # type: ignore[arg-type, return-value]
+
+
+def bad(number: int) -> Rejection:
+    return Rejection(f"s#{number}", "bad_json", f"line {number}")
+
+
+GOOD = Sample(b"", "a text", "s#9")
+
+
+def test_one_row_that_can_be_used_is_enough() -> None:
+    refuse_unusable([listed(bad(0)), listed(Remark("s", "odd rows", ""), bad(1), GOOD)], "texts")
+
+
+def test_nothing_is_read_behind_it() -> None:
+    def read():
+        yield GOOD
+        raise AssertionError("read on")
+
+    refuse_unusable([Shard("s", None, read)], "texts")
+
+
+@pytest.mark.parametrize(
+    ("count", "rows"), [(1, "its rows"), (7, "its 7 rows"), (2000, "the first 100 rows")]
+)
+def test_where_none_can_be_used_the_first_one_says_why(count: int, rows: str) -> None:
+    said = rf"^none of {rows} can be used: s#0: bad_json: line 0$"
+    with pytest.raises(BadInput, match=said):
+        refuse_unusable([listed(*map(bad, range(count)))], "texts")
+
+
+def test_samples_are_looked_at_too() -> None:
+    with pytest.raises(BadInput, match="s#9: bad_image"):
+        refuse_unusable([listed(Sample(b"no image", "a caption", "s#9"))], "pairs")
+
+
+def test_a_source_without_rows_is_for_others_to_refuse() -> None:
+    refuse_unusable([listed()], "texts")

@@ -179,6 +179,30 @@ def test_it_may_be_broken_off_again_and_anywhere(
     assert _contents(place, dataset) == _whole(source, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("step", ["_collect_rejections", "join_media_digests", "mark_complete"])
+def test_a_kill_behind_the_placing_of_the_table_costs_no_shard(
+    place: Storage,
+    source: Source,
+    tasks: Tasks,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, step, killed)
+        with pytest.raises(Killed):
+            _ingest(source, place)
+    tasks.read.clear()
+    dataset = _ingest(source, place)
+    assert tasks.read == []
+    assert _contents(place, dataset) == _whole(source, tmp_path / "whole")
+    tables = [] if place.is_local else [dataset.table.removeprefix("tables/")]
+    assert _left(place) == [dataset.id, *tables]
+
+
 def _cut(storage: Storage, path: str) -> None:
     storage.write_bytes(path, storage.read_bytes(path)[:-9])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from djsandbox_ray.dataset import staging as module
-from djsandbox_ray.dataset.staging import placed, staging
+from djsandbox_ray.dataset.staging import staging
 from djsandbox_ray.storage import lease
 from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.processes import Process
@@ -53,10 +53,12 @@ def test_what_a_killed_run_left_gives_way_and_statistics_stay(storage: Storage) 
     for name in ("samples.lance/data/old", "stats/operator.parquet/0.parquet"):
         storage.write_bytes(f"datasets/one/{name}", b"old")
 
-    def build(uri: str) -> None:
-        storage.write_bytes("staged/data/new", b"new")
+    with staging(storage, "source-1") as staged:
 
-    assert placed(storage, "staged", "datasets/one", build) == "datasets/one/samples.lance"
+        def build(uri: str) -> None:
+            storage.write_bytes(f"{staged.table}/data/new", b"new")
+
+        assert staged.place("datasets/one", build) == "datasets/one/samples.lance"
     assert sorted(storage.stamps("datasets/one")) == [
         "samples.lance/data/new",
         "stats/operator.parquet/0.parquet",
@@ -89,3 +91,32 @@ def test_who_was_asleep_leaves_the_folder_to_its_successor(
         while staged.lease.lost is None:
             time.sleep(0.05)
     assert staged.parts == {"00000000.json"}
+
+
+def _placed(storage: Storage, part: str, there: str) -> str:
+    """Have an ingest end behind the placing of its table; return its folder."""
+    folder = "datasets/.staging-source-1-a"
+    take(storage, f"{folder}/lease", "a").release()
+    files = {"files": {f"{folder}/samples.lance/data/{part}": {}}}
+    storage.write_sealed(f"{folder}/parts/00000000.json", files)
+    storage.write_sealed(f"{folder}/placed.json", {"home": "datasets/one"})
+    storage.write_bytes(f"datasets/one/samples.lance/data/{there}", b"")
+    storage.write_bytes("datasets/one/samples.lance/_versions/1.manifest", b"")
+    return folder
+
+
+def test_a_table_that_was_put_in_its_place_and_not_marked_is_moved_back(storage: Storage) -> None:
+    folder = _placed(storage, "x.lance", "x.lance")
+    with staging(storage, "source-1") as staged:
+        assert staged.folder == folder
+        assert storage.names(staged.table) == ["data"]
+        assert storage.names(f"{staged.table}/data") == ["x.lance"]
+        assert not storage.exists("datasets/one/samples.lance")
+        assert not storage.exists(f"{folder}/placed.json")
+
+
+def test_a_table_that_another_ingest_has_put_there_stays(storage: Storage) -> None:
+    _placed(storage, "x.lance", "of-another.lance")
+    with staging(storage, "source-1") as staged:
+        assert not storage.exists(staged.table)
+    assert storage.names("datasets/one/samples.lance/data") == ["of-another.lance"]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from djsandbox_ray.dataset.clips import encoded
-from djsandbox_ray.dataset.videos import ClipShape, clip_of, middle_window
+from djsandbox_ray.dataset.videos import ClipShape, clip_of, glimpses, middle_window
 from djsandbox_ray.errors import BadInput
 
 av = pytest.importorskip("av")
@@ -90,3 +90,27 @@ def test_an_animation_is_a_video() -> None:
     pictures[0].save(buffer, format="GIF", save_all=True, append_images=pictures[1:])
     clip = clip_of(buffer.getvalue(), ClipShape(3, (16, 16)))
     assert np.allclose(clip[:, 8, 8, 0], [0, 100, 200], atol=4)
+
+
+def test_glimpses_are_spread_over_the_video_and_never_scaled_up() -> None:
+    found = glimpses(video(), 4, 160)
+    assert [frame.shape for frame in found] == [(24, 48, 3)] * 4
+    assert shades(np.stack(found)) == [0, 4, 7, 11]
+    assert [frame.shape for frame in glimpses(video(3), 8, 12)] == [(6, 12, 3)] * 3
+    assert len(glimpses(video(), 1, 16)) == 1
+
+
+def test_of_a_long_video_only_frames_are_taken_that_decode_by_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("djsandbox_ray.dataset.videos._DECODED_WHOLE", 5)
+    with av.open(io.BytesIO(video())) as container:
+        keys = sum(packet.is_keyframe for packet in container.demux(video=0) if packet.size)
+    found = glimpses(video(), 8, 160)
+    assert len(found) == min(8, keys)
+    assert shades(np.stack(found))[0] == 0
+
+
+def test_glimpses_of_what_is_no_video_are_a_sentence() -> None:
+    with pytest.raises(BadInput, match="cannot be decoded"):
+        glimpses(b"no video", 4, 160)

@@ -50,6 +50,7 @@ def test_nothing_but_the_package_gets_into_the_image() -> None:
         "pyproject.toml",
         "requirements-dev.txt",
         "requirements.txt",
+        "setup.py",
     }
     assert not [path for path in copied(".") if "__pycache__" in path.parts]
 
@@ -77,4 +78,5 @@ def test_the_steps_install_a_package_that_works(tmp_path: Path) -> None:
     assert package.startswith(str(image.root / "venv"))
     config = str(image.root / "opt" / "djsandbox" / "configs" / "demo.yaml")
     assert "trials" in image.run("djsandbox", "plan", config)
+    assert "trials" in image.run("djsandbox", "plan", "--example", "demo")  # of the wheel
     assert not (image.root / "opt" / "djsandbox" / "djsandbox_ray").exists()

@@ -180,6 +180,16 @@ def test_an_answer_to_another_question_of_that_key_does_not_count(
     assert again.asked == ["0"]
 
 
+def test_both_of_two_questions_of_one_key_stay_answered(store: AnswerStore) -> None:
+    """Parts are named by their content: whichever is read last, none hides another."""
+    for number in range(8):
+        asked = replace(QUESTIONS[0], text=f"what is {number}?")
+        store.of("asking-1", Speller()).answers([asked])
+    for number in range(8):
+        asked = replace(QUESTIONS[0], text=f"what is {number}?")
+        assert store.of("asking-1").answers([asked]).keys() == {"0"}
+
+
 class Mute:
     def answer(self, asked: Sequence[Asked]) -> list[Answer]:
         return [Answer(one.key, "", 0, False) for one in asked[1:]]

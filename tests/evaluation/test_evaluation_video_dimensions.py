@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.evaluation.video.board import in_range
 from djsandbox_ray.evaluation.video.dimensions import (
     VideoValue,
     aesthetic_quality,
@@ -53,6 +54,15 @@ def test_the_consistency_is_the_mean_of_both_likenesses() -> None:
     assert consistency(features) == VideoValue(pytest.approx(0.5 / 3), 3)
     same = np.tile(np.array([[0.3, -0.2]], dtype=np.float32), (5, 1))
     assert consistency(same) == VideoValue(pytest.approx(1), 4)
+
+
+def test_a_video_that_stands_still_has_a_value() -> None:
+    """The product of a unit vector with itself is above 1 as often as below it."""
+    rng = np.random.default_rng(0)
+    stills = [np.tile(rng.normal(size=(1, 768)), (4, 1)).astype(np.float32) for _ in range(50)]
+    values = [consistency(features).value for features in stills]
+    assert max(values) > 1
+    assert max(in_range("subject_consistency", value) for value in values) == 1
 
 
 def test_style_is_the_mean_logit_of_a_hundred() -> None:

@@ -57,7 +57,6 @@ FEWER = {
         "operators=[video_motion_score_filter]",
         "trials.model.base.train.dataset.samples=60",
         "trials.model.base.train.samples=128",
-        "evaluation.dataset.samples=20",
         "confirm.top=0",
     ),
     "self_evolution": (
@@ -314,6 +313,20 @@ def test_several_workers_train_every_trial_under_deepspeed(tmp_path: Path) -> No
     assert ranking.loc["self_test/shuffled_captions", "verdict"] == "worse"
     trials = pd.read_parquet(run / "trials.parquet")
     assert set(trials["state"]) <= {"COMPLETED", "STOPPED"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_llava_finds_the_captions_of_other_images(tmp_path: Path) -> None:
+    ranking, run = _run("configs/llava.yaml", tmp_path)
+    verdict = ranking["verdict"]
+    assert verdict["image_text_similarity/high"] == "better"
+    assert verdict["self_test/shuffled_captions"] == "worse"
+    assert verdict["self_test/shuffled_statistic"] == "undecided"
+    shares = _shares(run, "defect")
+    assert shares.loc["image_text_similarity/high", "mismatched"] < 10
+    assert shares.loc["image_text_similarity/low", "mismatched"] > 50
+    assert list((run / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.slow

@@ -94,6 +94,7 @@ def test_the_terminal_says_what_was_found_and_where(finished_run: Ran) -> None:
         *BEST,
         "report.html",
         "mlflow ui --backend-store-uri",
+        "/runs?workflowType=machine_learning",
         "aspect_ratios is not testable",
         "Early stopping gave up",
         "pools given up: ",
@@ -200,7 +201,16 @@ def test_mlflow_has_a_parent_and_a_nested_run_per_trial(finished_run: Ran) -> No
     assert one.data.tags["bucket"] == "low"
     assert one.data.tags["state"] == "COMPLETED"
     assert {one.info.status, parent.info.status} == {"FINISHED"}
-    assert "taste" in one.data.metrics
+    assert one.data.metrics["score"] == one.data.metrics["taste"]
+    row = finished_run.ranking.loc[BEST[0]]
+    assert one.data.tags["verdict"] == row["verdict"] == "better"
+    assert one.data.metrics["pool_rank"] == row["rank"]
+    assert one.data.metrics["pool_change"] == pytest.approx(row["change"])
+    worse = finished_run.ranking.query("kind == 'bucket' and verdict == 'worse'")
+    assert parent.data.metrics["pools_worse"] == len(worse)
+    note = parent.data.tags["mlflow.note.content"]
+    assert f"- {BEST[0]} is better than the controls by" in note
+    assert "report.html" in note
     assert len(parent.inputs.dataset_inputs) == 2
 
 

@@ -35,7 +35,7 @@ from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import RunInfo
 from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask
-from djsandbox_ray.workflows.run import open_context
+from djsandbox_ray.workflows.opened import open_context
 
 ROWS = 3000
 GOOD = (0.5, 0.9)

@@ -31,5 +31,5 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if data.strip():
+        if data.strip() and self.open[-1:] not in (["script"], ["style"]):
             self.texts.append(data.strip())

@@ -44,7 +44,7 @@ def test_everything_that_was_found_has_its_place(storage: Storage, later: Later)
     assert "accepted: Data-Juicer keeps the same 1,000 of 4,000 rows" in chapters[0].headline
     assert "a/high & b/low help each other" in chapters[2].headline
     assert "One combination was left out." in chapters[2].lines
-    pictures = [b.png for chapter in chapters for b in chapter.blocks if isinstance(b, Picture)]
+    pictures = [b.data for chapter in chapters for b in chapter.blocks if isinstance(b, Picture)]
     shown = [png.removeprefix(PNG).decode() for png in pictures if png.startswith(PNG)]
     assert shown == ["cluster_statistics", "cluster_metrics", "repetition", "scaling"]
     page = report_html("found", [], chapters=chapters)

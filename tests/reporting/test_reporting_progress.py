@@ -129,3 +129,18 @@ def test_durations():
         "10 min",
         "3 h 05 min",
     ]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_line_keeps_its_bar_in_a_narrow_window(width: int):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    with Progress(console) as progress:
+        progress.stage("confirmation_trials", total=54)
+        progress.update(done=20, running=2, best="image_text_similarity/high +442.83 %")
+        shown = Console(file=io.StringIO(), width=width, color_system=None)
+        shown.print(progress._live.get_renderable())
+    (line,) = shown.file.getvalue().splitlines()
+    assert "confirmation_trials" in line
+    assert line.count("━") >= 3
+    assert "20/54 done, 2 running" in line
+    assert len(line) <= width

@@ -1,23 +1,28 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from dataclasses import replace
 
 import pytest
 from html_page import HOSTILE, Page
 
+from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.records import NotTestable
 from djsandbox_ray.reporting.blocks import (
+    Card,
     Chapter,
+    Gallery,
     Listing,
     Picture,
+    Pictures,
     ReportTable,
     Sentences,
 )
 from djsandbox_ray.reporting.method import confirmation_section
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.report import report_html
+from djsandbox_ray.reporting.report import _TEMPLATES, report_html
 
 
 def test_the_page_says_all_of_it(rows):
@@ -25,7 +30,7 @@ def test_the_page_says_all_of_it(rows):
         report_html(
             "clip-demo",
             rows,
-            figures={"changes": b"\x89PNG data"},
+            figures=[Picture("changes", b"\x89PNG data")],
             facts={"dataset": "shapes, 1200 rows"},
             not_testable=[NotTestable("lang_score", "all values are equal")],
             tables=[ReportTable("Ties", ("pool", "ties"), [("text_len/low", "12")])],
@@ -54,9 +59,27 @@ def test_the_page_says_all_of_it(rows):
 
 
 def test_nothing_comes_from_elsewhere(rows):
-    text = report_html("demo", rows, figures={"a": b"png"})
-    assert not re.search(r"https?:|//|@import|url\(|<script|<link", text.replace("base64,", ""))
+    text = report_html("demo", rows, figures=[Picture("a", b"png")])
+    assert not re.search(r"https?:|//|@import|url\(|<link| src=\"(?!data:)", _without_data(text))
     assert "default-src 'none'" in text
+
+
+def _without_data(text: str) -> str:
+    return re.sub(r"(data:[a-z+/]+;base64,)[^\"]*", r"\1", text)
+
+
+def test_the_only_script_is_the_one_that_the_page_names(rows):
+    text = report_html("demo", rows)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert "</" not in script
+    assert not re.search(r" on[a-z]+=|javascript:", text)
+
+
+def test_what_is_put_into_the_page_as_it_is_comes_with_the_package():
+    shipped = {item.name for item in _TEMPLATES.iterdir()}
+    assert {"report.html", "report.css", "report.js"} <= shipped
 
 
 def test_hostile_names_are_only_text(rows):
@@ -65,14 +88,19 @@ def test_hostile_names_are_only_text(rows):
         report_html(
             HOSTILE,
             rows,
-            figures={HOSTILE: b""},
+            figures=[Picture(HOSTILE, b"")],
+            about=HOSTILE,
+            answer=[("keep", HOSTILE), ("next", f"why: {HOSTILE}")],
+            answer_tables=[ReportTable(HOSTILE, (HOSTILE,), [(HOSTILE,)])],
+            configuration=HOSTILE,
+            controls={HOSTILE: 0.5},
             facts={HOSTILE: HOSTILE},
             not_testable=[NotTestable(HOSTILE, HOSTILE)],
             tables=[ReportTable(HOSTILE, (HOSTILE,), [(HOSTILE,)])],
         )
     )
-    assert "script" not in page.tags
-    assert page.texts.count(HOSTILE) >= 10
+    assert page.tags.count("script") == 1
+    assert page.texts.count(HOSTILE) >= 17
     assert ("alt", HOSTILE) in page.attributes
 
 
@@ -125,18 +153,28 @@ def chapter(text: str) -> Chapter:
         Picture(text, b"\x89PNG"),
         Listing(text, f"{text}\n  {text}"),
         Sentences(text, [text, text]),
+        Pictures(text, [Picture(text, b"1"), Picture(text, b"2")]),
+        Gallery(
+            text,
+            [(text, [Card(text, text, "data:image/webp;base64,"), Card(text, instead=text)])],
+            Picture(text, b"3"),
+            is_open=False,
+        ),
     ]
     return Chapter(text, [text], blocks, headline=text)
 
 
 def test_every_kind_of_block_is_shown_in_its_order():
     page = Page(report_html("demo", [], chapters=[chapter("here")]))
-    assert [tag for tag in page.tags[page.tags.index("h2") :] if tag != "div"] == [
+    grouping = ("div", "thead", "tbody")
+    assert [tag for tag in page.tags[page.tags.index("h2") :] if tag not in grouping] == [
         *("h2", "p", "h3", "table", "tr", "th", "th", "tr", "td", "td"),
-        *("img", "h3", "pre", "h3", "ul", "li", "li"),
+        *("img", "details", "summary", "pre", "h3", "ul", "li", "li", "h3", "img", "img"),
+        *("details", "summary", "img", "h4", "figure", "img", "figcaption", "b"),
+        *("figure", "figcaption", "i", "script"),
     ]
     assert {("id", "chapter-1"), ("alt", "here"), ("class", "helps")} <= set(page.attributes)
-    source = dict(page.attributes)["src"]
+    source = next(value for name, value in page.attributes if name == "src")
     assert source is not None
     assert base64.b64decode(source.partition(",")[2]) == b"\x89PNG"
     assert "here\n  here" in page.texts  # a file keeps its lines and what they begin with
@@ -144,9 +182,10 @@ def test_every_kind_of_block_is_shown_in_its_order():
 
 def test_nothing_of_a_chapter_is_taken_for_html(rows):
     page = Page(report_html("demo", rows, chapters=[chapter(HOSTILE)]))
-    assert "script" not in page.tags
-    # Headline, link, title, line, two titles of blocks and that of the table, head, cell, items.
-    assert page.texts.count(HOSTILE) == 11
+    assert page.tags.count("script") == 1
+    # Headline, link, title, line, five titles of blocks, head, cell, two items, and of samples the
+    # name of the group, two captions, a note and what stands in place of a picture.
+    assert page.texts.count(HOSTILE) == 18
     assert any(HOSTILE in text and "\n" in text for text in page.texts)
 
 
@@ -172,6 +211,31 @@ def test_short_cells_stay_on_one_line():
     text = report_html("demo", [], tables=[table])
     assert '<td class="short">+12.50</td>' in text
     assert "<td>so so" in text
+
+
+def test_the_answer_comes_first_and_its_command_is_for_copying(rows, broken):
+    table = ReportTable("In the score's own terms", ("metric", "a/high"), [("top1", "0.6")])
+    answer = [("keep", "Keep it: all."), ("next", "the recipe: djsandbox recipe demo")]
+    text = report_html("demo", rows, answer=answer, answer_tables=[table], about="begun today")
+    page = Page(text)
+    order = ["demo", "begun today", "The answer", "Keep it: all.", "metric", "pools"]
+    found = [item for item in page.texts if item in order]
+    assert found[found.index("begun today") - 1 :] == order
+    assert "<code>djsandbox recipe demo</code>" in text
+    alarmed = report_html("demo", broken, answer=answer)
+    assert alarmed.index("SELF-TEST FAILED") < alarmed.index("The answer")
+    assert "The answer" not in report_html("demo", rows)
+
+
+def test_controls_are_a_row_of_the_metrics_and_the_configuration_is_last(rows):
+    metrics = [Metric("zero_shot/top1", chance=0.125)]
+    more = {"metrics": metrics, "configuration": "name: demo\n"}
+    page = Page(report_html("demo", rows, controls={"zero_shot/top1": 0.5}, **more))
+    start = page.texts.index("controls", page.texts.index("Mean of every metric"))
+    assert page.texts[start - 2 : start + 2] == ["chance", "0.125", "controls", "0.5"]
+    assert page.texts[-2:] == ["Its configuration", "name: demo"]
+    without = Page(report_html("demo", rows, metrics=metrics))
+    assert "controls" not in without.texts[without.texts.index("Mean of every metric") :]
 
 
 def test_a_short_row_is_an_error():

@@ -4,10 +4,12 @@ import io
 from dataclasses import replace
 
 import pytest
+from factories import confirmation_row
 from rich.console import Console
 
 from djsandbox_ray.records import PoolKind
 from djsandbox_ray.reporting.blocks import ReportTable
+from djsandbox_ray.reporting.method import confirmation_section
 from djsandbox_ray.reporting.ranking import Unit, notes, sections
 from djsandbox_ray.reporting.terminal import ranking_table, section_table
 
@@ -130,6 +132,15 @@ def test_a_table_of_the_page_on_the_terminal():
     assert "[bold]Title[/oops]" in text
     assert "[red]a/b" in text
     assert "\x1b[32mbetter" in text
+
+
+def test_a_second_look_fits_a_narrow_window():
+    pool = "image_text_similarity/high"
+    section = confirmation_section([confirmation_row(pool, 4.3)], Unit.PERCENT)
+    narrow = show(section_table(section), width=80)
+    assert pool in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "+430.00 [+425.00, +435.00]" in show(section_table(section), width=120)
 
 
 def test_a_self_test_without_a_result_is_a_failed_one(rows):

@@ -166,7 +166,9 @@ def _page(text: str) -> str:
     table = ReportTable(long, (long, long), [(long, long)])
     blocks = [table, Listing(long, long), Picture(long, b"png")]
     chapter = Chapter(long, [long], blocks, headline=long)
-    return report_html(long, [], chapters=[chapter], figures={long: b"png"}, tables=[table])
+    return report_html(
+        long, [], chapters=[chapter], figures=[Picture(long, b"png")], tables=[table]
+    )
 
 
 @given(st.one_of(NAMES, st.text(alphabet=st.sampled_from(list("<>&'\"/=-! ascriptonerror")))))

@@ -55,11 +55,12 @@ def test_all_that_is_wrong_is_found_as_for_a_run_here() -> None:
         "  job 'dataset', jobs[0].hook",
     ]
     with pytest.raises(BadInput) as caught:
-        prepare(DEMO, [jobs, "cluster.cpus=2"], "./here")
+        prepare(DEMO, [jobs, "cluster.cpus=2", "cluster.dashboard=true"], "./here")
     assert [line.split(": ")[0] for line in str(caught.value).split("\n")] == [
         DEMO,
         "  storage",
         "  cluster.cpus",
+        "  cluster.dashboard",
         "  workflow of the configuration:",
         "    job 'dataset', jobs[0].hook",
     ]

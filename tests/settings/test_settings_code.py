@@ -30,7 +30,7 @@ from djsandbox_ray.trials.family import FAMILIES, ModelFamily, identity_of
 from djsandbox_ray.trials.stopping.stopping import STOPPING
 from djsandbox_ray.workflows.language.parameters import resolve
 from djsandbox_ray.workflows.language.workflow import configured_workflow
-from djsandbox_ray.workflows.run import open_context
+from djsandbox_ray.workflows.opened import open_context
 from djsandbox_ray.workflows.runner import _artifact
 
 MODULE = """

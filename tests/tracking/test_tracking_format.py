@@ -5,16 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from djsandbox_ray.records import RungReport
-from djsandbox_ray.tracking.mlflow_runs import (
-    in_short,
-    mark,
-    named,
-    started_ms,
-    unsent,
-    values,
-)
+from djsandbox_ray.evaluation.metric import Metric, ScoreMetrics
+from djsandbox_ray.records import Pool, PoolKind, RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.tracking.mlflow_runs import in_short, named, values
 from djsandbox_ray.tracking.outbox import Refused
+from djsandbox_ray.tracking.rungs import mark, started_ms, unsent
+from djsandbox_ray.tracking.tracker import SCORE, trial_facts
 
 
 def report(samples: int, time_ms: int) -> RungReport:
@@ -60,6 +56,32 @@ def test_reports_of_another_attempt_contradict_a_mark(change):
 def test_a_mark_knows_nan():
     diverged = replace(report(10, 1000), loss=math.nan)
     assert unsent([diverged], mark([diverged])) == []
+
+
+def test_a_score_that_earlier_versions_had_not_contradicts_nothing():
+    first = report(10, 1000)
+    scored = replace(first, metrics={SCORE: 0.25, **first.metrics})
+    assert unsent([scored], mark([first])) == []
+
+
+POOL = Pool("text_len/high", PoolKind.BUCKET, "text_len", 2, 100, "hash")
+
+
+def scores(score: ScoreMetrics, *metrics: dict[str, float]) -> list[float | None]:
+    reports = tuple(RungReport(n, 0.5, given, 1.0, 0.0, 0) for n, given in enumerate(metrics))
+    spec = TrialSpec("trial-0", POOL.id, 0, "draw", 200)
+    facts = trial_facts(TrialRecord(spec, TrialState.RUNNING, reports), POOL, "trials", score)
+    return [one.metrics.get(SCORE) for one in facts.record.reports]
+
+
+def test_every_report_has_the_mean_of_what_makes_the_score():
+    less = ScoreMetrics(("top1", "loss"), (Metric("loss", better="less"),))
+    given = {"top1": 0.5, "loss": 0.25, "shown": 9.0}
+    assert scores(less, given, {**given, "top1": 0.75}) == [0.125, 0.25]
+    assert scores(ScoreMetrics(), {"a": 1.0, "b": 3.0}) == [2.0]
+    # What is not there has no mean, and an evaluator's own metric of that name stays.
+    assert scores(ScoreMetrics(("a", "b")), {"a": 1.0}, {}) == [None, None]
+    assert scores(ScoreMetrics(), {SCORE: 7.0, "a": 1.0}) == [7.0]
 
 
 def test_start_of_a_trial():

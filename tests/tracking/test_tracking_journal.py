@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mlflow_server import mlflow_server
 from ports import free_port
-from tracked_records import COMPLETED, FAILED, PARAMS, POOL, RUN, STOPPED, TAGS, record
+from tracked_records import COMPLETED, FAILED, PARAMS, POOL, RUN, STOPPED, TAGS, VERDICTS, record
 from tracked_runs import check, stored
 
 from djsandbox_ray.errors import BadInput, Damaged
@@ -17,7 +17,14 @@ from djsandbox_ray.records import TrialRecord, TrialSpec, TrialState
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.journal import Recorded, Replayed, replay
 from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
-from djsandbox_ray.tracking.tracker import TRACKERS, DatasetInput, NullTracker, RunInfo, Tracker
+from djsandbox_ray.tracking.tracker import (
+    TRACKERS,
+    DatasetInput,
+    NullTracker,
+    PoolVerdict,
+    RunInfo,
+    Tracker,
+)
 
 FOLDER = "runs/demo"
 
@@ -54,6 +61,12 @@ class Listener(Tracker):
 
     def artifact(self, name: str, data: bytes) -> None:
         self.calls.append(("artifact", name, data))
+
+    def judged(self, stage: str, pools: Sequence[PoolVerdict]) -> None:
+        self.calls.append(("judged", stage, tuple(pools)))
+
+    def describe(self, text: str) -> None:
+        self.calls.append(("describe", text))
 
     def finish(self, ok: bool, within: float | None = None) -> int:
         self.calls.append(("finish", ok))
@@ -110,12 +123,15 @@ def test_a_tracker_hears_from_the_journal_what_it_hears_from_the_run(storage):
     tracker = Recorded(live, FOLDER)
     run(tracker, COMPLETED, STOPPED, ok=None)
     tracker.dataset(extra)
+    tracker.judged("trials", VERDICTS)
+    tracker.judged("combinations", VERDICTS[:1])
+    tracker.describe("text_len/high is better")
     tracker.finish(True)
     later = heard(storage)
     ((told,),) = live.of("start")
     assert replace(told, key=RUN.key) == RUN
     assert later.of("start") == [(replace(told, datasets=(*RUN.datasets, extra)),)]
-    for kind in ("trial", "metrics", "artifact", "finish"):
+    for kind in ("trial", "judged", "metrics", "artifact", "describe", "finish"):
         assert later.of(kind) == live.of(kind)
     assert tracker.ui_command == live.ui_command
     (name,) = storage.names(f"{FOLDER}/tracking")
@@ -152,7 +168,11 @@ def test_a_run_that_was_cut_off_ends_as_failed_and_its_newest_records_count(stor
 
 
 def test_a_resumed_run_goes_on_with_its_journal(storage):
-    run(Recorded(Listener(storage), FOLDER), COMPLETED, STOPPED, ok=False)
+    cut_off = Recorded(Listener(storage), FOLDER)
+    run(cut_off, COMPLETED, STOPPED, ok=None)
+    cut_off.judged("trials", VERDICTS)
+    cut_off.describe("found")
+    cut_off.finish(False)
     (before,) = heard(storage).of("metrics")
     resumed = Recorded(Listener(storage), FOLDER)
     resumed.start(replace(RUN, params={"budget": "200", "seeds": "4"}))  # and is killed at once
@@ -160,6 +180,8 @@ def test_a_resumed_run_goes_on_with_its_journal(storage):
     assert later.of("start")[0][0].params == {"budget": "200", "seeds": "4"}
     assert len(later.of("trial")) == 2
     assert len(later.of("artifact")) == 2
+    assert later.of("judged") == [("trials", VERDICTS)]
+    assert later.of("describe") == [("found",)]
     resumed.metrics({"trials/completed": 1.0, "trials/failed": 2.0})
     by_value = {
         value: time_ms for told, time_ms in heard(storage).of("metrics") for value in told.items()
@@ -307,6 +329,8 @@ def test_misuse_is_an_error(storage):
         lambda: tracker.metrics({"a": 1.0}),
         lambda: tracker.artifact("a", b""),
         lambda: tracker.dataset(RUN.datasets[0]),
+        lambda: tracker.judged("trials", VERDICTS),
+        lambda: tracker.describe("found"),
     ):
         with pytest.raises(RuntimeError, match="not started"):
             tell()

@@ -7,7 +7,18 @@ import pytest
 from mlflow_server import client, mlflow_server
 from ports import free_port
 from pydantic import ValidationError
-from tracked_records import COMPLETED, FAILED, PARAMS, POOL, RUN, STOPPED, TAGS, record, report
+from tracked_records import (
+    COMPLETED,
+    FAILED,
+    PARAMS,
+    POOL,
+    RUN,
+    STOPPED,
+    TAGS,
+    VERDICTS,
+    record,
+    report,
+)
 from tracked_runs import check, inputs, stored
 
 from djsandbox_ray.errors import BadInput
@@ -193,6 +204,52 @@ def test_a_parameter_that_changed_is_said_and_the_rest_is_logged(storage, caplog
     assert parent.data.params["seeds"] == "3"
 
 
+def test_every_trial_has_the_verdict_on_its_pool_by_which_tables_sort(storage):
+    uri = f"sqlite:///{storage.uri('mlflow.db')}"
+    other = replace(FAILED, spec=replace(FAILED.spec, pool="text_len/low"))
+    for late in (STOPPED, COMPLETED):  # the second time, a trial is told after the verdicts
+        tracker = MlflowTracker(MlflowConfig(patience=60), storage)
+        tracker.start(RUN)
+        for item in (COMPLETED, other):
+            tracker.trial(item, TAGS, PARAMS)
+        tracker.judged("another study", [VERDICTS[0]._replace(verdict="worse", rank=9)])
+        tracker.judged("trials", VERDICTS)
+        tracker.trial(late, TAGS, PARAMS)
+        assert tracker.finish(True) == 0
+        mlflow, _, children = stored(uri)
+        found = {
+            seed: (run.data.tags["verdict"], run.data.metrics["pool_rank"])
+            for seed, run in children.items()
+        }
+        assert found == {"0": ("better", 1), "1": ("failed", 2), "2": ("better", 1)}
+        assert children["0"].data.metrics["pool_change"] == 0.25
+        assert "pool_change" not in children["1"].data.metrics  # nobody knows it
+    history = mlflow.get_metric_history(children["0"].info.run_id, "pool_rank")
+    assert len(history) == 1
+    experiment = mlflow.get_experiment_by_name("djsandbox").experiment_id
+    best = mlflow.search_runs([experiment], order_by=["metrics.pool_rank ASC"])[0]
+    assert best.data.tags["verdict"] == "better"
+
+
+def test_the_run_is_described_and_its_command_opens_the_runs(storage):
+    tracker = MlflowTracker(MlflowConfig(patience=60), storage)
+    uri = f"sqlite:///{storage.uri('mlflow.db')}"
+    assert tracker.ui_command == f"mlflow ui --backend-store-uri {uri}"
+    tracker.start(RUN)
+    tracker.describe("- not yet")
+    tracker.describe("- text_len/high is better\n" + "x" * 9000)
+    assert tracker.finish(True) == 0
+    mlflow, parent, _ = stored(uri)
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("- text_len/high is better\nx")
+    assert len(note) < 5100
+    number = mlflow.get_experiment_by_name("djsandbox").experiment_id
+    page = f"/#/experiments/{number}/runs?workflowType=machine_learning"
+    assert tracker.ui_command == (
+        f"mlflow ui --backend-store-uri {uri}  # then open http://127.0.0.1:5000{page}"
+    )
+
+
 def test_a_run_that_a_user_deleted_meanwhile_is_made_again(storage):
     uri = f"sqlite:///{storage.uri('mlflow.db')}"
     running = record(0, TrialState.RUNNING, COMPLETED.reports[0])
@@ -260,6 +317,9 @@ def test_a_server_that_comes_up_late_gets_everything_once(storage, tmp_path, cap
         check(uri)
         assert track(storage, COMPLETED, FAILED, STOPPED, uri=uri) == 0
         check(uri)
+        number = client(uri).get_experiment_by_name("djsandbox").experiment_id
+        page = f"{uri}/#/experiments/{number}/runs?workflowType=machine_learning"
+        assert late.ui_command == page
 
 
 def test_config():

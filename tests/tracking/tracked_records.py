@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
-from djsandbox_ray.tracking.tracker import DatasetInput, RunInfo
+from djsandbox_ray.tracking.tracker import DatasetInput, PoolVerdict, RunInfo
 
 RUN = RunInfo(
     name="demo",
@@ -32,3 +32,7 @@ def record(seed: int, state: TrialState, *reports: RungReport, **more) -> TrialR
 COMPLETED = record(0, TrialState.COMPLETED, report(100, 0.4), report(200, 0.6))
 FAILED = record(1, TrialState.FAILED, report(100, math.nan), error="the loss is NaN")
 STOPPED = record(2, TrialState.STOPPED, report(100, 0.1))
+VERDICTS = (
+    PoolVerdict("text_len/high", "better", 1, 0.25),
+    PoolVerdict("text_len/low", "failed", 2, math.nan),
+)

@@ -14,6 +14,7 @@ from djsandbox_ray.evaluation.retrieval import RetrievalConfig
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.evaluation.zero_shot import ZeroShotConfig
 from djsandbox_ray.settings.sections import Component
+from djsandbox_ray.trials.clip import arch as architectures
 from djsandbox_ray.trials.clip.arch import (
     Tokenizer,
     build_model,
@@ -48,12 +49,30 @@ def test_a_file_is_an_architecture(tmp_path: Path) -> None:
     assert model.text_projection.shape[1] == 32
 
 
+def test_the_file_of_a_model_of_the_hub_is_an_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "open_clip_config.json"
+    whole = {"model_cfg": load_arch("tiny"), "preprocess_cfg": {"mean": [0, 0, 0]}}
+    path.write_text(json.dumps(whole))
+    assert load_arch(str(path)) == load_arch("tiny")
+
+
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_what_is_known_of_shipped_architectures_is_what_torch_counts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = training_flops(load_arch(name))
+    monkeypatch.setattr(architectures, "_COUNTED", {})
+    assert training_flops(load_arch(name)) == known
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("tinny", "did you mean 'tiny'"),
         ("ViT-B-33", "did you mean 'ViT-B-32'"),
         ("nowhere/none.json", "architecture file nowhere/none.json"),
+        ("hf-hub:laion/CLIP-ViT-B-32", "name its file open_clip_config.json"),
+        ("local-dir:/models/clip", "name its file open_clip_config.json"),
     ],
 )
 def test_unknown_architectures_say_what_is_known(name: str, message: str) -> None:

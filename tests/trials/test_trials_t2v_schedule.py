@@ -83,6 +83,15 @@ def test_ddim_takes_the_steps_of_diffusers() -> None:
         assert torch.allclose(x.float(), ours, atol=2e-6)
 
 
+@pytest.mark.parametrize("schedule", ALL)
+def test_a_sampling_has_as_many_steps_as_it_is_told(schedule: Schedule) -> None:
+    for steps in (1, 3, 7, 25, 61, 103, 499, 1000):
+        grid = schedule.grid(steps)
+        assert grid.shape == (steps + 1,)
+        assert grid[-1] == schedule.clean
+        assert (np.diff(grid) < 0).all()
+
+
 @pytest.mark.parametrize(
     ("shift", "golden"), [(1.0, [1000, 667, 334, 1]), (7.0, [1000, 934.0, 781.4, 46.8])]
 )

@@ -17,7 +17,7 @@ from djsandbox_ray.config import RunConfig, checked
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.workflows.run import open_context
+from djsandbox_ray.workflows.opened import open_context
 
 Configure = Callable[..., RunConfig]
 

@@ -85,6 +85,15 @@ def jsonl(path: Path) -> None:
     _lines(path / "list.jsonl", lines)
 
 
+def jsonl_beside(path: Path) -> None:
+    """Lines in a folder of their own, as datasets with texts and images apart have them."""
+    lines = [
+        {"text": caption(number), "images": [f"../images/{name}"]}
+        for number, name in enumerate(photos(path / "images"))
+    ]
+    _lines(path / "texts" / "pairs.jsonl", lines)
+
+
 def parquet(path: Path) -> None:
     path.mkdir()
     table = {"jpg": map(picture, range(ROWS)), "title": map(caption, range(ROWS))}
@@ -124,6 +133,7 @@ PAIRS = {
     imagefolder: "folder",
     csv_list: "csv",
     jsonl: "jsonl",
+    jsonl_beside: "jsonl",
     parquet: "parquet",
     webdataset: "webdataset",
 }

@@ -69,6 +69,27 @@ def test_a_source_that_cannot_be_is_not_looked_for(tmp_path: Path) -> None:
     assert "\ndataset: " not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "type", "content", "reason"),
+    [
+        ("a.parquet", "parquet", "text,image\na cat,cat.jpg\n", "broken_shard"),
+        # Hugging Face's metadata beside images.
+        ("metadata.jsonl", "jsonl", '{"file_name": "0.jpg", "text": "a cat"}\n', "image_count"),
+        ("a.jsonl", "jsonl", '{"text": "a cat", "images": ["../0.jpg"]}\n', "escaping_path"),
+    ],
+)
+def test_data_of_which_nothing_can_be_used_are_found_by_a_look_at_them(
+    tmp_path: Path, name: str, type: str, content: str, reason: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    source = {"type": type, "path": str(tmp_path / name)}
+    config = load_run(written(tmp_path, dataset=source))
+    with pytest.raises(BadInput, match=rf"(?m)^dataset: none of its rows can be used: .*{reason}"):
+        check_run(config)
+    lacking = make_plan(config)["lacking"]
+    assert reason in "\n".join(lacking)
+
+
 def test_an_operator_without_recipes_is_an_error_where_a_job_writes_them() -> None:
     """It is found before anything is trained; other workflows may cut pools by it."""
     process = ["text_length_filter", {ENTITIES: {}}]

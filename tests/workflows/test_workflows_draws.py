@@ -21,7 +21,7 @@ from djsandbox_ray.records import Dataset, Evaluation, StudyPlan
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.trials.family import FAMILIES
 from djsandbox_ray.workflows.beforehand import check_run
-from djsandbox_ray.workflows.run import open_context
+from djsandbox_ray.workflows.opened import open_context
 
 
 def config(batch: int, **changes: Any) -> Any:

@@ -26,7 +26,8 @@ from djsandbox_ray.trials.trial_records import TrialStore
 from djsandbox_ray.workflows.foresight.asking import asking
 from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
 from djsandbox_ray.workflows.language.workflow import configured_workflow
-from djsandbox_ray.workflows.run import open_context, run_sandbox
+from djsandbox_ray.workflows.opened import open_context
+from djsandbox_ray.workflows.run import run_sandbox
 from djsandbox_ray.workflows.runner import run_workflow
 
 BEFORE = [
@@ -165,10 +166,16 @@ def test_trials_that_any_run_has_completed_cost_nothing(
     do_before(config)
     first, second, third, *_ = make_plan(config(TRIALS))["trial_list"]
     report = RungReport(100, 1.0, {"m": 1.0}, 1.0, 1.0, 1)
+    assert make_plan(config(TRIALS))["measured"] is None
     for trial, state in ((first, "COMPLETED"), (second, "FAILED"), (third, "RUNNING")):
         spec = TrialSpec(trial["trial"], trial["pool"], trial["seed"], "hash", 100)
-        TrialStore(storage).save(TrialRecord(spec, TrialState(state), (report,)))
+        record = TrialRecord(spec, TrialState(state), (report,), held_seconds=36.0)
+        TrialStore(storage).save(record)
     made = make_plan(config(TRIALS))
+    # 0.36 s a sample of the one that is done.
+    assert made["measured"] == {"trials": 1, "cpus": pytest.approx(1900 * 0.36 / 3600)}
+    said = "time    0.19 CPU-hours of training and evaluation, as the trials that are done took (1)"
+    assert said in shown(made)
     assert [trial["cached"] for trial in made["trial_list"][:3]] == [True, False, False]
     assert made["trials"] == 20
     assert made["trials_to_run"] == 19

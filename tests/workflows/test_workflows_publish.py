@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from found_outputs import JOINED, YAML, found_outputs, ranked
 
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.records import Ranking, RankingRow
+from djsandbox_ray.records import PoolKind, Ranking, RankingRow, Report
 from djsandbox_ray.storage.rows import to_csv
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.journal import Journal, RunEntry
@@ -139,3 +140,31 @@ def test_said_again_it_changes_nothing(watched: Watched) -> None:
     before = watched.run
     watched.tell(*outputs.values())
     assert watched.run == before
+
+
+def test_self_tests_are_no_pools_that_are_worse(watched: Watched) -> None:
+    storage = watched.context.storage
+    rows = [
+        ranked(1, "a/high", 0.2, "better"),
+        replace(
+            ranked(2, "self_test/shuffled_captions", -0.9, "worse"),
+            kind=PoolKind.SELF_TEST,
+            expected="worse",
+        ),
+    ]
+    storage.write_bytes("runs/found/ranking.csv", to_csv(RankingRow, rows).encode())
+    watched.tell(Ranking("ranking-5", "runs/found/ranking.csv"))
+    assert (watched.metrics["pools_better"], watched.metrics["pools_worse"]) == (1, 0)
+
+
+def test_a_report_describes_the_run(watched: Watched) -> None:
+    storage = watched.context.storage
+    found_outputs(storage, "runs/found")
+    for name in ("report.html", "figures/ranking.png"):
+        storage.write_bytes(f"runs/found/{name}", b"x")
+    files = ("runs/found/report.html", "runs/found/figures/ranking.png")
+    watched.tell(Report("report-1", *files, ("Confirmed.",)))
+    first, *_ = watched.run.description.splitlines()
+    assert re.fullmatch(r"- a/high is better than the controls by \+\S+ \S+ \(.* \.\. .*\)", first)
+    assert "- Confirmed." in watched.run.description
+    assert f"`{storage.uri('runs/found/report.html')}`" in watched.run.description

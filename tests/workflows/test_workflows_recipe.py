@@ -157,7 +157,7 @@ def test_runs_without_a_recipe_say_what_to_do(url: str, tmp_path: Path) -> None:
         show_recipes("../found", url, None, console())
     storage = Storage(str(tmp_path / "storage"))
     storage.write_bytes("runs/bare/config.yaml", b"name: bare\n")
-    with pytest.raises(SandboxError, match="has no recipe: no pool was better") as caught:
+    with pytest.raises(SandboxError, match="has no recipe: it is not finished") as caught:
         show_recipes("bare", storage.url, None, console())
     assert caught.value.exit_code == 1
 
@@ -291,3 +291,30 @@ def test_the_commands(url: str, recipe: Path, tmp_path: Path) -> None:
     assert "cannot be read" in str(missing.exception)
     both = call("recipe", "x", "--accept", str(recipe), "--output", "y.yaml")
     assert isinstance(both.exception, BadInput)
+
+
+def test_a_pool_for_hugging_face_says_what_it_is(url: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options: dict[str, Any] = {"output": str(out), "form": "huggingface", "rows_per_shard": 1000}
+    materialise_rows("found", "text_len/high", None, url, console(), **options)
+    card = (out / "README.md").read_text()
+    assert "The pool `text_len/high` of the run `found`" in card
+    assert re.search(r"`text_len`, which `text_length_filter` computes, lies between \d", card)
+
+
+@pytest.mark.parametrize(
+    ("form", "repository", "why"),
+    [("jsonl", "me/rows", "is for --format huggingface"), ("huggingface", "rows", "OWNER/NAME")],
+)
+def test_what_cannot_be_pushed_is_said_first(
+    url: str, tmp_path: Path, form: str, repository: str, why: str
+) -> None:
+    with pytest.raises(BadInput, match=why):
+        materialise_rows(
+            *("found", "text_len/high", None, url, console()),
+            output=str(tmp_path / "out"),
+            form=form,
+            rows_per_shard=10,
+            repository=repository,
+        )
+    assert not (tmp_path / "out").exists()

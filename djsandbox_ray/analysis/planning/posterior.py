@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from djsandbox_ray.analysis.planning.power import detectable_effect, half_width_rule, rescale
 from djsandbox_ray.analysis.verdicts.design import Design
@@ -97,6 +97,8 @@ class Posterior:
 
     def _range(self, factors: Floats, weights: Floats) -> CredibleRange:
         """Return the median and the central 90 % of the mixture of factor / sqrt(chi2(df))."""
+        from scipy import stats
+
         if not factors.any():  # no noise, nothing to be uncertain about
             return CredibleRange(0.0, 0.0, 0.0)
 

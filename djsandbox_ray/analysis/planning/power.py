@@ -23,7 +23,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
@@ -274,6 +274,8 @@ def _deviation(within: float, bucket: float, design: Design) -> float:
 @lru_cache(maxsize=64)
 def _chi_square_rule(df: int, nodes: int) -> tuple[Floats, Floats]:
     """Nodes and weights for the expectation over chi2(df) / df: Gauss-Legendre in its quantiles."""
+    from scipy import stats
+
     x, weights = special.roots_legendre(nodes)
     return stats.chi2.ppf((x + 1) / 2, df) / df, weights / 2
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from djsandbox_ray.errors import BadInput
 
@@ -206,6 +205,8 @@ def _interval(value: float, without: Floats, highest: float) -> Measure:
 
     It is cut at what the measure can be, 0 to ``highest``; NaN if a row cannot be left out.
     """
+    from scipy import stats
+
     n = len(without)
     if n < 2 or np.isnan(without).any():
         return Measure(value, math.nan, math.nan)
@@ -264,6 +265,8 @@ def rank_correlation(
     Raises:
         ValueError: lengths that differ; a number that is not finite.
     """
+    from scipy import stats
+
     groups = [str(place) for place in range(len(x))] if groups is None else groups
     if not len(x) == len(y) == len(groups):
         raise ValueError(f"{len(x)} and {len(y)} numbers, {len(groups)} groups; all must be equal")

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from djsandbox_ray.analysis.scale.fitting import (
     NOISE_SHARE,
@@ -165,6 +164,8 @@ def _worth(factor: int, central: Fits, replicates: Fits) -> Worth:
 
 def _misfit(values: Floats, squares: float) -> float | None:
     """Test the residuals of the means against the scatter within cells."""
+    from scipy import stats
+
     counts = np.isfinite(values).sum(axis=1)
     freedom, spare = int((counts - 1).sum()), len(values) - PARAMETERS
     within = float(np.nansum((values - np.nanmean(values, axis=1, keepdims=True)) ** 2))

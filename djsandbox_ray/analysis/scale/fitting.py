@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from djsandbox_ray.evaluation.metric import ScoreMetrics
 
@@ -99,6 +98,8 @@ def seed_interval(values: Floats) -> tuple[float, float, float]:
 
     NaN values are left out. The ends are NaN with fewer than two values, all three with none.
     """
+    from scipy import stats
+
     found = values[np.isfinite(values)]
     if not len(found):
         return math.nan, math.nan, math.nan

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from djsandbox_ray.analysis.scale.effective_data import DataLaw, fit_data_law
 from djsandbox_ray.analysis.scale.fitting import CONFIDENCE, NoLaw, error_of, seed_interval
@@ -304,6 +303,8 @@ def _differences(
 
 def _half_width(here: Floats, there: Floats, luck: float, level: float) -> float | None:
     """Return that of Welch's interval (Biometrika 34:28, 1947); None where it is unbounded."""
+    from scipy import stats
+
     if min(len(here), len(there)) < 2 or math.isinf(luck):
         return None
     mine, theirs = here.var(ddof=1) / len(here), there.var(ddof=1) / len(there)

@@ -22,7 +22,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 _NORMAL_NODES = 64
 _CHI_NODES = 400
@@ -44,6 +44,8 @@ def critical_value(alpha: float, pools: int, controls: float, df: float) -> floa
     Raises:
         ValueError: an argument outside its range.
     """
+    from scipy import stats
+
     for name, value in (("pools", pools), ("controls", controls), ("df", df)):
         if not value >= 1:
             raise ValueError(f"{name} is {value}; at least 1 is needed")

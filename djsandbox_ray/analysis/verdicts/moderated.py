@@ -24,7 +24,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
@@ -123,6 +123,8 @@ class Moderation:
             between: see :meth:`half_width`.
             within: see :meth:`half_width`.
         """
+        from scipy import stats
+
         size, error = np.broadcast_arrays(np.abs(effect), self._error(between, within))
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(size == 0, 0.0, size / error)

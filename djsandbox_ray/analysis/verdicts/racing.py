@@ -40,7 +40,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from djsandbox_ray.analysis.verdicts.dunnett import chi_rule, normal_rule
 from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
@@ -148,6 +148,8 @@ def _racing(scores: Mapping[str, Floats], controls: Floats) -> dict[str, Floats]
 @lru_cache(maxsize=1024)
 def _critical(rule: RaceRule, pools: int, df: int, equal: bool) -> float:
     """Return c of the error bound, for more than ``keep`` pools; at least 0."""
+    from scipy import stats
+
     alpha = rule.alpha / rule.rungs
     # By rank of one of the best: pools that are not better, and how many of them must lead it.
     ranks = [(pools - r, rule.keep - r + 1) for r in range(1, rule.keep + 1)]
@@ -214,6 +216,8 @@ def wrong_stops(audited: Sequence[str], finals: Mapping[str, float], keep: int) 
     Raises:
         ValueError: a final score that is NaN.
     """
+    from scipy import stats
+
     if missing := [pool for pool, value in finals.items() if math.isnan(value)]:
         raise ValueError(f"the final score of {missing[0]!r} is NaN; leave it out")
     ended = [pool for pool in audited if pool in finals]

@@ -15,7 +15,6 @@ from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from djsandbox_ray.analysis.verdicts.grid import completed_metrics, given_up
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
@@ -285,6 +284,8 @@ def _judged(
 
 def _q_by_kind(rows: Sequence[RankingRow]) -> list[RankingRow]:
     """Replace the q-values by those over the pools of the same kind."""
+    from scipy import stats
+
     result = list(rows)
     for kind in PoolKind:
         places = [i for i, row in enumerate(rows) if row.kind is kind and not math.isnan(row.p)]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from djsandbox_ray.analysis.verdicts.moderated import arm_variances, within_variance
 
@@ -76,6 +76,8 @@ def squeeze(pools: Floats, controls: Floats) -> Squeezed:
 
 def _alike(logs: Floats, d: int) -> NDArray[np.bool_]:
     """Whether log variances with d degrees of freedom differ no more than chance makes them."""
+    from scipy import stats
+
     n, expected = logs.shape[-1], special.polygamma(1, d / 2)
     noise = math.sqrt(special.polygamma(3, d / 2) / n + 2 * expected**2 / (n - 1))
     return np.asarray(logs.var(axis=-1, ddof=1) <= expected + stats.norm.isf(_RARE) * noise)
@@ -83,6 +85,8 @@ def _alike(logs: Floats, d: int) -> NDArray[np.bool_]:
 
 def _same_level(pools: Floats, controls: Floats, d: int) -> NDArray[np.bool_]:
     """Whether pools as a whole vary as the controls do: an F test."""
+    from scipy import stats
+
     if not pools.shape[-1]:
         return np.ones(pools.shape[:-1], dtype=bool)
     df = d * pools.shape[-1], d * controls.shape[-1]

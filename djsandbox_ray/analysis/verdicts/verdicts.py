@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.moderated import Moderation, between_variance
@@ -97,6 +96,8 @@ def verdicts(
             pools given; ragged shapes; an infinite score; a pool without any score (leave it
             out); fewer than 3 complete control arms.
     """
+    from scipy import stats
+
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}; a rate strictly between 0 and 1 is needed")
     controls = _complete_arms(control_scores)

@@ -1,6 +1,7 @@
 """The extension point for files that others read: how rows are written, one shard at a time.
 
-Built in are JSON Lines in Data-Juicer's layout, Parquet and WebDataset.
+Built in are JSON Lines in Data-Juicer's layout, Parquet and WebDataset, and Hugging Face's folders,
+which have a module of their own.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from djsandbox_ray.dataset.media import (
 )
 from djsandbox_ray.dataset.webdataset import IMAGE_EXTENSIONS
 from djsandbox_ray.errors import BadInput, Damaged
+from djsandbox_ray.records import Dataset
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.storage.store import Storage
 
@@ -70,6 +72,11 @@ class Row:
     def kinds(self) -> tuple[Kind, ...]:
         """What its media are, in order."""
         return tuple(medium.kind for medium in self.media)
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether its text or turns say where media belong, or images come before videos."""
+        return bool(self.turns) or self.kinds == tuple(sorted(self.kinds))
 
     @property
     def files(self) -> Iterator[tuple[str, Media]]:
@@ -130,11 +137,30 @@ def _video_extension(data: bytes) -> str:
     return "mp4"  # its first box need not be the one that names it
 
 
+@dataclass(frozen=True)
+class Written:
+    """What the shards of a folder hold."""
+
+    dataset: Dataset
+    rows: int
+    about: tuple[str, ...] = ()
+    """Which rows these are, in sentences of Markdown."""
+
+
 class ShardFormat(ABC):
     """How a shard is written; equal rows give equal bytes."""
 
     suffix: ClassVar[str]
     """Ending of a shard's file, without the dot."""
+
+    def begin(self, dataset: Dataset) -> None:  # noqa: B027 - optional
+        """Take of what dataset all rows are, before the first is written.
+
+        Not called where they are given to a program: those are pairs.
+        """
+
+    def finish(self, output: Storage, written: Written) -> None:  # noqa: B027 - optional
+        """Write what stands beside the shards, once all of them are there."""
 
     @abstractmethod
     def write(self, output: Storage, name: str, rows: Iterator[Row]) -> None:
@@ -154,6 +180,7 @@ SHARD_FORMATS: Registry[ShardFormat] = Registry(
     "format",
     ShardFormat,  # type: ignore[type-abstract]
     {
+        "huggingface": "djsandbox_ray.dataset.writers.huggingface:HuggingFaceShards",
         "jsonl": "djsandbox_ray.dataset.writers.formats:Jsonl",
         "parquet": "djsandbox_ray.dataset.writers.formats:Parquet",
         "webdataset": "djsandbox_ray.dataset.writers.formats:WebDataset",
@@ -192,8 +219,7 @@ class Jsonl(ShardFormat):
 def _line(row: Row, paths: dict[Kind, list[str]]) -> dict[str, Any]:
     if row.is_pair:
         return {"text": row.tagged_text, "images": paths["image"], "meta": row.meta_object}
-    in_order = row.turns or row.kinds == tuple(sorted(row.kinds))  # images before videos
-    line: dict[str, Any] = {"text": row.text if in_order else row.tagged_text}
+    line: dict[str, Any] = {"text": row.text if row.is_in_order else row.tagged_text}
     if row.media and line["text"] != row.tagged_text:
         line[TAGGED_KEY] = row.tagged_text
     line |= {"images": paths["image"], "videos": paths["video"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.media import Media
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.dataset.writers.formats import SHARD_FORMATS, Row
+from djsandbox_ray.dataset.writers.formats import SHARD_FORMATS, Row, Written
 from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.records import Dataset
@@ -53,6 +53,7 @@ def materialise(
     *,
     form: str,
     rows_per_shard: int = ROWS_PER_SHARD,
+    about: Sequence[str] = (),
     progress: OnProgress | None = None,
 ) -> Materialised:
     """Write rows as ``000000.<suffix>``, ``000001.<suffix>``, ... in the order of ``row_id``.
@@ -66,8 +67,10 @@ def materialise(
         dataset: the sample table.
         rows: row ids, each once, in any order.
         output: a folder or URL: new, empty, or holding the beginning of the same.
-        form: a registered format (jsonl, parquet, webdataset), or ``package.module:Class``.
+        form: a registered format (jsonl, parquet, webdataset, huggingface), or
+            ``package.module:Class``.
         rows_per_shard: rows of every shard but the last.
+        about: which rows these are, in sentences of Markdown, for a format that says so.
         progress: called with (rows done, all rows) after every shard.
 
     Raises:
@@ -99,6 +102,7 @@ def materialise(
     if folder.is_local:
         Leftovers([Path(folder.url)], WATCH)  # of calls that were killed
     table = SampleTable(storage.uri(dataset.table))
+    writer.begin(dataset)
     written = done = 0
     for index, some in enumerate(shards):
         name = f"{index:06d}.{writer.suffix}"
@@ -108,6 +112,7 @@ def materialise(
         done += len(some)
         if progress is not None:
             progress(done, len(ordered))
+    writer.finish(folder, Written(dataset, len(ordered), tuple(about)))
     folder.write_sealed(MARKER, {**plan, "complete": True})
     return Materialised(identity, folder.url, len(ordered), len(shards), written)
 

@@ -53,6 +53,9 @@ DIMENSIONS: dict[str, Dimension] = {
 """By name, in the order of the leaderboard."""
 HIGHEST = 1.0
 """Of all raw values."""
+_ROUNDING = 1e-5
+"""What a value may lie outside of its range: the cosine of two equal vectors in single precision is
+1.0000001 as often as 1, and of a video that stands still every frame's is one."""
 QUALITY_WEIGHT, SEMANTIC_WEIGHT = 4, 1
 """In the total."""
 AVERAGES = ("quality", "semantic", "total", "uniform")
@@ -64,7 +67,7 @@ def part_of(part: Part) -> tuple[str, ...]:
 
 
 def in_range(name: str, value: float, where: str = "VBench") -> float:
-    """Return a raw value, if it can be one.
+    """Return a raw value, if it can be one; what rounding has put outside counts as the end.
 
     Args:
         name: of the dimension.
@@ -77,12 +80,12 @@ def in_range(name: str, value: float, where: str = "VBench") -> float:
     if name not in DIMENSIONS:
         raise unknown("dimension of VBench", name, DIMENSIONS)
     lowest = DIMENSIONS[name].lowest
-    if not (math.isfinite(value) and lowest <= value <= HIGHEST):
+    if not (math.isfinite(value) and lowest - _ROUNDING <= value <= HIGHEST + _ROUNDING):
         raise BadInput(
             f"{where}: {name} is {value:g}; it lies between {lowest:g} and {HIGHEST:g} (published "
             "tables have percent): such numbers come of wrong weights"
         )
-    return float(value)
+    return float(min(max(value, lowest), HIGHEST))
 
 
 def normalised(name: str, value: float) -> float:

@@ -97,6 +97,7 @@ class VbenchConfig(VideoEvaluatorConfig):
     """``official`` has all measured by VBench itself, ``native`` all here; ``auto``, here what is
     computed here and has its weights, by VBench the others."""
     weights: VbenchWeights = Field(default_factory=VbenchWeights)
+    """Where the models lie that measure."""
     official: OfficialVbenchConfig | None = None
     """VBench itself."""
     prompts: str

@@ -27,6 +27,11 @@ _BATCH = 8
 _BASE_TOKENS = 514
 _WORD_CHARACTERS, _CHARACTERS = 20, 100
 """So many characters of a word, and of a caption, are read for each token of the context."""
+_OF_HUB = ("hf-hub:", "local-dir:")
+"""What open_clip takes for a model that is trained already, and would ask the hub for."""
+_COUNTED = {"small": 36_796_416.0, "tiny": 6_280_320.0}
+"""What torch counts for a step of the shipped ones, which a plan need not wait for: to import torch
+and open_clip takes five seconds."""
 _SHIPPED = resources.files(__package__) / "archs"
 
 
@@ -49,6 +54,12 @@ def load_arch(name: str) -> dict[str, Any]:
         return dict(json.loads((_SHIPPED / f"{name}.json").read_text()))
     if name.endswith(".json"):
         return _read(name)
+    if name.startswith(_OF_HUB):
+        raise BadInput(
+            f"architecture {name!r}: a model of the hub is nothing that a pool is trained from; "
+            "for its architecture, name its file open_clip_config.json (docs/operators.md says how "
+            "files of the hub are got)"
+        )
     open_clip = require("open_clip", "clip")
     if (found := open_clip.get_model_config(name)) is not None:
         return dict(found)
@@ -61,6 +72,8 @@ def _read(path: str) -> dict[str, Any]:
         arch = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise BadInput(f"architecture file {path}: {error}") from error
+    if isinstance(arch, dict) and isinstance(arch.get("model_cfg"), dict):
+        arch = arch["model_cfg"]  # as models of the hub have it, beside how images are made ready
     needed = {"embed_dim", "vision_cfg", "text_cfg"}
     if not isinstance(arch, dict) or not needed <= set(arch):
         raise BadInput(f"architecture file {path} lacks some of {', '.join(sorted(needed))}")
@@ -161,6 +174,9 @@ def build_model(arch: dict[str, Any], seed: int, shareable: bool = False) -> Any
 
 def training_flops(arch: dict[str, Any]) -> float:
     """Return the operations of one forward and backward pass, per sample."""
+    known = next((n for name, n in _COUNTED.items() if arch == load_arch(name)), None)
+    if known is not None:
+        return known
     model, images, tokens = _on_meta(arch)
 
     def step() -> None:

@@ -1,11 +1,12 @@
-"""Saves an open_clip model as a Hugging Face CLIP folder, for programs that load those.
+"""Saves an open_clip model for others: as open_clip's own folder, or as Hugging Face's CLIP.
 
-The parameters are the same numbers under other names; only the fused query-key-value matrices of
-open_clip are split into three.
+In the latter the parameters are the same numbers under other names; only the fused query-key-value
+matrices of open_clip are split into three.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -14,6 +15,49 @@ from typing import Any
 from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.trials.clip.arch import Tokenizer, image_size
 from djsandbox_ray.trials.clip.training import PIXEL_MEAN, PIXEL_STD
+
+_WHOLE_VOCABULARY = 49408
+_MERGES = "bpe.txt.gz"
+
+
+def export_open_clip(model: Any, arch: dict[str, Any], folder: Path) -> str:
+    """Write weights and configuration as open_clip's folders have them, and a tokenizer.
+
+    Args:
+        model: an open_clip model that was built from ``arch``, on any device; it stays as it is.
+        arch: its open_clip configuration.
+        folder: an existing empty folder.
+
+    Returns:
+        Python that loads model, transform and tokenizer from the folder ``folder``.
+    """
+    save_file = require("safetensors.torch", "clip").save_file
+    state = {
+        name: value.detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+        if name != "attn_mask"
+    }
+    # Trials may have it as a vector of length 1: what shares weights out cannot cut a scalar.
+    state["logit_scale"] = state["logit_scale"].reshape(())
+    save_file(state, folder / "open_clip_model.safetensors")
+    pixels = {"mean": list(PIXEL_MEAN), "std": list(PIXEL_STD)}
+    config = {"model_cfg": arch, "preprocess_cfg": {**pixels, "interpolation": "bicubic"}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2))
+    lines = [
+        "import open_clip",
+        'model, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")',
+    ]
+    tokenizer = Tokenizer(arch)
+    if len(tokenizer.encoder) == _WHOLE_VOCABULARY:
+        lines.append('tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")')
+    else:  # open_clip's configurations cannot name a smaller vocabulary
+        merges = "\n".join(["#version: 0.2", *tokenizer.merge_lines])
+        (folder / _MERGES).write_bytes(gzip.compress(merges.encode(), mtime=0))
+        lines.append(
+            f'tokenizer = open_clip.SimpleTokenizer(bpe_path=f"{{folder}}/{_MERGES}", '
+            f"context_length={tokenizer.context_length})"
+        )
+    return "\n".join(lines)
 
 
 def export_hugging_face(model: Any, arch: dict[str, Any], folder: Path) -> None:

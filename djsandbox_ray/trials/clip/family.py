@@ -24,7 +24,7 @@ from djsandbox_ray.trials.clip.arch import (
     load_arch,
     training_flops,
 )
-from djsandbox_ray.trials.clip.export import export_hugging_face
+from djsandbox_ray.trials.clip.export import export_hugging_face, export_open_clip
 from djsandbox_ray.trials.clip.samples import Images, Samples, share_samples
 from djsandbox_ray.trials.clip.training import (
     VERSION,
@@ -33,6 +33,7 @@ from djsandbox_ray.trials.clip.training import (
     TrainingConfig,
     normalise,
 )
+from djsandbox_ray.trials.exporting import Exported
 from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
 from djsandbox_ray.trials.loop import resolved
 from djsandbox_ray.trials.staged import train_stages
@@ -157,6 +158,11 @@ class ClipEncoder:
         export_hugging_face(self._model, self._arch, folder)
         threads = require("torch", "clip").get_num_threads()
         return Artefact(folder, cpus=threads, gpus=float(self._device != "cpu"))
+
+    def export(self, folder: Path) -> Exported:
+        """Write open_clip's folder."""
+        loading = export_open_clip(self._model, self._arch, folder)
+        return Exported("open_clip", "zero-shot-image-classification", loading)
 
     def images(self, data: EvaluationSet) -> NDArray[np.float32]:
         """Embed the image of every row of a set; shape (rows, dimensions)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from djsandbox_ray.evaluation.caption_nll import Likelihoods
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.trials.conversations import asked as question_about
 from djsandbox_ray.trials.conversations import described
+from djsandbox_ray.trials.exporting import Exported, emptied, load_whole
 from djsandbox_ray.trials.greedy import (
     GREEDY,
     SetImages,
@@ -21,9 +23,11 @@ from djsandbox_ray.trials.greedy import (
     evaluating,
     read_answer,
 )
+from djsandbox_ray.trials.llava.build import save
 from djsandbox_ray.trials.llava.objective import Batch
 from djsandbox_ray.trials.llava.pixels import Aspect, Pixels
 from djsandbox_ray.trials.llava.text import Transcript
+from djsandbox_ray.trials.lora import merged_weights
 
 
 class LlavaAnswerer:
@@ -67,6 +71,7 @@ class LlavaAnswerer:
                 "padding says something else"
             )
         self._model, self._talk, self._captions = model, talk, captions
+        self._tokenizer = tokenizer
         self._pixels, self._aspect, self._device = pixels, aspect, device
         self._images = SetImages(sets)
         self._batch, self._half = batch, half
@@ -75,6 +80,25 @@ class LlavaAnswerer:
             for one in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
             if one is not None
         )
+
+    def export(self, folder: Path) -> Exported:
+        """Write a LLaVA of transformers, adapters in its matrices.
+
+        Raises:
+            BadInput: transformers has no such projector.
+        """
+        llava = self._model.llava
+        whole = load_whole(emptied(type(llava), llava.config), merged_weights(llava))
+        whole.tie_weights()
+        save(whole, self._tokenizer, self._pixels, folder)
+        loading = (
+            "from transformers import AutoImageProcessor, AutoTokenizer\n"
+            "from transformers import LlavaForConditionalGeneration\n"
+            "model = LlavaForConditionalGeneration.from_pretrained(folder)\n"
+            "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+            "images = AutoImageProcessor.from_pretrained(folder)"
+        )
+        return Exported("transformers", "image-text-to-text", loading)
 
     def answer(self, asked: Sequence[Asked]) -> list[Answer]:
         """Answer every question, in the order that they are asked in.

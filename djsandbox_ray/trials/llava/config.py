@@ -67,6 +67,7 @@ class FinetuneConfig(TalkConfig):
     train: Literal["full", "lora"] = "full"
     """What is trained beside the projector: the language model, or adapters on it."""
     lora: LoraConfig = LoraConfig()
+    """The adapters of ``train: lora``."""
     template: TemplateName = "vicuna_v1"
     aspect: Aspect = "pad"
     batch_size: int = Field(default=128, ge=1, le=1 << 20, strict=True)

@@ -45,10 +45,12 @@ from djsandbox_ray.trials.model_folders import folder_content, is_there, local_f
 from djsandbox_ray.trials.staged import train_stages
 from djsandbox_ray.trials.stages import Stage
 
-VERSION = 1
+VERSION = 2
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _PROJECTOR, _FINETUNE = "projector", "finetune"
+_COMMON = "mlp2x_gelu"
+"""The projector that transformers' LLaVA has."""
 _HELD = 2
 """Bases that a process keeps in memory."""
 
@@ -141,6 +143,12 @@ class Llava(ModelFamily):
             with made_base(data.base) as folder:
                 _look(uri, read_words(folder), config)
         return Prepared(data)
+
+    def unexportable(self) -> str:
+        """Say that transformers' LLaVA has only one kind of projector."""
+        if self._kind == _COMMON:
+            return ""
+        return f"transformers' LLaVA has no projector of the kind {self._kind!r}, only {_COMMON}"
 
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         """Train one model, stage after stage."""

@@ -70,7 +70,9 @@ class BaseTraining(Section):
     words: tuple[str, ...] = Field(default=("shape", "colour", "background"), min_length=1)
     """Keys of the meta data: what lies under them are the words about a scene."""
     batch_size: int = Field(default=64, ge=2, le=1 << 20, strict=True)
+    """Samples of one step."""
     tower_learning_rate: float = Field(default=2e-3, gt=0)
+    """Of the tower."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """Of the language model."""
 

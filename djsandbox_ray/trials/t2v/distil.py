@@ -193,9 +193,14 @@ class DistilBatch:
     def part(self, start: int, stop: int) -> DistilBatch:
         """Return some of the samples."""
         some = slice(start, stop)
-        arrays = (self.latents, self.noise, self.times, self.next, self.frames)
         return DistilBatch(
-            *(one[some] for one in arrays), self.prompts.take(some), self.captions[some]
+            self.latents[some],
+            self.noise[some],
+            self.times[some],
+            self.next[some],
+            self.frames[some],
+            self.prompts.take(some),
+            self.captions[some],
         )
 
 
@@ -251,10 +256,16 @@ class Distillation:
             steps[place] = random.integers(1, config.solver_steps + 1)
             frames[place] = np.sort(random.choice(self._frames, frames.shape[1], replace=False))
             drawn[place] = random.standard_normal(latents.shape[1:], np.float32)
-        times = [self._grid[some].astype(np.float32) for some in (steps, steps - 1)]
-        given = (torch.from_numpy(array) for array in (latents, drawn, *times, frames))
-        prompts = self._book.take(self._places[positions])
-        return DistilBatch(*given, prompts, tuple(self._captions[at] for at in positions))
+        here, there = (self._grid[some].astype(np.float32) for some in (steps, steps - 1))
+        return DistilBatch(
+            torch.from_numpy(latents),
+            torch.from_numpy(drawn),
+            torch.from_numpy(here),
+            torch.from_numpy(there),
+            torch.from_numpy(frames),
+            self._book.take(self._places[positions]),
+            tuple(self._captions[at] for at in positions),
+        )
 
     def weight(self, batch: DistilBatch) -> float:
         """Return the number of samples."""

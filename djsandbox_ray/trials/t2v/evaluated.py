@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from djsandbox_ray.dataset.videos import ClipShape
 from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.denoising import Described
+from djsandbox_ray.trials.exporting import Exported, emptied, load_whole
+from djsandbox_ray.trials.lora import merged_weights
 from djsandbox_ray.trials.objective import noise
+from djsandbox_ray.trials.t2v.build import TRANSFORMER
 from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.codec import Codec
 from djsandbox_ray.trials.t2v.denoisers import Prompts, TransformerAdapter
@@ -96,6 +100,21 @@ class VideoDenoiser:
         self._model, self._adapter, self._schedule = model, adapter, schedule
         self._latents, self._prompts = latents, prompts
         self._device, self._batch, self._half = device, batch, half
+
+    def export(self, folder: Path) -> Exported:
+        """Write the transformer as diffusers has it, adapters in its matrices.
+
+        All else of a pipeline is the base's.
+        """
+        kind, config = type(self._model), self._model.config
+        whole = load_whole(emptied(kind.from_config, config), merged_weights(self._model))
+        whole.save_pretrained(folder / TRANSFORMER)
+        loading = (
+            f"from diffusers import {kind.__name__}\n"
+            f'transformer = {kind.__name__}.from_pretrained(folder, subfolder="{TRANSFORMER}")\n'
+            f"# {self._adapter.PIPELINE}.from_pretrained(BASE, transformer=transformer)"
+        )
+        return Exported("diffusers", "text-to-video", loading)
 
     def losses(
         self,

@@ -49,7 +49,7 @@ from djsandbox_ray.trials.t2v.prompts import StoredFirst, StoredPrompts
 from djsandbox_ray.trials.t2v.rewards import REWARDS
 from djsandbox_ray.trials.t2v.schedule import Schedule, schedule_of
 
-VERSION = 1
+VERSION = 2
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _TRAIN = "train"
@@ -161,6 +161,10 @@ class T2v(ModelFamily):
         stored, seconds = Encoding(config, kind, ratios, data, work, numerics).store()
         held = seconds * growth.actor.get("CPU", 0.0), seconds * growth.gpus
         return Prepared(replace(data, preparing=None, stored=stored), *held)
+
+    def unexportable(self) -> str:
+        """Return nothing: diffusers saves what it has loaded."""
+        return ""
 
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         """Adapt the base to the clips of a draw."""

@@ -213,7 +213,9 @@ class Vp(Schedule):
 
     def grid(self, steps: int) -> NDArray[np.float64]:
         """Return steps from the last on, equally far apart (``timestep_spacing: trailing``)."""
-        return np.append(np.round(np.arange(STEPS, 0, -STEPS / steps)) - 1, self.clean)
+        # Of some numbers of steps, what is left of rounding makes one more.
+        each = np.round(np.arange(STEPS, 0, -STEPS / steps)[:steps]) - 1
+        return np.append(each, self.clean)
 
 
 _FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")

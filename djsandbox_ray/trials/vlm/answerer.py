@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from djsandbox_ray.evaluation.caption_nll import Likelihoods
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.trials.conversations import asked as question_about
 from djsandbox_ray.trials.conversations import described
+from djsandbox_ray.trials.exporting import Exported, emptied, load_whole
 from djsandbox_ray.trials.greedy import (
     GREEDY,
     SetImages,
@@ -21,6 +23,7 @@ from djsandbox_ray.trials.greedy import (
     evaluating,
     read_answer,
 )
+from djsandbox_ray.trials.lora import merged_weights
 from djsandbox_ray.trials.vlm.joined import join
 from djsandbox_ray.trials.vlm.text import Processed, Script
 
@@ -56,6 +59,20 @@ class VlmAnswerer:
         self._model, self._script, self._prompt = model, script, caption_prompt
         self._images, self._device, self._pad_id = SetImages(sets), device, pad_id
         self._batch, self._half = batch, half
+
+    def export(self, folder: Path) -> Exported:
+        """Write a model of transformers with its processor, adapters in its matrices."""
+        vlm = self._model.vlm
+        whole = load_whole(emptied(type(vlm), vlm.config), merged_weights(vlm))
+        whole.tie_weights()
+        whole.save_pretrained(folder)
+        self._script.processor.save_pretrained(folder)
+        loading = (
+            "from transformers import AutoModelForImageTextToText, AutoProcessor\n"
+            "model = AutoModelForImageTextToText.from_pretrained(folder)\n"
+            "processor = AutoProcessor.from_pretrained(folder)"
+        )
+        return Exported("transformers", "image-text-to-text", loading)
 
     def answer(self, asked: Sequence[Asked]) -> list[Answer]:
         """Answer every question, in the order that they are asked in.

@@ -31,7 +31,7 @@ from djsandbox_ray.trials.vlm.joined import check_joining, join
 from djsandbox_ray.trials.vlm.objective import ProcessedTokens
 from djsandbox_ray.trials.vlm.text import Script
 
-VERSION = 1
+VERSION = 2
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _POOL, _FINETUNE = "train", "finetune"
@@ -119,6 +119,10 @@ class Vlm(ModelFamily):
             uri = data.train if name == _POOL else data.fixed[name]
             _look(uri, processor, config, self.config.caption_prompt)
         return Prepared(data)
+
+    def unexportable(self) -> str:
+        """Return nothing: transformers saves what it has loaded."""
+        return ""
 
     def train(self, task: TrialTask, shared: TrialData) -> Iterator[RungReport]:
         """Train one model, stage after stage."""

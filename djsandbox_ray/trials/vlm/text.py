@@ -68,12 +68,16 @@ class Script:
         processor: with a chat template.
         max_tokens: longer conversations are cut on the right, but never inside an image.
 
+    Attributes:
+        processor: as it was given.
+        max_tokens: likewise.
+
     Raises:
         BadInput: the template does not say where an answer begins and ends.
     """
 
     def __init__(self, processor: Any, max_tokens: int) -> None:
-        self._processor, self._tokenizer = processor, processor.tokenizer
+        self.processor, self._tokenizer = processor, processor.tokenizer
         self.max_tokens = max_tokens
         special = _special(processor)
         self._spelt = re.compile("|".join(map(re.escape, special)) or r"(?!)")
@@ -198,7 +202,7 @@ class Script:
 
     def _written(self, messages: Sequence[dict[str, Any]], asks: bool) -> str:
         try:
-            text: str = self._processor.apply_chat_template(
+            text: str = self.processor.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=asks
             )
         except Exception as error:  # a template may raise anything
@@ -208,7 +212,7 @@ class Script:
     def _run(self, texts: list[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, Any]:
         bos = self._tokenizer.bos_token
         try:
-            found = self._processor(
+            found = self.processor(
                 text=texts,
                 images=[list(some) for some in images] or None,
                 return_tensors="pt",
@@ -218,10 +222,10 @@ class Script:
                 add_special_tokens=not (bos and texts[0].startswith(bos)),
             )
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
-            name = type(self._processor).__name__
+            name = type(self.processor).__name__
             raise BadInput(f"{name} cannot read a sample: {first_line(error)}") from error
         if lists := [name for name, values in found.items() if not hasattr(values, "shape")]:
-            raise BadInput(f"{type(self._processor).__name__} gives {lists[0]} as no tensor")
+            raise BadInput(f"{type(self.processor).__name__} gives {lists[0]} as no tensor")
         return dict(found)
 
 

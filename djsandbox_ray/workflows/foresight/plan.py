@@ -12,9 +12,9 @@ from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.hooks.plans import CONFIRMATION, LEARNING_RATE, TRIALS, draw_of
-from djsandbox_ray.hooks.study import configured_family, trial_samples
+from djsandbox_ray.hooks.study import Study, configured_family, trial_samples
 from djsandbox_ray.hooks.train import Train
-from djsandbox_ray.records import Dataset, Evaluation, Pools
+from djsandbox_ray.records import Dataset, Evaluation, Pools, TrialState
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.workflows.beforehand import foretold, lacking_here, most_rows
 from djsandbox_ray.workflows.foresight.asking import asking, asking_lines
@@ -24,7 +24,7 @@ from djsandbox_ray.workflows.language.jobs import Job, Workflow
 from djsandbox_ray.workflows.language.parameters import as_data, parameters, setting
 from djsandbox_ray.workflows.language.repeat import Round, conclude
 from djsandbox_ray.workflows.language.workflow import configured_workflow
-from djsandbox_ray.workflows.run import open_round
+from djsandbox_ray.workflows.opened import open_round
 from djsandbox_ray.workflows.runner import finished_jobs
 
 
@@ -45,7 +45,8 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
     this, workflow, context, done = _current(config, here=not lacking)
     found = stages(workflow, context, done)
     main = next((stage for stage in found if stage.study == TRIALS), None)
-    listed = _listed(main.job, context, done) if main else []
+    study = _study(main.job, context, done) if main else None
+    listed = _listed(study) if study else []
     cached = sum(trial["cached"] for trial in listed)
     training = this.config.training
     each, seeds = 0, 1
@@ -79,6 +80,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "flops_to_train": ahead.flops,
         "hours_to_train": _training_hours(this.config, ahead.flops),
         "stored": _stored(this.config, trials, elsewhere=bool(lacking)),
+        "measured": _measured(this.config, study, ahead.samples),
         "cost": cost.to_json() if cost else None,
         "trial_list": listed,
         "asking": [one.to_json() for one in asking(this.config, workflow, done)],
@@ -150,6 +152,28 @@ def _stored(config: RunConfig, trials: int, elsewhere: bool) -> dict[str, Any] |
     return {"samples": min(known, default=None), "each": each}
 
 
+def _measured(config: RunConfig, study: Study | None, samples: int) -> dict[str, float] | None:
+    """Return how long trainings and evaluations hold GPUs or CPUs, by those that are done.
+
+    Args:
+        config: of the run.
+        study: the main one, once its pools are built.
+        samples: that are left to train on.
+
+    Returns:
+        Hours of ``gpus`` or ``cpus``, and how many ``trials`` say so; None where none is done.
+    """
+    known = study.settled.values() if study else ()
+    ended = [one for one in known if one.state is TrialState.COMPLETED and one.held_seconds]
+    if not ended or config.training is None:
+        return None
+    seconds = sum(one.held_seconds for one in ended) / sum(one.spec.total for one in ended)
+    resources = config.training.resources
+    held = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
+    name = "gpus" if resources.gpus_per_worker else "cpus"
+    return {"trials": len(ended), name: samples * seconds * held / 3600}
+
+
 def _current(config: RunConfig, here: bool) -> tuple[Round, Workflow, Context, dict[str, Any]]:
     """Return the round that the same command would go on with, and what of it is done.
 
@@ -198,8 +222,8 @@ def _job(job: Job, done: bool) -> dict[str, Any]:
     }
 
 
-def _listed(job: Job, context: Context, done: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the trials of the main study one by one, once its pools are built."""
+def _study(job: Job, context: Context, done: dict[str, Any]) -> Study | None:
+    """Return the main study, once its pools are built."""
     inputs = {name: done.get(reference.job) for name, reference in job.references.items()}
     dataset, evaluation, pools = map(inputs.get, ("dataset", "evaluation", "pools"))
     if not (
@@ -207,9 +231,14 @@ def _listed(job: Job, context: Context, done: dict[str, Any]) -> list[dict[str, 
         and isinstance(evaluation, Evaluation)
         and isinstance(pools, Pools)
     ):
-        return []
+        return None
     found = Train(context).study(dataset, evaluation, pools)
     found.check()
+    return found
+
+
+def _listed(found: Study) -> list[dict[str, Any]]:
+    """Return the trials of a study one by one."""
     known = {*found.settled, *found.rescorable}
     given_up = found.given_up
     return [
@@ -256,6 +285,7 @@ def plan_table(made: dict[str, Any]) -> Text:
         f"compute {'not counted' if flops is None else f'{flops:.3g} floating-point operations'}",
         *_hours_lines(made["hours_to_train"]),
         *_stored_lines(made["stored"]),
+        *_measured_lines(made["measured"]),
         *asks,
     ]
     lines += ["", "jobs that train, with what each takes at most:", *_stage_lines(made)]
@@ -288,6 +318,17 @@ def _in_bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} TB"
+
+
+def _measured_lines(measured: dict[str, float] | None) -> list[str]:
+    if measured is None:
+        return []
+    kind = "GPU" if "gpus" in measured else "CPU"
+    hours = measured.get("gpus", measured.get("cpus", 0.0))
+    return [
+        f"time    {hours:.2g} {kind}-hours of training and evaluation, as the trials that are done "
+        f"took ({measured['trials']:.0f})"
+    ]
 
 
 def _stage_lines(made: dict[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.stats.operators import parse_process
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.workflows.run import open_context
+from djsandbox_ray.workflows.opened import open_context
 
 
 def make_power(config: RunConfig, effect: float | None) -> dict[str, Any]:

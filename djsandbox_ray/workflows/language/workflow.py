@@ -125,6 +125,12 @@ def load_workflow(source: str | Mapping[str, Any], replaced: Replaced | None = N
     return Workflow(jobs=jobs, repeat=repeat)
 
 
+def built_in_workflows() -> list[str]:
+    """Return the names of the workflows that are shipped, sorted."""
+    files = (entry.name for entry in _BUILT_IN.iterdir())
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+
+
 def continued_files(source: str | Mapping[str, Any]) -> list[str]:
     """Return the files that a workflow continues, one after the other; built-in ones are none.
 
@@ -229,11 +235,6 @@ def _text(name: str) -> str:
             return read_text(name, MOST_BYTES)
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"workflow {name}: cannot be read: {error}") from error
-    built_in = sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in _BUILT_IN.iterdir()
-        if entry.name.endswith(".yaml")
-    )
-    if name not in built_in:
-        raise unknown("workflow", name, built_in, otherwise="a .yaml file")
+    if name not in (known := built_in_workflows()):
+        raise unknown("workflow", name, known, otherwise="a .yaml file")
     return (_BUILT_IN / f"{name}.yaml").read_text(encoding="utf-8")

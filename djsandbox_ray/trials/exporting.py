@@ -1,0 +1,95 @@
+"""Trained models as folders for others, in the format of the library that they are of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from djsandbox_ray.errors import BadInput, SandboxError, require
+from djsandbox_ray.evaluation.evaluator import Artefact, Saved
+from djsandbox_ray.storage.own import temporary
+from djsandbox_ray.storage.store import Storage
+
+EXPORTED = "exported.json"
+"""Says beside a model what it is: :class:`Exported`."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a folder with a model holds."""
+
+    library: str = ""
+    """That loads it, by the hub's name: ``open_clip``, ``transformers``, ``diffusers``; empty where
+    only the program that made it can."""
+    task: str = ""
+    """What it does, in the hub's words: ``image-text-to-text``."""
+    loading: str = ""
+    """Python that loads it from the folder ``folder``."""
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A trained model, as evaluators see it, that can be had in the format of its library."""
+
+    def export(self, folder: Path) -> Exported:
+        """Write the model into an existing empty folder; it stays as it is.
+
+        Raises:
+            BadInput: the library has no counterpart for a part of it.
+        """
+
+
+def export_model(model: Any, storage: Storage, folder: str) -> None:
+    """Put a model into a folder of a storage, in the place of an earlier one.
+
+    Args:
+        model: as an evaluator sees it.
+        storage: where it is put.
+        folder: of the storage.
+
+    Raises:
+        SandboxError: the model's family has no way to save it.
+    """
+    with temporary() as local:
+        if isinstance(model, Exportable):
+            exported = model.export(local)
+        elif isinstance(model, Artefact):
+            shutil.copytree(model.folder, local, dirs_exist_ok=True)
+            exported = Exported()
+        elif isinstance(model, Saved):
+            model.save(local)
+            exported = Exported()
+        else:
+            raise SandboxError(f"a {type(model).__name__} has no way to be saved")
+        (local / EXPORTED).write_text(json.dumps(asdict(exported)))
+        storage.remove(folder)
+        storage.upload(local, folder)
+
+
+def load_whole(empty: Any, state: dict[str, Any]) -> Any:
+    """Return a model of a library that was made without numbers, with those of a trained one.
+
+    Args:
+        empty: on the meta device.
+        state: weights by name, on the CPU.
+
+    Raises:
+        BadInput: they have other names; says which.
+    """
+    lacking = sorted(set(empty.state_dict()) ^ set(state))
+    if lacking:
+        raise BadInput(
+            f"the model has parts for which {type(empty).__name__} has no counterpart, or lacks "
+            f"some: {', '.join(lacking[:3])}"
+        )
+    empty.load_state_dict(state, assign=True)
+    return empty.eval()
+
+
+def emptied(make: Any, *args: Any) -> Any:
+    """Return what ``make`` makes, on the meta device: without numbers."""
+    with require("torch", "clip").device("meta"):
+        return make(*args)
