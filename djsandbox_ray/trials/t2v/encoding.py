@@ -66,7 +66,7 @@ class ClipsJob:
     gpus: float
 
 
-class ClipEncoder(PassWorker):
+class LatentEncoder(PassWorker):
     """Decodes clips, encodes them, and writes their latents."""
 
     def __init__(self, job: ClipsJob) -> None:
@@ -209,7 +209,7 @@ class Encoding:
             given = (table, stored.uri, self._base, shape, lacking, half, still)
             return ClipsJob(*given, growth.cpus, growth.gpus)
 
-        return stored, stored.grow(rows, ClipEncoder, job, name, growth)
+        return stored, stored.grow(rows, LatentEncoder, job, name, growth)
 
     def _prompts(self) -> tuple[GrowingTable, float]:
         config, growth = self.config, self.work.growth
