@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from types import ModuleType
+
+logger = logging.getLogger(__name__)
 
 
 class SandboxError(Exception):
@@ -69,6 +73,19 @@ class MissingExtra(BadInput):
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
         # An exception is pickled by its message; this one is made from two words.
         return type(self), (self.module, self.extra)
+
+
+@contextmanager
+def uncovered(what: str) -> Iterator[None]:
+    """Log what cleaning up raises, while an error is on its way that it would cover.
+
+    Args:
+        what: is cleaned up, in words.
+    """
+    try:
+        yield
+    except Exception as error:
+        logger.warning("%s, after an error: %s: %s", what, type(error).__name__, error)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

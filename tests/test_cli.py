@@ -134,17 +134,26 @@ def test_the_version(program: Program) -> None:
     assert program("--version") == (0, f"djsandbox {__version__}\n", "")
 
 
+def completed(program: Program, *words: str) -> list[str]:
+    """Return what a shell offers for the last of some words."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("_DJSANDBOX_COMPLETE", "complete_bash")
+        patch.setenv("COMP_WORDS", " ".join(["djsandbox", *words]))
+        patch.setenv("COMP_CWORD", str(len(words)))
+        return program().out.split()
+
+
 def test_shells_can_complete_it(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "--install-completion" in program("--help").out
-    assert cli._examples("de") == ["demo"]
+    assert completed(program, "run", "--example", "de") == ["demo"]
     monkeypatch.chdir(tmp_path)
-    assert cli._runs("demo") == []
+    assert completed(program, "report", "demo") == []
     for name in ("demo", "demo-2", "other"):
         (tmp_path / "sandbox" / "runs" / name).mkdir(parents=True)
-    assert cli._runs("demo") == ["demo", "demo-2"]
-    assert cli._runs("[d]") == []
+    assert completed(program, "report", "demo") == ["demo", "demo-2"]
+    assert completed(program, "report", "[d]") == []
 
 
 # Start

@@ -38,6 +38,7 @@ from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.media import Content, Kind, Media
 from djsandbox_ray.dataset.source import Item, Remark, Sample, SourceConfig
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.storage.filesystems import refuses
 
 _DAMAGE = (
     *(pa.ArrowException, ValueError, OverflowError, MemoryError),
@@ -195,9 +196,14 @@ def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell damaged content from a failing disk or network, which must stop the run."""
+    """Tell damaged content from a failing disk or network, which must stop the run.
+
+    So does a whole file that may not be read, where one medium would be set aside.
+    """
+    if refuses(error):
+        return False
     if isinstance(error, OSError):
-        return error.errno is None and not isinstance(error, FileNotFoundError | PermissionError)
+        return error.errno is None and not isinstance(error, FileNotFoundError)
     if isinstance(error, BadInput) or is_failing(error):
         return False
     return isinstance(error, _DAMAGE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -58,12 +57,25 @@ def told_of(storage: Storage, dataset: records.Dataset) -> dict[str, Any]:
     return storage.read_sealed(f"{home_of(dataset.id)}/{_MARKER}")
 
 
-def used_tables(storage: Storage) -> set[str]:
-    """Return the paths of all tables that datasets name."""
+def used_tables(storage: Storage, *, all_known: bool = False) -> set[str]:
+    """Return the paths of all tables that datasets name.
+
+    Args:
+        storage: where the datasets lie.
+        all_known: whether that is asked for what no dataset has.
+
+    Raises:
+        Damaged: only then: what a dataset names cannot be read.
+    """
     tables = set()
     for name in storage.names(FOLDER):
-        with suppress(Damaged):  # it is to be read again
+        try:
             tables.add(str(storage.read_sealed(f"{home_of(name)}/{_MARKER}").get("table")))
+        except Missing:
+            continue
+        except Damaged:  # it is to be read again
+            if all_known:
+                raise
     return tables
 
 

@@ -7,6 +7,7 @@ with a sentence that says where.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -16,6 +17,7 @@ from uuid import UUID
 
 from djsandbox_ray.dataset.source import Item, Rejection, Remark
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.storage.filesystems import refuses
 
 META_LEFT_OUT = "samples without some of their meta data"
 
@@ -31,6 +33,8 @@ _FAILING = {
 _OF_ONE_OBJECT = {"403", "AccessDenied", "AllAccessDisabled", "InvalidObjectState"}
 """Refusals of S3 that may be about one object, or one that is not there; others, such as of a token
 that has expired, are about all."""
+_OF_ONE_GCS_OBJECT = re.compile(r"storage\.objects\.\w+ (access|permission)|may not exist")
+"""The same of Google's, whose client passes on no code."""
 _CLIENTS = {"aiohttp", "botocore", "gcsfs", "google", "requests", "urllib3"}
 """What reads files of an object store or a server, and raises errors of its own."""
 _OF_ONE_FILE = {403, 404, 405, 406, 410, 451}
@@ -81,6 +85,8 @@ def is_failing(error: BaseException) -> bool:
     if type(error).__module__.partition(".")[0] in _CLIENTS:
         # Of an address that is none, too, the others may be good.
         return not is_about_one_file(error) and not isinstance(error, ValueError)
+    if refuses(error):
+        return _OF_ONE_GCS_OBJECT.search(str(error)) is None
     if not isinstance(error, OSError) or error.errno not in _FAILING:
         return False
     return not (type(error).__module__ == _DECODER and error.errno in _OF_THE_FILE)

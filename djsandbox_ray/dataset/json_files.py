@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import IO, Any, TypeAlias
 
-from djsandbox_ray.dataset.faults import Unusable, attempt, described
+from djsandbox_ray.dataset.faults import Unusable, attempt, described, is_failing
 from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.source import Item, Rejection, Shard
 from djsandbox_ray.errors import BadInput
@@ -171,6 +171,8 @@ def _split_list(file: SourceFile, marks: Marks, items: Items) -> list[Shard]:
                 start = offset if number == first else start
                 number += 1
         except (ValueError, RecursionError) as error:
+            if is_failing(error):
+                raise
             close()
             lost = max(1, _marks_after(handle, text.offset, marks))
             if isinstance(error, _Damage) and error.place > text.offset:

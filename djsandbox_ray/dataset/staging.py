@@ -8,11 +8,14 @@ is a week old.
 
 On a disk the table is written in this folder and moved to its dataset, which is done at once; who
 goes on with an ingest that was killed behind that, moves it back. An object store can only copy, so
-there a table is written where it stays: ``tables/<random>.lance``.
+there a table is written where it stays: ``tables/<source>-<random>.lance``. One that no dataset
+names any more, as it was damaged and another has taken its place, is removed when it is a week old,
+too: until then, runs that read it may come to their end.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from djsandbox_ray.dataset.complete import FOLDER, used_tables, whole_table
-from djsandbox_ray.errors import BadInput, Damaged
+from djsandbox_ray.errors import BadInput, Damaged, uncovered
 from djsandbox_ray.storage.lease import Held, Lease, Lost, renewed, take
 from djsandbox_ray.storage.store import Storage
 
@@ -30,6 +33,7 @@ KEPT = timedelta(days=7)
 early: of what is old, too, the lease tells whether its owner lives."""
 _PREFIX, _LEASE, _PARTS, _PLACED = ".staging-", "lease", "parts", "placed.json"
 _THREADS = 16
+_TABLES, _TABLE = "tables", re.compile(r".+-[0-9a-f]{32}\.lance")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Staging:
         """Path at which the table is written."""
         if self.storage.is_local:
             return f"{self.folder}/samples.lance"
-        return f"tables/{self.folder.rpartition(_PREFIX)[2]}.lance"
+        return f"{_TABLES}/{self.folder.rpartition(_PREFIX)[2]}.lance"
 
     @property
     def parts(self) -> set[str]:
@@ -57,7 +61,6 @@ class Staging:
 
         What was written stays; Lance writes no fragments for a table that is there already.
         """
-        self._take_back()
         for name in self.storage.names(self.table):
             if name != "data":
                 self.storage.remove(f"{self.table}/{name}")
@@ -110,8 +113,11 @@ class Staging:
         storage.move(self.table, own)
         return own
 
-    def _take_back(self) -> None:
-        """Move the table back that a killed ingest has put in its place and not marked."""
+    def take_back(self) -> None:
+        """Move the table back that a killed ingest has put in its place and not marked.
+
+        Else nobody would know of it any more, whether this folder is gone on with or removed.
+        """
         storage, note = self.storage, f"{self.folder}/{_PLACED}"
         try:
             home = str(storage.read_sealed(note)["home"])
@@ -149,15 +155,16 @@ def staging(storage: Storage, source: str) -> Iterator[Staging]:
     """
     staged = _begun(storage, source)
     try:
-        yield staged
-    except BadInput:  # the same command would end in the same way
-        staged.discard()
-        raise
-    except BaseException:
-        if not staged.parts:
-            staged.discard()
-        raise
-    else:
+        try:
+            yield staged
+        except BaseException as error:
+            with uncovered(f"{staged.folder} is removed"):
+                # After bad input, the same command would end in the same way; what is damaged here
+                # is read again by it, and nothing else.
+                refused = isinstance(error, BadInput) and not isinstance(error, Damaged)
+                if refused or not staged.parts:
+                    staged.discard()
+            raise
         staged.discard()
     finally:
         staged.lease.release()
@@ -169,8 +176,11 @@ def _begun(storage: Storage, source: str) -> Staging:
     fit = [one for one in left if one.folder.startswith(prefix) and not one.is_placed]
     chosen = max(fit, key=lambda one: len(one.parts), default=None)
     for one in left:
+        one.take_back()
         if one is not chosen:
             one.discard()
+    if not storage.is_local:
+        _clear_tables(storage)
     if chosen is not None:
         chosen.reopen()
         return chosen
@@ -198,6 +208,29 @@ def _left(storage: Storage, prefix: str) -> list[Staging]:
     with ThreadPoolExecutor(_THREADS) as threads:  # to see whether one lives takes a while
         found = threads.map(taken, [f"{FOLDER}/{name}" for name in names])
         return [one for one in found if one is not None]
+
+
+def _clear_tables(storage: Storage) -> None:
+    """Remove the tables that neither a dataset nor an ingest has, and nobody has written to lately.
+
+    Whoever writes one has its folder first, and names it in a dataset before that goes: looked at
+    in this order, none of these is missed.
+    """
+    tables = [name for name in storage.names(_TABLES) if _TABLE.fullmatch(name)]
+    if not tables:
+        return
+    begun = {name.removeprefix(_PREFIX) for name in storage.names(FOLDER)}
+    try:
+        used = used_tables(storage, all_known=True)
+    except Damaged:  # one of them may be that dataset's
+        return
+    now = datetime.now(UTC)
+    for name in tables:
+        path = f"{_TABLES}/{name}"
+        if path not in used and name.removesuffix(".lance") not in begun:
+            versions = [f"{path}/_versions/{one}" for one in storage.names(f"{path}/_versions")]
+            if all(now - storage.modified(version) > KEPT for version in versions):
+                storage.remove(path)
 
 
 def _table_of(home: str) -> str:

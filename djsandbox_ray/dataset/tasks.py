@@ -5,11 +5,13 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from traceback import format_exc
 from typing import Any
 
 from djsandbox_ray import records
 from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.kinds import NodeKind
 
 CPUS_PER_TASK = 1
@@ -83,4 +85,6 @@ def _timed(
         result = error
     except Exception as error:
         result = SandboxError(f"{function.__name__}: {described(error)}")
+        # Not on the terminal; the event of the job that failed has it.
+        result.add_note(without_secrets(format_exc()))
     return {"result": pickle.dumps(result), "seconds": time.perf_counter() - start}

@@ -48,7 +48,9 @@ class ZeroShotConfig(Component):
         Annotated[list[str], Field(min_length=2)]
         | Annotated[dict[str, str], Field(min_length=2)]
         | None,
-        BeforeValidator(_read_classes),
+        BeforeValidator(
+            _read_classes, json_schema_input_type=str | list[str] | dict[str, str] | None
+        ),
     ] = None
     """The class names; by default those that occur in the split, sorted. Where labels are numbers:
     the names from 0 on, or a mapping of labels to names; by default those of the data itself

@@ -112,7 +112,8 @@ class Conduct:
     def rescore(self) -> None:
         """Score stored answers as they are scored now, where they were not, in tasks of Ray.
 
-        A trial whose answers are gone is as one that nobody knows.
+        A trial whose answers are gone is as one that nobody knows. One whose answers cannot be
+        scored so has failed, in this run; what the storage knows of it stays.
         """
         study = self.study
         outdated, context = study.outdated, study.context
@@ -125,7 +126,7 @@ class Conduct:
         context.check()
         for record in found.records.values():
             store.save(record)
-        study.known.update(found.records)
+        study.known.update(found.records | found.failed)
         for lacking in found.lacking:
             del study.known[lacking]
         study.seconds["rescored"] = study.seconds.get("rescored", 0.0) + found.cpu_seconds
@@ -134,6 +135,9 @@ class Conduct:
             f"{study.plan.name}: the stored answers of {len(found.records)} trials are scored "
             f"again, without their models{lost}"
         )
+        for record in found.failed.values():
+            what = f"{record.spec.pool} seed {record.spec.seed}: {record.error}"
+            context.progress.note(f"{study.plan.name}: answers cannot be scored again: {what}")
 
     def write(self, records: Sequence[TrialRecord]) -> Trials:
         """Write the tables of trials and of curves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,8 @@ class Context:
     """What trials stand on, by the identity of their model, as this process has found it."""
     trains: bool = True
     """Whether models may be trained; else only what needs none is done."""
+    caveats: list[str] = field(default_factory=list)
+    """What jobs have said by :meth:`caveat`, those that were done before too."""
 
     @property
     def owner(self) -> str:
@@ -72,6 +75,16 @@ class Context:
         """
         if self.lease is not None:
             self.lease.check()
+
+    def caveat(self, line: str) -> None:
+        """Say what a job could not do; it is kept in its marker, and stands in the report.
+
+        Args:
+            line: begins with what it is about.
+        """
+        self.caveats.append(line)
+        self.progress.note(line)
+        event("warning", level=logging.WARNING, message=line)
 
     def foundation(self, family: ModelFamily) -> tuple[Foundation, Cost]:
         """Return what a family's trials stand on, made now if need be, and what it has cost now."""

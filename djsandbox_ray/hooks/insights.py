@@ -43,8 +43,8 @@ class WriteInsights(Hook):
     SECTIONS = ("evaluation",)
 
     def identity(self) -> Any:
-        """Name of the run and unit of its effects."""
-        return [self.config.name, self.config.evaluation.aggregate]
+        """Name of the run and unit of its effects, and what earlier jobs could not do."""
+        return [self.config.name, self.config.evaluation.aggregate, *self.context.caveats]
 
     def run(
         self,
@@ -79,6 +79,7 @@ class WriteInsights(Hook):
             scaling_lines=scaled.get("sentences", ()),
             diversity=self.rows(DiversityRow, diversity),
             correlations=self._correlations(dataset, statistics),
+            caveats=self.context.caveats,
         )
         text = insights_markdown(self.config.name, found)
         path = self.write_bytes("insights.md", text.encode())

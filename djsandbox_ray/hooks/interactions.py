@@ -41,7 +41,7 @@ class FindInteractions(Hook):
         except (BadInput, StorageFailed):
             raise
         except SandboxError as error:
-            self.note(f"interactions: cannot be judged: {error}")
+            self.context.caveat(f"interactions: cannot be judged: {error}")
             return None
         return self._written(pools, scores)
 

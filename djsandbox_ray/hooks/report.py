@@ -57,7 +57,7 @@ from djsandbox_ray.reporting.answer import (
     Certainty,
     Conclusion,
     Measured,
-    Place,
+    RunPlace,
     Share,
     answer_lines,
     conclude,
@@ -74,6 +74,7 @@ from djsandbox_ray.reporting.distributions import (
     svg_picture,
 )
 from djsandbox_ray.reporting.figures import bar_chart, png
+from djsandbox_ray.reporting.insights import sentence
 from djsandbox_ray.reporting.method import (
     confirmation_notes,
     confirmation_section,
@@ -112,6 +113,7 @@ class WriteReport(Hook):
             self.config.name,
             self.config.report.model_dump(mode="json"),
             [policy.model_dump(mode="json") for policy in self.config.policies],
+            *self.context.caveats,
         ]
 
     def run(
@@ -190,7 +192,7 @@ class WriteReport(Hook):
         answer = answer_lines(
             found,
             unit,
-            Place(self.config.name, storage.shown, has_combined=combination_ranking is not None),
+            RunPlace(self.config.name, storage.shown, has_combined=combination_ranking is not None),
             confidence=1 - self.config.evaluation.alpha,
             share=self._share(found, dataset, pools, columns),
             measured=measured,
@@ -208,8 +210,12 @@ class WriteReport(Hook):
             unit=unit,
             about=self._about(),
             answer=answer,
-            answer_tables=[metrics_section(found.pool, measured)] if measured else [],
-            lines=[*lines, *(f"Before the study: {line}." for line in before)],
+            answer_tables=[metrics_section(measured)] if measured else [],
+            lines=[
+                *map(sentence, self.context.caveats),
+                *lines,
+                *(f"Before the study: {line}." for line in before),
+            ],
             before=[confirmation_section(confirmed, unit)] if confirmed else [],
             figures=[svg_picture("Change against the controls", drawn)],
             chapters=[

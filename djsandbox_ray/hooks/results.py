@@ -154,7 +154,7 @@ def ranked_again(
     except (BadInput, StorageFailed):
         raise
     except SandboxError as error:
-        context.progress.note(f"{plan.name}: cannot be judged: {error}")
+        context.caveat(f"{plan.name}: cannot be judged: {error}")
         return None
 
 

@@ -73,6 +73,8 @@ class TrainScorer(Hook):
             lambda lease: self._have_trained(config, family, dataset, path, lease),
             lambda text: self.note(f"scorer: {text}"),
         )
+        # Of a process that was killed when the model was there.
+        Checkpoint(storage.url, scorer_id).remove()
         return Scorer(scorer_id, path)
 
     def _have_trained(
@@ -88,7 +90,8 @@ class TrainScorer(Hook):
         uri = self.storage.uri(dataset.table)
         task = train.options(name="train the scorer")
         numerics = family.numerics(resources.gpus_per_worker)
-        done = task.remote(self.storage.url, path, uri, dataset.rows, config, family, numerics)
+        known = (dataset.rows, config, family, numerics)
+        done = task.remote(self.storage.url, path, uri, *known, lease.owner)
         loss, seconds = result_under(lease, done)
         self.account(_cost(config, family, seconds))
         self.note(f"scorer: training loss {loss:.3f} on {dataset.rows} pairs")
@@ -137,10 +140,12 @@ def _train(
     config: ScorerConfig,
     family: Clip,
     numerics: dict[str, str],
+    owner: str,
 ) -> tuple[float, float]:
-    """Return the training loss and the seconds it took.
+    """Return the training loss and the seconds it took; ``owner`` is that of the lease.
 
     Raises:
+        Lost: another run trains it now.
         OtherNumbers: this node has other libraries than the driver, after which it is named.
     """
     start = time.perf_counter()
@@ -152,6 +157,6 @@ def _train(
         known["loss"] = train_scorer(uri, rows, config, family.arch, folder, checkpoint)
         return known
 
-    _folder(Storage(url), path).write(fill)
+    _folder(Storage(url), path).write(fill, owner)
     checkpoint.remove()
     return known["loss"], time.perf_counter() - start

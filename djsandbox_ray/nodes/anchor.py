@@ -86,16 +86,21 @@ def _answers(address: str) -> bool:
 def watched(held: Anchor, on_lost: Callable[[], None]) -> Iterator[None]:
     """Watch over the connection during the block.
 
-    When it is lost, ``on_lost`` is called in another thread, once; a process that is not at its end
-    some time later waits for what never comes, and is ended with exit code 1.
+    When it is lost, ``on_lost`` is called in another thread, once. A block that is not at its end
+    some time later waits for what never comes: the process is ended with exit code 1. So is one
+    whose block has ended, and that cannot come to its end; a process that lives on, as that of a
+    notebook, is left alone.
     """
     over = threading.Event()
 
     def watch() -> None:
-        if _await_loss(held, over):
-            on_lost()
-            time.sleep(GRACE)  # whatever the block does: what follows it may be stuck as well
-            os._exit(1)
+        if not _await_loss(held, over) or over.is_set():
+            return
+        on_lost()
+        if over.wait(GRACE):
+            threading.main_thread().join()  # what follows, as letting go of Ray, may be stuck, too
+            time.sleep(GRACE)
+        os._exit(1)
 
     threading.Thread(target=watch, name="cluster", daemon=True).start()
     try:

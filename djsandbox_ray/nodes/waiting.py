@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.nodes.anchor import HEAD_PATIENCE, KEPT
 from djsandbox_ray.nodes.connection import check_placeable, slots, waited_for
 from djsandbox_ray.nodes.packing import in_words
 
@@ -22,6 +23,11 @@ AwaitRoom = Callable[[Bundles, str], None]
 AUTOSCALER_SECONDS = 600.0
 """How long nodes are waited for where an autoscaler runs, unless the configuration says."""
 _TICK = 0.5
+_OF_ANOTHER_VERSION = (
+    *(ImportError, AttributeError, LookupError),
+    *(TypeError, ValueError, AssertionError),
+)
+"""What asking Ray raises where its modules or answers are not those that are known here."""
 _RAYLET = "node_"  # how Ray names the type of a node that no autoscaler has made
 
 
@@ -126,12 +132,25 @@ def has_autoscaler() -> bool:
 
     Ray's own monitor runs on every cluster and reports in the same way; but only an autoscaler
     knows nodes by the types of its configuration. There is no public interface for that: where
-    Ray does not answer, there is none, and ``cluster.wait`` has the last word.
+    another version of Ray has none of it, there is none, and ``cluster.wait`` has the last word. A
+    head that is away, as while it is started anew, is asked again.
+
+    Raises:
+        SandboxError: the head does not answer for long.
     """
-    try:
-        return any(not kind.startswith(_RAYLET) for kind in _node_types() if kind)
-    except Exception:  # not of this version of Ray
-        return False
+    start = time.monotonic()
+    while True:
+        try:
+            return any(not kind.startswith(_RAYLET) for kind in _node_types() if kind)
+        except _OF_ANOTHER_VERSION:
+            return False
+        except Exception as error:
+            if time.monotonic() - start >= HEAD_PATIENCE:
+                raise SandboxError(
+                    "the head of the cluster does not answer whether nodes may come "
+                    f"({type(error).__name__}); {KEPT}"
+                ) from error
+        time.sleep(_TICK)
 
 
 def _node_types() -> list[str]:

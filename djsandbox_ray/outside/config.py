@@ -121,7 +121,9 @@ def _words(value: Any) -> Any:
 
 
 Word = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
-Words = Annotated[list[Word], BeforeValidator(_words)]
+Words = Annotated[
+    list[Word], BeforeValidator(_words, json_schema_input_type=list[str | int | float])
+]
 """A program and its arguments."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 

@@ -183,11 +183,11 @@ class Measured:
         return f"{self.metric.name}{arrow} {self.pool:.4g} (controls {controls}{beside})"
 
 
-def metrics_section(pool: str, measured: Sequence[Measured]) -> ReportTable:
-    """Set what a pool got beside what controls got and what chance gets, metric by metric."""
+def metrics_section(measured: Sequence[Measured]) -> ReportTable:
+    """Set what the pool got beside what controls got and what chance gets, metric by metric."""
     columns = {
         "metric": [one.metric.shown for one in measured],
-        pool: [f"{one.pool:.4g}" for one in measured],
+        "this pool": [f"{one.pool:.4g}" for one in measured],
         "controls": [_number(one.controls) for one in measured],
     }
     if any(one.metric.chance is not None for one in measured):
@@ -212,7 +212,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Place:
+class RunPlace:
     """Where a run lies, as commands need it."""
 
     run: str
@@ -236,7 +236,7 @@ class Place:
 def answer_lines(
     found: Conclusion,
     unit: Unit,
-    place: Place,
+    place: RunPlace,
     *,
     confidence: float,
     share: Share | None = None,
@@ -280,7 +280,7 @@ def summary_text(found: Conclusion, unit: Unit) -> str:
         Certainty.ONCE: "seen once",
     }[found.certainty]
     perhaps = "" if found.certainty is Certainty.CONFIRMED else "perhaps "
-    ranges = f" ({' and '.join(item.text for item in found.ranges)})" if found.ranges else ""
+    ranges = f" ({' and '.join(map(range_text, found.ranges))})" if found.ranges else ""
     return f"{perhaps}keep {found.pool}{ranges}: {found.worth(unit)}, {sure}"
 
 
@@ -355,7 +355,7 @@ def _hurts(row: RankingRow, unit: Unit) -> str:
     return f"{row.pool} hurts most: {unit.text(row.change)} {unit} [{between}], seen once."
 
 
-def _steps(found: Conclusion, place: Place, floor: NoiseFloor | None) -> list[tuple[str, str]]:
+def _steps(found: Conclusion, place: RunPlace, floor: NoiseFloor | None) -> list[tuple[str, str]]:
     """Return what to do next, the nearest first: why, and the command."""
     if found.certainty is Certainty.NOTHING:
         return [_more_seeds(place, floor), ("see what each design would find", _power(place))]
@@ -376,7 +376,7 @@ def _steps(found: Conclusion, place: Place, floor: NoiseFloor | None) -> list[tu
     return steps
 
 
-def _more_seeds(place: Place, floor: NoiseFloor | None) -> tuple[str, str]:
+def _more_seeds(place: RunPlace, floor: NoiseFloor | None) -> tuple[str, str]:
     """Say how many seeds find half of what these find, or twice as many where nobody knows."""
     seeds = 6 if floor is None else 2 * floor.design.seeds
     why = "more seeds see smaller effects"
@@ -391,6 +391,6 @@ def _more_seeds(place: Place, floor: NoiseFloor | None) -> tuple[str, str]:
     return why, place.again(f"trials.seeds={seeds}")
 
 
-def _power(place: Place) -> str:
+def _power(place: RunPlace) -> str:
     config = f"{place.storage}/runs/{place.run}/config.yaml"
     return shlex.join(["djsandbox", "plan", config, "--power"])

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from djsandbox_ray.analysis.together.clusters import ward
@@ -25,6 +25,9 @@ from djsandbox_ray.reporting.heatmap import heat_map
 from djsandbox_ray.reporting.ranking import NOTHING, Unit
 from djsandbox_ray.reporting.samples import Rows, SampleCards, at_the_end
 from djsandbox_ray.storage.store import Storage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _AT_RANDOM = 12
 """Samples of a pool."""
@@ -204,6 +207,8 @@ def histogram(
         verdicts: by pool.
         title: shown above, as plain text.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5.2, 2.1), layout="constrained")
     axes = figure.add_subplot()
     there = values[np.isfinite(values)]

@@ -53,6 +53,8 @@ class Observations:
     diversity: Sequence[DiversityRow] = ()
     correlations: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Pearson's r per pair of statistics."""
+    caveats: Sequence[str] = ()
+    """What jobs could not do, in lines."""
 
 
 def insights_markdown(name: str, found: Observations) -> str:
@@ -65,9 +67,9 @@ def insights_markdown(name: str, found: Observations) -> str:
         "Quality against diversity": _diversity(found),
         "Repetition against fresh data": [
             *_repetition(found),
-            *map(_sentence, found.repetition_lines),
+            *map(sentence, found.repetition_lines),
         ],
-        "What holds at a larger scale": [*map(_sentence, found.scaling_lines)]
+        "What holds at a larger scale": [*map(sentence, found.scaling_lines)]
         or ["No training at other scales was made."],
         "Not testable, not decided": _open(found),
     }
@@ -93,7 +95,8 @@ def insights_chapter(markdown: str) -> Chapter:
     return Chapter("Insights", lines, [Sentences(*part) for part in parts])
 
 
-def _sentence(line: str) -> str:
+def sentence(line: str) -> str:
+    """Return a line as a sentence."""
     return f"{line[0].upper()}{line[1:].rstrip('.')}."
 
 
@@ -245,7 +248,10 @@ def _repetition(found: Observations) -> list[str]:
 
 
 def _open(found: Observations) -> list[str]:
-    lines = [f"{item.statistic} was not testable: {item.reason}." for item in found.not_testable]
+    lines = [
+        *map(sentence, found.caveats),
+        *(f"{item.statistic} was not testable: {item.reason}." for item in found.not_testable),
+    ]
     for verdict, word in (
         ("undecided", "Undecided: their intervals hold 0"),
         ("stopped", "Given up early, without a verdict"),

@@ -8,16 +8,19 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.ledger.cost import total
 from djsandbox_ray.records import Cost, Pool, PoolKind, RankingRow, TrialRecord
 from djsandbox_ray.reporting.costs import duration
 from djsandbox_ray.reporting.figures import VERDICT_COLOURS, caption, escaped
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _MOST_CHARTS = 6
 """Metrics that get a chart."""
@@ -107,6 +110,8 @@ def _curves(
     rows: Sequence[RankingRow],
     metric: Metric,
 ) -> Figure:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
     _band(axes, [curve for name, curve in curves.items() if kinds.get(name) is PoolKind.CONTROL])
@@ -169,6 +174,8 @@ def costs_chart(costs: Sequence[Cost]) -> Figure | None:
         return None
     dearest = dict(sorted(shown.items(), key=lambda item: -item[1])[:_MOST_STAGES])
     bars = {stage: spent for stage, spent in shown.items() if stage in dearest}  # in their order
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5.2, 0.9 + 0.24 * len(bars)), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(bars))

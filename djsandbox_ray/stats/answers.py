@@ -2,8 +2,9 @@
 
 ``answers/<operator id>/`` in the storage, for samples of any dataset, by the digest of what was
 asked about. An answer is a file of its own in ``open/`` until the batch that it belongs to is
-through; then the batch is one file, and the folder of its single ones goes. Those that a killed run
-has left, the next one brings into theirs.
+through; then the batch is one file, and the folder of its single ones goes. What lies there singly
+when another run begins, that one brings together in a file beside it, and writes over none: who is
+at the batch may live, as a run on another dataset does, and answers lie in more than one file then.
 """
 
 from __future__ import annotations
@@ -61,10 +62,14 @@ class Answers:
         self._any_readable = False
         for batch in storage.names(f"{self._folder}/open"):  # of killed runs, or of one elsewhere
             self._bring_together(batch)
+        batches: dict[str, dict[str, Any]] = {}
         for name in storage.names(self._folder):
             if name.endswith(".json"):
-                for digest, fields in self._read(name).items():
-                    self._note(digest, Reply(**fields))
+                batch = name.removesuffix(".json").partition("-")[0]
+                batches.setdefault(batch, {}).update(self._read(name))
+        for answers in batches.values():
+            for digest, fields in answers.items():
+                self._note(digest, Reply(**fields))
         if not self._any_readable:
             self._known.clear()
 
@@ -107,15 +112,15 @@ class Answers:
             self._storage.remove(f"{self._folder}/open/{name}")
 
     def _bring_together(self, batch: str) -> None:
-        """Make one file of what a batch holds singly, and of what is in its file already."""
+        """Make one file of what a batch holds singly, by a name that only the same answers give."""
         folder = f"open/{batch}"
         names = self._storage.names(f"{self._folder}/{folder}")
         found: dict[str, Any] = {}
-        for path in [*(f"{folder}/{name}" for name in names), f"{batch}.json"]:
-            with suppress(Missing):  # the batch has become one file meanwhile, or was none yet
-                found |= self._read(path)
+        for name in names:
+            with suppress(Missing):  # the batch has become one file meanwhile
+                found |= self._read(f"{folder}/{name}")
         if found:
-            self._write(batch, found)
+            self._write(f"{batch}-{digest_of(' '.join(sorted(found)))}", found)
         # One by one: whoever is at work elsewhere may have written another one beside them.
         for name in names:
             self._storage.remove(f"{self._folder}/{folder}/{name}")
@@ -125,9 +130,9 @@ class Answers:
         answers: dict[str, Any] = self._storage.read_sealed(f"{self._folder}/{name}")["answers"]
         return answers
 
-    def _write(self, batch: str, answers: Mapping[str, Any]) -> None:
+    def _write(self, name: str, answers: Mapping[str, Any]) -> None:
         listed = dict(sorted(answers.items()))
-        self._storage.write_sealed(f"{self._folder}/{batch}.json", {"answers": listed})
+        self._storage.write_sealed(f"{self._folder}/{name}.json", {"answers": listed})
 
     def _note(self, digest: str, answer: Reply) -> None:
         self._tokens += answer.tokens

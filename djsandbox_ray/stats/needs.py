@@ -99,7 +99,9 @@ def needs(
     if values.get("video_backend") == "ffmpeg":
         found += [_program(name) for name in ("ffmpeg", "ffprobe")]
     found += [
-        _model(name, values[name], models) for name in model_files.HUB_PARAMETERS if name in values
+        _model(name, values[name], models)
+        for name in model_files.HUB_PARAMETERS
+        if isinstance(values.get(name), str)
     ]
     found += [
         _word_list(name, values[name], words)

@@ -29,6 +29,12 @@ _EXTRAS = {
 """Per scheme, the package that reads it and the extra that brings the package."""
 _CLIENTS = {"aiobotocore", "aiohttp", "botocore", "gcsfs", "google"}
 """What raises where an object store cannot be reached."""
+_GCS_REFUSES = re.compile(
+    r"Forbidden\b|Bad Request\b.*(invalid authentication|invalid credential|invalid_grant)",
+    re.DOTALL | re.IGNORECASE,
+)
+"""How gcsfs begins an error, of no class of its own and without a number, where it is refused."""
+_UNAUTHORISED = {"401", "403"}
 _ABOUT_NAMES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 """Errors that speak of one path: the storage itself works."""
 _WORDS = {
@@ -87,7 +93,7 @@ def reaching(url: str) -> Iterator[None]:
         yield
     except Exception as error:
         is_local = "://" not in url
-        refused = isinstance(error, PermissionError) or "Credential" in type(error).__name__
+        refused = refuses(error)
         if refused and is_local:
             raise BadInput(f"{url!r} refuses access: permission denied") from None
         if not refused and not _is_away(error):
@@ -96,9 +102,26 @@ def reaching(url: str) -> Iterator[None]:
         raise kind(
             without_secrets(
                 f"{url!r} {what}: {error}; endpoint and credentials are read from the environment "
-                "of every node (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...; docs/cluster.md)"
+                "of every node (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ..., or "
+                "GOOGLE_APPLICATION_CREDENTIALS; docs/cluster.md)"
             )
         ) from None
+
+
+def refuses(error: BaseException) -> bool:
+    """Say whether an error is a refusal: credentials are missing, have expired or are not enough.
+
+    gcsfs has no class for it: a 403 is a bare OSError, some of the others are a ValueError.
+    """
+    if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
+        return True
+    package = type(error).__module__.partition(".")[0]
+    if package == "gcsfs":
+        return str(getattr(error, "code", "")) in _UNAUTHORISED
+    if package == "google":
+        return type(error).__name__ == "RefreshError"  # of a token
+    bare = type(error) in (OSError, ValueError) and getattr(error, "errno", None) is None
+    return bare and _GCS_REFUSES.match(str(error)) is not None
 
 
 def _is_away(error: Exception) -> bool:

@@ -264,6 +264,24 @@ def inherit(storage: Storage, path: str, owner: str, what: str) -> Lease | None:
     return lease if lease._begin() else None
 
 
+def check_held(storage: Storage, path: str, owner: str, what: str) -> None:
+    """Make sure in another process than the owner's that a lease is still that owner's.
+
+    Args:
+        storage: where it lies.
+        path: of the lease.
+        owner: :attr:`Lease.owner` of whoever has the work done.
+        what: it is about, in words.
+
+    Raises:
+        Lost: somebody else has it, or it is gone.
+    """
+    seen = _newest(storage, path)
+    if seen is None or seen.content.get("owner") != owner:
+        now = "was removed" if seen is None else f"was taken over by {seen.who}"
+        raise Lost(f"{what} {now} while it was at work")
+
+
 def renewed(storage: Storage, path: str) -> datetime | None:
     """Return when it was last renewed, by the clock of the storage; None where no lease ever was.
 

@@ -10,6 +10,7 @@ from pydantic import (
     GetPydanticSchema,
     SerializeAsAny,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import core_schema
@@ -100,6 +101,20 @@ Seeds = Annotated[
                 lambda seeds: seeds if isinstance(seeds, int) else list(seeds)
             ),
         )
+    ),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS},
+                {
+                    "type": "array",
+                    "items": {"type": "integer", "minimum": 0, "maximum": GREATEST_SEED},
+                    "minItems": 1,
+                    "maxItems": MOST_SEEDS,
+                    "uniqueItems": True,
+                },
+            ]
+        }
     ),
 ]
 """How many seeds, or which."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
@@ -39,6 +40,26 @@ class Told:
 
     turns: tuple[Turn, ...]
     images: tuple[bytes, ...]
+    place: str
+    """The table, and the row in it."""
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Have what is wrong with a sample say which one it is.
+
+    Args:
+        place: of the sample.
+
+    Raises:
+        BadInput: as it was raised, with the place.
+    """
+    try:
+        yield
+    except BadInput as error:
+        if type(error) is not BadInput:  # of the storage, or of a package: no sample's fault
+            raise
+        raise BadInput(f"{place}: {error}") from error
 
 
 class Conversations:
@@ -82,17 +103,30 @@ class Conversations:
         """
         rows, texts = self._rows[positions], self._texts[positions]
         told = []
-        for row, text, said, images in zip(
-            rows.tolist(), texts.tolist(), self.said(positions), self._images(rows), strict=True
+        for row, text, place, said, images in zip(
+            rows.tolist(),
+            texts.tolist(),
+            self.places(positions),
+            self.said(positions),
+            self._images(rows),
+            strict=True,
         ):
             places = sum(turn.text.count(IMAGE_TOKEN) for turn in said)
             if places != len(images) and row == text:
                 raise BadInput(
-                    f"{self._table.uri}: the text of row {row} has places for another number of "
+                    f"{place}: the text that it is read with has places for another number of "
                     f"images than its {len(images)}"
                 )
-            told.append(Told(_with_places(said, len(images)), images[:places]))
+            told.append(Told(_with_places(said, len(images)), images[:places], place))
         return told
+
+    def places(self, positions: NDArray[np.int64]) -> list[str]:
+        """Return the table and row of the samples at some positions, for messages, in order."""
+        rows, texts = self._rows[positions].tolist(), self._texts[positions].tolist()
+        return [
+            f"{self._table.uri}, row {row}{'' if row == text else f' with the text of row {text}'}"
+            for row, text in zip(rows, texts, strict=True)
+        ]
 
     def said(self, positions: NDArray[np.int64]) -> list[tuple[Turn, ...]]:
         """Return the turns of the samples at some positions, in order."""

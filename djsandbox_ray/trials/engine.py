@@ -15,7 +15,7 @@ from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import SandboxError, uncovered
 from djsandbox_ray.nodes.connection import check_placeable
 from djsandbox_ray.nodes.waiting import AwaitRoom
 from djsandbox_ray.records import PoolKind, TrialRecord, TrialSpec, TrialState
@@ -114,12 +114,17 @@ def run_trials(
         vigil.begin(reporter.running)
         try:
             _tuner(racing, watched, group, scheduler, reporter, competition.known, own).fit()
-        except TuneError as error:
-            # Tune turns what a callback raises into text.
-            raise reporter.raised or error from None
-        finally:
-            vigil.end()
-            storage.remove(own, last=MARKER)
+        except BaseException as error:
+            with uncovered("the watch over workers ends"):
+                vigil.end()
+            with uncovered(f"{own} is removed"):
+                storage.remove(own, last=MARKER)
+            if isinstance(error, TuneError):
+                # Tune turns what a callback raises into text.
+                raise reporter.raised or error from None
+            raise
+        vigil.end()
+        storage.remove(own, last=MARKER)
         if unfinished := reporter.unfinished():
             raise SandboxError(
                 f"interrupted with {unfinished} of {len(racing)} trials to go; "

@@ -1,4 +1,12 @@
-"""Trained models as folders for others, in the format of the library that they are of."""
+"""Trained models as folders for others, in the format of the library that they are of.
+
+What later trials go on from is kept in another way (:func:`.shared_folder.kept_model`): while a
+trial trains, only what it has changed of its base, as its family reads that again, in a folder that
+runs share and that stands for what decides the weights. An export is asked for when the run is
+over, is a whole model as it was evaluated, needs nothing of ours to be loaded, and belongs to one
+run. Neither stands for the other: what is kept is no model without its base, and of a whole model
+nobody can tell any more what was changed.
+"""
 
 from __future__ import annotations
 

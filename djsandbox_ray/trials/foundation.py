@@ -95,6 +95,8 @@ class Ground:
 
         folder = _folder(self._storage, f"models/{base_id}")
         folder.make_once(f"the base {base_id}", make, lambda text: self._note(f"base: {text}"))
+        if trusted:
+            clear_steps(self._storage, base_id)
         return base_id, cost
 
     def _have_made(
@@ -112,7 +114,7 @@ class Ground:
             num_cpus=base.cpus, num_gpus=base.gpus, resources=base.nodes.demand()
         )(_make)
         done = task.options(name="make the base").remote(
-            self._storage.url, base_id, tables, base, family, numerics
+            self._storage.url, base_id, tables, base, family, numerics, lease.owner
         )
         found, seconds = result_under(lease, done)
         said = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
@@ -139,6 +141,13 @@ def broken_base(storage: Storage, path: str) -> dict[str, str]:
     return _folder(storage, path).broken()
 
 
+def clear_steps(storage: Storage, base_id: str) -> None:
+    """Remove the checkpoints of a base that is there: its maker may have been killed just then."""
+    for name in storage.names("trials"):
+        if name.startswith(f"{base_id}-"):
+            Checkpoint(storage.url, name).remove()
+
+
 def _folder(storage: Storage, path: str) -> SharedFolder:
     return SharedFolder(storage, path, _MARKER)
 
@@ -150,10 +159,21 @@ def _make(
     base: Base,
     family: ModelFamily,
     numerics: dict[str, str],
+    owner: str,
 ) -> tuple[dict[str, float], float]:
     """Make a base; return what is worth knowing of it, and the seconds that it took.
 
+    Args:
+        url: of the storage.
+        base_id: names its folder.
+        tables: the URIs of its trusted data, by name.
+        base: makes it.
+        family: whose base it is.
+        numerics: that it is named after; empty where nothing is trained.
+        owner: of the lease.
+
     Raises:
+        Lost: another run makes it now.
         OtherNumbers: this node has other libraries than the driver, after which it is named.
     """
     start = time.perf_counter()
@@ -170,7 +190,7 @@ def _make(
         found.update(base.make(BaseTask(tables, folder, checkpoint, base.cpus, base.gpus)))
         return {"found": found}
 
-    _folder(Storage(url), f"models/{base_id}").write(fill)
+    _folder(Storage(url), f"models/{base_id}").write(fill, owner)
     for part in kept.values():
         part.remove()
     return found, time.perf_counter() - start

@@ -10,12 +10,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from ray import cloudpickle, tune
+from ray.exceptions import RayTaskError
 
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.storage.filesystems import disk_failure
 from djsandbox_ray.trials.family import OtherNumbers
 from djsandbox_ray.trials.trainable import Crashed
+from djsandbox_ray.trials.worker import OtherRows
 
 _REPORT = TypeAdapter(RungReport)
 _FATAL: Mapping[str, type[SandboxError]] = {
@@ -23,6 +26,7 @@ _FATAL: Mapping[str, type[SandboxError]] = {
     "Damaged": BadInput,
     "Missing": BadInput,
     "OtherNumbers": OtherNumbers,
+    "OtherRows": OtherRows,
 }
 """By the name of what a trial raised in another process, what ends the study."""
 # Starting the first processes takes some seconds too.
@@ -118,15 +122,15 @@ class Reporter(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Note that a trial crashed for the last time.
 
-        Where the storage fails, or what all trials read is damaged, the others would fail alike;
-        on a node with other libraries one after the other would. That ends the study.
+        Where the storage fails, or what all trials read is damaged or another's, the others would
+        fail alike; on a node with other libraries or a full disk one after the other would. That
+        ends the study.
         """
         failure = self._failure(trial)
         self._update(trial, state=TrialState.FAILED, **failure)
-        kind, _, said = str(failure["error"]).partition(": ")
-        if kind in _FATAL:
-            self.raised = _FATAL[kind](said)
-            raise self.raised
+        if (fatal := _fatal(failure["error"], failure["place"])) is not None:
+            self.raised = fatal
+            raise fatal
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Close the accounts of trials that no longer run: Tune does not tell of pauses."""
@@ -217,6 +221,20 @@ def _begun_anew(spec: TrialSpec, known: TrialRecord | None) -> TrialRecord:
     )
 
 
+def _fatal(error: str, place: str | None) -> SandboxError | None:
+    """Return what ends the study, if what a trial raised does."""
+    kind, _, said = error.partition(": ")
+    if kind in _FATAL:
+        return _FATAL[kind](said)
+    # By its words, as the number is gone; what is said of the user's input may have the same ones.
+    if kind == BadInput.__name__ or disk_failure(RuntimeError(said), "") is None:
+        return None
+    return StorageFailed(
+        f"a disk of {place or 'a node'} takes nothing more: {said}; what is finished is kept, and "
+        "the same command goes on once that is mended"
+    )
+
+
 def _why(trial: Any) -> tuple[str, str, bool, str | None]:
     """Return why a trial crashed, in one line and in full, whether it had diverged, and where."""
     at = trial.temporary_state.location
@@ -224,6 +242,8 @@ def _why(trial: Any) -> tuple[str, str, bool, str | None]:
     if path := trial.pickled_error_file:
         error = cloudpickle.loads(Path(path).read_bytes())
         cause = getattr(error, "cause", None)
+        while isinstance(cause, RayTaskError):  # another rank has raised it
+            cause = cause.cause
         if isinstance(cause, Crashed):
             return cause.reason, cause.traceback, cause.diverged, cause.place
         if cause is None:  # the process died

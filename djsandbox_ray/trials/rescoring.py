@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from traceback import format_exc
+from typing import TypeAlias
 
 import ray
 
+from djsandbox_ray.errors import Damaged, StorageFailed
 from djsandbox_ray.evaluation.answer_store import AnswerStore, Unanswered
-from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.evaluation.suite import NotFinite, Suite
+from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.kinds import NodeKind
-from djsandbox_ray.records import RungReport, TrialRecord
+from djsandbox_ray.records import RungReport, TrialRecord, TrialState
 from djsandbox_ray.storage.store import Storage
 
 CPUS_PER_TASK = 1
@@ -27,6 +31,8 @@ class Rescored:
     """By trial id, with new metrics."""
     lacking: tuple[str, ...]
     """Ids of the trials whose answers are gone, all or some."""
+    failed: dict[str, TrialRecord]
+    """By trial id, those whose answers cannot be scored so, as failed ones: nobody else's fault."""
     cpu_seconds: float
     """That the tasks took."""
 
@@ -59,6 +65,8 @@ def rescore(
 ) -> Rescored:
     """Score the answers of trials again, in Ray tasks.
 
+    What goes wrong with one trial is that trial's failure, as it is where it is trained.
+
     Args:
         records: trials that were scored in another way.
         suite: the evaluators as they are.
@@ -66,11 +74,11 @@ def rescore(
         nodes: where the tasks run.
 
     Raises:
-        BadInput: an evaluator cannot score what was answered.
-        NotFinite: a metric is not finite.
+        StorageFailed: the storage is away or full.
+        Damaged: a file of the answers is not what was written.
     """
     if not records:
-        return Rescored({}, (), 0.0)
+        return Rescored({}, (), {}, 0.0)
     task = ray.remote(_score).options(
         num_cpus=CPUS_PER_TASK, resources=nodes.demand(), name="score answers again"
     )
@@ -80,27 +88,61 @@ def rescore(
     calls = [task.remote(list(part), shared, storage.url) for part in parts]
     found: dict[str, TrialRecord] = {}
     lacking: list[str] = []
+    failed: dict[str, TrialRecord] = {}
     seconds = 0.0
     for part, (reports, took) in zip(parts, ray.get(calls), strict=True):
         seconds += took
         for record, again in zip(part, reports, strict=True):
             if again is None:
                 lacking.append(record.spec.id)
+            elif isinstance(again, _Failure):
+                failed[record.spec.id] = again.of(record, suite.scored)
             else:
                 found[record.spec.id] = replace(record, reports=again, scored=suite.scored)
-    return Rescored(found, tuple(lacking), seconds * CPUS_PER_TASK)
+    return Rescored(found, tuple(lacking), failed, seconds * CPUS_PER_TASK)
 
 
-def _score(
-    records: list[TrialRecord], suite: Suite, url: str
-) -> tuple[list[tuple[RungReport, ...] | None], float]:
+@dataclass(frozen=True)
+class _Failure:
+    """Why the answers of a trial cannot be scored."""
+
+    error: str
+    traceback: str
+    diverged: bool
+
+    def of(self, record: TrialRecord, scored: str) -> TrialRecord:
+        """Return the record of the trial as that of one that failed.
+
+        One that diverged is over; another is worth another try, with what it has reported.
+        """
+        return replace(
+            record,
+            state=TrialState.FAILED,
+            error=self.error,
+            traceback=self.traceback,
+            diverged=self.diverged,
+            scored=scored if self.diverged else record.scored,
+        )
+
+
+_Again: TypeAlias = tuple[RungReport, ...] | _Failure | None
+
+
+def _score(records: list[TrialRecord], suite: Suite, url: str) -> tuple[list[_Again], float]:
     """Return the new reports of each trial, and how many seconds that took; a task of Ray."""
     start, storage = time.perf_counter(), Storage(url)
 
-    def again(record: TrialRecord) -> tuple[RungReport, ...] | None:
+    def again(record: TrialRecord) -> _Again:
         def answers(samples: int) -> AnswerStore:
             return AnswerStore(storage, record.spec.training, samples)
 
-        return rescored_reports(suite, record.reports, answers)
+        try:
+            return rescored_reports(suite, record.reports, answers)
+        except (Damaged, StorageFailed):
+            raise
+        except Exception as error:  # an evaluator may be a user's
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            trace = without_secrets(format_exc())
+            return _Failure(without_secrets(reason), trace, isinstance(error, NotFinite))
 
     return [again(record) for record in records], time.perf_counter() - start

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from djsandbox_ray.storage.lease import RENEWAL, Lease, take
+from djsandbox_ray.storage.lease import RENEWAL, Lease, check_held, take
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.seals import broken_marked, seals_of, seals_to_json
 from djsandbox_ray.storage.store import Storage
@@ -48,27 +48,53 @@ class SharedFolder:
         """
         if not self.broken():
             return
-        # Beside the folder: what is in that is the model.
-        with take(self.storage, f"{self.path}.lease", what, wait=True, note=note) as lease:
+        with take(self.storage, self._lease, what, wait=True, note=note) as lease:
             if self.broken():  # who was waited for may have made it
                 make(lease)
 
-    def write(self, fill: Callable[[Path], Mapping[str, Any]]) -> None:
-        """Make it, from a folder of this node.
+    def write(self, fill: Callable[[Path], Mapping[str, Any]], owner: str | None = None) -> None:
+        """Make it, from a folder of this node; what a killed process has left there goes.
 
         Args:
             fill: writes all files into an empty folder, and returns what the marker says of them.
+            owner: of the lease: its driver has this process make it. None for what only one run
+                can make, as its trials do.
+
+        Raises:
+            Lost: another run makes it now; nothing of it is touched.
         """
-        self.storage.remove(f"{self.path}/{self.marker}")  # from here on the files change
+        storage = self.storage
         with temporary() as folder:
-            known = fill(Path(folder))
-            self.storage.upload(folder, self.path)
-        files = seals_to_json(seals_of(self.storage, self.path))
-        self.storage.write_sealed(f"{self.path}/{self.marker}", {**known, "files": files})
+            known = fill(folder)
+            self._check(owner)
+            storage.remove(f"{self.path}/{self.marker}")  # from here on the files change
+            storage.remove(self.path)
+            storage.upload(folder, self.path)
+            written = {
+                file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
+            }
+        files = seals_of(storage, self.path)
+        self._check(owner)
+        if foreign := files.keys() ^ written:
+            raise storage.damaged(self.path, f"{min(foreign)} in it was not written, or is gone")
+        marked = {**known, "files": seals_to_json(files)}
+        storage.write_sealed(f"{self.path}/{self.marker}", marked)
+
+    def _check(self, owner: str | None) -> None:
+        if owner is not None:
+            check_held(self.storage, self._lease, owner, self.path)
+
+    @property
+    def _lease(self) -> str:
+        """Its place: beside the folder, as what is in that is the model."""
+        return f"{self.path}.lease"
 
 
 def kept_model(storage: Storage, models: str, seed: int) -> SharedFolder:
-    """Return the folder of what a trial has trained.
+    """Return the folder of what a trial has trained, for later trials to go on from.
+
+    It has what was changed of the base, as the family reads it again; a whole model for others is
+    what :func:`.exporting.export_model` makes, which says how they differ.
 
     Args:
         storage: of the run.

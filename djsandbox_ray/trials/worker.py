@@ -36,6 +36,10 @@ from djsandbox_ray.trials.shared_folder import kept_model
 from djsandbox_ray.trials.strategies.strategy import Group
 
 
+class OtherRows(BadInput):
+    """The file of all trials' rows is not the one that they were planned with."""
+
+
 @dataclass(frozen=True)
 class Shared:
     """What all trials of a run have in common; sent to every trial process once."""
@@ -76,15 +80,17 @@ class Shared:
     numerics: Mapping[str, str] | None = None
     """The family's on the driver, after which trials are named; None where nobody compares."""
     models: str = ""
-    """Folder of the storage where what was trained stays, by seed; empty: it does not."""
+    """Folder of the storage where what was trained stays, by seed, for later trials to go on from;
+    empty: it does not."""
     export: str = ""
-    """Folder of the storage for the model, as it was last evaluated; empty: it is not kept."""
+    """Folder of the storage for the whole model, as it was last evaluated, in the format of its
+    library; empty: it is not exported."""
 
     def draw(self, trial: Mapping[str, Any]) -> Draw:
         """Return the rows that a trial trains on.
 
         Raises:
-            BadInput: they are not those that it was planned with.
+            OtherRows: they are not those that it was planned with.
         """
         pool, column = self.pools[trial["pool"]], self.pools[trial["pool"]].column
         parts = Storage(self.storage).read_batches(self.assignments, ["row_id", column])
@@ -96,7 +102,7 @@ class Shared:
             self.base_seed,
         )
         if drawn.hash != trial["draw"]:
-            raise BadInput(
+            raise OtherRows(
                 f"{self.assignments}: the rows of {pool.id!r} are not those that trial "
                 f"{trial['id']} was planned with: the file was changed while the run was at work; "
                 "the same command plans anew"

@@ -7,14 +7,15 @@ place, also where one of the three has problems already.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from djsandbox_ray.config import RunConfig, checked, read_document
 from djsandbox_ray.cross_checks import contradictions, readable_sources
 from djsandbox_ray.dataset.prepare import refuse_unusable
-from djsandbox_ray.dataset.source import SOURCES, Source, content_of
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.dataset.source import SOURCES, Shard, Source, content_of
+from djsandbox_ray.errors import BadInput, MissingExtra
 from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import HOOKS
 from djsandbox_ray.hooks.plans import draw_of
@@ -87,12 +88,14 @@ def lacking_here(config: RunConfig) -> list[str]:
         config: of :func:`load_plan`.
 
     Raises:
-        BadInput: it is wrong on any machine.
+        BadInput: it is wrong on any machine, as data are that are here and cannot be used.
     """
     found = contradictions(config.model_dump(mode="json"))
     found += said(lambda: check_run(config))
     if found:
         check_run(config, elsewhere=True)
+        if unusable := _Sources.of(config.sources).unusable:
+            raise BadInput("\n".join(unusable))
     return "\n".join(found).splitlines()
 
 
@@ -113,7 +116,7 @@ def checked_run(document: dict[str, Any], name: str, *, elsewhere: bool = False)
         found = [str(error)]
     found += said(lambda: drafted_workflow(document))
     if not elsewhere:
-        found += _lost_sources(readable_sources(document))[0]
+        found += _Sources.of(readable_sources(document)).problems
     raise BadInput("\n".join(found))
 
 
@@ -132,7 +135,8 @@ def check_run(config: RunConfig, *, elsewhere: bool = False) -> None:
     problems: list[str] = []
     rows: dict[str, int | None] = {}
     if not elsewhere:
-        problems, rows = _lost_sources(config.sources)
+        sources = _Sources.of(config.sources)
+        problems, rows = sources.problems, sources.rows
         problems += _lost_benchmarks(config)
         if config.training:
             lost = FAMILIES.get(config.trials.model.type)(config.trials.model).lost()
@@ -163,20 +167,17 @@ def foretold(config: RunConfig) -> list[str]:
     return [*several, *about_second(operators, names)]
 
 
-def most_rows(section: Component, *, look: bool = False) -> int | None:
+def most_rows(section: Component) -> int | None:
     """Return how many samples a source has at most; None where only reading them would say.
-
-    Args:
-        section: the source.
-        look: whether to read a sample, too.
 
     Raises:
         BadInput: the data are not there, or not of the promised form.
     """
     source: Source = SOURCES.get(section.type)(section)
-    shards = source.shards()
-    if look:
-        refuse_unusable(shards, content_of(section))
+    return _most(source, source.shards())
+
+
+def _most(source: Source, shards: Sequence[Shard]) -> int | None:
     known = [shard.rows for shard in shards if shard.rows is not None]
     part = source.config.rows
     if len(known) < len(shards):
@@ -195,22 +196,40 @@ def said(*checks: Callable[[], object]) -> list[str]:
     return found
 
 
-def _lost_sources(
-    sections: Mapping[str, Component],
-) -> tuple[list[str], dict[str, int | None]]:
-    """Look for the data of sources, and at a sample of each, by their places in the configuration.
+@dataclass
+class _Sources:
+    """What a look at sources has found, by their places in the configuration."""
 
-    Returns:
-        What is wrong with those that are not there or not of the promised form, and how many
-        samples the others have at most, None where that cannot be said without reading them.
-    """
-    problems, rows = [], {}
-    for where, source in sections.items():
-        try:
-            rows[where] = most_rows(source, look=True)
-        except BadInput as error:
-            problems.append(f"{where}: {error}")
-    return problems, rows
+    lost: list[str]
+    """What is not there, or not of the promised form."""
+    unusable: list[str]
+    """What is there, and of which no sample can be used."""
+    rows: dict[str, int | None]
+    """How many samples the others have at most; None where that cannot be said without reading."""
+
+    @property
+    def problems(self) -> list[str]:
+        """All that is wrong."""
+        return [*self.lost, *self.unusable]
+
+    @classmethod
+    def of(cls, sections: Mapping[str, Component]) -> _Sources:
+        """Look for the data of sources, and at the first sample of each."""
+        found = cls([], [], {})
+        for where, section in sections.items():
+            source: Source = SOURCES.get(section.type)(section)
+            wrong = found.lost
+            try:
+                shards = source.shards()
+                rows, wrong = _most(source, shards), found.unusable
+                refuse_unusable(shards, content_of(section))
+            except MissingExtra as error:  # decodes videos
+                found.lost.append(f"{where}: {error}")
+            except BadInput as error:
+                wrong.append(f"{where}: {error}")
+            else:
+                found.rows[where] = rows
+        return found
 
 
 def _lost_benchmarks(config: RunConfig) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
+from textwrap import indent, wrap
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -41,6 +42,9 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.publish import is_main
 
 R = TypeVar("R")
+
+_WORD = 7
+"""Characters of the column with what a sentence of the answer is about."""
 
 
 def print_results(
@@ -164,8 +168,12 @@ class Results:
         for report in self._all(Report)[-1:]:
             self._console.print()
             for word, said in report.answer:
-                line = Text.assemble((f"{word:<6}", "bold"), " ", said)
-                self._console.print(line, soft_wrap=word == "next")  # a command is for copying
+                if word != "next":  # a command is for copying: it stays whole
+                    said = "\n".join(wrap(said, max(self._console.width - _WORD, _WORD)))
+                line = Text.assemble(
+                    (f"{word:<{_WORD}}", "bold"), indent(said, " " * _WORD)[_WORD:]
+                )
+                self._console.print(line, soft_wrap=True)
 
     def _place(self, name: str, path: str) -> None:
         self.say([without_secrets(f"{name} {self._storage.uri(path)}")])

@@ -51,7 +51,8 @@ def show_recipes(name: str, url: str, output: str | None, console: Console) -> N
         console: to print on.
 
     Raises:
-        BadInput: there is no such run, or not exactly one recipe to be copied.
+        BadInput: there is no such run, not exactly one recipe to be copied, or another file in the
+            place of a copy.
         SandboxError: the run has no recipe; says why.
     """
     storage = Storage(url)
@@ -267,5 +268,13 @@ def _copy(storage: Storage, found: Sequence[Mapping[str, Any]], output: Path) ->
     if not output.suffix:
         raise BadInput(f"--output {output}: a file is needed, such as {output}/recipe.yaml")
     target = Storage(str(output.parent))
-    target.write_bytes(f"{output.stem}.evidence.json", storage.read_bytes(item["evidence"]))
-    target.write_bytes(output.name, storage.read_bytes(item["recipe"]))
+    written = {f"{output.stem}.evidence.json": "evidence", output.name: "recipe"}
+    contents = {name: storage.read_bytes(item[what]) for name, what in written.items()}
+    for name, content in contents.items():
+        if target.exists(name) and target.read_bytes(name) != content:
+            raise BadInput(
+                f"{str(output.parent / name)!r} exists, holds something else and is not "
+                "overwritten: --output names another"
+            )
+    for name, content in contents.items():
+        target.write_bytes(name, content)

@@ -26,7 +26,7 @@ from ray.exceptions import (
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import SandboxError
+from djsandbox_ray.errors import SandboxError, uncovered
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.results import directions
 from djsandbox_ray.hooks.study import NO_RESULT
@@ -98,7 +98,7 @@ def run_sandbox(config: RunConfig, console: Console, trains: bool = True) -> dic
                 aftermath(lease, state_path(first), held),
                 watched(held, interrupt),
                 RunState(lease, first, held) as state,
-                _said_plainly(storage),
+                said_plainly(storage),
             ):
                 _check_resources(config, progress)
                 done = run_rounds(config, progress, state, trains)
@@ -145,19 +145,23 @@ def run_rounds(config: RunConfig, progress: Progress, state: RunState, trains: b
 def _run_round(workflow: Workflow, context: Context, state: RunState) -> tuple[dict[str, Any], int]:
     """Return the outputs, and how many things could not be sent to the tracker."""
     tracker = context.tracker
-    ok, within = False, None
+
+    def finish(ok: bool, within: float | None = None) -> int:
+        # A run that was taken over: it is another's to tell how it ends.
+        return 0 if state.lease.lost is not None else tracker.finish(ok, within)
+
     try:
         tracker.start(_run_info(context))
         outputs = run_workflow(workflow, context, partial(publish, context))
-        ok = True
-    except KeyboardInterrupt:
-        state.end("STOPPED")  # first of all: this process may be killed in a moment
-        within = FLUSH_SECONDS
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        if stopped:
+            with uncovered("the state of the run is kept"):
+                state.end("STOPPED")  # first of all: this process may be killed in a moment
+        with uncovered("the tracker is told how the run has ended"):
+            finish(False, FLUSH_SECONDS if stopped else None)
         raise
-    finally:
-        # A run that was taken over: it is another's to tell how it ends.
-        unsent = 0 if state.lease.lost is not None else tracker.finish(ok, within)
-    return outputs, unsent
+    return outputs, finish(True)
 
 
 _DIED = (
@@ -168,7 +172,7 @@ _DIED = (
 
 
 @contextmanager
-def _said_plainly(storage: Storage) -> Iterator[None]:
+def said_plainly(storage: Storage) -> Iterator[None]:
     """Have what a task of Ray or a library has raised say what it is, in a sentence.
 
     Raises:

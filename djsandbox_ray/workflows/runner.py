@@ -76,12 +76,16 @@ def _run_jobs(
 ) -> dict[str, Any]:
     outputs: dict[str, Any] = {}
     made: dict[str, _Done] = {}
+    context.caveats.clear()
     for job in workflow.jobs:
         arguments = resolve(job, outputs)
-        artifact = _artifact(job, context, arguments)
+        artifact = artifact_of(job, context, arguments)
         done = _load(job, context, artifact)
         if done is not None and not done.wrong:
             context.progress.note(f"{job.id}: done before ({artifact})")
+            for line in done.caveats:
+                context.progress.note(f"{job.id}: it was said: {line}")
+            context.caveats.extend(done.caveats)
             event("job_skipped", stage=job.id, artifact=artifact)
         else:
             _clear(job, context, done)
@@ -96,15 +100,17 @@ def _run_jobs(
 def finished_jobs(workflow: Workflow, context: Context) -> dict[str, Any]:
     """Return the outputs of the leading jobs that are done, without running anything."""
     outputs: dict[str, Any] = {}
+    context.caveats.clear()
     for job in workflow.jobs:
         if any(reference.job not in outputs for reference in job.references.values()):
             continue
         try:
-            done = _load(job, context, _artifact(job, context, resolve(job, outputs)))
+            done = _load(job, context, artifact_of(job, context, resolve(job, outputs)))
         except Damaged:  # as the costs, of which the ledger is made
             continue
         if done is not None and not done.wrong:
             outputs[job.id] = done.output
+            context.caveats.extend(done.caveats)
     return outputs
 
 
@@ -118,6 +124,12 @@ class _Done:
     """None where the same command does the job again."""
     wrong: dict[str, str]
     """Of its files, by path, those that are not as it wrote them, and how so."""
+
+    @property
+    def caveats(self) -> list[str]:
+        """What it could not do, in lines."""
+        kept = (self.marker or {}).get("caveats", [])
+        return [str(line) for line in kept] if isinstance(kept, list) else []
 
 
 def _clear(job: Job, context: Context, done: _Done | None) -> None:
@@ -139,6 +151,7 @@ def _run_job(
     kind = HOOKS.get(job.hook)
     hook = kind(context)
     event("job_begun", stage=job.id, hook=job.hook, artifact=artifact)
+    said_before = len(context.caveats)
     with _failures_told(job), context.storage.noting() as written:
         output = hook.run(**arguments)
     if not isinstance(output, output_type(kind)):
@@ -158,6 +171,8 @@ def _run_job(
         "files": seals_to_json(files),
         "cost": noted,
     }
+    if caveats := context.caveats[said_before:]:
+        record["caveats"] = caveats
     kept = hook.keep(output)
     if kept:
         context.storage.write_sealed(_marker(job, context), record)
@@ -253,7 +268,14 @@ def _costs_path(context: Context) -> str:
     return f"{context.folder}/costs.json"
 
 
-def _artifact(job: Job, context: Context, arguments: Arguments) -> str:
+def artifact_of(job: Job, context: Context, arguments: Arguments) -> str:
+    """Return the id of what a job makes: while it is the same, a finished job is not run again.
+
+    Args:
+        job: of a checked workflow.
+        context: of the run.
+        arguments: of the job, resolved.
+    """
     kind = HOOKS.get(job.hook)
     identity = [version_of(kind), kind(context).identity()]
     codes = codes_in(arguments.settings)  # none where no class of a user is named

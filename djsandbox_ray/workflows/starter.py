@@ -155,16 +155,26 @@ def _new_file(name: str) -> Path:
     return file
 
 
-def _write(file: Path, text: str) -> None:
-    try:
-        with file.open("x", encoding="utf-8") as handle:
-            handle.write(text)
-    except OSError as error:
-        raise BadInput(f"{str(file)!r} cannot be written: {error.strerror}") from error
-
-
 def _tell_next(file: Path, console: Console) -> None:
     console.print(Text(f"written: {file} (next: djsandbox plan {file})"), soft_wrap=True)
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a new file; of one that cannot be written whole, as on a full disk, nothing is left.
+
+    Raises:
+        BadInput: it cannot be, or is there already.
+    """
+    try:
+        handle = file.open("x", encoding="utf-8")
+        try:
+            with handle:
+                handle.write(text)
+        except BaseException:
+            file.unlink(missing_ok=True)  # the next call would take it for the user's
+            raise
+    except OSError as error:
+        raise BadInput(f"{str(file)!r} cannot be written: {error.strerror}") from error
 
 
 def _starter(found: Recognised, name: str, file: str) -> str:

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import pytest
 
+from djsandbox_ray.dataset.arrow_rows import is_damage
 from djsandbox_ray.dataset.faults import attempt, is_failing, kept_meta
 from djsandbox_ray.dataset.source import Rejection, Remark
 from djsandbox_ray.errors import SandboxError
@@ -63,6 +64,62 @@ def test_what_an_object_store_says_of_all_requests_is_no_fault_of_a_row(
     said = {"Error": {"Code": code, "Message": "no"}}
     error = s3fs_errors.translate_boto_error(botocore.ClientError(said, "GetObject"))
     assert is_failing(error) == fails
+
+
+class HttpError(Exception):
+    """As gcsfs has it, which need not be installed."""
+
+    __module__ = "gcsfs.retry"
+
+    def __init__(self, code: int | str, message: str) -> None:
+        super().__init__(f"{message}, {code}")
+        self.code = code
+
+
+class RefreshError(Exception):
+    """As Google's library for credentials has it."""
+
+    __module__ = "google.auth.exceptions"
+
+
+_NO_ACCESS = (
+    "Forbidden: bucket/a.jpg\nme@example.com does not have storage.objects.get access to the "
+    "Google Cloud Storage object. Permission 'storage.objects.get' denied on resource (or it may "
+    "not exist)."
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "fails"),
+    [
+        (HttpError(401, "Invalid Credentials"), True),
+        (HttpError("401", "Anonymous caller does not have storage.objects.get access"), True),
+        (HttpError(503, "backend"), True),
+        (RefreshError("invalid_grant: Token has been expired or revoked."), True),
+        (OSError("Forbidden: bucket/a.parquet\nThe billing account is disabled."), True),
+        (OSError("Forbidden"), True),
+        (
+            ValueError("Bad Request: bucket/a\nRequest had invalid authentication credentials."),
+            True,
+        ),
+        (OSError(_NO_ACCESS), False),
+        (ValueError("Bad Request: bucket/a\ninvalid argument"), False),
+    ],
+)
+def test_what_google_says_of_all_requests_is_no_fault_of_a_row(
+    error: Exception, fails: bool
+) -> None:
+    assert is_failing(error) == fails
+    if fails:
+        assert not is_damage(error)
+        with pytest.raises(type(error)):
+            attempt("a#0", lambda: _raising(error))
+
+
+def test_a_whole_file_that_may_not_be_read_is_not_taken_for_damaged() -> None:
+    assert not is_damage(OSError(_NO_ACCESS))
+    assert not is_damage(PermissionError(errno.EACCES, "permission denied"))
+    assert is_damage(OSError("Couldn't deserialize thrift"))
 
 
 def test_a_store_that_does_not_answer_is_no_fault_of_a_row() -> None:

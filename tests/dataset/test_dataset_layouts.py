@@ -108,6 +108,9 @@ def _juicer(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., s
     (folder / "juicer" / "1.jpg").write_bytes(jpeg(0))
     line = {"text": "<__dj__image> one <|__dj__eoc|>", "images": ["1.jpg"], "label": "cat"}
     (folder / "juicer" / "pairs.jsonl").write_text(json.dumps(line) + "\n")
+    (folder / "juicer" / "texts").mkdir()
+    beside = json.dumps({**line, "images": ["../1.jpg"]})
+    (folder / "juicer" / "texts" / "pairs.jsonl").write_text(beside + "\n")
 
 
 def _coco(folder: Path, jpeg: Callable[..., bytes], write_tar: Callable[..., str]) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from djsandbox_ray.dataset.faults import META_LEFT_OUT, as_json
 from djsandbox_ray.dataset.media import Media
-from djsandbox_ray.dataset.parquet import _grouped
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import Rejection, Sample
 from djsandbox_ray.errors import BadInput
@@ -36,15 +35,15 @@ def test_rows_come_in_order_over_files_and_row_groups(open_source, write_parquet
     assert [item.meta for item in read][:4] == [{"label": i} for i in (0, 1, 2, 0)]
 
 
-def test_row_groups_are_joined_up_to_a_fixed_size_and_never_split() -> None:
-    assert list(_grouped([1000, 1000, 1000, 5000, 10, 2038, 1])) == [
-        range(0, 2),
-        range(2, 3),
-        range(3, 4),
-        range(4, 6),
-        range(6, 7),
-    ]
-    assert list(_grouped([])) == []
+def test_row_groups_are_joined_up_to_a_fixed_size_and_never_split(open_source, tmp_path) -> None:
+    groups = [1000, 1000, 1000, 5000, 10, 2038, 1]
+    with pq.ParquetWriter(tmp_path / "a.parquet", pa.schema({"text": pa.string()})) as writer:
+        for rows in groups:
+            writer.write_table(pa.table({"text": ["x"] * rows}))
+    source = open_source("parquet", path=str(tmp_path / "a.parquet"), content="texts")
+    assert [shard.rows for shard in source.shards()] == [2000, 1000, 5000, 2048, 1]
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    assert source.shards() == []
 
 
 def test_shards_know_their_rows(open_source, write_parquet, pairs, monkeypatch) -> None:

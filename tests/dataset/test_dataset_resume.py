@@ -307,3 +307,31 @@ def test_a_table_in_a_bucket_that_a_dataset_has_is_never_touched(
     assert _ingest(source, storage) == dataset
     assert storage.stamps(dataset.table) == before
     assert _left(storage) == [dataset.id, dataset.table.removeprefix("tables/")]
+
+
+def test_a_damaged_table_in_a_bucket_that_was_replaced_goes_when_it_is_old(
+    bucket: str, source: Source, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(f"{bucket}/damaged")
+    first = _ingest(source, storage)
+    (data, *_) = storage.names(f"{first.table}/data")
+    _cut(storage, f"{first.table}/data/{data}")
+    storage.write_bytes("tables/of-the-user.lance/data/x", b"mine")
+    second = _ingest(source, storage)
+    assert second.id == first.id
+    assert second.table != first.table
+    assert _ingest(source, storage) == second
+    assert storage.exists(first.table), "a run may be reading what is left of it"
+    monkeypatch.setattr(staging_module, "KEPT", timedelta(0))
+    marker = f"datasets/{second.id}/dataset.json"
+    whole = storage.read_bytes(marker)
+    storage.write_bytes(marker, whole[:-9])
+    tasks.dies_at = 0
+    with pytest.raises(Killed):
+        _ingest(source, storage)
+    assert storage.exists(first.table), "what the dataset has is not known"
+    tasks.dies_at = None
+    storage.write_bytes(marker, whole)
+    assert _ingest(source, storage) == second
+    assert not storage.exists(first.table)
+    assert storage.names("tables") == ["of-the-user.lance", second.table.removeprefix("tables/")]

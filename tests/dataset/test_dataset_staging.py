@@ -11,6 +11,7 @@ import pytest
 
 from djsandbox_ray.dataset import staging as module
 from djsandbox_ray.dataset.staging import staging
+from djsandbox_ray.errors import BadInput, Damaged, StorageFailed
 from djsandbox_ray.storage import lease
 from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.processes import Process
@@ -81,6 +82,28 @@ def test_the_folder_with_most_in_it_is_gone_on_with(storage: Storage) -> None:
     assert storage.names("datasets") == [".staging-source-10-a"]
 
 
+@pytest.mark.parametrize("error", [BadInput("no samples"), KeyboardInterrupt()])
+def test_what_clearing_away_raises_does_not_cover_why(
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+) -> None:
+    def refuse(self: Storage, path: str, **_: str) -> None:
+        raise StorageFailed("the storage is read-only")
+
+    def ends_early() -> None:
+        with staging(storage, "source-1") as staged:
+            storage.write_json(f"{staged.folder}/x.json", {})
+            monkeypatch.setattr(Storage, "remove", refuse)
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        ends_early()
+    assert caught.value is error
+    assert "is removed, after an error: StorageFailed: the storage is read-only" in caplog.text
+
+
 def test_who_was_asleep_leaves_the_folder_to_its_successor(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +136,31 @@ def test_a_table_that_was_put_in_its_place_and_not_marked_is_moved_back(storage:
         assert storage.names(f"{staged.table}/data") == ["x.lance"]
         assert not storage.exists("datasets/one/samples.lance")
         assert not storage.exists(f"{folder}/placed.json")
+
+
+def test_a_table_that_nobody_goes_on_with_goes_with_its_folder(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _placed(storage, "x.lance", "x.lance")
+    storage.write_json("datasets/one/stats/x.json", {})
+    monkeypatch.setattr(module, "KEPT", timedelta(0))
+    with staging(storage, "source-2"):
+        assert not storage.exists(folder)
+        assert storage.names("datasets/one") == ["lease", "stats"]
+
+
+def test_what_is_damaged_here_costs_no_other_shard(storage: Storage) -> None:
+    def ends_early(error: Exception) -> None:
+        with staging(storage, "source-1") as staged:
+            storage.write_json(f"{staged.folder}/parts/00000000.json", {})
+            raise error
+
+    with pytest.raises(Damaged):
+        ends_early(storage.damaged("media/00000001.parquet", "its end is missing"))
+    assert len(storage.names("datasets")) == 1
+    with pytest.raises(BadInput, match="too many"):
+        ends_early(BadInput("too many are rejected"))
+    assert storage.names("datasets") == []
 
 
 def test_a_table_that_another_ingest_has_put_there_stays(storage: Storage) -> None:

@@ -76,7 +76,7 @@ def test_what_is_too_short_or_no_video_is_said() -> None:
 def test_a_video_that_announces_too_much_has_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     from djsandbox_ray.dataset import videos
 
-    monkeypatch.setattr(videos, "_announced", lambda data: 20)
+    monkeypatch.setattr(videos, "announced", lambda data: 20)
     assert shades(clip_of(video(), ClipShape(4, (24, 48)), lambda count, span: count - span)) == [
         *range(8, 12)
     ]

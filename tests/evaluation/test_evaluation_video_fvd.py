@@ -121,13 +121,20 @@ def test_a_program_of_i3d_is_given_frames(
         other.run(DrawsSquares(), AnswerStore(store.storage, "training-3", 64))
 
 
+def test_no_self_test_is_judged_by_it(videomae: str) -> None:
+    """Videos that stand still move it less than their draw does, other captions not at all."""
+    evaluator = Fvd(config({"type": "videomae", "path": videomae}))
+    assert all(evaluator.sees(metric) == frozenset() for metric in evaluator.metrics())
+
+
 def test_i3ds_own_program_is_sent_by_itself() -> None:
     given = I3dConfig(type="i3d", path="i3d.pt")
     from djsandbox_ray.evaluation.video.i3d import I3dClips
 
     clips = I3dClips(given)
     assert "run_i3d.py" in given.command
-    assert clips.program.code.hash != I3dClips(given.model_copy(update={"command": ["a"]})).program
+    other = I3dClips(given.model_copy(update={"command": ["a"]}))
+    assert clips.program.code.hash != other.program.code.hash  # what calls cd-fvd is not sent along
     assert "path" not in clips.identity()
 
 

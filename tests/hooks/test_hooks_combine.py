@@ -156,6 +156,7 @@ def test_without_controls_nothing_is_judged_and_the_run_goes_on(storage: Storage
     assert hook.keep(found)  # it would come to the same again
     assert Judge(context).run(made, found, found) is None
     assert "clustereds: cannot be judged: only 0 of 5 control arms" in said.getvalue()
+    assert len(context.caveats) == 1
 
 
 LEAKED = np.array([3, 8], dtype=np.int64)

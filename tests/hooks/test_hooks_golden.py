@@ -105,7 +105,8 @@ def _digests(storage: Storage) -> dict[str, str]:
         outputs[job] = HOOKS.get(hook)(context).run(**given, **settings)
         assert outputs[job] is not None, f"{job}: the world is too small for it"
         output = plain(json.dumps(asdict(outputs[job]), sort_keys=True))
-        made.setdefault(hook, []).append(json.dumps([output, written(folder, start)]))
+        text = json.dumps([output, written(folder, start)])
+        made.setdefault(hook, []).append(text.replace(storage.url, ""))  # it stands in commands
     return {hook: digest("".join(texts)) for hook, texts in made.items()}
 
 

@@ -167,6 +167,8 @@ def test_nothing_to_analyse(context, console):
     assert "no combination with a completed trial" in console.getvalue()
     assert analysed(context, failing=[f"control/{i}" for i in range(6, 11)]) is None
     assert "cannot be judged: only 1 of 6 control arms" in console.getvalue()
+    (kept,) = context.caveats
+    assert kept.startswith("interactions: cannot be judged: only 1 of 6")
 
 
 def test_what_is_no_pyramid_is_refused(context):

@@ -19,13 +19,14 @@ from planted_world import context_of
 
 from djsandbox_ray.hooks import scorer
 from djsandbox_ray.hooks.hook import Context
-from djsandbox_ray.hooks.scorer import TrainScorer, _family, _train
+from djsandbox_ray.hooks.scorer import TrainScorer
 from djsandbox_ray.identity import canonical, sample_digest
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.storage import lease
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials import shared_folder
 from djsandbox_ray.trials.clip.arch import load_arch
+from djsandbox_ray.trials.clip.family import Clip
 from djsandbox_ray.trials.clip.scorer import ScorerConfig
 from djsandbox_ray.trials.family import OtherNumbers
 
@@ -74,7 +75,8 @@ def test_an_architecture_is_known_by_its_content(storage: Storage, tmp_path: Pat
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> str:
+def trusted(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs that were ingested before."""
     images = []
     for pixels in np.random.default_rng(0).integers(0, 256, (ROWS, 32, 32, 3), dtype=np.uint8):
         file = io.BytesIO()
@@ -82,21 +84,36 @@ def table(tmp_path: Path) -> str:
         images.append(file.getvalue())
     texts = [f"number {row}" for row in range(ROWS)]
     digests = [sample_digest(*pair) for pair in zip(images, texts, strict=True)]
-    uri = str(tmp_path / "samples.lance")
-    lance.write_dataset(pa.table({"image": images, "text": texts, "digest": digests}), uri)
-    return uri
+    table = "datasets/dataset-trusted/samples.lance"
+    Path(storage.uri(table)).parent.mkdir(parents=True)
+    pairs = pa.table({"image": images, "text": texts, "digest": digests})
+    lance.write_dataset(pairs, storage.uri(table))
+    ingested = Dataset("dataset-trusted", table, ROWS, 0)
+    monkeypatch.setattr(scorer, "ingest", lambda *_, **__: ingested)
 
 
-def test_it_says_what_its_weights_hang_on(storage: Storage, table: str) -> None:
-    config = ScorerConfig.model_validate(section())
-    family = _family(config)
-    promised = family.numerics(0)
-    with pytest.raises(OtherNumbers, match=r"the driver torch 1\.0"):
-        _train(storage.url, "models/m", table, ROWS, config, family, {**promised, "torch": "1.0"})
-    assert not storage.exists("models/m")
-    _train(storage.url, "models/m", table, ROWS, config, family, promised)
-    assert storage.read_sealed("models/m/scorer.json")["numerics"] == promised
+@pytest.mark.usefixtures("here", "trusted")
+def test_it_says_what_its_weights_hang_on(storage: Storage) -> None:
+    context, _ = context_of(storage, scorer=section())
+    made = TrainScorer(context).run()
+    assert made is not None
+    promised = Clip(ScorerConfig.model_validate(section()).model).resolved(0).numerics(0)
+    assert storage.read_sealed(f"{made.path}/scorer.json")["numerics"] == promised
     assert promised["device"] == "cpu"
+
+
+@pytest.mark.usefixtures("here", "trusted")
+def test_a_node_with_other_libraries_trains_nothing(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def arrived() -> None:
+        monkeypatch.setattr("djsandbox_ray.trials.family.version", lambda _: "1.0")
+
+    monkeypatch.setattr(Here, "arrived", staticmethod(arrived))
+    context, _ = context_of(storage, scorer=section())
+    with pytest.raises(OtherNumbers, match=r"has .*torch 1\.0.*, the driver .*torch "):
+        TrainScorer(context).run()
+    assert not [*Path(storage.url).rglob("model.safetensors")]
 
 
 SECTION = {"dataset": {"type": "shapes", "samples": 100}, "budget": 100}
@@ -108,6 +125,8 @@ class Here:
 
     looks = 0
     """How often a task is not yet done."""
+    arrived: Callable[[], object] = staticmethod(lambda: None)
+    """Called where a task begins: on the node that it runs on."""
 
     def remote(self, **_: object) -> Callable[..., _Task]:
         return _Task
@@ -122,10 +141,14 @@ class Here:
 
 class _Task:
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.remote = function
+        self._function = function
 
     def options(self, **_: object) -> _Task:
         return self
+
+    def remote(self, *args: Any) -> Any:
+        Here.arrived()
+        return self._function(*args)
 
 
 class Training:
@@ -143,15 +166,20 @@ class Training:
 
 
 @pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch) -> Training:
-    made = Training()
-    monkeypatch.setattr(scorer, "train_scorer", made)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks are done in this process, and nobody waits long for who trains."""
     for module in (scorer, shared_folder):
         monkeypatch.setattr(module, "ray", Here())
-    monkeypatch.setattr(scorer, "ingest", lambda *_, **__: INGESTED)
     monkeypatch.setattr(scorer, "outcome", lambda *_: "100 samples")
     monkeypatch.setattr(Context, "await_room", lambda *_: None)
     monkeypatch.setattr(lease, "_LOOK", 0.01)
+
+
+@pytest.fixture
+def training(here: None, monkeypatch: pytest.MonkeyPatch) -> Training:
+    made = Training()
+    monkeypatch.setattr(scorer, "train_scorer", made)
+    monkeypatch.setattr(scorer, "ingest", lambda *_, **__: INGESTED)
     return made
 
 
@@ -169,6 +197,18 @@ def test_what_is_whole_is_not_trained_again(storage: Storage, training: Training
     assert hook(storage).run() == first
     assert training.times == 2
     assert hook(storage).broken(first) == {}
+
+
+def test_steps_of_a_process_that_was_killed_behind_the_marker_go(
+    storage: Storage, training: Training
+) -> None:
+    made = hook(storage).run()
+    left = f"trials/{made.id}/alone@000000/8/weights.pt"
+    for path in (left, "trials/another/alone@000000/8/weights.pt"):
+        storage.write_bytes(path, b"weights")
+    assert hook(storage).run() == made
+    assert training.times == 1
+    assert storage.names("trials") == ["another"]
 
 
 def test_a_second_run_waits_and_takes_the_model_of_the_first(

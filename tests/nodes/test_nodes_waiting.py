@@ -4,9 +4,11 @@ from itertools import count
 
 import pytest
 import ray
+from ray.exceptions import RpcError
 from ray.util import placement_group_table
 
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.nodes import waiting
 from djsandbox_ray.nodes.waiting import (
     AUTOSCALER_SECONDS,
     Absence,
@@ -73,6 +75,34 @@ def test_a_ray_that_does_not_tell_has_none(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("djsandbox_ray.nodes.waiting._node_types", gone)
     assert not has_autoscaler()
+
+
+def test_a_head_that_is_away_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = iter([RpcError("unavailable"), ConnectionError(), RpcError("unavailable")])
+
+    def asked() -> list[str]:
+        if (error := next(away, None)) is not None:
+            raise error
+        return ["head-group"]
+
+    monkeypatch.setattr(waiting, "_node_types", asked)
+    monkeypatch.setattr(waiting, "_TICK", 0.01)
+    assert seconds_to_wait(None) == AUTOSCALER_SECONDS
+    assert next(away, None) is None
+
+
+def test_a_head_that_stays_away_is_no_fault_of_the_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gone() -> list[str]:
+        raise RpcError("unavailable")
+
+    monkeypatch.setattr(waiting, "_node_types", gone)
+    monkeypatch.setattr(waiting, "HEAD_PATIENCE", 0)
+    with pytest.raises(SandboxError, match=r"does not answer .*\(RpcError\).*goes on") as caught:
+        seconds_to_wait(None)
+    assert not isinstance(caught.value, BadInput)
+    assert seconds_to_wait(7) == 7
 
 
 def test_nodes_that_a_group_has_lost_are_waited_for_anew_each_time(ray_cluster: None) -> None:

@@ -106,6 +106,43 @@ def test_a_killed_call_is_resumed_and_gives_the_same_bytes(
     assert materialise(storage, dataset, CHOSEN, str(killed), **arguments).written == 0
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_shard_that_is_not_what_was_written_is_named_and_not_replaced(
+    storage: Storage, dataset: Dataset, tmp_path: Path, form: str
+) -> None:
+    out, arguments = tmp_path / "out", {"form": form, "rows_per_shard": 100}
+    materialise(storage, dataset, CHOSEN, str(out), **arguments)
+    whole = contents(out)
+    (shard,) = out.glob("000001.*")
+    data = shard.read_bytes()
+    for changed in (data[:-7], data[:50] + b"?" + data[51:]):
+        shard.write_bytes(changed)
+        with pytest.raises(BadInput, match=r"/000001\.\w+ .*is not replaced; remove it"):
+            materialise(storage, dataset, CHOSEN, str(out), **arguments)
+        assert shard.read_bytes() == changed
+    shard.unlink()
+    assert materialise(storage, dataset, CHOSEN, str(out), **arguments).written == 1
+    assert contents(out) == whole
+
+
+def test_a_shard_of_which_the_marker_does_not_know_is_written_again(
+    storage: Storage, dataset: Dataset, tmp_path: Path
+) -> None:
+    """The call was killed between the two."""
+    arguments: dict[str, Any] = {"form": "jsonl", "rows_per_shard": 100}
+    materialise(storage, dataset, CHOSEN, str(tmp_path / "out"), **arguments)
+    whole, out = contents(tmp_path / "out"), Storage(str(tmp_path / "out"))
+    marker = out.read_sealed(MARKER)
+    left = {name: seal for name, seal in marker["files"].items() if name != "000003.jsonl"}
+    out.write_sealed(MARKER, {**marker, "complete": False, "files": left})
+    out.write_bytes("000003.jsonl", b"another")
+    assert materialise(storage, dataset, CHOSEN, out.url, **arguments).written == 1
+    assert contents(tmp_path / "out") == whole
+    # Of an earlier version, a marker names no shards: those that are there count as they are.
+    out.write_sealed(MARKER, {key: value for key, value in marker.items() if key != "files"})
+    assert materialise(storage, dataset, CHOSEN, out.url, **arguments).written == 0
+
+
 class HalfWay(ShardFormat):
     """Breaks off in the middle of a shard."""
 

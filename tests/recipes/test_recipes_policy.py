@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from djsandbox_ray.analysis.together.winner import winner
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.recipes.policy import PolicyConfig, broken
+from djsandbox_ray.recipes.policy import PolicyConfig, beyond, broken
 
 COLUMNS = {"nsfw": np.array([0.0, 0.1, 0.2, 0.9, np.nan]), "length": np.array([5.0, 6, 7, 8, 9])}
 ALL, SAFE = np.ones(5, bool), np.array([True, True, True, False, False])
@@ -52,6 +52,20 @@ def test_every_broken_policy_is_said() -> None:
         PolicyConfig(statistic="length", mean_at_most=6.0),
     ]
     assert [line.split(":")[0] for line in broken(policies, COLUMNS, ALL)] == ["nsfw", "length"]
+
+
+def test_which_rows_lie_beyond_a_limit() -> None:
+    above = PolicyConfig(statistic="nsfw", above=0.5, share=0.5)
+    found = beyond([above], COLUMNS)
+    assert found is not None
+    assert found.tolist() == [False, False, False, True, True]  # nobody knows of the last one
+    both = beyond([above, PolicyConfig(statistic="length", below=6)], COLUMNS)
+    assert both is not None
+    assert both.tolist() == [True, False, False, True, True]
+    assert beyond([PolicyConfig(statistic="nsfw", mean_at_most=0.1)], COLUMNS) is None
+    assert beyond([], COLUMNS) is None
+    with pytest.raises(BadInput, match="did you mean 'nsfw'"):
+        beyond([PolicyConfig(statistic="nsfv", above=0.5)], COLUMNS)
 
 
 def test_bad_policies() -> None:

@@ -16,7 +16,7 @@ from djsandbox_ray.reporting.answer import (
     Certainty,
     Conclusion,
     Measured,
-    Place,
+    RunPlace,
     Share,
     answer_lines,
     bucket_range,
@@ -29,7 +29,7 @@ from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.summary import summary_line
 
 NAN = math.nan
-PLACE = Place("demo", "./sandbox")
+PLACE = RunPlace("demo", "./sandbox")
 
 
 def bucket(name: str, low: float, high: float, **changes) -> Pool:
@@ -172,7 +172,7 @@ def test_a_combination_keeps_what_all_its_parts_keep(pools):
     )
     assert (found.pool, found.certainty, found.change) == (name, Certainty.ONCE, 0.9)
     assert [item.statistic for item in found.ranges] == ["similarity", "text_len"]
-    combined = Place("demo", "./sandbox", has_combined=True)
+    combined = RunPlace("demo", "./sandbox", has_combined=True)
     lines = answer_lines(found, Unit.PERCENT, combined, confidence=0.95)
     assert "similarity of 0.3 or more and text_len from 10 to 63" in lines[0][1]
     assert "What is confirmed is similarity/high alone: +40.00 %" in dict(lines)["sure"]
@@ -193,7 +193,7 @@ def test_a_pool_without_a_statistic_is_written_out(pools):
 
 
 def test_names_that_a_shell_would_take_apart_are_quoted():
-    place = Place("demo", "s3://bucket/my data")
+    place = RunPlace("demo", "s3://bucket/my data")
     assert (
         place.command("recipe", "demo") == "djsandbox recipe demo --storage 's3://bucket/my data'"
     )
@@ -228,9 +228,9 @@ def test_only_the_outermost_buckets_are_open(pools):
 def test_metrics_stand_beside_controls_and_chance():
     less = Measured(Metric("fvd", better="less"), 10, 12)
     assert less.text == "fvd (less is better) 10 (controls 12)"
-    table = metrics_section("a/high", [less])
-    assert table.header == ["metric", "a/high", "controls"]
-    table = metrics_section("a/high", [less, Measured(Metric("top1", chance=0.125), 0.5, NAN)])
+    table = metrics_section([less])
+    assert table.header == ["metric", "this pool", "controls"]
+    table = metrics_section([less, Measured(Metric("top1", chance=0.125), 0.5, NAN)])
     assert [*map(list, table.rows)] == [
         ["fvd ↓", "10", "12", "-"],
         ["top1", "0.5", "-", "0.125"],
@@ -240,7 +240,7 @@ def test_metrics_stand_beside_controls_and_chance():
 def test_the_summary_is_one_line(pools):
     line = summary_line("demo", ROWS, [look("similarity/high", 0.4, "better")], pools, Unit.PERCENT)
     assert line == (
-        "demo: keep similarity/high (similarity in [0.3, inf]): +40.00 % [+30.00, +50.00], "
+        "demo: keep similarity/high (similarity of 0.3 or more): +40.00 % [+30.00, +50.00], "
         "confirmed with fresh seeds. Of 4 pools: 2 better, 2 worse, 0 undecided."
     )
     assert "no pool is better" in summary_line("demo", ROWS[2:], [], pools, Unit.PERCENT)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from factories import pool as pool_of
 from factories import ranking_row
 from matplotlib.colors import to_hex
 from PIL import Image
@@ -57,11 +58,10 @@ def shown(storage: Storage, tmp_path: Path) -> Make:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "PNG")
     samples = [Sample(buffer.getvalue(), f"text {row}", "here", {}, ()) for row in range(ROWS)]
+    table_of_samples, _ = written(samples, tmp_path / "table")
 
     def made(*, with_samples: bool = True, **changes) -> Shown:
-        cards = None
-        if with_samples:
-            cards = SampleCards(written(samples, tmp_path / "table")[0], None, str)
+        cards = SampleCards(table_of_samples, None, str) if with_samples else None
         return Shown(storage, pools, rows, changes.get("columns", values), Unit.PERCENT, cards)
 
     return made
@@ -145,7 +145,9 @@ def test_bars_have_the_colours_of_verdicts(shown: Make) -> None:
 
 @pytest.mark.parametrize("values", [[np.nan], [np.inf, np.nan], [1.0, 1.0], []])
 def test_a_histogram_of_next_to_nothing_is_drawn(values: list[float]) -> None:
-    assert svg(histogram(np.array(values), [], {}, title="a $ sign")).startswith(b"<?xml")
+    buckets = [pool_of("a/low"), pool_of("a/high")]
+    figure = histogram(np.array(values), buckets, {}, title="a $ sign")
+    assert svg(figure).startswith(b"<?xml")
 
 
 def test_correlations_need_two_statistics(shown: Make) -> None:

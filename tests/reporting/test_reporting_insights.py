@@ -69,6 +69,9 @@ def test_what_is_open_is_named() -> None:
     found = replace(FOUND, not_testable=[NotTestable("ratio", "no contrast")])
     told = section(insights_markdown("run", found), "Not testable, not decided")
     assert "ratio was not testable: no contrast." in told
+    found = replace(FOUND, caveats=["combinations: cannot be judged: too few arms"])
+    told = section(insights_markdown("run", found), "Not testable, not decided")
+    assert "- Combinations: cannot be judged: too few arms." in told
     assert "Undecided: their intervals hold 0: length/low." in told
     assert "Given up early, without a verdict: length/high." in told
     assert (

@@ -197,7 +197,7 @@ def test_chapters_are_linked_and_their_headlines_said_first(rows):
     assert links == [f"#{anchor}" for anchor in anchors]
     assert len(set(anchors)) == 2
     order = [text for text in page.texts if text in ("first", "a line", "pools", "more")]
-    assert order[:4] == ["first", "a line", "first", "pools"]
+    assert order[:4] == ["first", "first", "a line", "pools"]
     assert order[-1] == "more"
 
 

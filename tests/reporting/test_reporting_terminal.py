@@ -140,7 +140,7 @@ def test_a_second_look_fits_a_narrow_window():
     narrow = show(section_table(section), width=80)
     assert pool in narrow
     assert max(map(len, narrow.splitlines())) <= 80
-    assert "+430.00 [+425.00, +435.00]" in show(section_table(section), width=120)
+    assert "+430.00 [425.00, 435.00]" in show(section_table(section), width=120)
 
 
 def test_a_self_test_without_a_result_is_a_failed_one(rows):

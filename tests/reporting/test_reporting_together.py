@@ -144,7 +144,7 @@ def test_the_chapter_says_the_strongest_interaction_first(rows):
         ReportTable,
     ]
     assert isinstance(chapter.blocks[1], Picture)
-    assert chapter.blocks[1].png.startswith(b"\x89PNG")
+    assert chapter.blocks[1].data.startswith(b"\x89PNG")
 
 
 def test_what_there_is_none_of_is_left_out(rows):

@@ -18,7 +18,7 @@ from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.service import jobs
 from djsandbox_ray.service import jobs as follow
 from djsandbox_ray.service.commands import ending, jobs_table
-from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs, _is_ours
+from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs
 
 
 def details(**changes: Any) -> JobDetails:
@@ -69,21 +69,6 @@ def test_the_reason_is_the_error_that_the_log_ends_with() -> None:
 
 def test_bad_input_is_not_resumed_by_the_same_command() -> None:
     assert len(ending(ClusterJob.of(details(status=JobStatus.FAILED, driver_exit_code=2)))) == 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "ours"),
-    [
-        ({}, True),
-        ({"metadata": {}}, True),
-        ({"metadata": None, "entrypoint": "/opt/bin/djsandbox run x.yaml"}, True),
-        ({"metadata": None, "entrypoint": "djsandbox plan x.yaml"}, False),
-        ({"metadata": {}, "entrypoint": "python train.py"}, False),
-        ({"submission_id": None, "type": JobType.DRIVER}, False),
-    ],
-)
-def test_only_runs_of_the_sandbox_are_listed(changes: dict[str, Any], ours: bool) -> None:
-    assert _is_ours(details(**changes)) is ours
 
 
 def test_a_job_that_others_made_has_gaps_in_the_table() -> None:
@@ -143,6 +128,25 @@ def shaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[Shaky], Cluste
         yield handler, ClusterJobs(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("changes", "ours"),
+    [
+        ({}, True),
+        ({"metadata": {}}, True),
+        ({"metadata": None, "entrypoint": "/opt/bin/djsandbox run x.yaml"}, True),
+        ({"metadata": None, "entrypoint": "djsandbox plan x.yaml"}, False),
+        ({"metadata": {}, "entrypoint": "python train.py"}, False),
+        ({"submission_id": None, "type": "DRIVER"}, False),
+    ],
+)
+def test_only_runs_of_the_sandbox_are_listed(
+    shaky: tuple[type[Shaky], ClusterJobs], changes: dict[str, Any], ours: bool
+) -> None:
+    handler, known = shaky
+    handler.record = {**Shaky.record, **changes}
+    assert len(known.all()) == ours
 
 
 ASKING: list[Callable[[ClusterJobs, ClusterJob], object]] = [

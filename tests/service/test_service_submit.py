@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.service.submit import _variables, prepare, shown
+from djsandbox_ray.service.jobs import ClusterJobs
+from djsandbox_ray.service.submit import prepare, shown, submit_run
 
 DEMO = str(Path(__file__).resolve().parents[2] / "configs" / "demo.yaml")
 SMALL = ["dataset={type: parquet, path: /nfs/a.parquet}", "pools.size=60"]
@@ -72,17 +74,45 @@ def test_a_draw_that_is_too_small_is_found_before_anything_is_shipped() -> None:
     assert prepare(DEMO, [*SMALL, "trials.model.batch_size=30"], "/nfs/runs")
 
 
+class Taking:
+    """What :func:`submit_run` asks of a cluster: one that takes every run."""
+
+    shown = "http://here"
+
+    def __init__(self) -> None:
+        self.client, self.given = self, dict[str, Any]()
+
+    def running(self, run: str, storage: str) -> None:
+        return None
+
+    def submit_job(self, **given: Any) -> str:
+        self.given = given
+        return str(given["submission_id"])
+
+    def get(self, key: str) -> str:
+        return key
+
+
+def submitted() -> tuple[str, str]:
+    """Return who has a job, by its record and by the environment that it runs in."""
+    cluster = Taking()
+    words = ["djsandbox", "submit", DEMO]
+    submit_run(cast(ClusterJobs, cluster), prepare(DEMO, (), "/nfs/runs"), words, lambda _: None)
+    variables = cluster.given["runtime_env"]["env_vars"]
+    return cluster.given["metadata"]["user"], variables["DJSANDBOX_USER"]
+
+
 def test_a_job_runs_in_the_name_of_who_submits_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
     monkeypatch.delenv("DJSANDBOX_USER", raising=False)
     monkeypatch.setenv("LOGNAME", "grace")
-    assert _variables()["DJSANDBOX_USER"] == "grace"
+    assert submitted() == ("grace", "grace")
 
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 4711")
 
     monkeypatch.setattr("getpass.getuser", nameless)
-    assert _variables()["DJSANDBOX_USER"] == "unknown"
+    assert submitted() == ("unknown", "unknown")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from djsandbox_ray.trials.stopping.stopping import STOPPING
 from djsandbox_ray.workflows.language.parameters import resolve
 from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.opened import open_context
-from djsandbox_ray.workflows.runner import _artifact
+from djsandbox_ray.workflows.runner import artifact_of
 
 MODULE = """
 from djsandbox_ray.dataset.source import Source
@@ -126,7 +126,7 @@ def ids(folder: Path) -> dict[str, Any]:
 
 
 def _job_id(job: Any, context: Context) -> str:
-    return _artifact(job, context, resolve(job, {}))
+    return artifact_of(job, context, resolve(job, {}))
 
 
 def test_what_was_edited_is_something_else(write: Write, tmp_path: Path) -> None:

@@ -475,6 +475,8 @@ def test_other_errors_are_passed_on() -> None:
         raise KeyError
     with pytest.raises(BadInput, match=r"s3://\*\*\*@b"), filesystems.reaching("s3://me:secret@b"):
         raise PermissionError("no")
+    with pytest.raises(BadInput, match="refuses access"), filesystems.reaching("gs://b"):
+        raise OSError("Forbidden: b/a\nno")  # as gcsfs says it
     assert issubclass(BadInput, SandboxError)
 
 

@@ -132,7 +132,7 @@ def test_a_tracker_hears_from_the_journal_what_it_hears_from_the_run(storage):
     assert replace(told, key=RUN.key) == RUN
     assert later.of("start") == [(replace(told, datasets=(*RUN.datasets, extra)),)]
     for kind in ("trial", "judged", "metrics", "artifact", "describe", "finish"):
-        assert later.of(kind) == live.of(kind)
+        assert repr(later.of(kind)) == repr(live.of(kind))  # with NaN in it
     assert tracker.ui_command == live.ui_command
     (name,) = storage.names(f"{FOLDER}/tracking")
     told = storage.read_json(f"{FOLDER}/tracking/{name}/run.json")
@@ -180,7 +180,7 @@ def test_a_resumed_run_goes_on_with_its_journal(storage):
     assert later.of("start")[0][0].params == {"budget": "200", "seeds": "4"}
     assert len(later.of("trial")) == 2
     assert len(later.of("artifact")) == 2
-    assert later.of("judged") == [("trials", VERDICTS)]
+    assert repr(later.of("judged")) == repr([("trials", VERDICTS)])  # with NaN in it
     assert later.of("describe") == [("found",)]
     resumed.metrics({"trials/completed": 1.0, "trials/failed": 2.0})
     by_value = {

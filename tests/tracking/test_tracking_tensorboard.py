@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from found_outputs import PNG as NO_PICTURE
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 from tracked_records import (
@@ -173,6 +172,6 @@ def test_a_folder_that_cannot_be_written_stops_nothing(
 def test_a_picture_that_is_none_is_said(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
     tracker = TensorBoardTracker(TensorBoardConfig(patience=60), storage)
     tracker.start(RUN)
-    tracker.artifact("figures/broken.png", NO_PICTURE)
+    tracker.artifact("figures/broken.png", b"\x89PNG of nothing")
     assert tracker.finish(True) == 1
     assert "figures/broken.png: it is no picture" in caplog.text

@@ -16,7 +16,7 @@ from djsandbox_ray.dataset.moving_world import draw_frames, random_scene
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.trials.t2v.build import CODEC, TRANSFORMER, small_arch
 from djsandbox_ray.trials.t2v.patches import PatchCodec
-from djsandbox_ray.trials.t2v.small import _write_parts
+from djsandbox_ray.trials.t2v.small import write_parts
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -52,7 +52,7 @@ def random_base(folder: Path, captions: Sequence[str], size: int = 16) -> Path:
         size: of the clips that its codec is fitted on.
     """
     folder.mkdir(parents=True)
-    _write_parts(folder, small_arch("tiny"), captions, seed=0)
+    write_parts(folder, small_arch("tiny"), captions, seed=0)
     transformer = diffusers.WanTransformer3DModel.from_pretrained(folder / TRANSFORMER)
     randomised(transformer).save_pretrained(folder / TRANSFORMER)
     (folder / CODEC).mkdir()

@@ -321,7 +321,7 @@ def test_use_cases_are_planned_without_their_files(
         assert any(metric.type == "command" for metric in config.evaluation.metrics)
     else:
         assert made["flops_to_train"] > 1e20
-        assert made["hours_to_train"]["gpus"] > 1000
+        assert made["hours_to_train"]["gpus"] > 500
 
 
 def test_captions_become_conversations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 import ray
 from trial_world import Arena, Counter, World, starts
 
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.retrieval import RetrievalConfig
 from djsandbox_ray.evaluation.suite import Suite
@@ -23,6 +23,7 @@ from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.backlog import Backlog
 from djsandbox_ray.storage.own import MARKER, marker
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials import engine
 from djsandbox_ray.trials.checkpoint import ALONE
 from djsandbox_ray.trials.clip.family import Clip, ClipConfig
 from djsandbox_ray.trials.config import Resources
@@ -377,6 +378,33 @@ def test_only_what_killed_drivers_left_of_tune_is_removed(storage: Storage) -> N
     assert not storage.exists("runs/r/tune-left")
     kept = ("tune-copied/trials/x", "tune-link/precious", *foreign)
     assert all(storage.exists(f"runs/r/{name}") for name in kept)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SandboxError("a job failed")])
+def test_what_clearing_away_raises_does_not_cover_how_a_study_ended(
+    storage: Storage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+) -> None:
+    class Tuner:
+        def fit(self) -> None:
+            monkeypatch.setattr(Storage, "remove", refuse)
+            raise error
+
+    def refuse(self: Storage, path: str, **_: str) -> None:
+        raise StorageFailed("the storage is read-only")
+
+    monkeypatch.setattr(engine, "_tuner", lambda *_: Tuner())
+    arena = Arena(storage)
+    shared = arena.shared(Counter(), tmp_path)
+    stopping = NoStopping(StoppingConfig(type="none"))
+    given = (arena.specs, shared, stopping, arena.competition(), lambda record: None, "tune")
+    with pytest.raises(type(error)) as caught:
+        run_trials(*given, await_room=lambda *_: None)
+    assert caught.value is error
+    assert "is removed, after an error: StorageFailed: the storage is read-only" in caplog.text
 
 
 def test_what_makes_files_of_tune_ours_is_removed_last(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 from ray import cloudpickle
+from ray.exceptions import RayTaskError
 from trial_world import Arena, Counter, starts
 
 from djsandbox_ray.errors import BadInput, Damaged, Missing, MissingExtra, StorageFailed
@@ -22,7 +25,7 @@ from djsandbox_ray.trials.command import Command
 from djsandbox_ray.trials.family import ModelFamily, OtherNumbers, check_numerics, identity_of
 from djsandbox_ray.trials.reporter import Reporter
 from djsandbox_ray.trials.trainable import Crashed
-from djsandbox_ray.trials.worker import TrialWorker
+from djsandbox_ray.trials.worker import OtherRows, TrialWorker
 
 VERSIONS = {"torch": "2.14.1", "open_clip_torch": "3.3.0"}
 Install = Callable[..., None]
@@ -206,5 +209,38 @@ def test_a_storage_that_fails_under_a_trial_ends_the_study(
         _reported(Arena(storage).specs[0], StorageFailed("no space is left"), tmp_path)
 
 
+def test_rows_that_changed_under_a_study_end_it(storage: Storage, tmp_path: Path) -> None:
+    arena = Arena(storage)
+    (spec,) = arena.specs
+    shared = arena.shared(Counter(checkpoints=False), tmp_path)
+    trial = {**asdict(spec), "draw": "of other rows", "reports": []}
+    with pytest.raises(OtherRows, match=r"are not those that trial .* was planned with") as caught:
+        TrialWorker(shared).begin(trial, 0)
+    of_a_rank = RayTaskError("begin", "Traceback ...", caught.value)
+    for cause in (caught.value, of_a_rank):
+        with pytest.raises(OtherRows, match=r"^.*the same command plans anew$"):
+            _reported(spec, cause, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"),
+        Crashed(
+            "OSError: [Errno 28] No space left on device: '/tmp/x'", "", False, "node a (pid 1)"
+        ),
+        Crashed("RuntimeError: write: Disk quota exceeded", "", False, None),
+    ],
+)
+def test_a_full_disk_of_a_node_ends_the_study(
+    storage: Storage, tmp_path: Path, cause: Exception
+) -> None:
+    said = r"^a disk of .*node.* takes nothing more: .*; what is finished is kept"
+    with pytest.raises(StorageFailed, match=said):
+        _reported(Arena(storage).specs[0], cause, tmp_path)
+
+
 def test_another_crash_is_that_of_one_trial(storage: Storage, tmp_path: Path) -> None:
-    _reported(Arena(storage).specs[0], RuntimeError("odd"), tmp_path)
+    (spec,) = Arena(storage).specs
+    _reported(spec, RuntimeError("odd"), tmp_path)
+    _reported(spec, BadInput("row 7: file too large"), tmp_path)

@@ -89,6 +89,15 @@ def test_a_base_is_what_was_saved(folder: Path) -> None:
     assert all(torch.equal(value, again[name]) for name, value in base.llava.state_dict().items())
 
 
+def test_how_a_base_would_generate_is_not_asked(tmp_path: Path) -> None:
+    """Folders of chat models draw tokens by chance, and end where their own files say."""
+    made = write_base(tmp_path / "base")
+    drawing = {"do_sample": True, "temperature": 9.0, "repetition_penalty": 5.0, "max_length": 3}
+    (made / "generation_config.json").write_text(json.dumps(drawing))
+    found = load_base(made).llava.generation_config.to_diff_dict()
+    assert not found.keys() & drawing.keys()
+
+
 def test_a_trial_leaves_the_base_as_it_is(folder: Path) -> None:
     base = load_base(folder)
     before = {name: value.clone() for name, value in base.llava.state_dict().items()}
@@ -233,6 +242,9 @@ def test_mining_reads_both_towers(folder: Path, tmp_path: Path) -> None:
     detail[:, :, 1::2] -= 0.5
     assert torch.allclose(model.features(detail), model.features(pixels), atol=0.2)
     assert not torch.allclose(model.project(detail), model.project(pixels), atol=1e-3)
+    # Not smoothed, as in Mini-Gemini's code: of 4 x 4 pixels it takes the mean of the middle four.
+    middle = pixels.unflatten(3, (16, 4)).unflatten(2, (16, 4))[:, :, :, 1:3, :, 1:3].mean((3, 5))
+    assert torch.allclose(model.features(pixels), model.features(middle), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)

@@ -333,6 +333,7 @@ def test_shuffled_captions_are_read_with_other_images(tables: Tables) -> None:
     captions, images = (tables.pairs.column(name).to_pylist() for name in ("text", "image"))
     assert told[0].turns == described(captions[7])
     assert told[0].images == (images[2],)
+    assert told[0].place == f"{tables.pairs.uri}, row 2 with the text of row 7"
 
 
 def test_data_with_nothing_to_learn_are_refused(tables: Tables, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_operations_are_counted_before_the_folder_is_there(tmp_path: Path) -> No
     # Where it is, it says itself what it is.
     (tmp_path / "wan").mkdir()
     (tmp_path / "wan" / "model_index.json").write_text("{}")
-    with pytest.raises(BadInput, match=r"there is no transformer/config\.json"):
+    with pytest.raises(BadInput, match=r"there is no vae/config\.json"):
         family.flops_per_sample()
 
 
@@ -270,6 +270,11 @@ def test_prompts_are_those_of_the_pipeline(world: World) -> None:
         texts[:1], do_classifier_free_guidance=False, max_sequence_length=16
     )
     assert torch.allclose(own, made.embeddings[0], atol=1e-6)
+    long = " ".join(texts[::2] * 1000)
+    (own,), _ = pipeline.encode_prompt(
+        [long], do_classifier_free_guidance=False, max_sequence_length=16
+    )
+    assert torch.allclose(own, prompter([long]).embeddings[0], atol=1e-6)
     with pytest.raises(BadInput, match="no WanPipeline can be loaded from it"):
         Prompter(world.base / "vae", Wan, 16, "cpu")(texts)
 

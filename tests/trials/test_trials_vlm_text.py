@@ -14,9 +14,10 @@ from vlm_world import IDEFICS, KINDS, picture, talk, write_vlm
 
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, VIDEO_TOKEN, Turn
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.trials.conversations import NOT_LEARNT, asked, described
+from djsandbox_ray.trials.conversations import NOT_LEARNT, Told, asked, described
 from djsandbox_ray.trials.vlm.base import load_vlm, read_processor
 from djsandbox_ray.trials.vlm.joined import check_joining, join
+from djsandbox_ray.trials.vlm.objective import read_told
 from djsandbox_ray.trials.vlm.text import Processed, Script
 
 MANY = 10_000
@@ -86,6 +87,19 @@ def test_what_is_too_long_is_cut_but_in_no_image(processors: dict[str, Any], kin
         assert found == (of_one if images is None else images)
         media = (alone if images is None else whole).media
         assert all(torch.equal(values, sample.media[name]) for name, values in media.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_long_caption_is_learnt_as_far_as_it_is_read(
+    processors: dict[str, Any], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, pair = Script(processors[kind], 400), described("a red circle " * 4000)
+    ours = script.sample(pair, [picture(0)])
+    monkeypatch.setattr("djsandbox_ray.trials.vlm.text.within", lambda text, tokens: text)
+    whole = script.sample(pair, [picture(0)])
+    assert ours.targets
+    assert ours.ids.tolist() == whole.ids.tolist()
+    assert ours.labels.tolist() == whole.labels.tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,6 +180,8 @@ def test_a_template_that_cannot_be_followed_is_refused(processors: dict[str, Any
         made.sample((Turn("user", "a"), Turn("assistant", IMAGE_TOKEN)), [picture(0)])
     with pytest.raises(BadInput, match="Idefics3Processor cannot read a sample: "):
         made.sample(described("a"), [])
+    with pytest.raises(BadInput, match=r"^table, row 7: Idefics3Processor cannot read a sample: "):
+        read_told(made, Told(described("a"), (), "table, row 7"))
 
 
 def test_a_folder_without_such_a_model_is_refused(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def test_a_batch_is_learnt_however_it_is_cut(world: dict[str, VlmTables], kind: 
         for name, value in ends[0].items():
             # A bias of keys changes no softmax: all that AdamW sees of it is rounding.
             if not name.endswith("k_proj.bias"):
-                assert torch.allclose(value, weights[name], atol=2e-5), name
+                # Of a gradient next to zero AdamW sees mostly rounding: a hundredth of a step.
+                assert torch.allclose(value, weights[name], atol=1e-4), name
     after = base.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
@@ -137,14 +138,10 @@ def test_its_version_and_that_of_the_loop_stand_for_the_numbers(
     world: dict[str, VlmTables], tmp_path: Path, kind: str
 ) -> None:
     tables = world[kind]
-    (report,), weights = trained(tables, tmp_path, config(tables, train="projector"))
-    base = load_vlm(tables.base).model.state_dict()
-    moved = [
-        float((value - base[name]).norm())
-        for name, value in weights.items()
-        if name in base and not torch.equal(value, base[name])
-    ]
-    found = {"loss": report.loss, "moved": sum(moved), "number": len(moved)}
+    (report,), _ = trained(tables, tmp_path, config(tables, train="projector"))
+    file = next((tmp_path / "trials" / "trial").rglob("weights.pt"))
+    kept = torch.load(file, weights_only=True)["model"]
+    found = {"loss": report.loss, "weights": [float(kept[name].norm()) for name in sorted(kept)]}
     places = "trials/vlm/family.py or trials/loop.py"
     check(f"vlm {kind}", f"{VERSION}.{LOOP_VERSION}", places, found)
 

@@ -129,6 +129,26 @@ class Add(Noted):
         return number(left.value + right.value)
 
 
+class Doubts(Noted):
+    """Cannot do all that it is for."""
+
+    def run(self) -> Number | None:
+        self.note()
+        self.context.caveat("doubts: cannot be judged: too few")
+        return None
+
+
+class Repeats(Noted):
+    """Gives how many caveats there were before it."""
+
+    def identity(self) -> Any:
+        return list(self.context.caveats)
+
+    def run(self) -> Number:
+        self.note()
+        return number(len(self.context.caveats))
+
+
 class WritesTable(Noted):
     """Writes a file that its output names, one that it does not, and one as a task elsewhere."""
 

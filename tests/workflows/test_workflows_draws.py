@@ -30,7 +30,7 @@ def config(batch: int, **changes: Any) -> Any:
 
 
 def table(path: Path, rows: int) -> dict[str, Any]:
-    pq.write_table(pa.table({"image": [b""] * rows, "text": ["x"] * rows}), path)
+    pq.write_table(pa.table({"image": [b"P6 1 1 255\n\0\0\0"] * rows, "text": ["x"] * rows}), path)
     return {"type": "parquet", "path": str(path)}
 
 

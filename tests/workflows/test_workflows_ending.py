@@ -12,6 +12,7 @@ from found_outputs import found_outputs
 from rich.console import Console
 
 from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.records import Report
 from djsandbox_ray.workflows.ending import print_results
 
 Print = Callable[..., str]
@@ -88,3 +89,17 @@ def test_what_could_not_be_sent_and_how_to_send_it(printed: Print) -> None:
     assert "3 records could not be sent" in text
     assert "djsandbox sync found --storage" in text
     assert "could not be sent" not in printed({})
+
+
+def test_the_answer_comes_last(printed: Print, outputs) -> None:
+    answer = (("keep", "Keep it all."), ("next", "the recipe: djsandbox recipe found"))
+    report = Report("report-1", "runs/found/report.html", "runs/found/r.png", (), answer)
+    text = printed({**outputs, "report": report}, 3)
+    assert text.endswith("keep   Keep it all.\nnext   the recipe: djsandbox recipe found\n")
+    assert text.index("could not be sent") < text.index("Keep it all")
+    long = (("keep", "word " * 50), ("next", "why: " + "command " * 50))
+    lines = printed({"report": replace(report, answer=long)}).splitlines()
+    assert [line[:11] for line in lines[-3:]] == ["keep   word", "       word", "next   why:"]
+    assert len(lines[-1]) > 160
+    before = printed({"report": replace(report, answer=())})  # as earlier versions wrote them
+    assert before.rstrip().endswith("r.png")

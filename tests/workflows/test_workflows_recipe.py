@@ -273,6 +273,27 @@ def test_bad_choices_of_rows(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_recipe_is_copied_over_no_file_of_the_users(
+    url: str, recipe: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "own.yaml"
+    evidence = tmp_path / "own.evidence.json"
+    for _ in range(2):  # the same again is no other file
+        show_recipes("found", url, str(output), console())
+    assert output.read_bytes() == recipe.read_bytes()
+    written = evidence.read_bytes()
+    for file in (output, evidence):
+        before = file.read_bytes()
+        file.write_text("mine")
+        with pytest.raises(BadInput, match=rf"{file.name}' exists, holds something else"):
+            show_recipes("found", url, str(output), console())
+        assert file.read_text() == "mine"
+        file.write_bytes(before)
+    output.unlink()
+    show_recipes("found", url, str(output), console())
+    assert (output.read_bytes(), evidence.read_bytes()) == (recipe.read_bytes(), written)
+
+
 def test_the_commands(url: str, recipe: Path, tmp_path: Path) -> None:
     def call(*arguments: str) -> Any:
         return CliRunner().invoke(app, [*arguments, "--storage", url])

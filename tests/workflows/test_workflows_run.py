@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from io import StringIO
@@ -23,13 +24,21 @@ from djsandbox_ray.config import load_config
 from djsandbox_ray.errors import BadInput, SandboxError, Stopped
 from djsandbox_ray.nodes import anchor as anchor_module
 from djsandbox_ray.nodes.anchor import Anchor, watched
+from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage import lease
 from djsandbox_ray.storage.lease import Held, Lost
 from djsandbox_ray.storage.processes import Process
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.tracking.journal import Recorded
 from djsandbox_ray.workflows import run as run_module
 from djsandbox_ray.workflows.language.repeat import Round
-from djsandbox_ray.workflows.run import _said_plainly, run_sandbox, stoppable
+from djsandbox_ray.workflows.run import (
+    FLUSH_SECONDS,
+    run_rounds,
+    run_sandbox,
+    said_plainly,
+    stoppable,
+)
 from djsandbox_ray.workflows.state import RunState, alone
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
@@ -114,6 +123,65 @@ def test_a_head_that_is_away_for_a_moment_stops_nothing(monkeypatch: pytest.Monk
         assert lost.wait(60)
 
 
+_LOSING = """
+import sys, threading, time
+from djsandbox_ray.nodes import anchor
+anchor._LOOK, anchor.HEAD_PATIENCE, anchor.GRACE = 0.01, 0, 1
+lost = threading.Event()
+with anchor.watched(anchor.Anchor(head="127.0.0.1:1"), lost.set):
+    lost.wait()
+    if "stuck" in sys.argv:
+        time.sleep(600)
+if "lives" in sys.argv:
+    time.sleep(3)
+    print("a notebook", flush=True)
+if "clings" in sys.argv:
+    import atexit
+    atexit.register(time.sleep, 600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "said"),
+    [("stuck", 1, ""), ("clings", 1, ""), ("lives", 0, "a notebook\n"), ("ends", 0, "")],
+)
+def test_a_process_without_a_cluster_is_ended_only_where_it_is_stuck(
+    what: str, code: int, said: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _LOSING, what], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (code, said)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), BadInput("no samples")])
+def test_what_the_tracker_raises_at_the_end_does_not_cover_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+) -> None:
+    def ends(*_: object) -> None:
+        raise error
+
+    def away(self: Recorded, ok: bool, within: float | None = None) -> int:
+        told.append((ok, within))
+        raise OSError("the tracker is away")
+
+    told: list[tuple[bool, float | None]] = []
+    monkeypatch.setattr(run_module, "run_workflow", ends)
+    monkeypatch.setattr(Recorded, "finish", away)
+    first = Round.first(load_config(str(DEMO), ["tracking.type=none"], str(tmp_path)))
+    with alone(Storage(str(tmp_path)), "demo") as held, Progress(Console(quiet=True)) as progress:
+        state = RunState(held, first)
+        with pytest.raises(type(error)) as caught:
+            run_rounds(first.config, progress, state)
+    assert caught.value is error
+    stopped = isinstance(error, KeyboardInterrupt)
+    assert told == [(False, FLUSH_SECONDS if stopped else None)]
+    assert "after an error: OSError: the tracker is away" in caplog.text
+
+
 def _stopped_by(number: signal.Signals) -> None:
     with stoppable():
         os.kill(os.getpid(), number)
@@ -165,7 +233,7 @@ def test_a_process_of_the_cluster_that_died_is_one_sentence(
     """As of an operator that fills the memory, or a decoder that a file brings down."""
     raised = RuntimeError("of a library") if around else error
     raised.__cause__ = error if around else None
-    with pytest.raises(SandboxError, match=said) as caught, _said_plainly(storage):
+    with pytest.raises(SandboxError, match=said) as caught, said_plainly(storage):
         raise raised
     told = str(caught.value)
     assert "\n" not in told
@@ -174,5 +242,5 @@ def test_a_process_of_the_cluster_that_died_is_one_sentence(
 
 
 def test_a_defect_is_told_whole(storage: Storage) -> None:
-    with pytest.raises(KeyError, match="odd"), _said_plainly(storage):
+    with pytest.raises(KeyError, match="odd"), said_plainly(storage):
         raise KeyError("odd")

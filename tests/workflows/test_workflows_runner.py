@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import small_hooks
-from factories import lost_lease
+from factories import lost_lease, read_events
 from small_hooks import BROKEN, RAN, SEEN, job, number, out
 
 from djsandbox_ray.errors import BadInput, SandboxError
@@ -18,6 +18,7 @@ from djsandbox_ray.hooks.hook import HOOKS, Context
 from djsandbox_ray.records import Statistic
 from djsandbox_ray.storage.lease import Lost
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.telemetry.events import EventLog
 from djsandbox_ray.workflows.language.jobs import Workflow
 from djsandbox_ray.workflows.language.workflow import load_workflow
 from djsandbox_ray.workflows.runner import finished_jobs, run_workflow
@@ -85,6 +86,27 @@ def test_every_output_is_announced_also_of_jobs_that_were_done(context: MakeCont
         outputs = run_workflow(chain, context(seed=5), seen.append)
         assert seen == list(outputs.values())
         assert len(seen) == 5
+
+
+def test_what_a_job_could_not_do_is_said_again_where_it_was_done_before(
+    context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = workflow(("doubts", "Doubts", {}), ("repeats", "Repeats", {}))
+    said = "doubts: cannot be judged: too few"
+    for wanted in (["Doubts", "Repeats"], []):
+        opened, lines = context(), list[str]()
+        monkeypatch.setattr(opened.progress, "note", lines.append)
+        with EventLog(opened.storage, "test"):
+            ran, outputs = run(jobs, opened)
+        assert ran == wanted
+        assert outputs == {"doubts": None, "repeats": number(1)}, "later jobs know of it"
+        assert opened.caveats == [said]
+        assert sum(said in line for line in lines) == 1
+        assert finished_jobs(jobs, opened) == outputs
+    assert marker(opened, "doubts")["caveats"] == [said]
+    assert "caveats" not in marker(opened, "repeats")
+    told = [one for one in read_events(opened.storage, "test") if one["event"] == "warning"]
+    assert [one["details"]["message"] for one in told] == [said]
 
 
 def test_a_changed_config_reruns_what_depends_on_it(context: MakeContext) -> None:

@@ -93,6 +93,20 @@ def test_what_an_editor_underlines(wrong, changes: dict[str, Any], place: str) -
     assert place in wrong({**whole, **changes})
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"trials": {"model": {"type": "clip"}, "budget": 9, "seeds": [42]}},
+        {"evaluation": {"metrics": [{"type": "zero_shot", "label": "a", "classes": "names.txt"}]}},
+        {"evaluation": {"metrics": [{"type": "command", "command": ["a", 1, 0.5]}]}},
+    ],
+)
+def test_what_validators_read_in_another_form_is_known(wrong, part: dict[str, Any]) -> None:
+    whole = {"name": "x", "dataset": {"type": "shapes", "samples": 9}, "operators": ["a_filter"]}
+    found = wrong({**whole, **part})
+    assert not [place for place in found if place.endswith(("seeds", "classes", "command"))]
+
+
 def test_classes_of_users_are_believed(wrong) -> None:
     own = {"type": "my_module:Source", "whatever": 1}
     assert wrong({"name": "x", "dataset": own, "operators": ["a_filter"]}) == set()

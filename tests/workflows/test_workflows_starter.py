@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 from held_data import PAIRS, ROWS, caption, folder, jsonl, llava, photos, picture, webdataset
 from typer.testing import CliRunner
@@ -49,6 +51,19 @@ def test_nothing_is_overwritten(init, tmp_path) -> None:
     with pytest.raises(BadInput, match=r"'data\.yaml' exists and is not overwritten"):
         init(str(tmp_path / "data"))
     assert (tmp_path / "data.yaml").read_text() == written
+
+
+def test_nothing_is_left_of_a_file_that_cannot_be_written_whole(init, tmp_path) -> None:
+    jsonl(tmp_path / "data")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
+    try:
+        with pytest.raises(BadInput, match=r"'data\.yaml' cannot be written: File too large"):
+            init(str(tmp_path / "data"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "data.yaml").exists()
+    init(str(tmp_path / "data"))
 
 
 def test_data_with_one_text_are_refused(init, tmp_path) -> None:

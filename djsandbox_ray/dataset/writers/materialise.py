@@ -19,6 +19,7 @@ from djsandbox_ray.records import Dataset
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.storage.lease import WATCH
 from djsandbox_ray.storage.parts import Leftovers
+from djsandbox_ray.storage.seals import Seal, broken, seals_from_json, seals_to_json
 from djsandbox_ray.storage.store import Storage
 
 MARKER = "materialised.json"
@@ -59,8 +60,8 @@ def materialise(
     """Write rows as ``000000.<suffix>``, ``000001.<suffix>``, ... in the order of ``row_id``.
 
     A shard appears when it is whole; the same call again writes those that are missing.
-    ``materialised.json`` says from the start what the folder is for, and at the end that it is
-    complete. Equal rows give equal files.
+    ``materialised.json`` says from the start what the folder is for, with size and digest of every
+    shard that is there, and at the end that it is complete. Equal rows give equal files.
 
     Args:
         storage: where the sample table is.
@@ -74,8 +75,8 @@ def materialise(
         progress: called with (rows done, all rows) after every shard.
 
     Raises:
-        BadInput: no rows, unknown rows or format, a row that the format cannot hold, or a folder
-            that holds something else.
+        BadInput: no rows, unknown rows or format, a row that the format cannot hold, a folder that
+            holds something else, or a shard that is not what was written.
     """
     kind = SHARD_FORMATS.get(form)
     writer = kind()
@@ -98,7 +99,7 @@ def materialise(
         "shards": len(shards),
     }
     folder = Storage(output)
-    _claim(folder, plan)
+    known = _claim(folder, plan)
     if folder.is_local:
         Leftovers([Path(folder.url)], WATCH)  # of calls that were killed
     table = SampleTable(storage.uri(dataset.table))
@@ -106,14 +107,18 @@ def materialise(
     written = done = 0
     for index, some in enumerate(shards):
         name = f"{index:06d}.{writer.suffix}"
-        if not folder.exists(name):
-            writer.write(folder, name, stored_rows(table, some))
+        if name not in known:
+            with folder.noting() as noted:
+                writer.write(folder, name, stored_rows(table, some))
+            if seal := noted.get(name) or folder.seal(name):
+                known[name] = seal
+            folder.write_sealed(MARKER, {**plan, "files": seals_to_json(known)})
             written += 1
         done += len(some)
         if progress is not None:
             progress(done, len(ordered))
     writer.finish(folder, Written(dataset, len(ordered), tuple(about)))
-    folder.write_sealed(MARKER, {**plan, "complete": True})
+    folder.write_sealed(MARKER, {**plan, "complete": True, "files": seals_to_json(known)})
     return Materialised(identity, folder.url, len(ordered), len(shards), written)
 
 
@@ -130,11 +135,15 @@ def _checked(rows: NDArray[np.int64], dataset: Dataset) -> NDArray[np.int64]:
     return ordered
 
 
-def _claim(folder: Storage, plan: dict[str, Any]) -> None:
+def _claim(folder: Storage, plan: dict[str, Any]) -> dict[str, Seal]:
     """Say what the folder is for, unless it says so already.
 
+    Returns:
+        The seals of the shards that are there. One that is not among them was written by a call
+        that was killed just then: it is written again.
+
     Raises:
-        BadInput: it is for something else.
+        BadInput: it is for something else, or a shard was changed since it was written.
     """
     if not folder.exists(MARKER):
         if names := folder.names(""):
@@ -142,13 +151,15 @@ def _claim(folder: Storage, plan: dict[str, Any]) -> None:
                 f"{folder.shown} is not empty ({names[0]!r}, ...): choose a new folder; nothing "
                 "there is replaced"
             )
-        folder.write_sealed(MARKER, plan)
-        return
+        folder.write_sealed(MARKER, {**plan, "files": {}})
+        return {}
     try:
         found = folder.read_sealed(MARKER)
-    except Damaged as error:
+        known = _seals(folder, found)
+    except (Damaged, ValueError) as error:
         raise BadInput(
-            f"{error.what}: what the folder is for cannot be read; choose a new folder"
+            f"{error.what if isinstance(error, Damaged) else error}: what the folder is for cannot "
+            "be read; choose a new folder"
         ) from None
     if found.get("id") != plan["id"]:
         other = [
@@ -160,6 +171,27 @@ def _claim(folder: Storage, plan: dict[str, Any]) -> None:
             f"{folder.shown} holds other rows or another form of them "
             f"({', '.join(other) or 'of another version'}): choose a new folder"
         )
+    wrong = broken(folder, known)
+    for name, what in wrong.items():
+        if folder.exists(name):
+            raise BadInput(
+                f"{folder.shown}/{name} {what} (it was changed since): it is not replaced; remove "
+                "it, and the same command writes it again"
+            )
+    return {name: seal for name, seal in known.items() if name not in wrong}
+
+
+def _seals(folder: Storage, marker: dict[str, Any]) -> dict[str, Seal]:
+    """Return what a marker says of the shards.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if "files" in marker:
+        return seals_from_json(marker["files"])
+    # Of an earlier version: what is there counts as it is.
+    there = (name for name in folder.names("") if name != MARKER)
+    return {name: seal for name in there if (seal := folder.seal(name, -1))}
 
 
 def stored_rows(table: SampleTable, rows: NDArray[np.int64]) -> Iterator[Row]:

@@ -82,7 +82,7 @@ class Fvd(VideoEvaluator):
     Config = FvdConfig
     VERSION: ClassVar[int] = 1
     CONTENT: ClassVar[tuple[Content, ...]] = ("videos",)
-    SEES: ClassVar[frozenset[Spoil]] = frozenset({"frames"})
+    SEES: ClassVar[frozenset[Spoil]] = frozenset()
     NOT_ASKED: ClassVar[frozenset[str]] = frozenset(
         {"name", "keep", "features", "reference", "stride", "force"}
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
@@ -21,12 +20,11 @@ from djsandbox_ray.errors import BadInput, require, unknown
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.storage.filesystems import read_text
 from djsandbox_ray.storage.own import temporary
+from djsandbox_ray.trials.text_limit import within
 
 _BATCH = 8
 # OpenAI's byte-pair vocabulary: 256 bytes, 256 bytes that end a word, the merges, 2 special tokens.
 _BASE_TOKENS = 514
-_WORD_CHARACTERS, _CHARACTERS = 20, 100
-"""So many characters of a word, and of a caption, are read for each token of the context."""
 _OF_HUB = ("hf-hub:", "local-dir:")
 """What open_clip takes for a model that is trained already, and would ask the hub for."""
 _COUNTED = {"small": 36_796_416.0, "tiny": 6_280_320.0}
@@ -113,21 +111,10 @@ class Tokenizer:
 
     def __call__(self, texts: list[str]) -> NDArray[np.int32]:
         """Return token ids, shape (len(texts), context_length), padded with 0."""
-        cut = [self._cut(text) for text in texts]
+        cut = [within(text, self.context_length, lead=False) for text in texts]
         tokens = self._encode(cut, context_length=self.context_length)
         array: NDArray[np.int32] = tokens.numpy().astype(np.int32)
         return array
-
-    def _cut(self, text: str) -> str:
-        """Leave out what is far behind the context: byte pairs take the square of a word's length.
-
-        A megabyte without a blank would take hours. Ordinary captions stay as they are.
-        """
-        longest = _WORD_CHARACTERS * self.context_length
-        if len(text) <= longest:
-            return text
-        words = re.sub(rf"(\S{{{longest}}})\S+", r"\1", text.lstrip())
-        return words[: _CHARACTERS * self.context_length]
 
     @property
     def merge_lines(self) -> list[str]:

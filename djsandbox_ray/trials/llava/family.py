@@ -17,7 +17,7 @@ from djsandbox_ray.errors import require
 from djsandbox_ray.evaluation.evaluator import Reads
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.answering import evaluate_together
-from djsandbox_ray.trials.conversations import LOOKED_AT, Conversations, refuse_without
+from djsandbox_ray.trials.conversations import LOOKED_AT, Conversations, naming, refuse_without
 from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
 from djsandbox_ray.trials.llava.base import FOLDERS, LlavaBase
@@ -38,7 +38,7 @@ from djsandbox_ray.trials.llava.config import (
 from djsandbox_ray.trials.llava.flops import PartFlops, count_parts
 from djsandbox_ray.trials.llava.objective import NextTokens
 from djsandbox_ray.trials.llava.pixels import Pixels
-from djsandbox_ray.trials.llava.text import Transcript
+from djsandbox_ray.trials.llava.text import Encoded, Transcript
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveTraining, resolved
 from djsandbox_ray.trials.model_folders import folder_content, is_there, local_folder, made_base
@@ -309,6 +309,9 @@ def _look(uri: str, words: Words, config: TalkConfig) -> None:
     """Look whether there is enough to learn in the first samples of a table."""
     rows = np.arange(min(LOOKED_AT, SampleTable(uri).rows), dtype=np.int64)
     transcript = _transcript(words, config)
-    encoded = [transcript.sample(turns) for turns in Conversations(uri, rows).said(rows)]
+    told, encoded = Conversations(uri, rows), list[Encoded]()
+    for place, turns in zip(told.places(rows), told.said(rows), strict=True):
+        with naming(place):
+            encoded.append(transcript.sample(turns))
     without = sum(not one.targets for one in encoded)
     refuse_without(without, len(encoded), config.max_tokens)

@@ -42,13 +42,13 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
 
         Args:
             pixels: normalised, shape (images, 3, side, side); larger squares than the tower reads
-                are made smaller, as Mini-Gemini does.
+                are made smaller as Mini-Gemini does it, which does not smooth them.
         """
         config = self.llava.config
         tower, side = self.llava.model.vision_tower, config.vision_config.image_size
         if pixels.shape[-1] != side:
             pixels = nn.functional.interpolate(
-                pixels, size=(side, side), mode="bilinear", align_corners=False, antialias=True
+                pixels, size=(side, side), mode="bilinear", align_corners=False
             )
         layers = config.vision_feature_layer
         with torch.no_grad():

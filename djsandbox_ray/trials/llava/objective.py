@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import require
-from djsandbox_ray.trials.conversations import NOT_LEARNT, Conversations, Unlearnt
+from djsandbox_ray.trials.conversations import NOT_LEARNT, Conversations, Told, Unlearnt, naming
 from djsandbox_ray.trials.llava.pixels import Aspect, Pixels
 from djsandbox_ray.trials.llava.text import Encoded, Transcript
 
@@ -126,13 +126,17 @@ class NextTokens:
             BadInput: more than 1 % of them so far have nothing to learn.
         """
         told = self._told.take(positions)
-        encoded = tuple(self._transcript.sample(one.turns) for one in told)
+        encoded = tuple(map(self._encoded, told))
         squares = tuple(
             tuple(self._pixels.square(data, self._aspect) for data in one.images[: text.images])
             for one, text in zip(told, encoded, strict=True)
         )
         self._unlearnt.count([one.targets for one in encoded])
         return Batch(encoded, squares, tuple(order.tolist()))
+
+    def _encoded(self, told: Told) -> Encoded:
+        with naming(told.place):
+            return self._transcript.sample(told.turns)
 
     def weight(self, batch: Batch) -> float:
         """Return the number of tokens that are learnt."""

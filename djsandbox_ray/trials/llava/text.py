@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, VIDEO_TOKEN, Turn
 from djsandbox_ray.errors import BadInput, unknown
 from djsandbox_ray.trials.conversations import DESCRIBE, NOT_LEARNT
+from djsandbox_ray.trials.text_limit import within
 
 CAPTION = "{caption}"
 """Stands for the caption in a template of the user's."""
@@ -445,7 +446,10 @@ class Transcript:
         if not text:
             return []
         ids: list[int] = self._tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, verbose=False
+            within(text, self.max_tokens),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            verbose=False,
         )["input_ids"]
         return ids
 

@@ -22,6 +22,7 @@ from djsandbox_ray.trials.t2v.denoisers import (
     TransformerAdapter,
     adapter_class,
 )
+from djsandbox_ray.trials.text_limit import within
 
 TRANSFORMER, CODEC, SCHEDULER = "transformer", "vae", "scheduler/scheduler_config.json"
 _SHIPPED = resources.files(__package__) / "archs"
@@ -154,7 +155,8 @@ def encoded_prompts(
     found: Prompts | None = None
     with torch.no_grad():
         for start in range(0, len(texts), _AT_ONCE):
-            made = adapter.encode(pipeline, texts[start : start + _AT_ONCE], tokens)
+            some = [within(text, tokens) for text in texts[start : start + _AT_ONCE]]
+            made = adapter.encode(pipeline, some, tokens)
             made = made.map(lambda value: value.cpu())
             found = made if found is None else found.joined(made)
     if found is None:

@@ -79,7 +79,7 @@ class SmallVideoBase:
         clips = Clips(table.uri, shape, np.arange(table.rows, dtype=np.int64))
         kept = self._fit(clips)
         captions = clips.captions()
-        _write_parts(folder, self.arch, captions, config.seed)
+        write_parts(folder, self.arch, captions, config.seed)
         with temporary() as scratch:
             return {"variance_kept": kept, "loss": self._train(clips, captions, scratch)}
 
@@ -127,8 +127,15 @@ class SmallVideoBase:
         return loss
 
 
-def _write_parts(folder: Path, arch: dict[str, Any], captions: Iterable[str], seed: int) -> None:
-    """Write a pipeline with random weights; all but its codec."""
+def write_parts(folder: Path, arch: dict[str, Any], captions: Iterable[str], seed: int) -> None:
+    """Write a pipeline with random weights; all but its codec.
+
+    Args:
+        folder: where.
+        arch: as :func:`.build.small_arch` gives it.
+        captions: whose words its tokenizer knows.
+        seed: of the weights.
+    """
     diffusers, transformers = require("diffusers", "t2v"), require("transformers", "t2v")
     torch = require("torch", "clip")
     tokenizer = word_tokenizer(captions, arch["tokens"])

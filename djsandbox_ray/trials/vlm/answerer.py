@@ -13,7 +13,7 @@ from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.caption_nll import Likelihoods
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.trials.conversations import asked as question_about
-from djsandbox_ray.trials.conversations import described
+from djsandbox_ray.trials.conversations import described, naming
 from djsandbox_ray.trials.exporting import Exported, emptied, load_whole
 from djsandbox_ray.trials.greedy import (
     GREEDY,
@@ -104,12 +104,7 @@ class VlmAnswerer:
             for start in range(0, len(order), self._batch):
                 some = order[start : start + self._batch]
                 files = self._images.files(data.id, [rows[at] for at in some])
-                samples = [
-                    self._script.sample(
-                        described(data.texts[rows[at]], self._prompt), files[rows[at]]
-                    )
-                    for at in some
-                ]
+                samples = [self._captioned(data, rows[at], files[rows[at]]) for at in some]
                 joined = join(samples, range(len(some)), self._pad_id).to(self._device)
                 logits = self._model(joined.inputs, joined.places)
                 each = functional.cross_entropy(logits.float(), joined.targets, reduction="none")
@@ -119,13 +114,18 @@ class VlmAnswerer:
                 tokens[some] = [one.targets for one in samples]
         return Likelihoods(nll, tokens)
 
+    def _captioned(self, data: EvaluationSet, row: int, files: Sequence[bytes]) -> Processed:
+        with naming(f"evaluation set {data.id}, row {row}"):
+            return self._script.sample(described(data.texts[row], self._prompt), files)
+
     def _prompts(self, questions: Sequence[Asked]) -> list[Processed]:
         """Return questions of one set as the model reads them."""
         files = self._images.files(questions[0].data, [one.row for one in questions])
         found = []
         for question in questions:
             own = files[question.row]
-            prompt = self._script.prompt(question_about(len(own), question.text), own)
+            with naming(f"the question {question.key!r} about row {question.row}"):
+                prompt = self._script.prompt(question_about(len(own), question.text), own)
             check_room(question, len(prompt.ids), self._script.max_tokens)
             found.append(prompt)
         return found

@@ -28,7 +28,7 @@ from djsandbox_ray.trials.vlm.answerer import VlmAnswerer
 from djsandbox_ray.trials.vlm.base import LoadedVlm, VlmBase, load_vlm, read_processor
 from djsandbox_ray.trials.vlm.config import VlmConfig, VlmStageConfig, deciding
 from djsandbox_ray.trials.vlm.joined import check_joining, join
-from djsandbox_ray.trials.vlm.objective import ProcessedTokens
+from djsandbox_ray.trials.vlm.objective import ProcessedTokens, read_told
 from djsandbox_ray.trials.vlm.text import Script
 
 VERSION = 2
@@ -233,7 +233,7 @@ def _look(uri: str, processor: Any, config: VlmStageConfig, prompt: str) -> None
     rows = np.arange(min(_LOOKED, SampleTable(uri).rows), dtype=np.int64)
     told = Conversations(uri, rows, prompt=prompt).take(rows)
     script, unlearnt = Script(processor, config.max_tokens), Unlearnt(config.max_tokens)
-    unlearnt.count([script.sample(one.turns, one.images).targets for one in told])
+    unlearnt.count([read_told(script, one).targets for one in told])
     seen = [(one.turns, one.images) for one in told if one.images][:_JOINED]
     if len(seen) > 1:
         check_joining(Script(processor, 1 << 20), seen, _pad_id(processor))

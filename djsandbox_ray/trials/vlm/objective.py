@@ -13,9 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import require
-from djsandbox_ray.trials.conversations import Conversations, Unlearnt
+from djsandbox_ray.trials.conversations import Conversations, Told, Unlearnt, naming
 from djsandbox_ray.trials.vlm.joined import Joined, join
 from djsandbox_ray.trials.vlm.text import Processed, Script
+
+
+def read_told(script: Script, told: Told) -> Processed:
+    """Return a sample of a table as it is learnt.
+
+    Raises:
+        BadInput: it cannot be; says which row it is.
+    """
+    with naming(told.place):
+        return script.sample(told.turns, told.images)
 
 
 class ProcessedTokens:
@@ -40,9 +50,9 @@ class ProcessedTokens:
         """Read and process samples.
 
         Raises:
-            BadInput: more than 1 % of them so far have nothing to learn.
+            BadInput: more than 1 % of them so far have nothing to learn, or one cannot be read.
         """
-        samples = [self._script.sample(one.turns, one.images) for one in self._told.take(positions)]
+        samples = [read_told(self._script, one) for one in self._told.take(positions)]
         self._unlearnt.count([one.targets for one in samples])
         return samples
 

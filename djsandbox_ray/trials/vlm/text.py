@@ -22,11 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.dataset.images import decode, shortened
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, VIDEO_TOKEN, Turn
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.conversations import NOT_LEARNT
 from djsandbox_ray.trials.model_folders import first_line
+from djsandbox_ray.trials.text_limit import within
 
 _OTHERWISE = "; a model that is trained otherwise than others is for type: command"
 _SIDE = 1024
@@ -183,7 +185,8 @@ class Script:
         return found
 
     def _plain(self, text: str) -> str:
-        return self._spelt.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        read = within(text, self.max_tokens)
+        return self._spelt.sub(lambda found: f"{found[0][0]} {found[0][1:]}", read)
 
     def _process(
         self, messages: Sequence[dict[str, Any]], images: Sequence[Image.Image], asks: bool
@@ -223,7 +226,7 @@ class Script:
             )
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             name = type(self.processor).__name__
-            raise BadInput(f"{name} cannot read a sample: {first_line(error)}") from error
+            raise BadInput(f"{name} cannot read a sample: {described(error)}") from error
         if lists := [name for name, values in found.items() if not hasattr(values, "shape")]:
             raise BadInput(f"{type(self.processor).__name__} gives {lists[0]} as no tensor")
         return dict(found)
