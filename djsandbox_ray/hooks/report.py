@@ -104,7 +104,7 @@ _BEST = 3
 class WriteReport(Hook):
     """Writes ``figures/ranking.png`` and ``report.html``."""
 
-    VERSION = 6
+    VERSION = 7
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
