@@ -104,7 +104,7 @@ _BEST = 3
 class WriteReport(Hook):
     """Writes ``figures/ranking.png`` and ``report.html``."""
 
-    VERSION = 5
+    VERSION = 7
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
@@ -185,10 +185,10 @@ class WriteReport(Hook):
         )
         if found.ranges:  # the pool was chosen among rows that were kept before
             found = replace(found, ranges=narrowed(self.config.pools.ranges, found.ranges))
-        study = confirmation_trials if found.certainty is Certainty.CONFIRMED else None
-        if study is None and found.pool not in {pool.id for pool in pools.pools}:
-            study = combination_trials
-        measured = self._measured(found.pool, study or trials, metrics)
+        looked = confirmation_trials if found.certainty is Certainty.CONFIRMED else None
+        is_single = any(pool.id == found.pool for pool in pools.pools)
+        study = looked or (None if is_single else combination_trials) or trials
+        measured = self._measured(found.pool, study, metrics) if found.pool else []
         answer = answer_lines(
             found,
             unit,

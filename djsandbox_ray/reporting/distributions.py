@@ -27,6 +27,7 @@ from djsandbox_ray.reporting.samples import Rows, SampleCards, at_the_end
 from djsandbox_ray.storage.store import Storage
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _AT_RANDOM = 12
@@ -39,6 +40,8 @@ _BINS = 40
 _TAIL = 0.002
 """Share of the values at either end that the first and the last bar gather."""
 _LIKE = "#B8B8B8"
+_LINE = 0.12
+"""Height of a line of small writing, as a share of a histogram."""
 _CORRELATED = 20_000
 """Rows of which correlations are computed."""
 _LEAST_CORRELATED = 2
@@ -113,7 +116,7 @@ def statistics_chapter(shown: Shown) -> Chapter | None:
     if not blocks:
         return None
     lines = ["How the values are spread, where they were cut, and what lies there."]
-    return Chapter("Statistics", lines, blocks)
+    return Chapter("Every statistic", lines, blocks)
 
 
 def correlation_picture(shown: Shown) -> Picture | None:
@@ -231,16 +234,28 @@ def histogram(
         for bucket in np.searchsorted(cuts, middles, side="right")
     ]
     axes.bar(middles, counts, width=np.diff(edges), color=colours, linewidth=0)
-    for cut in cuts:
+    for place, cut in enumerate(cuts):
         axes.axvline(cut, color="black", linewidth=1, linestyle="--")
-        axes.annotate(
-            f" {cut:.4g}", (cut, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8
-        )
+        _name_cut(axes, cut, place, len(cuts))
     axes.tick_params(labelsize=8)
     lacking = len(values) - len(there)
     told = f"{len(there):,} samples" + (f", {lacking:,} without a value" if lacking else "")
     caption(figure, told)
     return figure
+
+
+def _name_cut(axes: Axes, cut: float, place: int, count: int) -> None:
+    """Write the value of a cut beside it, away from the others: they may be close together."""
+    is_left = place < count / 2
+    below = place if is_left else count - 1 - place
+    axes.annotate(
+        f"{cut:.4g} " if is_left else f" {cut:.4g}",
+        (cut, 1 - _LINE * below),
+        xycoords=("data", "axes fraction"),
+        ha="right" if is_left else "left",
+        va="top",
+        fontsize=8,
+    )
 
 
 def _rank(shown: Shown, buckets: Sequence[Pool]) -> int:

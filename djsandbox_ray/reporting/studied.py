@@ -29,6 +29,8 @@ _BAND = "#BBBBBB"
 _THIN = "#8A8A8A"
 _NAMED = 4
 """Pools whose curves are named, from either end of the ranking."""
+_LINE = 0.045
+"""Height of a line of small writing, as a share of a chart."""
 _LEAST_SHARE = 0.005
 """Of all seconds: what takes less has no bar of its own."""
 
@@ -121,6 +123,7 @@ def _curves(
         if row.kind is PoolKind.BUCKET and row.pool in curves
     ]
     named = {row.pool for row in (*judged[:_NAMED], *judged[-_NAMED:]) if row.stopped_at is None}
+    ends: dict[str, tuple[int, float]] = {}
     for row in judged:
         curve = curves[row.pool]
         stopped = row.stopped_at is not None
@@ -137,8 +140,8 @@ def _curves(
             markersize=5,
         )
         if is_named and curve:
-            end = [*curve.items()][-1]
-            axes.annotate(f" {escaped(row.pool)}", end, fontsize=7, color=colour, va="center")
+            ends[row.pool] = [*curve.items()][-1]
+    _name_ends(axes, ends, {row.pool: VERDICT_COLOURS.get(row.verdict, _THIN) for row in judged})
     if metric.chance is not None:
         axes.axhline(metric.chance, color="black", linewidth=0.8, linestyle=":")
     axes.set_title(escaped(metric.shown), loc="left", fontsize=10)
@@ -151,6 +154,19 @@ def _curves(
     parts += ["dotted: chance"] if metric.chance is not None else []
     caption(figure, "; ".join(parts))
     return figure
+
+
+def _name_ends(
+    axes: Axes, ends: Mapping[str, tuple[int, float]], colours: Mapping[str, str]
+) -> None:
+    """Write the names of pools behind their curves, one above the other where these meet."""
+    bottom, top = axes.get_ylim()
+    lowest = -math.inf
+    for name, (samples, value) in sorted(ends.items(), key=lambda item: item[1][1]):
+        lowest = max(value, lowest + _LINE * (top - bottom))
+        axes.annotate(
+            f" {escaped(name)}", (samples, lowest), fontsize=7, color=colours[name], va="center"
+        )
 
 
 def _band(axes: Axes, controls: Sequence[Curve]) -> None:

@@ -226,7 +226,8 @@ def _fatal(error: str, place: str | None) -> SandboxError | None:
     kind, _, said = error.partition(": ")
     if kind in _FATAL:
         return _FATAL[kind](said)
-    if disk_failure(RuntimeError(said), "") is None:  # by its words: the number is gone
+    # By its words, as the number is gone; what is said of the user's input may have the same ones.
+    if kind == BadInput.__name__ or disk_failure(RuntimeError(said), "") is None:
         return None
     return StorageFailed(
         f"a disk of {place or 'a node'} takes nothing more: {said}; what is finished is kept, and "

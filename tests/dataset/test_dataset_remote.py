@@ -19,8 +19,9 @@ from djsandbox_ray.dataset.media import VideosConfig
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.references import read_reference
 from djsandbox_ray.dataset.source import Source
-from djsandbox_ray.dataset.staging import placed
+from djsandbox_ray.dataset.staging import Staging
 from djsandbox_ray.errors import BadInput, Damaged, SandboxError
+from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.store import Storage
 
 _ABSENT = r"does not exist|no file matches"
@@ -110,21 +111,23 @@ def test_what_is_not_in_a_bucket_is_bad_input(
             open_source("parquet", path=path).shards()
 
 
-def _writer(storage: Storage, staged: str, meanwhile: Callable[[], Any]) -> Callable[[str], None]:
-    """Return what builds a table of two files while something else happens."""
+def _placed(storage: Storage, run: str, meanwhile: Callable[[], Any] = lambda: None) -> str:
+    """Place a table of two files that a run builds while something else happens."""
+    folder = f"datasets/.staging-{run}"
+    staged = Staging(storage, folder, take(storage, f"{folder}/lease", folder))
 
     def build(uri: str) -> None:
-        assert uri == storage.uri(staged)
+        assert uri == storage.uri(staged.table)
         for name in ("data/one", "data/two"):
-            storage.write_bytes(f"{staged}/{name}", staged.encode())
+            storage.write_bytes(f"{staged.table}/{name}", run.encode())
         meanwhile()
 
-    return build
+    return staged.place("datasets/one", build)
 
 
 def _put(storage: Storage, run: str, meanwhile: Callable[[], Any] = lambda: None) -> str:
     """Ingest as one run does: the table, then the marker that names it."""
-    table = placed(storage, run, "datasets/one", _writer(storage, run, meanwhile))
+    table = _placed(storage, run, meanwhile)
     storage.write_json("datasets/one/dataset.json", _mark(table))
     return table
 
@@ -142,13 +145,13 @@ def test_runs_that_ingest_the_same_at_once_leave_each_other_whole(
     # The first is through while the second still builds its own.
     tables: list[str] = []
     tables.append(_put(storage, "slow", lambda: tables.append(_put(storage, "fast"))))
-    assert tables == ["fast", "fast"]
-    assert storage.read_bytes("fast/data/two") == b"fast"
-    assert storage.read_json("datasets/one/dataset.json") == _mark("fast")
+    assert tables == ["tables/fast.lance", "tables/fast.lance"]
+    assert storage.read_bytes("tables/fast.lance/data/two") == b"fast"
+    assert storage.read_json("datasets/one/dataset.json") == _mark("tables/fast.lance")
     # Both are through at once: each has a table of its own.
     storage.remove("datasets")
-    tables = [placed(storage, run, "datasets/one", _writer(storage, run, list)) for run in "ab"]
-    assert tables == ["a", "b"]
+    tables = [_placed(storage, run) for run in "ab"]
+    assert tables == ["tables/a.lance", "tables/b.lance"]
     assert [storage.read_bytes(f"{table}/data/one") for table in tables] == [b"a", b"b"]
 
 
@@ -157,7 +160,7 @@ def test_a_dataset_of_a_former_version_is_read_where_it_lies(s3: S3Server) -> No
     table = "datasets/one/samples.lance"
     storage.write_json("datasets/one/dataset.json", _mark(table))
     storage.write_bytes(f"{table}/data/one", b"rows")
-    assert placed(storage, "staged", "datasets/one", lambda uri: pytest.fail("built")) == table
+    assert _placed(storage, "staged", lambda: pytest.fail("built")) == table
 
 
 def test_what_killed_runs_left_on_a_disk_gives_way(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_small_chain_of_stages_gets_to_its_end_and_is_not_trained_twice(tmp_pa
     stages, run = _chain(tmp_path, *changes)
     assert stages.index.tolist() == ["distilled", "self-distilled", "self-evolved"]
     assert stages["init"].tolist() == ["base", "distilled", "self-distilled"]
-    assert stages["self_evolution"].tolist() == [False, False, True]
+    assert stages["self_evolution"].tolist() == ["no", "no", "yes"]
     assert (stages["seeds"] == 2).all()
     curves = pd.read_parquet(run / "stage_self-evolved_curves.parquet")
     assert {"term:cd", "term:real", "term:reward_image", "term:reward_video"} <= set(curves)

@@ -241,4 +241,6 @@ def test_a_full_disk_of_a_node_ends_the_study(
 
 
 def test_another_crash_is_that_of_one_trial(storage: Storage, tmp_path: Path) -> None:
-    _reported(Arena(storage).specs[0], RuntimeError("odd"), tmp_path)
+    (spec,) = Arena(storage).specs
+    _reported(spec, RuntimeError("odd"), tmp_path)
+    _reported(spec, BadInput("row 7: file too large"), tmp_path)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from recorded import check
 from t2v_world import TEXT, TOKENS, diffusers, moving, randomised, write_clips
 
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -25,6 +26,7 @@ from djsandbox_ray.trials import answering
 from djsandbox_ray.trials.base import BaseTask
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.family import TrialData, TrialTask
+from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveConfig, AdditiveTraining
 from djsandbox_ray.trials.lora import AdapterFolder, Adapters, put_adapters
 from djsandbox_ray.trials.shared_folder import kept_model
@@ -36,6 +38,7 @@ from djsandbox_ray.trials.t2v.codec import Ratios
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import Prompts, Surroundings, Wan
 from djsandbox_ray.trials.t2v.distil import (
+    VERSION,
     Consistency,
     ConsistencyConfig,
     Distillation,
@@ -330,6 +333,17 @@ def test_training_changes_the_student_and_not_its_teacher(bench: Callable[..., B
     assert all(value.equal(after[name]) for name, value in before.items())
     assert {"cd", "real", "gradient_norm"} == set(made.states[0].terms)
     assert all(state.terms["cd"] > 0 and state.terms["real"] > 0 for state in made.states)
+
+
+def test_the_version_stands_for_the_numbers_of_a_distillation(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    made.train()
+    found = {
+        "losses": [state.loss for state in made.states],
+        **{name: [one.terms[name] for one in made.states] for name in made.states[0].terms},
+    }
+    places = "trials/t2v/distil.py or trials/loop.py"
+    check("t2v distillation", f"{VERSION}.{LOOP_VERSION}", places, found)
 
 
 def test_neither_micro_batches_nor_resuming_change_it(

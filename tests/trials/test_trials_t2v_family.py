@@ -229,7 +229,7 @@ def test_operations_are_counted_before_the_folder_is_there(tmp_path: Path) -> No
     # Where it is, it says itself what it is.
     (tmp_path / "wan").mkdir()
     (tmp_path / "wan" / "model_index.json").write_text("{}")
-    with pytest.raises(BadInput, match=r"there is no transformer/config\.json"):
+    with pytest.raises(BadInput, match=r"there is no vae/config\.json"):
         family.flops_per_sample()
 
 

@@ -35,7 +35,8 @@ from djsandbox_ray.trials.t2v.rewards import REWARDS, Reward, identity_of_reward
 from djsandbox_ray.trials.t2v.schedule import Schedule
 
 VERSION = 1
-"""Part of the identity of trials that distil: to be raised with any change to what they compute."""
+"""Part of the identity of trials that distil: to be raised with any change to what they compute,
+by the rewards of this package, too."""
 
 _DATA_VARIANCE = 0.25
 """Of samples, as both boundary coefficients take it (sigma_data = 0.5)."""

@@ -66,7 +66,7 @@ class ClipsJob:
     gpus: float
 
 
-class LatentEncoder(PassWorker):
+class LatentsWorker(PassWorker):
     """Decodes clips, encodes them, and writes their latents."""
 
     def __init__(self, job: ClipsJob) -> None:
@@ -108,7 +108,7 @@ class PromptsJob:
     gpus: float
 
 
-class PromptEncoder(PassWorker):
+class PromptsWorker(PassWorker):
     """Makes embeddings of prompts by the pipeline of the base, and writes them."""
 
     def __init__(self, job: PromptsJob) -> None:
@@ -209,7 +209,7 @@ class Encoding:
             given = (table, stored.uri, self._base, shape, lacking, half, still)
             return ClipsJob(*given, growth.cpus, growth.gpus)
 
-        return stored, stored.grow(rows, LatentEncoder, job, name, growth)
+        return stored, stored.grow(rows, LatentsWorker, job, name, growth)
 
     def _prompts(self) -> tuple[GrowingTable, float]:
         config, growth = self.config, self.work.growth
@@ -235,7 +235,7 @@ class Encoding:
             return PromptsJob(*given, growth.cpus, growth.gpus)
 
         wanted = np.array(sorted(texts), dtype=np.int64)
-        return stored, stored.grow(wanted, PromptEncoder, job, PROMPTS, growth)
+        return stored, stored.grow(wanted, PromptsWorker, job, PROMPTS, growth)
 
     def _texts(self) -> list[str]:
         """Return all that models are told, the empty caption first: without it, nothing drops."""
