@@ -365,7 +365,8 @@ def test_controls_that_are_trained_first_are_counted_once(config: MakeConfig) ->
 
 
 def test_what_cannot_be_counted_yet_is_said_and_refused(config: MakeConfig, tmp_path: Path) -> None:
-    (tmp_path / "data.jsonl").write_text("{}")
+    (tmp_path / "0.ppm").write_bytes(b"P6 1 1 255\n\0\0\0")
+    (tmp_path / "data.jsonl").write_text(json.dumps({"text": "a", "images": ["0.ppm"]}))
     jobs = chosen("length/low")
     data = {"type": "jsonl", "path": str(tmp_path / "data.jsonl")}
     cost = {"full_trainings": 1000, "full_samples": 1000}
