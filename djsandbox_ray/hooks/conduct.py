@@ -27,7 +27,6 @@ from djsandbox_ray.records import (
     TrialState,
 )
 from djsandbox_ray.telemetry.output import LOGS
-from djsandbox_ray.trials.engine import clear_left, run_trials
 from djsandbox_ray.trials.family import Preparing, TrialData
 from djsandbox_ray.trials.growing import Growth
 from djsandbox_ray.trials.rescoring import CPUS_PER_TASK, rescore
@@ -83,6 +82,9 @@ class Conduct:
             record = records[record.spec.id] = self._owned(record)
             watch.track(record)
             watch.take(record)
+
+        # With Ray Tune, which only a training needs: a plan is to answer at once.
+        from djsandbox_ray.trials.engine import clear_left, run_trials
 
         store = TrialStore(context.storage)
 

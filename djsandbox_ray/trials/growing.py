@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import lance
 import numpy as np
 import pyarrow as pa
-from lance.fragment import FragmentMetadata, write_fragments
 from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.faults import described
@@ -152,6 +150,8 @@ class GrowingTable:
         growth: Growth,
         lease: Lease,
     ) -> float:
+        import lance  # where something is written or read: a plan is to answer at once
+
         if not self._is_there:
             self._storage.remove(self._path)  # what was killed before it was a table
             empty = self._schema.empty_table()
@@ -210,6 +210,8 @@ class GrowingTable:
         )
 
     def _open(self) -> Any:
+        import lance
+
         return lance.dataset(self.uri, storage_options=lance_options(self.uri))
 
     def _broken(self) -> list[int]:
@@ -229,10 +231,15 @@ class GrowingTable:
             ]
 
     def _append(self, fragments: list[str], lease: Lease) -> None:
+        import lance
+        from lance.fragment import FragmentMetadata
+
         lease.check()
         self._commit(lance.LanceOperation.Append([*map(FragmentMetadata.from_json, fragments)]))
 
     def _commit(self, operation: Any) -> None:
+        import lance
+
         version = self._open().version
         options = lance_options(self.uri)
         lance.LanceDataset.commit(
@@ -294,6 +301,8 @@ def write_rows(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -
     Raises:
         SandboxError: they cannot be written, or what making them raises.
     """
+    from lance.fragment import write_fragments
+
     failure: list[Exception] = []
     reader = pa.RecordBatchReader.from_batches(schema, _noting(batches, failure))
     try:

@@ -202,5 +202,5 @@ def _keep(shared: Shared, seed: int, fill: Callable[[Path], Mapping[str, Any]]) 
 def trained_here() -> Iterator[None]:
     """Train in this process, one trial after the other."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("djsandbox_ray.hooks.conduct.run_trials", _train_here)
+        patch.setattr("djsandbox_ray.trials.engine.run_trials", _train_here)
         yield

@@ -183,7 +183,7 @@ def test_who_is_taken_over_while_it_trains_keeps_nothing_more(
         lease.lost = "the run was taken over"
         act(specs=specs, competition=race, save=more["save"])
 
-    monkeypatch.setattr("djsandbox_ray.hooks.conduct.run_trials", trained)
+    monkeypatch.setattr("djsandbox_ray.trials.engine.run_trials", trained)
     with take(storage, lease_path("planted"), "the run") as lease, pytest.raises(Lost):
         Conduct(study_of(replace(context, lease=lease))).run()
     assert not storage.exists("trials")
