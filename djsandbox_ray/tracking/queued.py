@@ -46,7 +46,7 @@ class Writer(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Begin the run, or take it up again."""
+        """Begin the run, or take it up again; left out where it ends before that was sent."""
 
     def dataset(self, dataset: DatasetInput) -> None:  # noqa: B027 - optional
         """Add a dataset that the run learns from."""

@@ -91,12 +91,11 @@ class EventFiles(Writer):
         self._count = itertools.count()
         self._written: dict[Path, tuple[str, TrialState]] = {}
         """By the folder of a trial, what this process has written: a mark of its reports."""
+        self._begun = False
 
     def start(self) -> None:
-        """Begin the files of the run anew: all that they hold is told again."""
-        _clear(self._folder / _RUN)
-        facts = {**self._run.params, **self._run.tags}
-        self._append(self._folder / _RUN, [(_text("run", _table(("", ""), facts.items())), 0)])
+        """Begin the files of the run."""
+        self._tell()
 
     def trial(
         self,
@@ -137,28 +136,41 @@ class EventFiles(Writer):
             for one in sorted(pools, key=lambda pool: pool.rank)
         ]
         table = _table(heads, rows)
-        self._append(self._folder / _RUN, [(_text(f"verdicts/{stage}", table), 0)])
+        self._tell(_text(f"verdicts/{stage}", table))
 
     def metrics(self, numbers: Mapping[str, float], time_ms: int) -> None:
         """Write numbers of the run."""
-        events = [(_scalar(name, value), 0) for name, value in numbers.items()]
-        self._append(self._folder / _RUN, events, time_ms / 1000)
+        summaries = [_scalar(name, value) for name, value in numbers.items()]
+        self._tell(*summaries, seconds=time_ms / 1000)
 
     def artifact(self, name: str, data: bytes) -> None:
         """Show pictures and Markdown; TensorBoard shows no other files."""
         if name.endswith(".png"):
-            self._append(self._folder / _RUN, [(_picture(name, data), 0)])
+            self._tell(_picture(name, data))
         elif name.endswith(".md"):
-            self._append(self._folder / _RUN, [(_text(name, data.decode()), 0)])
+            self._tell(_text(name, data.decode()))
 
     def describe(self, text: str) -> None:
         """Write what the run has found."""
-        self._append(self._folder / _RUN, [(_text("answer", text), 0)])
+        self._tell(_text("answer", text))
 
     def end(self, ok: bool) -> None:
         """Say how the run ended."""
-        ended = _text("state", "COMPLETED" if ok else "FAILED")
-        self._append(self._folder / _RUN, [(ended, 0)])
+        self._tell(_text("state", "COMPLETED" if ok else "FAILED"))
+
+    def _tell(self, *summaries: Any, seconds: float | None = None) -> None:
+        """Write summaries of the run as a whole.
+
+        Those of an earlier process go first: all that they hold is told again.
+        """
+        folder, told = self._folder / _RUN, list(summaries)
+        if not self._begun:
+            _clear(folder)
+            facts = {**self._run.params, **self._run.tags}
+            told = [_text("run", _table(("", ""), facts.items())), *told]
+        if told:
+            self._append(folder, [(summary, 0) for summary in told], seconds)
+        self._begun = True
 
     def _append(
         self, folder: Path, events: Iterable[tuple[Any, int]], seconds: float | None = None
@@ -197,9 +209,11 @@ def _named(part: str) -> str:
 
 
 def _scalar(name: str, value: float) -> Any:
-    from tensorboardX.summary import scalar
+    from tensorboardX.proto.summary_pb2 import Summary
 
-    return scalar(name, value)
+    # Its own function warns of every NaN, which a trial that diverged has.
+    tag = re.sub(r"[^-/\w.]", "_", name)
+    return Summary(value=[Summary.Value(tag=tag, simple_value=value)])
 
 
 def _text(name: str, text: str) -> Any:

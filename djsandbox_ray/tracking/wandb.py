@@ -10,6 +10,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,16 +108,10 @@ class WandbRuns(Writer):
         self._notes = folder / "wandb" / f"{self._group}.json"
         self._open: dict[str, Any] = {}
         """W&B's runs that go on, by trial; the parent's is empty."""
-        self._sent: dict[str, _Sent] = {}
 
     def start(self) -> None:
         """Begin the run of the whole, or take it up again."""
-        if self._notes.exists():
-            noted = json.loads(self._notes.read_text())
-            self._sent = {trial: _Sent(**sent) for trial, sent in noted.items()}
-        datasets = {f"dataset/{one.context}": one.digest for one in self._run.datasets}
-        facts = {**self._run.params, **self._run.tags, **datasets}
-        self._begin("", self._run.name, "run", facts)
+        _ = self._parent
 
     def dataset(self, dataset: DatasetInput) -> None:
         """Add the digest of a dataset to the settings of the run."""
@@ -181,13 +176,24 @@ class WandbRuns(Writer):
 
     def end(self, ok: bool) -> None:
         """End W&B's runs, that of the whole last."""
+        parent = self._parent
         for trial in [trial for trial in self._open if trial]:
             self._end(trial, ok=False)
-        self._end("", ok)
+        parent.finish(exit_code=0 if ok else 1)
+        del self._open[""]
 
     @property
     def _parent(self) -> Any:
-        return self._open[""]
+        """W&B's run of the whole, begun at its first use."""
+        datasets = {f"dataset/{one.context}": one.digest for one in self._run.datasets}
+        facts = {**self._run.params, **self._run.tags, **datasets}
+        return self._begin("", self._run.name, "run", facts)
+
+    @cached_property
+    def _sent(self) -> dict[str, _Sent]:
+        """What W&B has, by trial."""
+        noted = json.loads(self._notes.read_text()) if self._notes.exists() else {}
+        return {trial: _Sent(**sent) for trial, sent in noted.items()}
 
     def _begin(
         self, trial: str, name: str, kind: str, facts: Mapping[str, str], attempt: int = 0
