@@ -18,7 +18,7 @@ from djsandbox_ray.telemetry.events import event
 class Judge(Hook):
     """Writes ``ranking.csv``, of combinations ``combination_ranking.csv``."""
 
-    VERSION = 1
+    VERSION = 2
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:

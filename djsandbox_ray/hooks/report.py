@@ -72,7 +72,7 @@ _BEST = 3
 class WriteReport(Hook):
     """Writes ``figures/ranking.png`` and ``report.html``."""
 
-    VERSION = 3
+    VERSION = 4
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
@@ -116,7 +116,7 @@ class WriteReport(Hook):
         )
         storage = self.storage
         rows = self.rows(RankingRow, ranking)
-        unit = Unit.of(self.config.evaluation.aggregate)
+        unit = Unit.of(self.config.evaluation.kind)
         confirmed = self.rows(ConfirmationRow, confirmation)
         flipped = self.rows(FlipRow, learning_rate)
         floor = NoiseFloor.from_json(storage.read_sealed(noise.path)["noise"])
@@ -188,7 +188,7 @@ class WriteReport(Hook):
             f"{trials.failed} failed",
             "seeds": seeds_text(self.config.trials),
             "budget": f"{self.config.trials.budget} samples seen per trial",
-            "aggregate": self.config.evaluation.aggregate,
+            "aggregate": self.config.evaluation.kind,
             "family-wise error": f"{self.config.evaluation.alpha:g}",
         }
 
