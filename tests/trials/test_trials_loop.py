@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +28,7 @@ from sentences import (
     trained,
     training,
 )
+from two_workers import run_together
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.trials.family import Diverged
@@ -54,7 +52,6 @@ from djsandbox_ray.trials.strategies.strategy import (
     twin,
 )
 
-PATIENCE = 1800
 TOLERANCE = 1e-5
 
 
@@ -150,26 +147,7 @@ def slow_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _together(folder: Path, cases: list[str]) -> Path:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    program = Path(__file__).with_name("sentences.py")
-    workers = []
-    for rank in range(2):
-        command = [sys.executable, str(program), str(rank), "2", str(port), str(folder), *cases]
-        with (folder / f"{rank}.log").open("w") as log:
-            workers.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
-    end = time.monotonic() + PATIENCE
-    try:
-        while any(worker.poll() is None for worker in workers) and time.monotonic() < end:
-            if any(worker.poll() for worker in workers):
-                break  # the other one would wait for ever
-            time.sleep(0.2)
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    logs = [(folder / f"{rank}.log").read_text() for rank in range(2)]
-    assert all(worker.returncode == 0 for worker in workers), "\n".join(logs)[-4000:]
+    run_together("sentences.py", folder, cases)
     return folder
 
 

@@ -1,0 +1,43 @@
+"""A program of the tests as two workers of one training, each a process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+PATIENCE = 1800
+"""Seconds after which workers that wait for each other are ended."""
+
+
+def run_together(program: str, folder: Path, cases: Sequence[str]) -> None:
+    """Run a program of this folder with a rank, the number of workers, a port, a folder and cases.
+
+    Raises:
+        AssertionError: a worker fails; has what both have said.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    path = str(Path(__file__).with_name(program))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    workers = []
+    for rank in range(2):
+        command = [sys.executable, path, str(rank), "2", str(port), str(folder), *cases]
+        with (folder / f"{rank}.log").open("w") as log:
+            workers.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
+    end = time.monotonic() + PATIENCE
+    try:
+        while any(worker.poll() is None for worker in workers) and time.monotonic() < end:
+            if any(worker.poll() for worker in workers):
+                break  # the other one would wait for ever
+            time.sleep(0.2)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    logs = [(folder / f"{rank}.log").read_text() for rank in range(2)]
+    assert all(worker.returncode == 0 for worker in workers), "\n".join(logs)[-4000:]
