@@ -111,12 +111,12 @@ class Row:
             kind = format_of(medium.data)
         except MemoryError:
             raise  # of this machine: the table is not damaged
-        except Exception:
+        except Exception as error:
             raise Damaged(
                 f"row {self.row_id} of the sample table is damaged: its image cannot be read",
                 "remove dataset.json beside the table and run the configuration again "
                 "(djsandbox run): the data is read anew",
-            ) from None
+            ) from error
         return _EXTENSIONS.get(kind, kind.lower())
 
     @property
