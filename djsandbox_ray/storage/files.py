@@ -27,8 +27,8 @@ from djsandbox_ray.storage.filesystems import (
     reaching,
     storage_failure,
 )
+from djsandbox_ray.storage.half_written import SUFFIX, written
 from djsandbox_ray.storage.own import erase, temporary
-from djsandbox_ray.storage.parts import SUFFIX, written
 from djsandbox_ray.storage.seals import DIGESTED_BYTES, Seal
 
 _REMOVALS = 5

@@ -38,9 +38,9 @@ from djsandbox_ray.nodes.waiting import foreseen
 from djsandbox_ray.outside.environment import node_folder
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.filesystems import disk_failure
+from djsandbox_ray.storage.half_written import Leftovers
 from djsandbox_ray.storage.lease import WATCH
 from djsandbox_ray.storage.own import clear_scratch, own_folder
-from djsandbox_ray.storage.parts import Leftovers
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.observed import observed
 from djsandbox_ray.tracking.tracker import RunInfo

@@ -17,8 +17,8 @@ from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.settings.code import with_code
+from djsandbox_ray.storage.half_written import Leftovers
 from djsandbox_ray.storage.lease import WATCH
-from djsandbox_ray.storage.parts import Leftovers
 from djsandbox_ray.storage.seals import Seal, broken, seals_from_json, seals_to_json
 from djsandbox_ray.storage.store import Storage
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from djsandbox_ray.storage import parts
-from djsandbox_ray.storage.parts import Leftovers, written
+from djsandbox_ray.storage.half_written import Leftovers, written
 from djsandbox_ray.storage.store import Storage
 
 ELSEWHERE = f"x.json.01234567-12-345-{'0' * 32}.part"
@@ -18,7 +18,7 @@ ELSEWHERE = f"x.json.01234567-12-345-{'0' * 32}.part"
 def _killed(target: Path) -> None:
     code = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from djsandbox_ray.storage.parts import written\n"
+        "from djsandbox_ray.storage.half_written import written\n"
         "with written(Path(sys.argv[1])) as file:\n    os.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(target)], check=False)
@@ -58,7 +58,7 @@ def test_of_a_writer_elsewhere_nothing_is_known_until_it_was_silent(tmp_path: Pa
     assert part.exists()
     left = Leftovers([tmp_path], 0)
     with part.open("r+b") as file:
-        assert parts._lock(file.fileno())
+        fcntl.flock(file, fcntl.LOCK_EX)
         left.look_again()
     assert part.exists(), "it holds the lock"
     left.look_again()
