@@ -34,9 +34,9 @@ from djsandbox_ray.dataset.faults import (
     is_failing,
     kept_meta,
 )
-from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.media import Content, Kind, Media
 from djsandbox_ray.dataset.source import Item, Remark, Sample, SourceConfig
+from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.storage.filesystems import refuses
 

@@ -15,8 +15,8 @@ from djsandbox_ray.dataset.faults import (
     is_failing,
     shown,
 )
-from djsandbox_ray.dataset.files import SourceFile, opened, uri_of
 from djsandbox_ray.dataset.media import Kind, Media, Place
+from djsandbox_ray.dataset.source_files import SourceFile, opened, uri_of
 from djsandbox_ray.errors import BadInput, SandboxError
 
 

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal
 
 from djsandbox_ray.dataset.beside import placed, read_beside
 from djsandbox_ray.dataset.faults import Unusable, attempt, described, kept_meta
-from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Item, Rejection, Sample, Shard, SourceConfig
+from djsandbox_ray.dataset.source_files import FileSource, SourceFile
 from djsandbox_ray.errors import BadInput
 
 _SHARD_IMAGES = 4096

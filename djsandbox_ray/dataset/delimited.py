@@ -15,9 +15,9 @@ from pydantic import Field, field_validator
 from djsandbox_ray.dataset.beside import medium_beside, placed
 from djsandbox_ray.dataset.columns import IMAGE, TEXT, VIDEO, choose
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta
-from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import Content, Kind, Media
 from djsandbox_ray.dataset.source import Item, Sample, Shard, SourceConfig
+from djsandbox_ray.dataset.source_files import FileSource, SourceFile
 from djsandbox_ray.dataset.tables import Dialect, TextRow, csv_rows, header
 
 _SHARD_ROWS = 1024

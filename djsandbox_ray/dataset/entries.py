@@ -13,7 +13,6 @@ from typing import Any
 from djsandbox_ray.dataset.beside import medium_beside
 from djsandbox_ray.dataset.conversation import has_turns, take_turns
 from djsandbox_ray.dataset.faults import META_LEFT_OUT, Unusable, kept_meta
-from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.media import (
     TAGGED_KEY,
     Content,
@@ -25,6 +24,7 @@ from djsandbox_ray.dataset.media import (
     without_tokens,
 )
 from djsandbox_ray.dataset.source import Item, Remark, Sample
+from djsandbox_ray.dataset.source_files import SourceFile
 
 
 @dataclass(frozen=True)

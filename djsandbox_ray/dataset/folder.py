@@ -23,9 +23,9 @@ from djsandbox_ray.dataset.beside import joined
 from djsandbox_ray.dataset.columns import TEXT, choose
 from djsandbox_ray.dataset.debris import PassedOver
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, shown
-from djsandbox_ray.dataset.files import FileSource, SourceFile, uri_of
 from djsandbox_ray.dataset.media import VIDEO_EXTENSIONS, Content, Kind, Media, Place
 from djsandbox_ray.dataset.source import Item, Rejection, Sample, Shard, SourceConfig
+from djsandbox_ray.dataset.source_files import FileSource, SourceFile, uri_of
 from djsandbox_ray.dataset.tables import Dialect, TextRow, csv_rows, header, json_rows
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.identity import canonical

@@ -17,7 +17,6 @@ from djsandbox_ray.dataset.arrow_rows import (
     is_damage,
 )
 from djsandbox_ray.dataset.faults import described
-from djsandbox_ray.dataset.files import FileSource, SourceFile, find_files, opened
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.object_rows import (
     ObjectColumns,
@@ -26,6 +25,7 @@ from djsandbox_ray.dataset.object_rows import (
     rows_of,
 )
 from djsandbox_ray.dataset.source import Item, Rejection, Shard, estimated_loss
+from djsandbox_ray.dataset.source_files import FileSource, SourceFile, find_files, opened
 from djsandbox_ray.errors import BadInput
 
 SPLITS, STATE = "dataset_dict.json", "state.json"

@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 from djsandbox_ray.dataset.beside import placed
 from djsandbox_ray.dataset.entries import meta_beside, read_medium, type_named
 from djsandbox_ray.dataset.faults import Unusable, shown
-from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.json_files import Marks, lines_of
 from djsandbox_ray.dataset.media import IMAGE_TOKEN, Content, Media
 from djsandbox_ray.dataset.object_rows import ObjectColumns
 from djsandbox_ray.dataset.parquet import ParquetFiles
 from djsandbox_ray.dataset.source import Item, Remark, Sample, Shard, SourceConfig
+from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.errors import BadInput
 
 NOT_DOWNLOADED = "images of documents that were not downloaded"

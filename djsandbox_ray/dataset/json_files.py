@@ -15,8 +15,8 @@ from functools import partial
 from typing import IO, Any, TypeAlias
 
 from djsandbox_ray.dataset.faults import Unusable, attempt, described, is_failing
-from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.source import Item, Rejection, Shard
+from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.errors import BadInput
 
 Items: TypeAlias = Callable[[str, dict[str, Any]], list[Item]]

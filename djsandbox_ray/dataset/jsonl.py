@@ -12,10 +12,10 @@ from djsandbox_ray.dataset.beside import read_beside, rooted
 from djsandbox_ray.dataset.conversation import turn_marks
 from djsandbox_ray.dataset.entries import Keys, meta_beside, no_text, read_entry, type_named
 from djsandbox_ray.dataset.faults import Unusable
-from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.json_files import PEEKED, Marks, lines_of
 from djsandbox_ray.dataset.media import PAIR_TOKENS, Content, without_tokens
 from djsandbox_ray.dataset.source import Item, Sample, Shard, SourceConfig
+from djsandbox_ray.dataset.source_files import FileSource, SourceFile
 from djsandbox_ray.errors import BadInput
 
 

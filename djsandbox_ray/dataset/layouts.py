@@ -18,11 +18,11 @@ from pyarrow import types
 from djsandbox_ray.dataset.arrow_rows import is_damage
 from djsandbox_ray.dataset.columns import content_of_names, is_text_name
 from djsandbox_ray.dataset.conversation import turn_marks
-from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.folder import IMAGES, VIDEOS
 from djsandbox_ray.dataset.interleaved import DOCUMENT_MARKS
 from djsandbox_ray.dataset.json_files import PEEKED, first_object, is_list
 from djsandbox_ray.dataset.media import Content
+from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.dataset.tables import Dialect, csv_rows, header
 from djsandbox_ray.dataset.tars import Broken, read_tar
 from djsandbox_ray.dataset.webdataset import IMAGE_EXTENSIONS

@@ -8,10 +8,10 @@ from typing import ClassVar
 from djsandbox_ray.dataset.beside import placed
 from djsandbox_ray.dataset.conversation import turn_marks
 from djsandbox_ray.dataset.entries import Keys, read_entry
-from djsandbox_ray.dataset.files import FileSource
 from djsandbox_ray.dataset.json_files import is_list, lines_of, list_of
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Shard, SourceConfig
+from djsandbox_ray.dataset.source_files import FileSource
 
 _KEYS = Keys(images=("image", "images"), videos=("video", "videos"))
 

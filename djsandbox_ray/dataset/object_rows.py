@@ -20,9 +20,9 @@ from djsandbox_ray.dataset.arrow_rows import (
 from djsandbox_ray.dataset.conversation import QUERY, RESPONSE, TURN_KEYS, UNNAMED
 from djsandbox_ray.dataset.entries import Keys, read_entry
 from djsandbox_ray.dataset.faults import attempt, kept_meta
-from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.json_files import Items
 from djsandbox_ray.dataset.source import Item
+from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.errors import BadInput
 
 

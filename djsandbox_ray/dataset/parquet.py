@@ -21,7 +21,6 @@ from djsandbox_ray.dataset.arrow_rows import (
 )
 from djsandbox_ray.dataset.columns import META, OWN_META
 from djsandbox_ray.dataset.faults import described, shown
-from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.object_rows import (
     ObjectColumns,
@@ -30,6 +29,7 @@ from djsandbox_ray.dataset.object_rows import (
     rows_of,
 )
 from djsandbox_ray.dataset.source import Item, Rejection, Shard, SourceConfig, estimated_loss
+from djsandbox_ray.dataset.source_files import FileSource, SourceFile
 from djsandbox_ray.errors import BadInput
 
 _SHARD_ROWS = 2048

@@ -10,7 +10,6 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from djsandbox_ray.dataset.files import SourceFile, find_files
 from djsandbox_ray.dataset.folder import IMAGES, METADATA, VIDEOS
 from djsandbox_ray.dataset.huggingface import first_split
 from djsandbox_ray.dataset.layouts import (
@@ -24,6 +23,7 @@ from djsandbox_ray.dataset.layouts import (
 from djsandbox_ray.dataset.media import MODALITIES, Content
 from djsandbox_ray.dataset.prepare import prepared
 from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample
+from djsandbox_ray.dataset.source_files import SourceFile, find_files
 from djsandbox_ray.errors import BadInput
 
 _LOOKED_AT = 2000

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from djsandbox_ray.dataset.faults import Unusable, described, shown
-from djsandbox_ray.dataset.files import opened
 from djsandbox_ray.dataset.media import Media, Place
+from djsandbox_ray.dataset.source_files import opened
 from djsandbox_ray.errors import BadInput, Damaged, SandboxError
 from djsandbox_ray.identity import media_digest
 from djsandbox_ray.masking import without_secrets

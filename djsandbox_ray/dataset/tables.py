@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from djsandbox_ray.dataset.faults import described
-from djsandbox_ray.dataset.files import SourceFile
+from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.errors import BadInput
 
 _LONGEST = 1 << 20

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from djsandbox_ray.dataset.faults import described
-from djsandbox_ray.dataset.files import SourceFile
+from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.errors import SandboxError
 
 MOST_BYTES = 1 << 30

@@ -18,7 +18,6 @@ from typing import ClassVar
 
 from djsandbox_ray.dataset.columns import is_img2dataset, require_downloaded
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, printable
-from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import VIDEO_EXTENSIONS, Content, Kind, Media
 from djsandbox_ray.dataset.source import (
     Item,
@@ -29,6 +28,7 @@ from djsandbox_ray.dataset.source import (
     SourceConfig,
     estimated_loss,
 )
+from djsandbox_ray.dataset.source_files import FileSource, SourceFile
 from djsandbox_ray.dataset.tars import MOST_BYTES, Broken, Member, read_tar
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")

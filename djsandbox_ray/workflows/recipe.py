@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray.dataset.complete import complete_dataset
-from djsandbox_ray.dataset.files import find_files
 from djsandbox_ray.dataset.ingest import ingest, outcome
 from djsandbox_ray.dataset.source import SOURCES, IngestConfig
+from djsandbox_ray.dataset.source_files import find_files
 from djsandbox_ray.dataset.writers.materialise import MARKER, Materialised, materialise
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from djsandbox_ray.dataset import json_files
-from djsandbox_ray.dataset.files import find_files
 from djsandbox_ray.dataset.prepare import split
 from djsandbox_ray.dataset.source import Item, Rejection, Sample
+from djsandbox_ray.dataset.source_files import find_files
 from djsandbox_ray.errors import BadInput
 
 MARKS = (("id",),)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from djsandbox_ray.dataset.faults import shown
-from djsandbox_ray.dataset.files import SourceFile, find_files
+from djsandbox_ray.dataset.source_files import SourceFile, find_files
 from djsandbox_ray.dataset.tables import Dialect, csv_rows, header
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.vqa.pictures import document_of, objects_of, text_at

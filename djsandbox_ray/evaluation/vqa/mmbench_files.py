@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from djsandbox_ray.dataset.files import SourceFile
+from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.dataset.tables import csv_rows, header
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.vqa.choice import LETTERS

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from djsandbox_ray.dataset.files import SourceFile
 from djsandbox_ray.dataset.shapes_questions import SUBTASKS as OF_SHAPES
 from djsandbox_ray.dataset.shapes_questions import ShapesQuestionsConfig
+from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.errors import BadInput, unknown
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet

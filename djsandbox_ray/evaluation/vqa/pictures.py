@@ -23,9 +23,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.dataset.beside import placed, read_beside
 from djsandbox_ray.dataset.faults import Unusable, described
-from djsandbox_ray.dataset.files import FileSource, SourceFile
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.source import Item, Sample, Shard, SourceConfig
+from djsandbox_ray.dataset.source_files import FileSource, SourceFile
 from djsandbox_ray.dataset.tables import json_rows
 from djsandbox_ray.errors import BadInput
 

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from djsandbox_ray.dataset.files import SourceFile, find_files
 from djsandbox_ray.dataset.shapes_questions import SPLITS as OF_SHAPES
 from djsandbox_ray.dataset.shapes_questions import ShapesQuestionsConfig
+from djsandbox_ray.dataset.source_files import SourceFile, find_files
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from djsandbox_ray.dataset.files import SourceFile, find_files
+from djsandbox_ray.dataset.source_files import SourceFile, find_files
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from djsandbox_ray.dataset.files import SourceFile
+from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from djsandbox_ray.dataset.debris import told
-from djsandbox_ray.dataset.files import discover, find_files
 from djsandbox_ray.dataset.paths import alternatives, several
+from djsandbox_ray.dataset.source_files import discover, find_files
 from djsandbox_ray.errors import BadInput
 
 SUFFIXES = (".tar", ".tar.gz")
