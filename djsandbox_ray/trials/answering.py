@@ -15,7 +15,7 @@ from djsandbox_ray.evaluation.caption_nll import Likelihoods
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.denoising import Denoiser, Described
 from djsandbox_ray.evaluation.suite import NotFinite
-from djsandbox_ray.evaluation.video.files import Frames
+from djsandbox_ray.evaluation.video.video_files import Frames
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, WantedVideo
 from djsandbox_ray.trials.exporting import Exportable, Exported
 from djsandbox_ray.trials.family import Evaluate

@@ -11,8 +11,8 @@ import numpy as np
 
 from djsandbox_ray.dataset.moving_world import MovingScene, draw_frames
 from djsandbox_ray.evaluation.video.board import DIMENSIONS
-from djsandbox_ray.evaluation.video.files import Frames, file_name, video_bytes
 from djsandbox_ray.evaluation.video.official import NEEDED
+from djsandbox_ray.evaluation.video.video_files import Frames, file_name, video_bytes
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, WantedVideo
 
 SMALL = {"steps": 2, "frames": 5, "size": [32, 32], "fps": 8}

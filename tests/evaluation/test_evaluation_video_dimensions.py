@@ -17,7 +17,7 @@ from djsandbox_ray.evaluation.video.dimensions import (
     mean_value,
     temporal_flickering,
 )
-from djsandbox_ray.evaluation.video.files import video_frames
+from djsandbox_ray.evaluation.video.video_files import video_frames
 
 # What vbench 0.1.5 has given for them.
 OF_VBENCH = {

@@ -16,8 +16,8 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.answer_store import AnswerStore
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.suite import Suite
-from djsandbox_ray.evaluation.video.files import video_bytes
 from djsandbox_ray.evaluation.video.motion import Motion, MotionConfig, energy
+from djsandbox_ray.evaluation.video.video_files import video_bytes
 from djsandbox_ray.storage.store import Storage
 
 ROWS = 8

@@ -13,8 +13,8 @@ from made_videos import SMALL, DrawsSquares, drawn, write_videos
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.answer_store import AnswerStore, Unanswered
 from djsandbox_ray.evaluation.video import store as video_store
-from djsandbox_ray.evaluation.video.files import Frames, video_frames
 from djsandbox_ray.evaluation.video.store import StoredVideos, VideoFolder, laid_out
+from djsandbox_ray.evaluation.video.video_files import Frames, video_frames
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, WantedVideo
 from djsandbox_ray.storage.store import Storage
 

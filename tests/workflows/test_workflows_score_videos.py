@@ -13,7 +13,7 @@ from djsandbox_ray.cli import app
 from djsandbox_ray.dataset.moving_world import draw_frames, random_scene
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.video.dimensions import temporal_flickering
-from djsandbox_ray.evaluation.video.files import video_bytes, video_frames
+from djsandbox_ray.evaluation.video.video_files import video_bytes, video_frames
 from djsandbox_ray.workflows.score import score_videos
 
 PROMPTS = ["a red square", "a blue square"]

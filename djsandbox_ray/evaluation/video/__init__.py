@@ -1,8 +1,8 @@
 """What generated videos are worth: the dimensions of VBench, and distances to real videos.
 
 ``wanted.py`` is what a model is asked for, ``store.py`` keeps the files that it makes, and
-``files.py`` is how these are written and read; ``evaluator.py`` is the base of all that look at
-them. ``vbench.py`` is VBench: ``prompts.py`` its prompts, ``board.py`` its table and averages,
+``video_files.py`` is how these are written and read; ``evaluator.py`` is the base of all that look
+at them. ``vbench.py`` is VBench: ``prompts.py`` its prompts, ``board.py`` its table and averages,
 ``dimensions.py`` the formulas that are computed here, of features by ``features.py``, and
 ``official.py`` VBench itself, which ``run_vbench.py`` calls in an environment of its own.
 ``fvd.py`` compares with real videos by the distances of ``frechet.py``; ``i3d.py`` and

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.video.files import Frames
+from djsandbox_ray.evaluation.video.video_files import Frames
 
 _MOST = 255.0
 """Of the values of a pixel."""

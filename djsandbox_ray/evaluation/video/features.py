@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError, require
-from djsandbox_ray.evaluation.video.files import Frames
+from djsandbox_ray.evaluation.video.video_files import Frames
 
 Vectors = NDArray[np.float32]
 """(frames or videos, dimensions)."""

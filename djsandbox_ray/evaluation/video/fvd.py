@@ -21,7 +21,6 @@ from djsandbox_ray.evaluation.limit import least
 from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator, VideoEvaluatorConfig
 from djsandbox_ray.evaluation.video.features import VideoMaeClips, weights_digest
-from djsandbox_ray.evaluation.video.files import Frames, video_frames
 from djsandbox_ray.evaluation.video.frechet import (
     LEAST,
     checked,
@@ -30,6 +29,7 @@ from djsandbox_ray.evaluation.video.frechet import (
 )
 from djsandbox_ray.evaluation.video.i3d import DIMENSIONS_OF_I3D, I3dClips, I3dConfig
 from djsandbox_ray.evaluation.video.store import Videos
+from djsandbox_ray.evaluation.video.video_files import Frames, video_frames
 from djsandbox_ray.evaluation.video.wanted import WantedVideo, of_captions
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Spoil

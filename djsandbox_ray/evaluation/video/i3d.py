@@ -13,7 +13,7 @@ from pydantic import Field
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.evaluation.video import run_i3d
-from djsandbox_ray.evaluation.video.files import Frames
+from djsandbox_ray.evaluation.video.video_files import Frames
 from djsandbox_ray.outside.config import ProgramConfig, Words
 from djsandbox_ray.outside.environment import scratch
 from djsandbox_ray.outside.program import Program

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from djsandbox_ray.errors import BadInput, Damaged, SandboxError
 from djsandbox_ray.evaluation.answer_store import AnswerStore, Unanswered
-from djsandbox_ray.evaluation.video.files import SUFFIX, Frames, file_name, video_bytes
+from djsandbox_ray.evaluation.video.video_files import SUFFIX, Frames, file_name, video_bytes
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, VideoMaker, WantedVideo
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.storage.store import Storage

@@ -36,7 +36,6 @@ from djsandbox_ray.evaluation.video.features import (
     aesthetic_head,
     weights_digest,
 )
-from djsandbox_ray.evaluation.video.files import Frames, file_name, video_frames
 from djsandbox_ray.evaluation.video.official import SKIPS, OfficialVbench, OfficialVbenchConfig
 from djsandbox_ray.evaluation.video.prompts import (
     VIDEOS_PER_PROMPT,
@@ -46,6 +45,7 @@ from djsandbox_ray.evaluation.video.prompts import (
     videos_of,
 )
 from djsandbox_ray.evaluation.video.store import Videos
+from djsandbox_ray.evaluation.video.video_files import Frames, file_name, video_frames
 from djsandbox_ray.evaluation.video.wanted import WantedVideo
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import Spoil

@@ -11,7 +11,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import numpy as np
 from pydantic import Field
 
-from djsandbox_ray.evaluation.video.files import Frames
+from djsandbox_ray.evaluation.video.video_files import Frames
 from djsandbox_ray.settings.sections import Section
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from djsandbox_ray.errors import BadInput, require
-from djsandbox_ray.evaluation.video.files import Frames
+from djsandbox_ray.evaluation.video.video_files import Frames
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, WantedVideo
 from djsandbox_ray.trials.t2v.build import VideoBase
 from djsandbox_ray.trials.t2v.config import T2vModelConfig

@@ -12,7 +12,7 @@ from djsandbox_ray.dataset import mp4
 from djsandbox_ray.dataset.moving_world import draw_frames, random_scene
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.video.dimensions import temporal_flickering
-from djsandbox_ray.evaluation.video.files import (
+from djsandbox_ray.evaluation.video.video_files import (
     LONGEST,
     Frames,
     file_name,
