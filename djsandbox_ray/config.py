@@ -19,7 +19,7 @@ from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.connection import ClusterConfig, go_online
 from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.recipes.policy import PolicyConfig
-from djsandbox_ray.reporting.report import ReportConfig
+from djsandbox_ray.reporting.page import ReportConfig
 from djsandbox_ray.settings.places import located, parsed
 from djsandbox_ray.settings.sections import MOST_NAME, Component, Section, component
 from djsandbox_ray.settings.strict_yaml import MOST_BYTES

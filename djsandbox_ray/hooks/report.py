@@ -85,8 +85,8 @@ from djsandbox_ray.reporting.method import (
     stopping_lines,
     suspicion_lines,
 )
+from djsandbox_ray.reporting.page import report_html
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.report import report_html
 from djsandbox_ray.reporting.samples import SampleCards
 from djsandbox_ray.reporting.studied import costs_chart, curve_charts, mean_metrics
 from djsandbox_ray.stats.parts import StatisticColumns

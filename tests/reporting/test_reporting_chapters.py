@@ -12,8 +12,8 @@ from found_outputs import PNG, YAML, found_outputs
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.reporting.blocks import Chapter, Listing, Picture
 from djsandbox_ray.reporting.chapters import Chapters, Later, label_shares, read_labels
+from djsandbox_ray.reporting.page import report_html
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.report import report_html
 from djsandbox_ray.storage.store import Storage
 
 TITLES = [

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from djsandbox_ray.records import Cost
 from djsandbox_ray.reporting.costs import costs_section, costs_table, duration, operations
-from djsandbox_ray.reporting.report import report_html
+from djsandbox_ray.reporting.page import report_html
 
 COSTS = [
     Cost("ingest", 12_000, 0.0, 10.0, 0.0, 6.0),

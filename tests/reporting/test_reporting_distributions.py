@@ -29,8 +29,8 @@ from djsandbox_ray.reporting.distributions import (
     statistics_chapter,
 )
 from djsandbox_ray.reporting.figures import VERDICT_COLOURS, svg
+from djsandbox_ray.reporting.page import report_html
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.report import report_html
 from djsandbox_ray.reporting.samples import SampleCards
 from djsandbox_ray.storage.store import Storage
 

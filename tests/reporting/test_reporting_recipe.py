@@ -9,9 +9,9 @@ from html_page import HOSTILE, Page
 
 from djsandbox_ray.records import Acceptance, Recipe
 from djsandbox_ray.reporting.blocks import Listing, Sentences
+from djsandbox_ray.reporting.page import report_html
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.reporting.recipe import recipe_chapter, recipe_line
-from djsandbox_ray.reporting.report import report_html
 
 RECIPE = Recipe(
     "recipe-1", "recipes/demo.yaml", "recipes/demo.evidence.json", 0.25, 0.5, confirmed=True

@@ -30,7 +30,7 @@ from djsandbox_ray.reporting.blocks import (
     Picture,
     ReportTable,
 )
-from djsandbox_ray.reporting.report import report_html
+from djsandbox_ray.reporting.page import report_html
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.mlflow import MlflowConfig, MlflowTracker
 from djsandbox_ray.tracking.mlflow_runs import named

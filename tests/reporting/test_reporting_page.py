@@ -22,8 +22,8 @@ from djsandbox_ray.reporting.blocks import (
     Sentences,
 )
 from djsandbox_ray.reporting.method import confirmation_section
+from djsandbox_ray.reporting.page import report_html
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.report import report_html
 
 
 def test_the_page_says_all_of_it(rows):
