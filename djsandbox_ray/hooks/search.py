@@ -22,18 +22,18 @@ from djsandbox_ray.pools.arms import Arm
 from djsandbox_ray.pools.config import WHOLE_BUCKET_CONTROLS
 from djsandbox_ray.pools.cuts import EXCLUDED
 from djsandbox_ray.recipes.refiner import narrowed
+from djsandbox_ray.recipes.search.outcome import (
+    ProposalRow,
+    SearchReport,
+    confirmed_effect,
+    proposal_rows,
+)
 from djsandbox_ray.recipes.search.proposals import (
     Scale,
     Start,
     confirmation_arms,
     proposed_arm,
     start,
-)
-from djsandbox_ray.recipes.search.report import (
-    ProposalRow,
-    SearchReport,
-    confirmed_effect,
-    proposal_rows,
 )
 from djsandbox_ray.recipes.search.search import Proposal, SearchPlan, best, search
 from djsandbox_ray.recipes.search.space import SearchSpace

@@ -20,8 +20,8 @@ from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.plans import scaling_seeds
 from djsandbox_ray.hooks.search import SearchThresholds
 from djsandbox_ray.pools.arms import second_look
+from djsandbox_ray.recipes.search.outcome import SearchReport
 from djsandbox_ray.recipes.search.proposals import confirmation_arms, proposed_arm, start
-from djsandbox_ray.recipes.search.report import SearchReport
 from djsandbox_ray.recipes.search.search import Proposal, ProposalState, SearchPlan, best, search
 from djsandbox_ray.recipes.search.space import EDGE, SearchSpace, Window
 from djsandbox_ray.records import Choice, ConfirmationRow, Pool, PoolKind, Range
