@@ -23,7 +23,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.trial_records import TrialStore
-from djsandbox_ray.workflows.foresight.asking import asking
+from djsandbox_ray.workflows.foresight.api_requests import asking
 from djsandbox_ray.workflows.foresight.plan import check_budget, make_plan, plan_table
 from djsandbox_ray.workflows.language.workflow import configured_workflow
 from djsandbox_ray.workflows.opened import open_context

@@ -17,7 +17,7 @@ from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.records import Dataset, Evaluation, Pools, TrialState
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.workflows.beforehand import foretold, lacking_here, most_rows
-from djsandbox_ray.workflows.foresight.asking import asking, asking_lines
+from djsandbox_ray.workflows.foresight.api_requests import asking, asking_lines
 from djsandbox_ray.workflows.foresight.budget import PlannedStage, stages, total, whole_cost
 from djsandbox_ray.workflows.foresight.wiring import wiring
 from djsandbox_ray.workflows.language.jobs import Job, Workflow
