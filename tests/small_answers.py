@@ -20,7 +20,7 @@ from small_family import Taster, TasterConfig, notes
 from djsandbox_ray.dataset.shapes import ShapesConfig, ShapesSource
 from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.answers import AnswerEvaluator
+from djsandbox_ray.evaluation.answer_evaluator import AnswerEvaluator
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.metric import Metric

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.evaluation.answer_evaluator import AnswerEvaluator
 from djsandbox_ray.evaluation.answer_store import AnswerStore
-from djsandbox_ray.evaluation.answers import AnswerEvaluator
 from djsandbox_ray.evaluation.asker import Asker
 from djsandbox_ray.evaluation.asking import Answerer
 from djsandbox_ray.evaluation.data import EvaluationSet

@@ -13,7 +13,7 @@ from llava_world import write_shapes
 from small_runs import ROOT
 
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.evaluation.answers import AnswerEvaluator
+from djsandbox_ray.evaluation.answer_evaluator import AnswerEvaluator
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.evaluator import EVALUATORS

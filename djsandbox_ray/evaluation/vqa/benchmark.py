@@ -23,7 +23,7 @@ from pydantic import (
 from djsandbox_ray.dataset.shapes_questions import ShapesQuestionsConfig
 from djsandbox_ray.dataset.source import SOURCES, Source, content_of
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.answers import AnswerEvaluator
+from djsandbox_ray.evaluation.answer_evaluator import AnswerEvaluator
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.limit import least

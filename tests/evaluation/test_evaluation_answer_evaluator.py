@@ -11,8 +11,8 @@ import pytest
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation import answer_store
+from djsandbox_ray.evaluation.answer_evaluator import AnswerEvaluator
 from djsandbox_ray.evaluation.answer_store import AnswerStore, StoredAnswers, Unanswered
-from djsandbox_ray.evaluation.answers import AnswerEvaluator
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.metric import Metric
