@@ -33,7 +33,6 @@ from djsandbox_ray.trials.shared_folder import kept_model
 from djsandbox_ray.trials.strategies.strategy import Group, twin
 from djsandbox_ray.trials.t2v.base import T2vBase, VideoBaseConfig
 from djsandbox_ray.trials.t2v.build import Prompter, load_video_base
-from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.codec import Ratios
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import Prompts, Surroundings, Wan
@@ -54,6 +53,7 @@ from djsandbox_ray.trials.t2v.patches import PatchCodec
 from djsandbox_ray.trials.t2v.rewards import Reward
 from djsandbox_ray.trials.t2v.sampler import sampled_at_once
 from djsandbox_ray.trials.t2v.schedule import Flow, Schedule, Vp, schedule_of
+from djsandbox_ray.trials.t2v.training_clips import Clips
 
 ROWS, SEED, FRAMES, SIDE = 24, 3, 5, 16
 SHAPE = ClipShape(FRAMES, (SIDE, SIDE))

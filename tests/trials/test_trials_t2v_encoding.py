@@ -29,7 +29,6 @@ from djsandbox_ray.trials.growing import Growth
 from djsandbox_ray.trials.strategies.strategy import Group
 from djsandbox_ray.trials.t2v import build
 from djsandbox_ray.trials.t2v.build import Prompter
-from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.codec import load_codec
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import Prompts, Wan
@@ -38,6 +37,7 @@ from djsandbox_ray.trials.t2v.family import T2v
 from djsandbox_ray.trials.t2v.latents import StoredLatents
 from djsandbox_ray.trials.t2v.objective import ComputedLatents, PromptBook
 from djsandbox_ray.trials.t2v.prompts import StoredFirst, StoredPrompts, prompt_batch
+from djsandbox_ray.trials.t2v.training_clips import Clips
 
 ROWS, FRAMES, SIDE = 14, 5, 16
 DRAWN: dict[Spoil | None, Any] = {None: range(8), "captions": range(4, 10), "frames": (2, 3)}

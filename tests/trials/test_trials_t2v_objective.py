@@ -18,13 +18,13 @@ from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.trials.loop import AdditiveConfig, AdditiveTraining
 from djsandbox_ray.trials.lora import put_adapters
 from djsandbox_ray.trials.objective import noise
-from djsandbox_ray.trials.t2v.clips import Clips, random_window, window_of
 from djsandbox_ray.trials.t2v.codec import Ratios
 from djsandbox_ray.trials.t2v.denoisers import Prompts, Surroundings, Wan
 from djsandbox_ray.trials.t2v.latents import StoredLatents, encoded, write_latents
 from djsandbox_ray.trials.t2v.objective import ComputedLatents, Denoising, PromptBook
 from djsandbox_ray.trials.t2v.patches import PatchCodec
 from djsandbox_ray.trials.t2v.schedule import Flow, Schedule, Vp
+from djsandbox_ray.trials.t2v.training_clips import Clips, random_window, window_of
 
 ROWS, SEED = 24, 3
 SHAPE = ClipShape(5, (16, 16))

@@ -26,12 +26,12 @@ from djsandbox_ray.trials.family import Preparing, TrialData, device_for
 from djsandbox_ray.trials.growing import GrowingTable, Keys, write_rows
 from djsandbox_ray.trials.model_folders import folder_content, made_base
 from djsandbox_ray.trials.t2v.build import CODEC, TRANSFORMER, encoded_prompts, prompt_pipeline
-from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.codec import Ratios, load_codec
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import TransformerAdapter
 from djsandbox_ray.trials.t2v.latents import ROW, latent_batches, latents_schema
 from djsandbox_ray.trials.t2v.prompts import SCHEMA, TEXT, prompt_batch, text_key
+from djsandbox_ray.trials.t2v.training_clips import Clips
 
 VERSION = 1
 """Part of the ids of tables: to be raised when the same samples are encoded otherwise."""

@@ -17,13 +17,13 @@ from djsandbox_ray.trials.exporting import Exported, emptied, load_whole
 from djsandbox_ray.trials.lora import merged_weights
 from djsandbox_ray.trials.objective import noise
 from djsandbox_ray.trials.t2v.build import TRANSFORMER
-from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.codec import Codec
 from djsandbox_ray.trials.t2v.denoisers import Prompts, TransformerAdapter
 from djsandbox_ray.trials.t2v.encoding import of_set
 from djsandbox_ray.trials.t2v.latents import StoredLatents, encoded
 from djsandbox_ray.trials.t2v.objective import denoising_errors
 from djsandbox_ray.trials.t2v.schedule import Schedule
+from djsandbox_ray.trials.t2v.training_clips import Clips
 
 
 class EvaluationLatents:

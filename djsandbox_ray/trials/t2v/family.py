@@ -35,7 +35,6 @@ from djsandbox_ray.trials.stages import Stage
 from djsandbox_ray.trials.strategies.strategy import twin
 from djsandbox_ray.trials.t2v.base import T2vBase
 from djsandbox_ray.trials.t2v.build import Prompter, VideoBase, load_video_base
-from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.config import T2vModelConfig, deciding
 from djsandbox_ray.trials.t2v.denoisers import Surroundings, TransformerAdapter
 from djsandbox_ray.trials.t2v.distil import Consistency, ConsistencyConfig, Distillation
@@ -48,6 +47,7 @@ from djsandbox_ray.trials.t2v.objective import ComputedLatents, Denoising, Laten
 from djsandbox_ray.trials.t2v.prompts import StoredFirst, StoredPrompts
 from djsandbox_ray.trials.t2v.rewards import REWARDS
 from djsandbox_ray.trials.t2v.schedule import Schedule, schedule_of
+from djsandbox_ray.trials.t2v.training_clips import Clips
 
 VERSION = 2
 """Part of every trial's identity: to be raised with any change to what a training computes."""

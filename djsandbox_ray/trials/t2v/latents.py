@@ -21,8 +21,8 @@ from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.errors import BadInput, SandboxError, require
 from djsandbox_ray.trials.growing import readable
 from djsandbox_ray.trials.objective import noise
-from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.codec import Codec
+from djsandbox_ray.trials.t2v.training_clips import Clips
 
 ROW = "row_id"
 """The column that latents are known by."""

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from djsandbox_ray.errors import require
 from djsandbox_ray.settings.sections import Section
 from djsandbox_ray.trials.objective import noise
-from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.codec import Codec
 from djsandbox_ray.trials.t2v.denoisers import Prompts, TransformerAdapter
 from djsandbox_ray.trials.t2v.latents import encoded
 from djsandbox_ray.trials.t2v.schedule import Schedule
+from djsandbox_ray.trials.t2v.training_clips import Clips
 
 
 class DenoiseConfig(Section):

@@ -24,11 +24,11 @@ from djsandbox_ray.trials.base import BaseTask, run_whole
 from djsandbox_ray.trials.family import device_for
 from djsandbox_ray.trials.loop import AdditiveConfig, AdditiveTraining
 from djsandbox_ray.trials.t2v.build import CODEC, Prompter, load_video_base
-from djsandbox_ray.trials.t2v.clips import Clips
 from djsandbox_ray.trials.t2v.latents import StoredLatents, write_latents
 from djsandbox_ray.trials.t2v.objective import Denoising, PromptBook
 from djsandbox_ray.trials.t2v.patches import PatchCodec
 from djsandbox_ray.trials.t2v.schedule import schedule_of
+from djsandbox_ray.trials.t2v.training_clips import Clips
 
 VERSION = 1
 """Part of the id of a small base: to be raised when the same data make another."""
