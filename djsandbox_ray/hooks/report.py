@@ -87,7 +87,7 @@ from djsandbox_ray.reporting.method import (
 )
 from djsandbox_ray.reporting.page import report_html
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.samples import SampleCards
+from djsandbox_ray.reporting.sample_cards import SampleCards
 from djsandbox_ray.reporting.studied import costs_chart, curve_charts, mean_metrics
 from djsandbox_ray.stats.parts import StatisticColumns
 from djsandbox_ray.trials.config import seeds_text

@@ -23,7 +23,7 @@ from djsandbox_ray.reporting.blocks import Block, Card, Chapter, Gallery, Pictur
 from djsandbox_ray.reporting.figures import VERDICT_COLOURS, caption, escaped, svg
 from djsandbox_ray.reporting.heatmap import heat_map
 from djsandbox_ray.reporting.ranking import NOTHING, Unit
-from djsandbox_ray.reporting.samples import Rows, SampleCards, at_the_end
+from djsandbox_ray.reporting.sample_cards import Rows, SampleCards, at_the_end
 from djsandbox_ray.storage.store import Storage
 
 if TYPE_CHECKING:

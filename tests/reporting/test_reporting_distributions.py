@@ -31,7 +31,7 @@ from djsandbox_ray.reporting.distributions import (
 from djsandbox_ray.reporting.figures import VERDICT_COLOURS, svg
 from djsandbox_ray.reporting.page import report_html
 from djsandbox_ray.reporting.ranking import Unit
-from djsandbox_ray.reporting.samples import SampleCards
+from djsandbox_ray.reporting.sample_cards import SampleCards
 from djsandbox_ray.storage.store import Storage
 
 ROWS = 90

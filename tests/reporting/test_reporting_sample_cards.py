@@ -15,7 +15,7 @@ from djsandbox_ray.dataset.media import Media, Turn
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import Sample
 from djsandbox_ray.pools.order import hash_key
-from djsandbox_ray.reporting.samples import FRAMES, SIDE, SampleCards, at_the_end, thumbnail
+from djsandbox_ray.reporting.sample_cards import FRAMES, SIDE, SampleCards, at_the_end, thumbnail
 
 KEY = hash_key(0, "test")
 
