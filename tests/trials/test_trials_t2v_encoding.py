@@ -36,7 +36,7 @@ from djsandbox_ray.trials.t2v.encoding import LATENTS, PROMPTS, STILL, of_set
 from djsandbox_ray.trials.t2v.family import T2v
 from djsandbox_ray.trials.t2v.latents import StoredLatents
 from djsandbox_ray.trials.t2v.objective import ComputedLatents, PromptBook
-from djsandbox_ray.trials.t2v.prompts import StoredFirst, StoredPrompts, prompt_batch
+from djsandbox_ray.trials.t2v.stored_prompts import StoredFirst, StoredPrompts, prompt_batch
 from djsandbox_ray.trials.t2v.training_clips import Clips
 
 ROWS, FRAMES, SIDE = 14, 5, 16
@@ -240,7 +240,7 @@ def test_prompts_that_are_many_are_read_as_they_are_needed(
 ) -> None:
     import lance
 
-    from djsandbox_ray.trials.t2v import prompts
+    from djsandbox_ray.trials.t2v import stored_prompts
 
     texts = ["", *(f"clip {number}" for number in range(6))]
     made = Prompts(torch.arange(7 * 6, dtype=torch.float32).reshape(7, 2, 3))
@@ -260,7 +260,7 @@ def test_prompts_that_are_many_are_read_as_they_are_needed(
     captions = ["clip 5", "clip 0", "clip 5"]
     held = told.book(captions)
     assert type(held) is PromptBook
-    monkeypatch.setattr(prompts, "_HELD_BYTES", 3)
+    monkeypatch.setattr(stored_prompts, "_HELD_BYTES", 3)
     read = told.book(captions)
     assert type(read) is not PromptBook
     for book in (held, read):

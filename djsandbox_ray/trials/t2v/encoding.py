@@ -30,7 +30,7 @@ from djsandbox_ray.trials.t2v.codec import Ratios, load_codec
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import TransformerAdapter
 from djsandbox_ray.trials.t2v.latents import ROW, latent_batches, latents_schema
-from djsandbox_ray.trials.t2v.prompts import SCHEMA, TEXT, prompt_batch, text_key
+from djsandbox_ray.trials.t2v.stored_prompts import SCHEMA, TEXT, prompt_batch, text_key
 from djsandbox_ray.trials.t2v.training_clips import Clips
 
 VERSION = 1

@@ -44,9 +44,9 @@ from djsandbox_ray.trials.t2v.flops import denoising_flops, prompt_width, withou
 from djsandbox_ray.trials.t2v.latents import StoredLatents, write_latents
 from djsandbox_ray.trials.t2v.maker import VideoModel
 from djsandbox_ray.trials.t2v.objective import ComputedLatents, Denoising, Latents
-from djsandbox_ray.trials.t2v.prompts import StoredFirst, StoredPrompts
 from djsandbox_ray.trials.t2v.rewards import REWARDS
 from djsandbox_ray.trials.t2v.schedule import Schedule, schedule_of
+from djsandbox_ray.trials.t2v.stored_prompts import StoredFirst, StoredPrompts
 from djsandbox_ray.trials.t2v.training_clips import Clips
 
 VERSION = 2
