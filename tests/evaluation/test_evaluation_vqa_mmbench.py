@@ -14,7 +14,7 @@ from asked_world import Says, evaluator, jpeg, samples_of, set_of, write_lines
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.asking import Asked
-from djsandbox_ray.evaluation.vqa.choice import letter_of, rotated
+from djsandbox_ray.evaluation.vqa.options import letter_of, rotated
 
 NAMES = ["index", "question", "hint", "A", "B", "C", "D", "answer", "category", "l2-category"]
 NAMES += ["image"]

@@ -13,7 +13,6 @@ from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.evaluation.vqa.benchmark import Benchmark, BenchmarkConfig, PlacedQuestion, mean
-from djsandbox_ray.evaluation.vqa.choice import letter_of, rotated
 from djsandbox_ray.evaluation.vqa.made_elsewhere import Line, assigned
 from djsandbox_ray.evaluation.vqa.mmbench_files import (
     PASS,
@@ -23,6 +22,7 @@ from djsandbox_ray.evaluation.vqa.mmbench_files import (
     row_of,
     whole_number,
 )
+from djsandbox_ray.evaluation.vqa.options import letter_of, rotated
 from djsandbox_ray.evaluation.vqa.pictures import PicturesSource, text_at
 
 CATEGORIES = (

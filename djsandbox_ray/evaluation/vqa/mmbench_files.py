@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Literal
 from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.dataset.tables import csv_rows, header
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.vqa.choice import LETTERS
 from djsandbox_ray.evaluation.vqa.made_elsewhere import dialect_of
+from djsandbox_ray.evaluation.vqa.options import LETTERS
 from djsandbox_ray.evaluation.vqa.pictures import (
     BenchmarkImage,
     PicturesConfig,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from djsandbox_ray.evaluation.vqa.choice import letter_of, rotated
+from djsandbox_ray.evaluation.vqa.options import letter_of, rotated
 
 OPTIONS = {"A": "a red circle", "B": "blue", "C": "dark green", "D": "yellow"}
 
