@@ -19,7 +19,7 @@ from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.denoising import Denoiser, DenoisingEvaluator
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved
 from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
-from djsandbox_ray.evaluation.video.store import StoredVideos
+from djsandbox_ray.evaluation.video.stored_videos import StoredVideos
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, VideoMaker
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.settings.code import version_of

@@ -18,7 +18,7 @@ from djsandbox_ray.evaluation.data import NO_SET
 from djsandbox_ray.evaluation.evaluator import EVALUATORS, Evaluator
 from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
-from djsandbox_ray.evaluation.video.store import VideoFolder
+from djsandbox_ray.evaluation.video.stored_videos import VideoFolder
 from djsandbox_ray.evaluation.vqa.benchmark import FILES, Benchmark
 from djsandbox_ray.settings.yaml_input import problems, read_value
 

@@ -19,7 +19,7 @@ from djsandbox_ray.evaluation.video.official import (
     read_results,
 )
 from djsandbox_ray.evaluation.video.prompts import chosen_prompts, read_prompts, videos_of
-from djsandbox_ray.evaluation.video.store import VideoFolder
+from djsandbox_ray.evaluation.video.stored_videos import VideoFolder
 from djsandbox_ray.outside.environment import FOLDER
 
 STAND_IN = Path(__file__).parents[1] / "integration" / "stand_ins" / "vbench"

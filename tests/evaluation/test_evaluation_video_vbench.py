@@ -18,7 +18,7 @@ from djsandbox_ray.evaluation.data import NO_SET
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.evaluation.video.board import DIMENSIONS, averages, part_of
 from djsandbox_ray.evaluation.video.dimensions import mean_value, temporal_flickering
-from djsandbox_ray.evaluation.video.store import StoredVideos, VideoFolder
+from djsandbox_ray.evaluation.video.stored_videos import StoredVideos, VideoFolder
 from djsandbox_ray.evaluation.video.vbench import NATIVE, Vbench, VbenchConfig
 from djsandbox_ray.evaluation.video.video_files import video_frames
 from djsandbox_ray.outside.environment import FOLDER

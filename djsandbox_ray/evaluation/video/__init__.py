@@ -1,6 +1,6 @@
 """What generated videos are worth: the dimensions of VBench, and distances to real videos.
 
-``wanted.py`` is what a model is asked for, ``store.py`` keeps the files that it makes, and
+``wanted.py`` is what a model is asked for, ``stored_videos.py`` keeps the files that it makes, and
 ``video_files.py`` is how these are written and read; ``evaluator.py`` is the base of all that look
 at them. ``vbench.py`` is VBench: ``prompts.py`` its prompts, ``board.py`` its table and averages,
 ``dimensions.py`` the formulas that are computed here, of features by ``features.py``, and

@@ -13,7 +13,7 @@ from djsandbox_ray.evaluation.asker import Asker
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.evaluator import Reads
 from djsandbox_ray.evaluation.limit import least
-from djsandbox_ray.evaluation.video.store import Videos
+from djsandbox_ray.evaluation.video.stored_videos import Videos
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, WantedVideo
 from djsandbox_ray.settings.sections import MOST_NAME, Component
 

@@ -28,7 +28,7 @@ from djsandbox_ray.evaluation.video.frechet import (
     kernel_distance,
 )
 from djsandbox_ray.evaluation.video.i3d import DIMENSIONS_OF_I3D, I3dClips, I3dConfig
-from djsandbox_ray.evaluation.video.store import Videos
+from djsandbox_ray.evaluation.video.stored_videos import Videos
 from djsandbox_ray.evaluation.video.video_files import Frames, video_frames
 from djsandbox_ray.evaluation.video.wanted import WantedVideo, of_captions
 from djsandbox_ray.identity import content_id

@@ -14,7 +14,7 @@ from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator, VideoEvaluatorConfig
 from djsandbox_ray.evaluation.video.fvd import fitted
-from djsandbox_ray.evaluation.video.store import Videos
+from djsandbox_ray.evaluation.video.stored_videos import Videos
 from djsandbox_ray.evaluation.video.video_files import Frames, video_frames
 from djsandbox_ray.evaluation.video.wanted import WantedVideo, of_captions
 from djsandbox_ray.identity import content_id

@@ -20,7 +20,7 @@ from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.video import run_vbench
 from djsandbox_ray.evaluation.video.board import in_range
 from djsandbox_ray.evaluation.video.prompts import VideoPrompt, videos_of
-from djsandbox_ray.evaluation.video.store import Videos, laid_out
+from djsandbox_ray.evaluation.video.stored_videos import Videos, laid_out
 from djsandbox_ray.evaluation.video.video_files import file_name
 from djsandbox_ray.outside.config import ProgramConfig, Words
 from djsandbox_ray.outside.environment import scratch

@@ -44,7 +44,7 @@ from djsandbox_ray.evaluation.video.prompts import (
     read_prompts,
     videos_of,
 )
-from djsandbox_ray.evaluation.video.store import Videos
+from djsandbox_ray.evaluation.video.stored_videos import Videos
 from djsandbox_ray.evaluation.video.video_files import Frames, file_name, video_frames
 from djsandbox_ray.evaluation.video.wanted import WantedVideo
 from djsandbox_ray.identity import content_id

@@ -12,8 +12,8 @@ from made_videos import SMALL, DrawsSquares, drawn, write_videos
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.answer_store import AnswerStore, Unanswered
-from djsandbox_ray.evaluation.video import store as video_store
-from djsandbox_ray.evaluation.video.store import StoredVideos, VideoFolder, laid_out
+from djsandbox_ray.evaluation.video import stored_videos
+from djsandbox_ray.evaluation.video.stored_videos import StoredVideos, VideoFolder, laid_out
 from djsandbox_ray.evaluation.video.video_files import Frames, video_frames
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, WantedVideo
 from djsandbox_ray.storage.store import Storage
@@ -69,7 +69,7 @@ def test_a_kill_loses_nothing_that_was_made(answers: AnswerStore) -> None:
 def test_models_are_asked_for_some_at_a_time(
     answers: AnswerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(video_store, "BATCH", 4)
+    monkeypatch.setattr(stored_videos, "BATCH", 4)
     asked: list[int] = []
 
     class Counts(DrawsSquares):
