@@ -25,7 +25,7 @@ from djsandbox_ray.reporting.progress import rough_duration
 from djsandbox_ray.service.dashboard import EXAMPLE, find_address
 
 if TYPE_CHECKING:
-    from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs
+    from djsandbox_ray.service.cluster_jobs import ClusterJob, ClusterJobs
 
 DETACHED = 130
 """The exit code after Ctrl-C: how the job will end is not known."""
@@ -67,7 +67,7 @@ def submit(
 ) -> None:
     """Run a configuration, or resume it, as a job of a Ray cluster elsewhere."""
     from djsandbox_ray.config import with_places
-    from djsandbox_ray.service.jobs import ClusterJobs
+    from djsandbox_ray.service.cluster_jobs import ClusterJobs
     from djsandbox_ray.service.submit import prepare, submit_run
 
     with with_places(config, overrides or (), storage):
@@ -90,7 +90,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the jobs of a cluster that are runs of the sandbox, the newest first."""
-    from djsandbox_ray.service.jobs import ClusterJobs
+    from djsandbox_ray.service.cluster_jobs import ClusterJobs
 
     jobs = ClusterJobs(find_address(address))
     found = jobs.all() if key is None else jobs.matching(key)
@@ -104,7 +104,7 @@ def status(
 
 def stop(key: JobKey, address: Address = None) -> None:
     """Stop a job; what is finished is kept, and submitting the same again resumes the run."""
-    from djsandbox_ray.service.jobs import ClusterJobs
+    from djsandbox_ray.service.cluster_jobs import ClusterJobs
     from djsandbox_ray.service.submit import STOP_SECONDS
 
     jobs = ClusterJobs(find_address(address))
@@ -123,7 +123,7 @@ def logs(
     ] = False,
 ) -> None:
     """Show the log of a job; with `--follow`, end as the job does."""
-    from djsandbox_ray.service.jobs import ClusterJobs, read_log
+    from djsandbox_ray.service.cluster_jobs import ClusterJobs, read_log
 
     jobs = ClusterJobs(find_address(address))
     job = jobs.get(key)
@@ -135,7 +135,7 @@ def logs(
 
 def _follow(jobs: ClusterJobs, job: ClusterJob) -> None:
     """Show a job until it is over and end with its exit code."""
-    from djsandbox_ray.service.jobs import follow
+    from djsandbox_ray.service.cluster_jobs import follow
 
     _say(*links(jobs, job))
     try:

@@ -15,7 +15,7 @@ from djsandbox_ray.config import RunConfig, read_document
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import MASK, masked, without_secrets
-from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs
+from djsandbox_ray.service.cluster_jobs import ClusterJob, ClusterJobs
 from djsandbox_ray.service.shipment import Shipment, named_files, pack
 from djsandbox_ray.settings.yaml_input import read_value
 from djsandbox_ray.storage.own import temporary

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.service.jobs import ClusterJobs
+from djsandbox_ray.service.cluster_jobs import ClusterJobs
 from djsandbox_ray.service.submit import prepare, shown, submit_run
 
 DEMO = str(Path(__file__).resolve().parents[2] / "configs" / "demo.yaml")

@@ -15,10 +15,9 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 from rich.console import Console
 
 from djsandbox_ray.errors import SandboxError
-from djsandbox_ray.service import jobs
-from djsandbox_ray.service import jobs as follow
+from djsandbox_ray.service import cluster_jobs
+from djsandbox_ray.service.cluster_jobs import ClusterJob, ClusterJobs
 from djsandbox_ray.service.commands import ending, jobs_table
-from djsandbox_ray.service.jobs import ClusterJob, ClusterJobs
 
 
 def details(**changes: Any) -> JobDetails:
@@ -119,8 +118,7 @@ class Shaky(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def shaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[type[Shaky], ClusterJobs]]:
-    for module in (jobs, follow):
-        monkeypatch.setattr(module, "PAUSE", 0.0)
+    monkeypatch.setattr(cluster_jobs, "PAUSE", 0.0)
     handler = type("Handler", (Shaky,), {})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -153,7 +151,7 @@ ASKING: list[Callable[[ClusterJobs, ClusterJob], object]] = [
     lambda jobs, job: jobs.all(),
     lambda jobs, job: jobs.look(job),
     lambda jobs, job: jobs.stop(job, 5),
-    lambda jobs, job: follow._started(jobs, replace(job, state="PENDING"), lambda text: None),
+    lambda jobs, job: cluster_jobs._started(jobs, replace(job, state="PENDING"), lambda text: None),
 ]
 
 
@@ -167,7 +165,7 @@ def test_a_connection_that_breaks_is_taken_up_again(
     handler.broken, handler.refused = 2, 2
     ask(known, job)
     assert (handler.broken, handler.refused) == (0, 0)
-    handler.broken = 10 * jobs.ATTEMPTS
+    handler.broken = 10 * cluster_jobs.ATTEMPTS
     with pytest.raises(SandboxError, match=r"http://127\.0\.0\.1:.* does not answer any more"):
         ask(known, job)
 
@@ -192,22 +190,22 @@ class Telling:
 
 
 def test_a_log_goes_on_where_its_connection_broke(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "PAUSE", 0.0)
+    monkeypatch.setattr(cluster_jobs, "PAUSE", 0.0)
     told: list[str] = []
     cluster = Telling(breaks=2)
-    jobs.follow(cast(ClusterJobs, cluster), ClusterJob.of(details()), told.append)
+    cluster_jobs.follow(cast(ClusterJobs, cluster), ClusterJob.of(details()), told.append)
     assert "".join(told) == "one\ntwo\n"
     assert cluster.asked == 3
 
 
 def test_who_cannot_write_does_not_ask_for_the_log_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """As ``| head``, which has seen enough, and a full disk."""
-    monkeypatch.setattr(jobs, "PAUSE", 0.0)
+    monkeypatch.setattr(cluster_jobs, "PAUSE", 0.0)
     cluster = Telling(breaks=0)
 
     def write(text: str) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
     with pytest.raises(BrokenPipeError):
-        jobs.follow(cast(ClusterJobs, cluster), ClusterJob.of(details()), write)
+        cluster_jobs.follow(cast(ClusterJobs, cluster), ClusterJob.of(details()), write)
     assert cluster.asked == 1
