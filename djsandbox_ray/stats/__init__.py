@@ -6,10 +6,10 @@ Data streams to actors (``worker``, by :mod:`djsandbox_ray.nodes.actors`), each 
 operators that are still to be computed in one pass over its range (``fused``), counts what a model
 calculates per sample, and writes one file (``unfinished``). When all ranges are there, ``compute``
 has them brought into the operators' own folders (``parts``, which also reads finished columns back,
-one at a time). ``embeddings`` runs many images through a
-CLIP at once, for similarities and for measures of diversity; ``videos`` brings those of a sample
-into files and closes what operators opened. ``endpoint`` asks a language model behind an API in
-place of Data-Juicer's client, and ``answers`` keeps what was paid for.
+one at a time). ``embeddings`` runs many images through a CLIP at once, for similarities and for
+measures of diversity; ``temporary_videos`` brings those of a sample into files and closes what
+operators opened. ``endpoint`` asks a language model behind an API in place of Data-Juicer's client,
+and ``answers`` keeps what was paid for.
 
 Beside it: ``catalogue`` lists every filter of the installed Data-Juicer, ``needs`` says what an
 operator lacks here and ``remedies`` how to get it, ``models`` brings the folders that operators

@@ -33,7 +33,7 @@ from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.datajuicer import load
 from djsandbox_ray.stats.embeddings import IMAGE_NAME, MODEL_SIDE, BatchedSimilarity
 from djsandbox_ray.stats.operators import OperatorSpec
-from djsandbox_ray.stats.videos import (
+from djsandbox_ray.stats.temporary_videos import (
     Opened,
     TemporaryVideos,
     bound_motion,

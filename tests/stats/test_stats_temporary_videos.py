@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from djsandbox_ray.errors import BadInput, StorageFailed
-from djsandbox_ray.stats import videos
+from djsandbox_ray.stats import temporary_videos
 from djsandbox_ray.stats.fused import FusedOperators
 from djsandbox_ray.stats.operators import BadProcess, OperatorSpec, operator_id, parse_process
-from djsandbox_ray.stats.videos import (
+from djsandbox_ray.stats.temporary_videos import (
     TemporaryVideos,
     forget,
     opened,
@@ -37,7 +37,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     made = [tmp_path / "memory", tmp_path / "disk"]
     for place in made:
         place.mkdir()
-    monkeypatch.setattr(videos, "SHARED_MEMORY", made[0])
+    monkeypatch.setattr(temporary_videos, "SHARED_MEMORY", made[0])
     monkeypatch.setenv("TMPDIR", str(made[1]))
     monkeypatch.setattr("tempfile.tempdir", None)
     return made
@@ -70,7 +70,7 @@ def test_an_error_leaves_nothing(places: list[Path]) -> None:
 def test_without_room_in_memory_they_go_to_the_disk(
     places: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(videos, "_has_room", lambda place, size: place == places[1])
+    monkeypatch.setattr(temporary_videos, "_has_room", lambda place, size: place == places[1])
     with TemporaryVideos(places) as folder, folder.written([b"video"]) as paths:
         assert Path(paths[0]).is_relative_to(places[1])
 
@@ -111,7 +111,7 @@ class _Huge(bytes):
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from djsandbox_ray.stats.videos import TemporaryVideos\n"
+        "from djsandbox_ray.stats.temporary_videos import TemporaryVideos\n"
         "with TemporaryVideos([Path(sys.argv[1])]) as folder, folder.written([b'left']):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -213,16 +213,16 @@ def test_a_video_whose_frames_do_not_end_fails(
 ) -> None:
     """In a damaged file OpenCV may jump back for ever."""
     (path := tmp_path / "0.video").write_bytes(plain_video())
-    assert videos._most_frames(str(path)) == 2 * 4 + 16
+    assert temporary_videos._most_frames(str(path)) == 2 * 4 + 16
     fused = FusedOperators([motion])
-    monkeypatch.setattr(videos, "_most_frames", lambda _path: 1)
+    monkeypatch.setattr(temporary_videos, "_most_frames", lambda _path: 1)
     (computed,) = fused(["a clip"], None, [0], [[plain_video()]])
     assert "do not come to an end" in computed.failures[0].reason
 
 
 def test_of_the_flows_of_a_video_one_is_kept_at_a_time(motion: OperatorSpec) -> None:
     flow = np.arange(24.0).reshape(3, 4, 2)
-    kept = videos._Flow(flow)
+    kept = temporary_videos._Flow(flow)
     np.testing.assert_array_equal(kept[..., 0], flow[..., 0])
     np.testing.assert_array_equal(kept[..., 1], flow[..., 1])
     assert kept._parts == {}
