@@ -30,7 +30,7 @@ from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.conversations import NOT_LEARNT, Conversations
-from djsandbox_ray.trials.llava.build import joined, load_base, save
+from djsandbox_ray.trials.llava.base_folder import joined, load_base, save
 from djsandbox_ray.trials.llava.config import FinetuneConfig, TalkConfig
 from djsandbox_ray.trials.llava.modules import open_language, trial_model
 from djsandbox_ray.trials.llava.objective import NextTokens

@@ -29,7 +29,7 @@ from djsandbox_ray.evaluation.asking import Asked
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.family import TrialData, TrialTask
-from djsandbox_ray.trials.llava.build import joined, save
+from djsandbox_ray.trials.llava.base_folder import joined, save
 from djsandbox_ray.trials.llava.config import LlavaModelConfig
 from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.llava.small import small_tokenizer

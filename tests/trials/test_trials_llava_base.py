@@ -24,7 +24,7 @@ from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.conversations import asked
 from djsandbox_ray.trials.foundation import Ground, broken_base
 from djsandbox_ray.trials.llava.base import LlavaBase, LlavaBaseConfig
-from djsandbox_ray.trials.llava.build import load_base
+from djsandbox_ray.trials.llava.base_folder import load_base
 from djsandbox_ray.trials.llava.config import LlavaModelConfig
 from djsandbox_ray.trials.llava.family import Llava
 from djsandbox_ray.trials.llava.small import VERSION

@@ -25,7 +25,7 @@ from transformers import (
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.llava.base import LlavaBaseConfig
-from djsandbox_ray.trials.llava.build import join, load_base, shipped_arch
+from djsandbox_ray.trials.llava.base_folder import join, load_base, shipped_arch
 from djsandbox_ray.trials.llava.fine import empty_fine, fine_settings, load_fine
 from djsandbox_ray.trials.llava.flops import count_parts
 from djsandbox_ray.trials.llava.modules import (

@@ -37,7 +37,7 @@ from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.conversations import NOT_LEARNT, Conversations, described, refuse_without
 from djsandbox_ray.trials.family import TrialData
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
-from djsandbox_ray.trials.llava.build import Words, load_base
+from djsandbox_ray.trials.llava.base_folder import Words, load_base
 from djsandbox_ray.trials.llava.config import LlavaModelConfig
 from djsandbox_ray.trials.llava.family import VERSION, Llava
 from djsandbox_ray.trials.llava.modules import trial_model

@@ -1,8 +1,8 @@
 """The LLaVA family: a vision tower and a language model, joined by a projector.
 
 ``text.py`` turns conversations into tokens, and says which of them are learnt; ``pixels.py`` makes
-squares of images; ``build.py`` reads and writes the base, a folder, and ``base.py`` makes it from
-others or trains a small one; ``modules.py`` has the parts in torch; ``objective.py`` is what is
-learnt, ``answerer.py`` what evaluators ask, ``flops.py`` what all that costs; ``family.py`` ties
+squares of images; ``base_folder.py`` reads and writes the base, a folder, and ``base.py`` makes it
+from others or trains a small one; ``modules.py`` has the parts in torch; ``objective.py`` is what
+is learnt, ``answerer.py`` what evaluators ask, ``flops.py`` what all that costs; ``family.py`` ties
 them to trials.
 """

@@ -23,7 +23,7 @@ from djsandbox_ray.trials.greedy import (
     evaluating,
     read_answer,
 )
-from djsandbox_ray.trials.llava.build import save
+from djsandbox_ray.trials.llava.base_folder import save
 from djsandbox_ray.trials.llava.objective import Batch
 from djsandbox_ray.trials.llava.pixels import Aspect, Pixels
 from djsandbox_ray.trials.llava.text import Transcript

@@ -13,7 +13,7 @@ from djsandbox_ray.settings.sections import Section
 from djsandbox_ray.trials.base import Base, BaseTask
 from djsandbox_ray.trials.clip.arch import training_flops
 from djsandbox_ray.trials.config import WorkerResources
-from djsandbox_ray.trials.llava.build import (
+from djsandbox_ray.trials.llava.base_folder import (
     Architecture,
     join,
     load_base,

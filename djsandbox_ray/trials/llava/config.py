@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny, field_validator
 from djsandbox_ray.dataset.source import SOURCES, content_of
 from djsandbox_ray.settings.sections import Component, Section, component
 from djsandbox_ray.trials.llava.base import LlavaBaseConfig
-from djsandbox_ray.trials.llava.build import Architecture
+from djsandbox_ray.trials.llava.base_folder import Architecture
 from djsandbox_ray.trials.llava.pixels import Aspect
 from djsandbox_ray.trials.llava.text import check_template
 from djsandbox_ray.trials.loop import COSTS_ONLY, AdditiveConfig, Beta

@@ -21,7 +21,7 @@ from djsandbox_ray.trials.conversations import LOOKED_AT, Conversations, naming,
 from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
 from djsandbox_ray.trials.llava.base import FOLDERS, LlavaBase
-from djsandbox_ray.trials.llava.build import (
+from djsandbox_ray.trials.llava.base_folder import (
     Loaded,
     Words,
     load_base,

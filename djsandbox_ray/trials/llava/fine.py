@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 from djsandbox_ray.errors import BadInput, require
-from djsandbox_ray.trials.llava.build import read_pixels
+from djsandbox_ray.trials.llava.base_folder import read_pixels
 from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.model_folders import first_line
 

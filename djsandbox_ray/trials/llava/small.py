@@ -33,7 +33,7 @@ from djsandbox_ray.trials.clip.samples import Streamed
 from djsandbox_ray.trials.clip.training import DeviceArrays, Training
 from djsandbox_ray.trials.conversations import DESCRIBE, described, refuse_without
 from djsandbox_ray.trials.family import device_for
-from djsandbox_ray.trials.llava.build import IMAGE, joined, save
+from djsandbox_ray.trials.llava.base_folder import IMAGE, joined, save
 from djsandbox_ray.trials.llava.objective import Batch, Micro
 from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.llava.text import CHAT, PLAIN, Transcript
