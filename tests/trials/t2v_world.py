@@ -14,7 +14,7 @@ from written_tables import written
 from djsandbox_ray.dataset.clips import ClipsConfig, ClipsSource
 from djsandbox_ray.dataset.moving_world import draw_frames, random_scene
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.trials.t2v.build import CODEC, TRANSFORMER, small_arch
+from djsandbox_ray.trials.t2v.base_folder import CODEC, TRANSFORMER, small_arch
 from djsandbox_ray.trials.t2v.patches import PatchCodec
 from djsandbox_ray.trials.t2v.small import write_parts
 

@@ -32,7 +32,7 @@ from djsandbox_ray.trials.lora import AdapterFolder, Adapters, put_adapters
 from djsandbox_ray.trials.shared_folder import kept_model
 from djsandbox_ray.trials.strategies.strategy import Group, twin
 from djsandbox_ray.trials.t2v.base import T2vBase, VideoBaseConfig
-from djsandbox_ray.trials.t2v.build import Prompter, load_video_base
+from djsandbox_ray.trials.t2v.base_folder import Prompter, load_video_base
 from djsandbox_ray.trials.t2v.codec import Ratios
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import Prompts, Surroundings, Wan

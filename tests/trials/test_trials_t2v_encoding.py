@@ -27,8 +27,8 @@ from djsandbox_ray.trials.checkpoint import Checkpoint
 from djsandbox_ray.trials.family import Prepared, Preparing, TrialData, TrialTask
 from djsandbox_ray.trials.growing import Growth
 from djsandbox_ray.trials.strategies.strategy import Group
-from djsandbox_ray.trials.t2v import build
-from djsandbox_ray.trials.t2v.build import Prompter
+from djsandbox_ray.trials.t2v import base_folder
+from djsandbox_ray.trials.t2v.base_folder import Prompter
 from djsandbox_ray.trials.t2v.codec import load_codec
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import Prompts, Wan
@@ -195,7 +195,7 @@ def test_a_trial_learns_the_same_of_what_is_stored(
     def load(*_: Any) -> Any:
         raise AssertionError("the text encoder is not needed")
 
-    monkeypatch.setattr(build, "prompt_pipeline", load)
+    monkeypatch.setattr(base_folder, "prompt_pipeline", load)
     found = world.run(tmp_path / "stored", replace(data, base=str(elsewhere)), spoil=spoil)
     for one, other in zip(plain, found, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-5)

@@ -29,7 +29,7 @@ from djsandbox_ray.trials.loop import adamw
 from djsandbox_ray.trials.model_folders import folder_content
 from djsandbox_ray.trials.strategies.strategy import Group
 from djsandbox_ray.trials.t2v.base import T2vBase, VideoBaseConfig
-from djsandbox_ray.trials.t2v.build import Prompter, load_video_base
+from djsandbox_ray.trials.t2v.base_folder import Prompter, load_video_base
 from djsandbox_ray.trials.t2v.codec import DiffusersCodec, as_pixels
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import Wan

@@ -19,7 +19,7 @@ from djsandbox_ray.trials.model_folders import (
     local_folder,
     read_file,
 )
-from djsandbox_ray.trials.t2v.build import CODEC, TRANSFORMER, load_video_base, small_arch
+from djsandbox_ray.trials.t2v.base_folder import CODEC, TRANSFORMER, load_video_base, small_arch
 from djsandbox_ray.trials.t2v.codec import CONFIG, Ratios, codec_class
 from djsandbox_ray.trials.t2v.denoisers import TransformerAdapter, adapter_class
 from djsandbox_ray.trials.t2v.flops import denoising_flops

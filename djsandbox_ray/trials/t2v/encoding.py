@@ -25,7 +25,12 @@ from djsandbox_ray.nodes.actors import PassWorker
 from djsandbox_ray.trials.family import Preparing, TrialData, device_for
 from djsandbox_ray.trials.growing import GrowingTable, Keys, write_rows
 from djsandbox_ray.trials.model_folders import folder_content, made_base
-from djsandbox_ray.trials.t2v.build import CODEC, TRANSFORMER, encoded_prompts, prompt_pipeline
+from djsandbox_ray.trials.t2v.base_folder import (
+    CODEC,
+    TRANSFORMER,
+    encoded_prompts,
+    prompt_pipeline,
+)
 from djsandbox_ray.trials.t2v.codec import Ratios, load_codec
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import TransformerAdapter

@@ -16,7 +16,7 @@ from djsandbox_ray.evaluation.denoising import Described
 from djsandbox_ray.trials.exporting import Exported, emptied, load_whole
 from djsandbox_ray.trials.lora import merged_weights
 from djsandbox_ray.trials.objective import noise
-from djsandbox_ray.trials.t2v.build import TRANSFORMER
+from djsandbox_ray.trials.t2v.base_folder import TRANSFORMER
 from djsandbox_ray.trials.t2v.codec import Codec
 from djsandbox_ray.trials.t2v.denoisers import Prompts, TransformerAdapter
 from djsandbox_ray.trials.t2v.encoding import of_set

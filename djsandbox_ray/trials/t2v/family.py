@@ -34,7 +34,7 @@ from djsandbox_ray.trials.staged import train_stages
 from djsandbox_ray.trials.stages import Stage
 from djsandbox_ray.trials.strategies.strategy import twin
 from djsandbox_ray.trials.t2v.base import T2vBase
-from djsandbox_ray.trials.t2v.build import Prompter, VideoBase, load_video_base
+from djsandbox_ray.trials.t2v.base_folder import Prompter, VideoBase, load_video_base
 from djsandbox_ray.trials.t2v.config import T2vModelConfig, deciding
 from djsandbox_ray.trials.t2v.denoisers import Surroundings, TransformerAdapter
 from djsandbox_ray.trials.t2v.distil import Consistency, ConsistencyConfig, Distillation

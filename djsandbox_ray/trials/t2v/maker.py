@@ -10,7 +10,7 @@ import numpy as np
 from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.evaluation.video.video_files import Frames
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, WantedVideo
-from djsandbox_ray.trials.t2v.build import VideoBase
+from djsandbox_ray.trials.t2v.base_folder import VideoBase
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import Prompts
 from djsandbox_ray.trials.t2v.distil import Consistency, ConsistencyConfig

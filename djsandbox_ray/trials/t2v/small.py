@@ -23,7 +23,7 @@ from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.trials.base import BaseTask, run_whole
 from djsandbox_ray.trials.family import device_for
 from djsandbox_ray.trials.loop import AdditiveConfig, AdditiveTraining
-from djsandbox_ray.trials.t2v.build import CODEC, Prompter, load_video_base
+from djsandbox_ray.trials.t2v.base_folder import CODEC, Prompter, load_video_base
 from djsandbox_ray.trials.t2v.latents import StoredLatents, write_latents
 from djsandbox_ray.trials.t2v.objective import Denoising, PromptBook
 from djsandbox_ray.trials.t2v.patches import PatchCodec

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.trials.growing import readable
-from djsandbox_ray.trials.t2v.build import in_half
+from djsandbox_ray.trials.t2v.base_folder import in_half
 from djsandbox_ray.trials.t2v.denoisers import Prompts
 from djsandbox_ray.trials.t2v.objective import PromptBook
 
