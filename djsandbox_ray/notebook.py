@@ -206,10 +206,7 @@ class Result:
             },
             index=pd.Index(ids, name="row_id"),
         )
-        try:
-            return frame.join(self.statistics)
-        except SandboxError:
-            return frame
+        return frame.join(self.statistics) if any(self._run.outputs(Statistics)) else frame
 
     def figure(self) -> Image.Image:
         """Return the chart of the verdicts with their intervals.

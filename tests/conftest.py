@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +55,22 @@ def storage(tmp_path: Path):  # type: ignore[no-untyped-def]
     from djsandbox_ray.storage.store import Storage
 
     return Storage(str(tmp_path / "storage"))
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[Path, str], None]]:
+    """Give what mounts a small disk in memory at an empty folder, until the test has ended."""
+    places: list[Path] = []
+
+    def mount(place: Path, size: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("no disk may be mounted here")
+        places.append(place)
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", str(place)], check=False)
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,8 @@ class QuizConfig(Component):
     formula: Literal["colour", "both"] = "colour"
     """Scoring alone: whether the shape must be right, too."""
     place: str = ""
-    """Folder in which a file ``kill`` has the next scoring kill its process; empty for none."""
+    """Folder in which a file ``kill`` has the next scoring kill its process, and one of the name
+    ``refused`` holds the shares of right colours that are refused; empty for none."""
 
 
 class Quiz(AnswerEvaluator):
@@ -88,12 +89,22 @@ class Quiz(AnswerEvaluator):
         if self.config.place and (kill := Path(self.config.place, "kill")).exists():
             kill.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
+        self._refuse(data, answers)
         wanted = ("colour", "shape") if self.config.formula == "both" else ("colour",)
         right = sum(
             all(self._is(meta, answers, row, what) for what in wanted)
             for row, meta in enumerate(data.metadata)
         )
         return {"quiz/right": right / data.rows, "quiz/wrong": 1 - right / data.rows}
+
+    def _refuse(self, data: EvaluationSet, answers: Mapping[str, Answer]) -> None:
+        refused = Path(self.config.place, "refused")
+        if self.config.place and refused.exists():
+            known = [
+                self._is(meta, answers, row, "colour") for row, meta in enumerate(data.metadata)
+            ]
+            if sum(known) / data.rows in json.loads(refused.read_text()):
+                raise BadInput("quiz: such answers cannot be scored")
 
     def unparsed(self, data: EvaluationSet, answers: Mapping[str, Answer]) -> list[str]:
         return [key for key, answer in answers.items() if answer.text.startswith(UNREADABLE)]

@@ -118,6 +118,15 @@ def notes(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{kind}-*.json"))]
 
 
+class Hoarder(Taster):
+    """Keeps as many bytes at every rung as the file ``bytes`` in ``place`` says."""
+
+    def _write(self, rank: int, rung: int, folder: Path) -> None:
+        super()._write(rank, rung, folder)
+        size = int(Path(self.config.place, "bytes").read_text())
+        (folder / f"{rank}.weights").write_bytes(bytes(size))
+
+
 class Flaky(Taster):
     """Diverges on some draws."""
 

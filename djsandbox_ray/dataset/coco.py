@@ -43,6 +43,7 @@ class CocoSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".json",)
     Config = CocoConfig
+    VERSION: ClassVar[int | None] = 2
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs",)
     config: CocoConfig
 

@@ -51,7 +51,7 @@ class HuggingFaceSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".arrow",)
     Config = HuggingFaceConfig
-    VERSION: ClassVar[int | None] = 2
+    VERSION: ClassVar[int | None] = 3
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts", "conversations")
     config: HuggingFaceConfig
 

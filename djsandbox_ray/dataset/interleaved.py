@@ -57,7 +57,7 @@ class InterleavedSource(ParquetFiles):
     SUFFIXES: ClassVar[tuple[str, ...]] = (_LINES, ".parquet")
     Config = InterleavedConfig
     CONTENTS: ClassVar[tuple[Content, ...]] = ("any",)
-    VERSION: ClassVar[int | None] = 1
+    VERSION: ClassVar[int | None] = 2
     config: InterleavedConfig
 
     def shards(self) -> list[Shard]:

@@ -125,6 +125,7 @@ class ParquetSource(ParquetFiles):
     """Files of pairs, videos with captions, texts, or conversations."""
 
     Config = ParquetConfig
+    VERSION: ClassVar[int | None] = 2
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts", "conversations")
     config: ParquetConfig
 

@@ -229,8 +229,9 @@ def _clear_tables(storage: Storage) -> None:
         path = f"{_TABLES}/{name}"
         if path not in used and name.removesuffix(".lance") not in begun:
             versions = [f"{path}/_versions/{one}" for one in storage.names(f"{path}/_versions")]
-            if all(now - storage.modified(version) > KEPT for version in versions):
-                storage.remove(path)
+            with suppress(FileNotFoundError):  # another ingest removes it just now
+                if all(now - storage.modified(version) > KEPT for version in versions):
+                    storage.remove(path)
 
 
 def _table_of(home: str) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics
-from djsandbox_ray.errors import PlanRefused
+from djsandbox_ray.errors import PlanRefused, SandboxError
 from djsandbox_ray.hooks.hook import Context, Hook, Planned
 from djsandbox_ray.hooks.plans import TRIALS
 from djsandbox_ray.hooks.results import decisions
@@ -29,7 +29,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.telemetry.output import LOGS
 from djsandbox_ray.trials.family import Preparing, TrialData
 from djsandbox_ray.trials.growing import Growth
-from djsandbox_ray.trials.rescoring import CPUS_PER_TASK, rescore
+from djsandbox_ray.trials.rescoring import CPUS_PER_TASK, Rescored, rescore
 from djsandbox_ray.trials.stages import flops
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, Decision
 from djsandbox_ray.trials.trial_records import (
@@ -55,20 +55,18 @@ class Conduct:
 
         Raises:
             BadInput: the draws are too small for the model.
+            PlanRefused: some need their models, and none may be trained.
             SandboxError: nothing but failures came back.
         """
         study = self.study
         study.check()
         context, progress = study.context, study.context.progress
         name = study.plan.name
-        self.rescore()
+        found = self.rescore()
         records = study.settled
+        if not context.trains:
+            records |= self._without_models(found)
         todo = [spec for spec in study.specs if spec.id not in records]
-        if todo and not context.trains:
-            raise PlanRefused(
-                f"{name}: {len(todo)} of {len(study.specs)} trials cannot be scored without their "
-                f"models ({_first(todo)}): `djsandbox run` trains them"
-            )
         progress.stage(name, total=len(study.specs))
         watch = Watch(context, study.plan, study.pools, study.specs, study.known)
         for record in records.values():
@@ -111,7 +109,7 @@ class Conduct:
             )
         return [records[spec.id] for spec in study.specs]
 
-    def rescore(self) -> None:
+    def rescore(self) -> Rescored:
         """Score stored answers as they are scored now, where they were not, in tasks of Ray.
 
         A trial whose answers are gone is as one that nobody knows. One whose answers cannot be
@@ -119,10 +117,9 @@ class Conduct:
         """
         study = self.study
         outdated, context = study.outdated, study.context
-        if not outdated:
-            return
         nodes = context.config.ingest.resources
-        context.await_room([bundle(CPUS_PER_TASK, 0, nodes)], "ingest.resources")
+        if outdated:
+            context.await_room([bundle(CPUS_PER_TASK, 0, nodes)], "ingest.resources")
         found = rescore(outdated, study.suite, context.storage, nodes)
         store = TrialStore(context.storage)
         context.check()
@@ -132,14 +129,62 @@ class Conduct:
         for lacking in found.lacking:
             del study.known[lacking]
         study.seconds["rescored"] = study.seconds.get("rescored", 0.0) + found.cpu_seconds
-        lost = f"; of {len(found.lacking)} others answers are gone" if found.lacking else ""
-        context.progress.note(
-            f"{study.plan.name}: the stored answers of {len(found.records)} trials are scored "
-            f"again, without their models{lost}"
+        if outdated:
+            lost = f"; of {len(found.lacking)} others answers are gone" if found.lacking else ""
+            context.progress.note(
+                f"{study.plan.name}: the stored answers of {len(found.records)} trials are scored "
+                f"again, without their models{lost}"
+            )
+        for line in _unscorable(found):
+            context.progress.note(f"{study.plan.name}: {line}")
+        return found
+
+    def _without_models(self, found: Rescored) -> dict[str, TrialRecord]:
+        """Return how trials have ended that no model is needed for, beside the settled ones.
+
+        Args:
+            found: what could be scored again.
+
+        Raises:
+            PlanRefused: others need one; says which, and why.
+            SandboxError: no answers at all can be scored.
+        """
+        study = self.study
+        settled, given_up = study.settled, study.given_up
+        left = [spec for spec in study.specs if spec.id not in settled]
+        ended: dict[str, TrialRecord] = {}
+        for spec in left:
+            known = study.known.get(spec.id, TrialRecord(spec, TrialState.STOPPED))
+            if spec.pool in given_up:
+                ended[spec.id] = replace(known, state=TrialState.STOPPED)
+            elif spec.id in found.failed and known.final is not None:
+                ended[spec.id] = known
+        if needing := [spec for spec in left if spec.id not in ended]:
+            raise PlanRefused(self._needed(needing, found))
+        if ended and not any(one.state is TrialState.COMPLETED for one in settled.values()):
+            raise SandboxError(f"{study.plan.name}: {'; '.join(_unscorable(found))}")
+        return ended
+
+    def _needed(self, needing: Sequence[TrialSpec], found: Rescored) -> str:
+        """Say of which trials the models are needed, and why."""
+        study = self.study
+        why: dict[str, list[TrialSpec]] = {}
+        for spec in needing:
+            known = study.known.get(spec.id)
+            if spec.id in found.lacking:
+                reason = "some of the answers are gone"
+            elif known is not None and known.state is TrialState.STOPPED:
+                reason = "given up early, which other scores may not do"
+            else:
+                reason = "never trained to the end"
+            why.setdefault(reason, []).append(spec)
+        told = [f"  {reason}: {len(specs)} ({_first(specs)})" for reason, specs in why.items()]
+        head = (
+            f"{study.plan.name}: {len(needing)} of {len(study.specs)} trials cannot be scored "
+            "without their models:"
         )
-        for record in found.failed.values():
-            what = f"{record.spec.pool} seed {record.spec.seed}: {record.error}"
-            context.progress.note(f"{study.plan.name}: answers cannot be scored again: {what}")
+        last = "`djsandbox run` trains them; what could be scored of the others is kept"
+        return "\n".join([head, *told, *(f"  {line}" for line in _unscorable(found)), last])
 
     def write(self, records: Sequence[TrialRecord]) -> Trials:
         """Write the tables of trials and of curves."""
@@ -368,3 +413,15 @@ def _first(specs: Sequence[TrialSpec]) -> str:
     """Name some trials."""
     named = [f"{spec.pool} seed {spec.seed}" for spec in specs[:_NAMED]]
     return ", ".join([*named, *(["..."] if len(specs) > _NAMED else [])])
+
+
+def _unscorable(found: Rescored) -> list[str]:
+    """Say of which trials answers cannot be scored, and why, a line for each reason."""
+    why: dict[str, list[TrialSpec]] = {}
+    for record in found.failed.values():
+        why.setdefault(record.error or "", []).append(record.spec)
+    return [
+        f"the answers of {len(specs)} trials cannot be scored ({_first(specs)}): {error}; they are "
+        "kept: where the evaluator is mended, the same command scores them, without any training"
+        for error, specs in why.items()
+    ]

@@ -75,7 +75,7 @@ class Evolve(StudyHook):
     ``models/``, what each has trained.
     """
 
-    VERSION = 1
+    VERSION = 2
     SECTIONS = ("trials", "evaluation", "evolution")
 
     def identity(self) -> Any:
@@ -89,10 +89,8 @@ class Evolve(StudyHook):
     def broken(self, output: Evolution) -> dict[str, str]:
         """What the stages have trained."""
         wrong: dict[str, str] = {}
-        for folder in output.models.values():
-            seeds = [int(name) for name in self.storage.names(folder) if name.isdecimal()]
-            wrong |= {} if seeds else {folder: "is not there"}
-            for seed in seeds:
+        for stage, folder in output.models.items():
+            for seed in output.seeds[stage]:
                 wrong |= kept_model(self.storage, folder, seed).broken()
         return wrong
 
@@ -236,7 +234,12 @@ class Evolve(StudyHook):
         page = evolution_markdown(self.config.name, chain.rows, metrics, places)
         written = self.write_bytes("evolution.md", page.encode())
         return Evolution(
-            content_id("evolution", text, listed, chain.models), path, more, written, chain.models
+            content_id("evolution", text, listed, chain.models),
+            path,
+            more,
+            written,
+            chain.models,
+            chain.seeds,
         )
 
     def _metrics(self, chain: _Chain) -> list[EvolutionMetric]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -221,3 +221,5 @@ class Evolution:
     """Markdown: the table, and where the models of the stages are."""
     models: dict[str, str]
     """By stage, the folder in the storage with what was trained, by seed, as peft writes it."""
+    seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """By stage, those whose training came to its end; empty where an earlier version wrote it."""

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -90,13 +91,8 @@ def seals_of(storage: Storage, folder: str, most: int = FOLDER_BYTES) -> dict[st
         most: bytes of all files that are digested.
     """
     sizes = {name: int(stamp["size"]) for name, stamp in storage.stamps(folder).items()}
-    read: list[str] = []
-    total = 0
-    for name in sorted(sizes, key=lambda name: (sizes[name], name))[:_FOLDER_FILES]:
-        total += sizes[name]
-        if total > most:
-            break
-        read.append(name)
+    read = [*_smallest({name: Seal(size, None) for name, size in sizes.items()}, most)]
+    read = read[:_FOLDER_FILES]
     with ThreadPoolExecutor(_THREADS) as threads:
         seals = threads.map(lambda name: storage.seal(f"{folder}/{name}", most), read)
         digested = {name: seal for name, seal in zip(read, seals, strict=True) if seal}
@@ -116,24 +112,30 @@ def broken(storage: Storage, seals: Mapping[str, Seal]) -> dict[str, str]:
         return {path: what for (path, seal), now in checked if (what := _wrong(seal, now))}
 
 
-def broken_below(storage: Storage, folder: str, seals: Mapping[str, Seal]) -> dict[str, str]:
+def broken_below(
+    storage: Storage, folder: str, seals: Mapping[str, Seal], most: int | None = None
+) -> dict[str, str]:
     """Return what is wrong with the files of a folder; what lies beside them does not count.
 
     Args:
         storage: where it lies.
         folder: in the storage.
         seals: by path in the folder, as :func:`seals_of` returned them.
+        most: bytes of all files that are read for it, the small ones first; of the others, the
+            sizes are compared. None for all that were digested.
     """
     stamps = storage.stamps(folder) if seals else {}
     wrong: dict[str, str] = {}
     digested: dict[str, Seal] = {}
     for name, seal in seals.items():
-        path = f"{folder}/{name}"
+        path = f"{folder}/{name}" if folder else name
         found = Seal(int(stamps[name]["size"]), None) if name in stamps else None
         if what := _wrong(Seal(seal.size, None), found):
             wrong[path] = what
         elif seal.digest is not None:
             digested[path] = seal
+    if most is not None:
+        digested = _smallest(digested, most)
     return wrong | broken(storage, digested)
 
 
@@ -195,6 +197,14 @@ def unsealed(value: Any) -> dict[str, Any]:
     if CHECKSUM in value and value[CHECKSUM] != _checksum(content):
         raise ValueError("its content does not match its checksum")
     return content
+
+
+def _smallest(seals: Mapping[str, Seal], most: int) -> dict[str, Seal]:
+    """Return the seals of the smallest files, as many as have so many bytes together."""
+    ordered = sorted(seals, key=lambda path: (seals[path].size, path))
+    totals = accumulate(seals[path].size for path in ordered)
+    pairs = zip(ordered, totals, strict=True)
+    return {path: seals[path] for path, total in takewhile(lambda pair: pair[1] <= most, pairs)}
 
 
 def _told(seal: Seal) -> int:

@@ -30,7 +30,8 @@ from djsandbox_ray.tracking.queued import Queued, QueuedConfig, Writer
 from djsandbox_ray.tracking.rungs import mark, numbers, unsent
 from djsandbox_ray.tracking.tracker import DatasetInput, PoolVerdict, RunInfo
 
-_FILES = "events.out.tfevents.*"
+_OURS = re.compile(r"events\.out\.tfevents\..+\.\d+\.\d{6}")
+"""Files that :meth:`EventFiles._file` has named."""
 _RUN = "run"
 _LONGEST_NAME = 200
 """Characters of a folder's name; a longer one ends in a fingerprint."""
@@ -196,8 +197,9 @@ class EventFiles(Writer):
 
 
 def _clear(folder: Path) -> None:
-    for path in folder.glob(_FILES):
-        path.unlink()
+    for path in folder.glob("*"):
+        if _OURS.fullmatch(path.name):
+            path.unlink()
 
 
 def _named(part: str) -> str:

@@ -20,6 +20,7 @@ from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import TrialRecord, TrialState
 from djsandbox_ray.storage.own import temporary
+from djsandbox_ray.storage.parts import written
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.queued import Queued, QueuedConfig, Writer
 from djsandbox_ray.tracking.rungs import mark, numbers, unsent
@@ -227,6 +228,5 @@ class WandbRuns(Writer):
         self._sent[trial] = sent
         noted = {name: asdict(one) for name, one in self._sent.items()}
         self._notes.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._notes.with_suffix(".new")
-        fresh.write_text(json.dumps(noted))
-        fresh.replace(self._notes)  # whole, or as it was
+        with written(self._notes) as file:
+            file.write(json.dumps(noted).encode())

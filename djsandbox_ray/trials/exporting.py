@@ -10,19 +10,18 @@ nobody can tell any more what was changed.
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from djsandbox_ray.errors import BadInput, SandboxError, require
 from djsandbox_ray.evaluation.evaluator import Artefact, Saved
-from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.trials.shared_folder import SharedFolder
 
 EXPORTED = "exported.json"
-"""Says beside a model what it is: :class:`Exported`."""
+"""Says beside a model what it is, :class:`Exported`, with size and digest of its files."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +60,39 @@ def export_model(model: Any, storage: Storage, folder: str) -> None:
     Raises:
         SandboxError: the model's family has no way to save it.
     """
-    with temporary() as local:
+
+    def fill(local: Path) -> dict[str, Any]:
+        exported = Exported()
         if isinstance(model, Exportable):
             exported = model.export(local)
         elif isinstance(model, Artefact):
             shutil.copytree(model.folder, local, dirs_exist_ok=True)
-            exported = Exported()
         elif isinstance(model, Saved):
             model.save(local)
-            exported = Exported()
         else:
             raise SandboxError(f"a {type(model).__name__} has no way to be saved")
-        (local / EXPORTED).write_text(json.dumps(asdict(exported)))
-        storage.remove(folder)
-        storage.upload(local, folder)
+        return asdict(exported)
+
+    _folder(storage, folder).write(fill)
+
+
+def read_exported(storage: Storage, folder: str) -> Exported:
+    """Return what a folder with a model says of it.
+
+    Raises:
+        Damaged: it cannot be read.
+    """
+    found = storage.read_sealed(f"{folder}/{EXPORTED}")
+    return Exported(**{one.name: str(found.get(one.name, "")) for one in fields(Exported)})
+
+
+def broken_export(storage: Storage, folder: str) -> dict[str, str]:
+    """Return what is wrong with the files of a model, by path; empty where it is whole."""
+    return _folder(storage, folder).broken()
+
+
+def _folder(storage: Storage, folder: str) -> SharedFolder:
+    return SharedFolder(storage, folder, EXPORTED)
 
 
 def load_whole(empty: Any, state: dict[str, Any]) -> Any:

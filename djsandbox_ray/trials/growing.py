@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.dataset.sample_table import lance_options
-from djsandbox_ray.errors import Damaged, SandboxError
+from djsandbox_ray.errors import Damaged, SandboxError, uncovered
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.actors import PassWorker, run_pass
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
@@ -192,7 +192,7 @@ class GrowingTable:
                 on_report=on_report,
             )
         except BaseException:
-            with suppress(SandboxError, OSError):  # what has ended it is to be told, not this
+            with uncovered(f"{what}: what is computed is added to {self._path}"):
                 adding.close()
             raise
         finally:

@@ -7,7 +7,6 @@ measured, and the card says whether it is the same.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.errors import BadInput, SandboxError, Stopped
+from djsandbox_ray.errors import BadInput, Damaged, SandboxError, Stopped
 from djsandbox_ray.hooks.conduct import Conduct
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.plans import plan_of
@@ -41,10 +40,11 @@ from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.reporting.ranking import Unit, interval
 from djsandbox_ray.storage.hub import CARD, card, check_push, push
 from djsandbox_ray.storage.own import temporary
+from djsandbox_ray.storage.seals import shortened
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.tracker import TRACKERS
 from djsandbox_ray.trials.engine import run_trials
-from djsandbox_ray.trials.exporting import EXPORTED, Exported
+from djsandbox_ray.trials.exporting import EXPORTED, broken_export, read_exported
 from djsandbox_ray.trials.stopping.stopping import STOPPING, Competition, StoppingConfig
 from djsandbox_ray.workflows.finished import FinishedRun
 from djsandbox_ray.workflows.run import stoppable
@@ -98,7 +98,8 @@ def export_model(
 
     Raises:
         BadInput: no such run or pool, none of its trials is known under the settings and libraries
-            that there are now, or models of this kind cannot be had as files.
+            that there are now, models of this kind cannot be had as files, or the one that is
+            there is not what was written.
         Held: the run is at work.
         SandboxError: the training failed, or the hub does not answer.
     """
@@ -116,6 +117,7 @@ def export_model(
         context = Context(config, storage, run.folder, tracker, progress, lease=lease)
         chosen = _chosen(context, run, found, seed)
         if storage.exists(f"{chosen.folder}/{CARD}"):  # written last
+            _check_whole(storage, chosen.folder)
             progress.note("the model is there already")
         else:
             again = _trained(chosen)
@@ -131,6 +133,21 @@ def export_model(
             storage.download(chosen.folder, local)
             _say(console, f"pushed  {push(local, repository, 'model', [EXPORTED])}")
     return chosen.folder
+
+
+def _check_whole(storage: Storage, folder: str) -> None:
+    """See that a model is what was written: it may be copied or pushed now.
+
+    Raises:
+        Damaged: it is not. What somebody may have changed on purpose is not replaced.
+    """
+    if wrong := shortened(broken_export(storage, folder)):
+        raise Damaged(
+            f"{storage.shown}/{wrong}",
+            f"remove the folder {storage.shown}/{folder}, and the same command trains the model "
+            "again",
+            folder,
+        )
 
 
 def _check(
@@ -252,7 +269,7 @@ def _card(run: FinishedRun, chosen: _Choice, again: TrialRecord) -> str:
     """Return the card: data, budget, metrics, and how the model is loaded."""
     study, pool, spec = chosen.study, chosen.pool, chosen.record.spec
     config, storage = study.context.config, study.context.storage
-    exported = Exported(**json.loads(storage.read_bytes(f"{chosen.folder}/{EXPORTED}")))
+    exported = read_exported(storage, chosen.folder)
     before, now = chosen.record.final, again.final
     assert before is not None
     assert now is not None

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from djsandbox_ray.config import checked
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput, Damaged, SandboxError
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.recipe import WriteRecipe
 from djsandbox_ray.hooks.thresholds import Refine
@@ -80,6 +80,8 @@ def write_late_recipe(run: FinishedRun) -> None:
                 ledger=_one(run, Ledger, "ledger"),
                 **studies,
             )
+        except Damaged:  # of the run: that the same run makes it again says the error
+            raise
         except BadInput as error:  # such as an operator that can keep no range
             raise _none(run, str(error)) from error
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from damages import DAMAGES
 from evolving_world import LEARNT, STAGES, TOLD, TRAINED, hook_of, run
 from planted_world import context_of, ranking_of
 
@@ -74,11 +75,50 @@ def test_nothing_is_trained_twice_and_what_is_gone_is_trained_again(tmp_path: Pa
     assert len(TRAINED) == 4
 
 
+@pytest.mark.parametrize("name", [LEARNT, "model.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_damage_to_what_a_stage_has_trained_is_mended(
+    tmp_path: Path, damage: str, name: str
+) -> None:
+    storage = Storage(str(tmp_path))
+    first = run(hook_of(storage))
+    folder = tmp_path / first.models["second"] / "1"
+    before = (folder / name).read_bytes()
+    DAMAGES[damage](folder / name)
+    assert [*hook_of(storage).broken(first)] == [f"{first.models['second']}/1/{name}"]
+    TRAINED.clear()
+    assert run(hook_of(storage)) == first
+    assert [seed for seed, _ in TRAINED] == [1], "the stages behind it have learnt from the same"
+    assert (folder / name).read_bytes() == before
+    assert hook_of(storage).broken(first) == {}
+
+
+def test_a_folder_of_one_seed_that_is_gone_is_missed(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    first = run(hook_of(storage))
+    storage.remove(f"{first.models['third']}/0")
+    assert hook_of(storage).broken(first)
+    TRAINED.clear()
+    assert run(hook_of(storage)) == first
+    assert [seed for seed, _ in TRAINED] == [0]
+
+
+def test_what_another_run_has_broken_off_in_the_same_folder_is_its_own_affair(
+    tmp_path: Path,
+) -> None:
+    storage = Storage(str(tmp_path))
+    first = run(hook_of(storage))
+    storage.write_bytes(f"{first.models['third']}/2/{LEARNT}", b"half")
+    assert hook_of(storage).broken(first) == {}
+
+
 def test_a_seed_that_fails_ends_its_chain_alone(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     failing = [STAGES[0], {**STAGES[1], "model": {"diverges": 1}}, STAGES[2]]
     found = run(hook_of(storage, failing))
     assert [one.seeds for one in rows(storage, found)] == [2, 1, 1]
+    assert found.seeds == {"first": (0, 1), "second": (0,), "third": (0,)}
+    assert hook_of(storage, failing).broken(found) == {}
     lone = [{**STAGES[0], "model": {"diverges": 0}}, {**STAGES[1], "model": {"diverges": 1}}]
     with pytest.raises(SandboxError, match="no trial of the stage 'second' came to its end"):
         run(hook_of(storage, lone))

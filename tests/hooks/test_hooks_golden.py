@@ -14,18 +14,14 @@ import evolving_world
 import numpy as np
 import pytest
 from golden import GOLDEN, check, digest, moment, plain, written
-from planted_world import EVALUATION, ROWS, TRAIN, Planted, context_of, first_pools, values
-from tasks_here import Here
+from grounded_world import grounded_context
+from planted_world import EVALUATION, ROWS, TRAIN, context_of, first_pools, values
 
 from djsandbox_ray import __version__
-from djsandbox_ray.dataset.shapes import ShapesConfig, ShapesSource
-from djsandbox_ray.dataset.source import Source
 from djsandbox_ray.hooks.hook import HOOKS, Context
-from djsandbox_ray.records import Cost, Dataset, Leak, Statistic, Statistics
+from djsandbox_ray.records import Cost, Leak, Statistic, Statistics
 from djsandbox_ray.stats.parts import PartReport, part, ranges, write_part
 from djsandbox_ray.storage.store import Storage
-from djsandbox_ray.trials import foundation, shared_folder
-from djsandbox_ray.trials.base import Base, BaseTask
 from djsandbox_ray.workflows.language.parameters import parameters
 
 NAMES = {
@@ -129,47 +125,11 @@ def test_what_a_chain_comes_to_is_that_of_its_version(tmp_path: Path) -> None:
     check("evolve", digest(text.replace(storage.url, "")))
 
 
-class Named(Base):
-    """A base that holds the names of the tables that it is made of."""
-
-    def sources(self) -> dict[str, Source]:
-        return {"trusted": ShapesSource(ShapesConfig(type="shapes", samples=30))}
-
-    def identity(self) -> Any:
-        return "named"
-
-    def make(self, task: BaseTask) -> dict[str, float]:
-        (task.folder / "tables.json").write_text(json.dumps(sorted(task.tables)))
-        return {"tables": float(len(task.tables))}
-
-
-class Grounded(Planted):
-    """Its trials start from a base, and see data that are the same for all."""
-
-    def base(self) -> Base:
-        return Named()
-
-    def sources(self) -> dict[str, Source]:
-        return {"fixed": ShapesSource(ShapesConfig(type="shapes", samples=20))}
-
-
 def test_what_trials_start_from_is_that_of_its_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of what is ingested, and how, the outputs of other hooks tell."""
-
-    def read(source: Any, *_: object, **__: object) -> Dataset:
-        return Dataset("dataset-read", "datasets/read.lance", source.config.samples, 0)
-
-    monkeypatch.setattr(foundation, "ingest", read)
-    monkeypatch.setattr(foundation, "outcome", lambda *_: "read")
-    monkeypatch.setattr(Context, "await_room", lambda *_: None)
-    for module in (foundation, shared_folder):
-        monkeypatch.setattr(module, "ray", Here())
-    storage = Storage(str(tmp_path))
-    trials = {"model": {"type": f"{__name__}:Grounded"}, "budget": 20, "seeds": 2}
-    context, _ = context_of(storage, trials=trials)
-    found = HOOKS.get("base")(context).run()
+    found = HOOKS.get("base")(grounded_context(storage, monkeypatch)).run()
     known = storage.read_sealed(f"{found.base}/base.json")
     made = storage.read_bytes(f"{found.base}/tables.json").decode()
     check("base", digest(plain(json.dumps([asdict(found), known, made], sort_keys=True))))

@@ -14,6 +14,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from damages import DAMAGES
 from PIL import Image
 from planted_world import context_of
 from tasks_here import Here
@@ -163,9 +164,21 @@ def test_what_is_whole_is_not_trained_again(storage: Storage, training: Training
     assert hook(storage).run() == first
     assert training.times == 1
     assert hook(storage).broken(first) == {}
-    storage.write_bytes(f"{first.path}/model.safetensors", b"")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "scorer.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_damage_to_the_model_is_mended(
+    storage: Storage, training: Training, damage: str, name: str
+) -> None:
+    first = hook(storage).run()
+    path = f"{first.path}/{name}"
+    before = storage.read_bytes(path)
+    DAMAGES[damage](Path(storage.uri(path)))
+    assert [*hook(storage).broken(first)] == [path]
     assert hook(storage).run() == first
     assert training.times == 2
+    assert storage.read_bytes(path) == before
     assert hook(storage).broken(first) == {}
 
 

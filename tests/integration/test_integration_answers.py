@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 from rich.console import Console
 from small_answers import Quiz, asked
 from small_family import notes
-from small_runs import SMALL, Ran, jobs_until, run
+from small_runs import SMALL, Ran, document, jobs_until, run
 
-from djsandbox_ray.errors import PlanRefused
+from djsandbox_ray.config import checked
+from djsandbox_ray.errors import PlanRefused, SandboxError
 from djsandbox_ray.workflows.run import run_sandbox
 
 pytestmark = pytest.mark.integration
@@ -38,6 +40,13 @@ def changes(folder: Path, **quiz: Any) -> dict[str, Any]:
         "tracking": {"type": "none"},
         "report": {},
     }
+
+
+def rescored(folder: Path, **quiz: Any) -> Ran:
+    """Score what is stored again, without any training."""
+    config, out = checked(document(folder, changes(folder, **quiz)), "config.yaml"), io.StringIO()
+    outputs = run_sandbox(config, Console(file=out, width=400), trains=False)
+    return Ran(config, out.getvalue(), outputs)
 
 
 class Notes:
@@ -108,8 +117,13 @@ def test_what_is_stored_is_scored_again_and_what_is_lost_is_asked_again(
     parts = sorted((ran.home / "answers" / training).glob("64/*.parquet/*.parquet"))
     assert len(parts) == 2, "one for each round of questions"
     parts[0].write_bytes(parts[0].read_bytes()[:-1] + b"?")
-    with pytest.raises(PlanRefused, match=r"1 of \d+ trials cannot be scored without their models"):
-        run_sandbox(again.config, Console(file=io.StringIO()), trains=False)
+    (lost,) = trials.loc[trials["trial"] == spec, ["pool", "seed"]].itertuples(index=False)
+    with pytest.raises(PlanRefused) as caught:
+        rescored(folder, formula="both")
+    head, why, last = str(caught.value).splitlines()
+    assert head == f"trials: 1 of {len(trials)} trials cannot be scored without their models:"
+    assert why == f"  some of the answers are gone: 1 ({lost.pool} seed {lost.seed})"
+    assert last == "`djsandbox run` trains them; what could be scored of the others is kept"
     mended = run(folder, changes(folder, formula="both"))
     started, questions = told.new()
     assert started == 1
@@ -124,3 +138,37 @@ def test_what_is_stored_is_scored_again_and_what_is_lost_is_asked_again(
     assert started == len(trials)
     assert not set(asked_anew.parquet()["trial"]) & set(trials["trial"])
     assert len(questions) >= len(trials) * ROWS * 2
+
+
+def test_answers_that_cannot_be_scored_cost_no_other_trial_its_scores(
+    first: tuple[Ran, Notes],
+) -> None:
+    """As where an evaluator of a user's has a mistake: nothing is trained for that."""
+    folder, told = first[0].home.parent, first[1]
+    plain = run(folder, changes(folder)).parquet()
+    told.new()
+    right = plain.set_index("trial")["metric:quiz/right"]
+    curves = first[0].parquet("curves.parquet")
+    share = right.iloc[-1]
+    refused = set(curves.loc[curves["metric:quiz/right"] == share, "trial"])
+    assert 0 < len(refused) < len(right)
+    (folder / "refused").write_text(json.dumps([share]))
+    some = rescored(folder, formula="both")
+    assert f"the answers of {len(refused)} trials cannot be scored" in some.out
+    assert "BadInput: quiz: such answers cannot be scored; they are kept: where the" in some.out
+    trials = some.parquet().set_index("trial")
+    assert set(trials.index[trials["state"] == "FAILED"]) == refused
+    assert set(trials.index[trials["state"] == "COMPLETED"]) == set(right.index) - refused
+
+    (folder / "refused").write_text(json.dumps(sorted(set(curves["metric:quiz/right"]))))
+    with pytest.raises(SandboxError, match=r"trials: the answers of .*: BadInput: quiz: ") as none:
+        rescored(folder)
+    assert none.value.exit_code == 1
+
+    (folder / "refused").unlink()
+    mended = rescored(folder, formula="both").parquet().set_index("trial")
+    assert set(mended["state"]) == {"COMPLETED"}
+    kept = sorted(set(right.index) - refused)
+    numbers = "metric:quiz/right"
+    assert mended.loc[kept, numbers].equals(trials.loc[kept, numbers])
+    assert told.new() == (0, [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from damages import DAMAGES
-from small_runs import WHOLE, Ran, run
+from small_runs import SMALL, WHOLE, Ran, run
 
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.storage.store import Storage
@@ -186,6 +187,30 @@ def test_a_storage_that_fails_in_mid_run_ends_it_and_the_same_command_goes_on(
             run(tmp_path, UNTRACKED, base=WHOLE)
     assert not list((tmp_path / "storage").rglob("*.part"))
     assert run(tmp_path, UNTRACKED, base=WHOLE).ranking.equals(finished_run.ranking)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_a_worker_ends_the_run_and_the_same_command_goes_on(
+    ray_cluster: None, tmp_path: Path, mounted: Callable[[Path, str], None]
+) -> None:
+    """Checkpoints of trials, which workers write, have no room: what the driver writes has."""
+    whole, small = tmp_path / "whole", tmp_path / "small"
+    notes, trials = tmp_path / "notes", small / "storage" / "trials"
+    for folder in (whole, notes, trials):
+        folder.mkdir(parents=True)
+    model = {"type": "small_family:Hoarder", "place": str(notes)}
+    changes = {**UNTRACKED, "trials": {**SMALL["trials"], "model": model, "retries": 0}}
+    (notes / "bytes").write_text("10")
+    wanted = run(whole, changes).ranking
+    mounted(trials, "3m")
+    (notes / "bytes").write_text(str(5 << 20))
+    where = rf"{trials}/trial-\S+: no space is left on the device"
+    with pytest.raises(StorageFailed, match=rf"{where}; .*the same command goes on"):
+        run(small, changes)
+    assert not list(small.rglob("*.part"))
+    subprocess.run(["mount", "-o", "remount,size=60m", str(trials)], check=True)
+    assert run(small, changes).ranking.equals(wanted)
+    assert {path.suffix for path in trials.iterdir()} == {".json"}, "no checkpoint is left"
 
 
 def test_a_storage_that_is_removed_in_mid_run_ends_it(

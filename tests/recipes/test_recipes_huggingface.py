@@ -95,6 +95,17 @@ def test_the_card_says_what_the_rows_are(storage: Storage, pairs: Dataset, tmp_p
     assert "7 rows" in text
 
 
+def test_a_card_that_somebody_has_written_into_stays(
+    storage: Storage, pairs: Dataset, tmp_path: Path
+) -> None:
+    out, options = tmp_path / "out", {"form": FORM, "rows_per_shard": 3}
+    materialise(storage, pairs, np.arange(7), str(out), **options)
+    (out / "README.md").write_text("# Mine\n")
+    (out / "000001.parquet").unlink()
+    assert materialise(storage, pairs, np.arange(7), str(out), **options).written == 1
+    assert (out / "README.md").read_text() == "# Mine\n"
+
+
 def test_a_killed_call_is_resumed_and_gives_the_same_bytes(
     storage: Storage, pairs: Dataset, tmp_path: Path
 ) -> None:

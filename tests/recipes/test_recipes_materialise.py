@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from acceptance_world import clip, picture, write_documents, write_table
+from damages import DAMAGES
 from PIL import Image
 
 from djsandbox_ray.dataset.media import Content, Media, Turn, tokens_in
@@ -24,7 +25,7 @@ from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Rejection, Sample
 from djsandbox_ray.dataset.writers.formats import Row, ShardFormat
 from djsandbox_ray.dataset.writers.materialise import MARKER, materialise
-from djsandbox_ray.errors import BadInput, Damaged
+from djsandbox_ray.errors import BadInput, Damaged, SandboxError
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.storage.store import Storage
 
@@ -141,6 +142,58 @@ def test_a_shard_of_which_the_marker_does_not_know_is_written_again(
     # Of an earlier version, a marker names no shards: those that are there count as they are.
     out.write_sealed(MARKER, {key: value for key, value in marker.items() if key != "files"})
     assert materialise(storage, dataset, CHOSEN, out.url, **arguments).written == 0
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("place", ["images/000001/*", "videos/000001/*", "materialised/000001*"])
+def test_a_file_beside_the_lines_is_sealed_too(
+    storage: Storage, tmp_path: Path, place: str, damage: str
+) -> None:
+    dataset = write_documents(storage, [*DOCUMENTS["any"], *DOCUMENTS["videos"]])
+    out, arguments = tmp_path / "out", {"form": "jsonl", "rows_per_shard": 3}
+    materialise(storage, dataset, np.arange(7), str(out), **arguments)
+    whole = contents(out)
+    file = next(out.glob(place))
+    DAMAGES[damage](file)
+    changed = contents(out)
+    if damage != "gone":
+        with pytest.raises(BadInput, match=rf"/{file.name} .*is not replaced; remove it, and the"):
+            materialise(storage, dataset, np.arange(7), str(out), **arguments)
+        assert contents(out) == changed
+        file.unlink()
+    assert materialise(storage, dataset, np.arange(7), str(out), **arguments).written == 1
+    assert contents(out) == whole
+    assert materialise(storage, dataset, np.arange(7), str(out), **arguments).written == 0
+
+
+def test_what_an_earlier_version_has_written_beside_the_lines_counts_as_it_is(
+    storage: Storage, dataset: Dataset, tmp_path: Path
+) -> None:
+    out, arguments = Storage(str(tmp_path / "out")), {"form": "jsonl", "rows_per_shard": 100}
+    materialise(storage, dataset, CHOSEN, out.url, **arguments)
+    marker = out.read_sealed(MARKER)
+    shards = {name: seal for name, seal in marker["files"].items() if "/" not in name}
+    assert len(shards) == 4 < len(marker["files"])
+    out.write_sealed(MARKER, {**marker, "files": shards})
+    out.remove("materialised")
+    out.remove("images/000001/000000300.png")
+    assert materialise(storage, dataset, CHOSEN, out.url, **arguments).written == 0
+
+
+class Forgetful(ShardFormat):
+    """Writes another file than it was told to."""
+
+    suffix = "txt"
+
+    def write(self, output: Storage, name: str, rows: Iterator[Row]) -> None:
+        output.write_bytes(f"my-{name}", b"")
+
+
+def test_a_format_that_does_not_write_its_shard_is_named(
+    storage: Storage, dataset: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(SandboxError, match=r"/000000\.txt: its format has not written this file"):
+        materialise(storage, dataset, CHOSEN, str(tmp_path / "out"), form=f"{__name__}:Forgetful")
 
 
 class HalfWay(ShardFormat):

@@ -135,14 +135,11 @@ def test_a_write_that_the_system_breaks_off_leaves_nothing(storage: Storage, wri
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+def tiny_disk(tmp_path: Path, mounted: Callable[[Path, str], None]) -> Path:
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no disk may be mounted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=False)
+    mounted(place, "64k")
+    return place
 
 
 def test_a_disk_that_is_really_full(tiny_disk: Path) -> None:

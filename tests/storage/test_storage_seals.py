@@ -182,6 +182,20 @@ def test_of_a_large_folder_the_small_files_are_digested(
     assert broken_below(storage, "t", found) == {"t/data/3.lance": "has 2000 bytes, not 4000"}
 
 
+def test_of_a_folder_so_much_is_compared_the_small_files_first(storage: Storage) -> None:
+    sizes = {"t/a": 10, "t/b": 100, "t/c": 100}
+    for path, size in sizes.items():
+        storage.write_bytes(path, b"1" * size)
+    found = seals_of(storage, "t")
+    for path, size in sizes.items():
+        storage.write_bytes(path, b"2" * size)
+    assert [*broken_below(storage, "t", found)] == [*sizes]
+    assert [*broken_below(storage, "t", found, 120)] == ["t/a", "t/b"]
+    assert broken_below(storage, "t", found, 9) == {}
+    storage.write_bytes("t/c", b"1")
+    assert broken_below(storage, "t", found, 9) == {"t/c": "has 1 bytes, not 100"}
+
+
 def test_seals_elsewhere_are_the_same(storage: Storage) -> None:
     memory = Storage(f"memory://{os.urandom(4).hex()}")
     try:

@@ -88,6 +88,15 @@ def texts(folder: Path) -> dict[str, str]:
     }
 
 
+def test_files_of_others_stay(storage: Storage) -> None:
+    track(storage, COMPLETED)
+    other = folder_of(storage, "trials", "text_len", "high", "seed-0", "events.out.tfevents.1.me")
+    other.write_bytes(b"mine")
+    track(storage, COMPLETED)
+    assert other.read_bytes() == b"mine"
+    assert len([*other.parent.iterdir()]) == 2, "what was ours is written anew"
+
+
 def test_everything_is_there_once_however_often_it_is_told(storage: Storage) -> None:
     assert TRACKERS.get("tensorboard") is TensorBoardTracker
     for _ in range(2):

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
+from damages import DAMAGES
 from rich.console import Console
 from small_runs import SMALL, Ran, run
 from typer.testing import CliRunner
 
 from djsandbox_ray.cli import app
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.records import Pools
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.workflows.export_model import export_model
@@ -85,6 +86,26 @@ def test_a_model_that_is_there_is_not_trained_again(trained: Ran) -> None:
     assert trained.stamps(f"{place}/*") == before
     other = 1 - best_seed(trained)
     assert exported(trained, POOL, seed=other)[0].endswith(f"seed{other}")
+
+
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "exported.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_model_that_is_not_what_was_written_is_named_and_neither_copied_nor_replaced(
+    trained: Ran, tmp_path: Path, damage: str, name: str
+) -> None:
+    place, _ = exported(trained, POOL)
+    file = trained.home / place / name
+    before = file.read_bytes()
+    try:
+        DAMAGES[damage](file)
+        changed = trained.stamps(f"{place}/*")
+        with pytest.raises(Damaged, match=rf"/{name} .*; remove the folder .*/{place}, and the"):
+            exported(trained, POOL, output=str(tmp_path / "out"))
+        assert trained.stamps(f"{place}/*") == changed
+        assert not (tmp_path / "out").exists()
+    finally:
+        file.write_bytes(before)
+    assert "there already" in exported(trained, POOL)[1]
 
 
 def test_what_differs_from_the_run_is_said(trained: Ran) -> None:

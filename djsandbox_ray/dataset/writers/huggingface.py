@@ -146,7 +146,9 @@ class HuggingFaceShards(ShardFormat):
                 writer.write_table(pa.Table.from_pylist(group, schema))
 
     def finish(self, output: Storage, written: Written) -> None:
-        """Write the card."""
+        """Write the card, unless there is one: somebody may have written into it."""
+        if output.exists(CARD):
+            return
         count = f"{written.rows:,} rows, written by `djsandbox materialise`."
         said = [*written.about, count, _columns_said(self._layout)]
         files = {"config_name": "default", "data_files": [{"split": "train", "path": "*.parquet"}]}

@@ -1,8 +1,13 @@
-"""Rows of a sample table as files for outside trainers: shard by shard, resumable."""
+"""Rows of a sample table as files for outside trainers: shard by shard, resumable.
+
+``materialised.json`` lists the shards. What a format writes beside a shard, such as the images of
+JSON Lines, is listed in ``materialised/<shard>.json``: a list for each, as there may be millions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +18,24 @@ from numpy.typing import NDArray
 from djsandbox_ray.dataset.media import Media
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.writers.formats import SHARD_FORMATS, Row, Written
-from djsandbox_ray.errors import BadInput, Damaged
+from djsandbox_ray.errors import BadInput, Damaged, SandboxError
 from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.records import Dataset
 from djsandbox_ray.settings.code import with_code
 from djsandbox_ray.storage.half_written import Leftovers
 from djsandbox_ray.storage.lease import WATCH
-from djsandbox_ray.storage.seals import Seal, broken, seals_from_json, seals_to_json
+from djsandbox_ray.storage.seals import (
+    FOLDER_BYTES,
+    Seal,
+    broken,
+    broken_below,
+    seals_from_json,
+    seals_to_json,
+)
 from djsandbox_ray.storage.store import Storage
 
 MARKER = "materialised.json"
+_LISTS = "materialised/"
 ROWS_PER_SHARD = 10_000
 _READ_ROWS = 256
 """Rows whose images are in memory at once."""
@@ -59,9 +72,10 @@ def materialise(
 ) -> Materialised:
     """Write rows as ``000000.<suffix>``, ``000001.<suffix>``, ... in the order of ``row_id``.
 
-    A shard appears when it is whole; the same call again writes those that are missing.
-    ``materialised.json`` says from the start what the folder is for, with size and digest of every
-    shard that is there, and at the end that it is complete. Equal rows give equal files.
+    A shard appears when it is whole; the same call again writes those that are missing, or lack a
+    file of those beside them. ``materialised.json`` says from the start what the folder is for,
+    with size and digest of every shard that is there, and at the end that it is complete. Equal
+    rows give equal files.
 
     Args:
         storage: where the sample table is.
@@ -76,7 +90,7 @@ def materialise(
 
     Raises:
         BadInput: no rows, unknown rows or format, a row that the format cannot hold, a folder that
-            holds something else, or a shard that is not what was written.
+            holds something else, or a file that is not what was written.
     """
     kind = SHARD_FORMATS.get(form)
     writer = kind()
@@ -110,8 +124,7 @@ def materialise(
         if name not in known:
             with folder.noting() as noted:
                 writer.write(folder, name, stored_rows(table, some))
-            if seal := noted.get(name) or folder.seal(name):
-                known[name] = seal
+            known |= _sealed(folder, name, noted)
             folder.write_sealed(MARKER, {**plan, "files": seals_to_json(known)})
             written += 1
         done += len(some)
@@ -139,11 +152,12 @@ def _claim(folder: Storage, plan: dict[str, Any]) -> dict[str, Seal]:
     """Say what the folder is for, unless it says so already.
 
     Returns:
-        The seals of the shards that are there. One that is not among them was written by a call
-        that was killed just then: it is written again.
+        The seals of the shards that are there, with all that belongs beside them, and of the lists
+        of that. A shard that is not among them was written by a call that was killed just then, or
+        lacks something: it is written again.
 
     Raises:
-        BadInput: it is for something else, or a shard was changed since it was written.
+        BadInput: it is for something else, or a file was changed since it was written.
     """
     if not folder.exists(MARKER):
         if names := folder.names(""):
@@ -171,14 +185,59 @@ def _claim(folder: Storage, plan: dict[str, Any]) -> dict[str, Seal]:
             f"{folder.shown} holds other rows or another form of them "
             f"({', '.join(other) or 'of another version'}): choose a new folder"
         )
+    lacking: set[str] = set()
+    for shard, wrong in _wrong(folder, known):
+        for name, what in wrong.items():
+            if folder.exists(name):
+                raise BadInput(
+                    f"{folder.shown}/{name} {what} (it was changed since): it is not replaced; "
+                    "remove it, and the same command writes it again"
+                )
+            lacking |= {shard, _list(shard)}
+    return {name: seal for name, seal in known.items() if name not in lacking}
+
+
+def _wrong(folder: Storage, known: Mapping[str, Seal]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each shard with what is wrong with its files, by path.
+
+    Of what lies beside all shards, as much is read as in another folder; of the rest, the sizes
+    are compared.
+    """
     wrong = broken(folder, known)
-    for name, what in wrong.items():
-        if folder.exists(name):
-            raise BadInput(
-                f"{folder.shown}/{name} {what} (it was changed since): it is not replaced; remove "
-                "it, and the same command writes it again"
-            )
-    return {name: seal for name, seal in known.items() if name not in wrong}
+    shards = [name for name in known if not name.startswith(_LISTS)]
+    for shard in shards:
+        listed = _list(shard)
+        yield shard, {name: wrong[name] for name in (shard, listed) if name in wrong}
+        if listed in known and listed not in wrong:
+            beside = seals_from_json(folder.read_sealed(listed).get("files"))
+            by_place: dict[str, dict[str, Seal]] = defaultdict(dict)
+            for path, seal in beside.items():
+                place, _, name = path.rpartition("/")
+                by_place[place][name] = seal
+            for place, seals in by_place.items():
+                yield shard, broken_below(folder, place, seals, FOLDER_BYTES // len(shards))
+
+
+def _sealed(folder: Storage, shard: str, noted: Mapping[str, Seal]) -> dict[str, Seal]:
+    """Return the seals of a shard that was just written and, if need be, of the list beside it.
+
+    Raises:
+        SandboxError: its format has not written it.
+    """
+    seal = noted.get(shard) or folder.seal(shard)
+    if seal is None:
+        raise SandboxError(f"{folder.shown}/{shard}: its format has not written this file")
+    if not (beside := {path: one for path, one in noted.items() if path != shard}):
+        return {shard: seal}
+    listed = _list(shard)
+    with folder.noting() as written:
+        folder.write_sealed(listed, {"files": seals_to_json(beside)})
+    return {shard: seal, listed: written[listed]}
+
+
+def _list(shard: str) -> str:
+    """Return the file that lists what lies beside a shard."""
+    return f"{_LISTS}{shard}.json"
 
 
 def _seals(folder: Storage, marker: dict[str, Any]) -> dict[str, Seal]:

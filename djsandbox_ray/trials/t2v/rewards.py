@@ -295,9 +295,16 @@ def _clip(path: str | None, arch: str | None, weights: str | None, device: str) 
 
 
 def _processor(folder: Path) -> dict[str, Any]:
-    """Return mean and deviation of the colours that a folder's CLIP wants."""
+    """Return mean and deviation of the colours that a folder's CLIP wants.
+
+    Raises:
+        BadInput: the file that says it cannot be read.
+    """
     file = folder / _PROCESSOR
-    known = json.loads(file.read_text()) if file.exists() else {}
+    try:
+        known = dict(json.loads(file.read_text())) if file.exists() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{file} cannot be read: {first_line(error)}") from error
     return {name: known.get(name) or value for name, value in _OPENAI.items()}
 
 
