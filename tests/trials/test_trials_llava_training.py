@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llava_pair import work
 from llava_world import (
     BUDGET,
     FIXED,
@@ -44,10 +39,6 @@ from djsandbox_ray.trials.llava.modules import trial_model
 from djsandbox_ray.trials.llava.objective import NextTokens
 from djsandbox_ray.trials.llava.text import Transcript
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
-from djsandbox_ray.trials.strategies.strategy import Group
-
-PATIENCE = 900
-"""Seconds that two workers may take on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -294,37 +285,6 @@ def test_a_trial_that_was_cut_off_goes_on_bit_for_bit(tables: Tables, tmp_path: 
     reports, resumed = trained(tables, tmp_path / "cut", config(tables), rungs=rungs)
     assert [report.samples for report in reports] == [rungs[1]]
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
-
-
-def test_two_workers_learn_and_answer_as_one_does(tmp_path: Path) -> None:
-    tables = Tables.write(tmp_path)
-    work(Group(), tables.folder)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    program, env = Path(__file__).with_name("llava_pair.py"), {"OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join(sys.path)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(program), str(rank), "2", str(port), str(tmp_path), "ddp"],
-            env={**os.environ, **env, "PYTHONPATH": path},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert [worker.returncode for worker in workers] == [0, 0], errors
-    one, two = (torch.load(tmp_path / f"{size}.pt", weights_only=True) for size in (1, 2))
-    for name, value in one.items():
-        assert torch.allclose(value, two[name], atol=2e-5), name
-    told, together = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 2))
-    assert together["said"] == told["said"]
-    assert together["tokens"] == told["tokens"]
-    assert together["nll"] == pytest.approx(told["nll"], rel=1e-3)
 
 
 def test_shuffled_captions_are_read_with_other_images(tables: Tables) -> None:
