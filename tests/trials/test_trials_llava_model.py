@@ -417,4 +417,8 @@ def test_operations_are_counted_by_parts() -> None:
     assert parts.training("projector") < parts.training("full")
     # Two matrices, 16 tokens, forward and back; the first one's input needs no gradient.
     assert parts.projector == pytest.approx(5 * 2 * 16 * 96 * 96, rel=0.01)
-    assert parts.answering(30, 2, 1000) > parts.tower + 2 * 1000 * 32
+    # Beside the matrices: embeddings, and the weights of five norms.
+    assert parts.parameters == matrices + 96 * 100 + 5 * 96
+    once = parts.tower + parts.projector / 3
+    assert parts.weighing == once + parts.language
+    assert parts.answering(2) == once + 2 * parts.parameters * 66

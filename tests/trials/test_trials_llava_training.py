@@ -19,6 +19,7 @@ from llava_world import (
     config,
     task,
     write_fine,
+    write_shapes,
     write_talk,
 )
 from recorded import check
@@ -28,6 +29,9 @@ from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.caption_nll import CaptionNll, CaptionNllConfig
 from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.retrieval import RetrievalConfig
+from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.evaluation.vqa.textvqa import TextVqaConfig
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.conversations import NOT_LEARNT, Conversations, described, refuse_without
 from djsandbox_ray.trials.family import TrialData
@@ -326,6 +330,24 @@ def test_what_decides_a_result_is_in_its_identity(tables: Tables) -> None:
     assert str(tables.base) not in found[0]
     assert "peft" in Llava(config(tables, {"train": "lora"})).numerics(0)
     assert "peft" not in Llava(config(tables, {"train": "full"})).numerics(0)
+
+
+def test_operations_of_an_evaluation_are_estimated(tables: Tables, tmp_path: Path) -> None:
+    family = Llava(config(tables, {"text_tokens": 20})).resolved(0)
+    weighed = EvaluationSet.read("trusted", tables.trusted.uri)
+    world = {"type": "shapes_questions", "samples": 5, "content": "pairs"}
+    asked = EvaluationSet.read("asked", write_shapes(tmp_path, world).uri)
+    told = CaptionNllConfig(type="caption_nll", limit=4)
+    words = TextVqaConfig(type="textvqa", dataset=world, max_new_tokens=3)
+    captions, answers = family._parts(64), family._parts(20)
+    assert family.evaluation_flops(Suite([told], [weighed])) == 4 * captions.weighing
+    count = len(Suite([words], [asked]).asked())
+    assert count >= 5
+    assert family.evaluation_flops(Suite([words, told], [asked, weighed])) == pytest.approx(
+        count * answers.answering(3) + 4 * captions.weighing
+    )
+    others = RetrievalConfig(type="retrieval")
+    assert family.evaluation_flops(Suite([told, others], [weighed, weighed])) is None
 
 
 def test_operations_and_stages(tables: Tables) -> None:
