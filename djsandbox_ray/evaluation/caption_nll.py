@@ -68,9 +68,13 @@ class CaptionNll(Evaluator):
         if len(data.texts) != data.rows or not data.rows:
             raise BadInput(f"caption_nll: the set {data.id} has no captions")
 
+    def rows(self, data: EvaluationSet) -> list[int]:
+        """Return the rows whose captions are looked at, in order."""
+        return data.some(self.config.limit)
+
     def evaluate(self, model: CaptionScorer, data: EvaluationSet) -> dict[str, float]:
         """Return both means."""
-        rows = data.some(self.config.limit)
+        rows = self.rows(data)
         found = model.nll(data, rows)
         nats = float(found.nll.sum())
         size = sum(len(data.texts[row].encode()) for row in rows)

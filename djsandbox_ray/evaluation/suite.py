@@ -14,10 +14,11 @@ from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.answer_evaluator import AnswerEvaluator
 from djsandbox_ray.evaluation.answer_store import AnswerStore
 from djsandbox_ray.evaluation.asker import Asker
-from djsandbox_ray.evaluation.asking import Answerer
+from djsandbox_ray.evaluation.asking import Answerer, Asked
+from djsandbox_ray.evaluation.caption_nll import CaptionNll
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.denoising import Denoiser, DenoisingEvaluator
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Saved
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Reads, Saved
 from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
 from djsandbox_ray.evaluation.video.stored_videos import StoredVideos
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, VideoMaker
@@ -103,9 +104,26 @@ class Suite:
         return any(isinstance(evaluator, Asker) for evaluator, _ in self._measured)
 
     @property
-    def embeds_only(self) -> bool:
-        """Whether all that is done with a model is to embed images and texts."""
-        return all(evaluator.READS == "embeddings" for evaluator, _ in self._measured)
+    def reads(self) -> frozenset[Reads]:
+        """What evaluators look at of a model."""
+        return frozenset(evaluator.READS for evaluator, _ in self._measured)
+
+    def asked(self) -> list[Asked]:
+        """Return the questions that every model is asked; what hangs on its answers lacks."""
+        return [
+            one
+            for evaluator, data in self._measured
+            if isinstance(evaluator, AnswerEvaluator)
+            for one in evaluator.ask(data, {})
+        ]
+
+    def weighed(self) -> int:
+        """Return of how many captions models say how likely they are."""
+        return sum(
+            len(evaluator.rows(data))
+            for evaluator, data in self._measured
+            if isinstance(evaluator, CaptionNll)
+        )
 
     def denoised(self) -> dict[str, NDArray[np.int64]]:
         """Return whose videos models are to denoise: rows, rising, by the ids of their sets."""

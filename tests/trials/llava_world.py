@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,21 @@ def write_talk(folder: Path, rows: int, seed: int = 0, questions: int = 2) -> Sa
     folder.mkdir(parents=True)
     samples = [converse(seed, index, (), 32, questions) for index in range(rows)]
     return written(list(samples), folder)[0]
+
+
+def write_mixed(folder: Path) -> SampleTable:
+    """Write conversations of which some are about no image.
+
+    One worker may be at such a one while another looks at something.
+    """
+    folder.mkdir(parents=True)
+    seen = [converse(0, index, (), 32, 2) for index in range(16)]
+    blind = []
+    for sample in seen:
+        asked, *others = sample.turns
+        asked = replace(asked, text=asked.text.removeprefix(f"{IMAGE_TOKEN}\n"))
+        blind.append(replace(sample, image=b"", turns=(asked, *others)))
+    return written([*seen, *blind], folder)[0]
 
 
 def write_shapes(folder: Path, settings: Any) -> SampleTable:

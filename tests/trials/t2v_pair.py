@@ -1,20 +1,15 @@
-"""A program: one of several workers that adapt a small text-to-video model together, and judge it.
-
-Arguments: rank, workers, port, a folder, and names of cases.
-"""
+"""A program: one of two workers that adapt a small text-to-video model together, and judge it."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from t2v_world import random_base, write_clips
-from torch import distributed
+from two_workers import ALONE, take_part
 
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.trials.checkpoint import Checkpoint
@@ -24,12 +19,7 @@ from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.family import T2v
 
 FRAMES, SIDE, ROWS, BUDGET = 5, 16, 20, 24
-CASES: Mapping[str, Mapping[str, Any]] = {
-    "alone": {},
-    "ddp": {"strategy": "ddp"},
-    "fsdp": {"strategy": "fsdp"},
-    "zero2": {"strategy": "deepspeed", "settings": {"zero_optimization": {"stage": 2}}},
-}
+CASES = (ALONE, "ddp", "fsdp", "zero2")
 
 
 def write_world(folder: Path) -> None:
@@ -87,16 +77,5 @@ def work(group: Group, folder: Path, case: str) -> None:
     assert [report.samples for report in reports] == [BUDGET]
 
 
-def main(rank: int, size: int, port: int, folder: Path, cases: Sequence[str]) -> None:
-    """Work on all cases, one after the other."""
-    torch.set_num_threads(1)
-    store = distributed.TCPStore("127.0.0.1", port, size, is_master=rank == 0)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
-    for case in cases:
-        work(Group(rank, size, **CASES[case]), folder, case)
-        print(f"{case} is done", flush=True)
-    distributed.destroy_process_group()
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), sys.argv[5:])
+    take_part(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from pathlib import Path
@@ -25,7 +26,7 @@ from transformers import (
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.llava.base import LlavaBaseConfig
-from djsandbox_ray.trials.llava.base_folder import join, load_base, shipped_arch
+from djsandbox_ray.trials.llava.base_folder import join, joined, load_base, shipped_arch
 from djsandbox_ray.trials.llava.fine import empty_fine, fine_settings, load_fine
 from djsandbox_ray.trials.llava.flops import count_parts
 from djsandbox_ray.trials.llava.modules import (
@@ -71,8 +72,8 @@ def test_text_alone_leaves_the_projector_a_gradient_of_zero(folder: Path) -> Non
     model = trial_model(base.llava, "mlp2x_gelu", 3)
     ids, mask = torch.tensor([[1, 9, 10, 11]]), torch.ones(1, 4, dtype=torch.int64)
     places = torch.tensor([1, 2])
-    plain = model.eval()(ids, mask, places, None).detach()
-    said = model.train()(ids, mask, places, None)
+    plain = model(ids, mask, places, None).detach()
+    said = model(ids, mask, places, torch.zeros(1, 3, 16, 16), blank=True)
     assert torch.equal(said.detach(), plain)
     said.sum().backward()
     grads = [value.grad for value in model.parameters() if value.requires_grad]
@@ -282,7 +283,8 @@ def test_a_base_is_joined_of_two_folders(kind: str, tmp_path: Path) -> None:
     assert Reader(base.llava).image_tokens == 4
 
 
-def test_a_tokenizer_without_a_token_for_images_gets_one(tmp_path: Path) -> None:
+def without_image_token() -> tuple[Any, int]:
+    """Return a tokenizer that has no token for images, and the id that this had."""
     tokenizer = byte_level()
     vocabulary = json.loads(tokenizer.backend_tokenizer.to_str())
     assert "<image>" in tokenizer.get_vocab()
@@ -300,9 +302,38 @@ def test_a_tokenizer_without_a_token_for_images_gets_one(tmp_path: Path) -> None
         pad_token="<pad>",
     )
     assert "<image>" not in bare.get_vocab()
-    base = load_base(write_base(tmp_path / "base", bare))
+    return bare, place
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_tokenizer_without_a_token_for_images_gets_one(tied: bool, tmp_path: Path) -> None:
+    """What reads words and what foretells them both grow by a row, and stay one if they are."""
+    bare, place = without_image_token()
+    base = load_base(write_base(tmp_path / "base", bare, tied))
     assert base.words.image_id not in (place, None)
-    assert base.llava.get_input_embeddings().weight.shape[0] > base.words.image_id
+    table, head = base.llava.get_input_embeddings().weight, base.llava.lm_head.weight
+    assert table.shape[0] == base.words.image_id + 1
+    assert head.shape == table.shape
+    assert (head is table) == tied
+    adapted = trial_model(base.llava.requires_grad_(False), "linear", 1)
+    adapt(adapted, 4, 8, ("q_proj",), seed=5)
+    assert (adapted.llava.lm_head.weight is adapted.llava.get_input_embeddings().weight) == tied
+    assert not adapted.llava.lm_head.weight.requires_grad
+    open_language(opened := trial_model(base.llava, "linear", 1))
+    assert (opened.llava.lm_head.weight is opened.llava.get_input_embeddings().weight) == tied
+    assert opened.llava.lm_head.weight.requires_grad
+
+
+def test_the_new_row_of_a_base_is_the_same_each_time() -> None:
+    bare, _ = without_image_token()
+    model, rows = language(bare), []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            made = joined(tower(), copy.deepcopy(model), copy.deepcopy(bare), PIXELS, -2)
+            rows.append(made.get_input_embeddings().weight[-1])
+    assert rows[0].any()
+    assert torch.equal(rows[0], rows[1])
 
 
 def test_what_is_no_base_is_refused(tmp_path: Path) -> None:
@@ -386,4 +417,8 @@ def test_operations_are_counted_by_parts() -> None:
     assert parts.training("projector") < parts.training("full")
     # Two matrices, 16 tokens, forward and back; the first one's input needs no gradient.
     assert parts.projector == pytest.approx(5 * 2 * 16 * 96 * 96, rel=0.01)
-    assert parts.answering(30, 2, 1000) > parts.tower + 2 * 1000 * 32
+    # Beside the matrices: embeddings, and the weights of five norms.
+    assert parts.parameters == matrices + 96 * 100 + 5 * 96
+    once = parts.tower + parts.projector / 3
+    assert parts.weighing == once + parts.language
+    assert parts.answering(2) == once + 2 * parts.parameters * 66

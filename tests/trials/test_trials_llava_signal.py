@@ -12,9 +12,11 @@ import yaml
 from llava_world import write_shapes
 from small_runs import ROOT
 
+from djsandbox_ray.analysis.verdicts.scores import Yardstick
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.evaluation.answer_evaluator import AnswerEvaluator
 from djsandbox_ray.evaluation.asking import Answer, Asked
+from djsandbox_ray.evaluation.config import EvaluationConfig
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.trials.base import BaseTask
@@ -25,6 +27,9 @@ from djsandbox_ray.trials.llava.family import Llava
 from djsandbox_ray.trials.strategies.strategy import Group
 
 SEEDS, ROWS = 3, 1500
+DEFECTS = {"clean": {}, "mismatched": {"mismatched": 0.4}}
+LEAST = 4.0
+"""Of the distance between the two."""
 
 
 class Asking:
@@ -47,7 +52,8 @@ def dprime(good: list[float], bad: list[float]) -> float:
 @pytest.mark.timeout(3600)
 def test_mismatched_captions_are_seen_by_the_declared_score(tmp_path: Path) -> None:
     document = yaml.safe_load((ROOT / "configs" / "llava.yaml").read_text())
-    settings, evaluation = document["trials"], document["evaluation"]
+    settings = document["trials"]
+    evaluation = EvaluationConfig.model_validate(document["evaluation"])
     train = settings["model"]["base"]["train"]
     make = partial(write_shapes, tmp_path)
     trusted = {"pairs": make(train["dataset"]).uri, "questions": make(train["questions"]).uri}
@@ -58,14 +64,11 @@ def test_mismatched_captions_are_seen_by_the_declared_score(tmp_path: Path) -> N
     kept = partial(Checkpoint, str(tmp_path))
     LlavaBase(config.base).make(BaseTask(trusted, base, kept, cpus=1, gpus=0))
 
-    metrics = [
-        EVALUATORS.get(one["type"]).Config.model_validate(one) for one in evaluation["metrics"]
-    ]
-    evaluators = [EVALUATORS.get(one.type)(one) for one in metrics]
+    evaluators = [EVALUATORS.get(one.type)(one) for one in evaluation.metrics]
     sets = {}
     for place, evaluator in enumerate(evaluators):
         source = evaluator.source()
-        table = make(evaluation["dataset"]) if source is None else make(source.config)
+        table = make(evaluation.dataset) if source is None else make(source.config)
         sets[evaluator] = EvaluationSet.read(f"set {place}", table.uri)
 
     def evaluate(model: Any, samples: int) -> dict[str, float]:
@@ -77,7 +80,7 @@ def test_mismatched_captions_are_seen_by_the_declared_score(tmp_path: Path) -> N
 
     fixed = make(settings["model"]["finetune"]["dataset"])
     scores: dict[str, list[dict[str, float]]] = {}
-    for name, defects in (("clean", {}), ("mismatched", {"mismatched": 0.4})):
+    for name, defects in DEFECTS.items():
         pool: SampleTable = make({"type": "shapes", "samples": 2 * ROWS, "defects": defects})
         data = TrialData(
             pool.uri,
@@ -101,10 +104,14 @@ def test_mismatched_captions_are_seen_by_the_declared_score(tmp_path: Path) -> N
             )
             (report,) = Llava(config).resolved(0).train(task, data)
             scores.setdefault(name, []).append(dict(report.metrics))
-    clean, bad = (
-        {name: [one[name] for one in scores[pool]] for name in scores[pool][0]}
-        for pool in ("clean", "mismatched")
-    )
-    told = {name: dprime(clean[name], bad[name]) for name in evaluation["score"]}
-    assert -told["caption_nll/token"] >= 4, (told, scores)  # better when less
-    assert told["textvqa/accuracy"] > 0, (told, scores)
+    # As a run does it: changes against the controls, which here are trials on either pool.
+    trials = {(name, seed): one for name in scores for seed, one in enumerate(scores[name])}
+    yardstick = Yardstick.from_controls(trials, evaluation.score_metrics(), evaluation.aggregate)
+    clean, bad = ([yardstick.change(one) for one in scores[name]] for name in DEFECTS)
+    told = {
+        name: dprime(*([one[name] for one in scores[pool]] for pool in DEFECTS))
+        for name in yardstick.metrics
+    }
+    assert dprime(clean, bad) >= LEAST, (dprime(clean, bad), told, scores)
+    # Both of its metrics see it: the one that is better when less falls.
+    assert told["caption_nll/token"] < 0 < told["textvqa/accuracy"], (told, scores)

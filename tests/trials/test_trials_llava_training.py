@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llava_pair import work
 from llava_world import (
     BUDGET,
     FIXED,
@@ -24,6 +19,7 @@ from llava_world import (
     config,
     task,
     write_fine,
+    write_shapes,
     write_talk,
 )
 from recorded import check
@@ -33,6 +29,9 @@ from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.caption_nll import CaptionNll, CaptionNllConfig
 from djsandbox_ray.evaluation.data import EvaluationSet
+from djsandbox_ray.evaluation.retrieval import RetrievalConfig
+from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.evaluation.vqa.textvqa import TextVqaConfig
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.conversations import NOT_LEARNT, Conversations, described, refuse_without
 from djsandbox_ray.trials.family import TrialData
@@ -44,10 +43,6 @@ from djsandbox_ray.trials.llava.modules import trial_model
 from djsandbox_ray.trials.llava.objective import NextTokens
 from djsandbox_ray.trials.llava.text import Transcript
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
-from djsandbox_ray.trials.strategies.strategy import Group
-
-PATIENCE = 900
-"""Seconds that two workers may take on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -296,37 +291,6 @@ def test_a_trial_that_was_cut_off_goes_on_bit_for_bit(tables: Tables, tmp_path: 
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
-def test_two_workers_learn_and_answer_as_one_does(tmp_path: Path) -> None:
-    tables = Tables.write(tmp_path)
-    work(Group(), tables.folder)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    program, env = Path(__file__).with_name("llava_pair.py"), {"OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join(sys.path)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(program), str(rank), "2", str(port), str(tmp_path), "ddp"],
-            env={**os.environ, **env, "PYTHONPATH": path},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert [worker.returncode for worker in workers] == [0, 0], errors
-    one, two = (torch.load(tmp_path / f"{size}.pt", weights_only=True) for size in (1, 2))
-    for name, value in one.items():
-        assert torch.allclose(value, two[name], atol=2e-5), name
-    told, together = (json.loads((tmp_path / f"{size}.json").read_text()) for size in (1, 2))
-    assert together["said"] == told["said"]
-    assert together["tokens"] == told["tokens"]
-    assert together["nll"] == pytest.approx(told["nll"], rel=1e-3)
-
-
 def test_shuffled_captions_are_read_with_other_images(tables: Tables) -> None:
     rows = np.arange(10, dtype=np.int64)
     told = Conversations(tables.pairs.uri, rows, rows[::-1].copy()).take(np.array([2]))
@@ -366,6 +330,24 @@ def test_what_decides_a_result_is_in_its_identity(tables: Tables) -> None:
     assert str(tables.base) not in found[0]
     assert "peft" in Llava(config(tables, {"train": "lora"})).numerics(0)
     assert "peft" not in Llava(config(tables, {"train": "full"})).numerics(0)
+
+
+def test_operations_of_an_evaluation_are_estimated(tables: Tables, tmp_path: Path) -> None:
+    family = Llava(config(tables, {"text_tokens": 20})).resolved(0)
+    weighed = EvaluationSet.read("trusted", tables.trusted.uri)
+    world = {"type": "shapes_questions", "samples": 5, "content": "pairs"}
+    asked = EvaluationSet.read("asked", write_shapes(tmp_path, world).uri)
+    told = CaptionNllConfig(type="caption_nll", limit=4)
+    words = TextVqaConfig(type="textvqa", dataset=world, max_new_tokens=3)
+    captions, answers = family._parts(64), family._parts(20)
+    assert family.evaluation_flops(Suite([told], [weighed])) == 4 * captions.weighing
+    count = len(Suite([words], [asked]).asked())
+    assert count >= 5
+    assert family.evaluation_flops(Suite([words, told], [asked, weighed])) == pytest.approx(
+        count * answers.answering(3) + 4 * captions.weighing
+    )
+    others = RetrievalConfig(type="retrieval")
+    assert family.evaluation_flops(Suite([told, others], [weighed, weighed])) is None
 
 
 def test_operations_and_stages(tables: Tables) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from t2v_pair import CASES, work, write_world
-from two_workers import run_together
+from two_workers import ALONE, run_together
 
 from djsandbox_ray.trials.strategies.strategy import Group
 
@@ -22,21 +22,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_world(found)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    work(Group(), found, "alone")
+    work(Group(), found, ALONE)
     torch.set_num_threads(before)
-    run_together("t2v_pair.py", found, [case for case in CASES if case != "alone"])
+    run_together("t2v_pair.py", found, [case for case in CASES if case != ALONE])
     return found
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "alone"])
+@pytest.mark.parametrize("case", [case for case in CASES if case != ALONE])
 def test_two_workers_learn_what_one_does(folder: Path, case: str) -> None:
-    alone, found = (
-        torch.load(folder / f"{name}.pt", weights_only=True) for name in ("alone", case)
-    )
+    alone, found = (torch.load(folder / f"{name}.pt", weights_only=True) for name in (ALONE, case))
     assert found.keys() == alone.keys()
     adapters = [name for name in alone if ".lora_" in name]
     assert any(alone[name].abs().max() > 0 for name in adapters if ".lora_B" in name)
     for name, value in alone.items():
         assert torch.allclose(value, found[name], rtol=0, atol=TOLERANCE), name
-    told, together = (json.loads((folder / f"{name}.json").read_text()) for name in ("alone", case))
+    told, together = (json.loads((folder / f"{name}.json").read_text()) for name in (ALONE, case))
     assert together == pytest.approx(told, rel=1e-3)

@@ -278,15 +278,30 @@ def answerer(tables: VlmTables, batch: int, max_tokens: int = 500) -> VlmAnswere
     return VlmAnswerer(model, script, "Describe the image.", sets, "cpu", 0, batch)
 
 
-def test_a_batch_without_an_image_is_learnt_too(world: dict[str, VlmTables]) -> None:
-    base = load_vlm(world["qwen2_vl"].base)
-    settings = config(world["qwen2_vl"], train="projector")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_without_an_image_is_learnt_too(world: dict[str, VlmTables], kind: str) -> None:
+    """Beside an image of which nothing is learnt: other workers may have images."""
+    tables = world[kind]
+    base = load_vlm(tables.base)
+    settings = config(tables, train="projector")
     model = trial_model(base.model.requires_grad_(False), settings, 0, "trials.model", {})
-    said = Script(base.processor, 500).sample((Turn("user", "a"), Turn("assistant", "b")), [])
-    joined = join([said], [0], 0)
-    model.train()(joined.inputs, joined.places).sum().backward()
+    script = Script(base.processor, 500)
+    said = script.sample((Turn("user", "a"), Turn("assistant", "b")), [])
+    told = Conversations(tables.pairs.uri, np.arange(4))
+    objective = ProcessedTokens(model, told, script, "cpu", 0)
+    with_image = script.sample(described("a"), [picture(0)])
+    cut = objective.split([with_image, said, said], 1)
+    assert [len(one.targets) for one in cut] == [said.targets, said.targets, with_image.targets]
+    assert [len(one.ids) for one in cut] == [2, 2, 1]
+    assert all(one.media for one in cut)
+    loss, _ = objective.loss(model.train(), cut[0])
+    loss.backward()
     grads = [one.grad for one in model.parameters() if one.requires_grad]
     assert all(grad is not None and not grad.any() for grad in grads)
+    alone = join([said], [0], 0)
+    logits = model(alone.inputs, alone.places)
+    plain = torch.nn.functional.cross_entropy(logits, alone.targets, reduction="sum")
+    assert float(loss) == pytest.approx(float(plain), rel=1e-5)
 
 
 def test_what_no_loss_reaches_is_not_trained(world: dict[str, VlmTables]) -> None:

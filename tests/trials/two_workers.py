@@ -1,4 +1,4 @@
-"""A program of the tests as two workers of one training, each a process."""
+"""Two workers of one training, each a process: how they are started, and what they are."""
 
 from __future__ import annotations
 
@@ -7,9 +7,24 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import distributed
+
+from djsandbox_ray.trials.strategies.strategy import Group
+
+ALONE = "alone"
+SHARES: Mapping[str, Mapping[str, Any]] = {
+    ALONE: {},
+    "ddp": {"strategy": "ddp"},
+    "fsdp": {"strategy": "fsdp"},
+    "zero2": {"strategy": "deepspeed", "settings": {"zero_optimization": {"stage": 2}}},
+    "zero3": {"strategy": "deepspeed", "settings": {"zero_optimization": {"stage": 3}}},
+}
+"""How workers share a model."""
 PATIENCE = 1800
 """Seconds after which workers that wait for each other are ended."""
 
@@ -41,3 +56,20 @@ def run_together(program: str, folder: Path, cases: Sequence[str]) -> None:
             worker.wait()
     logs = [(folder / f"{rank}.log").read_text() for rank in range(2)]
     assert all(worker.returncode == 0 for worker in workers), "\n".join(logs)[-4000:]
+
+
+def take_part(work: Callable[[Group, Path, str], None]) -> None:
+    """Be one of the workers that :func:`run_together` starts, for one case after the other.
+
+    Args:
+        work: given this worker's place, the folder and a case, whose name begins with one of
+            :data:`SHARES` (``fsdp``, ``fsdp-lora``).
+    """
+    rank, size, port = map(int, sys.argv[1:4])
+    torch.set_num_threads(1)
+    store = distributed.TCPStore("127.0.0.1", port, size, is_master=rank == 0)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    for case in sys.argv[5:]:
+        work(Group(rank, size, **SHARES[case.partition("-")[0]]), Path(sys.argv[4]), case)
+        print(f"{case} is done", flush=True)
+    distributed.destroy_process_group()

@@ -303,7 +303,7 @@ def task(
         "budget": BUDGET,
         "cpus": 1,
         "gpus": 0,
-        "checkpoint": Checkpoint(str(folder), "trial"),
+        "checkpoint": Checkpoint(str(folder), "trial", other.get("group")),
         "group": Group(),
         "evaluate": evaluate,
     }

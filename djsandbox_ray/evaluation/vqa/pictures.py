@@ -1,6 +1,6 @@
 """The files of a benchmark as a table with a row for every image, and all that is asked about it.
 
-Several questions share an image (18 in POPE): as one row, it is stored, decoded and encoded once.
+Several questions share an image (18 in POPE): as one row, it is stored and checked once.
 The questions stand in the row's meta data, under ``questions``, by benchmark; they are few enough
 that evaluators hold them all in memory.
 

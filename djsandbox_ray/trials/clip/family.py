@@ -92,7 +92,7 @@ class Clip(ModelFamily):
 
     def evaluation_flops(self, suite: Suite) -> float | None:
         """Count forward passes of the images and texts that the evaluators ask for."""
-        if not suite.embeds_only:
+        if not suite.reads <= {"embeddings"}:
             return None  # nobody counts what programs do
         counter = CountingEncoder(int(self.arch["embed_dim"]))
         suite.run(counter)

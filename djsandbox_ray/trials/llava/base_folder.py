@@ -190,7 +190,9 @@ def joined(
     image_id = tokenizer.convert_tokens_to_ids(IMAGE)
     vocabulary = language.get_input_embeddings().weight.shape[0]
     if image_id >= vocabulary:
-        language.resize_token_embeddings(image_id + 1, mean_resizing=False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # new rows are drawn: a base is the same, whenever it is made
+            language.resize_token_embeddings(image_id + 1, mean_resizing=False)
     embeddings = getattr(tower, "embeddings", None)
     has_class = hasattr(embeddings, "class_embedding") or hasattr(embeddings, "cls_token")
     config = transformers.LlavaConfig(

@@ -13,8 +13,9 @@ import numpy as np
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Source
-from djsandbox_ray.errors import require
+from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.evaluation.evaluator import Reads
+from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.answering import evaluate_together
 from djsandbox_ray.trials.conversations import LOOKED_AT, Conversations, naming, refuse_without
@@ -136,6 +137,21 @@ class Llava(ModelFamily):
         """Count the training of the projector."""
         return self._parts(self.config.text_tokens).training("projector")
 
+    def evaluation_flops(self, suite: Suite) -> float | None:
+        """Estimate captions, and answers as long as they may be to what is asked first.
+
+        Of questions that hang on answers, as rotated options do, nobody knows how many there are.
+        """
+        if not suite.reads <= set(self.OFFERS):
+            return None  # nobody counts what programs do
+        found = 0.0
+        if asked := suite.asked():
+            parts = self._parts((self.config.finetune or self.config).text_tokens)
+            found += sum(parts.answering(one.max_new_tokens) for one in asked)
+        if weighed := suite.weighed():
+            found += weighed * self._parts(self.config.text_tokens).weighing
+        return found
+
     def prepare(self, data: TrialData) -> Prepared:
         """Look at the first samples of all tables: whether there is enough to learn in them."""
         for name, config in self._configs().items():
@@ -223,7 +239,8 @@ class Llava(ModelFamily):
                 lora = config.lora
                 adapt(model, lora.rank, lora.alpha, lora.targets, task.seed)
         told.check()
-        model.load_state_dict(dict(earlier), strict=False)
+        if left := model.load_state_dict(dict(earlier), strict=False).unexpected_keys:
+            raise SandboxError(f"nothing goes on from what was trained of {left[0]}")
         objective = NextTokens(
             model,
             told,

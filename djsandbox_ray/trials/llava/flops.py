@@ -28,6 +28,10 @@ class PartFlops:
     """Forward, and backward to the projector."""
     language_trained: float
     """Forward and backward."""
+    tokens: int
+    """Of the sample, those of its image included."""
+    parameters: int
+    """Of the language model."""
 
     def training(self, trained: Trained) -> float:
         """Return the operations of training on one sample.
@@ -37,9 +41,18 @@ class PartFlops:
         language = self.language_trained if trained == "full" else self.language_frozen
         return self.tower + self.projector + language
 
-    def answering(self, prompt: int, new: int, parameters: int) -> float:
-        """Estimate the operations of an answer: two for each parameter and token."""
-        return self.tower + self.projector / 3 + 2.0 * parameters * (prompt + new)
+    def answering(self, new: int) -> float:
+        """Estimate the operations of an answer: two for each parameter and token.
+
+        Args:
+            new: tokens of the answer; the question has as many as the sample.
+        """
+        return self.tower + self.projector / 3 + 2.0 * self.parameters * (self.tokens + new)
+
+    @property
+    def weighing(self) -> float:
+        """Operations of finding out how likely a caption is."""
+        return self.tower + self.projector / 3 + self.language
 
 
 def count_parts(
@@ -101,6 +114,8 @@ def count_parts(
         language=_count(reading(grad=False, frozen=True)),
         language_frozen=_count(reading(grad=True, frozen=True)),
         language_trained=_count(reading(grad=True, frozen=False)),
+        tokens=tokens,
+        parameters=sum(parameter.numel() for parameter in read.parameters()),
     )
 
 

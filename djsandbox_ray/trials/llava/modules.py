@@ -103,7 +103,9 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
         ).last_hidden_state
         return self.llava.lm_head(hidden.flatten(0, 1)[places])
 
-    def forward(self, ids: Any, mask: Any, places: Any, pixels: Any | None) -> Any:
+    def forward(
+        self, ids: Any, mask: Any, places: Any, pixels: Any | None, blank: bool = False
+    ) -> Any:
         """Return the logits of the tokens behind some places of texts with images.
 
         Args:
@@ -111,13 +113,14 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
             mask: 1 where there is a token, shape (texts, length).
             places: numbers into the flattened ``ids``, shape (places,).
             pixels: of all images in the order of their places, normalised; None without any.
+            blank: whether they are looked at, but have no place in the texts. Workers wait for the
+                gradients of whatever is trained, and where they have shared out the tower, for each
+                other in every layer of it: so in training all of them look at something.
         """
-        images = None if pixels is None else self.project(pixels)
+        images = None if pixels is None or blank else self.project(pixels)
         embedded = self.placed(ids, images)
-        if images is None and self.training:
-            # Workers wait for the gradients of whatever is trained: that of the projector is zero.
-            for parameter in self.llava.model.multi_modal_projector.parameters():
-                embedded = embedded + 0.0 * parameter.sum()
+        if blank:
+            embedded = embedded + 0.0 * self.project(pixels).sum()
         return self.foretold(embedded, mask, places)
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:

@@ -149,10 +149,13 @@ class NextTokens:
     def loss(self, forward: Callable[..., Any], batch: Micro) -> tuple[Any, dict[str, Any]]:
         """Return the sum of the negative log likelihoods of the targets, in nats."""
         batch = batch.to(self._device)
-        logits = forward(batch.ids, batch.mask, batch.places, *self._seen_by(batch))
+        logits = forward(batch.ids, batch.mask, batch.places, *self._seen(batch))
         functional = require("torch.nn.functional", "clip")
         return functional.cross_entropy(logits.float(), batch.targets, reduction="sum"), {}
 
-    def _seen_by(self, batch: Micro) -> tuple[Any, ...]:
-        """Return what the model is given beside the text."""
-        return (None if batch.images is None else self._pixels.normalised(batch.images),)
+    def _seen(self, batch: Micro) -> tuple[Any, bool]:
+        """Return the pixels of images, and whether they are blank: the texts are about none."""
+        squares, side = batch.images, self._pixels.side
+        if squares is None:
+            squares = batch.ids.new_zeros((1, side, side, 3), dtype=require("torch", "clip").uint8)
+        return self._pixels.normalised(squares), batch.images is None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from PIL import Image
 
 from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.sample_table import SampleTable
@@ -17,7 +15,7 @@ from djsandbox_ray.dataset.source import SOURCES, Source
 from djsandbox_ray.evaluation.evaluator import Reads
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.answering import evaluate_together
-from djsandbox_ray.trials.conversations import Conversations, Unlearnt, described
+from djsandbox_ray.trials.conversations import Conversations, Unlearnt
 from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveTraining, resolved
@@ -28,7 +26,7 @@ from djsandbox_ray.trials.vlm.answerer import VlmAnswerer
 from djsandbox_ray.trials.vlm.base import LoadedVlm, VlmBase, load_vlm, read_processor
 from djsandbox_ray.trials.vlm.config import VlmConfig, VlmStageConfig, deciding
 from djsandbox_ray.trials.vlm.joined import check_joining, join
-from djsandbox_ray.trials.vlm.objective import ProcessedTokens, read_told
+from djsandbox_ray.trials.vlm.objective import WHOLE, ProcessedTokens, probe, read_told
 from djsandbox_ray.trials.vlm.text import Script
 
 VERSION = 2
@@ -172,9 +170,8 @@ class Vlm(ModelFamily):
             told = Conversations(uri, rows, prompt=prompt)
         told.check()
         script, pad_id = Script(base.processor, config.max_tokens), _pad_id(base.processor)
-        probe = Script(base.processor, 1 << 20).sample(described("a"), [_grey()])
-        half = config.precision == "bf16"
-        freeze_unreached(model, join([probe], [0], pad_id).to(device), half, where)
+        seen = join([probe(base.processor)], [0], pad_id).to(device)
+        freeze_unreached(model, seen, config.precision == "bf16", where)
         return AdditiveTraining(
             ProcessedTokens(model, told, script, device, pad_id),
             len(told),
@@ -217,13 +214,6 @@ def _pad_id(processor: Any) -> int:
     return next(int(one) for one in found if one is not None)
 
 
-def _grey() -> bytes:
-    """Return an image that every processor reads."""
-    file = io.BytesIO()
-    Image.new("RGB", (64, 64), (90, 120, 150)).save(file, "PNG")
-    return file.getvalue()
-
-
 def _look(uri: str, processor: Any, config: VlmStageConfig, prompt: str) -> None:
     """Process the first samples of a table, as they will be in training.
 
@@ -236,4 +226,4 @@ def _look(uri: str, processor: Any, config: VlmStageConfig, prompt: str) -> None
     unlearnt.count([read_told(script, one).targets for one in told])
     seen = [(one.turns, one.images) for one in told if one.images][:_JOINED]
     if len(seen) > 1:
-        check_joining(Script(processor, 1 << 20), seen, _pad_id(processor))
+        check_joining(Script(processor, WHOLE), seen, _pad_id(processor))

@@ -69,25 +69,11 @@ class Speaker(nn.Module):  # type: ignore[misc, name-defined]
             # Of a long text in a large vocabulary, only the columns that are asked for.
             kept, columns = torch.unique(columns, return_inverse=True)
             given["logits_to_keep"] = kept
-        logits = self.vlm(**given, use_cache=False).logits[lines, columns]
-        if self.training and not any(name.startswith("pixel") for name in given):
-            # Workers wait for the gradients of whatever is trained: that of the tower is zero.
-            for parameter in self._unread():
-                logits = logits + 0.0 * parameter.sum()
-        return logits
+        return self.vlm(**given, use_cache=False).logits[lines, columns]
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:
         """Have the model compute activations again on the way back."""
         self.vlm.gradient_checkpointing_enable(**settings)
-
-    def _unread(self) -> list[Any]:
-        """Return what is trained, but is not reached by a text without an image."""
-        head = self.vlm.get_output_embeddings()
-        parts = [self.language] if head is None else [self.language, head]
-        reached = {id(one) for part in parts for one in part.parameters()}
-        return [
-            one for one in self.vlm.parameters() if one.requires_grad and id(one) not in reached
-        ]
 
 
 def trial_model(
