@@ -364,7 +364,7 @@ def _content_problems(given: _Sections, process: Any) -> list[str]:
         f"operators[{index}].{spec.name}: reads {' and '.join(absent)}, but dataset.content "
         f"{content!r} has {' and '.join(MODALITIES[content])} alone"
         for index, spec in _readable(process)
-        if (absent := lacking(spec, MODALITIES[content]))
+        if (absent := lacking(spec, MODALITIES[content], pairs=content == "pairs"))
     ]
 
 

@@ -115,8 +115,15 @@ def cut_column(read: Read, count: int, buckets: int, key: np.uint64) -> Cut:
         key: key of the hash that splits ties.
     """
     ranks = cut_ranks(count, buckets)
-    bounds = _values_at(read, ranks)
-    below, tied = _around(read, different := np.unique(bounds))
+
+    def keys() -> Iterator[Keys]:
+        for _, values in read():
+            yield ordered_keys(there(values))
+
+    selected = select(keys, ranks.tolist())
+    bounds = number_of(selected.keys)
+    different, first_of = np.unique(bounds, return_index=True)
+    below, tied = selected.below[first_of], selected.equal[first_of]
     ties = np.zeros(buckets, dtype=np.int64)
     wanted, firsts = {}, {}
     for index, bound in enumerate(different):
@@ -145,26 +152,6 @@ def cut_column(read: Read, count: int, buckets: int, key: np.uint64) -> Cut:
         ties=tuple(ties.tolist()),
         level=level,
     )
-
-
-def _values_at(read: Read, ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the values of the given ranks, 0 being the least, NaN apart."""
-
-    def keys() -> Iterator[Keys]:
-        for _, values in read():
-            yield ordered_keys(there(values))
-
-    return number_of(select(keys, ranks.tolist()))
-
-
-def _around(read: Read, bounds: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the values below each bound, and those equal to it."""
-    below, tied = np.zeros((2, len(bounds)), dtype=np.int64)
-    for _, values in read():
-        for index, bound in enumerate(bounds):
-            below[index] += np.count_nonzero(values < bound)
-            tied[index] += np.count_nonzero(values == bound)
-    return below, tied
 
 
 @dataclass(frozen=True, eq=False)

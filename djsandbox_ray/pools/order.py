@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -38,41 +39,59 @@ def slices(rows: int) -> Iterator[slice]:
         yield slice(start, min(start + _SLICE_ROWS, rows))
 
 
-def select(read: Callable[[], Iterable[Keys]], ranks: Iterable[int]) -> Keys:
-    """Return the keys of the given ranks, 0 being the least: what sorting all would put there.
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """Keys of given ranks, each array in the order of the ranks, shape (ranks,)."""
+
+    keys: Keys
+    below: NDArray[np.int64]
+    """How many keys are less than each."""
+    equal: NDArray[np.int64]
+    """How many are equal to it, itself included."""
+
+
+def select(read: Callable[[], Iterable[Keys]], ranks: Iterable[int]) -> Selected:
+    """Find the keys of the given ranks, 0 being the least: what sorting all would put there.
 
     A radix selection: a histogram of the leading 16 bits says which bin holds a rank; if too many
-    keys share it, the next 16 bits are looked at, down to all 64, where they are one key.
+    keys share it, the next 16 bits are looked at, down to all 64, where they are one key. Where
+    all that share it are one key, that shows with the next bits.
 
     Args:
         read: gives all keys, in parts of any size; called up to five times.
         ranks: below the number of keys.
-
-    Returns:
-        In the order of ``ranks``.
     """
     ranks = list(ranks)
     found = np.zeros(len(ranks), dtype=np.uint64)
+    below, equal = np.zeros((2, len(ranks)), dtype=np.int64)
+    bases = {(0, 0): 0}  # how many keys come before those that begin with some bits
     few: _Sought = {}
     sought: _Sought = {(0, 0): list(enumerate(ranks))}
     while sought:
         narrower: _Sought = {}
-        for bits, counts in _histograms(read, sought).items():
-            prefix, known = bits[0] << _BITS, bits[1] + _BITS
-            ends = np.cumsum(counts)
+        for bits, group in _histograms(read, sought).items():
+            base, ends = bases[bits], np.cumsum(group.counts)
             for index, rank in sought[bits]:
-                digit = int(np.searchsorted(ends, rank, side="right"))
-                if known == 64:
-                    found[index] = prefix | digit
+                if group.least == group.most:
+                    found[index], below[index], equal[index] = group.least, base, ends[-1]
                     continue
-                into = few if counts[digit] <= _FEW else narrower
-                inside = (index, rank - int(ends[digit]) + int(counts[digit]))
-                into.setdefault((prefix | digit, known), []).append(inside)
+                digit = int(np.searchsorted(ends, rank, side="right"))
+                inside = int(group.counts[digit])
+                before = int(ends[digit]) - inside
+                longer = (bits[0] << _BITS | digit, bits[1] + _BITS)
+                if longer[1] == 64:
+                    found[index], below[index], equal[index] = longer[0], base + before, inside
+                    continue
+                bases[longer] = base + before
+                into = few if inside <= _FEW else narrower
+                into.setdefault(longer, []).append((index, rank - before))
         sought = narrower
     for bits, keys in _collected(read, few).items():
         for index, rank in few[bits]:
-            found[index] = np.partition(keys, rank)[rank]
-    return found
+            found[index] = key = np.partition(keys, rank)[rank]
+            below[index] = bases[bits] + np.count_nonzero(keys < key)
+            equal[index] = np.count_nonzero(keys == key)
+    return Selected(found, below, equal)
 
 
 def ordered_keys(values: NDArray[np.float64]) -> Keys:
@@ -88,16 +107,30 @@ def number_of(keys: Keys) -> NDArray[np.float64]:
     return np.where(keys & _SIGN, keys ^ _SIGN, ~keys).view(np.float64)
 
 
+@dataclass
+class _Group:
+    """What is known of the keys that begin with some bits."""
+
+    counts: NDArray[np.int64]
+    """By their next bits."""
+    least: int = (1 << 64) - 1
+    most: int = 0
+
+
 def _histograms(
     read: Callable[[], Iterable[Keys]], sought: _Sought
-) -> dict[tuple[int, int], NDArray[np.int64]]:
+) -> dict[tuple[int, int], _Group]:
     """Count the next bits of the keys that begin with some bits."""
-    counts = {bits: np.zeros(1 << _BITS, dtype=np.int64) for bits in sought}
+    groups = {bits: _Group(np.zeros(1 << _BITS, dtype=np.int64)) for bits in sought}
     for keys in read():
-        for prefix, known in sought:
-            digits = _with_prefix(keys, prefix, known) << np.uint64(known) >> np.uint64(64 - _BITS)
-            counts[prefix, known] += np.bincount(digits.view(np.int64), minlength=1 << _BITS)
-    return counts
+        for (prefix, known), group in groups.items():
+            some = _with_prefix(keys, prefix, known)
+            if len(some):
+                group.least = min(group.least, int(some.min()))
+                group.most = max(group.most, int(some.max()))
+            digits = some << np.uint64(known) >> np.uint64(64 - _BITS)
+            group.counts += np.bincount(digits.view(np.int64), minlength=1 << _BITS)
+    return groups
 
 
 def _collected(read: Callable[[], Iterable[Keys]], sought: _Sought) -> dict[tuple[int, int], Keys]:
@@ -204,7 +237,7 @@ def hash_limits(
             if 0 <= place < len(few):
                 limits.append(np.partition(few, place)[place])
             else:
-                limits += list(select(partial(_of_group, read, group), [rank]))
+                limits += list(select(partial(_of_group, read, group), [rank]).keys)
         found[group] = np.array(limits, dtype=np.uint64)
     return found
 

@@ -4,20 +4,20 @@
 a process of its own, and what it kept is compared by row id: positions mean nothing, since its
 formatter drops rows too. Samples are streamed to files; row ids come back.
 
-Of a sample with several images, a filter compares each with its thresholds, and one without it
-keeps; the statistic is a mean, or has no value. So too of a sample without the second text that
-its own is to be compared with. That no threshold can mend: such rows are counted apart.
+Where a filter compares each image or video of a sample, and the statistic is their mean, no
+threshold can mend that they differ. A row is counted apart if its values, computed once more, say
+that of it: see :mod:`~djsandbox_ray.recipes.decisions`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.media import Kind
@@ -25,15 +25,18 @@ from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.writers.materialise import stored_rows
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id, rows_hash
+from djsandbox_ray.recipes.decisions import decisions
 from djsandbox_ray.recipes.executor import execute
 from djsandbox_ray.recipes.recipe_file import Promise, RecipeFile, read_recipe, runnable
 from djsandbox_ray.records import Acceptance, Dataset
-from djsandbox_ray.stats import inspection
 from djsandbox_ray.stats.operators import meta_text
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 
 ROW_ID = "row_id"
+APART = "acceptance_several.parquet"
+"""Beside ``acceptance.json``, where there are any: the rows that are counted apart, and whether
+Data-Juicer kept them."""
 SHOWN = 20
 """Differing rows that are described."""
 _FOLDER_ROWS = 1000
@@ -67,7 +70,7 @@ def accept(
 
     Returns:
         The comparison; ``differing`` is 0 where Data-Juicer kept exactly the promised rows, but
-        for those whose media it compares one by one.
+        for those of which it must decide otherwise, as it compares their media one by one.
 
     Raises:
         BadInput: the recipe cannot be read, or ``promised`` or ``rows`` do not fit the dataset.
@@ -82,13 +85,21 @@ def accept(
         data, work = place / "data", place / "work"
         work.mkdir()
         table = SampleTable(storage.uri(dataset.table))
-        given = write_input(recipe, table, np.flatnonzero(tried), data)
+        file = write_input(recipe, table, np.flatnonzero(tried), data)
         with runnable(recipe, place) as local:
-            done = execute(local, given.file, work, processes=processes, models=models)
-        several = np.isin(np.arange(dataset.rows), given.several)
-        kept, surprises = _read_kept(done.kept, tried, wanted | several)
-    differs = (kept != wanted) & tried
-    differing = np.flatnonzero(differs & ~several)
+            done = execute(local, file, work, processes=processes, models=models)
+            kept = _read_kept(done.kept, tried)
+            differing = np.flatnonzero((kept != wanted) & tried)
+            several = np.empty(0, np.int64)
+            if len(differing):
+                found = decisions(
+                    read_recipe(local), table, differing, pairs=dataset.pairs, models=models
+                )
+                known = found.data_juicer == kept[differing]
+                known &= found.statistics == wanted[differing]
+                several, differing = differing[known], differing[~known]
+        shown = differing[:SHOWN]
+        measured = _measured(done.kept, {*shown[kept[shown]].tolist()})
     result: dict[str, Any] = {
         "recipe": recipe.path.name,
         "dataset": dataset.id,
@@ -98,38 +109,33 @@ def accept(
         "differing": len(differing),
         "only_data_juicer": int(kept[differing].sum()),
         "only_statistics": int(wanted[differing].sum()),
-        "several": int((differs & several).sum()),
+        "several": len(several),
         "faults": list(done.faults),
-        "differences": _differences(differing[:SHOWN], kept, promise, surprises),
+        "differences": _differences(shown, kept, promise, measured),
     }
     path = f"{folder}/acceptance.json"
     storage.write_sealed(path, result)
+    if len(several):
+        apart = pa.table({"row_id": several, "kept": kept[several]})
+        storage.write_table(f"{folder}/{APART}", apart)
     kept_rows = rows_hash(np.flatnonzero(kept))
     identity = content_id("acceptance", result, recipe.path.read_text(), kept_rows)
     counts = (result[name] for name in ("rows", "kept", "differing", "several"))
     return Acceptance(identity, path, *counts)
 
 
-@dataclass(frozen=True)
-class Input:
-    """Rows as Data-Juicer reads them."""
-
-    file: Path
-    """JSON Lines; every line has its ``row_id``."""
-    several: tuple[int, ...]
-    """Row ids of samples with several media, or none, where an operator compares each of them; and
-    of those without the second text that one compares theirs with."""
-
-
 def write_input(
     recipe: RecipeFile, table: SampleTable, rows: NDArray[np.int64], folder: Path
-) -> Input:
+) -> Path:
     """Write rows as Data-Juicer's JSON Lines, with the columns that the recipe reads.
 
     An operator that looks for tokens of media gets a text with them, another one the text without:
     so the statistics were computed. Images and videos are files only where an operator reads them.
     A field of the meta data is a column of its own, with the dot in its name; an empty text where
     a sample has none.
+
+    Returns:
+        The file; every line has its ``row_id``.
     """
     folder.mkdir(parents=True)
     texts = recipe.text_columns
@@ -137,10 +143,6 @@ def write_input(
         "image": recipe.media_columns("image"),
         "video": recipe.media_columns("video"),
     }
-    compared = {
-        kind for spec in recipe.process for kind in inspection.compared_each(spec.filter_class)
-    }
-    several = []
     path = folder / "data.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for number, row in enumerate(stored_rows(table, rows)):
@@ -159,9 +161,7 @@ def write_input(
             line |= {key: places[kind] for kind, keys in read.items() for key in keys}
             others = {key: meta_text(row.meta, key) for key in recipe.second_columns}
             file.write(json.dumps(line | others) + "\n")
-            if any(row.kinds.count(kind) != 1 for kind in compared) or "" in others.values():
-                several.append(row.row_id)
-    return Input(path, tuple(several))
+    return path
 
 
 def explain(result: Mapping[str, Any]) -> list[str]:
@@ -177,8 +177,9 @@ def explain(result: Mapping[str, Any]) -> list[str]:
         lines.append(f"row {item['row_id']}: kept by {item['kept_by']} only: {values}{own}")
     if result["several"]:
         lines.append(
-            f"{result['several']} other rows differ that have several media, or none, or no second "
-            "text: Data-Juicer compares each that is there, the statistics are their means"
+            f"{result['several']} other rows differ as their values say: of several images, videos "
+            "or texts Data-Juicer compares each, of none it keeps the row; the statistic is a mean "
+            f"({APART} lists them)"
         )
     if result["differing"] > len(result["differences"]):
         lines.append(f"... and {result['differing'] - len(result['differences'])} more rows")
@@ -207,19 +208,19 @@ def _mask(given: NDArray[Any], rows: int, what: str) -> NDArray[np.bool_]:
     return mask
 
 
-def _read_kept(
-    path: Path, tried: NDArray[np.bool_], expected: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], dict[int, Any]]:
-    """Return the mask of the rows that were kept, and what the first unexpected ones measured."""
+def _read_kept(path: Path, tried: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the mask of the rows that were kept."""
     kept = np.zeros(len(tried), bool)
-    surprises: dict[int, Any] = {}
-    for row_id, stats in _lines(path):
+    for row_id, _ in _lines(path):
         if not 0 <= row_id < len(tried) or not tried[row_id] or kept[row_id]:
             raise SandboxError(f"Data-Juicer gave row {row_id} twice, or never got it")
         kept[row_id] = True
-        if not expected[row_id] and len(surprises) < SHOWN:
-            surprises[row_id] = stats
-    return kept, surprises
+    return kept
+
+
+def _measured(path: Path, rows: Collection[int]) -> dict[int, Any]:
+    """Return what Data-Juicer has computed of some rows that it kept."""
+    return {row_id: stats for row_id, stats in _lines(path) if row_id in rows} if rows else {}
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -233,7 +234,7 @@ def _differences(
     rows: NDArray[np.int64],
     kept: NDArray[np.bool_],
     promise: Promise | None,
-    surprises: Mapping[int, Any],
+    measured: Mapping[int, Any],
 ) -> list[dict[str, Any]]:
     known: list[list[dict[str, Any]]] = promise.explain(rows) if promise else [[] for _ in rows]
     return [
@@ -241,7 +242,7 @@ def _differences(
             "row_id": row,
             "kept_by": "data_juicer" if kept[row] else "statistics",
             "statistics": statistics,
-            "data_juicer": surprises.get(row),
+            "data_juicer": measured.get(row),
         }
         for row, statistics in zip(rows.tolist(), known, strict=True)
     ]

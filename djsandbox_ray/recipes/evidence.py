@@ -121,7 +121,7 @@ def about_several(operators: Sequence[OperatorSpec], statistics: Iterable[str]) 
     found = []
     for spec, names in zip(operators, statistic_names(operators), strict=True):
         kinds = inspection.compared_each(spec.filter_class)
-        if kinds and wanted.intersection(names):
+        if kinds and spec.images is None and wanted.intersection(names):
             found.append(
                 f"{spec.name} holds every {' or '.join(sorted(kinds))} of a sample against the "
                 f"thresholds and keeps it if {spec.values['any_or_all']} of them pass, or if there "

@@ -6,7 +6,7 @@ It promises to keep the rows whose statistics lie within its thresholds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +99,19 @@ class RecipeFile:
         return [keys] if isinstance(keys, str) else list(keys)
 
 
+def without_keys(spec: OperatorSpec) -> OperatorSpec:
+    """Return an operator without what says how Data-Juicer runs it and which columns it reads."""
+    return _without(spec, inspection.runner_parameters())
+
+
 def _bare(spec: OperatorSpec) -> OperatorSpec:
-    """Return an operator without thresholds and keys."""
-    ignored = inspection.decision_parameters(spec.filter_class) | inspection.runner_parameters()
-    params = {name: value for name, value in spec.params.items() if name not in ignored}
+    """Return an operator without thresholds, too."""
+    decide = inspection.decision_parameters(spec.filter_class)
+    return _without(spec, decide | inspection.runner_parameters())
+
+
+def _without(spec: OperatorSpec, names: Collection[str]) -> OperatorSpec:
+    params = {name: value for name, value in spec.params.items() if name not in names}
     return OperatorSpec(spec.name, params)
 
 
@@ -207,7 +216,7 @@ def promised_ranges(recipe: RecipeFile) -> tuple[Range, ...]:
         names = next(some for operator, some in named if operator == _bare(spec))
         for key, name in zip(spec.keys, names, strict=True):
             try:
-                low, high = _bounds(spec, key)
+                low, high = bounds(spec, key)
             except BadInput as error:
                 raise BadInput(f"{recipe.path}: {error}") from error
             known = ranges.get(name, Range(name, None, None))
@@ -217,7 +226,12 @@ def promised_ranges(recipe: RecipeFile) -> tuple[Range, ...]:
     return tuple(ranges.values())
 
 
-def _bounds(spec: OperatorSpec, key: str) -> tuple[float | None, float | None]:
+def bounds(spec: OperatorSpec, key: str) -> tuple[float | None, float | None]:
+    """Return between which values of a statistic an operator keeps rows, these included.
+
+    Raises:
+        BadInput: it keeps something else than one range.
+    """
     names = thresholds(spec, key)
     low, high = _bound(spec, names.low), _bound(spec, names.high)
     low_counts = spec.params.get("min_closed_interval", True)

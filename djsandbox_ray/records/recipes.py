@@ -66,8 +66,8 @@ class Acceptance:
     differing: int
     """Without those of ``several``."""
     several: int = 0
-    """Rows that differ and have several media, or none, where an operator compares each; or not the
-    second text that one compares theirs with."""
+    """Rows that differ as their values say: an operator compares each of several media, and keeps a
+    row without any, or without the second text that it compares theirs with."""
 
 
 @dataclass(frozen=True)

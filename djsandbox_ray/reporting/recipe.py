@@ -74,8 +74,8 @@ def _outcome(recipe: Recipe, acceptance: Acceptance | None) -> str:
     if acceptance.several:
         return (
             f"accepted: Data-Juicer keeps {acceptance.kept:,} of {acceptance.rows:,} rows that it "
-            f"was tried on, the same ones but for {acceptance.several:,} that have several media, "
-            "or none, or no second text: it compares each that is there"
+            f"was tried on, the same ones but for {acceptance.several:,} of which their values say "
+            "so: it compares each of several images or videos, and keeps a row without"
         )
     return (
         f"accepted: Data-Juicer keeps the same {acceptance.kept:,} of {acceptance.rows:,} rows "

@@ -161,7 +161,7 @@ def _refuse_unreadable(dataset: Dataset, operators: Sequence[OperatorSpec]) -> N
         f"{spec.name} reads {' and '.join(absent)}, but the samples of {dataset.id} have "
         f"{' and '.join(dataset.modalities)} alone"
         for spec in operators
-        if (absent := lacking(spec, dataset.modalities))
+        if (absent := lacking(spec, dataset.modalities, pairs=dataset.pairs))
     ]
     if lines:
         raise BadInput("\n".join(lines))

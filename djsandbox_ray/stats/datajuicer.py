@@ -153,7 +153,7 @@ class _Parser:
 
 
 class _Features:
-    """A CLIP whose features are a tensor; since transformers 5 they are one of several outputs."""
+    """A CLIP whose features are tensors; since transformers 5 they are one of several outputs."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -162,6 +162,10 @@ class _Features:
     def get_text_features(self, **inputs: Any) -> Any:
         """Return the features of texts, shape (texts, dimensions)."""
         return self._model.get_text_features(**inputs).pooler_output
+
+    def get_image_features(self, pixels: Any) -> Any:
+        """Return the features of images, shape (images, dimensions)."""
+        return self._model.get_image_features(pixels).pooler_output
 
 
 def _with_features(get_model: Callable[..., Any]) -> Callable[..., Any]:
@@ -283,7 +287,8 @@ def _guarded_import() -> type:
         lazy._install_package = classmethod(_refuse_installation)  # type: ignore[attr-defined]
         lazy.check_packages = classmethod(_skip_check)  # type: ignore[attr-defined]
         importlib.import_module("data_juicer.ops")
-        from data_juicer.ops.filter import text_pair_similarity_filter as with_features
+        from data_juicer.ops.filter import image_pair_similarity_filter as of_images
+        from data_juicer.ops.filter import text_pair_similarity_filter as of_texts
         from data_juicer.ops.filter import video_ocr_area_ratio_filter as with_easyocr
         from data_juicer.utils import asset_utils, model_utils, nltk_utils
 
@@ -295,7 +300,8 @@ def _guarded_import() -> type:
     model_utils.check_model = _never_download(model_utils.check_model)
     asset_utils.ASSET_LINKS.clear()
     with_easyocr.easyocr.post_import = _keep_easyocr_here
-    with_features.get_model = _with_features(with_features.get_model)
+    for module in (of_images, of_texts):
+        module.get_model = _with_features(module.get_model)
     return lazy
 
 

@@ -78,6 +78,9 @@ class Computed:
 
     columns: dict[str, NDArray[np.float64]]
     """Per statistic, shape (rows,); NaN where there is no value."""
+    kept: NDArray[np.bool_]
+    """(rows,): which rows the operator itself keeps by its thresholds, where it is asked; else, and
+    where it failed, none."""
     failures: list[Failure] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -92,6 +95,7 @@ class FusedOperators:
             operators see it, as Data-Juicer does.
         asking: by index, what makes the computation of an operator whose model is behind an API of
             Data-Juicer's operator and the statistics that it writes.
+        decide: whether operators are asked which rows they keep.
 
     Raises:
         BadInput: an operator cannot be built or cannot compute a plain sample: says which and why.
@@ -104,10 +108,13 @@ class FusedOperators:
         gpu: bool = False,
         pairs: bool = False,
         asking: Mapping[int, _Ask] | None = None,
+        decide: bool = False,
     ) -> None:
         self._pairs = pairs
         asks = [(asking or {}).get(index) for index in range(len(specs))]
-        self._runners = [_Runner(spec, gpu, ask) for spec, ask in zip(specs, asks, strict=True)]
+        self._runners = [
+            _Runner(spec, gpu, ask, decide) for spec, ask in zip(specs, asks, strict=True)
+        ]
         for runner, ask in zip(self._runners, asks, strict=True):
             if ask is None:  # each answer of an API is paid for
                 runner.try_out()
@@ -196,9 +203,10 @@ class FusedOperators:
 class _Runner:
     """One operator with what it needs to be called."""
 
-    def __init__(self, spec: OperatorSpec, gpu: bool, ask: _Ask | None = None) -> None:
+    def __init__(self, spec: OperatorSpec, gpu: bool, ask: _Ask | None, decide: bool) -> None:
         cls = spec.filter_class
         self.spec = spec
+        self._decide = decide
         self.name = spec.name
         self.keys = spec.keys
         self.reads_images = "image" in inspection.reads(cls)
@@ -235,7 +243,8 @@ class _Runner:
         try:
             with _inference(), TemporaryVideos() as folder, opened() as contexts:
                 videos = [plain_video()] if self.reads_videos else []
-                batch = _rows([_PLAIN], [_plain_image()], [videos])
+                images = [_plain_image(shade) for shade in range(self.spec.images or 1)]
+                batch = _rows([_PLAIN], [images], [videos])
                 if self.spec.second is not None:
                     batch[self.spec.second] = [_PLAIN]
                 batch[load().stats_field] = [{}]
@@ -266,7 +275,8 @@ class _Runner:
 
     def nothing(self, size: int) -> Computed:
         """Return what is known of a batch before it is computed."""
-        return Computed({key: np.full(size, np.nan) for key in self.keys})
+        columns = {key: np.full(size, np.nan) for key in self.keys}
+        return Computed(columns, np.zeros(size, dtype=np.bool_))
 
     def with_videos(
         self, row: dict[str, list[Any]], paths: list[str], contexts: Opened
@@ -319,10 +329,22 @@ class _Runner:
         stats: list[dict[str, Any]] = [{} for _ in batch[_TEXT]]
         compute({**batch, load().stats_field: stats})
         values = [[to_number(stat.get(key)) for stat in stats] for key in self.keys]
+        if self._decide:
+            decided = {**batch, load().stats_field: stats}
+            done.kept[part] = [bool(kept) for kept in self._operator.process_batched(decided)]
         for key, column in zip(self.keys, values, strict=True):
             done.columns[key][part] = column
 
     def _call(self, batch: dict[str, list[Any]]) -> None:
+        """Have Data-Juicer's operator compute a batch.
+
+        Raises:
+            ValueError: a sample has not as many images as the operator compares.
+        """
+        if (needed := self.spec.images) is not None:
+            for images in batch[_BYTES]:
+                if len(images) != needed:
+                    raise ValueError(f"it compares {needed} images; this sample has {len(images)}")
         if self._context:
             self._operator.compute_stats_batched(batch, context=True)
         else:
@@ -416,11 +438,11 @@ def _cut(rows: dict[str, list[Any]], row: int) -> dict[str, list[Any]]:
     return {key: values[row : row + 1] for key, values in rows.items()}
 
 
-def _plain_image() -> bytes:
+def _plain_image(shade: int) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), (200, 120, 40)).save(buffer, "PNG")
+    Image.new("RGB", (64, 64), (200, 120, 40 + shade)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

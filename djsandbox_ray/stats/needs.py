@@ -114,6 +114,9 @@ def needs(
         what = f"{SECOND}: a text among the samples' meta data, such as meta.title"
         there, remedy = spec.second is not None, f"{spec.name}: {{{SECOND}: meta.FIELD}}"
         found.append(Need(what, there, spec.second or "the configuration", remedy))
+    if spec.images is not None:
+        what = f"{spec.images} images in a sample, no more and no fewer: others get no value"
+        found.append(Need(what, True, "the samples", ""))
     if spec.asks:
         found += _endpoint(endpoint)
     if spec.name == "alphanumeric_filter" and values.get("tokenization"):

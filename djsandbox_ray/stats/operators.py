@@ -36,6 +36,8 @@ SECOND = "text_key_second"
 """Parameter that names the field of the text that a sample's text is compared with."""
 _META = "meta."
 """What that field begins with: it is one of the meta data."""
+_IMAGES = {"image_pair_similarity_filter": 2}
+"""Operators that compare the images of a sample with each other, and how many there have to be."""
 REFERENCE = "${scorer}"
 """What stands in an operator's parameters for the folder of the trained scorer."""
 
@@ -66,6 +68,11 @@ class OperatorSpec:
         """The field of the text that a sample's text is compared with, such as ``meta.title``."""
         named: str | None = self.params.get(SECOND)
         return named
+
+    @property
+    def images(self) -> int | None:
+        """How many images a sample has to have; None where any number will do."""
+        return _IMAGES.get(self.name)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -265,9 +272,16 @@ def unusable(name: str) -> str | None:
     return None
 
 
-def lacking(spec: OperatorSpec, modalities: Collection[str]) -> list[str]:
-    """Return what an operator reads that samples of these modalities do not have, sorted."""
-    return sorted(inspection.reads(spec.filter_class) - {*modalities})
+def lacking(spec: OperatorSpec, modalities: Collection[str], *, pairs: bool) -> list[str]:
+    """Return what an operator reads that samples of these modalities do not have, sorted.
+
+    Args:
+        spec: the operator.
+        modalities: some of text, image, video.
+        pairs: whether each sample has one image and no more.
+    """
+    absent = sorted(inspection.reads(spec.filter_class) - {*modalities})
+    return ["a second image"] if pairs and spec.images == 2 and not absent else absent
 
 
 def _parameter_problem(cls: type, name: Any, value: Any) -> str | None:

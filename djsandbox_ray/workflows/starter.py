@@ -71,10 +71,18 @@ _PROBED = (
 """Filters whose pools are trained on, where a model is."""
 
 _UNTRAINED = """\
-# No model is trained on such data here yet: Data-Juicer's operators are computed, the extreme 5 %
-# of each statistic are cut off at either end, and what is left becomes a recipe that Data-Juicer
-# itself must accept.
+# Nothing is trained: Data-Juicer's operators are computed, the extreme 5 % of each statistic are
+# cut off at either end, and what is left becomes a recipe that Data-Juicer itself must accept.
+# {how}
 """
+_TRAINED: dict[Content, str] = {
+    "videos": "begins with a base model that you choose: docs/text_to_video.md, and --example t2v",
+    "conversations": "begins with a base model that you choose: docs/image_to_text.md, and "
+    "--example llava",
+    "texts": "is one by a program of your own: docs/command.md",
+    "any": "is one by a program of your own: docs/command.md",
+}
+"""What a training on samples is, by content."""
 _RECIPE_ONLY = """\
 workflow: recipe_only
 jobs:
@@ -127,8 +135,8 @@ def write_starter(path: str, output: str | None, console: Console) -> None:
     trains = found.content == "pairs"
     _write(file, (_starter if trains else _recipe_only)(found, name, str(file)))
     if not trains:
-        said = f"no model is trained on {_SAMPLES[found.content]} here yet: a run writes a recipe"
-        console.print(Text(f"{said} (workflow: recipe_only)"), soft_wrap=True)
+        said = f"a run writes a recipe (workflow: recipe_only). {_how_to_train(found.content)}"
+        console.print(Text(said), soft_wrap=True)
     _tell_next(file, console)
 
 
@@ -207,11 +215,15 @@ def _recipe_only(found: Recognised, name: str, file: str) -> str:
         found,
         name,
         file,
-        about=_UNTRAINED,
+        about=_UNTRAINED.format(how=_how_to_train(found.content)),
         ingest=_REFERENCE if stays else "",
         operators=operators,
         rest=_RECIPE_ONLY,
     )
+
+
+def _how_to_train(content: Content) -> str:
+    return f"A training on {_SAMPLES[content]} {_TRAINED[content]}."
 
 
 def _configuration(

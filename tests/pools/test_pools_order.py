@@ -34,7 +34,27 @@ def test_ranks_are_those_of_a_sort(few: int, keys: np.ndarray, parts: int) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(order, "_FEW", few)  # 0: every bit is looked at
         found = select(lambda: np.array_split(keys, parts), range(len(keys)))
-    np.testing.assert_array_equal(found, np.sort(keys))
+    sorted_keys = np.sort(keys)
+    np.testing.assert_array_equal(found.keys, sorted_keys)
+    below = np.searchsorted(sorted_keys, sorted_keys, side="left")
+    np.testing.assert_array_equal(found.below, below)
+    above = np.searchsorted(sorted_keys, sorted_keys, side="right")
+    np.testing.assert_array_equal(found.equal, above - below)
+
+
+def test_numbers_of_which_many_are_equal_are_walked_twice(monkeypatch) -> None:
+    """As with counts: the leading bits hold one number, which shows with the next ones."""
+    monkeypatch.setattr(order, "_FEW", 3)
+    keys, walks = ordered_keys(np.repeat([0.0, 3.0, 12.0], 100)), []
+
+    def read() -> list[np.ndarray]:
+        walks.append(len(keys))
+        return [keys]
+
+    found = select(read, [50, 150, 250])
+    assert number_of(found.keys).tolist() == [0, 3, 12]
+    assert (found.below.tolist(), found.equal.tolist()) == ([0, 100, 200], [100] * 3)
+    assert len(walks) == 2
 
 
 @given(arrays(np.float64, st.integers(1, 60), elements=NUMBERS))

@@ -30,7 +30,7 @@ from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Sample
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.identity import content_id, rows_hash
-from djsandbox_ray.recipes.acceptance import accept, explain, write_input
+from djsandbox_ray.recipes.acceptance import APART, accept, explain, write_input
 from djsandbox_ray.recipes.bounds import settle
 from djsandbox_ray.recipes.export import recipe_document
 from djsandbox_ray.recipes.recipe_file import Promise, RecipeFile, promised_ranges, read_recipe
@@ -287,7 +287,7 @@ def test_conversations_by_six_operators_on_text_and_images(
     assert 0 < done.several <= 24  # those without an image are kept by Data-Juicer
     assert 15 < done.kept < 60
     assert explain(world.result)[1].startswith(
-        f"{done.several} other rows differ that have several"
+        f"{done.several} other rows differ as their values say"
     )
 
 
@@ -377,6 +377,15 @@ def test_samples_of_several_images_by_two_operators_on_them(
     # What it keeps is, row by row, what each image says.
     rows = rows_hash(np.flatnonzero(expected))
     assert done.id == content_id("acceptance", world.result, world.recipe.read_text(), rows)
+    apart = pq.read_table(f"{storage.url}/accepted/{APART}").to_pydict()
+    assert apart["row_id"] == np.flatnonzero(mask != expected).tolist()
+    assert apart["kept"] == expected[mask != expected].tolist()
+    # Of what the values do not say, no row is excused for the number of its images.
+    wrong = np.flatnonzero(~sole & (mask == expected))[:3]
+    tampered = np.where(np.isin(np.arange(48), wrong), ~mask, mask)
+    again = world.accept(tampered)
+    assert (again.differing, again.several) == (3, done.several)
+    assert [item["row_id"] for item in world.result["differences"]] == wrong.tolist()
 
 
 @pytest.mark.slow
@@ -424,15 +433,12 @@ def test_what_a_recipe_reads_is_what_is_written(storage: Storage, tmp_path: Path
         {"video_frames_text_similarity_filter": {"text_key": "text_with_tokens"}},
     ]
 
-    several: list[tuple[int, ...]] = []
-
     def written(*operators: int) -> list[dict[str, Any]]:
         path = tmp_path / f"{operators}.yaml"
         path.write_text(yaml.safe_dump({"process": [process[index] for index in operators]}))
         folder = tmp_path / f"data{operators}"
-        given = write_input(read_recipe(path), table, np.arange(4), folder)
-        lines = [json.loads(line) for line in given.file.read_text().splitlines()]
-        several.append(given.several)
+        file = write_input(read_recipe(path), table, np.arange(4), folder)
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
         media = [line.get(key, []) for line in lines for key in ("images", "videos")]
         named = [name for paths in media for name in paths]
         assert all((folder / name).is_file() for name in named)
@@ -449,7 +455,6 @@ def test_what_a_recipe_reads_is_what_is_written(storage: Storage, tmp_path: Path
     assert talk["text_with_tokens"] == f"<__dj__image> {samples[1].text} <|__dj__eoc|>"
     assert text["text_with_tokens"] == text["text"]
     assert video["text_with_tokens"] == f"<__dj__video> {samples[3].text} <|__dj__eoc|>"
-    assert several == [(), (1, 2, 3)]  # without an image, or without a video
 
 
 def test_a_tampered_promise_names_the_rows_among_those_that_are_tried(small: World) -> None:

@@ -24,6 +24,11 @@ def test_operators_that_compare_every_medium_are_named(strategy: str) -> None:
     assert about_several(operators, ["text_len"]) == []
 
 
+def test_the_one_value_of_two_images_is_no_mean() -> None:
+    operators = parse_process(["image_pair_similarity_filter"])
+    assert about_several(operators, ["image_pair_similarity"]) == []
+
+
 def test_operators_that_compare_with_a_second_text_are_named() -> None:
     field = {"text_key_second": "meta.title"}
     operators = parse_process([{"text_pair_similarity_filter": field}, "text_length_filter"])

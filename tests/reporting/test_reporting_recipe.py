@@ -51,7 +51,7 @@ def test_a_line_says_what_became_of_it():
     differing = recipe_line(RECIPE, replace(ACCEPTED, differing=7), Unit.PERCENT)
     assert "NOT accepted: Data-Juicer decides otherwise on 7 rows" in differing
     several = recipe_line(RECIPE, replace(ACCEPTED, several=5), Unit.PERCENT)
-    assert "the same ones but for 5 that have several media, or none" in several
+    assert "the same ones but for 5 of which their values say so" in several
     unmeasured = recipe_line(replace(RECIPE, effect=math.nan), ACCEPTED, Unit.SD)
     assert "its effect was not measured" in unmeasured
     assert "nan" not in unmeasured

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import random
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from djsandbox_ray.records import Dataset
+    from djsandbox_ray.storage.store import Storage
 
 WORDS = ["a", "photo", "of", "small", "red", "dog", "cat", "tree", "house", "on", "the", "grass"]
 SPECIAL = ["", "!!! ??? ### $$$", "dog dog dog dog dog dog dog dog", "Ünïcode — 漢字 text", "   "]
@@ -32,3 +38,39 @@ def pictures(rows: int) -> list[bytes]:
         picture(*shapes[i % len(shapes)], seed=i, kind="JPEG" if i % 2 else "PNG")
         for i in range(rows)
     ]
+
+
+def wide_table(storage: Storage, texts: list[str], images: list[list[bytes]]) -> Dataset:
+    """Write a table as an ingest does, without its digests, which nothing here reads."""
+    import lance
+    import numpy as np
+    import pyarrow as pa
+
+    from djsandbox_ray.dataset.media import Media
+    from djsandbox_ray.dataset.sample_table import MEDIA_DATA
+    from djsandbox_ray.records import Dataset
+
+    media = [[Media("image", data) for data in files] for files in images]
+    columns: dict[str, Any] = {
+        "row_id": np.arange(len(texts)),
+        "text": texts,
+        "image": [b""] * len(texts),
+        "media": [
+            json.dumps(
+                [
+                    {"kind": one.kind, "size": len(one.data), "digest": one.digest.hex()}
+                    for one in some
+                ]
+            )
+            for some in media
+        ],
+        MEDIA_DATA: pa.array(
+            [b"".join(one.data for one in some) for some in media], pa.large_binary()
+        ),
+    }
+    blob = pa.field(MEDIA_DATA, pa.large_binary(), metadata={"lance-encoding:blob": "true"})
+    table = pa.table(columns)
+    table = table.set_column(4, blob, table[MEDIA_DATA])
+    dataset = Dataset("data-wide", "samples.lance", len(texts), 0, pairs=False)
+    lance.write_dataset(table, storage.uri(dataset.table), data_storage_version="2.2")
+    return dataset

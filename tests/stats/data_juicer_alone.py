@@ -44,6 +44,12 @@ def build(name: str, params: dict[str, Any]) -> Any:
         CLIPModel.get_text_features = lambda self, **inputs: self.text_projection(
             self.text_model(**inputs).pooler_output
         )
+    if name == "image_pair_similarity_filter":
+        from transformers import CLIPModel
+
+        CLIPModel.get_image_features = lambda self, pixels: self.visual_projection(
+            self.vision_model(pixels).pooler_output
+        )
     return OPERATORS.modules[name](auto_op_parallelism=False, **params)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import lance
 import numpy as np
-import pyarrow as pa
 import pytest
-from conftest_stats import pictures
+from conftest_stats import pictures, wide_table
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import Dataset
@@ -95,37 +92,6 @@ def test_one_broken_image_of_several_costs_its_sample_alone(images: list[list[by
     (shape,) = FusedOperators([SHAPE])(TEXTS, broken, [0])
     assert [failure.row for failure in shape.failures] == [2]
     assert np.isfinite(shape.columns["image_width"][[0, 1, 4]]).all()
-
-
-def wide_table(storage: Storage, texts: list[str], images: list[list[bytes]]) -> Dataset:
-    """Write a table as an ingest does, without its digests, which nothing here reads."""
-    from djsandbox_ray.dataset.media import Media
-    from djsandbox_ray.dataset.sample_table import MEDIA_DATA
-
-    media = [[Media("image", data) for data in files] for files in images]
-    columns: dict[str, Any] = {
-        "row_id": np.arange(len(texts)),
-        "text": texts,
-        "image": [b""] * len(texts),
-        "media": [
-            json.dumps(
-                [
-                    {"kind": one.kind, "size": len(one.data), "digest": one.digest.hex()}
-                    for one in some
-                ]
-            )
-            for some in media
-        ],
-        MEDIA_DATA: pa.array(
-            [b"".join(one.data for one in some) for some in media], pa.large_binary()
-        ),
-    }
-    blob = pa.field(MEDIA_DATA, pa.large_binary(), metadata={"lance-encoding:blob": "true"})
-    table = pa.table(columns)
-    table = table.set_column(4, blob, table[MEDIA_DATA])
-    dataset = Dataset("data-wide", "samples.lance", len(texts), 0, pairs=False)
-    lance.write_dataset(table, storage.uri(dataset.table), data_storage_version="2.2")
-    return dataset
 
 
 @pytest.mark.parametrize("room", [1, 1 << 25], ids=["a sample at a time", "all at once"])

@@ -1,4 +1,4 @@
-"""``djsandbox init`` on what no model is trained on: a configuration that ends in a recipe."""
+"""``djsandbox init`` on what begins with a base model, if trained on: it ends in a recipe."""
 
 from __future__ import annotations
 
@@ -92,7 +92,11 @@ def test_it_is_recognised_and_its_configuration_accepted(init, tmp_path, write) 
     assert found.rejected == 0
     assert f"content: {found.content} ({', '.join(expected.modalities)})\n" in said
     assert found.first.text == expected.first.format(caption(0))
-    assert "no model is trained on" in said
+    assert "a run writes a recipe (workflow: recipe_only). A training on" in said
+    written = Path("my-data.yaml").read_text()
+    for content, example in (("videos", "t2v"), ("conversations", "llava")):
+        assert (f"--example {example}." in said) == (found.content == content)
+        assert (f"--example {example}." in written) == (found.content == content)
     assert (config.operators, config.workflow) == (expected.operators, "recipe_only")
     assert (config.dataset.type, config.dataset.content) == (
         expected.options["type"],
