@@ -19,8 +19,8 @@ from pydantic import Field
 from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import TrialRecord, TrialState
-from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.half_written import written
+from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.tracking.queued import Queued, QueuedConfig, Writer
 from djsandbox_ray.tracking.rungs import mark, numbers, unsent
