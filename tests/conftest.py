@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from s3_server import S3Server
     from small_runs import Ran
+
+    from djsandbox_ray.storage.store import Storage
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # beside other processes, threads wait for each other
@@ -51,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def storage(tmp_path: Path):  # type: ignore[no-untyped-def]
+def storage(tmp_path: Path) -> Storage:
     from djsandbox_ray.storage.store import Storage
 
     return Storage(str(tmp_path / "storage"))
@@ -71,6 +75,25 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[Path, str], None]]:
     yield mount
     for place in places:
         subprocess.run(["umount", str(place)], check=False)
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    from s3_server import s3_here
+
+    with s3_here(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(params=["disk", "memory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """Return a storage of each kind."""
+    from djsandbox_ray.storage.store import Storage
+
+    name = uuid.uuid4().hex
+    if request.param == "s3":
+        return Storage(f"{request.getfixturevalue('s3').url}/{name}")
+    return Storage(str(tmp_path) if request.param == "disk" else f"memory://{name}")
 
 
 @pytest.fixture(scope="session")

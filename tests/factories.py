@@ -173,11 +173,6 @@ def ranking_row(
     return RankingRow(pool=name, change=change, verdict=verdict, **(given | changes))
 
 
-def ranking_rows(*rows: tuple[str, float, str]) -> list[RankingRow]:
-    """Return a ranking in that order: names, changes and verdicts."""
-    return [ranking_row(*row, rank=place) for place, row in enumerate(rows, start=1)]
-
-
 def confirmation_row(
     name: str = "text_len/low", confirmed: float = 0.1, verdict: str = "better", **changes: Any
 ) -> ConfirmationRow:

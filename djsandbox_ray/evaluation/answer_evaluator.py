@@ -7,10 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, Protocol, final
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.asker import Asker
 from djsandbox_ray.evaluation.asking import Answer, Asked
 from djsandbox_ray.evaluation.data import EvaluationSet
-from djsandbox_ray.evaluation.evaluator import Reads
+from djsandbox_ray.evaluation.evaluator import Asker, Reads
 from djsandbox_ray.evaluation.metric import Metric
 
 

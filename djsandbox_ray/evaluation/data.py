@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ import pyarrow as pa
 
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import BadInput
+
+_LIMIT = b"limit\0"
 
 
 @dataclass(frozen=True)
@@ -100,3 +103,12 @@ NO_SET = EvaluationSet("", "", 0)
 def _label(value: Any) -> str:
     # Whole numbers become fractions where one is missing in the column that they come from.
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def least(groups: Iterable[str], count: int) -> list[str]:
+    """Return so many groups: those of the least hash, the same ones everywhere."""
+    return sorted(set(groups), key=_hashed)[:count]
+
+
+def _hashed(group: str) -> tuple[bytes, str]:
+    return hashlib.blake2b(_LIMIT + group.encode(), digest_size=8).digest(), group

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.answer_evaluator import AnswerEvaluator
 from djsandbox_ray.evaluation.answer_store import AnswerStore
-from djsandbox_ray.evaluation.asker import Asker
 from djsandbox_ray.evaluation.asking import Answerer, Asked
 from djsandbox_ray.evaluation.caption_nll import CaptionNll
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.denoising import Denoiser, DenoisingEvaluator
-from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Encoder, Reads, Saved
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Artefact, Asker, Encoder, Reads, Saved
 from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
 from djsandbox_ray.evaluation.video.stored_videos import StoredVideos
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, VideoMaker

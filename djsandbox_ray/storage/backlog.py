@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 _THREADS = 16
 _IDLE_SECONDS = 10.0
@@ -40,12 +39,7 @@ class Backlog:
     def __enter__(self) -> Backlog:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._wait()
         if kind is None:
             self._raise()

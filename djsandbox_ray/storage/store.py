@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -129,13 +129,7 @@ class Storage(Files):
             Missing: it is not there.
             Damaged: it cannot be read, or lacks a column.
         """
-        unbuffered = {} if self.is_local else {"cache_type": "none"}
-        at = self._at(path)
-        with (
-            self._reading(path),
-            self._using(path),
-            self._fs.open(at, "rb", **unbuffered) as file,
-        ):
+        with self._parquet(path) as file:
             parts = pq.ParquetFile(file, page_checksum_verification=True)
             self._refuse_lacking(path, columns, parts.schema_arrow.names)
             about, read = parts.metadata, 0
@@ -148,17 +142,21 @@ class Storage(Files):
                 raise self.damaged(path, f"of its {about.num_rows} rows {read} can be read")
 
     def _read_file(self, path: str, columns: list[str] | None) -> pa.Table:
-        # Arrow reads just the ranges that it needs; reading ahead would only add to them.
-        unbuffered = {} if self.is_local else {"cache_type": "none"}
-        at = self._at(path)
-        with (
-            self._reading(path),
-            self._using(path),
-            self._fs.open(at, "rb", **unbuffered) as file,
-        ):
+        with self._parquet(path) as file:
             table = pq.read_table(file, columns=columns, page_checksum_verification=True)
         self._refuse_lacking(path, columns or (), table.column_names)
         return table
+
+    @contextmanager
+    def _parquet(self, path: str) -> Iterator[IO[bytes]]:
+        # Arrow reads just the ranges that it needs; reading ahead would only add to them.
+        unbuffered = {} if self.is_local else {"cache_type": "none"}
+        with (
+            self._reading(path),
+            self._using(path),
+            self._fs.open(self._at(path), "rb", **unbuffered) as file,
+        ):
+            yield file
 
     def _refuse_lacking(self, path: str, columns: Iterable[str], names: Collection[str]) -> None:
         """Raise Damaged if a file lacks one of the columns; Arrow reads the others."""

@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from s3_server import S3Server, s3_here
+from s3_server import S3Server
 
 from djsandbox_ray.dataset.media import VideosConfig
 from djsandbox_ray.dataset.prepare import prepared
@@ -25,12 +25,6 @@ from djsandbox_ray.storage.lease import take
 from djsandbox_ray.storage.store import Storage
 
 _ABSENT = r"does not exist|no file matches"
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_here(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 def _samples(source: Source) -> list[Any]:

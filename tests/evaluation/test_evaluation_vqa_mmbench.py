@@ -205,10 +205,6 @@ def test_lines_choose_their_language(tmp_path: Path) -> None:
     assert scores["mmbench_cn/unparsed"] == 0
 
 
-def right_letters(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{"index": one["index"], "prediction": one["answer"]} for one in rows]
-
-
 def test_answers_from_elsewhere(tmp_path: Path, table: str) -> None:
     found = mmbench(table)
     data = found.questions()

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from djsandbox_ray.dataset.source import Sample
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.data import EvaluationSet
-from djsandbox_ray.evaluation.limit import least
+from djsandbox_ray.evaluation.data import EvaluationSet, least
 
 ENTRIES: list[dict[str, Any]] = [
     {"image": "a.jpg", "question": "What colour?", "answer": "Red", "id": "q1"},

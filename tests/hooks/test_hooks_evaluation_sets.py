@@ -6,7 +6,6 @@ Shards are read in this process, without Ray.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from djsandbox_ray.hooks.results import evaluation_sets
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.storage.store import Storage
 
+pytestmark = pytest.mark.usefixtures("read_here")
+
 
 class OwnDataConfig(Component):
     path: str
@@ -46,15 +47,6 @@ class OwnData(Evaluator):
 
     def evaluate(self, model: Encoder, data: EvaluationSet) -> dict[str, float]:
         return {"own/rows": float(data.rows)}
-
-
-@pytest.fixture(autouse=True)
-def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def mapped(self: object, function: Any, rows: list[Any], **given: Any) -> Iterator[Any]:
-        return (function(row, **given) for row in rows)
-
-    monkeypatch.setattr("djsandbox_ray.dataset.ingest.Tasks.map", mapped)
-    monkeypatch.setattr("djsandbox_ray.hooks.hook.await_room", lambda *_: None)
 
 
 def folder(tmp_path: Path, name: str, *pairs: tuple[int, str]) -> str:

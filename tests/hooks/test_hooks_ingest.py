@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,10 @@ from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry.events import EventLog
 from djsandbox_ray.trials.clip.scorer import ScorerConfig
 
+pytestmark = pytest.mark.usefixtures("read_here")
+
 NAMES = ("red", "green", "blue", "pink", "grey", "black")
 Make = Callable[..., tuple[Any, io.StringIO]]
-
-
-@pytest.fixture(autouse=True)
-def _read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def mapped(self: object, function: Any, rows: list[Any], **given: Any) -> Iterator[Any]:
-        return (function(row, **given) for row in rows)
-
-    monkeypatch.setattr("djsandbox_ray.dataset.ingest.Tasks.map", mapped)
-    monkeypatch.setattr("djsandbox_ray.hooks.hook.await_room", lambda *_: None)
 
 
 @pytest.fixture

@@ -38,7 +38,6 @@ from djsandbox_ray.records import Acceptance, Dataset, Range
 from djsandbox_ray.stats.operators import OperatorSpec
 from djsandbox_ray.storage.store import Storage
 
-ABOVE_3 = float(np.nextafter(3, 4))
 DEFECTS = {"boilerplate": 0.2, "repeated_words": 0.15, "special_characters": 0.15, "odd_size": 0.1}
 TEXT = [
     OperatorSpec("text_length_filter"),

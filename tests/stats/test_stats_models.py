@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, s3_here
+from s3_server import S3Server
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.stats.fused import FusedOperators
@@ -18,12 +17,6 @@ from djsandbox_ray.storage.cache import FOLDER
 from djsandbox_ray.storage.store import Storage
 
 TEXTS = ["this is bad and bad", "a good day"]
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_here(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -6,26 +6,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from damages import DAMAGES
-from s3_server import S3Server, s3_here
+from s3_server import S3Server
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.storage import cache
 from djsandbox_ray.storage.cache import BYTES, FOLDER, cached
 from djsandbox_ray.storage.seals import DIGESTED_BYTES
 from djsandbox_ray.storage.store import Storage
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_here(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
 
 CONFIG = b"[]"
 

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3_server import S3Server, s3_here
 
 from djsandbox_ray.storage import lease as module
 from djsandbox_ray.storage.lease import (
@@ -33,20 +31,6 @@ from djsandbox_ray.storage.lease import (
 )
 from djsandbox_ray.storage.processes import Process
 from djsandbox_ray.storage.store import Storage
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_here(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture(params=["disk", "memory", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    name = uuid.uuid4().hex
-    if request.param == "s3":
-        return Storage(f"{request.getfixturevalue('s3').url}/{name}")
-    return Storage(str(tmp_path) if request.param == "disk" else f"memory://{name}")
 
 
 @pytest.fixture(autouse=True)

@@ -15,17 +15,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from s3_server import S3Server, s3_here
+from s3_server import S3Server
 
 from djsandbox_ray.errors import BadInput, Missing, MissingExtra, SandboxError, StorageFailed
 from djsandbox_ray.storage import filesystems
 from djsandbox_ray.storage.store import Storage
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_here(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

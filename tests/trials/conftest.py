@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,14 @@ def world(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> World:
         return ingest(source, storage, max_rejected=0)
 
     return World(storage, make(600, 0), make(200, 1))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """What is left of a gradient that should be zero hangs on threads, and AdamW enlarges it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

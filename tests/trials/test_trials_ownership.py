@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, s3_here
 
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.storage.lease import take
@@ -19,20 +16,6 @@ from djsandbox_ray.trials.strategies.strategy import Group
 
 REPORT = RungReport(10, 0.5, {"m": 1 / 3}, 1.5, 0.5, 77)
 ONE = Group()
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_here(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture(params=["disk", "memory", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    name = uuid.uuid4().hex
-    if request.param == "s3":
-        return Storage(f"{request.getfixturevalue('s3').url}/{name}")
-    return Storage(str(tmp_path) if request.param == "disk" else f"memory://{name}")
 
 
 def _save(storage: Storage, owner: str, samples: int, group: Group = ONE) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,11 @@ from djsandbox_ray.trials.stages import (
 )
 from djsandbox_ray.trials.stopping.stopping import StoppingConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HEAD = Stage("head", 20, judged=False, flops_per_sample=2.0)
 ALL = Stage("all", 30, flops_per_sample=5.0)
 STAGES = (HEAD, ALL)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # Arithmetic

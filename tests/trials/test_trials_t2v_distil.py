@@ -55,19 +55,13 @@ from djsandbox_ray.trials.t2v.sampler import sampled_at_once
 from djsandbox_ray.trials.t2v.schedule import Flow, Schedule, Vp, schedule_of
 from djsandbox_ray.trials.t2v.training_clips import Clips
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS, SEED, FRAMES, SIDE = 24, 3, 5, 16
 SHAPE = ClipShape(FRAMES, (SIDE, SIDE))
 LATENT = (12, 2, 4, 4)
 SCHEDULES = [Flow(), Flow(shift=5.0), Vp(), Vp("v_prediction", snr_shift=3.0)]
 CLIPS = {"type": "clips", "samples": 40, "seed": 7, "frames": FRAMES, "size": SIDE}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Brightness(Reward):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,10 @@ from djsandbox_ray.trials.t2v.objective import ComputedLatents, PromptBook
 from djsandbox_ray.trials.t2v.stored_prompts import StoredFirst, StoredPrompts, prompt_batch
 from djsandbox_ray.trials.t2v.training_clips import Clips
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS, FRAMES, SIDE = 14, 5, 16
 DRAWN: dict[Spoil | None, Any] = {None: range(8), "captions": range(4, 10), "frames": (2, 3)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class World:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,10 @@ from djsandbox_ray.trials.t2v.patches import PatchCodec
 from djsandbox_ray.trials.t2v.schedule import Flow, Schedule, Vp
 from djsandbox_ray.trials.t2v.training_clips import Clips, random_window, window_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS, SEED = 24, 3
 SHAPE = ClipShape(5, (16, 16))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +30,13 @@ from djsandbox_ray.trials.vlm.modules import freeze_unreached, trial_model
 from djsandbox_ray.trials.vlm.objective import ProcessedTokens
 from djsandbox_ray.trials.vlm.text import Script
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROJECTORS = {
     "idefics3": "connector",
     "qwen2_vl": "visual.merger",
     "internvl": "multi_modal_projector",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """What is left of a gradient that should be zero hangs on threads, and AdamW enlarges it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

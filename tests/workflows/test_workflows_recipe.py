@@ -29,7 +29,6 @@ RANGES = {
     for name in ("text_len", "special_char_ratio", "alnum_ratio", "word_rep_ratio")
 } | {"aspect_ratios": {"low": 4, "high": 96}}
 """Percentiles of five operators together."""
-METHOD = {"type": "percentile", "statistics": RANGES}
 
 
 def job(id: str, hook: str, **inputs: Any) -> dict[str, Any]:

@@ -9,10 +9,8 @@ from typing import Any, ClassVar, Literal, final
 from pydantic import Field
 
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.evaluation.asker import Asker
-from djsandbox_ray.evaluation.data import EvaluationSet
-from djsandbox_ray.evaluation.evaluator import Reads
-from djsandbox_ray.evaluation.limit import least
+from djsandbox_ray.evaluation.data import EvaluationSet, least
+from djsandbox_ray.evaluation.evaluator import Asker, Reads
 from djsandbox_ray.evaluation.video.stored_videos import Videos
 from djsandbox_ray.evaluation.video.wanted import SamplingConfig, WantedVideo
 from djsandbox_ray.settings.sections import MOST_NAME, Component

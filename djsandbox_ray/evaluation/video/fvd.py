@@ -16,8 +16,7 @@ from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.source import SOURCES, Source, content_of
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.evaluation.data import EvaluationSet
-from djsandbox_ray.evaluation.limit import least
+from djsandbox_ray.evaluation.data import EvaluationSet, least
 from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator, VideoEvaluatorConfig
 from djsandbox_ray.evaluation.video.features import VideoMaeClips, weights_digest

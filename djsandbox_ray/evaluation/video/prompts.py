@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from djsandbox_ray.errors import BadInput, unknown
-from djsandbox_ray.evaluation.limit import least
+from djsandbox_ray.evaluation.data import least
 from djsandbox_ray.evaluation.video.board import DIMENSIONS
 from djsandbox_ray.evaluation.video.video_files import file_name
 from djsandbox_ray.evaluation.video.wanted import WantedVideo

@@ -25,8 +25,7 @@ from djsandbox_ray.dataset.source import SOURCES, Source, content_of
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.answer_evaluator import AnswerEvaluator
 from djsandbox_ray.evaluation.asking import Answer, Asked
-from djsandbox_ray.evaluation.data import EvaluationSet
-from djsandbox_ray.evaluation.limit import least
+from djsandbox_ray.evaluation.data import EvaluationSet, least
 from djsandbox_ray.evaluation.vqa.made_elsewhere import Line, answer_lines
 from djsandbox_ray.evaluation.vqa.pictures import (
     QUESTIONS,

@@ -52,7 +52,6 @@ from djsandbox_ray.trials.t2v.training_clips import Clips
 VERSION = 2
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
-_TRAIN = "train"
 _HELD = 1
 """Bases that a process keeps in memory."""
 
