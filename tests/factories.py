@@ -10,13 +10,15 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import pyarrow as pa
 import pytest
 import yaml
 
 from djsandbox_ray.config import RunConfig, checked, load_config
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.identity import content_id
 from djsandbox_ray.records import (
     ConfirmationRow,
     Pool,
@@ -31,6 +33,13 @@ from djsandbox_ray.records import (
 from djsandbox_ray.storage.lease import Lease, take
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.ownership import lease_path
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from djsandbox_ray.hooks.hook import Context
+    from djsandbox_ray.pools.build import Construction
 
 Found = TypeVar("Found")
 
@@ -187,6 +196,22 @@ def confirmation_row(
         "seeds": 3,
     }
     return ConfirmationRow(pool=name, confirmed=confirmed, verdict=verdict, **(given | changes))
+
+
+def written_pools(made: Context, rows: NDArray[np.int64], built: Construction) -> Pools:
+    """Write which rows are in which pool, as the hook does; return the record of the pools."""
+    path = f"{made.folder}/assignments.parquet"
+    made.storage.write_table(path, pa.table({"row_id": rows, **built.assignments}))
+    return Pools(
+        id=content_id("pools", [[pool.id, pool.hash] for pool in built.pools]),
+        assignments=path,
+        pools=built.pools,
+        size=built.size,
+        draw_size=built.draw_size,
+        eligible=built.eligible,
+        seed=made.config.pools.seed,
+        not_testable=built.not_testable,
+    )
 
 
 # Configurations

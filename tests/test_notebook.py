@@ -151,14 +151,14 @@ def test_importing_it_does_nothing_else() -> None:
         dj.nosuch  # noqa: B018
 
 
-def test_the_verdicts(result: dj.Result) -> None:
+def test_the_verdicts(left: Left, result: dj.Result) -> None:
     (row,) = result.ranking.to_dict("records")
     assert (row["pool"], row["change"], row["verdict"]) == ("text_len/low", 0.2, "better")
     assert row["metric:m"] == 0.6
     assert result.summary == repr(result)
     assert result.summary.startswith("demo: keep text_len/low (any text_len): +15.00 %")
     assert result.figure().size == (8, 6)
-    assert result.report() == result._storage.uri(f"{FOLDER}/report.html")
+    assert result.report() == left.storage.uri(f"{FOLDER}/report.html")
 
 
 def test_trials_have_scores_in_the_unit_of_the_first_study(left: Left, result: dj.Result) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import lance
 import numpy as np
 import pyarrow as pa
+from factories import written_pools
 from rich.console import Console
 
 from djsandbox_ray.config import RunConfig
@@ -19,7 +20,6 @@ from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.judge import Judge
 from djsandbox_ray.hooks.train import Train
-from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.build import construct
 from djsandbox_ray.records import (
     Dataset,
@@ -137,17 +137,7 @@ def inputs(made: Context) -> Given:
         found.append(Statistic(name, name, f"{name}_filter", f"op-{name}", path))
     excluded = np.arange(30, dtype=np.int64)
     built = construct(rows, columns(), made.config.pools, excluded)
-    path = f"{made.folder}/assignments.parquet"
-    storage.write_table(path, pa.table({"row_id": rows, **built.assignments}))
-    pools = Pools(
-        id=content_id("pools", [[pool.id, pool.hash] for pool in built.pools]),
-        assignments=path,
-        pools=built.pools,
-        size=built.size,
-        draw_size=built.draw_size,
-        eligible=built.eligible,
-        seed=made.config.pools.seed,
-    )
+    pools = written_pools(made, rows, built)
     split = Dataset("dataset-evaluation", "datasets/evaluation.lance", 3, 0)
     return Given(
         Dataset("dataset-train", "datasets/train.lance", ROWS, 0),

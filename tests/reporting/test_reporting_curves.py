@@ -152,8 +152,7 @@ def test_nothing_that_is_written_overlaps_or_is_cut_off(count: int) -> None:
         *map_.get_yticklabels(),
         *map_.texts,
         *tree.texts,
-        figure._suptitle,
-        figure._supxlabel,
+        *figure.texts,
     ]
     boxes = [label.get_window_extent() for label in labels]
     for box in boxes:
@@ -206,7 +205,7 @@ def test_gaps_are_grey_and_named() -> None:
     values[:10, 0] = values[10:, 1] = np.nan
     found = correlate("abc", [values])
     figure = heat_map(found, ward(found, 2, absolute=True), title="gaps", note="note")
-    assert figure._supxlabel.get_text() == "note; grey: no correlation"
+    assert figure.get_supxlabel() == "note; grey: no correlation"
     assert len(figure.axes[1].texts) == 7
 
 

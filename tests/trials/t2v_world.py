@@ -149,16 +149,16 @@ def rotary_cogvideox() -> Any:
     return cogvideox(rotary=True)
 
 
-def wan() -> Any:
+def wan(channels: int = 4, layers: int = 2) -> Any:
     return diffusers.WanTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         text_dim=TEXT,
         freq_dim=16,
         ffn_dim=32,
-        num_layers=2,
+        num_layers=layers,
         rope_max_seq_len=32,
     )
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from recorded import check
-from t2v_world import TEXT, TOKENS, diffusers, moving, randomised, write_clips
+from t2v_world import TEXT, TOKENS, moving, randomised, wan, write_clips
 
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.videos import ClipShape
@@ -157,18 +157,7 @@ def stored(table: SampleTable, codec: PatchCodec, tmp_path_factory: pytest.TempP
 
 
 def transformer() -> Any:
-    made = diffusers.WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=12,
-        out_channels=12,
-        text_dim=TEXT,
-        freq_dim=16,
-        ffn_dim=32,
-        num_layers=1,
-        rope_max_seq_len=32,
-    )
-    return randomised(made).requires_grad_(False)
+    return randomised(wan(channels=12, layers=1)).requires_grad_(False)
 
 
 def encode(texts: Sequence[str]) -> Prompts:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from t2v_world import TEXT, TOKENS, diffusers, moving, randomised, write_clips
+from t2v_world import TEXT, TOKENS, moving, randomised, wan, write_clips
 
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.videos import ClipShape
@@ -160,19 +160,7 @@ def book(texts: list[str]) -> PromptBook:
 
 
 def transformer() -> Any:
-    return randomised(
-        diffusers.WanTransformer3DModel(
-            num_attention_heads=2,
-            attention_head_dim=12,
-            in_channels=12,
-            out_channels=12,
-            text_dim=TEXT,
-            freq_dim=16,
-            ffn_dim=32,
-            num_layers=1,
-            rope_max_seq_len=32,
-        )
-    )
+    return randomised(wan(channels=12, layers=1))
 
 
 def objective(

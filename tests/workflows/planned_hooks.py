@@ -9,6 +9,7 @@ from typing import Any
 import lance
 import numpy as np
 import pyarrow as pa
+from factories import written_pools
 
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.evaluator import Encoder, Evaluator
@@ -55,19 +56,7 @@ class SomePools(Hook):
             "constant": np.ones(dataset.rows),
         }
         built = construct(rows, values, self.config.pools, np.empty(0, np.int64))
-        path = f"{self.context.folder}/assignments.parquet"
-        table = pa.table({"row_id": rows, **built.assignments})
-        self.context.storage.write_table(path, table)
-        return Pools(
-            id=content_id("pools", [[pool.id, pool.hash] for pool in built.pools]),
-            assignments=path,
-            pools=built.pools,
-            size=built.size,
-            draw_size=built.draw_size,
-            eligible=built.eligible,
-            seed=self.config.pools.seed,
-            not_testable=built.not_testable,
-        )
+        return written_pools(self.context, rows, built)
 
 
 class Chosen(Hook):

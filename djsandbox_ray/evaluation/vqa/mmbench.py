@@ -80,7 +80,7 @@ class MmBench(Benchmark[MmBenchQuestion]):
     """``mmbench/circular``: the share of questions that are right in every rotation of options.
 
     ``vanilla`` is the share of those that are right in the first one, as printed. What an answer
-    means is read by :func:`~.choice.letter_of`; what cannot be read is wrong.
+    means is read by :func:`~.options.letter_of`; what cannot be read is wrong.
     """
 
     Config = MmBenchConfig
