@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,3 +79,39 @@ def wide_table(storage: Storage, texts: list[str], images: list[list[bytes]]) ->
     dataset = Dataset("data-wide", "samples.lance", len(texts), 0, pairs=False)
     lance.write_dataset(table, storage.uri(dataset.table), data_storage_version="2.2")
     return dataset
+
+
+def data_juicer_alone(
+    folder: Path,
+    operators: Sequence[tuple[str, Mapping[str, Any], bool]],
+    rows: list[dict[str, Any]],
+    videos: Sequence[dict[str, Any]] = (),
+    nltk_data: str | None = None,
+    **environment: str,
+) -> list[Any]:
+    """Return what ``op.run`` gives of each operator in a process without this project.
+
+    Args:
+        folder: what is written there is nobody's.
+        operators: names, parameters, and whether texts have Data-Juicer's tokens.
+        rows: the samples.
+        videos: those of operators on videos.
+        nltk_data: the folder that NLTK reads.
+        environment: variables of the process.
+
+    Returns:
+        The statistics of every row, or, of an operator that failed, how.
+    """
+    request = {"nltk_data": nltk_data, "operators": [*operators], "rows": rows, "videos": [*videos]}
+    (folder / "request.json").write_text(json.dumps(request))
+    script = Path(__file__).with_name("data_juicer_alone.py")
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder / "request.json"), str(folder / "answer.json")],
+        cwd=folder,
+        env={**os.environ, **offline, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [*json.loads((folder / "answer.json").read_text()).values()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from chat_server import TOKENS, ChatServer, Reply, chat_server
+from conftest_stats import data_juicer_alone
 from pydantic import ValidationError
 
 from djsandbox_ray.errors import BadInput, SandboxError
@@ -91,13 +91,8 @@ def test_values_are_those_of_data_juicer_alone(
     ours = values(ask(server, storage, spec=spec))
     bodies, server.bodies = server.bodies, []
     rows = [{"text": text, "media": {}} for text in TEXTS]
-    wanted = {"nltk_data": "", "operators": [[name, spec.params, False]], "rows": rows}
-    request, answer = tmp_path / "request.json", tmp_path / "answer.json"
-    request.write_text(json.dumps(wanted))
-    alone = Path(__file__).with_name("data_juicer_alone.py")
-    environment = {**os.environ, "OPENAI_BASE_URL": server.url, "NO_PROXY": "127.0.0.1"}
-    subprocess.run([sys.executable, alone, request, answer], check=True, env=environment)
-    (theirs,) = json.loads(answer.read_text()).values()
+    reached = {"OPENAI_BASE_URL": server.url, "NO_PROXY": "127.0.0.1"}
+    (theirs,) = data_juicer_alone(tmp_path, [(name, spec.params, False)], rows, **reached)
     assert ours == pytest.approx([row[spec.keys[0]] for row in theirs], rel=0, abs=1e-9)
     same = [
         sorted(json.dumps(body, sort_keys=True) for body in some)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest_stats import picture, wide_table
+from conftest_stats import data_juicer_alone, picture, wide_table
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import Dataset
@@ -38,19 +34,7 @@ def alone(clip: Path, folder: Path) -> list[float]:
         for path, image in zip(paths, images, strict=True):
             path.write_bytes(image)
         rows.append({"text": "", "media": {"images": [*map(str, paths)]}})
-    operators = [(NAME, {"hf_clip": str(clip)}, False)]
-    request = {"nltk_data": None, "operators": operators, "rows": rows}
-    (folder / "request.json").write_text(json.dumps(request))
-    script = Path(__file__).with_name("data_juicer_alone.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder / "request.json"), str(folder / "answer.json")],
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads((folder / "answer.json").read_text())["0"]
+    (found,) = data_juicer_alone(folder, [(NAME, {"hf_clip": str(clip)}, False)], rows)
     assert isinstance(found, list), found
     return [float(np.mean(row[KEY])) for row in found]
 

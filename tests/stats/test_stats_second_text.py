@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest_stats import data_juicer_alone
 
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.records import Dataset
@@ -67,18 +65,7 @@ def alone(clip: Path, folder: Path) -> list[float]:
     """Return what ``op.run`` gives in a process without this project."""
     params = {"hf_clip": str(clip), "text_key_second": FIELD}
     rows = [{"text": t, "media": {FIELD: s}} for t, s in zip(TEXTS, TITLES, strict=True)]
-    request = {"nltk_data": None, "operators": [(NAME, params, False)], "rows": rows}
-    (folder / "request.json").write_text(json.dumps(request))
-    script = Path(__file__).with_name("data_juicer_alone.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder / "request.json"), str(folder / "answer.json")],
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads((folder / "answer.json").read_text())["0"]
+    (found,) = data_juicer_alone(folder, [(NAME, params, False)], rows)
     assert isinstance(found, list), found
     values = [row["text_pair_similarity"] for row in found]
     return [value[0] if value else np.nan for value in values]

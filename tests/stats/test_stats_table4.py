@@ -6,9 +6,6 @@ The table itself is in docs/operators.md.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import table4_models as small
+from conftest_stats import data_juicer_alone
 from table4_models import MODELS, TABLE_4
 
 from djsandbox_ray.dataset.media import without_tokens
@@ -136,27 +134,18 @@ def theirs(
     place = tmp_path_factory.mktemp("alone")
     possible = {name: spec for name, spec in specs.items() if not lacking(spec)}
     nltk_data = models / "nltk_data"
-    request = {
-        "nltk_data": str(nltk_data) if nltk_data.exists() else None,
-        "operators": [
-            (spec.name, dict(spec.params), needs_tokens(spec.filter_class))
-            for spec in possible.values()
-        ],
-        "rows": photos.rows("images", "<__dj__image>"),
-        "videos": clips.rows("videos", "<__dj__video>"),
-    }
-    (place / "request.json").write_text(json.dumps(request))
-    script = Path(__file__).with_name("data_juicer_alone.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(place / "request.json"), str(place / "answer.json")],
-        cwd=place,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(place / "cache")},
-        capture_output=True,
-        text=True,
+    operators = [
+        (spec.name, dict(spec.params), needs_tokens(spec.filter_class))
+        for spec in possible.values()
+    ]
+    answer = data_juicer_alone(
+        place,
+        operators,
+        photos.rows("images", "<__dj__image>"),
+        videos=clips.rows("videos", "<__dj__video>"),
+        nltk_data=str(nltk_data) if nltk_data.exists() else None,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer = json.loads((place / "answer.json").read_text())
-    return dict(zip(possible, answer.values(), strict=True))
+    return dict(zip(possible, answer, strict=True))
 
 
 def test_the_table_has_31_of_which_9_read_videos() -> None:

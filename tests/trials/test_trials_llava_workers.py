@@ -18,15 +18,12 @@ QUICK = ("ddp", "full")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What trials read, and what one worker has left of each kind."""
     folder = tmp_path_factory.mktemp("llava_pair")
     write_world(folder)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     for kind in KINDS:
         work(Group(), folder, f"{ALONE}-{kind}")
-    torch.set_num_threads(before)
     return folder
 
 

@@ -16,14 +16,11 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one worker and two have left of every case."""
     found = tmp_path_factory.mktemp("t2v_pair")
     write_world(found)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     work(Group(), found, ALONE)
-    torch.set_num_threads(before)
     run_together("t2v_pair.py", found, [case for case in CASES if case != ALONE])
     return found
 

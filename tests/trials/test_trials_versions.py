@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pytest
-import torch
 from PIL import Image
 from recorded import check
 
@@ -17,14 +14,6 @@ from djsandbox_ray.trials.clip.arch import Tokenizer, build_model, load_arch
 from djsandbox_ray.trials.clip.family import ClipEncoder
 from djsandbox_ray.trials.clip.samples import preprocess
 from djsandbox_ray.trials.clip.training import DeviceArrays, Training, TrainingConfig
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _trained() -> dict[str, Any]:

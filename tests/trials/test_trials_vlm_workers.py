@@ -18,15 +18,12 @@ CASES = [(share, kind) for share in SHARES if share != ALONE for kind in KINDS]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one worker and two have left of every case."""
     found = tmp_path_factory.mktemp("vlm_pair")
     write_world(found)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     for kind in KINDS:
         work(Group(), found, f"{ALONE}-{kind}")
-    torch.set_num_threads(before)
     run_together("vlm_pair.py", found, ["-".join(case) for case in CASES])
     return found
 
