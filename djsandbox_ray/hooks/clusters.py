@@ -7,12 +7,11 @@ the best of each cluster is a choice without such doubles.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from djsandbox_ray.analysis.together.clusters import (
@@ -24,7 +23,7 @@ from djsandbox_ray.analysis.together.clusters import (
 )
 from djsandbox_ray.analysis.together.correlation import Correlation, correlate
 from djsandbox_ray.analysis.verdicts.second_look import candidates
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Hook, Planned
 from djsandbox_ray.hooks.results import directions, finished
 from djsandbox_ray.identity import content_id
@@ -37,14 +36,12 @@ from djsandbox_ray.records import (
     Pools,
     Ranking,
     RankingRow,
-    Statistic,
     Statistics,
     Trials,
 )
 from djsandbox_ray.reporting.figures import png
 from djsandbox_ray.reporting.heatmap import heat_map
-from djsandbox_ray.stats.parts import part
-from djsandbox_ray.storage.store import Storage
+from djsandbox_ray.stats.parts import chunks
 
 
 @dataclass(frozen=True)
@@ -181,14 +178,14 @@ class ClusterStatistics(ClusterHook):
         if not kept:
             self.note("cluster_statistics: no statistic has pools")
             return None
-        chunks = _chunks(self.storage, kept, dataset.rows)
+        read = chunks(self.storage, kept, dataset.rows)
         question = _Question(
             job="cluster_statistics",
             title="Statistics that tell the same about a sample",
             absolute=True,
             facts={"of": "the values of all samples", "dataset_rows": dataset.rows},
         )
-        correlation = correlate([item.name for item in kept], chunks)
+        correlation = correlate([item.name for item in kept], read)
         return self.choose(question, correlation, ranking, confirmation, clusters, only_confirmed)
 
 
@@ -254,36 +251,6 @@ class ClusterMetrics(ClusterHook):
         )
         correlation = correlate(profiles.statistics, [profiles.table])
         return self.choose(question, correlation, ranking, confirmation, clusters, only_confirmed)
-
-
-def _chunks(
-    storage: Storage, statistics: Sequence[Statistic], rows: int
-) -> Iterator[NDArray[np.float64]]:
-    """Yield the statistics of one range of rows after another, shape (rows, statistics).
-
-    Operators need not have their parts cut at the same rows; of each, one part is held.
-
-    Raises:
-        SandboxError: a part holds other rows than it should: the files were changed by hand.
-    """
-    keys: dict[str, list[str]] = {}
-    for item in statistics:
-        keys.setdefault(item.path, []).append(item.key)
-    held: dict[str, pa.Table] = {folder: pa.table({"row_id": []}) for folder in keys}
-    start = 0
-    while start < rows:
-        for folder, names in keys.items():
-            if held[folder].num_rows == 0:
-                path = part(folder, start)
-                table = held[folder] = storage.read_table(path, ["row_id", *names])
-                there = np.arange(start, min(start + max(1, table.num_rows), rows))
-                if not np.array_equal(table["row_id"].to_numpy(), there):
-                    raise SandboxError(f"{path}: its rows are not consecutive ones from {start} on")
-        step = min(table.num_rows for table in held.values())
-        columns = [held[item.path][item.key][:step].to_numpy() for item in statistics]
-        yield np.stack(columns, axis=1).astype(np.float64)
-        held = {folder: table.slice(step) for folder, table in held.items()}
-        start += step
 
 
 def _plain(matrix: NDArray[np.float64]) -> list[list[float | None]]:

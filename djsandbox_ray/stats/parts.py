@@ -4,7 +4,7 @@ A part holds ``row_id`` and one float64 column per statistic for consecutive row
 computed is in its own footer, so that a resumed run reports all. What is being computed lies
 elsewhere, a file per range (see :mod:`~djsandbox_ray.stats.unfinished`).
 Whoever writes parts holds the lease of the dataset's statistics: a marker holds the sizes of parts.
-Finished statistics are read back one column at a time.
+Finished statistics are read back one column at a time, or some of them range by range.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import Damaged, Missing
+from djsandbox_ray.errors import Damaged, Missing, SandboxError
 from djsandbox_ray.records import Statistic
 from djsandbox_ray.storage.seals import sealed, unsealed
 from djsandbox_ray.storage.store import Storage
@@ -242,6 +242,36 @@ def _spread(
         raise storage.damaged(path, f"its row ids are not consecutive ones below {rows}")
     put(start, table[statistic.key].to_numpy())
     return start, stop
+
+
+def chunks(
+    storage: Storage, statistics: Sequence[Statistic], rows: int
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the statistics of one range of rows after another, shape (rows, statistics).
+
+    Operators need not have their parts cut at the same rows; of each, one part is held.
+
+    Raises:
+        SandboxError: a part holds other rows than it should: the files were changed by hand.
+    """
+    keys: dict[str, list[str]] = {}
+    for item in statistics:
+        keys.setdefault(item.path, []).append(item.key)
+    held: dict[str, pa.Table] = {folder: pa.table({"row_id": []}) for folder in keys}
+    start = 0
+    while start < rows:
+        for folder, names in keys.items():
+            if held[folder].num_rows == 0:
+                path = part(folder, start)
+                table = held[folder] = storage.read_table(path, ["row_id", *names])
+                there = np.arange(start, min(start + max(1, table.num_rows), rows))
+                if not np.array_equal(table["row_id"].to_numpy(), there):
+                    raise SandboxError(f"{path}: its rows are not consecutive ones from {start} on")
+        step = min(table.num_rows for table in held.values())
+        columns = [held[item.path][item.key][:step].to_numpy() for item in statistics]
+        yield np.stack(columns, axis=1).astype(np.float64)
+        held = {folder: table.slice(step) for folder, table in held.items()}
+        start += step
 
 
 class StatisticColumns(Mapping[str, NDArray[np.float64]]):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,6 @@ from planted_world import (
 )
 
 from djsandbox_ray.errors import BadInput, SandboxError
-from djsandbox_ray.hooks import clusters
 from djsandbox_ray.hooks.clusters import ClusterMetrics, ClusterStatistics
 from djsandbox_ray.records import (
     Choice,
@@ -123,22 +121,6 @@ def test_what_cannot_be_clustered(storage: Storage) -> None:
     storage.write_table(part(FOLDER, start), broken)
     with pytest.raises(SandboxError, match="its rows are not consecutive ones from 0 on"):
         hook.run(TRAIN, made, pools, ranking, None)
-
-
-def test_parts_of_two_operators_need_not_be_cut_at_the_same_rows(storage: Storage) -> None:
-    found, matrix = [], np.arange(24.0).reshape(12, 2)
-    for column, cuts in enumerate(((0, 5, 12), (0, 8, 9, 12))):
-        folder = FOLDER.replace("op.", f"op-{column}.")
-        for start, stop in pairwise(cuts):
-            values = {"key": matrix[start:stop, column]}
-            report = PartReport(stop - start, {}, 0, (), 0.1)
-            write_part(storage, part(folder, start), np.arange(start, stop), values, report)
-        found.append(Statistic(f"s{column}", "key", "op", f"op-{column}", folder))
-    chunks = [*clusters._chunks(storage, found, 12)]
-    assert [len(chunk) for chunk in chunks] == [5, 3, 1, 3]
-    np.testing.assert_array_equal(np.concatenate(chunks), matrix)
-    with pytest.raises(SandboxError, match="its rows are not consecutive ones from 5 on"):
-        [*clusters._chunks(storage, found, 11)]
 
 
 def trials(storage: Storage, pools: Pools) -> Trials:

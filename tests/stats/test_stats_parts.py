@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from damages import DAMAGES
 
-from djsandbox_ray.errors import Damaged
+from djsandbox_ray.errors import Damaged, SandboxError
 from djsandbox_ray.records import Dataset, Statistic
 from djsandbox_ray.stats import compute, parts, unfinished
 from djsandbox_ray.stats.compute import compute_statistics
@@ -198,6 +199,22 @@ def test_what_is_no_part_is_neither_read_nor_removed(passing: Pass, storage: Sto
     assert passing() == []
     assert np.array_equal(load_column(storage, passing.statistic, ROWS), np.arange(ROWS))
     assert storage.read_bytes(stray) == b"somebody's"
+
+
+def test_parts_of_two_operators_need_not_be_cut_at_the_same_rows(storage: Storage) -> None:
+    found, matrix = [], np.arange(24.0).reshape(12, 2)
+    for column, cuts in enumerate(((0, 5, 12), (0, 8, 9, 12))):
+        folder = f"datasets/dataset-1/stats/op-{column}.parquet"
+        for start, stop in pairwise(cuts):
+            values = {"key": matrix[start:stop, column]}
+            report = PartReport(stop - start, {}, 0, (), 0.1)
+            write_part(storage, parts.part(folder, start), np.arange(start, stop), values, report)
+        found.append(Statistic(f"s{column}", "key", "op", f"op-{column}", folder))
+    read = [*parts.chunks(storage, found, 12)]
+    assert [len(chunk) for chunk in read] == [5, 3, 1, 3]
+    np.testing.assert_array_equal(np.concatenate(read), matrix)
+    with pytest.raises(SandboxError, match="its rows are not consecutive ones from 5 on"):
+        [*parts.chunks(storage, found, 11)]
 
 
 def test_operators_share_the_ranges_that_several_lack() -> None:
