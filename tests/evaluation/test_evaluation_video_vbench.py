@@ -126,7 +126,10 @@ def test_another_way_to_measure_needs_no_training(
 
 def test_all_sixteen_by_vbench_itself_and_the_averages(tmp_path: Path, store: AnswerStore) -> None:
     maker = DrawsSquares()
-    judged = suite(tmp_path, "all", official=outside(tmp_path, "unseen"), videos_per_prompt=1)
+    official = outside(tmp_path, "unseen")
+    given = settings(tmp_path, "all", official=official, videos_per_prompt=1)
+    config = VbenchConfig.model_validate(given)
+    judged = Suite([config], [NO_SET])
     found = judged.run(maker, store)
     values = {name: found[f"vbench/{name}"] for name in DIMENSIONS}
     for name, value in averages(values).items():
@@ -134,7 +137,7 @@ def test_all_sixteen_by_vbench_itself_and_the_averages(tmp_path: Path, store: An
     assert found["vbench/color_seen"] == 0.5
     assert len(maker.made) == 1 + 16  # one prompt is for all
     assert judged.rescored(found, store) == found
-    known = {metric.name: metric for metric in Vbench(judged._configs[0]).metrics()}
+    known = {metric.name: metric for metric in Vbench(config).metrics()}
     assert [name for name, metric in known.items() if metric.scored] == ["vbench/total"]
 
 
