@@ -9,7 +9,7 @@ memory and the bytes it wrote; the parent process stays free of large imports, s
 
 Our side alone needs no source of theirs and writes no JSONL: any number of rows.
 
-    python benchmarks/pools.py --alone --rows 5000000
+    python benchmarks/pools.py --alone --rows 5000000 [--fewest]
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sandbox-source", type=Path, help="data_pool_manipulators.py")
     parser.add_argument("--alone", action="store_true", help="our side only, from Parquet")
+    parser.add_argument("--fewest", action="store_true", help="5 controls, no self-tests")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--statistics", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3, help="runs of our side; medians count")
@@ -121,6 +122,7 @@ def in_own_process(role: str, options: argparse.Namespace) -> dict[str, Any]:
         given["sandbox-source"] = options.sandbox_source.resolve()
     command = [sys.executable, __file__, *(f"--{key}={value}" for key, value in given.items())]
     command += ["--alone"] if options.alone else []
+    command += ["--fewest"] if options.fewest else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"the process for {role!r} failed:\n{done.stderr[-4000:]}")
@@ -227,6 +229,7 @@ def ours_hook(options: argparse.Namespace) -> dict[str, Any]:
     from djsandbox_ray.hooks.hook import Context
     from djsandbox_ray.hooks.pools import BuildPools
     from djsandbox_ray.nodes.connection import connect
+    from djsandbox_ray.pools.config import MIN_CONTROLS
     from djsandbox_ray.records import Dataset, Leak, Statistic, Statistics
     from djsandbox_ray.reporting.progress import Progress
     from djsandbox_ray.settings.sections import Component
@@ -241,6 +244,7 @@ def ours_hook(options: argparse.Namespace) -> dict[str, Any]:
             "storage": storage.url,
             "dataset": shapes,
             "operators": ["text_length_filter"],
+            "pools": {"controls": MIN_CONTROLS, "self_tests": False} if options.fewest else {},
             "trials": {"model": {"type": "clip"}, "budget": 20},
             "evaluation": {"dataset": shapes, "metrics": [{"type": "retrieval"}]},
         }

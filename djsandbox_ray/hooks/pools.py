@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -30,6 +32,11 @@ from djsandbox_ray.storage.store import Storage
 MANY_ROWS = 1 << 21
 """From so many on, tasks cut and fill columns; of fewer, starting them would take longer."""
 _CPUS = 1
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Options of glibc's ``mallopt``: from how many free bytes on they are given back, and from what
+size on each array has pages of its own."""
+_LARGE = 32 << 20
+"""As much as the second may be."""
 
 
 class BuildPools(Hook):
@@ -163,12 +170,26 @@ class _Written(Mapping[str, NDArray[np.int8]]):
         return len(list(iter(self)))
 
 
+@cache
+def _keep_memory() -> None:
+    """Have this process keep what arrays have freed for those to come.
+
+    By default glibc gives it back to the system at once, and each array of a slice is brought in
+    page by page: that takes longer than what is computed in it. Other C libraries stay as they are.
+    """
+    if (set_option := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        set_option(_MMAP_THRESHOLD, _LARGE)
+        set_option(_TRIM_THRESHOLD, 4 * _LARGE)
+
+
 def _look(look: Callable[[str], Probe], name: str) -> Probe:
+    _keep_memory()
     return look(name)
 
 
 def _fill(rows: StoredRows, column: Column) -> Iterator[NDArray[np.int8] | tuple[Pool, ...]]:
     """Yield the codes of all rows, a part at a time, and the pools of the column last."""
+    _keep_memory()
     pools: list[tuple[Pool, ...]] = []
 
     def codes() -> Iterator[NDArray[np.int8]]:

@@ -115,6 +115,7 @@ def accept(
     }
     path = f"{folder}/acceptance.json"
     storage.write_sealed(path, result)
+    storage.remove(f"{folder}/{APART}")  # of an earlier call
     if len(several):
         apart = pa.table({"row_id": several, "kept": kept[several]})
         storage.write_table(f"{folder}/{APART}", apart)

@@ -24,8 +24,8 @@ from djsandbox_ray.stats.datajuicer import use_models
 from djsandbox_ray.stats.fused import Computed, FusedOperators
 from djsandbox_ray.stats.operators import OperatorSpec, meta_text
 
-_ROWS = 32
-"""Rows that are computed together."""
+_ROWS = 8
+"""Rows that are computed together: each may hold videos."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -215,14 +216,16 @@ def spread_column(storage: Storage, statistic: Statistic, rows: int, put: Put) -
         storage: where it lies.
         statistic: which.
         rows: rows of the dataset.
-        put: takes the first row of a part and its values, in any order, in several threads.
+        put: takes the first row of a piece of a part and its values, in any order, in several
+            threads.
 
     Raises:
         Damaged: a part cannot be read, or the row ids are not 0 to ``rows`` - 1.
     """
     spread = partial(_spread, storage, statistic, rows, put)
     with ThreadPoolExecutor(THREADS) as threads:
-        spans = sorted(threads.map(spread, files(storage, statistic.path)))
+        found = threads.map(spread, files(storage, statistic.path))
+        spans = sorted(chain.from_iterable(found))
     ends = [0, *(stop for _, stop in spans)]
     if [start for start, _ in spans] != ends[:-1] or ends[-1] != rows:
         # Without what says that it is complete, the rows that are lacking are computed.
@@ -232,16 +235,18 @@ def spread_column(storage: Storage, statistic: Statistic, rows: int, put: Put) -
 
 def _spread(
     storage: Storage, statistic: Statistic, rows: int, put: Put, path: str
-) -> tuple[int, int]:
-    """Put a part into its place; return its first row and the one after its last."""
-    table = storage.read_table(path, columns=["row_id", statistic.key])
-    row_ids = table["row_id"].to_numpy()
-    start = int(row_ids[0]) if len(row_ids) else 0
-    stop = start + len(row_ids)
-    if not (0 <= start <= stop <= rows and np.array_equal(row_ids, np.arange(start, stop))):
-        raise storage.damaged(path, f"its row ids are not consecutive ones below {rows}")
-    put(start, table[statistic.key].to_numpy())
-    return start, stop
+) -> list[tuple[int, int]]:
+    """Put the pieces of a part into their places; return the first row of each and its end."""
+    spans = []
+    for batch in storage.read_batches(path, ["row_id", statistic.key]):
+        row_ids = batch["row_id"].to_numpy()
+        start = int(row_ids[0]) if len(row_ids) else 0
+        stop = start + len(row_ids)
+        if not (0 <= start <= stop <= rows and np.array_equal(row_ids, np.arange(start, stop))):
+            raise storage.damaged(path, f"its row ids are not consecutive ones below {rows}")
+        put(start, batch[statistic.key].to_numpy(zero_copy_only=False))
+        spans.append((start, stop))
+    return spans
 
 
 def chunks(

@@ -83,25 +83,25 @@ class Storage(Files):
             raise self.damaged(path, str(error)) from None
 
     def write_table(self, path: str, table: pa.Table) -> None:
-        """Write one Parquet file atomically, with a checksum of every page."""
+        """Write one Parquet file atomically, with a checksum of every page.
+
+        What counts rows, a column ``row_id`` of numbers, is written as differences: next to
+        nothing to keep, and to read.
+        """
         with self.open_write(path) as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+            pq.write_table(table, file, **_settings(table.schema))
 
     def write_groups(self, path: str, schema: pa.Schema, groups: Iterable[pa.Table]) -> None:
-        """Write one Parquet file atomically, a row group per table, of which one is held.
+        """Write one Parquet file as :meth:`write_table` does, a row group per table, holding one.
 
-        What counts rows, the column ``row_id``, is written as differences: next to nothing.
+        Args:
+            path: of the file.
+            schema: of every table.
+            groups: the tables.
         """
-        ids = {"row_id": "DELTA_BINARY_PACKED"} if "row_id" in schema.names else None
-        settings: dict[str, Any] = {
-            "use_dictionary": [name for name in schema.names if name != "row_id"],
-            "column_encoding": ids,
-            "compression": "zstd",
-            "write_page_checksum": True,
-        }
         with (
             self.open_write(path) as file,
-            pq.ParquetWriter(file, schema, **settings) as writer,
+            pq.ParquetWriter(file, schema, **_settings(schema)) as writer,
         ):
             for group in groups:
                 writer.write_table(group)
@@ -196,3 +196,14 @@ class Storage(Files):
 
 def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _settings(schema: pa.Schema) -> dict[str, Any]:
+    """Return how Parquet files of a schema are written."""
+    settings: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+    # Of nested columns the parts would have to be named.
+    flat = not any(pa.types.is_nested(kind) for kind in schema.types)
+    if flat and "row_id" in schema.names and schema.field("row_id").type == pa.int64():
+        settings["use_dictionary"] = [name for name in schema.names if name != "row_id"]
+        settings["column_encoding"] = {"row_id": "DELTA_BINARY_PACKED"}
+    return settings

@@ -240,6 +240,29 @@ def test_tables_of_one_file_and_of_a_folder(any_storage: Storage) -> None:
     assert any_storage.read_table("table", ["row_id"]).to_pydict() == {"row_id": [1, 2, 10]}
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_row_ids_are_written_as_differences(tmp_path: Path, whole: bool) -> None:
+    storage, rows = Storage(str(tmp_path)), 100_000
+    table = pa.table({"row_id": range(rows), "value": [row / 2 for row in range(rows)]})
+    if whole:
+        storage.write_table("t.parquet", table)
+    else:
+        storage.write_groups("t.parquet", table.schema, [table])
+    assert storage.read_table("t.parquet").equals(table)
+    columns = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0)
+    assert "DELTA_BINARY_PACKED" in columns.column(0).encodings
+    assert columns.column(0).total_compressed_size < rows / 100
+    assert "DELTA_BINARY_PACKED" not in columns.column(1).encodings
+
+
+@pytest.mark.parametrize("ids", [["a", "b"], [1.5, 2.5]])
+def test_row_ids_of_another_kind_are_written_as_they_are(tmp_path: Path, ids: list[Any]) -> None:
+    storage = Storage(str(tmp_path))
+    for table in (pa.table({"row_id": ids}), pa.table({"row_id": [1, 2], "more": [[1], [2, 3]]})):
+        storage.write_table("t.parquet", table)
+        assert storage.read_table("t.parquet").equals(table)
+
+
 def test_a_table_written_piece_by_piece_is_there_or_not(any_storage: Storage) -> None:
     schema = pa.schema([("row_id", pa.int64())])
 
