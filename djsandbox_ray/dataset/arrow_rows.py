@@ -47,6 +47,8 @@ _DAMAGE = (
 """What Arrow raises on damaged files; a client of an object store has others."""
 _MEDIA: dict[Content, Kind] = {"pairs": IMAGE, "videos": VIDEO}
 """What is read beside texts, by content."""
+_HELD = ("bytes", "path")
+"""Fields of Hugging Face's images and videos: one of them is filled."""
 _FEATURES = b"huggingface"
 """Where the metadata of a schema say of what kind the columns are, as JSON."""
 
@@ -160,17 +162,17 @@ def check(name: str, schema: pa.Schema, columns: Columns) -> None:
     """
     require_columns(name, schema, columns.read)
     if columns.kind is not None:
-        files = schema.field(columns.media).type
-        if types.is_struct(files) and files.get_field_index("bytes") >= 0:
-            files = files.field("bytes").type
-        if not (_is_binary(files) or _is_text(files)):
+        files = _decoded(schema.field(columns.media).type)
+        held = [files]
+        if types.is_struct(files):
+            held = [files.field(at).type for at in _HELD if files.get_field_index(at) >= 0]
+        if not any(map(_may_be_held, held)):
             raise BadInput(
                 f"{name}: the {columns.kind} column {columns.media!r} is of type {files}; "
-                "bytes, paths, or a struct with a field 'bytes', are needed"
+                "bytes, paths, or a struct with a field 'bytes' or 'path', are needed"
             )
-    text = schema.field(columns.text).type
-    text = text.value_type if types.is_dictionary(text) else text
-    if not (_is_text(text) or _is_binary(text)):
+    text = _decoded(schema.field(columns.text).type)
+    if not _may_be_held(text):
         raise BadInput(f"{name}: the text column {columns.text!r} is of type {text}, not string")
     for column in columns.meta:
         if _is_binary(schema.field(column).type):
@@ -220,11 +222,8 @@ def items_of(
         position: of its first row in the file.
         chosen: by :func:`columns_of`.
     """
-    texts = batch.column(chosen.text)
+    texts = _column(batch, chosen.text).cast(pa.large_binary())
     files, paths = _files(batch, chosen)
-    if types.is_dictionary(texts.type):
-        texts = texts.dictionary_decode()
-    texts = texts.cast(pa.large_binary())
     for index in range(batch.num_rows):
         source = f"{file.name}#{position + index}"
         data, path, text = files[index], paths[index], texts[index]
@@ -242,14 +241,21 @@ def _files(batch: pa.RecordBatch, chosen: Columns) -> tuple[pa.Array, pa.Array]:
     nothing = pa.nulls(batch.num_rows)
     if chosen.kind is None:
         return nothing, nothing
-    files = batch.column(chosen.media)
+    files = _column(batch, chosen.media)
     if _is_text(files.type):
         return nothing, files
     if not types.is_struct(files.type):
         return files, nothing
-    has_paths = files.type.get_field_index("path") >= 0
-    paths = pc.struct_field(files, "path") if has_paths else nothing
-    return pc.struct_field(files, "bytes"), paths
+    data, paths = (
+        pc.struct_field(files, at) if files.type.get_field_index(at) >= 0 else nothing
+        for at in _HELD
+    )
+    return data, paths
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    column = batch.column(name)
+    return column.dictionary_decode() if types.is_dictionary(column.type) else column
 
 
 def _row(
@@ -301,6 +307,15 @@ def _beside(file: SourceFile, kind: Kind, column: str, path: Any) -> bytes:
     except Unusable as error:
         said = f"column {column!r}: there are no bytes, and {error.detail}"
         raise Unusable(error.reason, said) from None
+
+
+def _decoded(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if types.is_dictionary(kind) else kind
+
+
+def _may_be_held(kind: pa.DataType) -> bool:
+    """Say whether values may be texts or bytes; where all are null, their type may be so, too."""
+    return _is_text(kind) or _is_binary(kind) or bool(types.is_null(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:

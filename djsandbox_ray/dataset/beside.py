@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import replace
+from os.path import realpath
 from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
@@ -16,7 +17,7 @@ from djsandbox_ray.dataset.faults import (
     shown,
 )
 from djsandbox_ray.dataset.media import Kind, Media, Place
-from djsandbox_ray.dataset.source_files import SourceFile, opened, uri_of
+from djsandbox_ray.dataset.source_files import MOST_BYTES, SourceFile, opened, uri_of
 from djsandbox_ray.errors import BadInput, SandboxError
 
 
@@ -54,6 +55,8 @@ def read_beside(file: SourceFile, path: str, kind: Kind = "image") -> bytes:
         full = _inside(file, path, local)
         if local and not Path(full).is_file():  # a pipe would never end
             raise Unusable(f"missing_{kind}", f"{shown(path)}: there is no such file")
+        if local:
+            refuse_large(path, Path(full).stat().st_size, kind)
         return bytes(file.fs.cat_file(full))
     except (OSError, ValueError) as error:
         if is_failing(error):
@@ -72,6 +75,24 @@ def read_beside(file: SourceFile, path: str, kind: Kind = "image") -> bytes:
             said = f"{shown(path)}: its server refuses it"
             raise Unusable(f"missing_{kind}", said) from None
         raise SandboxError(f"{shown(path)} beside {file.name}: {described(error)}") from error
+
+
+def refuse_large(name: str, size: int, kind: Kind) -> None:
+    """Refuse a file that would fill the memory, before it is read.
+
+    Args:
+        name: of it, for the message.
+        size: in bytes.
+        kind: what it is to be.
+
+    Raises:
+        Unusable: it is larger than any medium.
+    """
+    if size > MOST_BYTES:
+        reason = "bad_image" if kind == "image" else "too_large"
+        raise Unusable(
+            reason, f"{shown(name)} has {size} bytes; no more than {MOST_BYTES} are read"
+        )
 
 
 def medium_beside(file: SourceFile, path: str, kind: Kind) -> Media:
@@ -101,7 +122,8 @@ def _inside(file: SourceFile, path: str, local: bool) -> str:
     full = joined(folder, path)
     inside = full.startswith(root.rstrip("/") + "/")
     if inside and local:  # a link may lead out all the same
-        inside = Path(full).resolve().is_relative_to(Path(root).resolve())
+        # Unlike ``Path.resolve``, which fails at a link that leads to itself.
+        inside = Path(realpath(full)).is_relative_to(realpath(root))
     if not inside:
         where = f"of {shown(root)}" if file.root else "of the file's folder"
         raise Unusable("escaping_path", f"{shown(path)} leads out {where}")

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator
 
-from djsandbox_ray.dataset.beside import joined
+from djsandbox_ray.dataset.beside import joined, refuse_large
 from djsandbox_ray.dataset.columns import TEXT, choose
 from djsandbox_ray.dataset.debris import PassedOver
 from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, shown
@@ -37,6 +37,8 @@ KEY, LABEL = "file_name", "label"
 """The first as Hugging Face calls it; the second is where the name of the folder is kept."""
 _LABEL = "{label}"
 _SHARD_MEDIA = 1024
+_MOST_CAPTION = 64 << 20
+"""Bytes of the text beside a medium."""
 _CSV = Dialect(",")
 _ENDINGS: dict[Kind, tuple[str, ...]] = {"image": IMAGES, "video": VIDEOS}
 
@@ -293,6 +295,7 @@ def _sample(
     meta, remarks = kept_meta(source, lambda: values)
     if part.labelled:
         meta = {LABEL: label.encode(errors="backslashreplace").decode(), **meta}
+    refuse_large(file.name, int(file.stamp["size"] or 0), part.kind)
     with file.open() as handle:
         data = handle.read()
     if part.kind == "image":
@@ -308,6 +311,9 @@ def _caption(part: _Part, file: SourceFile, label: str) -> str:
         Unusable: there is none.
     """
     if (beside := part.texts.get(_stem_of(file))) is not None:
+        if (size := int(beside.stamp["size"] or 0)) > _MOST_CAPTION:
+            said = f"{beside.name} has {size} bytes; a caption has {_MOST_CAPTION} at most"
+            raise Unusable("bad_text", said)
         with beside.open() as handle:
             try:
                 return handle.read().decode("utf-8-sig").strip()

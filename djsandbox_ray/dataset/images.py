@@ -16,7 +16,13 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from djsandbox_ray.dataset.wholeness import jpeg_is_whole, png_is_whole, without_side_data
+from djsandbox_ray.dataset.wholeness import (
+    jpeg_is_closed,
+    jpeg_is_whole,
+    png_is_whole,
+    png_without_side_data,
+    without_side_data,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 89_478_485
@@ -59,20 +65,31 @@ def decode(data: bytes) -> Image.Image:
         MemoryError: there was no room for it, whatever it is.
     """
     try:
-        with _strict(), _opened(data) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"{width} x {height} pixels are more than {MAX_PIXELS}")
-            image.load()
-            if not _is_whole(image, data):
-                raise ValueError("cannot be decoded: its data end before its last row")
-            return _to_rgb(_upright(image))
+        with _strict():
+            try:
+                return _decoded(data)
+            except (ValueError, SyntaxError):  # so Pillow calls what it reads of a file
+                bare = png_without_side_data(data)
+                if len(bare) == len(data):
+                    raise
+                return _decoded(bare)
     except UnidentifiedImageError:
         raise ValueError(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # whatever a decoder stumbles over
         raise ValueError(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _decoded(data: bytes) -> Image.Image:
+    with _opened(data) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"{width} x {height} pixels are more than {MAX_PIXELS}")
+        image.load()
+        if not _is_whole(image, data):
+            raise ValueError("cannot be decoded: its data end before its last row")
+        return _to_rgb(_upright(image))
 
 
 def format_of(data: bytes) -> str:
@@ -129,7 +146,15 @@ def shortened_file(data: bytes, side: int) -> bytes:
 
 def _opened(data: bytes) -> ImageFile.ImageFile:
     if not data.startswith(_JPEG):
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        try:
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+        except MemoryError:
+            raise
+        except Exception:
+            bare = png_without_side_data(data)
+            if len(bare) == len(data):
+                raise
+            return Image.open(io.BytesIO(bare), formats=FORMATS)
     # Pillow would also look for further pictures, and fail where their list is damaged.
     try:
         return JpegImageFile(io.BytesIO(data))
@@ -160,7 +185,7 @@ def _strict() -> Iterator[None]:
 def _is_whole(image: Image.Image, data: bytes) -> bool:
     """Say whether the data reach to the last row; Pillow leaves the rest black, or grey.
 
-    To find out costs as much as to decode, so only those are looked at that may be cut.
+    To find out costs as much as to decode, so only those are looked at closely that may be cut.
     """
     width, height = image.size
     if image.format == "PNG":
@@ -168,6 +193,8 @@ def _is_whole(image: Image.Image, data: bytes) -> bool:
         interlaced = data[_PNG_INTERLACED] != 0
         return (any(last_row) and not interlaced) or png_is_whole(data)
     if image.format == "JPEG":
+        if not jpeg_is_closed(data):
+            return False
         corner = image.getpixel((width - 1, height - 1))
         bands = corner if isinstance(corner, tuple) else (corner,)
         grey = all(band in (127, 128) for band in bands)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import IO, Any, TypeAlias
 
-from djsandbox_ray.dataset.faults import Unusable, attempt, described, is_failing
-from djsandbox_ray.dataset.source import Item, Rejection, Shard
+from djsandbox_ray.dataset.faults import Unusable, attempt, described, is_failing, shown
+from djsandbox_ray.dataset.source import Item, Rejection, Remark, Shard
 from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.errors import BadInput
 
@@ -32,7 +33,37 @@ _LONGEST = 64 << 20
 _TAIL = 16
 """An error so near to the end of what was read may be due to the end."""
 _BLANK = re.compile(r"\ufeff?[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
+_MOST_DIGITS = 4000
+"""Of a whole number: Python reads no longer ones, since that takes the square of them."""
+KEY_TWICE = "objects in which a key stands twice, of which the last one counts"
+
+
+class Decoder(json.JSONDecoder):
+    """Reads JSON as Python does, and says what that passes over.
+
+    A whole number too long to be read is infinite, as a fraction too large is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._object, parse_int=_whole)
+        self.twice: list[str] = []
+        """Keys that stand twice in an object of what was read last."""
+
+    def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+        """Read a value that begins at a place of a text; return it, and where it ends."""
+        self.twice = []
+        return super().raw_decode(s, idx)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            self.twice += [key for key, count in counts.items() if count > 1]
+        return found
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
 def is_list(file: SourceFile) -> bool:
@@ -115,6 +146,7 @@ def _chunks(file: SourceFile) -> Iterator[tuple[int, int, int]]:
 def _read_lines(
     file: SourceFile, marks: Marks, items: Items, offset: int, line: int, rows: int
 ) -> Iterator[Item]:
+    decoder = Decoder()
     with file.open() as handle:
         handle.seek(offset)
         while rows:
@@ -123,24 +155,28 @@ def _read_lines(
                 raise BadInput(f"{file.name} has changed while it was read: it is shorter now")
             if not content.isspace():
                 source = f"{file.name}#{line}"
-                yield from attempt(source, partial(_line_items, marks, items, source, content))
+                make = partial(_line_items, marks, items, source, content, decoder)
+                yield from attempt(source, make)
                 rows -= 1
             line += 1
 
 
-def _line_items(marks: Marks, items: Items, source: str, line: bytes) -> list[Item]:
+def _line_items(
+    marks: Marks, items: Items, source: str, line: bytes, decoder: Decoder
+) -> list[Item]:
     try:
-        entry = json.loads(line.decode("utf-8-sig"))
+        entry = decoder.decode(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         said = f"{described(error)}; each line is to be an object of its own"
         raise Unusable("bad_json", said, _marked(line, marks)) from None
-    return _entry_items(items, source, entry)
+    return _entry_items(items, source, entry, decoder.twice)
 
 
-def _entry_items(items: Items, source: str, entry: Any) -> list[Item]:
+def _entry_items(items: Items, source: str, entry: Any, twice: list[str]) -> list[Item]:
     if not isinstance(entry, dict):
         raise Unusable("bad_json", f"an object is needed, not {type(entry).__name__}")
-    return items(source, entry)
+    remarks = [Remark(source, KEY_TWICE, shown(", ".join(twice)))] if twice else []
+    return [*items(source, entry), *remarks]
 
 
 def _marked(content: bytes, marks: Marks) -> int:
@@ -227,7 +263,8 @@ def _read_list(
             except RecursionError as error:  # it was found with more of the stack left
                 yield Rejection(source, "broken_shard", described(error), first + rows - number)
                 return
-            yield from attempt(source, partial(_entry_items, items, source, entry))
+            make = partial(_entry_items, items, source, entry, text.decoder.twice)
+            yield from attempt(source, make)
 
 
 def _marks_after(handle: IO[bytes], offset: int, marks: Marks) -> int:
@@ -259,6 +296,8 @@ class _Text:
         self._handle = handle
         self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
         self._held, self._at = "", 0
+        self.decoder = Decoder()
+        """Reads the values."""
         self.offset = offset
         """In bytes, of what comes next."""
 
@@ -292,7 +331,7 @@ class _Text:
         """
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._held, self._at)
+                value, end = self.decoder.raw_decode(self._held, self._at)
                 if end < len(self._held) or not self._more():  # a number may go on
                     self._pass(end)
                     return value

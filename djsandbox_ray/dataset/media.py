@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,6 +49,8 @@ _MARK = "__dj__"
 """Stands in every token."""
 _NO_TEXT = (*TOKENS, "<__dj__audio>", END_OF_CHUNK)
 """What Data-Juicer's operators take out of a text."""
+_UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
+"""Unicode's general categories of what shows nothing."""
 _TOKEN = re.compile("|".join(map(re.escape, TOKENS)))
 CONTAINERS = ("avi", "gif", "matroska", "mov", "mp4", "mpegts", "webm")
 """By the names that FFmpeg gives them. It would open others too: a JPEG as a video of one frame,
@@ -148,6 +151,11 @@ def without_tokens(text: str, tokens: Iterable[str] = (*TOKENS, END_OF_CHUNK)) -
     return text.strip()
 
 
+def is_blank(text: str) -> bool:
+    """Say whether a text shows nothing: there are but spaces, control and format characters."""
+    return all(unicodedata.category(sign) in _UNSEEN for sign in text)
+
+
 def plain_text(text: str) -> str:
     """Return a text as operators see it that do not look for media; as it is without tokens."""
     return without_tokens(text, _NO_TEXT) if _MARK in text else text
@@ -206,7 +214,7 @@ def _turns_fault(kinds: tuple[Kind, ...], turns: Sequence[Turn]) -> tuple[str, s
         said = ", ".join(map(str, roles[:8])) or "none"
         return "bad_turns", f"turns alternate between user and assistant; these are: {said}"
     for place, turn in enumerate(turns):
-        if not isinstance(turn.text, str) or (turn.role == "assistant" and not turn.text.strip()):
+        if not isinstance(turn.text, str) or (turn.role == "assistant" and is_blank(turn.text)):
             return "bad_turns", f"turn {place} ({turn.role}) has no text"
         try:
             turn.text.encode()

@@ -24,6 +24,7 @@ from djsandbox_ray.dataset.media import (
     Content,
     VideosConfig,
     content_fault,
+    is_blank,
     video_fault,
 )
 from djsandbox_ray.dataset.references import referred
@@ -393,7 +394,7 @@ def _talk_fault(sample: Sample, content: Content) -> tuple[str, str] | None:
 def _text_fault(text: object) -> tuple[str, str] | None:
     if not isinstance(text, str):
         return "bad_text", f"the caption is of type {type(text).__name__}, not text"
-    if not text.strip():
+    if is_blank(text):
         return "empty_caption", "the caption is empty or blank"
     try:
         text.encode()

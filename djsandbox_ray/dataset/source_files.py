@@ -7,7 +7,9 @@ what other programs have left are passed over, unless they are named; so is what
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, ClassVar, NamedTuple, cast
 
@@ -15,14 +17,17 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.dataset.debris import PassedOver, told
+from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.dataset.paths import Absent, alternatives, several
 from djsandbox_ray.dataset.remote_files import Infos, Remote
 from djsandbox_ray.dataset.source import Source, SourceConfig
 from djsandbox_ray.dataset.tree import Tree, literal
-from djsandbox_ray.errors import BadInput
+from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage.filesystems import filesystem, reaching
 
+MOST_BYTES = 1 << 30
+"""A medium or a text of more bytes is not read: it would fill the memory."""
 _BLOCK = 8 << 20
 """Bytes that are read ahead of an object store; ten times as many would mostly be thrown away."""
 _THREADS = 16
@@ -172,7 +177,7 @@ class _Search:
 
     def _match(self, pattern: str) -> tuple[Any, Infos]:
         fs, inside = opened(pattern)
-        with reaching(pattern):
+        with _asking(pattern):
             if isinstance(fs, LocalFileSystem):
                 return fs, _infos(fs, pattern, self._tree.find(pattern, inside))
             return fs, Remote(fs, self._suffixes, self.passed).find(pattern, inside)
@@ -193,8 +198,21 @@ def _patterns(source: str) -> list[str]:
         there, rest = literal(posixpath.expanduser(source))
         return [f"{there}{one}" for one in alternatives(rest)]
     fs, inside = opened(source)
-    with reaching(source):
+    with _asking(source):
         return [source] if fs.exists(inside) else alternatives(source)
+
+
+@contextmanager
+def _asking(path: str) -> Iterator[None]:
+    """Say what is wrong with an address that its filesystem cannot use; each has its own errors."""
+    try:
+        with reaching(path):
+            yield
+    except (SandboxError, MemoryError):
+        raise
+    except Exception as error:
+        said = f"path {path!r} cannot be read: {described(error)}"
+        raise BadInput(without_secrets(said)) from None
 
 
 def _is_local(path: str) -> bool:

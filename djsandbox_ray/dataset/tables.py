@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from djsandbox_ray.dataset.faults import described
+from djsandbox_ray.dataset.faults import described, shown
+from djsandbox_ray.dataset.json_files import Decoder
 from djsandbox_ray.dataset.source_files import SourceFile
 from djsandbox_ray.errors import BadInput
 
@@ -138,16 +138,18 @@ def _rows_in(values: int, columns: int) -> int:
 
 def json_rows(file: SourceFile) -> Iterator[TextRow]:
     """Yield the objects of a file of JSON Lines; blank lines are none."""
-    offset = 0
+    offset, decoder = 0, Decoder()
     with file.open() as handle:
         for number, content in enumerate(handle):
             offset += len(content)
             if content.isspace():
                 continue
             try:
-                values = json.loads(content.decode("utf-8-sig"))
+                values = decoder.decode(content.decode("utf-8-sig"))
                 if not isinstance(values, dict):
                     raise ValueError(f"an object is needed, not {type(values).__name__}")
+                if twice := decoder.twice:
+                    raise ValueError(f"keys that stand twice: {shown(', '.join(twice))}")
             except (ValueError, RecursionError) as error:
                 yield TextRow(number, offset, fault=described(error))
             else:

@@ -19,17 +19,20 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from djsandbox_ray.dataset.faults import described
-from djsandbox_ray.dataset.source_files import SourceFile
+from djsandbox_ray.dataset.source_files import MOST_BYTES, SourceFile
 from djsandbox_ray.errors import SandboxError
 
-MOST_BYTES = 1 << 30
-"""A member of more bytes is not read: it would fill the memory."""
-
 _BLOCK = 512
+_MOST_ZEROS = 2 * _BLOCK + 20 * _BLOCK
+"""After the last member: the end mark, and what fills the last record of twenty blocks up (POSIX
+``tar`` and everyone since). More are what was never written of a file, or was lost."""
 _MAGIC, _MAGIC_AT = b"ustar", 257
 _PIECE = 1 << 20
 _GZIP_COUNTS = 1 << 32
 """The size at the end of a gzip file is modulo this."""
+
+LINKS = "links or devices"
+"""What :attr:`Member.other` calls what is neither file nor folder."""
 
 Kind = Callable[[str], str | None]
 """Says of a member's name what it is, or None for what is not to be read."""
@@ -42,7 +45,7 @@ class Member:
     name: str
     """Bytes that are no text are halves of characters, as Python spells file names."""
     data: bytes | None
-    """None: not a regular file, not wanted, or more than :data:`MOST_BYTES`."""
+    """None: not a regular file, not wanted, or more than :data:`~.source_files.MOST_BYTES`."""
     other: str | None = None
     """What it is if it is no regular file: a link, a folder."""
 
@@ -104,7 +107,7 @@ def read_tar(file: SourceFile, kind: Kind) -> Iterator[Member]:
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, kind: Kind) -> Member:
     if not member.isfile():
-        return Member(member.name, None, "folders" if member.isdir() else "links or devices")
+        return Member(member.name, None, "folders" if member.isdir() else LINKS)
     if kind(member.name) is None or member.size > MOST_BYTES:
         return Member(member.name, None)
     content = archive.extractfile(member)
@@ -196,9 +199,13 @@ class _Stream:
             return "its end mark is missing"
         if any(self._last):
             return "the next header is damaged"
+        zeros = len(self._last)
         while piece := self.read(_PIECE):
             if any(piece.strip(b"\0")):
                 return "there are more data after its end mark"
+            zeros += len(piece)
+        if zeros > _MOST_ZEROS:
+            return f"{zeros} zeros stand at its end, where {_MOST_ZEROS} are usual at most"
         return None
 
     def broken(self, fault: str, place: int, cut: bool, kind: Kind) -> Broken:
@@ -210,7 +217,8 @@ class _Stream:
                 end = found
                 if name is not None and (what := kind(name)) is not None:
                     after[what] += 1
-            unread = end - place
+            zeros = self.tell() - end
+            unread = end - place + (zeros if zeros > _MOST_ZEROS else 0)
         except (SandboxError, MemoryError):
             raise
         except Exception:  # the compressed stream itself is damaged

@@ -7,7 +7,6 @@ cannot do harm.
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections import Counter
@@ -17,7 +16,8 @@ from functools import partial
 from typing import ClassVar
 
 from djsandbox_ray.dataset.columns import is_img2dataset, require_downloaded
-from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, printable
+from djsandbox_ray.dataset.faults import Unusable, attempt, kept_meta, printable, shown
+from djsandbox_ray.dataset.json_files import Decoder
 from djsandbox_ray.dataset.media import VIDEO_EXTENSIONS, Content, Kind, Media
 from djsandbox_ray.dataset.source import (
     Item,
@@ -28,8 +28,8 @@ from djsandbox_ray.dataset.source import (
     SourceConfig,
     estimated_loss,
 )
-from djsandbox_ray.dataset.source_files import FileSource, SourceFile
-from djsandbox_ray.dataset.tars import MOST_BYTES, Broken, Member, read_tar
+from djsandbox_ray.dataset.source_files import MOST_BYTES, FileSource, SourceFile
+from djsandbox_ray.dataset.tars import LINKS, Broken, Member, read_tar
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 PASSED_OVER = "members passed over"
@@ -63,7 +63,7 @@ class WebDatasetSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
     Config = WebDatasetConfig
-    VERSION: ClassVar[int | None] = 2
+    VERSION: ClassVar[int | None] = 1
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
     config: WebDatasetConfig
 
@@ -87,6 +87,8 @@ class _Part:
     data: bytes | None
     said: str
     """How it is named in messages."""
+    is_link: bool = False
+    """Whether it is the name of another member, or of a file elsewhere."""
 
 
 class _Names:
@@ -128,7 +130,8 @@ class _Names:
         stem = base[: -len(extension) - 1] if extension else first
         join = partial(posixpath.join, folder)
         said = f".{rest.lower()}"
-        return _Part(member.name, join(first), join(stem), extension, member.data, said)
+        is_link = member.other is not None
+        return _Part(member.name, join(first), join(stem), extension, member.data, said, is_link)
 
 
 def _names(config: WebDatasetConfig) -> _Names:
@@ -144,7 +147,9 @@ def _read(file: SourceFile, names: _Names) -> Iterator[Item]:
     group, passed, counted = _Group(file.name, names), _Passed(file.name), 0
     try:
         for member in read_tar(file, names.extension):
-            if why := member.other or names.passed_over(member.name):
+            why = member.other or names.passed_over(member.name)
+            # A link that is called as a part of a sample is one, whose data are not here.
+            if why and not (member.other == LINKS and names.extension(member.name)):
                 passed.add(member.name, why)
                 continue
             part = names.part(member)
@@ -334,13 +339,15 @@ class _Group:
             raise Unusable("missing_member", f"no .{self.names.text}; it has {has}")
         data = [part.data for part in (*files, texts[0])]
         if None in data:
+            if links := [part for part in (*files, texts[0]) if part.is_link]:
+                raise Unusable("missing_member", f"links, which have no data: {_listed(links)}")
             said = (
                 f"a member has more than {MOST_BYTES} bytes, or {_HELD} others are between: {has}"
             )
             raise Unusable("missing_member", said)
         *media, text = (one for one in data if one is not None)
         try:
-            caption = text.decode()
+            caption = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise Unusable("bad_text", str(error)) from None
         if kind == "image":
@@ -360,6 +367,12 @@ def _listed(parts: list[_Part]) -> str:
 def _meta(members: list[_Part]) -> object:
     if len(members) > 1:
         raise ValueError("there are several json members")
-    if not members or members[0].data is None:
+    if not members:
         return None
-    return json.loads(members[0].data.decode())
+    if members[0].data is None:
+        raise ValueError(f"the json member is a link, or has more than {MOST_BYTES} bytes")
+    decoder = Decoder()
+    meta = decoder.decode(members[0].data.decode("utf-8-sig"))
+    if twice := decoder.twice:
+        raise ValueError(f"keys that stand twice: {shown(', '.join(twice))}")
+    return meta

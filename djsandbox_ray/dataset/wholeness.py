@@ -15,7 +15,9 @@ from collections.abc import Iterator
 
 from PIL.JpegImagePlugin import JpegImageFile
 
-_PNG_SIGNATURE = 8
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_BESIDE = {b"iTXt", b"tEXt", b"zTXt", b"iCCP", b"acTL", b"fcTL", b"fdAT"}
+"""Texts, colour profiles and later frames."""
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Of a pixel, by PNG's colour type."""
 _ADAM7 = (
@@ -32,6 +34,7 @@ _PIECE = 1 << 20
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _SOS, _EOI, _DRI = 0xDA, 0xD9, 0xDD
+_END = bytes([0xFF, _EOI])
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _NO_PIXELS = {*range(0xE1, 0xEE), 0xEF, 0xFE}
 """Application data and comments; not JFIF's and Adobe's, which say what the colours mean."""
@@ -54,15 +57,37 @@ def png_is_whole(data: bytes) -> bool:
     return needed <= 0
 
 
+def png_without_side_data(data: bytes) -> bytes:
+    """Return a PNG without texts, profile and later frames, and any other file as it is.
+
+    Pillow refuses a picture for a long text, which image editors write, and for damage in these.
+    """
+    if not data.startswith(_PNG):
+        return data
+    kept, start = [], 0
+    for kind, place, end in _chunks(data):
+        if kind in _PNG_BESIDE:
+            kept.append(data[start:place])
+            start = end
+    return b"".join([*kept, data[start:]])
+
+
 def _image_data(data: bytes) -> Iterator[bytes]:
-    place, begun = _PNG_SIGNATURE, False
-    while place + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
+    begun = False
+    for kind, place, end in _chunks(data):
         if kind == b"IDAT":
             begun = True
-            yield data[place + 8 : place + 8 + length]
+            yield data[place + 8 : end - 4]
         elif begun:
             return
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the chunks of a PNG: kind, and where each begins and ends, with its checksum."""
+    place = len(_PNG)
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        yield kind, place, place + 12 + length
         place += 12 + length
 
 
@@ -98,6 +123,14 @@ def jpeg_is_whole(data: bytes, *, looks_cut: bool) -> bool:
     if any(missing.values()):
         return False
     return not looks_cut or _pixels(data) == _pixels(data[:end] + _filling(restarts) + data[end:])
+
+
+def jpeg_is_closed(data: bytes) -> bool:
+    """Say whether the first picture of a JPEG file has an end mark.
+
+    Zeros in place of its last part, which a disk may leave, are decoded like any other data.
+    """
+    return data.endswith(_END) or any(kind == _EOI for kind, _ in _segments(data))
 
 
 def without_side_data(data: bytes) -> bytes:

@@ -16,7 +16,7 @@ from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.settings.sections import MOST_NAME, Component
 from djsandbox_ray.storage.filesystems import read_text
 
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 _SHOWN = 5
 
 

@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -16,8 +18,10 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.settings.registry import Registry
@@ -42,6 +46,27 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``yes`` and ``true`` for a number, where Python would take them for 1."""
+        if isinstance(value, bool) and info.field_name is not None:
+            kinds = set(_leaves(cls.model_fields[info.field_name].annotation))
+            if kinds & {int, float} and not kinds & {bool, Any}:
+                raise PydanticKnownError("float_type" if float in kinds else "int_type")
+        return value
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """Yield the types that a value itself may have; not those of the items of a list."""
+    if get_origin(annotation) is Annotated:
+        yield from _leaves(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from _leaves(part)
+    else:
+        yield annotation
 
 
 class Component(Section):

@@ -22,6 +22,8 @@ MOST_NUMBER = 2**63 - 1
 """Of whole numbers: what fits into 64 bits, and Data-Juicer's word for no bound."""
 _LONGEST_NUMBER = 40
 """Characters: to read a number takes the square of them."""
+_OF_OLD = re.compile(r"[-+]?(0[0-9_]+|.*:.*)")
+"""Numbers that only YAML 1.1 knows: octal for a zero in front, base 60 for colons."""
 _MERGE = "tag:yaml.org,2002:merge"
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\x80-\x84\x86-\x9f\ud800-\udfff]")
 
@@ -124,6 +126,7 @@ class _StrictLoader(LOADER):  # type: ignore[misc]  # one of two classes
         if len(node.value) > _LONGEST_NUMBER:
             raise NotStrict(f"a number of {len(node.value):,} characters in {at}")
         value = int(self.construct_yaml_int(node))
+        self._refuse_old(node, value)
         if abs(value) > MOST_NUMBER:
             raise NotStrict(f"the number {value} in {at}: no more than {MOST_NUMBER} is possible")
         return value
@@ -132,7 +135,16 @@ class _StrictLoader(LOADER):  # type: ignore[misc]  # one of two classes
         if len(node.value) > _LONGEST_NUMBER:
             at = _at(node.start_mark)
             raise NotStrict(f"a number of {len(node.value):,} characters in {at}")
-        return float(self.construct_yaml_float(node))
+        value = float(self.construct_yaml_float(node))
+        self._refuse_old(node, value)
+        return value
+
+    def _refuse_old(self, node: yaml.ScalarNode, value: float) -> None:
+        if _OF_OLD.fullmatch(node.value):
+            raise NotStrict(
+                f"{node.value} in {_at(node.start_mark)} is the number {value} to YAML 1.1, and a "
+                "text to others: write the number, or the text in quotes"
+            )
 
 
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.whole_number)

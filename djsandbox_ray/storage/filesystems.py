@@ -61,7 +61,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         The fsspec filesystem, and the path in it.
 
     Raises:
-        BadInput: there is no such scheme, or its package is not installed: names the extra.
+        BadInput: there is no such scheme, its package is not installed (names the extra), or the
+            address is none that it could use.
     """
     scheme = url.partition("://")[0]
     if scheme in _EXTRAS:
@@ -75,9 +76,10 @@ def filesystem(url: str) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
         if "://" in str(path):  # of HTTP; fsspec takes the colons of an IPv6 address for its own
             urlsplit(str(path))
-    except (ValueError, ImportError) as error:
+    except Exception as error:  # of any filesystem: no such scheme or host, no archive, no Java
         # The error would show the address as it is.
-        raise BadInput(without_secrets(f"{url!r} cannot be opened: {error}")) from None
+        first = str(error).partition("\n")[0] or type(error).__name__
+        raise BadInput(without_secrets(f"{url!r} cannot be opened: {first}")) from None
     return fs, str(path)
 
 

@@ -71,6 +71,17 @@ def test_a_text_that_is_none_is_rejected(open_source, write, tmp_path) -> None:
     ]
 
 
+def test_files_that_fill_the_memory_are_not_read(open_source, write, tmp_path) -> None:
+    path = write("1.jpg", "2.jpg", "3.jpg", **{"1.txt": "a", "2.txt": "b", "3.txt": "c"})
+    for name in ("1.jpg", "2.txt"):
+        with (tmp_path / name).open("r+b") as file:
+            file.truncate(1 << 40)
+    assert rejections(open_source("folder", path=path)) == [
+        ("1.jpg", "bad_image"),
+        ("2.jpg", "bad_text"),
+    ]
+
+
 CSV = 'file_name,text,place\na/1.jpg,"a bike, red",Rome\na/2.jpg,"two\nlines",Bern\n'
 JSONL = "".join(
     json.dumps({"file_name": f"a/{number}.jpg", "text": text, "place": place}) + "\n"

@@ -209,14 +209,12 @@ def test_of_an_animation_the_first_frame_is_read(format: str) -> None:
 # A stream that ends early
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png(rows: int, interlaced: bool = False) -> bytes:
     """Return a PNG whose stream is closed properly after some rows."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     pixels = np.asarray(NOISE)
     passes = ADAM7 if interlaced else [(0, 0, 1, 1)]
     lines = [
@@ -271,6 +269,43 @@ def test_a_jpeg_that_is_closed_too_early_is_refused(mode: str, options: dict) ->
         cut = data[: start + int(share * (len(data) - start))] + b"\xff\xd9"
         with pytest.raises(ValueError, match=r"end before its last row|cannot be decoded"):
             decode(cut)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_whose_rest_is_zeros_is_refused(options: dict) -> None:
+    """As a disk leaves a file that had its room before its content."""
+    data = encoded(NOISE, "JPEG", **options)
+    start = data.index(b"\xff\xda") + 12
+    for share in (0.2, 0.5, 0.7, 0.9):
+        kept = start + int(share * (len(data) - start))
+        with pytest.raises(ValueError, match=r"end before its last row|cannot be decoded"):
+            decode(data[:kept].ljust(len(data), b"\0"))
+    assert decode(data + bytes(100)).size == (60, 40)
+
+
+LONG = zlib.compress(bytes(2 << 20))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        chunk(b"zTXt", b"a\0\0" + LONG),
+        chunk(b"iTXt", b"a\0\1\0\0\0" + LONG),
+        chunk(b"tEXt", b"a\0" + b"x" * (65 << 20)),
+        chunk(b"tEXt", b"a\0b")[:-1] + b"?",
+        chunk(b"iCCP", b"a\0\0" + LONG),
+        chunk(b"acTL", struct.pack(">II", 2, 0)) + chunk(b"fcTL", bytes(4) + b"\xff" * 22),
+    ],
+    ids=["zTXt", "iTXt", "tEXt", "checksum", "iCCP", "animation"],
+)
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_what_lies_beside_the_pixels_never_costs_a_png(beside: bytes, before: bytes) -> None:
+    """Photoshop and ImageMagick write more than Pillow takes: it would refuse the picture."""
+    data = png(40, False)
+    place = data.index(before) - 4
+    whole = data[:place] + beside + data[place:]
+    assert np.array_equal(np.asarray(decode(whole)), np.asarray(NOISE))
+    assert format_of(whole) == "PNG"
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])

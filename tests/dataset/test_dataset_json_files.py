@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,36 @@ def test_entries_too_deep_for_who_reads_them_cost_the_rest(tmp_path) -> None:
     first, rest = read_below(450)
     assert isinstance(first, Sample)
     assert (rest.source, rest.reason, rest.lost) == ("a.json#1", "broken_shard", 2)
+
+
+TWICE = '{"id": 1, "text": "a", "text": "b", "more": {"k": 1, "k": 2}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        (f'{{"id": 0}}\n{TWICE}\n{{"id": 2}}\n', json_files.lines_of),
+        (f'[{{"id": 0}}, {TWICE}, {{"id": 2}}]', json_files.list_of),
+    ],
+    ids=["lines", "list"],
+)
+def test_a_key_that_stands_twice_is_told(tmp_path, text: str, cut) -> None:
+    """JSON does not say which of two counts; for Python, and whoever follows it, the last does."""
+    (tmp_path / "a.jsonl").write_text(text)
+    *samples, remark, last = read(tmp_path / "a.jsonl", cut)
+    assert [json.loads(one.text)["id"] for one in (*samples, last)] == [0, 1, 2]
+    assert json.loads(samples[1].text) == {"id": 1, "text": "b", "more": {"k": 2}}
+    assert (remark.source, remark.what) == ("a.jsonl#1", json_files.KEY_TWICE)
+    assert "'k, text'" in remark.detail
+
+
+@pytest.mark.parametrize("cut", [json_files.lines_of, json_files.list_of])
+def test_a_number_too_long_to_be_read_costs_nothing(tmp_path, cut) -> None:
+    entries = [f'{{"id": {n}, "large": {"-" * n}{"9" * 5000}}}' for n in (0, 1)]
+    text = "\n".join(entries) if cut is json_files.lines_of else f"[{', '.join(entries)}]"
+    (tmp_path / "a.jsonl").write_text(text)
+    found = [json.loads(item.text) for item in read(tmp_path / "a.jsonl", cut)]
+    assert found == [{"id": 0, "large": math.inf}, {"id": 1, "large": -math.inf}]
 
 
 def test_lines_are_objects_too(tmp_path) -> None:

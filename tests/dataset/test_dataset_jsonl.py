@@ -280,6 +280,24 @@ def test_a_pipe_is_no_image(open_source, write_jsonl, tmp_path) -> None:
     assert item.reason == "missing_image"
 
 
+def test_a_link_to_itself_is_no_image(open_source, write_jsonl, jpeg) -> None:
+    path = Path(write_jsonl([line(0), line(1)], {"images/0.jpg": jpeg(0)}))
+    (path.parent / "images" / "1.jpg").symlink_to("1.jpg")
+    first, second = items(open_source("jsonl", path=str(path)))
+    assert isinstance(first, Sample)
+    assert (second.source, second.reason) == ("a.jsonl#1", "missing_image")
+
+
+def test_a_file_that_fills_the_memory_is_not_read(open_source, write_jsonl, jpeg) -> None:
+    path = Path(write_jsonl([line(0), line(1)], {"images/0.jpg": jpeg(0)}))
+    with (path.parent / "images" / "1.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    first, second = items(open_source("jsonl", path=str(path)))
+    assert isinstance(first, Sample)
+    assert (second.source, second.reason) == ("a.jsonl#1", "bad_image")
+    assert "has 1099511627776 bytes" in second.detail
+
+
 def test_a_failing_disk_is_no_fault_of_a_row(open_source, write_jsonl, jpeg, monkeypatch) -> None:
     import errno
 

@@ -223,6 +223,50 @@ def test_images_without_bytes_are_read_by_their_paths(open_source, tmp_path, pai
     assert "there are no bytes, and 'gone.jpg': there is no such file" in read[10].detail
 
 
+PATHS = [{"path": "0.jpg"}, {"path": "gone.jpg"}]
+NO_BYTES = [{"bytes": None, **one} for one in PATHS]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        pa.array(NO_BYTES),  # as Arrow takes it from Python: the type of the bytes is null, too
+        pa.array(PATHS),
+        pa.array(["0.jpg", "gone.jpg"]).dictionary_encode(),
+    ],
+    ids=["null", "path", "dictionary"],
+)
+def test_columns_of_paths_alone_are_read(open_source, tmp_path, jpeg, images: pa.Array) -> None:
+    (tmp_path / "0.jpg").write_bytes(jpeg(0))
+    pq.write_table(pa.table({"image": images, "text": ["a", "b"]}), tmp_path / "a.parquet")
+    first, second = items(open_source("parquet", path=str(tmp_path)))
+    assert (first.image, first.text) == (jpeg(0), "a")
+    assert (second.source, second.reason) == ("a.parquet#1", "missing_image")
+
+
+def test_a_file_of_nulls_alone_costs_its_rows(open_source, tmp_path, jpeg) -> None:
+    """Who writes a table in parts may write one in which nothing is known."""
+    rows = {"image": [jpeg(0), jpeg(1)], "text": ["a", "b"]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    pq.write_table(pa.table({**rows, "text": pa.nulls(2)}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({**rows, "image": pa.nulls(2)}), tmp_path / "c.parquet")
+    read = items(open_source("parquet", path=str(tmp_path)))
+    assert [item.text for item in read[:2]] == ["a", "b"]
+    assert [(item.source, item.reason) for item in read[2:]] == [
+        ("b.parquet#0", "bad_text"),
+        ("b.parquet#1", "bad_text"),
+        ("c.parquet#0", "missing_image"),
+        ("c.parquet#1", "missing_image"),
+    ]
+
+
+def test_images_of_a_dictionary_are_read(open_source, tmp_path, jpeg) -> None:
+    images = pa.array([jpeg(0), jpeg(1), jpeg(0)]).dictionary_encode()
+    pq.write_table(pa.table({"image": images, "text": ["a", "b", "c"]}), tmp_path / "a.parquet")
+    read = items(open_source("parquet", path=str(tmp_path)))
+    assert [item.image for item in read] == [jpeg(0), jpeg(1), jpeg(0)]
+
+
 def named(label: Any, **other: Any) -> bytes:
     """Return what Hugging Face's libraries write of a column ``label``."""
     features = {"image": {"_type": "Image"}, "label": label, **other}

@@ -279,6 +279,7 @@ def test_a_good_sample_passes(jpeg) -> None:
     [
         ({"text": ""}, "empty_caption"),
         ({"text": " \n\u2003"}, "empty_caption"),
+        ({"text": "\ufeff\u200b\0\x07"}, "empty_caption"),
         ({"text": None}, "bad_text"),
         ({"text": 7}, "bad_text"),
         ({"text": "half a pair \ud800"}, "bad_text"),

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -234,7 +236,54 @@ def test_zeros_that_are_damage_are_no_end_of_a_compressed_tar(open_source, write
         assert 30 <= read[-1].lost <= 45
 
 
+@pytest.mark.parametrize("place", [10 * 2048, 10 * 2048 + 700, 0])
+def test_zeros_in_place_of_the_rest_of_a_tar_are_lost_samples(
+    open_source, write_tar, place: int
+) -> None:
+    """As a disk leaves a file that had its room before its content."""
+    path = Path(write_tar(tiny(40)))
+    path.write_bytes(path.read_bytes()[:place].ljust(40 * 2048, b"\0"))
+    *samples, last = items(open_source("webdataset", path=str(path)))
+    assert len(samples) == place // 2048
+    assert last.reason == "broken_shard"
+    assert len(samples) + last.lost >= (40 if place else 1)
+
+
+@pytest.mark.parametrize("records", [0, 1])
+def test_the_zeros_that_fill_a_record_up_are_no_loss(open_source, write_tar, records: int) -> None:
+    path = Path(write_tar(tiny(40)))
+    written = path.read_bytes().rstrip(b"\0")
+    size = -(-len(written) // 512) * 512
+    path.write_bytes(written.ljust(size + 1024 + records * (10_240 - 512), b"\0"))
+    assert len(items(open_source("webdataset", path=str(path)))) == 40
+
+
 # What belongs to a sample
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_a_sample_of_links_is_lost_and_counted(open_source, tmp_path, jpeg, kind: bytes) -> None:
+    """What has the same content may be stored as a hard link: there are no data to read."""
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for key in ("a", "b", "c"):
+            for ending, data in (("jpg", jpeg(0)), ("json", b"{}"), ("txt", b"one caption")):
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                if key == "b" or (key, ending) == ("c", "json"):
+                    member.type, member.linkname = kind, f"a.{ending}"
+                member.size = len(data) if member.isreg() else 0
+                archive.addfile(member, io.BytesIO(data))
+    first, lost, third, remark = items(open_source("webdataset", path=str(tmp_path)))
+    assert (first.text, third.text) == ("one caption", "one caption")
+    assert (lost.source, lost.reason, lost.lost) == ("a.tar#b", "missing_member", 1)
+    assert "links, which have no data: jpg, txt" in lost.detail
+    assert (remark.source, "link" in remark.detail) == ("a.tar#c", True)
+
+
+def test_marks_of_the_byte_order_are_no_part_of_texts(open_source, write_tar, jpeg) -> None:
+    content = [("a.jpg", jpeg(0)), ("a.txt", "a caption".encode("utf-8-sig"))]
+    content.append(("a.json", '{"label": 1}'.encode("utf-8-sig")))
+    (sample,) = items(open_source("webdataset", path=write_tar(content)))
+    assert (sample.text, sample.meta) == ("a caption", {"label": 1})
 
 
 def test_dots_in_names_are_no_end_of_the_key(open_source, write_tar, jpeg) -> None:
@@ -305,9 +354,6 @@ def test_an_extension_of_two_parts_can_be_asked_for(open_source, write_tar) -> N
 
 
 def test_what_is_no_sample_is_passed_over_and_counted(open_source, tmp_path) -> None:
-    import io
-    import tarfile
-
     others = [
         ".DS_Store",
         "._a.jpg",

@@ -208,7 +208,15 @@ def test_a_file_of_names_is_what_it_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "labels", [[3, 0, 11], ["3", "0", "11"], [True, False, True], ["a", 3, "b"]]
+    "labels",
+    [
+        [3, 0, 11],
+        ["3", "0", "11"],
+        [" 3", "0 ", "1e1"],
+        [".5", "-1", "2."],
+        [True, False, True],
+        ["a", 3, "b"],
+    ],
 )
 def test_numbers_without_names_are_an_error(labels: list[Any]) -> None:
     first = sorted(map(str, labels), key=lambda label: (len(label), label))[0]

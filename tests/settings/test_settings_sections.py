@@ -91,6 +91,21 @@ def test_sections_never_change() -> None:
         box.size = 2
 
 
+class Counts(Section):
+    one: int = 1
+    bounded: Annotated[float, Field(gt=0)] | None = None
+    either: bool | int = 1
+    items: list[Any] = Field(default=[])
+
+
+def test_true_is_no_number() -> None:
+    """YAML reads ``yes`` and ``on`` so; Python takes it for 1."""
+    for field, kind in (("one", "integer"), ("bounded", "number")):
+        with pytest.raises(ValidationError, match=f"Input should be a valid {kind}"):
+            Counts.model_validate({field: True})
+    assert Counts.model_validate({"either": True, "items": [True]}).either is True
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_are_finite(value: float) -> None:
     error = error_of(tool={"type": "tool"}, size=value)
