@@ -117,10 +117,12 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
                 gradients of whatever is trained, and where they have shared out the tower, for each
                 other in every layer of it: so in training all of them look at something.
         """
-        images = None if pixels is None or blank else self.project(pixels)
-        embedded = self.placed(ids, images)
-        if blank:
-            embedded = embedded + 0.0 * self.project(pixels).sum()
+        # Blank or not, first of all: ZeRO brings weights and gradients of workers together in the
+        # order in which each of them passes the layers.
+        images = None if pixels is None else self.project(pixels)
+        embedded = self.placed(ids, None if blank else images)
+        if blank and images is not None:
+            embedded = embedded + 0.0 * images.sum()
         return self.foretold(embedded, mask, places)
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:
