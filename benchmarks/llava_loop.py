@@ -34,7 +34,7 @@ from djsandbox_ray.trials.llava.base_folder import joined, load_base, save
 from djsandbox_ray.trials.llava.config import FinetuneConfig, TalkConfig
 from djsandbox_ray.trials.llava.modules import open_language, trial_model
 from djsandbox_ray.trials.llava.objective import NextTokens
-from djsandbox_ray.trials.llava.pixels import Pixels
+from djsandbox_ray.trials.llava.pixels import Pixels, Squares
 from djsandbox_ray.trials.llava.small import small_tokenizer
 from djsandbox_ray.trials.llava.text import Transcript
 from djsandbox_ray.trials.loop import AdditiveTraining
@@ -186,7 +186,8 @@ def _ours(
         open_language(model)
         data = {"type": "shapes_questions", "samples": len(told)}
         config = FinetuneConfig.model_validate({"dataset": data, "samples": len(told), **settings})
-    objective = NextTokens(model, told, transcript, base.words.pixels, "crop", device)
+    looks = Squares(base.words.pixels, "crop")
+    objective = NextTokens(model, told, transcript, looks, device)
     training = AdditiveTraining(objective, len(told), config, 0, device)
     warm = WARM * given.batch
     states = training.run((warm, len(told)))

@@ -116,6 +116,22 @@ class Suite:
             for one in evaluator.ask(data, {})
         ]
 
+    def pictured(self) -> dict[str, NDArray[np.int64]]:
+        """Return whose images models look at to answer, or to say how likely a caption is.
+
+        Rows, rising, by the ids of their sets; those lack that only answers lead to.
+        """
+        found: dict[str, set[int]] = {}
+        for evaluator, data in self._measured:
+            if isinstance(evaluator, AnswerEvaluator):
+                rows = [one.row for one in evaluator.ask(data, {})]
+            elif isinstance(evaluator, CaptionNll):
+                rows = evaluator.rows(data)
+            else:
+                continue
+            found.setdefault(data.id, set()).update(rows)
+        return {name: np.array(sorted(rows), np.int64) for name, rows in found.items()}
+
     def weighed(self) -> int:
         """Return of how many captions models say how likely they are."""
         return sum(

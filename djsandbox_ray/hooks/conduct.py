@@ -290,7 +290,8 @@ class Conduct:
     def _preparing(self, todo: Sequence[TrialSpec]) -> Preparing | None:
         """Return what a family works with that stores something of every sample."""
         study = self.study
-        if not study.family.stored_bytes():
+        drawn = drawn_rows(study.inputs.pools, study.column, todo)
+        if not study.family.stored_bytes(sum(map(len, drawn.values()))):
             return None
         context, resources = study.context, study.context.config.trials.resources
         name = study.plan.name
@@ -306,9 +307,10 @@ class Conduct:
         return Preparing(
             context.storage,
             study.inputs.dataset.id,
-            drawn_rows(study.inputs.pools, study.column, todo),
+            drawn,
             study.suite,
             growth,
+            {name: data.id for name, data in study.foundation.fixed.items()},
         )
 
     def _owned(self, record: TrialRecord) -> TrialRecord:

@@ -40,6 +40,8 @@ class Told:
 
     turns: tuple[Turn, ...]
     images: tuple[bytes, ...]
+    row: int
+    """Whose images they are."""
     place: str
     """The table, and the row in it."""
 
@@ -108,7 +110,7 @@ class Conversations:
             texts.tolist(),
             self.places(positions),
             self.said(positions),
-            self._images(rows),
+            images_of(self._table, rows),
             strict=True,
         ):
             places = sum(turn.text.count(IMAGE_TOKEN) for turn in said)
@@ -117,7 +119,7 @@ class Conversations:
                     f"{place}: the text that it is read with has places for another number of "
                     f"images than its {len(images)}"
                 )
-            told.append(Told(_with_places(said, len(images)), images[:places], place))
+            told.append(Told(_with_places(said, len(images)), images[:places], row, place))
         return told
 
     def places(self, positions: NDArray[np.int64]) -> list[str]:
@@ -138,11 +140,14 @@ class Conversations:
             for said, text in zip(turns, captions, strict=True)
         ]
 
-    def _images(self, rows: NDArray[np.int64]) -> list[tuple[bytes, ...]]:
-        if not self._table.is_wide:
-            return [(data,) for data in self._table.take(rows, ["image"])["image"].to_pylist()]
-        media = self._table.media(rows, "image")
-        return [tuple(one.data for one in some) for some in media]
+
+def images_of(
+    table: SampleTable, rows: Sequence[int] | NDArray[np.int64]
+) -> list[tuple[bytes, ...]]:
+    """Return the files of the images of some rows, in order."""
+    if not table.is_wide:
+        return [(data,) for data in table.take(rows, ["image"])["image"].to_pylist()]
+    return [tuple(one.data for one in some) for some in table.media(rows, "image")]
 
 
 def _with_places(turns: tuple[Turn, ...], most: int) -> tuple[Turn, ...]:

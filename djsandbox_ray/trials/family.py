@@ -123,6 +123,8 @@ class Preparing:
     """What models will be asked."""
     growth: Growth
     """Who computes what is not stored yet."""
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    """Ids of the datasets that :attr:`TrialData.fixed` are, by their names."""
 
     def rows(self, *spoils: Spoil | None) -> NDArray[np.int64]:
         """Return the row ids that trials train on with their samples as one of these, rising."""
@@ -292,11 +294,14 @@ class ModelFamily(ABC):
         """Return the operations of one run of the evaluation suite, if the family can count."""
         return None
 
-    def stored_bytes(self) -> dict[str, int]:
+    def stored_bytes(self, samples: int | None = None) -> dict[str, int]:
         """Return what :meth:`prepare` stores of every sample, in bytes, by what it is.
 
         Where it stores anything, it is told which samples (:attr:`TrialData.preparing`), and called
         again for a study with others.
+
+        Args:
+            samples: that trials draw at most; None where nobody knows yet.
 
         Raises:
             BadInput: what says how much it is is not there.

@@ -9,6 +9,7 @@ from typing import Any
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import BadInput, SandboxError, require
 from djsandbox_ray.evaluation.asking import Answer, Asked
+from djsandbox_ray.trials.conversations import images_of
 
 GREEDY: Mapping[str, Any] = {
     "do_sample": False,
@@ -46,14 +47,10 @@ class SetImages:
             counts |= {(data, row): count for row, count in zip(some, found, strict=True)}
         return [counts[question.data, question.row] for question in asked]
 
-    def files(self, data: str, rows: Sequence[int]) -> dict[int, list[bytes]]:
+    def files(self, data: str, rows: Sequence[int]) -> dict[int, tuple[bytes, ...]]:
         """Return the files of the images of some rows of a set, by row."""
-        table, some = self._table(data), sorted(set(rows))
-        if table.is_wide:
-            files = [[one.data for one in media] for media in table.media(some, "image")]
-        else:
-            files = [[one] for one in table.take(some, ["image"])["image"].to_pylist()]
-        return dict(zip(some, files, strict=True))
+        some = sorted(set(rows))
+        return dict(zip(some, images_of(self._table(data), some), strict=True))
 
     def _table(self, data: str) -> SampleTable:
         if data not in self._tables:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.dataset.sample_table import lance_options
-from djsandbox_ray.errors import Damaged, SandboxError, uncovered
+from djsandbox_ray.errors import BadInput, Damaged, SandboxError, uncovered
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.actors import PassWorker, run_pass
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
@@ -245,6 +246,59 @@ class GrowingTable:
         lance.LanceDataset.commit(
             self.uri, operation, read_version=version, storage_options=options
         )
+
+
+class GrownRows:
+    """Random access to what a table has by its keys. Opened on first use.
+
+    Args:
+        uri: of a table that has what is known by a key in one row.
+        key: the column of keys.
+    """
+
+    def __init__(self, uri: str, key: str) -> None:
+        self.uri, self._key = uri, key
+
+    @cached_property
+    def _table(self) -> Any:
+        import lance
+
+        with readable(self.uri):
+            return lance.dataset(self.uri, storage_options=lance_options(self.uri))
+
+    @cached_property
+    def _held(self) -> tuple[Keys, NDArray[np.int64]]:
+        """The keys that there are, rising, and where each is in the table."""
+        with readable(self.uri):
+            stored = self._table.to_table(columns=[self._key])[self._key].to_numpy()
+        order = np.argsort(stored)
+        return stored[order], order
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """What the schema says beside the columns."""
+        return dict(self._table.schema.metadata or {})
+
+    def holds(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of some keys are there; shape (n,)."""
+        found: NDArray[np.bool_] = np.isin(keys, self._held[0])
+        return found
+
+    def take(self, keys: NDArray[np.int64], column: str) -> pa.ChunkedArray:
+        """Return what a column has under some keys, in order; they may repeat.
+
+        Raises:
+            BadInput: one of them is not there.
+        """
+        if not (held := self.holds(keys)).all():
+            lacking = keys[~held]
+            raise BadInput(
+                f"{self.uri}: {len(lacking)} of {len(keys)} keys are not there, such as "
+                f"{lacking[0]}"
+            )
+        stored, places = self._held
+        with readable(self.uri):
+            return self._table.take(places[np.searchsorted(stored, keys)], columns=[column])[column]
 
 
 @contextmanager

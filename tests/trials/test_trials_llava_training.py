@@ -41,6 +41,7 @@ from djsandbox_ray.trials.llava.config import LlavaModelConfig
 from djsandbox_ray.trials.llava.family import VERSION, Llava
 from djsandbox_ray.trials.llava.modules import trial_model
 from djsandbox_ray.trials.llava.objective import NextTokens
+from djsandbox_ray.trials.llava.pixels import Squares
 from djsandbox_ray.trials.llava.text import Transcript
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 
@@ -57,8 +58,8 @@ def answerer(tables: Tables, batch: int, **other: Any) -> LlavaAnswerer:
     settings: dict[str, Any] = {
         "talk": _transcript(words, "chat"),
         "captions": _transcript(words, "plain"),
+        "looks": lambda *_: Squares(PIXELS, "crop"),
         "pixels": PIXELS,
-        "aspect": "crop",
         "sets": {"talk": tables.talk.uri, "trusted": tables.trusted.uri},
         "device": "cpu",
         "batch": batch,
@@ -114,7 +115,7 @@ def test_what_cannot_be_answered_is_said(tables: Tables) -> None:
     settings = {"talk": _transcript(words, "chat"), "captions": _transcript(words, "plain")}
     with pytest.raises(SandboxError, match="pads on the right"):
         LlavaAnswerer(
-            None, words.tokenizer, **settings, pixels=PIXELS, aspect="crop", sets={}, device="cpu"
+            None, words.tokenizer, **settings, looks=None, pixels=PIXELS, sets={}, device="cpu"
         )
 
 
@@ -151,7 +152,7 @@ def test_the_objective_is_a_sum_however_a_batch_is_cut(tables: Tables) -> None:
     told = Conversations(tables.talk.uri, np.arange(20))
     script = _transcript(base.words, "chat")
     model = trial_model(base.llava, "mlp2x_gelu", 2)
-    objective = NextTokens(model, told, script, PIXELS, "crop", "cpu")
+    objective = NextTokens(model, told, script, Squares(PIXELS, "crop"), "cpu")
     positions = np.array([4, 9, 0, 17, 3])
     batch = objective.collate(positions, np.arange(5))
     lengths = [len(one.ids) for one in batch.encoded]

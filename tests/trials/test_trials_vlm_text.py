@@ -181,7 +181,7 @@ def test_a_template_that_cannot_be_followed_is_refused(processors: dict[str, Any
     with pytest.raises(BadInput, match="Idefics3Processor cannot read a sample: "):
         made.sample(described("a"), [])
     with pytest.raises(BadInput, match=r"^table, row 7: Idefics3Processor cannot read a sample: "):
-        read_told(made, Told(described("a"), (), "table, row 7"))
+        read_told(made, Told(described("a"), (), 7, "table, row 7"))
 
 
 def test_a_folder_without_such_a_model_is_refused(tmp_path: Path) -> None:

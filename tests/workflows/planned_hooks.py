@@ -96,7 +96,7 @@ class Counted(Family):
 class Storing(Counted):
     """A model of which something is stored for every sample."""
 
-    def stored_bytes(self) -> dict[str, int]:
+    def stored_bytes(self, samples: int | None = None) -> dict[str, int]:
         return {"latents": 163_840, "prompts": 900}
 
 

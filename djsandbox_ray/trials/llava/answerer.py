@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from djsandbox_ray.trials.greedy import (
 )
 from djsandbox_ray.trials.llava.base_folder import save
 from djsandbox_ray.trials.llava.objective import Batch
-from djsandbox_ray.trials.llava.pixels import Aspect, Pixels
+from djsandbox_ray.trials.llava.pixels import Looks, Pixels
 from djsandbox_ray.trials.llava.text import Transcript
 from djsandbox_ray.trials.lora import merged_weights
 
@@ -41,8 +41,8 @@ class LlavaAnswerer:
         tokenizer: of the language model.
         talk: makes tokens of questions.
         captions: makes tokens of captions: the template of the first stage.
-        pixels: makes squares of images.
-        aspect: how.
+        looks: makes of the images of rows of a set, by its id, what the model is given.
+        pixels: of the base, for others who get the model.
         sets: URIs of the tables of evaluation sets, by id.
         device: a torch device name.
         batch: how many are computed at once.
@@ -58,8 +58,8 @@ class LlavaAnswerer:
         tokenizer: Any,
         talk: Transcript,
         captions: Transcript,
+        looks: Callable[[str, Sequence[int]], Looks],
         pixels: Pixels,
-        aspect: Aspect,
         sets: Mapping[str, str],
         device: str,
         batch: int = 64,
@@ -72,7 +72,7 @@ class LlavaAnswerer:
             )
         self._model, self._talk, self._captions = model, talk, captions
         self._tokenizer = tokenizer
-        self._pixels, self._aspect, self._device = pixels, aspect, device
+        self._looks, self._pixels, self._device = looks, pixels, device
         self._images = SetImages(sets)
         self._batch, self._half = batch, half
         self._pad = next(
@@ -116,10 +116,10 @@ class LlavaAnswerer:
         answers: dict[int, Answer] = {}
         with evaluating(self._model, self._device, self._half):
             for some in batches(order, asked, self._batch):
+                first = asked[some[0]]
+                looks, seen = self._seen(first.data, [asked[at].row for at in some])
                 said = self._generate(
-                    [prompts[at] for at in some],
-                    self._squares(asked[some[0]].data, [asked[at].row for at in some]),
-                    asked[some[0]].max_new_tokens,
+                    [prompts[at] for at in some], looks, seen, first.max_new_tokens
                 )
                 for at, ids in zip(some, said, strict=True):
                     answers[at] = read_answer(
@@ -136,13 +136,13 @@ class LlavaAnswerer:
         with evaluating(self._model, self._device, self._half):
             for start in range(0, len(order), self._batch):
                 some = order[start : start + self._batch]
-                squares = self._squares(data.id, [rows[at] for at in some])
+                looks, seen = self._seen(data.id, [rows[at] for at in some])
                 texts = tuple(encoded[at] for at in some)
-                whole = Batch(texts, tuple(map(tuple, squares)), tuple(some))
+                whole = Batch(texts, tuple(map(tuple, seen)), tuple(some))
                 (micro,) = whole.split(len(some), self._pad)
                 micro = micro.to(self._device)
-                pixels = None if micro.images is None else self._pixels.normalised(micro.images)
-                logits = self._model(micro.ids, micro.mask, micro.places, pixels)
+                images = None if micro.images is None else looks.given(micro.images)
+                logits = self._model(micro.ids, micro.mask, micro.places, images)
                 each = functional.cross_entropy(logits.float(), micro.targets, reduction="none")
                 lines = torch.div(micro.places, micro.ids.shape[1], rounding_mode="floor")
                 sums = torch.zeros(len(some), dtype=torch.float64, device=each.device)
@@ -155,7 +155,9 @@ class LlavaAnswerer:
         check_room(question, len(ids), self._talk.max_tokens)
         return ids
 
-    def _generate(self, prompts: Sequence[Any], squares: Sequence[Any], most: int) -> list[Any]:
+    def _generate(
+        self, prompts: Sequence[Any], looks: Looks, seen: Sequence[Any], most: int
+    ) -> list[Any]:
         """Return the tokens that the model goes on with, padding behind them included."""
         torch = require("torch", "clip")
         longest = max(map(len, prompts))
@@ -164,11 +166,11 @@ class LlavaAnswerer:
         for line, prompt in enumerate(prompts):
             ids[line, longest - len(prompt) :] = prompt
             mask[line, longest - len(prompt) :] = 1
-        every = [square for some in squares for square in some]
+        every = [image for some in seen for image in some]
         images = None
         if every:
-            pixels = torch.from_numpy(np.stack(every)).to(self._device)
-            images = self._model.project(self._pixels.normalised(pixels))
+            given = torch.from_numpy(np.stack(every)).to(self._device)
+            images = self._model.project(looks.given(given))
         embedded = self._model.placed(torch.from_numpy(ids).to(self._device), images)
         said = self._model.llava.generate(
             inputs_embeds=embedded,
@@ -180,10 +182,8 @@ class LlavaAnswerer:
         )
         return list(said.cpu().numpy())
 
-    def _squares(self, data: str, rows: Sequence[int]) -> list[list[Any]]:
-        """Return the squares of the images of some rows, each decoded once."""
-        made = {
-            row: [self._pixels.square(one, self._aspect) for one in files]
-            for row, files in self._images.files(data, rows).items()
-        }
-        return [made[row] for row in rows]
+    def _seen(self, data: str, rows: Sequence[int]) -> tuple[Looks, list[list[Any]]]:
+        """Return what stands for the images of some rows, each made once, and who makes it."""
+        looks, files = self._looks(data, rows), self._images.files(data, rows)
+        made = dict(zip(files, looks.of([*files], [*files.values()]), strict=True))
+        return looks, [made[row] for row in rows]

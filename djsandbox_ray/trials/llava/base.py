@@ -164,6 +164,23 @@ class LlavaBase(Base):
             )
         return getattr(seen, "vision_config", seen), read
 
+    def seen(self) -> tuple[int, int]:
+        """Return how many tokens stand for an image, and how wide what the tower sees is.
+
+        Raises:
+            BadInput: a folder is not there.
+        """
+        config = self.config
+        tower, _ = self.configurations()
+        layers: Any = config.vision_feature_layer
+        if config.build is not None:
+            layers = shipped_arch(config.build)["vision_feature_layer"]
+        elif config.path is not None and is_there(config.path):
+            with local_folder(config.path) as folder:
+                layers = read_config(folder).vision_feature_layer
+        count = 1 if isinstance(layers, int) else len(layers)
+        return (tower.image_size // tower.patch_size) ** 2, count * int(tower.hidden_size)
+
     def samples(self) -> int:
         """Return the samples that tower and language model see."""
         return 2 * self.config.train.samples if self.config.train else 0

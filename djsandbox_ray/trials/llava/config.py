@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SerializeAsAny, field_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from djsandbox_ray.dataset.source import SOURCES, content_of
 from djsandbox_ray.settings.sections import Component, Section, component
@@ -17,7 +17,7 @@ from djsandbox_ray.trials.lora import LoraConfig
 
 TemplateName = Annotated[str, AfterValidator(check_template)]
 
-NO_RESULT = {*COSTS_ONLY, "text_tokens", "answer_batch"}
+NO_RESULT = {*COSTS_ONLY, "text_tokens", "answer_batch", "features"}
 """Settings that decide no result of a training."""
 
 
@@ -97,6 +97,18 @@ class LlavaModelConfig(TalkConfig, Component):
     """The second stage; without it the model is judged as the first one leaves it."""
     answer_batch: int = Field(default=64, ge=1, le=1 << 16, strict=True)
     """Questions that are answered at once."""
+    features: Literal["auto", "store", "compute"] = "auto"
+    """Whether what the tower sees of images is stored, once for all trials; ``auto`` stores where
+    that is at most 20 GB of a table. It decides no result. With ``mining``, every trial looks at
+    them itself."""
+
+    @model_validator(mode="after")
+    def _storable(self) -> LlavaModelConfig:
+        if self.features == "store" and isinstance(self.projector, MiningConfig):
+            raise ValueError(
+                "features: store: of a second tower's maps nothing is stored (auto, compute)"
+            )
+        return self
 
 
 def deciding(config: LlavaModelConfig) -> dict[str, Any]:

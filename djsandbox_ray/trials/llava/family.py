@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,7 +20,15 @@ from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials.answering import evaluate_together
 from djsandbox_ray.trials.conversations import LOOKED_AT, Conversations, naming, refuse_without
-from djsandbox_ray.trials.family import ModelFamily, Prepared, TrialData, TrialTask, device_for
+from djsandbox_ray.trials.family import (
+    ModelFamily,
+    Prepared,
+    Preparing,
+    TrialData,
+    TrialTask,
+    device_for,
+)
+from djsandbox_ray.trials.growing import Keys
 from djsandbox_ray.trials.llava.answerer import LlavaAnswerer
 from djsandbox_ray.trials.llava.base import FOLDERS, LlavaBase
 from djsandbox_ray.trials.llava.base_folder import (
@@ -36,9 +45,17 @@ from djsandbox_ray.trials.llava.config import (
     TalkConfig,
     deciding,
 )
+from djsandbox_ray.trials.llava.features import (
+    FEATURES,
+    MOST,
+    StoredFeatures,
+    Wanted,
+    of_table,
+    store_features,
+)
 from djsandbox_ray.trials.llava.flops import PartFlops, count_parts
 from djsandbox_ray.trials.llava.objective import NextTokens
-from djsandbox_ray.trials.llava.pixels import Pixels
+from djsandbox_ray.trials.llava.pixels import Looks, Pixels, Squares
 from djsandbox_ray.trials.llava.text import Encoded, Transcript
 from djsandbox_ray.trials.loop import VERSION as LOOP_VERSION
 from djsandbox_ray.trials.loop import AdditiveTraining, resolved
@@ -152,13 +169,60 @@ class Llava(ModelFamily):
             found += weighed * self._parts(self.config.text_tokens).weighing
         return found
 
+    def stored_bytes(self, samples: int | None = None) -> dict[str, int]:
+        """Count what the tower sees of an image, in the precision of trials, where it is stored."""
+        how = self.config.features
+        # Of samples nobody knows how many of, ``auto`` promises nothing.
+        if how == "compute" or self._mining is not None or (how == "auto" and samples is None):
+            return {}
+        each = prod(self._base.seen()) * (2 if self.config.precision == "bf16" else 4)
+        fits = how == "store" or each * (samples or 0) <= MOST
+        return {FEATURES: each} if fits else {}
+
     def prepare(self, data: TrialData) -> Prepared:
-        """Look at the first samples of all tables: whether there is enough to learn in them."""
+        """Look at the first samples of all tables: whether there is enough to learn in them.
+
+        Then have stored what the tower sees, if it is.
+        """
         for name, config in self._configs().items():
             uri = data.train if name == _PROJECTOR else data.fixed[name]
             with made_base(data.base) as folder:
                 _look(uri, read_words(folder), config)
-        return Prepared(data)
+        work = data.preparing
+        if work is None or data.base is None:
+            return Prepared(data)
+        growth = work.growth
+        wanted = [one for one in self._wanted(data, work) if self.stored_bytes(len(one.rows))]
+        stored, seconds = store_features(
+            wanted, data.base, self._base.seen(), work, self.numerics(growth.gpus)
+        )
+        held = seconds * growth.actor.get("CPU", 0.0), seconds * growth.gpus
+        return Prepared(replace(data, preparing=None, stored=stored), *held)
+
+    def _wanted(self, data: TrialData, work: Preparing) -> Iterator[Wanted]:
+        """Yield the tables whose images trials look at: the pool's, fixed ones, and those of sets.
+
+        Models are judged as their last stage leaves them.
+        """
+        configs = self._configs()
+        last, whole = list(configs.values())[-1], self.config.precision != "bf16"
+        tables: list[tuple[str, str, str, Keys, TalkConfig]]
+        tables = [(FEATURES, work.dataset, data.train, work.rows(None, "captions"), self.config)]
+        for name, dataset in work.fixed.items():
+            every = np.arange(SampleTable(data.fixed[name]).rows, dtype=np.int64)
+            tables.append((of_table(name), dataset, data.fixed[name], every, configs[name]))
+        for name, rows in work.suite.pictured().items():
+            tables.append((of_table(name), name, data.evaluation[name], rows, last))
+        for name, dataset, uri, rows, config in tables:
+            half, lowered = config.precision == "bf16", config.frozen == "bf16"
+            if len(rows):
+                yield Wanted(name, dataset, uri, rows, config.aspect, half, lowered, whole)
+
+    def _looks(self, data: TrialData, words: Words, config: TalkConfig, name: str) -> Looks:
+        """Return what makes of the images of a stage what the model is given."""
+        if (uri := data.stored.get(name)) is not None:
+            return StoredFeatures(uri)
+        return Squares(self._squares(words), config.aspect)
 
     def unexportable(self) -> str:
         """Say that transformers' LLaVA has only one kind of projector."""
@@ -230,7 +294,9 @@ class Llava(ModelFamily):
         fine = self._fine(base.words, device)
         model = trial_model(base.llava, self._kind, task.seed, fine)
         told = Conversations(data.train, task.rows, task.captions)
+        looks = self._looks(data, base.words, config, FEATURES)
         if isinstance(config, FinetuneConfig):
+            looks = self._looks(data, base.words, config, of_table(_FINETUNE))
             uri = data.fixed[_FINETUNE]
             told = Conversations(uri, np.arange(SampleTable(uri).rows, dtype=np.int64))
             if config.train == "full":
@@ -241,14 +307,7 @@ class Llava(ModelFamily):
         told.check()
         if left := model.load_state_dict(dict(earlier), strict=False).unexpected_keys:
             raise SandboxError(f"nothing goes on from what was trained of {left[0]}")
-        objective = NextTokens(
-            model,
-            told,
-            _transcript(base.words, config),
-            self._squares(base.words),
-            config.aspect,
-            device,
-        )
+        objective = NextTokens(model, told, _transcript(base.words, config), looks, device)
         return AdditiveTraining(
             objective,
             len(told),
@@ -262,13 +321,25 @@ class Llava(ModelFamily):
 
     def _answerer(self, model: Any, base: Loaded, data: TrialData, device: str) -> LlavaAnswerer:
         last = self.config.finetune or self.config
+        squares = Squares(self._squares(base.words), last.aspect)
+        names = {name: of_table(name) for name in data.evaluation}
+        stored = {
+            name: StoredFeatures(data.stored[table])
+            for name, table in names.items()
+            if table in data.stored
+        }
+
+        def looks(name: str, rows: Sequence[int]) -> Looks:
+            found = stored.get(name)
+            return found if found is not None and found.holds(rows) else squares
+
         return LlavaAnswerer(
             model,
             base.words.tokenizer,
             talk=_transcript(base.words, last),
             captions=_transcript(base.words, self.config),
-            pixels=self._squares(base.words),
-            aspect=last.aspect,
+            looks=looks,
+            pixels=base.words.pixels,
             sets=data.evaluation,
             device=device,
             batch=self.config.answer_batch,

@@ -15,6 +15,9 @@ from djsandbox_ray.trials.lora import put_adapters
 torch = require("torch", "clip")
 nn = require("torch.nn", "clip")
 
+_OF_FEATURES = 3
+"""Dimensions of what a tower sees; its pixels have one more."""
+
 
 class Reader(nn.Module):  # type: ignore[misc, name-defined]
     """A LLaVA of transformers that reads texts with images, and foretells chosen tokens.
@@ -58,16 +61,17 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
                 chosen = [one[:, 1:] for one in chosen]
             return torch.cat(chosen, dim=-1)
 
-    def project(self, pixels: Any) -> Any:
+    def project(self, images: Any) -> Any:
         """Return the embeddings of images; shape (images, tokens, width of the language model).
 
         Args:
-            pixels: normalised, shape (images, 3, side, side).
+            images: normalised pixels, shape (images, 3, side, side); or :meth:`features` of them.
         """
         projector = self.llava.model.multi_modal_projector
         dtype = next(projector.parameters()).dtype
-        maps = () if self.fine is None else (self.fine(pixels).to(dtype),)
-        return projector(self.features(pixels).to(dtype), *maps)
+        maps = () if self.fine is None else (self.fine(images).to(dtype),)
+        features = images if images.ndim == _OF_FEATURES else self.features(images)
+        return projector(features.to(dtype), *maps)
 
     def placed(self, ids: Any, images: Any | None) -> Any:
         """Return the embeddings of texts, with those of images in their places.
@@ -104,7 +108,7 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
         return self.llava.lm_head(hidden.flatten(0, 1)[places])
 
     def forward(
-        self, ids: Any, mask: Any, places: Any, pixels: Any | None, blank: bool = False
+        self, ids: Any, mask: Any, places: Any, images: Any | None, blank: bool = False
     ) -> Any:
         """Return the logits of the tokens behind some places of texts with images.
 
@@ -112,17 +116,18 @@ class Reader(nn.Module):  # type: ignore[misc, name-defined]
             ids: padded, shape (texts, length).
             mask: 1 where there is a token, shape (texts, length).
             places: numbers into the flattened ``ids``, shape (places,).
-            pixels: of all images in the order of their places, normalised; None without any.
+            images: all of them in the order of their places, as :meth:`project` is given them; None
+                without any.
             blank: whether they are looked at, but have no place in the texts. Workers wait for the
                 gradients of whatever is trained, and where they have shared out the tower, for each
                 other in every layer of it: so in training all of them look at something.
         """
         # Blank or not, first of all: ZeRO brings weights and gradients of workers together in the
         # order in which each of them passes the layers.
-        images = None if pixels is None else self.project(pixels)
-        embedded = self.placed(ids, None if blank else images)
-        if blank and images is not None:
-            embedded = embedded + 0.0 * images.sum()
+        seen = None if images is None else self.project(images)
+        embedded = self.placed(ids, None if blank else seen)
+        if blank and seen is not None:
+            embedded = embedded + 0.0 * seen.sum()
         return self.foretold(embedded, mask, places)
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:

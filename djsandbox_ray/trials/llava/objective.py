@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.errors import require
 from djsandbox_ray.trials.conversations import NOT_LEARNT, Conversations, Told, Unlearnt, naming
-from djsandbox_ray.trials.llava.pixels import Aspect, Pixels
+from djsandbox_ray.trials.llava.pixels import Looks
 from djsandbox_ray.trials.llava.text import Encoded, Transcript
 
 
@@ -51,8 +51,8 @@ class Batch:
 
     encoded: tuple[Encoded, ...]
     images: tuple[tuple[NDArray[Any], ...], ...]
-    """Of every sample, what stands for those images that are in its tokens: squares of pixels,
-    uint8 of shape (side, side, 3), for a model that sees."""
+    """Of every sample, what stands for those images that are in its tokens; a model that sees gets
+    it from :class:`~.pixels.Looks`."""
     numbers: tuple[int, ...]
     """In the order of training."""
 
@@ -98,8 +98,7 @@ class NextTokens:
         model: a :class:`~.modules.Reader` on its device.
         told: the samples.
         transcript: makes tokens of them.
-        pixels: makes squares of their images.
-        aspect: how.
+        looks: makes of their images what the model is given.
         device: a torch device name.
         pad_id: fills up what is shorter than others; any token, as it is not read.
     """
@@ -109,14 +108,13 @@ class NextTokens:
         model: Any,
         told: Conversations,
         transcript: Transcript,
-        pixels: Pixels,
-        aspect: Aspect,
+        looks: Looks,
         device: str,
         pad_id: int = 0,
     ) -> None:
         self.model = model
-        self._told, self._transcript, self._pixels = told, transcript, pixels
-        self._aspect, self._device, self._pad_id = aspect, device, pad_id
+        self._told, self._transcript, self._looks = told, transcript, looks
+        self._device, self._pad_id = device, pad_id
         self._unlearnt = Unlearnt(transcript.max_tokens)
 
     def collate(self, positions: NDArray[np.int64], order: NDArray[np.int64]) -> Batch:
@@ -127,12 +125,10 @@ class NextTokens:
         """
         told = self._told.take(positions)
         encoded = tuple(map(self._encoded, told))
-        squares = tuple(
-            tuple(self._pixels.square(data, self._aspect) for data in one.images[: text.images])
-            for one, text in zip(told, encoded, strict=True)
-        )
+        files = [one.images[: text.images] for one, text in zip(told, encoded, strict=True)]
+        seen = tuple(map(tuple, self._looks.of([one.row for one in told], files)))
         self._unlearnt.count([one.targets for one in encoded])
-        return Batch(encoded, squares, tuple(order.tolist()))
+        return Batch(encoded, seen, tuple(order.tolist()))
 
     def _encoded(self, told: Told) -> Encoded:
         with naming(told.place):
@@ -154,8 +150,9 @@ class NextTokens:
         return functional.cross_entropy(logits.float(), batch.targets, reduction="sum"), {}
 
     def _seen(self, batch: Micro) -> tuple[Any, bool]:
-        """Return the pixels of images, and whether they are blank: the texts are about none."""
-        squares, side = batch.images, self._pixels.side
-        if squares is None:
-            squares = batch.ids.new_zeros((1, side, side, 3), dtype=require("torch", "clip").uint8)
-        return self._pixels.normalised(squares), batch.images is None
+        """Return what the model is given of images, and whether it is blank: there are none."""
+        images = batch.images
+        if images is None:
+            blank = require("torch", "clip").from_numpy(self._looks.blank()[None])
+            images = blank.to(self._device)
+        return self._looks.given(images), batch.images is None

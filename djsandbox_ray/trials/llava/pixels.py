@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,3 +85,43 @@ class Pixels:
             for value in (self.mean, self.std)
         )
         return squares.permute(0, 3, 1, 2).float().sub_(mean).div_(std)
+
+
+class Looks(Protocol):
+    """Makes of images what a model is given."""
+
+    def of(self, rows: Sequence[int], files: Sequence[Sequence[bytes]]) -> list[list[NDArray[Any]]]:
+        """Return what stands for each image, all of one shape and type.
+
+        Args:
+            rows: of a table, whose images they are.
+            files: of each row the images that are looked at, from the first on.
+        """
+
+    def blank(self) -> NDArray[Any]:
+        """Return what stands for an image without anything in it."""
+
+    def given(self, images: Any) -> Any:
+        """Turn what stands for images, a tensor of shape (images, ...), into the model's input."""
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Has the model look at squares of pixels."""
+
+    pixels: Pixels
+    aspect: Aspect
+
+    def of(
+        self, rows: Sequence[int], files: Sequence[Sequence[bytes]]
+    ) -> list[list[NDArray[np.uint8]]]:
+        """Decode images; each uint8 of shape (side, side, 3)."""
+        return [[self.pixels.square(data, self.aspect) for data in some] for some in files]
+
+    def blank(self) -> NDArray[np.uint8]:
+        """Return a black square."""
+        return np.zeros((self.pixels.side, self.pixels.side, 3), np.uint8)
+
+    def given(self, images: Any) -> Any:
+        """Return normalised pixels."""
+        return self.pixels.normalised(images)

@@ -125,7 +125,7 @@ class T2v(ModelFamily):
             found += passes * denoising_flops(settings, ratios, *more, backward=False)
         return found
 
-    def stored_bytes(self) -> dict[str, int]:
+    def stored_bytes(self, samples: int | None = None) -> dict[str, int]:
         """Count latents in half precision, and embeddings of whole prompts in that of trials."""
         config, found = self.config, {}
         if config.latents == "store" and config.window == "middle":

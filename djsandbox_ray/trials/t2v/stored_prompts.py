@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
-from functools import cached_property
 from typing import Any
 
-import lance
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from djsandbox_ray.dataset.sample_table import lance_options
 from djsandbox_ray.errors import BadInput, require
-from djsandbox_ray.trials.growing import readable
+from djsandbox_ray.trials.growing import GrownRows
 from djsandbox_ray.trials.t2v.base_folder import in_half
 from djsandbox_ray.trials.t2v.denoisers import Prompts
 from djsandbox_ray.trials.t2v.objective import PromptBook
@@ -73,25 +70,11 @@ class StoredPrompts:
     """
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri
-
-    @cached_property
-    def _table(self) -> Any:
-        with readable(self.uri):
-            return lance.dataset(self.uri, storage_options=lance_options(self.uri))
-
-    @cached_property
-    def _held(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """What there is, rising, and where it is in the table."""
-        with readable(self.uri):
-            stored = self._table.to_table(columns=[TEXT])[TEXT].to_numpy()
-        order = np.argsort(stored)
-        return stored[order], order
+        self.uri, self._rows = uri, GrownRows(uri, TEXT)
 
     def holds(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Return which of some texts are there; shape (n,)."""
-        found: NDArray[np.bool_] = np.isin(text_keys(texts), self._held[0])
-        return found
+        return self._rows.holds(text_keys(texts))
 
     def take(self, texts: Sequence[str]) -> Prompts:
         """Return what the text encoder made of texts, in order, in float32.
@@ -103,11 +86,7 @@ class StoredPrompts:
         if not (held := self.holds(texts)).all():
             text = texts[int(np.flatnonzero(~held)[0])]
             raise BadInput(f"{self.uri}: there is no embedding of {text!r:.80}")
-        stored, places = self._held
-        wanted = places[np.searchsorted(stored, text_keys(texts))]
-        with readable(self.uri):
-            rows = self._table.take(wanted, columns=[_DATA])[_DATA].to_pylist()
-        read = [load(row) for row in rows]
+        read = [load(row) for row in self._rows.take(text_keys(texts), _DATA).to_pylist()]
         return Prompts(
             **{
                 name: torch.stack([_as_it_was(one[name]) for one in read])

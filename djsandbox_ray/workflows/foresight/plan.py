@@ -136,11 +136,11 @@ def _stored(config: RunConfig, trials: int, elsewhere: bool) -> dict[str, Any] |
     if not config.training or not trials:
         return None
     try:
-        each = configured_family(config).stored_bytes()
+        family = configured_family(config)
+        if not family.stored_bytes(1):
+            return None  # not even of one
     except BadInput:
         return None  # what lacks is said already
-    if not each:
-        return None
     part = getattr(config.dataset, "rows", None)
     rows = (part[1] - part[0] if part else None) if elsewhere else most_rows(config.dataset)
     draw = draw_of(config, rows)
@@ -149,7 +149,9 @@ def _stored(config: RunConfig, trials: int, elsewhere: bool) -> dict[str, Any] |
         seeds = len(config.training.seed_numbers)
         bucket = round(draw / config.pools.draw_share)
         known.append(trials // seeds * min(seeds * draw, bucket))
-    return {"samples": min(known, default=None), "each": each}
+    samples = min(known, default=None)
+    each = family.stored_bytes(samples)
+    return {"samples": samples, "each": each} if each else None
 
 
 def _measured(config: RunConfig, study: Study | None, samples: int) -> dict[str, float] | None:
