@@ -38,6 +38,8 @@ class MakeBase(Hook):
     def run(self) -> Foundation:
         """Make or find everything."""
         self.context.progress.stage("base")
+        # Whoever asks again in one process does so as something was found to be damaged.
+        self.context.foundations.clear()
         found, cost = self.context.foundation(configured_family(self.config))
         self.account(cost)
         return found
