@@ -378,7 +378,7 @@ def run(trials: int, seeds: int, slots: int, clock: Clock) -> Made:
     with EventLog(storage, "many"), patch("djsandbox_ray.trials.engine._tuner", tuner):
         tracker.start(RunInfo("many", "many"))
         progress.stage("trials", total=len(specs))
-        watch = Watch(context, plan, pools, specs, {})
+        watch = Watch(context, plan, pools, specs, {}, RUNGS)
         Counted.requests.clear()
         cpu, wall = time.process_time(), time.perf_counter()
         with clock.part("engine"):
@@ -391,6 +391,7 @@ def run(trials: int, seeds: int, slots: int, clock: Clock) -> Made:
                 "tune",
                 await_room=lambda group, what: None,
                 save=TrialStore(storage).save,
+                on_places=clock.timed("progress, events, metrics", watch.placed),
             )
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         requests = Counter(Counted.requests)

@@ -98,16 +98,28 @@ def init(
     output: Annotated[
         str | None, typer.Option("--output", help="The new file; never one that is there.")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes",
+            help="What a run may take on this machine: some steps are timed, and model, budget and "
+            "pools chosen by that.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Look at data, say what it is, and write a configuration that runs on it."""
     from djsandbox_ray.workflows.starter import write_example, write_starter
 
     if (path is None) != demo:
         raise typer.BadParameter("either a path of data or --demo is needed")
+    if demo and minutes is not None:
+        raise typer.BadParameter("--minutes is for data of your own, not for --demo")
     if path is None:
         write_example("demo", output, _console())
     else:
-        write_starter(path, output, _console())
+        write_starter(path, output, _console(), minutes)
 
 
 @app.command()
@@ -233,10 +245,16 @@ def sync(
     run: RunName,
     storage: RunStorage = "./sandbox",
     uri: Annotated[
-        str | None, typer.Option("--uri", help="Another MLflow server or database.")
+        str | None,
+        typer.Option(
+            "--uri", help="Of a run that MLflow tracks: another MLflow server or database."
+        ),
     ] = None,
 ) -> None:
-    """Send to MLflow what an outage kept away, or to another server. Nothing gets there twice."""
+    """Send to the run's tracker (MLflow, TensorBoard, Weights & Biases) what an outage kept away.
+
+    With `--uri`, to another MLflow. Nothing gets there twice.
+    """
     from djsandbox_ray.workflows.finished import sync_run
 
     told = sync_run(run, storage, uri)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
+from djsandbox_ray.analysis.planning.sight import NoiseConfig
 from djsandbox_ray.analysis.verdicts.second_look import ConfirmConfig, LearningRateConfig
 from djsandbox_ray.cross_checks import DataSource, contradictions, sources_by_place
 from djsandbox_ray.dataset.source import IngestConfig
@@ -73,6 +74,8 @@ class RunConfig(Section):
     """How every pool is trained; see :attr:`trials`."""
     measuring: EvaluationConfig | None = Field(default=None, alias="evaluation")
     """How every model is measured; see :attr:`evaluation`."""
+    noise: NoiseConfig = NoiseConfig()
+    """What the study must be able to see; the controls tell first."""
     confirm: ConfirmConfig = ConfirmConfig()
     """The second look at the pools that are called better."""
     learning_rate_check: LearningRateConfig | None = None

@@ -55,7 +55,7 @@ class StorageFailed(SandboxError):
 
 
 class PlanRefused(SandboxError):
-    """The plan costs more than the user allows."""
+    """The plan costs more than the user allows, or would see less than they ask for."""
 
     exit_code = 3
 

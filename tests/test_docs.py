@@ -85,6 +85,11 @@ def test_djsandbox_commands_are_understood(
         with pytest.raises(BadInput, match=r"does not exist|no file"):
             CliRunner().invoke(app, arguments, catch_exceptions=False)
         return
+    if arguments[0] == "init" and "--demo" not in arguments:
+        with pytest.raises(BadInput, match="'my-data'"):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+        return
+    arguments = [word.replace("my-data.yaml", "configs/demo.yaml") for word in arguments]
     # Running the demo is another test; here its arguments are checked by planning it.
     arguments = ["plan" if word in ("run", "rescore") else word for word in arguments]
     of_a_run = ("sync", "recipe", "materialise", "report", "export-model")

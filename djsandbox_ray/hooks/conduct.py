@@ -68,7 +68,7 @@ class Conduct:
             records |= self._without_models(found)
         todo = [spec for spec in study.specs if spec.id not in records]
         progress.stage(name, total=len(study.specs))
-        watch = Watch(context, study.plan, study.pools, study.specs, study.known)
+        watch = Watch(context, study.plan, study.pools, study.specs, study.known, study.rungs)
         for record in records.values():
             watch.track(record)
         if records:
@@ -106,6 +106,7 @@ class Conduct:
                 on_retry=watch.retried,
                 save=save,
                 on_silence=watch.silent,
+                on_places=watch.placed,
             )
         return [records[spec.id] for spec in study.specs]
 

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from djsandbox_ray.analysis.planning.noise import NoiseFloor
+from djsandbox_ray.analysis.planning.sight import blind
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.ranking import control_scores
 from djsandbox_ray.dataset.source import SOURCES, stamp_of
+from djsandbox_ray.errors import PlanRefused
 from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import Planned
 from djsandbox_ray.hooks.plans import NOISE, first_controls
 from djsandbox_ray.hooks.results import scoring
 from djsandbox_ray.hooks.study import Inputs, Study, configured_family, study_identity
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.records import Dataset, Evaluation, Noise, PoolKind, Pools, StudyPlan
-from djsandbox_ray.reporting.method import noise_lines
+from djsandbox_ray.records import (
+    Dataset,
+    Evaluation,
+    Noise,
+    PoolKind,
+    Pools,
+    StudyPlan,
+    TrialRecord,
+)
+from djsandbox_ray.reporting.method import blind_lines, noise_lines
 from djsandbox_ray.reporting.ranking import Unit
 from djsandbox_ray.trials.family import identity_of
 
@@ -27,8 +38,13 @@ class MeasureNoise(StudyHook):
     VERSION = 2
 
     def identity(self) -> Any:
-        """The trials, and how scores are made of them."""
-        return [study_identity(self.config), scoring(self.config, "alpha")]
+        """The trials, how scores are made of them, and what must be seen where that is said."""
+        wanted = self.config.noise.model_dump(exclude_defaults=True)
+        return [
+            study_identity(self.config),
+            scoring(self.config, "alpha"),
+            *([wanted] if wanted else []),
+        ]
 
     def comparable(self) -> str:
         """Return what two runs share if the noise of one tells about the other."""
@@ -45,7 +61,11 @@ class MeasureNoise(StudyHook):
         return replace(planned, part_of_first=True)
 
     def run(self, dataset: Dataset, evaluation: Evaluation, pools: Pools) -> Noise:
-        """Train the controls and say which effect the study can detect."""
+        """Train the controls and say which effect the study can detect.
+
+        Raises:
+            PlanRefused: only ones greater than the user wants to pay for.
+        """
         config, plan = self.config, self._plan
         arms = tuple(pool for pool in pools.pools if pool.kind is PoolKind.CONTROL)
         inputs = Inputs(dataset, evaluation, replace(pools, pools=arms))
@@ -70,7 +90,27 @@ class MeasureNoise(StudyHook):
         unit, stopping = Unit.of(config.evaluation.aggregate), config.trials.early_stopping
         for line in noise_lines(floor, unit, stopping=stopping.type != "none"):
             self.note(f"noise: {line}")
+        self._look(floor, unit, records)
         return Noise(content_id("noise", pools.id, content), path)
+
+    def _look(self, floor: NoiseFloor, unit: Unit, records: Sequence[TrialRecord]) -> None:
+        """Say so where the study will not see what is of interest, and end the run if it shall."""
+        wanted, score = self.config.noise, self.config.evaluation.score_metrics()
+        finals = [record.final.metrics for record in records if record.final is not None]
+        names = score.chosen(finals[0])
+        scores = [{name: final[name] for name in names} for final in finals]
+        known = {name: score.metric(name).chance for name in names}
+        chance = {name: level for name, level in known.items() if level is not None}
+        found = blind(floor, wanted.of_interest(unit is Unit.SD), scores, chance)
+        if found is not None:
+            for line in blind_lines(found, floor, unit):
+                self.context.caveat(f"noise: {line}")
+        if wanted.stop_above is not None and floor.detectable.value > wanted.stop_above:
+            raise PlanRefused(
+                f"noise.stop_above is {wanted.stop_above:g} ({unit.size(wanted.stop_above)}), and "
+                f"the study finds {unit.size(floor.detectable.value)}: the run ends here; its "
+                "controls are kept, and used again where they fit another design"
+            )
 
     @property
     def _plan(self) -> StudyPlan:

@@ -67,6 +67,7 @@ from djsandbox_ray.reporting.blocks import Chapter, Picture, Pictures, ReportTab
 from djsandbox_ray.reporting.chapters import Chapters, Later, label_shares, read_labels
 from djsandbox_ray.reporting.costs import costs_section
 from djsandbox_ray.reporting.distributions import (
+    Groups,
     Shown,
     correlation_picture,
     pools_chapter,
@@ -104,7 +105,7 @@ _BEST = 3
 class WriteReport(Hook):
     """Writes ``figures/ranking.png`` and ``report.html``."""
 
-    VERSION = 7
+    VERSION = 8
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
@@ -202,7 +203,10 @@ class WriteReport(Hook):
         title = f"{self.config.name}: change against the controls"
         drawn = bar_chart(rows, title=title, unit=unit, confirmed=confirmed)
         figure = png(drawn)
-        shown = Shown(storage, pools, rows, columns, unit, self._cards(dataset, columns))
+        labels = self.config.report.labels
+        groups = Groups.of(self._labels(labels[0], dataset)) if labels else None
+        cards = self._cards(dataset, columns)
+        shown = Shown(storage, pools, rows, columns, unit, cards, groups)
         money = costs_chart(costs)
         page = report_html(
             self.config.name,
@@ -230,7 +234,7 @@ class WriteReport(Hook):
             controls=mean_metrics(records, _controls(pools)),
             tables=[
                 *([flips_section(flipped, unit)] if flipped else []),
-                *(self._composition(key, dataset, pools) for key in self.config.report.labels),
+                *(self._composition(key, dataset, pools) for key in labels),
                 _statistics(pools),
                 costs_section(costs),
                 *([svg_picture("Where the money went", money)] if money else []),
@@ -364,25 +368,29 @@ class WriteReport(Hook):
             "family-wise error": f"{self.config.evaluation.alpha:g}",
         }
 
-    def _composition(self, key: str, dataset: Dataset, pools: Pools) -> ReportTable:
-        """Tabulate a label over the pools; the columns of one chunk of rows at a time."""
-        storage = self.storage
-        table = SampleTable(storage.uri(dataset.table))
-        starts = range(0, dataset.rows, _CHUNK_ROWS)
-        shown = [pool for pool in pools.pools if pool.kind == "bucket"]
-        assignments = storage.read_table(pools.assignments, list({pool.column for pool in shown}))
+    def _labels(self, key: str, dataset: Dataset) -> Iterator[list[str]]:
+        """Yield a label of every row, in chunks."""
+        table = SampleTable(self.storage.uri(dataset.table))
 
         def meta() -> Iterator[list[str]]:
-            for start in starts:
+            for start in range(0, dataset.rows, _CHUNK_ROWS):
                 stop = min(start + _CHUNK_ROWS, dataset.rows)
                 yield table.scan(start, stop, ["meta"])["meta"].to_pylist()
 
+        return read_labels(meta(), key)
+
+    def _composition(self, key: str, dataset: Dataset, pools: Pools) -> ReportTable:
+        """Tabulate a label over the pools; the columns of one chunk of rows at a time."""
+        shown = [pool for pool in pools.pools if pool.kind == "bucket"]
+        columns = list({pool.column for pool in shown})
+        assignments = self.storage.read_table(pools.assignments, columns)
+
         def membership() -> Iterator[NDArray[np.bool_]]:
-            for start in starts:
+            for start in range(0, dataset.rows, _CHUNK_ROWS):
                 part = assignments.slice(start, _CHUNK_ROWS)
                 yield np.stack([part[pool.column].to_numpy() == pool.code for pool in shown])
 
-        names, shares = label_shares(read_labels(meta(), key), membership())
+        names, shares = label_shares(self._labels(key, dataset), membership())
         rows = [
             [pool.id, *(f"{100 * share:.1f}" for share in line)]
             for pool, line in zip(shown, shares, strict=True)

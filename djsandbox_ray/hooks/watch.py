@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from djsandbox_ray.records import Pool, StudyPlan, TrialRecord, TrialSpec, Trial
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry.events import event
 from djsandbox_ray.telemetry.output import LOGS, last_lines, log_path
+from djsandbox_ray.telemetry.pace import Pace
 from djsandbox_ray.telemetry.standing import Standing, samples_of
 from djsandbox_ray.tracking.tracker import trial_facts
 from djsandbox_ray.trials.stopping.stopping import Decision
@@ -34,6 +36,7 @@ class Watch:
         pools: of the study, by id.
         specs: all its trials.
         known: what earlier work has left of them, by trial id: it is not counted again.
+        rungs: samples at which trials report, rising; all of them last.
     """
 
     def __init__(
@@ -43,11 +46,14 @@ class Watch:
         pools: Mapping[str, Pool],
         specs: Sequence[TrialSpec],
         known: Mapping[str, TrialRecord],
+        rungs: Sequence[int],
     ) -> None:
         self._context, self._plan, self._pools, self._specs = context, plan, pools, specs
         self._last = dict(known)
         self._score = context.config.evaluation.score_metrics()
         self._standing = Standing(pools, self._score)
+        races = plan.race and context.config.trials.early_stopping.type != "none"
+        self._pace = Pace(specs, pools, rungs, races, known)
         self._planned = sum(spec.total for spec in specs)
         self._ended: set[str] = set()
         self._hopeless = True
@@ -74,6 +80,7 @@ class Watch:
             SandboxError: nothing but failures has come back.
         """
         self._standing.take(record)
+        self._pace.take(record, time.monotonic())
         self._show()
         self._tell(record)
         self._measure()
@@ -81,6 +88,12 @@ class Watch:
             self._note(self._failure(record))
         if record.state is not TrialState.RUNNING:
             self._end(record)
+
+    def placed(self, trials: Collection[str]) -> None:
+        """Take the ids of the trials that have a place: others wait, at a rung or for one."""
+        self._standing.place(trials)
+        self._pace.place(trials, time.monotonic())
+        self._show()
 
     def retried(self, record: TrialRecord) -> None:
         """Say that a trial crashed and will be tried again; error and place are in the record."""
@@ -106,6 +119,7 @@ class Watch:
 
     def decided(self, decision: Decision) -> None:
         """Say which pools were given up at a rung."""
+        self._pace.decide(decision.samples, decision.stopped)
         outcome = decision.reason or (
             f"pools given up: {len(decision.stopped)}; those that run on as a check: "
             f"{len(decision.audited)}"
@@ -133,12 +147,20 @@ class Watch:
         now = self._standing
         self._context.progress.update(
             done=now.known - now.count(TrialState.RUNNING),
-            running=now.count(TrialState.RUNNING),
+            running=now.at_work,
+            held=now.at_a_rung,
             failed=now.count(TrialState.FAILED),
             stopped=now.count(TrialState.STOPPED),
-            begun=now.begun,
-            best=now.best,  # not yet a verdict
+            best=self._leader(),
+            left=self._pace.seconds_left,
         )
+
+    def _leader(self) -> str | None:
+        """Return who leads, and where that was seen if it is not the end; no verdict."""
+        if (leader := self._standing.leader) is None:
+            return None
+        at = f" at {leader.samples:,} samples" if leader.samples < self._specs[0].total else ""
+        return f"{leader.pool}{at}"
 
     def _tell(self, record: TrialRecord) -> None:
         """Tell by events what a record has that the trial's last one had not."""

@@ -100,7 +100,13 @@ def conclude(
         return Conclusion(Certainty.UNTRUSTED)
     refused = [pool.id for pool in (*pools.values(), *combinations) if pool.breaks]
     found = winner(rows, confirmed, combined, combinations, refused)
-    better = [row for row in buckets if row.verdict == "better" and row.pool not in refused]
+    looks = {row.pool: row for row in confirmed or ()}
+    against = {name for name, look in looks.items() if look.verdict == "worse"}
+    better = [
+        row
+        for row in buckets
+        if row.verdict == "better" and row.pool not in refused and row.pool not in against
+    ]
     if found is not None:
         name, parts = found.pool, found.parts
     elif better:
@@ -108,7 +114,6 @@ def conclude(
         parts = (name,)
     else:
         return Conclusion(Certainty.NOTHING, hurts=hurts)
-    looks = {row.pool: row for row in confirmed or ()}
     again = [row for row in looks.values() if row.verdict == "better"]
     first = next((row for row in (*combined, *rows) if row.pool == name), None)
     ranges = tuple(

@@ -6,7 +6,8 @@ cuts. A cut that makes no sense to the eye makes none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -42,12 +43,46 @@ _TAIL = 0.002
 _LIKE = "#B8B8B8"
 _LINE = 0.12
 """Height of a line of small writing, as a share of a histogram."""
+_GROUP_COLOURS = ("#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Of Okabe and Ito's, those that no verdict has.
+_OTHERS = "others"
 _CORRELATED = 20_000
 """Rows of which correlations are computed."""
 _LEAST_CORRELATED = 2
 _CORRELATION = "Correlation of the statistics"
 
 Columns = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which group every sample belongs to, by a label of its metadata."""
+
+    names: tuple[str, ...]
+    """Those with most samples first; what is left is one group, the last."""
+    codes: NDArray[np.int8]
+    """(rows of the dataset,): places in ``names``."""
+
+    @classmethod
+    def of(cls, labels: Iterable[Sequence[str]]) -> Groups:
+        """Return the groups that labels make.
+
+        Args:
+            labels: of every row, in chunks.
+        """
+        numbers: dict[str, int] = {}
+        chunks = [
+            np.array([numbers.setdefault(name, len(numbers)) for name in chunk], dtype=np.int64)
+            for chunk in labels
+        ]
+        rows = np.concatenate([np.empty(0, dtype=np.int64), *chunks])
+        counts = Counter(dict(zip(numbers, np.bincount(rows).tolist(), strict=True)))
+        most = len(_GROUP_COLOURS)
+        named = [name for name, _ in counts.most_common(most - (len(counts) > most))]
+        places = {name: place for place, name in enumerate(named)}
+        lookup = np.array([places.get(name, len(named)) for name in numbers], dtype=np.int8)
+        names = (*named, _OTHERS) if len(counts) > len(named) else tuple(named)
+        return cls(names, lookup[rows])
 
 
 @dataclass(frozen=True)
@@ -63,6 +98,8 @@ class Shown:
     unit: Unit
     cards: SampleCards | None = None
     """None: no sample is shown."""
+    groups: Groups | None = None
+    """None: none are known."""
     verdicts: Mapping[str, RankingRow] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -147,14 +184,16 @@ def correlation_picture(shown: Shown) -> Picture | None:
 
 def _statistic(shown: Shown, name: str, buckets: Sequence[Pool], *, is_open: bool) -> Gallery:
     values, codes = shown.columns[name], shown.codes(buckets[0].column)
-    figure = histogram(values[codes != EXCLUDED], buckets, shown.verdicts, title=name)
-    groups = [*_at_places(shown, name, buckets, values, codes)] if shown.cards else []
+    inside = codes != EXCLUDED
+    groups = shown.groups and Groups(shown.groups.names, shown.groups.codes[inside])
+    figure = histogram(values[inside], buckets, shown.verdicts, title=name, groups=groups)
+    samples = [*_at_places(shown, name, buckets, values, codes)] if shown.cards else []
     said = ", ".join(
         f"{pool.bucket} {row.verdict}"
         for pool in buckets
         if (row := shown.verdicts.get(pool.id)) is not None
     )
-    return Gallery(f"{name}: {said}" if said else name, groups, svg_picture(name, figure), is_open)
+    return Gallery(f"{name}: {said}" if said else name, samples, svg_picture(name, figure), is_open)
 
 
 def svg_picture(title: str, figure: Figure) -> Picture:
@@ -201,20 +240,25 @@ def histogram(
     verdicts: Mapping[str, RankingRow],
     *,
     title: str,
+    groups: Groups | None = None,
 ) -> Figure:
     """Draw how many samples have which value, in the colours of the buckets' verdicts.
+
+    A line for each group says how many of these are its own.
 
     Args:
         values: of the rows that pools are made of; NaN for no value.
         buckets: of the statistic, lowest first.
         verdicts: by pool.
         title: shown above, as plain text.
+        groups: of the same rows.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 2.1), layout="constrained")
     axes = figure.add_subplot()
-    there = values[np.isfinite(values)]
+    finite = np.isfinite(values)
+    there = values[finite]
     axes.set_title(escaped(title), loc="left", fontsize=10)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_yticks([])
@@ -234,6 +278,12 @@ def histogram(
         for bucket in np.searchsorted(cuts, middles, side="right")
     ]
     axes.bar(middles, counts, width=np.diff(edges), color=colours, linewidth=0)
+    if groups is not None:
+        clipped, found_codes = np.clip(there, low, high), groups.codes[finite]
+        for place, name in enumerate(groups.names):
+            own, _ = np.histogram(clipped[found_codes == place], bins=edges)
+            axes.stairs(own, edges, color=_GROUP_COLOURS[place], label=escaped(name))
+        figure.legend(loc="outside right upper", frameon=False, fontsize=7)
     for place, cut in enumerate(cuts):
         axes.axvline(cut, color="black", linewidth=1, linestyle="--")
         _name_cut(axes, cut, place, len(cuts))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.cluster import hierarchy
+import scipy
 
 from djsandbox_ray.analysis.together.clusters import Clustering
 from djsandbox_ray.analysis.together.correlation import Correlation, Floats
@@ -91,7 +91,7 @@ def _draw_tree(axes: Axes, clustering: Clustering) -> None:
     if count == 1:
         axes.set_axis_off()
     else:
-        drawn = hierarchy.dendrogram(clustering.linkage, no_plot=True)
+        drawn = scipy.cluster.hierarchy.dendrogram(clustering.linkage, no_plot=True)
         cut = _cut(clustering)
         for places, heights in zip(drawn["icoord"], drawn["dcoord"], strict=True):
             # scipy puts leaf i at 10 i + 5.

@@ -6,7 +6,13 @@ import math
 from collections.abc import Sequence
 
 from djsandbox_ray.analysis.planning.noise import NoiseFloor, Realised
-from djsandbox_ray.analysis.planning.power import MAX_SEEDS
+from djsandbox_ray.analysis.planning.power import (
+    MAX_SEEDS,
+    MOST_CONTROLS,
+    MOST_SEEDS,
+    PlannedDesign,
+)
+from djsandbox_ray.analysis.planning.sight import Blind, Cause, Reason
 from djsandbox_ray.analysis.verdicts.racing import AuditReport, Savings
 from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.records import ConfirmationRow, FlipRow, RankingRow
@@ -43,6 +49,64 @@ def noise_lines(floor: NoiseFloor, unit: Unit, *, stopping: bool) -> list[str]:
             "pools"
         )
     return lines
+
+
+def blind_lines(found: Blind, floor: NoiseFloor, unit: Unit) -> list[str]:
+    """Say that a study is not likely to find what is of interest, why, and what would.
+
+    Args:
+        found: what it does not find.
+        floor: what it does.
+        unit: what changes are measured in.
+    """
+    wanted = unit.size(found.interest)
+    return [
+        f"this study is not likely to see a change of {wanted}: a pool must be "
+        f"{unit.size(floor.detectable.value)} better to be called better with 80 % probability",
+        f"likely because {'; and because '.join(map(_because, found.reasons))}",
+        _cheapest(found.design, floor, wanted),
+    ]
+
+
+def _because(reason: Reason) -> str:
+    named = ", ".join(reason.metrics)
+    return {
+        Cause.BUDGET: (
+            f"the models have learnt hardly anything (at chance: {named}): a greater trials.budget "
+            "or a larger model comes first"
+        ),
+        Cause.POOL_SIZE: (
+            f"{100 * reason.share:.0f} % of the noise is which samples are in a bucket, which does "
+            "not average out over seeds: more data, fewer pools.buckets or more pools.controls help"
+        ),
+        Cause.METRIC: (
+            f"{named} scatters far more than the other metrics: evaluation.score can do without, "
+            "or the evaluation takes more samples"
+        ),
+        Cause.TRAINING: (
+            "trainings differ by themselves, whatever they learn from: more seeds or a greater "
+            "trials.budget help"
+        ),
+    }[reason.cause]
+
+
+def _cheapest(found: PlannedDesign | None, floor: NoiseFloor, wanted: str) -> str:
+    if found is None:
+        return (
+            f"no design of up to {MOST_CONTROLS} control arms and {MOST_SEEDS} seeds sees {wanted}"
+        )
+    design = found.design
+    planned = (floor.design.pools + floor.design.controls) * floor.design.seeds
+    settings = {
+        "pools.controls": design.controls,
+        "trials.seeds": design.seeds,
+        "pools.draw_share": f"{design.draw_share:.3g}",
+    }
+    said = " ".join(f"--set {key}={value}" for key, value in settings.items())
+    return (
+        f"the cheapest design that would see {wanted} takes {found.trials:,} trials in place of "
+        f"{planned:,}: {said}"
+    )
 
 
 def realised_lines(realised: Realised | None, unit: Unit) -> list[str]:

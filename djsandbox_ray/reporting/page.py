@@ -40,7 +40,8 @@ class ReportConfig(Section):
 
     labels: list[str] = Field(default=[])
     """Keys of the samples' metadata, such as ``defect``: the report says how large a share of every
-    pool has each value. They are only shown, never used."""
+    pool has each value, and how the values of every statistic are spread in the groups that the
+    first key makes. They are only shown, never used."""
     samples: bool = True
     """Whether samples are shown: of the best pool, the worst and a control, and of every statistic.
     Those that lie beyond a policy never are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -48,6 +48,7 @@ def run_trials(
     on_retry: Callable[[TrialRecord], None] = lambda record: None,
     save: Callable[[TrialRecord], None] = lambda record: None,
     on_silence: Callable[[Silence], None] = lambda silence: None,
+    on_places: Callable[[Collection[str]], None] = lambda trials: None,
 ) -> None:
     """Run every trial to its end, or until it is stopped, and hand over its record as it changes.
 
@@ -74,6 +75,7 @@ def run_trials(
             record of a trial.
         on_silence: called in another thread when a worker says nothing for long, and when it is
             replaced.
+        on_places: called with the ids of the trials that have a place, whenever these change.
 
     Raises:
         BadInput: the cluster can never place a trial.
@@ -107,6 +109,7 @@ def run_trials(
             keeper.keep,
             lambda waits: on_waiting(group if waits else None),
             retried,
+            on_places,
         )
         scheduler = stopping.scheduler(replace(competition, on_decision=keeper.decide))
         own = f"{folder}/{_TUNE}{uuid4().hex}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Reporter(tune.Callback):
         on_waiting: called with True when nothing has run for a while, with False when that is over.
         on_retry: called with the record of a trial that crashed and will be tried again; error,
             traceback and place are those of the crash.
+        on_places: called with the ids of the trials that have a place, whenever these change.
     """
 
     def __init__(
@@ -52,9 +53,13 @@ class Reporter(tune.Callback):
         on_record: Callable[[TrialRecord], None],
         on_waiting: Callable[[bool], None],
         on_retry: Callable[[TrialRecord], None] = lambda record: None,
+        on_places: Callable[[Collection[str]], None] = lambda trials: None,
     ) -> None:
         self._on_waiting = on_waiting
         self._on_retry = on_retry
+        self._on_places = on_places
+        self._placed: set[str] = set()
+        """As it was told last."""
         self._ran_at = time.monotonic()
         self._waiting = False
         self._records = {spec.id: _begun_anew(spec, known.get(spec.id)) for spec in specs}
@@ -143,6 +148,9 @@ class Reporter(tune.Callback):
                 released = self._held_since.pop(key)
                 if process := self._process.pop(key, None):
                     self._released[process] = released
+        if self._placed != self._held.keys():
+            self._placed = {*self._held}
+            self._tell(self._on_places, self._placed)
         self._look_for_room()
 
     @staticmethod
@@ -168,11 +176,7 @@ class Reporter(tune.Callback):
             self._ran_at = now
         waiting = now - self._ran_at > _PATIENCE
         if waiting or self._waiting:
-            try:
-                self._on_waiting(waiting)
-            except Exception as error:
-                self.raised = error
-                raise
+            self._tell(self._on_waiting, waiting)
         self._waiting = waiting
 
     def _record(self, trial: Any) -> TrialRecord:
@@ -191,8 +195,12 @@ class Reporter(tune.Callback):
         self._count(trial)
         record = replace(self._record(trial), **changes)
         self._records[record.spec.id] = record
+        self._tell(self._on_record, record)
+
+    def _tell(self, callback: Callable[[Any], None], what: Any) -> None:
+        """Call back, and keep what that raises: Tune would make text of it."""
         try:
-            self._on_record(record)
+            callback(what)
         except Exception as error:
             self.raised = error
             raise

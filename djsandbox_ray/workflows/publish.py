@@ -30,7 +30,7 @@ from djsandbox_ray.records import (
     Report,
     Scaling,
 )
-from djsandbox_ray.reporting.ranking import Unit, interval, notes
+from djsandbox_ray.reporting.ranking import notes
 from djsandbox_ray.tracking.tracker import DatasetInput
 
 _FILES: dict[type, tuple[str, ...]] = {
@@ -50,8 +50,6 @@ _FILES: dict[type, tuple[str, ...]] = {
 }
 """Which fields of a record are paths of files that a tracker shows."""
 _MAIN = "ranking.csv"
-_NAMED = 3
-"""Of the pools that are better, so many are named in a description."""
 _VERDICTS = ("better", "worse", "undecided", "stopped", "failed")
 
 
@@ -75,7 +73,7 @@ def publish(context: Context, output: Any) -> None:
 
 
 def _description(context: Context, report: Report) -> str:
-    """Return what a run has found, as Markdown: its best pools, what to know, where the report is.
+    """Return what a run has found, as Markdown: the answer, what to know, where the report is.
 
     Args:
         context: of the run.
@@ -84,22 +82,19 @@ def _description(context: Context, report: Report) -> str:
     ranking = str(PurePosixPath(report.path).with_name(_MAIN))
     lines = list(report.summary)
     if context.storage.exists(ranking):
-        rows = context.storage.read_rows(RankingRow, ranking)
-        unit = Unit.of(context.config.evaluation.aggregate)
-        better = [row for row in rows if row.kind is PoolKind.BUCKET and row.verdict == "better"]
-        lines = [
-            *(
-                f"{row.pool} is better than the controls by {unit.text(row.change)} {unit} "
-                f"({interval(row, unit)})"
-                for row in sorted(better, key=lambda row: row.rank)[:_NAMED]
-            ),
-            *notes(rows),
-            *lines,
-        ]
+        lines = [*notes(context.storage.read_rows(RankingRow, ranking)), *lines]
+    answer = "\n".join(f"- **{word}**: {_in_markdown(word, said)}" for word, said in report.answer)
     where = without_secrets(context.storage.uri(report.path))
     name = _name(context, report.path)
     listed = "\n".join(f"- {line}" for line in lines)
-    return f"{listed}\n\nThe report: `{name}` among the files of this run, and `{where}`."
+    place = f"The report: `{name}` among the files of this run, and `{where}`."
+    return "\n\n".join(filter(None, [answer, listed, place]))
+
+
+def _in_markdown(word: str, said: str) -> str:
+    """Return a sentence of the answer; of what to do next, the command as one."""
+    why, _, command = said.partition(": ")
+    return f"{why}: `{command}`" if word == "next" and command else said
 
 
 def is_main(ranking: Ranking) -> bool:

@@ -254,9 +254,9 @@ def _check_resources(config: RunConfig, progress: Progress) -> None:
 
 def _run_info(context: Context) -> RunInfo:
     config = context.config
-    # Where a run is computed and stored does not make it another run.
+    # Where a run is computed and stored does not make it another run, nor what it must see.
     resolved = config.model_dump(
-        mode="json", exclude={"storage", "cluster", "tracking", "statistics"}
+        mode="json", exclude={"storage", "cluster", "tracking", "statistics", "noise"}
     )
     for key in NO_RESULT:
         (resolved["trials"] or {}).pop(key, None)

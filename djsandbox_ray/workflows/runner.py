@@ -77,6 +77,7 @@ def _run_jobs(
     outputs: dict[str, Any] = {}
     made: dict[str, _Done] = {}
     context.caveats.clear()
+    context.progress.run(context.config.name, [job.id for job in workflow.jobs])
     for job in workflow.jobs:
         arguments = resolve(job, outputs)
         artifact = artifact_of(job, context, arguments)
@@ -91,6 +92,7 @@ def _run_jobs(
             _clear(job, context, done)
             done = _run_job(job, workflow, context, artifact, arguments.values)
             _take_over(done.files.keys(), made, context)
+        context.progress.job_done(job.id)
         made[job.id] = done
         outputs[job.id] = done.output
         on_output(done.output)

@@ -6,7 +6,9 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from rich.console import Console
@@ -18,6 +20,9 @@ from djsandbox_ray.dataset.recognise import Recognised, recognise
 from djsandbox_ray.dataset.source import SOURCES
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.workflows.examples import copied_example, schema_line
+
+if TYPE_CHECKING:
+    from djsandbox_ray.workflows.in_time import Fit, Machine
 
 _FEWEST = 60
 """Rows without which no pools can be made."""
@@ -46,12 +51,12 @@ operators:                  # as in a Data-Juicer `process` list; `djsandbox ope
 {rest}"""
 
 _TRIALS = """\
-trials:
-  model: {{type: clip, arch: tiny, batch_size: {batch}}}   # or small, or any of open_clip's
+trials:{fitted}
+  model: {{type: clip, arch: {arch}, batch_size: {batch}}}   # or small, or any of open_clip's
   budget: {budget}             # samples seen by every trial
   seeds: 2
   early_stopping: {{type: race, rungs: [0.25, 0.5]}}
-
+{resources}
 # The one thing that all verdicts rest on: replace it by data that is clean and like what your
 # model is for. These are rows of the data itself; they are kept out of all pools.
 evaluation:
@@ -61,6 +66,10 @@ evaluation:
 
 tracking: {{type: mlflow}}
 """
+_FITTED = """
+  # For {minutes:g} minutes on {machine}, where a worker trains on {speed:,.0f} samples a second:
+  # model, budget and rows of the dataset follow from that; at most {takes:.0f} minutes, less what
+  # early stopping saves."""
 _PROBED = (
     "text_length_filter",
     "words_num_filter",
@@ -116,16 +125,20 @@ _SAMPLES: dict[Content, str] = {
 """What samples are called, by content."""
 
 
-def write_starter(path: str, output: str | None, console: Console) -> None:
+def write_starter(
+    path: str, output: str | None, console: Console, minutes: float | None = None
+) -> None:
     """Look at data, say what it is and write a configuration for it.
 
     Args:
         path: a file or folder, local or a URL.
         output: the new file; if left out, it is named after the data and put where one is.
         console: to print on.
+        minutes: that a run on this machine may take; None: model and budget are small ones.
 
     Raises:
-        BadInput: the data cannot be recognised, are pairs and too few, or there is such a file.
+        BadInput: the data cannot be recognised, are pairs and too few, or there is such a file; or
+            the minutes are too few, or there is nothing to train in them.
     """
     name = _name(path)
     file = _new_file(output or f"{name}.yaml")
@@ -133,7 +146,18 @@ def write_starter(path: str, output: str | None, console: Console) -> None:
     for line in found.lines:
         console.print(Text(line), soft_wrap=True)
     trains = found.content == "pairs"
-    _write(file, (_starter if trains else _recipe_only)(found, name, str(file)))
+    if minutes is not None and not trains:
+        raise BadInput(
+            f"--minutes is for trainings, and none is written for {_SAMPLES[found.content]}: leave "
+            "it out"
+        )
+    if trains:
+        text = _starter(found, name, str(file))
+        if minutes is not None:
+            text = _fitted(found, name, str(file), text, minutes, console)
+    else:
+        text = _recipe_only(found, name, str(file))
+    _write(file, text)
     if not trains:
         said = f"a run writes a recipe (workflow: recipe_only). {_how_to_train(found.content)}"
         console.print(Text(said), soft_wrap=True)
@@ -185,7 +209,51 @@ def _write(file: Path, text: str) -> None:
         raise BadInput(f"{str(file)!r} cannot be written: {error.strerror}") from error
 
 
-def _starter(found: Recognised, name: str, file: str) -> str:
+def _fitted(
+    found: Recognised, name: str, file: str, text: str, minutes: float, console: Console
+) -> str:
+    """Return a configuration whose study this machine has time for.
+
+    Args:
+        found: the data.
+        name: of the run.
+        file: the new file, for the commands in it.
+        text: the configuration as it is without a time.
+        minutes: that a run may take.
+        console: to print on.
+    """
+    # With all that a run knows, and torch: only where it is asked for.
+    from djsandbox_ray.config import checked
+    from djsandbox_ray.workflows.in_time import Machine, calibrated, fit
+
+    machine = Machine.here()
+    config = checked(yaml.safe_load(text), file)
+    console.print(Text(f"timing some steps of training on {machine.text} ..."), soft_wrap=True)
+    fitted = fit(config, found.rows, minutes, machine, calibrated(machine))
+    console.print(
+        Text(
+            f"{fitted.arch} trains on {fitted.speed:,.0f} samples a second and worker: a budget of "
+            f"{fitted.budget:,} samples, {fitted.minutes:.0f} minutes at most"
+        ),
+        soft_wrap=True,
+    )
+    return _starter(found, name, file, (fitted, machine, minutes))
+
+
+def _starter(
+    found: Recognised,
+    name: str,
+    file: str,
+    fitted: tuple[Fit, Machine, float] | None = None,
+) -> str:
+    """Return a configuration that trains.
+
+    Args:
+        found: the data.
+        name: of the run.
+        file: the new file, for the commands in it.
+        fitted: what fits which machine and how many minutes; None: a small study.
+    """
     if found.usable < _FEWEST:
         raise BadInput(f"{found.usable} samples are too few to compare pools: {_FEWEST} are needed")
     rows = _varied(found.texts, len(found.texts) // _EVALUATION)
@@ -196,13 +264,31 @@ def _starter(found: Recognised, name: str, file: str) -> str:
     metric: dict[str, object] = {"type": "retrieval", "k": [1] if few else [1, _MOST_K]}
     if few and LABEL in found.first.meta:
         metric = {"type": "zero_shot", "label": LABEL}
+    arch, batch = "tiny", min(64, max(4, found.usable // 20))
+    budget, said, resources = min(20_000, 20 * found.usable), "", ""
+    data = found
+    if fitted is not None:
+        study, machine, minutes = fitted
+        arch, batch, budget = study.arch, study.batch, study.budget
+        said = _FITTED.format(
+            minutes=minutes, machine=machine.text, speed=study.speed, takes=study.minutes
+        )
+        if machine.gpus:
+            cpus, gpus = machine.each
+            held = {"cpus_per_worker": cpus, "gpus_per_worker": gpus}
+            resources = f"  resources: {_flow(held)}\n"
+        if study.rows is not None:
+            data = replace(found, options={**found.options, "rows": [0, rows.stop + study.rows]})
     trials = _TRIALS.format(
-        batch=min(64, max(4, found.usable // 20)),
-        budget=min(20_000, 20 * found.usable),
+        fitted=said,
+        arch=arch,
+        batch=batch,
+        budget=budget,
+        resources=resources,
         evaluation=_flow({**found.options, "rows": [rows.start, rows.stop]}),
         metric=_flow(metric),
     )
-    return _configuration(found, name, file, operators=_PROBED, rest=trials)
+    return _configuration(data, name, file, operators=_PROBED, rest=trials)
 
 
 def _recipe_only(found: Recognised, name: str, file: str) -> str:

@@ -23,6 +23,7 @@ from djsandbox_ray.records import (
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.telemetry import metrics
 from djsandbox_ray.telemetry.events import EventLog
+from djsandbox_ray.trials.stopping.stopping import Decision
 
 POOLS = {
     name: Pool(name, kind, "s", 0, 100, "hash")
@@ -51,7 +52,7 @@ def watching(storage: Storage, specs: list[TrialSpec], *known: TrialRecord) -> W
     config = context.config.model_copy(update={"measuring": evaluation})
     plan = StudyPlan("trials", (0,), optional=False)
     earlier = {record.spec.id: record for record in known}
-    return Watch(replace(context, config=config), plan, POOLS, specs, earlier)
+    return Watch(replace(context, config=config), plan, POOLS, specs, earlier, (50, 100))
 
 
 @pytest.fixture
@@ -158,3 +159,24 @@ def test_a_study_of_failures_alone_ends_unless_it_is_optional(storage: Storage) 
         study.take(record)
     with pytest.raises(SandboxError, match="all of the first 6 trials failed; the last: KeyError"):
         study.take(failed[5])
+
+
+def test_a_log_says_who_works_who_waits_and_who_leads(storage: Storage) -> None:
+    context, said = context_of(storage)
+    waiting = [_record("s/low", _report(50, 0.9)), _record("s/high", _report(50, 0.1))]
+    begun, later = _record("control/0"), TrialSpec("t-later", "control/1", 0, "draw", 100)
+    specs = [*(record.spec for record in (*waiting, begun)), later]
+    context.progress.stage("trials", total=len(specs))
+    plan = StudyPlan("trials", (0,), race=True, optional=False)
+    study = Watch(context, plan, POOLS, specs, {}, (50, 100))
+    for record in (*waiting, begun):
+        study.take(record)
+    study.placed([begun.spec.id])
+    study.decided(Decision(50, ("s/high",), (), {}, 0.1))
+    study.take(replace(waiting[1], state=TrialState.STOPPED))
+    context.progress.close()
+    *_, last = said.getvalue().splitlines()
+    assert last.startswith(
+        "trials: 1/4 done, 1 running, 1 waiting at a rung, 1 to come, 1 given up, "
+        "best s/low at 50 samples, about "
+    )

@@ -123,6 +123,14 @@ def test_what_is_not_confirmed_is_not_promised(pools):
     assert not any("recipe" in text for text in lines["next"])
 
 
+def test_what_the_second_look_contradicts_is_not_even_perhaps_kept(pools):
+    looks = [look("similarity/high", -0.2, "worse"), look("text_len/middle", 0.02, "undecided")]
+    found = conclude(ROWS, looks, pools)
+    assert (found.pool, found.certainty) == ("text_len/middle", Certainty.UNCONFIRMED)
+    found = conclude(ROWS, [look(one.pool, -0.2, "worse") for one in ROWS[:2]], pools)
+    assert found.certainty is Certainty.NOTHING
+
+
 @pytest.mark.parametrize("looks", [None, [look("similarity/high", NAN, "failed")]])
 def test_what_was_seen_once_says_so(pools, looks):
     rows = ROWS if looks is None else ROWS[:1]

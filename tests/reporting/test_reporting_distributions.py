@@ -13,6 +13,7 @@ import pytest
 from factories import pool as pool_of
 from factories import ranking_row
 from matplotlib.colors import to_hex
+from matplotlib.patches import StepPatch
 from PIL import Image
 from written_tables import written
 
@@ -22,6 +23,7 @@ from djsandbox_ray.pools.config import PoolConfig
 from djsandbox_ray.records import Pools
 from djsandbox_ray.reporting.blocks import Gallery
 from djsandbox_ray.reporting.distributions import (
+    Groups,
     Shown,
     correlation_picture,
     histogram,
@@ -141,6 +143,42 @@ def test_bars_have_the_colours_of_verdicts(shown: Make) -> None:
         pool.low for pool in buckets[1:]
     ]
     assert figure.get_supxlabel() == "89 samples, 1 without a value"
+
+
+def test_every_group_has_a_line_of_its_own(shown: Make) -> None:
+    it = shown()
+    buckets = [pool for pool in it.pools.pools if pool.statistic == "length"]
+    groups = Groups.of([["odd", "even"] * 20, ["odd", "even"] * 25])
+    figure = histogram(it.columns["length"], buckets, it.verdicts, title="length", groups=groups)
+    lines = {
+        line.get_label(): line.get_data().values.sum()
+        for line in figure.axes[0].patches
+        if isinstance(line, StepPatch)
+    }
+    assert lines == {"odd": 45, "even": 44}, "one of the even has no value"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["odd", "even"]
+
+
+def test_groups_beyond_those_that_can_be_told_apart_are_one() -> None:
+    labels = [letter for count, letter in enumerate("abcdefg", start=1) for _ in range(count)]
+    groups = Groups.of([labels[:10], labels[10:]])
+    assert groups.names == ("g", "f", "e", "d", "others")
+    assert np.bincount(groups.codes).tolist() == [7, 6, 5, 4, 6]
+    assert Groups.of([list("aab")]).names == ("a", "b")
+    assert Groups.of([]).names == ()
+
+
+def test_statistics_are_shown_by_group_where_groups_are_known(shown: Make) -> None:
+    groups = Groups.of([["odd", "even"] * (ROWS // 2)])
+    plain = statistics_chapter(shown(with_samples=False))
+    grouped = statistics_chapter(replace(shown(with_samples=False), groups=groups))
+    assert plain is not None
+    assert grouped is not None
+    for one, other in zip(plain.blocks, grouped.blocks, strict=True):
+        assert isinstance(one, Gallery)
+        assert isinstance(other, Gallery)
+        assert one.picture != other.picture
 
 
 @pytest.mark.parametrize("values", [[np.nan], [np.inf, np.nan], [1.0, 1.0], []])

@@ -6,11 +6,13 @@ import numpy as np
 from factories import ranking_row
 
 from djsandbox_ray.analysis.planning.noise import NoiseFloor, Realised
-from djsandbox_ray.analysis.planning.power import MAX_SEEDS
+from djsandbox_ray.analysis.planning.power import MAX_SEEDS, PlannedDesign
+from djsandbox_ray.analysis.planning.sight import Blind, Cause, Reason
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.racing import AuditReport, Savings, wrong_stops
 from djsandbox_ray.evaluation.metric import Metric
 from djsandbox_ray.reporting.method import (
+    blind_lines,
     confirmation_notes,
     confirmation_section,
     flips_notes,
@@ -31,6 +33,29 @@ def floor(bucket_sd: float) -> NoiseFloor:
     trials -= trials.mean(axis=1, keepdims=True)
     scores = trials + bucket_sd * rng.normal(size=(8, 1))
     return NoiseFloor.from_controls(scores, Design(18, 8, 3, 0.5))
+
+
+def test_a_blind_study_says_why_and_which_one_would_see():
+    noise, better = floor(0.0), PlannedDesign(Design(18, 12, 6, 2 / 3), 0.81, 0.05)
+    reasons = (
+        Reason(Cause.BUDGET, metrics=("zero_shot/top1",)),
+        Reason(Cause.POOL_SIZE, 0.666),
+        Reason(Cause.METRIC, metrics=("a", "b")),
+        Reason(Cause.TRAINING),
+    )
+    what, why, how = blind_lines(Blind(0.05, reasons, better), noise, Unit.PERCENT)
+    assert what.startswith("this study is not likely to see a change of 5.00 %: a pool must be ")
+    assert f"{100 * noise.detectable.value:.2f} % better" in what
+    assert why.startswith("likely because the models have learnt hardly anything (at chance: ")
+    assert "; and because 67 % of the noise is which samples are in a bucket" in why
+    assert "; and because a, b scatters far more" in why
+    assert why.count("; and because ") == 3
+    assert how == (
+        "the cheapest design that would see 5.00 % takes 180 trials in place of 78: "
+        "--set pools.controls=12 --set trials.seeds=6 --set pools.draw_share=0.667"
+    )
+    *_, none = blind_lines(Blind(0.05, reasons, None), noise, Unit.SD)
+    assert none == "no design of up to 40 control arms and 16 seeds sees 0.05 sd"
 
 
 def test_the_noise_says_what_can_be_found():

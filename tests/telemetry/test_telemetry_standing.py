@@ -57,17 +57,44 @@ def test_differences_come_to_what_all_records_come_to(changes: list[tuple]) -> N
         for one in TrialState:
             assert now.count(one) == sum(entry.state is one for entry in records.values())
         running = [entry for entry in records.values() if entry.state is TrialState.RUNNING]
-        assert now.begun == pytest.approx(sum(map(samples_of, running)) / BUDGET)
+        now.place([entry.spec.id for entry in running if entry.spec.seed])
+        assert now.at_work == sum(entry.spec.seed for entry in running)
+        assert now.at_a_rung == sum(
+            not entry.spec.seed and bool(entry.reports) for entry in running
+        )
         assert now.best_change == pytest.approx(_best_change(records))
+
+
+def _at(name: str, seed: int, *scores: float, state=TrialState.RUNNING) -> TrialRecord:
+    """Return a trial that has come to so many rungs of 25 samples, with these scores."""
+    found = tuple(rung_report(25 * (place + 1), score) for place, score in enumerate(scores))
+    return trial_record(name, seed, state=state, reports=found, budget=BUDGET)
 
 
 def test_the_leader_changes_with_its_scores() -> None:
     now = Standing(POOLS, None)
+    assert now.leader is None
     first = trial_record("s/low", 0, 0.9)
     for record in (first, trial_record("s/high", 0, 0.8), trial_record("self_test/x", 0, 5.0)):
         now.take(record)
-    assert now.best == "s/low"
+    assert now.leader == ("s/low", BUDGET)
     now.take(trial_record("s/low", 1, 0.1))
-    assert now.best == "s/high"
+    assert now.leader == ("s/high", BUDGET)
     now.take(replace(first, reports=(), state=TrialState.RUNNING))
-    assert now.best == "s/high"
+    assert now.leader == ("s/high", BUDGET)
+
+
+def test_the_leader_leads_while_it_waits_at_a_rung() -> None:
+    now = Standing(POOLS, None)
+    for record in (_at("s/low", 0, 0.9), _at("s/high", 0, 0.8), _at("t/low", 0, 0.7)):
+        now.take(record)
+    assert now.leader == ("s/low", 25)
+    # One that has run ahead is not compared with itself.
+    now.take(_at("t/low", 0, 0.7, 0.75))
+    assert now.leader == ("s/low", 25)
+    now.take(_at("s/high", 0, 0.8, 0.85))
+    assert now.leader == ("s/high", 50), "half of the pools have come there"
+    # Those that are given up hold up nobody.
+    now.take(_at("s/high", 0, 0.8, 0.85, state=TrialState.STOPPED))
+    now.take(_at("t/low", 0, 0.7, 0.75, state=TrialState.STOPPED))
+    assert now.leader == ("s/low", 25)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -163,8 +162,13 @@ def test_a_report_describes_the_run(watched: Watched) -> None:
     for name in ("report.html", "figures/ranking.png"):
         storage.write_bytes(f"runs/found/{name}", b"x")
     files = ("runs/found/report.html", "runs/found/figures/ranking.png")
-    watched.tell(Report("report-1", *files, ("Confirmed.",)))
-    first, *_ = watched.run.description.splitlines()
-    assert re.fullmatch(r"- a/high is better than the controls by \+\S+ \S+ \(.* \.\. .*\)", first)
-    assert "- Confirmed." in watched.run.description
-    assert f"`{storage.uri('runs/found/report.html')}`" in watched.run.description
+    answer = (("keep", "Keep samples."), ("next", "combine: djsandbox run a.yaml --set x=1: 2"))
+    watched.tell(Report("report-1", *files, ("Confirmed.",), answer))
+    told = watched.run.description.splitlines()
+    assert told[:3] == [
+        "- **keep**: Keep samples.",
+        "- **next**: combine: `djsandbox run a.yaml --set x=1: 2`",
+        "",
+    ]
+    assert "- Confirmed." in told
+    assert f"`{storage.uri('runs/found/report.html')}`" in told[-1]

@@ -19,8 +19,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from djsandbox_ray.analysis.planning.power import detectable_effect, half_width_rule, rescale
 from djsandbox_ray.analysis.verdicts.design import Design
@@ -71,7 +71,7 @@ class Posterior:
             x = np.array([within / arm if arm else 0.0])
             return cls(measured, x, np.ones(1), np.array([df_between * between]), df_between)
         low = 1 / (1 / seeds + measured.bucket_bound)
-        nodes, weights = special.roots_legendre(_NODES)
+        nodes, weights = scipy.special.roots_legendre(_NODES)
         x = low + (seeds - low) * (nodes + 1) / 2
         df = df_between + df_within
         squares = df_between * between + df_within * within / x
@@ -97,18 +97,18 @@ class Posterior:
 
     def _range(self, factors: Floats, weights: Floats) -> CredibleRange:
         """Return the median and the central 90 % of the mixture of factor / sqrt(chi2(df))."""
-        from scipy import stats
-
         if not factors.any():  # no noise, nothing to be uncertain about
             return CredibleRange(0.0, 0.0, 0.0)
 
         def quantile(probability: float) -> float:
             def excess(z: float) -> float:
-                return float(weights @ stats.chi2.sf((factors / z) ** 2, self.df)) - probability
+                return (
+                    float(weights @ scipy.stats.chi2.sf((factors / z) ** 2, self.df)) - probability
+                )
 
             # The mixture's quantile lies among those of its parts, which rounding may make alike.
-            each = factors / math.sqrt(stats.chi2.isf(probability, self.df))
+            each = factors / math.sqrt(scipy.stats.chi2.isf(probability, self.df))
             low, high = 0.999 * float(each.min()), 1.001 * float(each.max())
-            return float(optimize.brentq(excess, low, high, xtol=1e-6 * high))
+            return float(scipy.optimize.brentq(excess, low, high, xtol=1e-6 * high))
 
         return CredibleRange(quantile(0.5), quantile(0.05), quantile(0.95))

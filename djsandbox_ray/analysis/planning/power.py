@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
@@ -110,10 +110,10 @@ def detectable_effect(
     half, weights = half_width_rule(within, bucket, design, alpha)
 
     def excess(effect: float) -> float:
-        return float(weights @ special.ndtr((effect - half) / deviation)) - power
+        return float(weights @ scipy.special.ndtr((effect - half) / deviation)) - power
 
-    highest = float(half.max()) + deviation * max(float(special.ndtri(power)), 1.0)
-    return float(optimize.brentq(excess, 0.0, highest, xtol=1e-12 * highest))
+    highest = float(half.max()) + deviation * max(float(scipy.special.ndtri(power)), 1.0)
+    return float(scipy.optimize.brentq(excess, 0.0, highest, xtol=1e-12 * highest))
 
 
 def half_width_rule(
@@ -233,7 +233,7 @@ def _cheapest(
         # Cheap to know beforehand: no interval is on average narrower than with a known variance.
         deviation = _deviation(within, bucket, design)
         known = critical_value(alpha, design.pools, controls, _KNOWN) * deviation
-        possible = effect >= known + float(special.ndtri(power)) * deviation
+        possible = effect >= known + float(scipy.special.ndtri(power)) * deviation
         return possible and _chance(effect, within, bucket, design, alpha) >= power
 
     if not finds(MOST_CONTROLS, MOST_SEEDS):
@@ -263,7 +263,7 @@ def _chance(effect: float, within: float, bucket: float, design: Design, alpha: 
     if deviation == 0:
         return float(effect > 0)
     half, weights = half_width_rule(within, bucket, design, alpha)
-    return float(weights @ special.ndtr((effect - half) / deviation))
+    return float(weights @ scipy.special.ndtr((effect - half) / deviation))
 
 
 def _deviation(within: float, bucket: float, design: Design) -> float:
@@ -274,10 +274,8 @@ def _deviation(within: float, bucket: float, design: Design) -> float:
 @lru_cache(maxsize=64)
 def _chi_square_rule(df: int, nodes: int) -> tuple[Floats, Floats]:
     """Nodes and weights for the expectation over chi2(df) / df: Gauss-Legendre in its quantiles."""
-    from scipy import stats
-
-    x, weights = special.roots_legendre(nodes)
-    return stats.chi2.ppf((x + 1) / 2, df) / df, weights / 2
+    x, weights = scipy.special.roots_legendre(nodes)
+    return scipy.stats.chi2.ppf((x + 1) / 2, df) / df, weights / 2
 
 
 def _check(within: float, bucket: float, design: Design, alpha: float) -> None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from djsandbox_ray.analysis.scale.fitting import (
     NOISE_SHARE,
@@ -205,7 +205,9 @@ def crossings(top: PowerLaw, controls: PowerLaw, most: float) -> list[Crossing]:
     logs = np.linspace(np.log(least), np.log(most), 200)
     gaps = np.array([gap(log) for log in logs])
     turns = np.flatnonzero(gaps[:-1] * gaps[1:] < 0)
-    found = [float(np.exp(brentq(gap, logs[turn], logs[turn + 1]))) for turn in turns]
+    found = [
+        float(np.exp(scipy.optimize.brentq(gap, logs[turn], logs[turn + 1]))) for turn in turns
+    ]
     better = gaps[turns + 1] > 0
     return [
         Crossing(compute, compute <= largest, bool(after))

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
+import scipy
 
 from djsandbox_ray.analysis.together.correlation import Correlation, Floats
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
@@ -75,10 +74,14 @@ def ward(correlation: Correlation, clusters: int, *, absolute: bool) -> Clusteri
     names = tuple(sorted(correlation.names))
     if len(names) == 1:
         return Clustering(names, np.zeros((0, 4)), names, (names,))
-    apart = squareform(distances(correlation.of(names).matrix, absolute=absolute), checks=False)
-    tree = hierarchy.optimal_leaf_ordering(hierarchy.linkage(apart, method="ward"), apart)
-    leaves = hierarchy.leaves_list(tree)
-    labels = hierarchy.cut_tree(tree, n_clusters=min(clusters, len(names)))[:, 0]
+    apart = scipy.spatial.distance.squareform(
+        distances(correlation.of(names).matrix, absolute=absolute), checks=False
+    )
+    tree = scipy.cluster.hierarchy.optimal_leaf_ordering(
+        scipy.cluster.hierarchy.linkage(apart, method="ward"), apart
+    )
+    leaves = scipy.cluster.hierarchy.leaves_list(tree)
+    labels = scipy.cluster.hierarchy.cut_tree(tree, n_clusters=min(clusters, len(names)))[:, 0]
     members: dict[int, list[str]] = {}
     for leaf in leaves:
         members.setdefault(int(labels[leaf]), []).append(names[leaf])

@@ -21,8 +21,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 _NORMAL_NODES = 64
 _CHI_NODES = 400
@@ -44,21 +44,19 @@ def critical_value(alpha: float, pools: int, controls: float, df: float) -> floa
     Raises:
         ValueError: an argument outside its range.
     """
-    from scipy import stats
-
     for name, value in (("pools", pools), ("controls", controls), ("df", df)):
         if not value >= 1:
             raise ValueError(f"{name} is {value}; at least 1 is needed")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}; a rate strictly between 0 and 1 is needed")
     # One pool alone bounds the quantile from below, Bonferroni's inequality from above.
-    low = 0.999 * stats.t.isf(alpha / 2, df)
-    high = 1.001 * stats.t.isf(alpha / (2 * pools), df)
+    low = 0.999 * scipy.stats.t.isf(alpha / 2, df)
+    high = 1.001 * scipy.stats.t.isf(alpha / (2 * pools), df)
 
     def excess(c: float) -> float:
         return math.log(_exceedance(c, pools, controls, df) / alpha)
 
-    return float(optimize.brentq(excess, low, high, xtol=1e-12, rtol=1e-12))
+    return float(scipy.optimize.brentq(excess, low, high, xtol=1e-12, rtol=1e-12))
 
 
 def _exceedance(c: float, pools: int, controls: float, df: float) -> float:
@@ -69,7 +67,9 @@ def _exceedance(c: float, pools: int, controls: float, df: float) -> float:
     shift = math.sqrt(rho) * z[None, :]
     bound = c * s[:, None]
     scale = math.sqrt(1.0 - rho)
-    outside = special.ndtr((-bound + shift) / scale) + special.ndtr((-bound - shift) / scale)
+    outside = scipy.special.ndtr((-bound + shift) / scale) + scipy.special.ndtr(
+        (-bound - shift) / scale
+    )
     outside = np.minimum(outside, 1.0 - np.finfo(float).epsneg)
     any_outside = -np.expm1(pools * np.log1p(-outside))
     return float(s_weights @ any_outside @ z_weights)
@@ -78,7 +78,7 @@ def _exceedance(c: float, pools: int, controls: float, df: float) -> float:
 @lru_cache(maxsize=1)
 def normal_rule() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gauss-Hermite nodes and weights for the expectation over a standard normal."""
-    nodes, weights = special.roots_hermitenorm(_NORMAL_NODES)
+    nodes, weights = scipy.special.roots_hermitenorm(_NORMAL_NODES)
     return nodes, weights / weights.sum()
 
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
@@ -123,16 +123,14 @@ class Moderation:
             between: see :meth:`half_width`.
             within: see :meth:`half_width`.
         """
-        from scipy import stats
-
         size, error = np.broadcast_arrays(np.abs(effect), self._error(between, within))
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(size == 0, 0.0, size / error)
         if self._shape is None:
-            return np.asarray(2.0 * stats.t.sf(t, self.design.controls - 1))
+            return np.asarray(2.0 * scipy.stats.t.sf(t, self.design.controls - 1))
         rule = quadrature(self.design, self._df)
         u = rule.bound * self._shape(rule.log_ratio)[:, None, None]
-        worst = [(rule.weight * special.ndtr(-x * u)).sum(axis=(0, 2)).max() for x in t.flat]
+        worst = [(rule.weight * scipy.special.ndtr(-x * u)).sum(axis=(0, 2)).max() for x in t.flat]
         return np.minimum(2.0 * np.reshape(worst, t.shape), 1.0)
 
     @property

@@ -39,8 +39,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from djsandbox_ray.analysis.verdicts.dunnett import chi_rule, normal_rule
 from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
@@ -148,24 +148,22 @@ def _racing(scores: Mapping[str, Floats], controls: Floats) -> dict[str, Floats]
 @lru_cache(maxsize=1024)
 def _critical(rule: RaceRule, pools: int, df: int, equal: bool) -> float:
     """Return c of the error bound, for more than ``keep`` pools; at least 0."""
-    from scipy import stats
-
     alpha = rule.alpha / rule.rungs
     # By rank of one of the best: pools that are not better, and how many of them must lead it.
     ranks = [(pools - r, rule.keep - r + 1) for r in range(1, rule.keep + 1)]
     expected = math.fsum(others / needed for others, needed in ranks)
-    markov = max(0.0, float(stats.t.isf(min(1.0, alpha / expected), df)))
+    markov = max(0.0, float(scipy.stats.t.isf(min(1.0, alpha / expected), df)))
     if not equal:
         return markov
     s, s_weights = chi_rule(df)
     z, z_weights = normal_rule()
 
     def excess(c: float) -> float:
-        exceeds = special.ndtr(-z[None, :] - math.sqrt(2) * c * s[:, None])
-        tails = sum(special.bdtrc(needed - 1, others, exceeds) for others, needed in ranks)
+        exceeds = scipy.special.ndtr(-z[None, :] - math.sqrt(2) * c * s[:, None])
+        tails = sum(scipy.special.bdtrc(needed - 1, others, exceeds) for others, needed in ranks)
         return float(s_weights @ tails @ z_weights) - alpha
 
-    return float(optimize.brentq(excess, 0.0, 1.001 * markov)) if excess(0.0) > 0 else 0.0
+    return float(scipy.optimize.brentq(excess, 0.0, 1.001 * markov)) if excess(0.0) > 0 else 0.0
 
 
 def audited(pool: str, share: float, seed: int) -> bool:
@@ -216,8 +214,6 @@ def wrong_stops(audited: Sequence[str], finals: Mapping[str, float], keep: int) 
     Raises:
         ValueError: a final score that is NaN.
     """
-    from scipy import stats
-
     if missing := [pool for pool, value in finals.items() if math.isnan(value)]:
         raise ValueError(f"the final score of {missing[0]!r} is NaN; leave it out")
     ended = [pool for pool in audited if pool in finals]
@@ -226,7 +222,7 @@ def wrong_stops(audited: Sequence[str], finals: Mapping[str, float], keep: int) 
     n = len(ended)
     if not n:
         return AuditReport(0, 0, None, 0.0, 1.0)
-    interval = stats.binomtest(wrong, n).proportion_ci(method="exact")
+    interval = scipy.stats.binomtest(wrong, n).proportion_ci(method="exact")
     return AuditReport(n, wrong, wrong / n, interval.low, interval.high)
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
@@ -173,14 +173,14 @@ class _Search:
         def excess(shift: float) -> float:
             return math.log(self.error(theta + shift * np.eye(_KNOTS)[0]).max())
 
-        shift = optimize.brentq(excess, -6.0, 6.0, xtol=1e-6)
+        shift = scipy.optimize.brentq(excess, -6.0, 6.0, xtol=1e-6)
         return np.asarray(theta + shift * np.eye(_KNOTS)[0])
 
     def optimised(self, start: Floats) -> Floats:
         """Minimise the greatest regret, the last variable, by sequential quadratic programming."""
         last = np.append(np.zeros(_KNOTS), 1.0)
         worst = np.ones((len(self._alone), 1))
-        found = optimize.minimize(
+        found = scipy.optimize.minimize(
             lambda x: x[-1],
             np.append(start, self.worst(start)),
             jac=lambda x: last,
@@ -218,10 +218,10 @@ def _better_alone(
 def _any_beyond(pools: int, controls: float) -> tuple[Floats, Floats]:
     """F(u) = P(max over pools of |N_i| > u) at the tabulated u, and its derivative."""
     rho = 1.0 / (1.0 + controls)
-    z, weights = special.roots_hermitenorm(64)
+    z, weights = scipy.special.roots_hermitenorm(64)
     u, shift = _NORMALS[:, None], math.sqrt(rho) * z
     scale = math.sqrt(1.0 - rho)
-    outside = special.ndtr((shift - u) / scale) + special.ndtr((-shift - u) / scale)
+    outside = scipy.special.ndtr((shift - u) / scale) + scipy.special.ndtr((-shift - u) / scale)
     outside = np.minimum(outside, 1.0 - np.finfo(float).epsneg)
     table = -np.expm1(pools * np.log1p(-outside)) @ weights / weights.sum()
     return table, np.gradient(table, _NORMALS)

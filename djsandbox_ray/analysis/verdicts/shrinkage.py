@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
 
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.moderated import between_variance, within_variance
@@ -72,7 +72,7 @@ def spread(changes: ArrayLike, errors: ArrayLike) -> float:
         return float((squares / (variances + ratio * top)).mean()) - 1.0
 
     # At A = max(d_i^2) no term exceeds 1.
-    return top * float(optimize.brentq(excess, 0.0, 1.0)) if excess(0.0) > 0 else 0.0
+    return top * float(scipy.optimize.brentq(excess, 0.0, 1.0)) if excess(0.0) > 0 else 0.0
 
 
 _BIAS = 0.1

@@ -22,8 +22,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from djsandbox_ray.analysis.verdicts.moderated import arm_variances, within_variance
 
@@ -76,30 +76,28 @@ def squeeze(pools: Floats, controls: Floats) -> Squeezed:
 
 def _alike(logs: Floats, d: int) -> NDArray[np.bool_]:
     """Whether log variances with d degrees of freedom differ no more than chance makes them."""
-    from scipy import stats
-
-    n, expected = logs.shape[-1], special.polygamma(1, d / 2)
-    noise = math.sqrt(special.polygamma(3, d / 2) / n + 2 * expected**2 / (n - 1))
-    return np.asarray(logs.var(axis=-1, ddof=1) <= expected + stats.norm.isf(_RARE) * noise)
+    n, expected = logs.shape[-1], scipy.special.polygamma(1, d / 2)
+    noise = math.sqrt(scipy.special.polygamma(3, d / 2) / n + 2 * expected**2 / (n - 1))
+    return np.asarray(logs.var(axis=-1, ddof=1) <= expected + scipy.stats.norm.isf(_RARE) * noise)
 
 
 def _same_level(pools: Floats, controls: Floats, d: int) -> NDArray[np.bool_]:
     """Whether pools as a whole vary as the controls do: an F test."""
-    from scipy import stats
-
     if not pools.shape[-1]:
         return np.ones(pools.shape[:-1], dtype=bool)
     df = d * pools.shape[-1], d * controls.shape[-1]
-    low, high = stats.f.ppf([_RARE / 2, 1 - _RARE / 2], *df)
+    low, high = scipy.stats.f.ppf([_RARE / 2, 1 - _RARE / 2], *df)
     level, reference = pools.mean(axis=-1), controls.mean(axis=-1)
     return np.asarray((low * reference <= level) & (level <= high * reference))
 
 
 def _prior(logs: Floats, d: int) -> tuple[Floats, Floats]:
     """d0 and s0^2 from the logarithms of variances with d degrees of freedom each."""
-    excess = logs.var(axis=-1, ddof=1) - special.polygamma(1, d / 2)
+    excess = logs.var(axis=-1, ddof=1) - scipy.special.polygamma(1, d / 2)
     half = _inverse_trigamma(np.maximum(excess, 1e-3))
-    bias = special.digamma(d / 2) - math.log(d / 2) - special.digamma(half) + np.log(half)
+    bias = (
+        scipy.special.digamma(d / 2) - math.log(d / 2) - scipy.special.digamma(half) + np.log(half)
+    )
     return 2 * half, np.exp(logs.mean(axis=-1) - bias)
 
 
@@ -107,6 +105,6 @@ def _inverse_trigamma(x: Floats) -> Floats:
     """Newton's method on 1/trigamma, which is nearly linear (Smyth 2004, appendix)."""
     y = 0.5 + 1.0 / x
     for _ in range(10):
-        value = special.polygamma(1, y)
-        y = y + value * (1.0 - value / x) / special.polygamma(2, y)
+        value = scipy.special.polygamma(1, y)
+        y = y + value * (1.0 - value / x) / scipy.special.polygamma(2, y)
     return np.asarray(y)

@@ -18,18 +18,28 @@ import pytest
 from prometheus_server import Prometheus
 
 SIZE = "1600,1000"
-PANELS = Path(__file__).parent / "grafana_panels"
+PANELS = Path(__file__).parent / "cluster" / "grafana_panels"
 SCRAPED = 10
 """Seconds between two samples."""
 
 
 def picture(url: str, path: Path, *, seconds: int = 15, size: str = SIZE) -> None:
     """Take a picture of a page once its scripts have had so many seconds."""
+    _browse(url, f"--screenshot={path}", f"--window-size={size}", seconds=seconds)
+    assert path.stat().st_size > 10_000, f"nothing to see at {url}"
+
+
+def document(url: str) -> str:
+    """Return the HTML that the scripts of a page have made."""
+    return _browse(url, "--dump-dom", seconds=15)
+
+
+def _browse(url: str, *wanted: str, seconds: int) -> str:
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("no chromium: apt-get install chromium")
     with tempfile.TemporaryDirectory() as profile:
-        subprocess.run(
+        return subprocess.run(
             [
                 program,
                 "--headless=new",
@@ -37,17 +47,16 @@ def picture(url: str, path: Path, *, seconds: int = 15, size: str = SIZE) -> Non
                 "--disable-gpu",
                 "--hide-scrollbars",
                 f"--user-data-dir={profile}",
-                f"--window-size={size}",
                 f"--virtual-time-budget={1000 * seconds}",
                 f"--timeout={4000 * seconds}",
-                f"--screenshot={path}",
+                *wanted,
                 url,
             ],
             check=True,
             capture_output=True,
+            text=True,
             timeout=300,
-        )
-    assert path.stat().st_size > 10_000, f"nothing to see at {url}"
+        ).stdout
 
 
 def dashboard_picture(server: Prometheus, dashboard: Any, path: Path, **chosen: str) -> None:
@@ -72,7 +81,7 @@ def dashboard_picture(server: Prometheus, dashboard: Any, path: Path, **chosen: 
         (folder / "data.json").write_text(json.dumps(data))
         places = [panel["gridPos"] for panel in dashboard["panels"]]
         height = 50 + 38 * max(place["y"] + place["h"] for place in places)
-        with _served(folder) as (url, drawn):
+        with served(folder) as (url, drawn):
             picture(url, path, size=f"1600,{height}")
     titles = [panel["title"] for panel in dashboard["panels"]]
     assert drawn == [titles], f"{path} shows {drawn}"
@@ -111,7 +120,7 @@ def _answers(server: Prometheus, dashboard: Any, chosen: dict[str, str]) -> dict
 
 
 @contextmanager
-def _served(folder: Path) -> Iterator[tuple[str, list[Any]]]:
+def served(folder: Path) -> Iterator[tuple[str, list[Any]]]:
     """Serve a folder on the loopback; the list fills with what is posted."""
     posted: list[Any] = []
 
