@@ -18,10 +18,9 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationError,
-    ValidationInfo,
-    field_validator,
+    model_validator,
 )
-from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.settings.registry import Registry
@@ -47,15 +46,35 @@ class Section(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+    def _no_truth(cls, data: Any) -> Any:
         """Refuse ``yes`` and ``true`` for a number, where Python would take them for 1."""
-        if isinstance(value, bool) and info.field_name is not None:
-            kinds = set(_leaves(cls.model_fields[info.field_name].annotation))
-            if kinds & {int, float} and not kinds & {bool, Any}:
-                raise PydanticKnownError("float_type" if float in kinds else "int_type")
-        return value
+        if not isinstance(data, dict):
+            return data
+        return {
+            name: _TRUTHS[value] if isinstance(value, bool) and cls._is_number(name) else value
+            for name, value in data.items()
+        }
+
+    @classmethod
+    def _is_number(cls, name: Any) -> bool:
+        field = cls.model_fields.get(name)
+        kinds = set(_leaves(field.annotation)) if field else set()
+        return bool(kinds & {int, float}) and not kinds & {bool, Any}
+
+
+class _Truth:
+    """What stands for ``true`` or ``false`` where a number is needed: the field refuses it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+_TRUTHS = {True: _Truth("true"), False: _Truth("false")}
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
