@@ -36,7 +36,7 @@ from djsandbox_ray.trials.t2v.denoisers import Wan
 from djsandbox_ray.trials.t2v.encoding import LATENTS, PROMPTS
 from djsandbox_ray.trials.t2v.family import VERSION, T2v, adapted
 from djsandbox_ray.trials.t2v.flops import denoising_flops, without_storage
-from djsandbox_ray.trials.t2v.sampler import noise_of, sampled, videos
+from djsandbox_ray.trials.t2v.sampler import sampled, videos
 from djsandbox_ray.trials.t2v.schedule import schedule_of
 from djsandbox_ray.trials.t2v.small import VERSION as BASE_VERSION
 
@@ -382,10 +382,15 @@ def test_the_base_stays_as_it_is(world: World, plain: list[RungReport]) -> None:
         adapted(base, world.config(lora={"targets": ["to_x"]}), seed=0)
 
 
+def drawn(count: int) -> torch.Tensor:
+    """Return the noise of some videos."""
+    return torch.randn(count, 12, 2, 4, 4, generator=torch.Generator().manual_seed(count))
+
+
 def test_every_pool_begins_as_the_base(world: World) -> None:
     base = load_video_base(world.base, "cpu", half=False)
     model = adapted(base, world.config(), seed=0)
-    noisy, times = torch.from_numpy(noise_of([1], (12, 2, 4, 4))), torch.tensor([500.0])
+    noisy, times = drawn(1), torch.tensor([500.0])
     prompts = Prompter(world.base, Wan, 16, "cpu")(["a red circle"])
     with torch.no_grad():
         outs = [base.adapter(one, noisy, times, prompts) for one in (base.transformer, model)]
@@ -441,7 +446,7 @@ def test_videos_are_sampled_as_the_pipeline_does_it(world: World, guidance: floa
     prompter = Prompter(world.base, Wan, 16, "cpu")
     texts = ["a red circle moves left on white", "a blue square moves up on gray"]
     prompts, nothing = prompter(texts), prompter([""])
-    start = torch.from_numpy(noise_of([4, 5], (12, 2, 4, 4)))
+    start = drawn(2)
     ours = sampled(base.transformer, base.adapter, schedule, start, prompts, nothing, 5, guidance)
     pipeline = diffusers.WanPipeline.from_pretrained(world.base, vae=None)
     pipeline.set_progress_bar_config(disable=True)

@@ -49,7 +49,7 @@ from djsandbox_ray.trials.t2v.schedule import Schedule, schedule_of
 from djsandbox_ray.trials.t2v.stored_prompts import StoredFirst, StoredPrompts
 from djsandbox_ray.trials.t2v.training_clips import Clips
 
-VERSION = 2
+VERSION = 3
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _TRAIN = "train"
@@ -173,7 +173,9 @@ class T2v(ModelFamily):
         with made_base(shared.base) as folder, temporary() as scratch:
             base = _held(str(folder), device, half, config.fps, config.guidance)
             prompter = _prompts(str(folder), device, base, config, shared.stored.get(PROMPTS))
-            schedule = schedule_of(base.scheduler, config.time, config.shift)
+            shape = base.codec.ratios.shape(config.frames, *config.size)
+            tokens = base.adapter.tokens(shape)
+            schedule = schedule_of(base.scheduler, config.time, config.shift, tokens)
             draw = _Draw(config, task, shared, base, scratch)
             known = EvaluationLatents(
                 shared.evaluation, draw.clips.shape, base.codec, shared.stored
@@ -273,7 +275,10 @@ def adapted(base: VideoBase, config: T2vModelConfig, seed: int) -> Any:
         where = "trials.model.lora.targets"
         put_adapters(model, lora.rank, lora.alpha, targets, seed, where)
         if isinstance(config.init, AdapterFolder):
-            config.init.read(seed).fill(model, f"trials.model.init.path: {config.init.path}")
+            found, where = config.init.read(seed), f"trials.model.init.path: {config.init.path}"
+            if found.alpha != lora.alpha:
+                raise BadInput(f"{where}: trained with alpha {found.alpha:g}, not {lora.alpha:g}")
+            found.fill(model, where)
     else:
         for parameter in model.parameters():
             parameter.data = parameter.data.clone().float()

@@ -15,16 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.errors import require
-from djsandbox_ray.trials.objective import noise
 from djsandbox_ray.trials.t2v.codec import Codec, as_pixels
 from djsandbox_ray.trials.t2v.denoisers import Prompts, TransformerAdapter
 from djsandbox_ray.trials.t2v.distil import Consistency, solver_grid
 from djsandbox_ray.trials.t2v.schedule import Schedule
-
-
-def noise_of(seeds: Sequence[int], shape: Sequence[int]) -> NDArray[np.float32]:
-    """Return the noise that videos begin with, one for each seed; shape (n, *shape)."""
-    return np.stack([noise(seed, 0).standard_normal(tuple(shape), np.float32) for seed in seeds])
 
 
 def sampled(
