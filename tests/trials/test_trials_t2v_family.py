@@ -18,6 +18,7 @@ from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.denoising import DenoisingConfig, PromptMatchConfig
 from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.evaluation.video.motion import MotionConfig
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials import answering
 from djsandbox_ray.trials.base import BaseTask
@@ -336,6 +337,26 @@ def test_operations_are_counted_without_storage(name: str) -> None:
     assert 1.2 < whole / passing < 1.6  # of attention itself, nothing is saved
     more = denoising_flops(settings, ratios, ratios.shape(17, 32, 32), 8, frozen=True)
     assert more > 1.2 * passing
+
+
+def test_what_judging_takes_is_counted(world: World) -> None:
+    data = EvaluationSet.read("judged", world.judged.uri)
+    sampling = {"steps": 3, "guidance": 2.0, "frames": FRAMES, "size": [SIDE, SIDE]}
+    some: list[Any] = [
+        DenoisingConfig(type="denoising", limit=3),
+        PromptMatchConfig(type="prompt_match", times=[0.5], limit=4),
+        *(MotionConfig(type="motion", name=n, videos=4, sampling=sampling) for n in ("a", "b")),
+        MotionConfig(type="motion", videos=4, sampling={**sampling, "guidance": 1.0}),
+    ]
+    suite, family = Suite(some, [data] * len(some)), T2v(world.config())
+    settings, ratios = family.base().transformer(), family.base().ratios()
+    shape = ratios.shape(FRAMES, SIDE, SIDE)
+    one = denoising_flops(settings, ratios, shape, 16, True, backward=False)
+    denoised, made = 3 * 4 + 2 * 4, 4 * 3 * 2 + 4 * 3
+    assert family.evaluation_flops(suite) == pytest.approx((denoised + made) * one)
+    what = {"weights": {"cd": 1, "image": 0, "video": 0}, "sampling_steps": 2}
+    distilled = T2v(world.config(objective={"type": "consistency", **what}))
+    assert distilled.evaluation_flops(suite) == pytest.approx((denoised + 2 * 4 * 2) * one)
 
 
 # Trials

@@ -15,6 +15,7 @@ from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.videos import ClipShape
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.evaluator import Reads
+from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport, Spoil
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.trials.answering import evaluate_together
@@ -125,6 +126,29 @@ class T2v(ModelFamily):
             passes = 3 if config.objective.guidance else 2
             found += passes * denoising_flops(settings, ratios, *more, backward=False)
         return found
+
+    def evaluation_flops(self, suite: Suite) -> float | None:
+        """Count the passes of the transformer through what it denoises, and through its videos.
+
+        Not those of the decoder, and of models that measure videos.
+        """
+        if not suite.reads <= set(self.OFFERS):
+            return None  # nobody counts what programs do
+        config, found = self.config, 0.0
+        if times := suite.denoisings():
+            found += times * self._pass(config.frames, config.size)
+        for sampling, videos in suite.made():
+            passes = sampling.steps * (1 if sampling.guidance == 1.0 else 2)
+            if isinstance(config.objective, ConsistencyConfig):
+                passes = config.objective.sampling_steps
+            found += videos * passes * self._pass(sampling.frames, sampling.size)
+        return found
+
+    def _pass(self, frames: int, size: tuple[int, int]) -> float:
+        """Count a pass forward through the transformer, for one clip."""
+        ratios = self._base.ratios()
+        more = (ratios.shape(frames, *size), self.config.prompt_tokens)
+        return denoising_flops(self._base.transformer(), ratios, *more, True, backward=False)
 
     def stored_bytes(self) -> dict[str, int]:
         """Count latents in half precision, and embeddings of whole prompts in that of trials."""
