@@ -36,6 +36,7 @@ lint: setup  ## Check style and types
 bench: setup  ## Print every benchmark's table beside its peer
 	$(BIN)/python benchmarks/trial_loop.py
 	$(BIN)/python benchmarks/llava_loop.py
+	$(BIN)/python benchmarks/t2v_loop.py
 	$(BIN)/python benchmarks/stats.py
 	$(BIN)/python benchmarks/operators.py
 	$(BIN)/python benchmarks/orchestration.py

@@ -292,6 +292,14 @@ def _evolution_problems(given: _Sections, document: Mapping[str, Any]) -> list[s
             for index, stage in enumerate(given.evolution.stages)
             if stage.pool.partition("/")[0] not in allowed
         ]
+        buckets = given.pools.bucket_names if given.pools else ()
+        found += [
+            f"evolution.stages[{index}].pool: {name!r} has no part {bucket!r}"
+            f"{nearest(bucket, buckets)}; its parts are {', '.join(buckets)}"
+            for index, stage in enumerate(given.evolution.stages)
+            for name, _, bucket in [stage.pool.partition("/")]
+            if buckets and name in known and bucket not in buckets
+        ]
     return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
@@ -287,6 +288,15 @@ def lost_lease(storage: Storage, run: str) -> Lease:
     lease.release()
     lease.lost = "the run was taken over"
     return lease
+
+
+# Numbers
+
+
+def dprime(good: Sequence[float], bad: Sequence[float]) -> float:
+    """Return the distance of two means in units of the mean deviation within them."""
+    spread = (np.var(good, ddof=1) + np.var(bad, ddof=1)) / 2
+    return float((np.mean(good) - np.mean(bad)) / np.sqrt(spread))
 
 
 # Waiting

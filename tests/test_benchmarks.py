@@ -38,6 +38,7 @@ ALONE = {
     ),
     "stats": ("--rows=200",),
     "streaming": ("--rows", "10", "20"),
+    "t2v_loop": ("--size=tiny", "--batch=4", "--steps=2", "--repeats=1"),
 }
 """These measure processes of their own."""
 

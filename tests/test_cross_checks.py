@@ -210,6 +210,13 @@ def test_a_chain_of_stages_is_checked_with_all_else(write: ConfigWriter) -> None
     assert found[1].startswith("evolution.stages[1].model.learning_rat: ")
     assert found[2].startswith("evolution.stages[0].pool: no statistic gives 'text_lem/high'")
     assert "did you mean 'text_len'" in found[2]
+    stages = [{**STAGE, "pool": "text_len/hihg"}, {**STAGE, "name": "second", "pool": "text_len"}]
+    found = write.problems(**VIDEOS, evolution={"stages": stages})
+    assert found == [
+        "evolution.stages[0].pool: 'text_len' has no part 'hihg'; did you mean 'high'?; its parts "
+        "are low, middle, high",
+        "evolution.stages[1].pool: 'text_len' has no part ''; its parts are low, middle, high",
+    ]
 
 
 def test_a_chain_needs_trials(write: ConfigWriter) -> None:

@@ -74,6 +74,8 @@ class DenoisingEvaluator(Evaluator):
 
     Config = DenoisingConfig
     READS: ClassVar[Reads] = "denoising"
+    CAPTIONS: ClassVar[int] = 1
+    """That are told with each clip, one after the other."""
     CONTENT: ClassVar[tuple[Content, ...]] = ("videos",)
     config: DenoisingConfig
 
@@ -134,6 +136,7 @@ class PromptMatch(DenoisingEvaluator):
     Config = PromptMatchConfig
     VERSION: ClassVar[int] = 1
     SEES: ClassVar[frozenset[Spoil]] = frozenset({"captions"})
+    CAPTIONS: ClassVar[int] = 2
     config: PromptMatchConfig
 
     def metrics(self) -> tuple[Metric, ...]:

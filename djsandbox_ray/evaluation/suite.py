@@ -140,6 +140,24 @@ class Suite:
             if isinstance(evaluator, CaptionNll)
         )
 
+    def denoisings(self) -> int:
+        """Return how often models denoise a clip: with every caption, and at every time, anew."""
+        return sum(
+            len(evaluator.rows(data)) * evaluator.CAPTIONS * len(evaluator.config.times)
+            for evaluator, data in self._measured
+            if isinstance(evaluator, DenoisingEvaluator)
+        )
+
+    def made(self) -> list[tuple[SamplingConfig, int]]:
+        """Return how models make videos, and how many so: those that evaluators share once."""
+        found: dict[str, tuple[SamplingConfig, set[str]]] = {}
+        for evaluator, data in self._measured:
+            if isinstance(evaluator, VideoEvaluator):
+                sampling = evaluator.config.sampling
+                _, keys = found.setdefault(sampling.model_dump_json(), (sampling, set()))
+                keys |= {one.key for one in evaluator.wanted(data)}
+        return [(sampling, len(keys)) for sampling, keys in found.values()]
+
     def denoised(self) -> dict[str, NDArray[np.int64]]:
         """Return whose videos models are to denoise: rows, rising, by the ids of their sets."""
         found: dict[str, set[int]] = {}

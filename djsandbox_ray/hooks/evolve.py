@@ -17,7 +17,7 @@ from djsandbox_ray.analysis.scale.fitting import seed_interval
 from djsandbox_ray.analysis.together.winner import simplest_of_best
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.hooks.conduct import StudyHook
-from djsandbox_ray.hooks.hook import Planned
+from djsandbox_ray.hooks.hook import Planned, PlannedPart
 from djsandbox_ray.hooks.study import Inputs, Study, configured_family, study_identity
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.pools.arms import named_pools
@@ -97,18 +97,28 @@ class Evolve(StudyHook):
     def ahead(self, **_: Any) -> Planned:
         """One pool with every seed, stage after stage."""
         seeds = len(self.config.trials.seed_numbers)
-        samples, flops = 0, 0.0
-        counted = True
+        parts = []
         for stage, model in zip(self._evolution.stages, self._planned_models(), strict=True):
             family, budget = configured_family(self.config, model), self._budget(stage)
-            samples += total(family.stages(budget))
             try:
-                found = family.flops(budget)
+                flops = family.flops(budget)
             except BadInput:  # the plan says that the base is not on this machine
-                found = None
-            counted, flops = counted and found is not None, flops + (found or 0.0)
-        trials = seeds * len(self._evolution.stages)
-        return Planned(trials, seeds * samples, seeds * flops if counted else None)
+                flops = None
+            parts.append(
+                PlannedPart(
+                    f"{stage.name} on {stage.pool}",
+                    seeds,
+                    seeds * total(family.stages(budget)),
+                    None if flops is None else seeds * flops,
+                )
+            )
+        counted = [part.flops for part in parts if part.flops is not None]
+        return Planned(
+            sum(part.trials for part in parts),
+            sum(part.samples for part in parts),
+            sum(counted) if len(counted) == len(parts) else None,
+            parts=tuple(parts),
+        )
 
     def run(
         self,

@@ -113,6 +113,19 @@ class Context:
 
 
 @dataclass(frozen=True)
+class PlannedPart:
+    """One of several trainings of a job that go on from each other."""
+
+    name: str
+    """Which, and on what."""
+    trials: int
+    samples: int
+    """That all of these are trained on together."""
+    flops: float | None
+    """Operations of that; None: not counted."""
+
+
+@dataclass(frozen=True)
 class Planned:
     """What a job trains at most, and what later jobs may count on of its output."""
 
@@ -132,6 +145,8 @@ class Planned:
     """Rows that a trial of these pools draws; None: it does not say."""
     study: StudyPlan | None = None
     """How these pools will be trained, or the study whose trials these are."""
+    parts: tuple[PlannedPart, ...] = ()
+    """Of a job that trains one thing after the other, what each takes."""
 
 
 class Hook(ABC):

@@ -15,10 +15,14 @@ from pydantic import TypeAdapter
 from djsandbox_ray.analysis.planning.noise import NoiseFloor, realised
 from djsandbox_ray.analysis.verdicts.racing import saved, wrong_stops
 from djsandbox_ray.dataset.sample_table import SampleTable
+from djsandbox_ray.evaluation.answer_store import AnswerStore
 from djsandbox_ray.evaluation.config import promised
 from djsandbox_ray.evaluation.metric import Metric
+from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
+from djsandbox_ray.evaluation.video.stored_videos import StoredVideos
+from djsandbox_ray.evaluation.video.wanted import WantedVideo
 from djsandbox_ray.hooks.hook import Hook
-from djsandbox_ray.hooks.results import decisions, finished
+from djsandbox_ray.hooks.results import decisions, finished, video_evaluators
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger.cost import from_json, to_json
 from djsandbox_ray.masking import masker, without_secrets
@@ -33,6 +37,7 @@ from djsandbox_ray.records import (
     Cost,
     Dataset,
     Diversity,
+    Evaluation,
     Evolution,
     FlipRow,
     Insights,
@@ -76,6 +81,7 @@ from djsandbox_ray.reporting.distributions import (
 )
 from djsandbox_ray.reporting.figures import bar_chart, png
 from djsandbox_ray.reporting.insights import sentence
+from djsandbox_ray.reporting.made import Made, made_chapter, made_figure, same_prompts
 from djsandbox_ray.reporting.method import (
     confirmation_notes,
     confirmation_section,
@@ -103,7 +109,7 @@ _BEST = 3
 
 
 class WriteReport(Hook):
-    """Writes ``figures/ranking.png`` and ``report.html``."""
+    """Writes ``figures/ranking.png``, ``report.html``, and of videos ``figures/videos.png``."""
 
     VERSION = 8
     SECTIONS = ("trials", "evaluation")
@@ -143,6 +149,7 @@ class WriteReport(Hook):
         acceptance: Acceptance | None = None,
         insights: Insights | None = None,
         evolution: Evolution | None = None,
+        evaluation: Evaluation | None = None,
     ) -> Report:
         """Draw the picture and write the page; what was found after the ranking gets chapters."""
         later = Later(
@@ -207,6 +214,7 @@ class WriteReport(Hook):
         groups = Groups.of(self._labels(labels[0], dataset)) if labels else None
         cards = self._cards(dataset, columns)
         shown = Shown(storage, pools, rows, columns, unit, cards, groups)
+        made = self._made(shown, records, evaluation)
         money = costs_chart(costs)
         page = report_html(
             self.config.name,
@@ -223,7 +231,7 @@ class WriteReport(Hook):
             before=[confirmation_section(confirmed, unit)] if confirmed else [],
             figures=[svg_picture("Change against the controls", drawn)],
             chapters=[
-                *filter(None, [pools_chapter(shown)]),
+                *filter(None, [pools_chapter(shown), made_chapter(made)]),
                 *Chapters(storage, unit).of(later),
                 *self._curves(records, pools, rows, metrics),
                 *_with(correlation_picture(shown), statistics_chapter(shown)),
@@ -247,7 +255,10 @@ class WriteReport(Hook):
             figure=self.path("figures/ranking.png"),
             summary=tuple(lines),
             answer=answer,
+            videos=self.path("figures/videos.png") if same_prompts(made) else "",
         )
+        if report.videos:
+            storage.write_bytes(report.videos, png(made_figure(made)))
         storage.write_bytes(report.figure, figure)
         storage.write_bytes(report.path, page.encode())
         return report
@@ -281,6 +292,43 @@ class WriteReport(Hook):
             return None
         table = SampleTable(self.storage.uri(dataset.table))
         return SampleCards(table, beyond(policies, columns) if policies else None, masker())
+
+    def _made(
+        self, shown: Shown, records: Sequence[TrialRecord], evaluation: Evaluation | None
+    ) -> list[Made]:
+        """Return videos of the same prompts by models of the best pool, the worst and a control."""
+        if evaluation is None:
+            return []
+        first: dict[str, TrialRecord] = {}
+        for record in sorted(records, key=lambda record: record.spec.seed):
+            if record.final is not None:
+                first.setdefault(record.spec.pool, record)
+        looked = [
+            (evaluator, [one for one in wanted if one.key in stay])
+            for evaluator, data in video_evaluators(self.config, self.storage, evaluation)
+            for wanted in [evaluator.wanted(data)]
+            for stay in [evaluator.staying({one.key for one in wanted})]
+        ]
+        found = []
+        for name, title in shown.extremes().items():
+            if name in first:
+                found.append(Made(title, self._videos(first[name], looked)))
+        return found
+
+    def _videos(
+        self,
+        record: TrialRecord,
+        looked: Sequence[tuple[VideoEvaluator, Sequence[WantedVideo]]],
+    ) -> dict[str, bytes]:
+        """Return the videos of a trial that have stayed, one of each prompt."""
+        assert record.final is not None
+        store = AnswerStore(self.storage, record.spec.training, record.final.samples)
+        found: dict[str, bytes] = {}
+        for evaluator, wanted in looked:
+            videos = StoredVideos(store, evaluator.config.sampling, evaluator.ASKING)
+            for one, data in videos.there(wanted):
+                found.setdefault(one.prompt, data)
+        return found
 
     def _curves(
         self,

@@ -18,6 +18,7 @@ from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.evaluation.config import promised
 from djsandbox_ray.evaluation.data import NO_SET, EvaluationSet
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
+from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.records import (
     Evaluation,
@@ -78,6 +79,22 @@ def evaluation_sets(storage: Storage, evaluation: Evaluation) -> list[Evaluation
         for name, one in tables.items()
     }
     return [read[name] if name else NO_SET for name in evaluation.measured]
+
+
+def video_evaluators(
+    config: RunConfig, storage: Storage, evaluation: Evaluation
+) -> list[tuple[VideoEvaluator, EvaluationSet]]:
+    """Return the evaluators that have models make videos, each with its set."""
+    kinds = [EVALUATORS.get(metric.type) for metric in config.evaluation.metrics]
+    if not any(issubclass(kind, VideoEvaluator) for kind in kinds):
+        return []  # sets may be large
+    made = [kind(metric) for kind, metric in zip(kinds, config.evaluation.metrics, strict=True)]
+    sets = evaluation_sets(storage, evaluation)
+    return [
+        (evaluator, data)
+        for evaluator, data in zip(made, sets, strict=True)
+        if isinstance(evaluator, VideoEvaluator)
+    ]
 
 
 def blind_metrics(config: RunConfig) -> dict[Spoil, list[str]]:

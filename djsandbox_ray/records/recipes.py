@@ -121,3 +121,5 @@ class Report:
     answer: tuple[tuple[str, str], ...] = ()
     """What to keep, what that is worth, how sure it is and what to do next: sentences, each with
     the word that says which of them it is."""
+    videos: str = ""
+    """Frames of what models made, PNG; empty where none made any that stayed."""

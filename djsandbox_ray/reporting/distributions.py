@@ -112,24 +112,28 @@ class Shown:
         codes[table["row_id"].to_numpy()] = table[column].to_numpy()
         return codes
 
+    def extremes(self) -> dict[str, str]:
+        """Return the best pool, the worst and a control, as far as there are any, with titles."""
+        known = {pool.id for pool in self.pools.pools}
+        judged = [
+            row
+            for row in sorted(self.rows, key=lambda row: row.rank)
+            if row.kind is PoolKind.BUCKET and row.pool in known and np.isfinite(row.change)
+        ]
+        found = {row.pool: f"{row.pool}: {_said(row, self.unit)}" for row in judged[:1]}
+        found |= {row.pool: f"{row.pool}: {_said(row, self.unit)}" for row in judged[1:][-1:]}
+        controls = [pool.id for pool in self.pools.pools if pool.kind is PoolKind.CONTROL]
+        random = {name: f"{name}: random, what pools are compared with" for name in controls[:1]}
+        return {**found, **random}
+
 
 def pools_chapter(shown: Shown) -> Chapter | None:
     """Return samples at random of the best pool, of the worst and of a control; None for none."""
-    if shown.cards is None:
+    wanted = shown.extremes()
+    if shown.cards is None or not wanted:
         return None
     known = {pool.id: pool for pool in shown.pools.pools}
-    judged = [
-        row
-        for row in sorted(shown.rows, key=lambda row: row.rank)
-        if row.kind is PoolKind.BUCKET and row.pool in known and np.isfinite(row.change)
-    ]
-    wanted = [(row.pool, f"{row.pool}: {_said(row, shown.unit)}") for row in judged[:1]]
-    wanted += [(row.pool, f"{row.pool}: {_said(row, shown.unit)}") for row in judged[1:][-1:]]
-    controls = [pool.id for pool in shown.pools.pools if pool.kind is PoolKind.CONTROL]
-    wanted += [(name, f"{name}: random, what pools are compared with") for name in controls[:1]]
-    if not wanted:
-        return None
-    groups = [(title, _at_random(shown, known[name])) for name, title in wanted]
+    groups = [(title, _at_random(shown, known[name])) for name, title in wanted.items()]
     line = f"{_AT_RANDOM} at random from the best pool, from the worst and from a control."
     return Chapter("Samples", [line], [Gallery("", groups)])
 

@@ -83,6 +83,10 @@ def put_adapters(
             parameter.data = parameter.data.float()
 
 
+_OTHER = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+"""Settings of peft by which the same weights add something else."""
+
+
 class AdapterFolder(Section):
     """Where adapters lie that were trained before."""
 
@@ -153,6 +157,8 @@ class Adapters:
             ) from None
         if known.get("peft_type") != "LORA" or not isinstance(targets, list):
             raise BadInput(f"{shown}: adapters of low rank on named linear layers are needed")
+        if other := [name for name in _OTHER if known.get(name)]:
+            raise BadInput(f"{shown}: adapters with {', '.join(other)} would be taken for others")
         weights = {}
         for name, value in found.items():
             layer, dot, last = name.removeprefix(_PREFIX).rpartition(".")

@@ -162,6 +162,8 @@ class Results:
         for report in self._all(Report)[-1:]:
             self._place("report ", report.path)
             self._place("picture", report.figure)
+            if report.videos:
+                self._place("videos ", report.videos)
 
     def answer(self) -> None:
         """Print what to keep, what it is worth, how sure that is and what to do next, at last."""

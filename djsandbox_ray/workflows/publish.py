@@ -46,7 +46,7 @@ _FILES: dict[type, tuple[str, ...]] = {
     Acceptance: ("path",),
     Insights: ("path",),
     Ledger: ("path",),
-    Report: ("path", "figure"),
+    Report: ("path", "figure", "videos"),
 }
 """Which fields of a record are paths of files that a tracker shows."""
 _MAIN = "ranking.csv"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -387,7 +387,7 @@ def _varied(texts: Sequence[str | None], count: int) -> range:
     return range(start, start + count)
 
 
-def _flow(options: dict[str, object]) -> str:
+def _flow(options: Mapping[str, object]) -> str:
     dumped = yaml.safe_dump(
         options, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
     )

@@ -117,3 +117,20 @@ def test_a_name_that_is_none() -> None:
     with pytest.raises(BadInput, match="did you mean 'dynamic_degree'"):
         in_range("dynamic_degre", 0.5)
     assert in_range("temporal_style", -0.2) == -0.2
+
+
+def test_quality_does_not_see_that_nothing_moves() -> None:
+    """T2V-Turbo's seven, as its paper prints them, and what is left of them in still videos."""
+    moving = {
+        "subject_consistency": 0.9628,
+        "background_consistency": 0.9702,
+        "temporal_flickering": 0.9748,
+        "motion_smoothness": 0.9734,
+        "dynamic_degree": 0.4917,
+        "aesthetic_quality": 0.6304,
+        "imaging_quality": 0.7249,
+    }
+    smooth = tuple(moving)[:4]
+    still = {**moving, **dict.fromkeys(smooth, 1.0), "dynamic_degree": 0.0}
+    assert part_score("quality", moving) == pytest.approx(0.8257, abs=1e-3)
+    assert part_score("quality", still) == pytest.approx(part_score("quality", moving), abs=1e-3)

@@ -187,8 +187,14 @@ def test_each_dimension_is_measured_where_it_can_be(
     assert config.by("native") == ()
     known = {metric.name: metric for metric in Vbench(config).metrics()}
     assert [name for name, metric in known.items() if metric.scored] == ["vbench/quality"]
-    assert Vbench(config).sees(known["vbench/quality"]) == {"frames"}
-    assert Vbench(config).sees(known["vbench/motion_smoothness"]) == frozenset()
+    assert Vbench(config).sees(known["vbench/dynamic_degree"]) == {"frames"}
+    for name in ("quality", "motion_smoothness"):
+        assert Vbench(config).sees(known[f"vbench/{name}"]) == frozenset()
+    whole = Vbench(VbenchConfig.model_validate({**given, "dimensions": "all"}))
+    seen = {metric.name: whole.sees(metric) for metric in whole.metrics()}
+    assert [name for name, found in seen.items() if "frames" in found] == ["vbench/dynamic_degree"]
+    for name in ("scene", "semantic", "total", "uniform"):
+        assert seen[f"vbench/{name}"] == {"captions"}
     named = VbenchConfig.model_validate({**settings(tmp_path), "name": "ours"})
     assert [metric.name for metric in Vbench(named).metrics()] == ["ours/temporal_flickering"]
     assert Vbench(named).metrics()[0].scored

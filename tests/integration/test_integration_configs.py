@@ -18,7 +18,7 @@ from small_runs import ROOT, said
 
 from djsandbox_ray.config import load_config
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.workflows.foresight.plan import make_plan
+from djsandbox_ray.workflows.foresight.plan import make_plan, plan_table
 
 pytestmark = pytest.mark.integration
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -57,6 +57,8 @@ FEWER = {
         "operators=[video_motion_score_filter]",
         "trials.model.base.train.dataset.samples=60",
         "trials.model.base.train.samples=128",
+        "evaluation.metrics[2].videos=4",
+        "evaluation.metrics[2].sampling.steps=2",
         "confirm.top=0",
     ),
     "self_evolution": (
@@ -86,6 +88,30 @@ def test_every_configuration_can_be_planned(
     assert not any(job["done"] for job in made["jobs"])
 
 
+def test_a_chain_is_planned_stage_by_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    config = load_config("configs/self_evolution.yaml", (), str(tmp_path))
+    made = make_plan(config)
+    (stage,) = made["stages"]
+    each = config.trials.budget * 2
+    assert [part["name"] for part in stage["parts"]] == [
+        "distilled on control/0",
+        "self-distilled on video_motion_score/high",
+        "self-evolved on video_frames_text_similarity/high",
+    ]
+    assert all((part["trials"], part["samples"]) == (2, each) for part in stage["parts"])
+    assert (stage["trials"], made["samples_to_train"]) == (6, 3 * each)
+    flops = [part["flops"] for part in stage["parts"]]
+    assert made["flops_to_train"] == pytest.approx(sum(flops))
+    assert min(flops) > 0
+    assert made["stored"]["samples"] <= 3000
+    told = plan_table(made).plain.split("\n")
+    assert "trials  6 at most" in told
+    assert not any(line.startswith("pools ") for line in told)
+    assert sum("    1. distilled on control/0" in line for line in told) == 1
+    assert any(re.match(r"time    [\d.]+ CPU-minutes of training", line) for line in told)
+
+
 @pytest.mark.parametrize(
     "name", ["demo", "llava", "t2v", pytest.param("clip_multi_worker", marks=pytest.mark.slow)]
 )
@@ -98,7 +124,10 @@ def test_a_small_one_gets_to_its_end_as_a_user_runs_it(name: str, tmp_path: Path
     trials = pd.read_parquet(run / "trials.parquet")
     assert set(trials["state"]) <= {"COMPLETED", "STOPPED"}
     assert len(pd.read_csv(run / "ranking.csv")) >= 3
-    assert "<html" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "<html" in page
+    pictures = run / "figures" / "videos.png"
+    assert pictures.exists() == ("Videos that the models made" in page) == (name == "t2v")
 
 
 def _chain(storage: Path, *changes: str) -> tuple[pd.DataFrame, Path]:
@@ -194,6 +223,16 @@ def test_t2v_finds_clips_that_stand_still_and_those_with_wrong_captions(tmp_path
     assert verdict["self_test/shuffled_statistic"] == "undecided"
     assert verdict["self_test/shuffled_captions"] == "worse"
     assert verdict["self_test/first_frames"] == "worse"
+    shares = _shares(run, "defect")  # a fifth of all clips each
+    assert shares.loc["video_motion_score/low", "static"] > 40
+    assert shares.loc["video_motion_score/high", "static"] < 5
+    assert shares.loc["video_frames_text_similarity/low", "mismatched"] > 30
+    assert shares.loc["video_frames_text_similarity/high", "mismatched"] < 10
+    # Whoever is taught by clips that stand still makes videos in which less moves.
+    trials = pd.read_parquet(run / "trials.parquet").groupby("pool")["metric:motion/energy"].mean()
+    controls = trials[trials.index.str.startswith("control/")]
+    assert trials["self_test/first_frames"] < controls.mean()
+    assert (run / "figures" / "videos.png").read_bytes().startswith(b"\x89PNG")
     # All clips are as long and as large: nothing is trained on that.
     assert {pool.split("/")[0] for pool in ranking.index} <= {
         *("video_frames_text_similarity", "video_motion_score", "self_test"),

@@ -1,15 +1,16 @@
-"""A program: one of two workers that adapt a small text-to-video model together, and judge it."""
+"""A program: one of two workers that adapt or distil a small video model together, and judge it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from t2v_world import random_base, write_clips
-from two_workers import ALONE, take_part
+from two_workers import take_part
 
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.trials.checkpoint import Checkpoint
@@ -17,9 +18,28 @@ from djsandbox_ray.trials.family import TrialData, TrialTask
 from djsandbox_ray.trials.strategies.strategy import Group
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.family import T2v
+from djsandbox_ray.trials.t2v.rewards import Reward
 
 FRAMES, SIDE, ROWS, BUDGET = 5, 16, 20, 24
-CASES = (ALONE, "ddp", "fsdp", "zero2")
+LIGHT = {"type": "t2v_pair:Light"}
+OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
+    "denoise": {"type": "denoise"},
+    "distil": {
+        "type": "consistency",
+        "weights": {"cd": 0.5, "real": 0.5, "image": 1, "video": 2},
+        "rewards": {"image": LIGHT, "video": LIGHT},
+        "solver_steps": 10,
+        "image_frames": 3,
+    },
+}
+CASES = [(share, what) for what in OBJECTIVES for share in ("ddp", "fsdp", "zero2")]
+
+
+class Light(Reward):
+    """How light frames are."""
+
+    def __call__(self, frames: Any, prompts: Sequence[str]) -> Any:
+        return frames.flatten(1).mean(dim=1)
 
 
 def write_world(folder: Path) -> None:
@@ -56,6 +76,7 @@ def work(group: Group, folder: Path, case: str) -> None:
         learning_rate=1e-3,
         eps=1e-8,
         lora={"rank": 4, "alpha": 4},
+        objective=OBJECTIVES[case.partition("-")[2]],
         precision="fp32",
         frozen="fp32",
         evaluation_batch=2,

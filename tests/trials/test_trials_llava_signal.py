@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from factories import dprime
 from llava_world import write_shapes
 from small_runs import ROOT
 
@@ -40,12 +41,6 @@ class Asking:
 
     def answers(self, asked: list[Asked]) -> dict[str, Answer]:
         return {answer.key: answer for answer in self._model.answer(asked)}
-
-
-def dprime(good: list[float], bad: list[float]) -> float:
-    """Return the distance of two means in units of the mean deviation within them."""
-    spread = (np.var(good, ddof=1) + np.var(bad, ddof=1)) / 2
-    return float((np.mean(good) - np.mean(bad)) / np.sqrt(spread))
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -515,7 +516,9 @@ def test_a_stage_is_kept_and_teaches_the_next(world: World, tmp_path: Path) -> N
     )
     assert second[-1].terms["cd"] != reports[-1].terms["cd"]
     with pytest.raises(BadInput, match=r"init.path: .*they do not fit the model.*rank 4"):
-        world.run(tmp_path / "three", init=folder, lora={"rank": 2})
+        world.run(tmp_path / "three", init=folder, lora={"rank": 2, "alpha": 4})
+    with pytest.raises(BadInput, match=r"init.path: .*: trained with alpha 4, not 8"):
+        world.run(tmp_path / "three", init=folder, lora={"rank": 4, "alpha": 8})
     with pytest.raises(BadInput, match="there is no folder with adapters"):
         world.run(tmp_path / "four", init=replace_path(folder, f"{tmp_path}/gone"))
 
@@ -601,6 +604,11 @@ def test_what_is_no_folder_of_adapters_is_said(tmp_path: Path) -> None:
     assert (found.rank, found.alpha, found.targets) == (2, 2.0, ("to_q",))
     assert list(found.weights) == list(weights)
     config = tmp_path / "adapter_config.json"
-    config.write_text(config.read_text().replace('"LORA"', '"IA3"'))
+    plain = config.read_text()
+    for other in ({"use_rslora": True}, {"alpha_pattern": {"to_q": 4}}):
+        config.write_text(json.dumps({**json.loads(plain), **other}))
+        with pytest.raises(BadInput, match=f"{next(iter(other))} would be taken for others"):
+            Adapters.read(tmp_path, "here")
+    config.write_text(plain.replace('"LORA"', '"IA3"'))
     with pytest.raises(BadInput, match="adapters of low rank on named linear layers"):
         Adapters.read(tmp_path, "here")

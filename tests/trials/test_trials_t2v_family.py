@@ -18,6 +18,7 @@ from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.data import EvaluationSet
 from djsandbox_ray.evaluation.denoising import DenoisingConfig, PromptMatchConfig
 from djsandbox_ray.evaluation.suite import Suite
+from djsandbox_ray.evaluation.video.motion import MotionConfig
 from djsandbox_ray.records import RungReport
 from djsandbox_ray.trials import answering
 from djsandbox_ray.trials.base import BaseTask
@@ -332,6 +333,26 @@ def test_operations_are_counted_without_storage(name: str) -> None:
     assert more > 1.2 * passing
 
 
+def test_what_judging_takes_is_counted(world: World) -> None:
+    data = EvaluationSet.read("judged", world.judged.uri)
+    sampling = {"steps": 3, "guidance": 2.0, "frames": FRAMES, "size": [SIDE, SIDE]}
+    some: list[Any] = [
+        DenoisingConfig(type="denoising", limit=3),
+        PromptMatchConfig(type="prompt_match", times=[0.5], limit=4),
+        *(MotionConfig(type="motion", name=n, videos=4, sampling=sampling) for n in ("a", "b")),
+        MotionConfig(type="motion", videos=4, sampling={**sampling, "guidance": 1.0}),
+    ]
+    suite, family = Suite(some, [data] * len(some)), T2v(world.config())
+    settings, ratios = family.base().transformer(), family.base().ratios()
+    shape = ratios.shape(FRAMES, SIDE, SIDE)
+    one = denoising_flops(settings, ratios, shape, 16, True, backward=False)
+    denoised, made = 3 * 4 + 2 * 4, 4 * 3 * 2 + 4 * 3
+    assert family.evaluation_flops(suite) == pytest.approx((denoised + made) * one)
+    what = {"weights": {"cd": 1, "image": 0, "video": 0}, "sampling_steps": 2}
+    distilled = T2v(world.config(objective={"type": "consistency", **what}))
+    assert distilled.evaluation_flops(suite) == pytest.approx((denoised + 2 * 4 * 2) * one)
+
+
 # Trials
 
 
@@ -376,10 +397,15 @@ def test_the_base_stays_as_it_is(world: World, plain: list[RungReport]) -> None:
         adapted(base, world.config(lora={"targets": ["to_x"]}), seed=0)
 
 
+def drawn(count: int) -> torch.Tensor:
+    """Return the noise of some videos."""
+    return torch.randn(count, 12, 2, 4, 4, generator=torch.Generator().manual_seed(count))
+
+
 def test_every_pool_begins_as_the_base(world: World) -> None:
     base = load_video_base(world.base, "cpu", half=False)
     model = adapted(base, world.config(), seed=0)
-    noisy, times = torch.randn(1, 12, 2, 4, 4), torch.tensor([500.0])
+    noisy, times = drawn(1), torch.tensor([500.0])
     prompts = Prompter(world.base, Wan, 16, "cpu")(["a red circle"])
     with torch.no_grad():
         outs = [base.adapter(one, noisy, times, prompts) for one in (base.transformer, model)]
@@ -435,7 +461,7 @@ def test_videos_are_sampled_as_the_pipeline_does_it(world: World, guidance: floa
     prompter = Prompter(world.base, Wan, 16, "cpu")
     texts = ["a red circle moves left on white", "a blue square moves up on gray"]
     prompts, nothing = prompter(texts), prompter([""])
-    start = torch.randn(2, 12, 2, 4, 4, generator=torch.Generator().manual_seed(4))
+    start = drawn(2)
     ours = sampled(base.transformer, base.adapter, schedule, start, prompts, nothing, 5, guidance)
     pipeline = diffusers.WanPipeline.from_pretrained(world.base, vae=None)
     pipeline.set_progress_bar_config(disable=True)

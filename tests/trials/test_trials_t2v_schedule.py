@@ -106,6 +106,30 @@ def test_the_times_of_a_flow_are_those_of_diffusers(shift: float, golden: list[f
         assert np.allclose(Flow(shift).grid(steps)[:-1], scheduler.timesteps.numpy(), atol=1e-3)
 
 
+@pytest.mark.parametrize("terminal", [0.1, None])
+@pytest.mark.parametrize("kind", ["exponential", "linear"])
+def test_larger_clips_are_shifted_more_where_the_scheduler_says_so(
+    terminal: float | None, kind: str
+) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    pipeline = pytest.importorskip("diffusers.pipelines.ltx.pipeline_ltx")
+    ends = {"base_image_seq_len": 1024, "max_image_seq_len": 4096}
+    shifts = {"base_shift": 0.95, "max_shift": 2.05}
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, shift_terminal=terminal, time_shift_type=kind, **ends, **shifts
+    )
+    settings = {"_class_name": "FlowMatchEulerDiscreteScheduler", **scheduler.config}
+    for tokens in (128, 2560):
+        flow = schedule_of(settings, "uniform", 2.0, tokens)
+        mu = pipeline.calculate_shift(tokens, *ends.values(), *shifts.values())
+        for steps in (2, 7, 25):
+            scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+            assert np.allclose(flow.grid(steps)[:-1], scheduler.timesteps.numpy(), atol=1e-3)
+            assert flow.grid(steps)[-1] == 0
+    with pytest.raises(BadInput, match="use_dynamic_shifting: it hangs on the tokens of a clip"):
+        schedule_of(settings, "uniform", 2.0)
+
+
 def test_euler_takes_the_steps_of_diffusers() -> None:
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)

@@ -1,9 +1,10 @@
 """The videos that models have made, kept in the storage: none is made twice.
 
 ``videos/<training id>/<samples>/<sampling id>/`` holds them, each written as soon as it is made, so
-that a kill loses one. ``<key>.<digest>.mp4``: the key is that of the prompt and the number of the
-video, whoever wanted it; by the digest of the file, one that is not what was written is known, and
-made again. Beside them lies what was measured of them, so that most videos need not stay.
+that a kill loses those alone that a model makes together. ``<key>.<digest>.mp4``: the key is that
+of the prompt and the number of the video, whoever wanted it; by the digest of the file, one that is
+not what was written is known, and made again. Beside them lies what was measured of them, so that
+most videos need not stay.
 """
 
 from __future__ import annotations
@@ -109,6 +110,12 @@ class StoredVideos:
             if data is None:
                 raise SandboxError(f"{self._where}: {one.key} is not what was written just now")
             yield one, data
+
+    def there(self, wanted: Iterable[WantedVideo]) -> Iterator[tuple[WantedVideo, bytes]]:
+        """Yield those of some videos that are stored, as files, one at a time, in order."""
+        for one in wanted:
+            if (data := self._read(one)) is not None:
+                yield one, data
 
     def kept(self, name: str, keys: Iterable[str]) -> dict[str, list[float]] | None:
         """See :meth:`Videos.kept`; a file that is damaged does not count."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from math import prod
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -102,6 +103,10 @@ class TransformerAdapter(ABC):
         if isinstance(side, int):
             return self.config.get("patch_size_t") or 1, side, side
         return tuple(side)
+
+    def tokens(self, shape: Sequence[int]) -> int:
+        """Return how many tokens the latents of a clip become; see :meth:`check`."""
+        return prod(side // patch for side, patch in zip(shape[1:], self.patch, strict=True))
 
     def check(self, shape: Sequence[int]) -> None:
         """Look whether clips can be denoised whose latents have a shape.

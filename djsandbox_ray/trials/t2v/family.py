@@ -15,6 +15,7 @@ from djsandbox_ray.dataset.media import Content
 from djsandbox_ray.dataset.videos import ClipShape
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.evaluator import Reads
+from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.records import RungReport, Spoil
 from djsandbox_ray.storage.own import temporary
 from djsandbox_ray.trials.answering import evaluate_together
@@ -49,7 +50,7 @@ from djsandbox_ray.trials.t2v.schedule import Schedule, schedule_of
 from djsandbox_ray.trials.t2v.stored_prompts import StoredFirst, StoredPrompts
 from djsandbox_ray.trials.t2v.training_clips import Clips
 
-VERSION = 2
+VERSION = 3
 """Part of every trial's identity: to be raised with any change to what a training computes."""
 
 _HELD = 1
@@ -125,6 +126,29 @@ class T2v(ModelFamily):
             found += passes * denoising_flops(settings, ratios, *more, backward=False)
         return found
 
+    def evaluation_flops(self, suite: Suite) -> float | None:
+        """Count the passes of the transformer through what it denoises, and through its videos.
+
+        Not those of the decoder, and of models that measure videos.
+        """
+        if not suite.reads <= set(self.OFFERS):
+            return None  # nobody counts what programs do
+        config, found = self.config, 0.0
+        if times := suite.denoisings():
+            found += times * self._pass(config.frames, config.size)
+        for sampling, videos in suite.made():
+            passes = sampling.steps * (1 if sampling.guidance == 1.0 else 2)
+            if isinstance(config.objective, ConsistencyConfig):
+                passes = config.objective.sampling_steps
+            found += videos * passes * self._pass(sampling.frames, sampling.size)
+        return found
+
+    def _pass(self, frames: int, size: tuple[int, int]) -> float:
+        """Count a pass forward through the transformer, for one clip."""
+        ratios = self._base.ratios()
+        more = (ratios.shape(frames, *size), self.config.prompt_tokens)
+        return denoising_flops(self._base.transformer(), ratios, *more, True, backward=False)
+
     def stored_bytes(self, samples: int | None = None) -> dict[str, int]:
         """Count latents in half precision, and embeddings of whole prompts in that of trials."""
         config, found = self.config, {}
@@ -172,7 +196,9 @@ class T2v(ModelFamily):
         with made_base(shared.base) as folder, temporary() as scratch:
             base = _held(str(folder), device, half, config.fps, config.guidance)
             prompter = _prompts(str(folder), device, base, config, shared.stored.get(PROMPTS))
-            schedule = schedule_of(base.scheduler, config.time, config.shift)
+            shape = base.codec.ratios.shape(config.frames, *config.size)
+            tokens = base.adapter.tokens(shape)
+            schedule = schedule_of(base.scheduler, config.time, config.shift, tokens)
             draw = _Draw(config, task, shared, base, scratch)
             known = EvaluationLatents(
                 shared.evaluation, draw.clips.shape, base.codec, shared.stored
@@ -272,7 +298,10 @@ def adapted(base: VideoBase, config: T2vModelConfig, seed: int) -> Any:
         where = "trials.model.lora.targets"
         put_adapters(model, lora.rank, lora.alpha, targets, seed, where)
         if isinstance(config.init, AdapterFolder):
-            config.init.read(seed).fill(model, f"trials.model.init.path: {config.init.path}")
+            found, where = config.init.read(seed), f"trials.model.init.path: {config.init.path}"
+            if found.alpha != lora.alpha:
+                raise BadInput(f"{where}: trained with alpha {found.alpha:g}, not {lora.alpha:g}")
+            found.fill(model, where)
     else:
         for parameter in model.parameters():
             parameter.data = parameter.data.clone().float()

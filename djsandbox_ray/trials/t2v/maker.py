@@ -55,8 +55,12 @@ class VideoModel(VideoDenoiser):
         self.cpus, self.gpus = cpus, gpus
 
     def videos(self, wanted: Sequence[WantedVideo], sampling: SamplingConfig) -> Iterator[Frames]:
-        """See :class:`~djsandbox_ray.evaluation.video.wanted.VideoMaker`."""
-        yield from self.made(sampling, wanted)
+        """See :class:`~djsandbox_ray.evaluation.video.wanted.VideoMaker`.
+
+        Those that are made together are there together: whoever keeps them loses no more.
+        """
+        for start in range(0, len(wanted), self._batch):
+            yield from self.made(sampling, wanted[start : start + self._batch])
 
     def made(self, sampling: SamplingConfig, wanted: Sequence[WantedVideo]) -> list[Frames]:
         """Return the frames of videos, in order; each has its own noise.

@@ -91,6 +91,11 @@ class Flow(Schedule):
     """Likewise, of those to learn at."""
     sampling: TimeSampling = "logit_normal"
     """How times to learn at are drawn, before they are shifted."""
+    even: bool = False
+    """Whether the times of a sampling lie equally far apart before they are shifted, the last at 1
+    / steps: so has a pipeline them whose shift hangs on the size of clips."""
+    least: float | None = None
+    """To which the last of these is stretched, as a share of all noise, and the others with it."""
     clean: float = field(default=0.0, init=False)
 
     def coefficients(self, times: Any, like: Any) -> tuple[Any, Any]:
@@ -127,11 +132,13 @@ class Flow(Schedule):
     def grid(self, steps: int) -> NDArray[np.float64]:
         """Return the times of diffusers' ``FlowMatchEulerDiscreteScheduler``.
 
-        Its least time is shifted twice.
+        Its least time is shifted twice, where they are not ``even``.
         """
-        least = shifted(1 / STEPS, self.shift)
-        shares = [shifted(share, self.shift) for share in np.linspace(1.0, least, steps)]
-        return STEPS * np.array([*shares, 0.0])
+        last = 1 / steps if self.even else shifted(1 / STEPS, self.shift)
+        shares = np.array([shifted(share, self.shift) for share in np.linspace(1.0, last, steps)])
+        if self.least is not None and steps > 1:
+            shares = 1 - (1 - shares) * (1 - self.least) / (1 - shares[-1])
+        return STEPS * np.append(shares, 0.0)
 
 
 def shifted(share: float, shift: float) -> float:
@@ -222,19 +229,26 @@ _FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 _SPACINGS = ("scaled_linear", "linear")
 
 
-def schedule_of(settings: Mapping[str, Any], sampling: TimeSampling, shift: float) -> Schedule:
+def schedule_of(
+    settings: Mapping[str, Any], sampling: TimeSampling, shift: float, tokens: int | None = None
+) -> Schedule:
     """Return the schedule that a scheduler of diffusers stands for.
 
     Args:
         settings: its ``scheduler_config.json``.
         sampling: how times to learn at are drawn, of a flow.
         shift: of these, of a flow.
+        tokens: that the transformer makes of a clip; some schedulers shift the times of larger
+            ones more (``use_dynamic_shifting``: LTX).
 
     Raises:
         BadInput: no schedule here stands for it.
     """
     name = settings.get("_class_name", "")
     prediction = settings.get("prediction_type", "epsilon")
+    if name in _FLOWS and settings.get("use_dynamic_shifting"):
+        own = _dynamic_shift(settings, tokens)
+        return Flow(own, shift, sampling, even=True, least=settings.get("shift_terminal") or None)
     if name in _FLOWS or settings.get("use_flow_sigmas") or prediction == "flow_prediction":
         own = settings.get("flow_shift", settings.get("shift", 1.0))
         return Flow(float(own or 1.0), shift, sampling)
@@ -259,6 +273,17 @@ def schedule_of(settings: Mapping[str, Any], sampling: TimeSampling, shift: floa
         float(settings.get("snr_shift_scale", 3.0 if name.startswith("CogVideoX") else 1.0)),
         bool(settings.get("rescale_betas_zero_snr", False)),
     )
+
+
+def _dynamic_shift(settings: Mapping[str, Any], tokens: int | None) -> float:
+    """Return the shift of clips of so many tokens: its logarithm is linear in their number."""
+    if tokens is None:
+        raise BadInput("scheduler: use_dynamic_shifting: it hangs on the tokens of a clip")
+    few, many = settings.get("base_image_seq_len", 256), settings.get("max_image_seq_len", 4096)
+    low, high = settings.get("base_shift", 0.5), settings.get("max_shift", 1.15)
+    found = low + (high - low) * (tokens - few) / (many - few)
+    is_linear = settings.get("time_shift_type") == "linear"
+    return float(found if is_linear else np.exp(found))
 
 
 def _like(values: Any, like: Any) -> Any:

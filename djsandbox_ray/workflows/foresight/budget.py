@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from djsandbox_ray.errors import PlanRefused
@@ -49,6 +49,7 @@ class PlannedStage:
             "trials": planned.trials,
             "samples": None if planned.unknown else planned.samples,
             "unknown": planned.unknown,
+            "parts": [asdict(part) for part in planned.parts],
         }
 
 

@@ -15,6 +15,7 @@ from djsandbox_ray.hooks.plans import CONFIRMATION, LEARNING_RATE, TRIALS, draw_
 from djsandbox_ray.hooks.study import Study, configured_family, trial_samples
 from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.records import Dataset, Evaluation, Pools, TrialState
+from djsandbox_ray.reporting.costs import operations
 from djsandbox_ray.reporting.progress import Progress
 from djsandbox_ray.workflows.beforehand import foretold, lacking_here, most_rows
 from djsandbox_ray.workflows.foresight.api_requests import asking, asking_lines
@@ -79,7 +80,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "samples_to_train": ahead.samples,
         "flops_to_train": ahead.flops,
         "hours_to_train": _training_hours(this.config, ahead.flops),
-        "stored": _stored(this.config, trials, elsewhere=bool(lacking)),
+        "stored": _stored(this.config, trials or total(found, flops).trials, bool(lacking)),
         "measured": _measured(this.config, study, ahead.samples),
         "cost": cost.to_json() if cost else None,
         "trial_list": listed,
@@ -126,7 +127,7 @@ def _stored(config: RunConfig, trials: int, elsewhere: bool) -> dict[str, Any] |
 
     Args:
         config: of the run.
-        trials: of the first study.
+        trials: of the first study; where there is none, all.
         elsewhere: the data may not be on this machine.
 
     Returns:
@@ -278,11 +279,17 @@ def plan_table(made: dict[str, Any]) -> Text:
         head += asks
         head.append("trials  none: no job trains a model")
         return Text("\n".join([*head, *told, "", *wiring(made["jobs"])]))
+    if made["pools"]:
+        head += [
+            f"pools   {made['pools']}{bound}, controls and self-tests included",
+            f"trials  {made['trials']}: {hits} found in the cache or given up, "
+            f"{made['trials_to_run']} to run",
+        ]
+    else:  # no study of pools: they are those of the jobs below
+        left = [stage for stage in made["stages"] if stage["job"] not in _done(made)]
+        head.append(f"trials  {sum(stage['trials'] for stage in left):,} at most")
     lines = [
         *head,
-        f"pools   {made['pools']}{bound}, controls and self-tests included",
-        f"trials  {made['trials']}: {hits} found in the cache or given up, "
-        f"{made['trials_to_run']} to run",
         f"samples {made['samples_to_train']:,} to train on, less what early stopping saves{more}",
         f"compute {'not counted' if flops is None else f'{flops:.3g} floating-point operations'}",
         *_hours_lines(made["hours_to_train"]),
@@ -299,9 +306,14 @@ def plan_table(made: dict[str, Any]) -> Text:
 def _hours_lines(hours: dict[str, float] | None) -> list[str]:
     if hours is None:
         return []
+    return [f"time    {_held(hours)} of training, by trials.resources.flops_per_second"]
+
+
+def _held(hours: dict[str, float]) -> str:
+    """Return how long ``gpus`` or ``cpus`` are held, in minutes where that is less than an hour."""
     kind = "GPU" if "gpus" in hours else "CPU"
     held = hours.get("gpus", hours.get("cpus", 0.0))
-    return [f"time    {held:,.0f} {kind}-hours of training, by trials.resources.flops_per_second"]
+    return f"{held:,.0f} {kind}-hours" if held >= 1 else f"{60 * held:.2g} {kind}-minutes"
 
 
 def _stored_lines(stored: dict[str, Any] | None) -> list[str]:
@@ -325,16 +337,14 @@ def _in_bytes(count: float) -> str:
 def _measured_lines(measured: dict[str, float] | None) -> list[str]:
     if measured is None:
         return []
-    kind = "GPU" if "gpus" in measured else "CPU"
-    hours = measured.get("gpus", measured.get("cpus", 0.0))
     return [
-        f"time    {hours:.2g} {kind}-hours of training and evaluation, as the trials that are done "
-        f"took ({measured['trials']:.0f})"
+        f"time    {_held(measured)} of training and evaluation, as the trials that are done took "
+        f"({measured['trials']:.0f})"
     ]
 
 
 def _stage_lines(made: dict[str, Any]) -> list[str]:
-    done = {job["job"] for job in made["jobs"] if job["done"]}
+    done = _done(made)
     named = max(len(stage["job"]) for stage in made["stages"])
     counts = [f"{stage['trials']:,}" for stage in made["stages"]]
     wide = max(map(len, counts))
@@ -343,4 +353,18 @@ def _stage_lines(made: dict[str, Any]) -> list[str]:
         samples = stage["unknown"] or f"{stage['samples']:,} samples"
         state = "done" if stage["job"] in done else "to do"
         lines.append(f"  {stage['job']:<{named}}  {state:<5}  {count:>{wide}} trials  {samples}")
+        lines += _part_lines(stage["parts"])
     return lines
+
+
+def _part_lines(parts: Sequence[dict[str, Any]]) -> list[str]:
+    named = max((len(part["name"]) for part in parts), default=0)
+    return [
+        f"    {number}. {part['name']:<{named}}  {part['trials']:,} trials  "
+        f"{part['samples']:,} samples  {operations(part['flops'])}"
+        for number, part in enumerate(parts, start=1)
+    ]
+
+
+def _done(made: dict[str, Any]) -> set[str]:
+    return {job["job"] for job in made["jobs"] if job["done"]}

@@ -3,15 +3,19 @@
 Values are hashes of the files. ``STAND_IN`` has it do what VBench does in trouble: ``nan`` and
 ``323.99`` are written as they come, ``silent`` writes nothing and ends well (its command runs all
 in a shell), ``skip`` leaves out a video that cannot be read, ``unseen`` the videos without what
-``color`` looks for, ``short`` a dimension.
+``color`` looks for, ``short`` a dimension. In the folder ``STAND_IN_PLACE`` every call leaves a
+note when it begins, ``begun-*``, and one when it has ended, ``ended-*``; while there is a file
+``hold``, calls wait between.
 """
 
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 TROUBLE = os.environ.get("STAND_IN", "")
+PLACE = os.environ.get("STAND_IN_PLACE", "")
 TRUE_OR_FALSE = ("human_action", "dynamic_degree")
 PERCENT = ("imaging_quality",)
 
@@ -55,6 +59,10 @@ class VBench:
         assert not read_frame
         assert mode == "vbench_standard"
         assert Path(os.environ["VBENCH_CACHE_DIR"]).is_dir()
+        if PLACE:
+            Path(PLACE, f"begun-{os.getpid()}-{time.time_ns()}").touch()
+            while Path(PLACE, "hold").exists():
+                time.sleep(0.05)
         entries = json.loads(
             self.build_full_info_json(videos_path, name, dimension_list).read_text()
         )
@@ -65,6 +73,8 @@ class VBench:
             return
         path = Path(self.output_path, f"{name}_eval_results.json")
         path.write_text(json.dumps(results, indent=4))
+        if PLACE:
+            Path(PLACE, f"ended-{os.getpid()}-{time.time_ns()}").touch()
 
     def compute(self, dimension, entries):
         own = [entry for entry in entries if dimension in entry["dimension"]]
