@@ -19,7 +19,7 @@ from djsandbox_ray.tracking.tracker import PoolVerdict
 class Judge(Hook):
     """Writes ``ranking.csv``, of combinations ``combination_ranking.csv``."""
 
-    VERSION = 1
+    VERSION = 2
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:

@@ -24,7 +24,7 @@ from djsandbox_ray.trials.family import identity_of
 class MeasureNoise(StudyHook):
     """An A/A test: writes ``noise.json``. Its trials are the controls of the study that follows."""
 
-    VERSION = 2
+    VERSION = 3
 
     def identity(self) -> Any:
         """The trials, and how scores are made of them."""
@@ -55,7 +55,7 @@ class MeasureNoise(StudyHook):
             records,
             seeds=plan.seeds,
             metrics=config.evaluation.score_metrics(),
-            aggregate=config.evaluation.aggregate,
+            aggregate=config.evaluation.kind,
         )
         design = Design(
             pools=sum(pool.kind is not PoolKind.CONTROL for pool in pools.pools),
@@ -67,7 +67,7 @@ class MeasureNoise(StudyHook):
         floor = NoiseFloor.from_controls(controls, design, config.evaluation.alpha)
         content = {"comparable": self.comparable(), "noise": floor.to_json()}
         path = self.write_sealed("noise.json", content)
-        unit, stopping = Unit.of(config.evaluation.aggregate), config.trials.early_stopping
+        unit, stopping = Unit.of(config.evaluation.kind), config.trials.early_stopping
         for line in noise_lines(floor, unit, stopping=stopping.type != "none"):
             self.note(f"noise: {line}")
         return Noise(content_id("noise", pools.id, content), path)

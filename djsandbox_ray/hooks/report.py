@@ -104,7 +104,7 @@ _BEST = 3
 class WriteReport(Hook):
     """Writes ``figures/ranking.png`` and ``report.html``."""
 
-    VERSION = 7
+    VERSION = 8
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
@@ -159,7 +159,7 @@ class WriteReport(Hook):
         )
         storage = self.storage
         rows = self.rows(RankingRow, ranking)
-        unit = Unit.of(self.config.evaluation.aggregate)
+        unit = Unit.of(self.config.evaluation.kind)
         confirmed = self.rows(ConfirmationRow, confirmation)
         flipped = self.rows(FlipRow, learning_rate)
         floor = NoiseFloor.from_json(storage.read_sealed(noise.path)["noise"])
@@ -360,7 +360,7 @@ class WriteReport(Hook):
             f"{trials.failed} failed",
             "seeds": seeds_text(self.config.trials),
             "budget": f"{self.config.trials.budget} samples seen per trial",
-            "aggregate": self.config.evaluation.aggregate,
+            "aggregate": self.config.evaluation.kind,
             "family-wise error": f"{self.config.evaluation.alpha:g}",
         }
 

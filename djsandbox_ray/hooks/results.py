@@ -119,18 +119,17 @@ def ranked(
     """
     evaluation = context.config.evaluation
     records = finished(context, trials)
-    reference = _controls(context, first) if first else []
     return rank(
         pools.pools,
         records,
         seeds=seeds,
         metrics=evaluation.score_metrics(),
-        aggregate=evaluation.aggregate,
+        aggregate=evaluation.kind,
         alpha=evaluation.alpha,
         draw_share=pools.draw_size / pools.size,
         bucket_share=pools.size / pools.eligible,
         family=family,
-        measured_in=reference,
+        measured_in=yardstick(context, first) if first else None,
         blind=blind_metrics(context.config),
     )
 
@@ -197,18 +196,15 @@ def yardstick(context: Context, trials: Trials) -> Yardstick:
         BadInput: none was completed, or the configured score cannot be formed of their metrics.
     """
     evaluation = context.config.evaluation
-    grid = {(t.spec.pool, t.spec.seed): t for t in _controls(context, trials)}
-    measured = completed_metrics(grid)
-    if not measured:
+    kinds = context.storage.read_table(trials.trials, ["pool", "kind"]).to_pylist()
+    controls = {row["pool"] for row in kinds if row["kind"] == PoolKind.CONTROL}
+    measured = completed_metrics(
+        {(trial.spec.pool, trial.spec.seed): trial for trial in finished(context, trials)}
+    )
+    own = {key: metrics for key, metrics in measured.items() if key[0] in controls}
+    if not own:
         raise BadInput("no control trial of the study that makes the unit was completed")
-    return Yardstick.from_controls(measured, evaluation.score_metrics(), evaluation.aggregate)
-
-
-def _controls(context: Context, trials: Trials) -> list[TrialRecord]:
-    """Read the control trials of a study."""
-    kinds = context.storage.read_table(trials.trials, ["trial", "kind"]).to_pylist()
-    controls = {row["trial"] for row in kinds if row["kind"] == PoolKind.CONTROL}
-    return [record for record in finished(context, trials) if record.spec.id in controls]
+    return Yardstick.from_controls(own, evaluation.score_metrics(), evaluation.kind, measured)
 
 
 def finished(context: Context, trials: Trials) -> list[TrialRecord]:

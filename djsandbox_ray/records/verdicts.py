@@ -21,6 +21,8 @@ class Aggregate(StrEnum):
     STANDARDIZED = "standardized"
     """mean((s - s') / noise), in standard deviations of the control trials: metrics count by how
     well they are measured, not by their unit."""
+    WEIGHTED = "weighted"
+    """sum(w (s - s')) / sum(w s'): the change of a total with a weight for each metric."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class RankingRow:
     """The metric without which the verdict, better or worse, would not be the same."""
     stopped_at: int | None = None
     """Samples seen when the pool was given up early; such a pool has no verdict."""
+    collapsed: str | None = None
+    """Trials that collapsed and bear on the verdict: the pool's own, by seed, and those of
+    controls."""
+    without_collapsed: str | None = None
+    """The verdict where these are left out, all of the study; None where there are none."""
     error: float = math.nan
     """Standard error of the change: which rows are in a bucket and the noise of the controls are in
     it, unlike in ``std`` over seeds; NaN for self-tests and pools that were not judged."""

@@ -85,7 +85,7 @@ def _description(context: Context, report: Report) -> str:
     lines = list(report.summary)
     if context.storage.exists(ranking):
         rows = context.storage.read_rows(RankingRow, ranking)
-        unit = Unit.of(context.config.evaluation.aggregate)
+        unit = Unit.of(context.config.evaluation.kind)
         better = [row for row in rows if row.kind is PoolKind.BUCKET and row.verdict == "better"]
         lines = [
             *(

@@ -3,24 +3,26 @@
 Only completed trials are scored: their metrics are aggregated against one baseline, the mean over
 the completed control trials. The pools' scores are then compared with those of the control arms by
 :func:`.verdicts`, with all metrics and with each one left out.
-A pool that was given up early is listed with how far it came, and not compared.
+A pool that was given up early is listed with how far it came, and not compared. Where a trial
+collapsed, pools are judged without it, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
-from djsandbox_ray.analysis.verdicts.grid import completed_metrics, given_up
+from djsandbox_ray.analysis.verdicts.collapse import collapsed
+from djsandbox_ray.analysis.verdicts.grid import Key, given_up
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
 from djsandbox_ray.analysis.verdicts.second_look import DECIDED
 from djsandbox_ray.analysis.verdicts.shrinkage import shrink, standard_error
-from djsandbox_ray.analysis.verdicts.verdicts import Verdict, verdicts
+from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS, Verdict, verdicts
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import (
@@ -54,7 +56,7 @@ def rank(
     draw_share: float = 1.0,
     bucket_share: float = 1 / 3,
     family: int | None = None,
-    measured_in: Iterable[TrialRecord] = (),
+    measured_in: Yardstick | None = None,
     blind: Mapping[Spoil, Sequence[str]] | None = None,
 ) -> list[RankingRow]:
     """Rank the pools by their change against the controls.
@@ -82,9 +84,9 @@ def rank(
         family: number of pools over which errors are controlled, where these were chosen among
             more: a second study of chosen pools gives the first one's. By default, and at least,
             those that are compared or were stopped.
-        measured_in: control trials of another study, whose mean and noise then make the unit of
-            the changes, so that those of both studies can be set side by side; this study's own
-            when empty. Pools are compared with this study's controls all the same.
+        measured_in: the yardstick of another study, which then makes the unit of the changes, so
+            that those of both studies can be set side by side; this study's own when None. Pools
+            are compared with this study's controls all the same.
         blind: by what a self-test does to samples, the metrics that cannot show it: its change and
             its verdict are those of the others alone.
 
@@ -102,15 +104,16 @@ def rank(
     if not 0 < alpha < 1:
         raise BadInput(f"alpha is {alpha}; a rate strictly between 0 and 1 is needed")
     study = StudyScores.of(pools, trials, seeds)
-    yardstick = _yardstick(study, list(measured_in), metrics, aggregate)
+    yardstick = _yardstick(study, metrics, aggregate) if measured_in is None else measured_in
+    _check_metrics(study, yardstick)
     stopped = given_up(study.grid)
     tested = [pool for pool in pools if pool.kind is not PoolKind.CONTROL]
     judged = [pool.id for pool in tested if pool.id not in stopped and study.finals(pool.id)]
 
-    def judge(ruler: Yardstick) -> dict[str, Verdict]:
+    def judge(ruler: Yardstick, left_out: Collection[Key] = ()) -> dict[str, Verdict]:
         found = verdicts(
-            {name: study.scores(name, ruler) for name in judged},
-            study.control_scores(ruler),
+            {name: _scores(study, name, ruler, left_out) for name in judged},
+            [_scores(study, name, ruler, left_out) for name in study.arms],
             alpha,
             draw_share=draw_share,
             bucket_share=bucket_share,
@@ -120,6 +123,11 @@ def rank(
 
     found, without = judge(yardstick), _leave_one_out(yardstick, judge)
     controls = study.control_scores(yardstick)
+    lost = _collapsed(study, judged, yardstick)
+    # Too few control arms may be left to judge by.
+    spoilt = {arm for arm, _ in lost} & {*study.arms}
+    alone = lost and len(study.arms) - len(spoilt) >= MIN_CONTROL_ARMS
+    without_lost = judge(yardstick, lost) if alone else {}
     rulers = _rulers(yardstick, tested, blind or {})
     rows = []
     for pool in tested:
@@ -133,6 +141,9 @@ def rank(
             row = _judged(row, found[pool.id], changes, study.finals(pool.id))
             others = {metric: by_pool.get(pool.id) for metric, by_pool in without.items()}
             row = replace(row, carried_by=carried_by(found[pool.id], others))
+            row = replace(row, collapsed=_named(pool.id, lost, study))
+            if pool.id in without_lost:
+                row = replace(row, without_collapsed=without_lost[pool.id].verdict)
         elif pool.id in stopped:
             row = replace(row, verdict=STOPPED, stopped_at=stopped[pool.id])
         rows.append(row)
@@ -167,27 +178,23 @@ def control_scores(
     controls = [pool for pool in pools if pool.kind is PoolKind.CONTROL]
     names = {pool.id for pool in controls}
     study = StudyScores.of(controls, [trial for trial in trials if trial.spec.pool in names], seeds)
-    yardstick = Yardstick.from_controls(study.control_metrics(), metrics, aggregate)
+    yardstick = _yardstick(study, metrics, aggregate)
     return study.control_scores(yardstick)
 
 
 def _yardstick(
-    study: StudyScores,
-    others: Sequence[TrialRecord],
-    metrics: ScoreMetrics | Sequence[str] | None,
-    aggregate: Aggregate | str,
+    study: StudyScores, metrics: ScoreMetrics | Sequence[str] | None, aggregate: Aggregate | str
 ) -> Yardstick:
-    """Measure the controls of another study where they are given, else those of this one."""
-    own = study.control_metrics()
-    if not others:
-        return Yardstick.from_controls(own, metrics, aggregate)
-    measured = completed_metrics({(trial.spec.pool, trial.spec.seed): trial for trial in others})
-    if not measured:
-        raise BadInput("no control trial of the other study, which makes the unit, was completed")
-    here, there = (sorted(next(iter(found.values()))) for found in (own, measured))
-    if here != there:
-        raise BadInput(f"the study has the metrics {here}, and the one that makes its unit {there}")
-    return Yardstick.from_controls(measured, metrics, aggregate)
+    return Yardstick.from_controls(study.control_metrics(), metrics, aggregate, study.measured)
+
+
+def _check_metrics(study: StudyScores, yardstick: Yardstick) -> None:
+    known = next(iter(study.measured.values()))
+    if lacking := [name for name in yardstick.metrics if name not in known]:
+        raise BadInput(
+            f"the trials lack the metric {lacking[0]!r} of the study that makes the unit (they "
+            f"have: {', '.join(known)})"
+        )
 
 
 def _rulers(
@@ -202,6 +209,29 @@ def _rulers(
         if left_out:
             rulers[spoil] = reduce(Yardstick.without, left_out, yardstick)
     return rulers
+
+
+def _scores(study: StudyScores, name: str, ruler: Yardstick, left_out: Collection[Key]) -> Floats:
+    """Return the scores of an arm, NaN for trials that are left out."""
+    kept = np.array([(name, seed) not in left_out for seed in study.seeds])
+    return np.where(kept, study.scores(name, ruler), math.nan)
+
+
+def _collapsed(study: StudyScores, judged: Sequence[str], ruler: Yardstick) -> set[Key]:
+    """Return the trials that collapsed."""
+    if not judged:
+        return set()
+    pools = np.stack([study.scores(name, ruler) for name in judged])
+    arms = [*judged, *study.arms]
+    places = np.argwhere(collapsed(pools, study.control_scores(ruler)))
+    return {(arms[arm], study.seeds[seed]) for arm, seed in places.tolist()}
+
+
+def _named(pool: str, lost: Collection[Key], study: StudyScores) -> str | None:
+    """Name the trials that collapsed and bear on a pool: its own, and those of controls."""
+    own = [f"seed {seed}" for arm, seed in sorted(lost) if arm == pool]
+    controls = [f"{arm} seed {seed}" for arm, seed in sorted(lost) if arm in study.arms]
+    return ", ".join([*own, *controls]) or None
 
 
 def _leave_one_out(yardstick: Yardstick, judge: Verdicts) -> dict[str, dict[str, Verdict]]:

@@ -175,7 +175,7 @@ class Race:
             )
         study, config = self._competition, self._config
         try:
-            yardstick = Yardstick.from_controls(controls, study.metrics, study.aggregate)
+            yardstick = Yardstick.from_controls(controls, study.metrics, study.aggregate, found)
         except BadInput as error:
             return _undecided(rung, str(error))
         scores = self._table({key: yardstick.change(metrics) for key, metrics in found.items()})
