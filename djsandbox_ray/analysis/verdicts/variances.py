@@ -29,7 +29,7 @@ from scipy import special
 
 Floats = NDArray[np.float64]
 
-_ALIKE = 0.2
+_ALIKE = 0.1
 """Prior chance that all arms are equally noisy."""
 _TAU = 1.5
 """Scale of tau where they are not. Published tables have standard deviations between arms whose
