@@ -23,11 +23,11 @@ from PIL import Image
 from rich.console import Console
 
 from djsandbox_ray.analysis.verdicts.grid import completed_metrics
-from djsandbox_ray.analysis.verdicts.scores import Yardstick
 from djsandbox_ray.config import read_document, replaced, with_places
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.config import EvaluationConfig
+from djsandbox_ray.hooks.results import study_yardstick
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.connection import prepare_environment
 from djsandbox_ray.records import (
@@ -266,13 +266,10 @@ class Result:
         kinds = self._storage.read_table(studies[0].trials, ["pool", "kind"]).to_pylist()
         controls = {row["pool"] for row in kinds if row["kind"] == PoolKind.CONTROL}
         first = completed_metrics({(r.spec.pool, r.spec.seed): r for r in records[0]})
-        own = {key: metrics for key, metrics in first.items() if key[0] in controls}
-        if section is None or not own:
+        if section is None or not any(pool in controls for pool, _ in first):
             return {}
-        evaluation = EvaluationConfig.model_validate(section)
-        metrics, aggregate = evaluation.score_metrics(), evaluation.kind
         try:
-            ruler = Yardstick.from_controls(own, metrics, aggregate, first)
+            ruler = study_yardstick(first, controls, EvaluationConfig.model_validate(section))
         except BadInput:  # as the verdicts, which say why
             return {}
         return {

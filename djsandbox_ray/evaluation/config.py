@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
@@ -12,6 +13,9 @@ from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.metric import Metric, ScoreMetrics
 from djsandbox_ray.records import Aggregate
 from djsandbox_ray.settings.sections import Component, Section, component
+
+INFORMATIVE = "informative"
+"""In place of metrics: those that see the self-tests."""
 
 
 class Weighted(Section):
@@ -40,9 +44,10 @@ class EvaluationConfig(Section):
     of their images or videos under another text."""
     metrics: list[Annotated[SerializeAsAny[Component], component(EVALUATORS)]] = Field(min_length=1)
     """The evaluators."""
-    score: list[str] | None = Field(default=None, min_length=1)
+    score: Annotated[list[str], Field(min_length=1)] | Literal["informative"] | None = None
     """The metrics that make the score of a trial; by default all but those that are only shown,
-    such as the share of answers in which nothing could be read."""
+    such as the share of answers in which nothing could be read. ``informative``: those of them by
+    which self-tests are seen to be worse than the controls; pools have no say in it."""
     aggregate: Literal["pooled", "mean_relative", "standardized"] | Weighted = Field(
         default="pooled", validate_default=True
     )
@@ -67,8 +72,9 @@ class EvaluationConfig(Section):
             return aggregate
         if isinstance(aggregate, Weighted):
             return cls._total(aggregate, info)
-        metrics = ScoreMetrics(info.data["score"], promised(info.data["metrics"]))
-        names = metrics.chosen(known_metrics(info.data["metrics"]) or info.data["score"] or ())
+        score = named(info.data["score"])
+        metrics = ScoreMetrics(score, promised(info.data["metrics"]))
+        names = metrics.chosen(known_metrics(info.data["metrics"]) or score or ())
         less = [name for name in names if metrics.sign(name) < 0]
         if aggregate == "pooled" and less:
             raise ValueError(
@@ -82,10 +88,11 @@ class EvaluationConfig(Section):
     @classmethod
     def _total(cls, aggregate: Weighted, info: ValidationInfo) -> Weighted:
         weighed, score = list(aggregate.weighted), info.data["score"]
-        if score is not None and set(score) != set(weighed):
+        own = named(score) or ()
+        if score is not None and set(own) != set(weighed):
             raise ValueError(
-                f"the score is of {', '.join(score)}, the weights of {', '.join(weighed)}: leave "
-                "out 'score', or name the same metrics"
+                f"the score is of {', '.join(own) or score}, the weights of {', '.join(weighed)}: "
+                "leave out 'score', or name the same metrics"
             )
         cls._known(weighed, info)
         metrics = ScoreMetrics(tuple(weighed), promised(info.data["metrics"]))
@@ -108,7 +115,7 @@ class EvaluationConfig(Section):
         if isinstance(self.aggregate, Weighted):
             weights = self.aggregate.weighted
             return ScoreMetrics(tuple(weights), known, tuple(weights.items()))
-        return ScoreMetrics(None if self.score is None else tuple(self.score), known)
+        return ScoreMetrics(named(self.score), known, informative=self.score == INFORMATIVE)
 
     def scales(self) -> str | None:
         """Return what is to be known of a sum of metrics on different scales; None if nothing.
@@ -118,7 +125,7 @@ class EvaluationConfig(Section):
         if self.kind is not Aggregate.POOLED:
             return None
         score = self.score_metrics()
-        names = score.chosen(known_metrics(self.metrics) or self.score or ())
+        names = score.chosen(known_metrics(self.metrics) or score.names or ())
         highest = {name: score.metric(name).high for name in names}
         tops = [high for high in highest.values() if high is not None]
         if not tops or max(tops) < 10 * min(tops):
@@ -143,8 +150,8 @@ class EvaluationConfig(Section):
 
     @field_validator("score")
     @classmethod
-    def _known(cls, score: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        if score is None or "metrics" not in info.data:
+    def _known(cls, score: list[str] | str | None, info: ValidationInfo) -> list[str] | str | None:
+        if score is None or isinstance(score, str) or "metrics" not in info.data:
             return score
         if len(set(score)) < len(score):
             raise ValueError("a metric stands twice")
@@ -154,6 +161,11 @@ class EvaluationConfig(Section):
                 hint, listed = nearest(name, known), ", ".join(known)
                 raise ValueError(f"no evaluator gives {name!r}{hint} (known: {listed})")
         return score
+
+
+def named(score: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the metrics that a score names; None where it is of all, or of those that see."""
+    return None if score is None or score == INFORMATIVE else tuple(score)
 
 
 def promised(configs: list[Component]) -> tuple[Metric, ...]:

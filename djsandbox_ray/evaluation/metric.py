@@ -54,6 +54,9 @@ class ScoreMetrics:
     known: tuple[Metric, ...] = ()
     weights: tuple[tuple[str, float], ...] = ()
     """By name, of the aggregate ``weighted``."""
+    informative: bool = False
+    """Whether only those of them count by which self-tests are seen: verdicts go by these, as soon
+    as there are self-tests to ask; what compares trials while they run, by all."""
 
     @classmethod
     def of(cls, metrics: ScoreMetrics | Sequence[str] | None) -> ScoreMetrics:

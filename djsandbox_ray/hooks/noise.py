@@ -7,11 +7,11 @@ from typing import Any
 
 from djsandbox_ray.analysis.planning.noise import NoiseFloor
 from djsandbox_ray.analysis.verdicts.design import Design
-from djsandbox_ray.analysis.verdicts.ranking import control_scores
+from djsandbox_ray.analysis.verdicts.ranking import control_scores, known_truth
 from djsandbox_ray.dataset.source import SOURCES, stamp_of
 from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import Planned
-from djsandbox_ray.hooks.plans import NOISE, first_controls
+from djsandbox_ray.hooks.plans import NOISE, first_controls, spoils_of
 from djsandbox_ray.hooks.results import scoring
 from djsandbox_ray.hooks.study import Inputs, Study, configured_family, study_identity
 from djsandbox_ray.identity import content_id
@@ -40,14 +40,17 @@ class MeasureNoise(StudyHook):
         return content_id("noise", model, config.trials.budget, evaluation, stamps)
 
     def ahead(self, pools: Pools | Planned, **_: Any) -> Planned:
-        """The controls of the study of all pools, with every seed."""
-        planned = self.planned(self._plan, first_controls(pools, self.config))
+        """The controls of the study of all pools, with every seed; see :func:`known_truth`."""
+        arms = first_controls(pools, self.config)
+        if self.config.evaluation.score_metrics().informative:
+            arms += len(spoils_of(self.config))
+        planned = self.planned(self._plan, arms)
         return replace(planned, part_of_first=True)
 
     def run(self, dataset: Dataset, evaluation: Evaluation, pools: Pools) -> Noise:
         """Train the controls and say which effect the study can detect."""
         config, plan = self.config, self._plan
-        arms = tuple(pool for pool in pools.pools if pool.kind is PoolKind.CONTROL)
+        arms = tuple(known_truth(pools.pools, config.evaluation.score_metrics()))
         inputs = Inputs(dataset, evaluation, replace(pools, pools=arms))
         records, _ = self.conduct(Study(self.context, plan, inputs))
         controls = control_scores(

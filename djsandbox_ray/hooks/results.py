@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -10,17 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from djsandbox_ray.analysis.verdicts.grid import completed_metrics, given_up
+from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics, given_up
 from djsandbox_ray.analysis.verdicts.ranking import rank
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
+from djsandbox_ray.analysis.verdicts.sensitivity import sensitivities
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
-from djsandbox_ray.evaluation.config import promised
+from djsandbox_ray.evaluation.config import EvaluationConfig, promised
 from djsandbox_ray.evaluation.data import NO_SET, EvaluationSet
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.pools.arms import SPOILT_POOLS
 from djsandbox_ray.records import (
     Evaluation,
+    MetricRow,
     PoolKind,
     Pools,
     RankingRow,
@@ -201,10 +204,54 @@ def yardstick(context: Context, trials: Trials) -> Yardstick:
     measured = completed_metrics(
         {(trial.spec.pool, trial.spec.seed): trial for trial in finished(context, trials)}
     )
-    own = {key: metrics for key, metrics in measured.items() if key[0] in controls}
-    if not own:
+    if not any(pool in controls for pool, _ in measured):
         raise BadInput("no control trial of the study that makes the unit was completed")
-    return Yardstick.from_controls(own, evaluation.score_metrics(), evaluation.kind, measured)
+    return study_yardstick(measured, controls, evaluation)
+
+
+def study_yardstick(
+    measured: Mapping[Key, Mapping[str, float]],
+    controls: Collection[str],
+    evaluation: EvaluationConfig,
+) -> Yardstick:
+    """Return the unit that the controls of a study make.
+
+    Args:
+        measured: final metrics of the completed trials; one of them at least is of a control.
+        controls: the control pools.
+        evaluation: how a score is made of metrics.
+
+    Raises:
+        BadInput: the score cannot be formed of these metrics.
+    """
+    spoilt = SPOILT_POOLS.values()
+    return Yardstick.from_controls(
+        {key: metrics for key, metrics in measured.items() if key[0] in controls},
+        evaluation.score_metrics(),
+        evaluation.kind,
+        measured,
+        {key: metrics for key, metrics in measured.items() if key[0] in spoilt},
+    )
+
+
+def metric_rows(context: Context, pools: Pools, trials: Trials) -> list[MetricRow]:
+    """Return what each metric can see, by the controls and self-tests of the first study.
+
+    Args:
+        context: of the run.
+        pools: of the first study.
+        trials: of these pools.
+    """
+    measured = completed_metrics(
+        {(trial.spec.pool, trial.spec.seed): trial for trial in finished(context, trials)}
+    )
+    controls = {pool.id for pool in pools.pools if pool.kind is PoolKind.CONTROL}
+    spoilt = {pool.id for pool in pools.pools if pool.spoil is not None}
+    return sensitivities(
+        {key: metrics for key, metrics in measured.items() if key[0] in controls},
+        {key: metrics for key, metrics in measured.items() if key[0] in spoilt},
+        context.config.evaluation.score_metrics(),
+    )
 
 
 def finished(context: Context, trials: Trials) -> list[TrialRecord]:

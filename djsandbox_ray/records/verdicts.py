@@ -35,6 +35,26 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class MetricRow:
+    """What a metric can see, as a row of ``metrics.csv``; by controls and self-tests alone."""
+
+    metric: str
+    mean: float
+    """Over the control trials."""
+    noise: float
+    """Standard deviation of a control trial, without what a seed does to all."""
+    visible: float
+    """The change of one pool that is told from the controls four times in five."""
+    seen: float
+    """By how many standard errors it is worse for the self-test that it sees best; NaN where no
+    self-test spoils samples, or none was completed."""
+    sees: bool
+    """Whether that is more than chance makes it."""
+    scored: bool
+    """Whether it is part of the score, or may be where those are chosen that see something."""
+
+
+@dataclass(frozen=True)
 class RankingRow:
     """The verdict on one pool, as a row of ``ranking.csv``."""
 

@@ -53,6 +53,14 @@ def test_a_total_says_what_the_score_is_made_of() -> None:
     assert read(aggregate="standardized").kind is Aggregate.STANDARDIZED
 
 
+def test_a_score_of_metrics_that_see_something() -> None:
+    score = read(score="informative", aggregate="standardized").score_metrics()
+    assert score.informative
+    assert score.names is None
+    assert score.chosen(("semantic", "loss")) == ("semantic",)
+    assert not read(score=["quality"]).score_metrics().informative
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [
@@ -64,6 +72,11 @@ def test_a_total_says_what_the_score_is_made_of() -> None:
             {"aggregate": {"weighted": {"quality": 1}}, "score": ["semantic"]},
             "the score is of semantic, the weights of quality",
         ),
+        (
+            {"aggregate": {"weighted": {"quality": 1}}, "score": "informative"},
+            "the score is of informative, the weights of quality: leave out 'score'",
+        ),
+        ({"score": "informativ"}, "Input should be 'informative'"),
         ({"aggregate": {"weigthed": {"quality": 1}}}, "weigthed"),
         ({"aggregate": "median"}, "pooled"),
     ],

@@ -104,7 +104,7 @@ def rank(
     if not 0 < alpha < 1:
         raise BadInput(f"alpha is {alpha}; a rate strictly between 0 and 1 is needed")
     study = StudyScores.of(pools, trials, seeds)
-    yardstick = _yardstick(study, metrics, aggregate) if measured_in is None else measured_in
+    yardstick = measured_in or study.yardstick(metrics, aggregate)
     _check_metrics(study, yardstick)
     stopped = given_up(study.grid)
     tested = [pool for pool in pools if pool.kind is not PoolKind.CONTROL]
@@ -128,7 +128,7 @@ def rank(
     spoilt = {arm for arm, _ in lost} & {*study.arms}
     alone = lost and len(study.arms) - len(spoilt) >= MIN_CONTROL_ARMS
     without_lost = judge(yardstick, lost) if alone else {}
-    rulers = _rulers(yardstick, tested, blind or {})
+    rulers = _rulers(yardstick, tested, blind or {}, ScoreMetrics.of(metrics))
     rows = []
     for pool in tested:
         row = _row(pool, study)
@@ -162,8 +162,9 @@ def control_scores(
     """Return the scores of the control arms, as :func:`rank` compares pools with them.
 
     Args:
-        pools: the pools of a study; those that are no controls are left out.
-        trials: exactly one finished trial for every control and seed; others are left out.
+        pools: of a study; only controls and self-tests with spoilt samples count.
+        trials: exactly one finished trial for every one of these and seed, of the latter only where
+            the metrics are to be those that see them; others are left out.
         seeds: the seeds of the study.
         metrics: what is aggregated; None for all.
         aggregate: how; see :class:`Aggregate`.
@@ -175,17 +176,23 @@ def control_scores(
         BadInput: as in :func:`rank`.
         SandboxError: as in :func:`rank`.
     """
-    controls = [pool for pool in pools if pool.kind is PoolKind.CONTROL]
-    names = {pool.id for pool in controls}
-    study = StudyScores.of(controls, [trial for trial in trials if trial.spec.pool in names], seeds)
-    yardstick = _yardstick(study, metrics, aggregate)
-    return study.control_scores(yardstick)
+    wanted = known_truth(pools, ScoreMetrics.of(metrics))
+    names = {pool.id for pool in wanted}
+    study = StudyScores.of(wanted, [trial for trial in trials if trial.spec.pool in names], seeds)
+    return study.control_scores(study.yardstick(metrics, aggregate))
 
 
-def _yardstick(
-    study: StudyScores, metrics: ScoreMetrics | Sequence[str] | None, aggregate: Aggregate | str
-) -> Yardstick:
-    return Yardstick.from_controls(study.control_metrics(), metrics, aggregate, study.measured)
+def known_truth(pools: Iterable[Pool], metrics: ScoreMetrics) -> list[Pool]:
+    """Return the pools that must be trained before there can be a score.
+
+    They are the controls, and where the metrics are to be those that see the self-tests, also those
+    of them whose samples are spoilt.
+    """
+    return [
+        pool
+        for pool in pools
+        if pool.kind is PoolKind.CONTROL or (metrics.informative and pool.spoil is not None)
+    ]
 
 
 def _check_metrics(study: StudyScores, yardstick: Yardstick) -> None:
@@ -198,13 +205,22 @@ def _check_metrics(study: StudyScores, yardstick: Yardstick) -> None:
 
 
 def _rulers(
-    yardstick: Yardstick, tested: Sequence[Pool], blind: Mapping[Spoil, Sequence[str]]
+    yardstick: Yardstick,
+    tested: Sequence[Pool],
+    blind: Mapping[Spoil, Sequence[str]],
+    metrics: ScoreMetrics,
 ) -> dict[Spoil | None, Yardstick]:
-    """Return a yardstick for each way to spoil samples that not all metrics of the score show."""
+    """Return a yardstick for each way to spoil samples that not all metrics of the score show.
+
+    Where metrics are those that see some self-test, none may be left for another: it is then judged
+    by all of them, and will fail.
+    """
     rulers: dict[Spoil | None, Yardstick] = {}
     for spoil in {pool.spoil for pool in tested if pool.spoil}:
         left_out = [name for name in yardstick.metrics if name in blind.get(spoil, ())]
         if len(left_out) == len(yardstick.metrics):
+            if metrics.informative:
+                continue
             raise BadInput(f"no metric of the score shows that {spoil} were spoilt")
         if left_out:
             rulers[spoil] = reduce(Yardstick.without, left_out, yardstick)

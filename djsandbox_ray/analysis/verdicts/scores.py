@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from djsandbox_ray.analysis.verdicts.grid import Grid, Key, completed_metrics, trial_grid
+from djsandbox_ray.analysis.verdicts.sensitivity import informative, sensitivities
 from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.metric import ScoreMetrics
@@ -170,6 +171,7 @@ class Yardstick:
         metrics: ScoreMetrics | Sequence[str] | None,
         aggregate: Aggregate | str,
         others: Mapping[Key, Mapping[str, float]] | None = None,
+        spoilt: Mapping[Key, Mapping[str, float]] | None = None,
     ) -> Yardstick:
         """Measure the completed control trials, and the noise of all.
 
@@ -180,6 +182,8 @@ class Yardstick:
             aggregate: see :class:`Aggregate`.
             others: final metrics of the trials of other arms, whose noise counts too; before they
                 are trained there are none.
+            spoilt: final metrics of self-tests whose samples are spoilt, which say which metrics
+                count where those are asked for that see them; without any, all do.
 
         Raises:
             BadInput: unknown aggregate or metric; no metrics; a baseline that the aggregate cannot
@@ -187,6 +191,8 @@ class Yardstick:
         """
         score = ScoreMetrics.of(metrics)
         names = _chosen(next(iter(controls.values())), score)
+        if score.informative and spoilt:
+            names = informative(sensitivities(controls, spoilt, score), names)
         if aggregate not in list(Aggregate):
             raise BadInput(f"unknown aggregate {aggregate!r} (allowed: {', '.join(Aggregate)})")
         table = np.array([[trial[name] for name in names] for trial in controls.values()])
@@ -351,6 +357,8 @@ class StudyScores:
     """The control pools."""
     arms: Sequence[str]
     """The control pools that completed all their trials."""
+    spoilt: Sequence[str] = ()
+    """The self-tests whose samples are spoilt."""
 
     @classmethod
     def of(
@@ -374,7 +382,8 @@ class StudyScores:
                 f"only {len(arms)} of {len(controls)} control arms completed all their trials; "
                 f"at least {MIN_CONTROL_ARMS} are needed to measure the noise between arms"
             )
-        return cls(grid, seeds, measured, controls, arms)
+        spoilt = [pool.id for pool in pools if pool.spoil is not None]
+        return cls(grid, seeds, measured, controls, arms, spoilt)
 
     def finals(self, pool: str) -> list[Mapping[str, float]]:
         """Return the final metrics of a pool's completed trials."""
@@ -383,6 +392,22 @@ class StudyScores:
     def control_metrics(self) -> dict[Key, Mapping[str, float]]:
         """Return the final metrics of the completed control trials."""
         return {key: values for key, values in self.measured.items() if key[0] in self.controls}
+
+    def spoilt_metrics(self) -> dict[Key, Mapping[str, float]]:
+        """Return the final metrics of the completed trials of self-tests that are spoilt."""
+        return {key: values for key, values in self.measured.items() if key[0] in self.spoilt}
+
+    def yardstick(
+        self, metrics: ScoreMetrics | Sequence[str] | None, aggregate: Aggregate | str
+    ) -> Yardstick:
+        """Return the unit that the controls of this study make.
+
+        Raises:
+            BadInput: see :meth:`Yardstick.from_controls`.
+        """
+        return Yardstick.from_controls(
+            self.control_metrics(), metrics, aggregate, self.measured, self.spoilt_metrics()
+        )
 
     def scores(self, pool: str, yardstick: Yardstick) -> Floats:
         """Return the scores of a pool, shape (seeds,); NaN where no trial was completed."""
