@@ -55,7 +55,7 @@ def test_one_seed_and_many_pools_are_nearly_dunnetts_test():
     assert found == pytest.approx(np.full(18, found[0]))
 
 
-def test_arms_known_to_be_alike_have_the_noise_of_all():
+def test_arms_that_look_alike_have_nearly_the_noise_of_all():
     # Variances at the quantiles of theirs, means that differ by no more than seeds make them.
     design = Design(18, 30, 3, draw_share=0.001)
     ranks = (np.arange(48) * 29 % 48 + 0.5) / 48
@@ -65,7 +65,8 @@ def test_arms_known_to_be_alike_have_the_noise_of_all():
     )
     found = noise.half_widths(against_controls(np.full(18, 3), 30, 3), 0.05)
     known = critical_value(0.05, 18, math.inf, 96) * math.sqrt((1 + 1 / 30) / 3)
-    assert np.median(found) == pytest.approx(known, rel=0.1)
+    # That they are alike is not known, and more than three seeds could tell.
+    assert known < np.median(found) < 1.12 * known
 
 
 def test_a_noisy_pool_gets_a_wider_interval():
