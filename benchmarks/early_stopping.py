@@ -239,7 +239,9 @@ def recorded(storage: object, folder: str, run: object, rungs: Sequence[float]) 
     for k in range(len(rungs) + 1):
         metrics = {key: trial.reports[k].metrics for key, trial in trials.items()}
         controls = {key: m for key, m in metrics.items() if kinds[key[0]] is PoolKind.CONTROL}
-        yardstick = Yardstick.from_controls(controls, evaluation.score, evaluation.aggregate)
+        yardstick = Yardstick.from_controls(
+            controls, evaluation.score_metrics(), evaluation.kind, metrics
+        )
         for i, pool in enumerate(kinds):
             scores[i, :, k] = [yardstick.change(metrics[pool, seed]) for seed in range(SEEDS)]
     count = list(kinds.values()).count

@@ -16,7 +16,7 @@ from djsandbox_ray.analysis.verdicts.second_look import ConfirmConfig, LearningR
 from djsandbox_ray.dataset.media import MODALITIES
 from djsandbox_ray.dataset.source import SOURCES, IngestConfig, SourceConfig, content_of
 from djsandbox_ray.errors import BadInput, nearest
-from djsandbox_ray.evaluation.config import EvaluationConfig
+from djsandbox_ray.evaluation.config import INFORMATIVE, EvaluationConfig, named
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.masking import masked
 from djsandbox_ray.pools.builder import BUILDERS
@@ -238,7 +238,7 @@ def _trial_problems(given: _Sections) -> list[str]:
         found = misfits(
             trials,
             evaluation.metrics if evaluation else (),
-            evaluation.score if evaluation else None,
+            named(evaluation.score) if evaluation else None,
             self_tests=pools is not None and pools.self_tests,
         )
     checks_rate = given.learning_rate_check is not None
@@ -248,6 +248,11 @@ def _trial_problems(given: _Sections) -> list[str]:
         )
     if pools is None:
         return found
+    if evaluation and evaluation.score == INFORMATIVE and not pools.self_tests:
+        found.append(
+            "evaluation.score: 'informative' takes the metrics that see self-tests: they are "
+            "needed (pools.self_tests: true)"
+        )
     whole = pools.draw_share == 1
     if trials and len(trials.seed_numbers) == 1 and not whole:
         found.append(

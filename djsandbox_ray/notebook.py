@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from io import BytesIO
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,22 @@ from PIL import Image
 from rich.console import Console
 
 from djsandbox_ray.analysis.verdicts.grid import completed_metrics
-from djsandbox_ray.analysis.verdicts.scores import Yardstick
 from djsandbox_ray.config import read_document, replaced, with_places
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import BadInput, SandboxError
 from djsandbox_ray.evaluation.config import EvaluationConfig
+from djsandbox_ray.hooks.results import study_yardstick
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.connection import prepare_environment
-from djsandbox_ray.records import PoolKind, Pools, RankingRow, Report, Statistics, Trials
+from djsandbox_ray.records import (
+    PoolKind,
+    Pools,
+    RankingRow,
+    Report,
+    Statistics,
+    TrialRecord,
+    Trials,
+)
 from djsandbox_ray.stats.parts import StatisticColumns
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.trial_records import read_records
@@ -252,31 +261,27 @@ class Result:
     def _scores(self) -> dict[str, float]:
         """Return the score of every completed trial by its id; none where none can be formed."""
         section = self._run.settings().get("evaluation")
-        records = [
-            record
-            for _, trials in self._studies()
-            for record in read_records(
-                self._storage.read_table(trials.trials), self._storage.read_table(trials.curves)
-            )
-        ]
-        (_, first), *_ = self._studies()
-        kinds = self._storage.read_table(first.trials, ["trial", "kind"]).to_pylist()
-        controls = {row["trial"] for row in kinds if row["kind"] == PoolKind.CONTROL}
-        grid = {(r.spec.pool, r.spec.seed): r for r in records if r.spec.id in controls}
-        measured = completed_metrics(grid)
-        if section is None or not measured:
+        studies = [trials for _, trials in self._studies()]
+        records = [self._records(trials) for trials in studies]
+        kinds = self._storage.read_table(studies[0].trials, ["pool", "kind"]).to_pylist()
+        controls = {row["pool"] for row in kinds if row["kind"] == PoolKind.CONTROL}
+        first = completed_metrics({(r.spec.pool, r.spec.seed): r for r in records[0]})
+        if section is None or not any(pool in controls for pool, _ in first):
             return {}
-        evaluation = EvaluationConfig.model_validate(section)
-        metrics, aggregate = evaluation.score_metrics(), evaluation.aggregate
         try:
-            ruler = Yardstick.from_controls(measured, metrics, aggregate)
+            ruler = study_yardstick(first, controls, EvaluationConfig.model_validate(section))
         except BadInput:  # as the verdicts, which say why
             return {}
         return {
             record.spec.id: ruler.change(final.metrics)
-            for record in records
+            for record in chain.from_iterable(records)
             if (final := record.final) is not None
         }
+
+    def _records(self, trials: Trials) -> list[TrialRecord]:
+        return read_records(
+            self._storage.read_table(trials.trials), self._storage.read_table(trials.curves)
+        )
 
     def _lacks(self, what: str) -> SandboxError:
         return SandboxError(

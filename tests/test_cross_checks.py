@@ -94,6 +94,13 @@ def test_rungs_and_scores_fit_the_model_and_the_self_tests(
     assert found.startswith(line)
 
 
+def test_metrics_that_self_tests_choose_need_self_tests(write: ConfigWriter) -> None:
+    changes = {"evaluation__score": "informative", "pools": {"self_tests": False}}
+    (found,) = write.problems(**changes)
+    assert found.startswith("evaluation.score: 'informative' takes the metrics that see self-tests")
+    load_config(write(evaluation__score="informative"))
+
+
 def test_a_score_that_is_blind_to_captions_needs_no_self_test(write: ConfigWriter) -> None:
     metrics = [{"type": "staged_family:Unprompted"}]
     load_config(write(evaluation__metrics=metrics, pools={"self_tests": False}))

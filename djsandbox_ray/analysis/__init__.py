@@ -1,9 +1,10 @@
 """From the metrics of trials to verdicts on pools; pure: numpy and scipy only.
 
 ``verdicts/``  ``grid`` checks the trials, ``scores`` makes them numbers, ``ranking`` compares and
-               ranks the pools, with ``verdicts`` (intervals from ``moderated``, ``shape``,
-               ``squeeze`` and ``dunnett``) and ``shrinkage``; ``racing`` gives pools up on the way,
-               ``second_look`` looks again. ``design`` is what all of that is planned by.
+               ranks the pools, with ``verdicts`` (intervals from ``arm_noise``, which stands on
+               ``variances``), ``collapse`` and ``shrinkage``; ``racing`` gives pools up on the
+               way, ``second_look`` looks again. ``design`` is what all of that is planned by, with
+               ``dunnett`` for what cannot be better.
 ``planning/``  before a study: ``noise`` says which effects it can find (``posterior``: how sure
                that is), ``power`` which study is the cheapest that finds one.
 ``together/``  ``interactions`` and ``surrogate`` of a pyramid, by ``contrasts`` of arms;

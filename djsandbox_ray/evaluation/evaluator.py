@@ -167,6 +167,7 @@ EVALUATORS: Registry[Evaluator] = Registry(
     {
         "caption_nll": "djsandbox_ray.evaluation.caption_nll:CaptionNll",
         "command": "djsandbox_ray.evaluation.programs:CommandEvaluator",
+        "contrastive_nll": "djsandbox_ray.evaluation.contrastive_nll:ContrastiveNll",
         "denoising": "djsandbox_ray.evaluation.denoising:DenoisingLoss",
         "fvd": "djsandbox_ray.evaluation.video.fvd:Fvd",
         "mmbench": "djsandbox_ray.evaluation.vqa.mmbench:MmBench",

@@ -52,6 +52,11 @@ class ScoreMetrics:
     names: tuple[str, ...] | None = None
     """Those that were asked for; None for all but those that are known to be no part by default."""
     known: tuple[Metric, ...] = ()
+    weights: tuple[tuple[str, float], ...] = ()
+    """By name, of the aggregate ``weighted``."""
+    informative: bool = False
+    """Whether only those of them count by which self-tests are seen: verdicts go by these, as soon
+    as there are self-tests to ask; what compares trials while they run, by all."""
 
     @classmethod
     def of(cls, metrics: ScoreMetrics | Sequence[str] | None) -> ScoreMetrics:
@@ -70,6 +75,10 @@ class ScoreMetrics:
     def metric(self, name: str) -> Metric:
         """Return a metric by name; one of which nothing is known is better when greater."""
         return next((metric for metric in self.known if metric.name == name), Metric(name))
+
+    def weight(self, name: str) -> float:
+        """Return the weight of a metric; 1 where none are given."""
+        return dict(self.weights).get(name, 1.0)
 
     def sign(self, name: str) -> int:
         """Return 1 for a metric that is better when greater, -1 for one that is when less."""

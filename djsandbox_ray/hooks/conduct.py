@@ -18,7 +18,6 @@ from djsandbox_ray.identity import content_id, rows_hash
 from djsandbox_ray.ledger.cost import together, trial_cost
 from djsandbox_ray.nodes.kinds import bundle
 from djsandbox_ray.records import (
-    Aggregate,
     Cost,
     StudyPlan,
     TrialRecord,
@@ -350,7 +349,7 @@ class Conduct:
             known=study.known,
             rungs=study.rungs,
             metrics=config.evaluation.score_metrics(),
-            aggregate=Aggregate(config.evaluation.aggregate),
+            aggregate=config.evaluation.kind,
             decisions=decisions(storage, study.race),
             on_decision=keep,
         )

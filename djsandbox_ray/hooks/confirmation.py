@@ -61,7 +61,7 @@ class ChooseForConfirmation(Hook):
 class Confirm(Hook):
     """Writes ``confirmation.csv``."""
 
-    VERSION = 1
+    VERSION = 2
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:

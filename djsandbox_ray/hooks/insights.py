@@ -39,12 +39,12 @@ _CHUNK_ROWS = 65536
 class WriteInsights(Hook):
     """Writes ``insights.md``."""
 
-    VERSION = 1
+    VERSION = 2
     SECTIONS = ("evaluation",)
 
     def identity(self) -> Any:
         """Name of the run and unit of its effects, and what earlier jobs could not do."""
-        return [self.config.name, self.config.evaluation.aggregate, *self.context.caveats]
+        return [self.config.name, self.config.evaluation.kind, *self.context.caveats]
 
     def run(
         self,
@@ -64,7 +64,7 @@ class WriteInsights(Hook):
         told = storage.read_sealed(repetition.law) if repetition else {}
         scaled = storage.read_sealed(scaling.law) if scaling else {}
         found = Observations(
-            unit=Unit.of(self.config.evaluation.aggregate),
+            unit=Unit.of(self.config.evaluation.kind),
             ranking=self.rows(RankingRow, ranking),
             modality=_modalities(statistics),
             not_testable=pools.not_testable,

@@ -24,7 +24,7 @@ from djsandbox_ray.storage.rows import columns_of
 class FindInteractions(Hook):
     """Writes ``interactions.csv`` and ``surrogate.csv``."""
 
-    VERSION = 1
+    VERSION = 2
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
@@ -64,7 +64,7 @@ class FindInteractions(Hook):
         )
         alpha = self.config.evaluation.alpha
         effects, predicted = factorial(arms, factors, alpha), surrogate(arms, factors, alpha)
-        unit = Unit.of(self.config.evaluation.aggregate)
+        unit = Unit.of(self.config.evaluation.kind)
         for line in (
             *interactions_notes(effects.rows, unit),
             *effects.notes,

@@ -8,23 +8,27 @@ from typing import Any, overload
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.hooks.hook import Hook
 from djsandbox_ray.hooks.plans import plan_of
-from djsandbox_ray.hooks.results import ranked, ranked_again, scoring
+from djsandbox_ray.hooks.results import metric_rows, ranked, ranked_again, scoring
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.records import Pools, Ranking, RankingRow, StudyPlan, Trials
+from djsandbox_ray.records import MetricRow, Pools, Ranking, RankingRow, StudyPlan, Trials
+from djsandbox_ray.reporting.method import sensitivity_lines
 from djsandbox_ray.storage.rows import columns_of
 from djsandbox_ray.telemetry.events import event
 from djsandbox_ray.tracking.tracker import PoolVerdict
 
 
 class Judge(Hook):
-    """Writes ``ranking.csv``, of combinations ``combination_ranking.csv``."""
+    """Writes ``ranking.csv``, of combinations ``combination_ranking.csv``.
+
+    Beside that of the first study, ``metrics.csv`` says what each metric can see.
+    """
 
     VERSION = 2
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:
         """Which metrics make the score, how, the error rate, and what the table tells."""
-        return [scoring(self.config, "alpha"), columns_of(RankingRow)]
+        return [scoring(self.config, "alpha"), columns_of(RankingRow), columns_of(MetricRow)]
 
     @overload
     def run(self, pools: Pools, trials: Trials, first: None = None) -> Ranking: ...
@@ -75,7 +79,13 @@ class Judge(Hook):
         self, pools: Pools, trials: Trials, plan: StudyPlan, first: Trials | None
     ) -> list[RankingRow] | None:
         if first is None:
-            return ranked(self.context, pools, trials, plan.seeds)
+            rows = ranked(self.context, pools, trials, plan.seeds)
+            seen = metric_rows(self.context, pools, trials)
+            self.write_rows(MetricRow, "metrics.csv", seen)
+            chosen = self.config.evaluation.score_metrics().informative
+            for line in sensitivity_lines(seen, chosen=chosen):
+                self.note(f"{plan.name}: {line}")
+            return rows
         return ranked_again(self.context, pools, trials, plan, first=first)
 
     def _tell_self_tests(self, rows: list[RankingRow]) -> None:

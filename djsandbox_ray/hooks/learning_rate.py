@@ -30,7 +30,7 @@ from djsandbox_ray.records import (
 class CheckLearningRate(StudyHook):
     """Writes ``learning_rate.csv`` and the tables of its trials."""
 
-    VERSION = 2
+    VERSION = 3
 
     def identity(self) -> Any:
         """The trials, the learning rate, and how scores are made."""

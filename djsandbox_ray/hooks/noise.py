@@ -9,12 +9,12 @@ from typing import Any
 from djsandbox_ray.analysis.planning.noise import NoiseFloor
 from djsandbox_ray.analysis.planning.sight import blind
 from djsandbox_ray.analysis.verdicts.design import Design
-from djsandbox_ray.analysis.verdicts.ranking import control_scores
+from djsandbox_ray.analysis.verdicts.ranking import control_scores, known_truth
 from djsandbox_ray.dataset.source import SOURCES, stamp_of
 from djsandbox_ray.errors import PlanRefused
 from djsandbox_ray.hooks.conduct import StudyHook
 from djsandbox_ray.hooks.hook import Planned
-from djsandbox_ray.hooks.plans import NOISE, first_controls
+from djsandbox_ray.hooks.plans import NOISE, first_controls, spoils_of
 from djsandbox_ray.hooks.results import scoring
 from djsandbox_ray.hooks.study import Inputs, Study, configured_family, study_identity
 from djsandbox_ray.identity import content_id
@@ -35,7 +35,7 @@ from djsandbox_ray.trials.family import identity_of
 class MeasureNoise(StudyHook):
     """An A/A test: writes ``noise.json``. Its trials are the controls of the study that follows."""
 
-    VERSION = 2
+    VERSION = 3
 
     def identity(self) -> Any:
         """The trials, how scores are made of them, and what must be seen where that is said."""
@@ -56,8 +56,11 @@ class MeasureNoise(StudyHook):
         return content_id("noise", model, config.trials.budget, evaluation, stamps)
 
     def ahead(self, pools: Pools | Planned, **_: Any) -> Planned:
-        """The controls of the study of all pools, with every seed."""
-        planned = self.planned(self._plan, first_controls(pools, self.config))
+        """The controls of the study of all pools, with every seed; see :func:`known_truth`."""
+        arms = first_controls(pools, self.config)
+        if self.config.evaluation.score_metrics().informative:
+            arms += len(spoils_of(self.config))
+        planned = self.planned(self._plan, arms)
         return replace(planned, part_of_first=True)
 
     def run(self, dataset: Dataset, evaluation: Evaluation, pools: Pools) -> Noise:
@@ -67,7 +70,7 @@ class MeasureNoise(StudyHook):
             PlanRefused: only ones greater than the user wants to pay for.
         """
         config, plan = self.config, self._plan
-        arms = tuple(pool for pool in pools.pools if pool.kind is PoolKind.CONTROL)
+        arms = tuple(known_truth(pools.pools, config.evaluation.score_metrics()))
         inputs = Inputs(dataset, evaluation, replace(pools, pools=arms))
         records, _ = self.conduct(Study(self.context, plan, inputs))
         controls = control_scores(
@@ -75,7 +78,7 @@ class MeasureNoise(StudyHook):
             records,
             seeds=plan.seeds,
             metrics=config.evaluation.score_metrics(),
-            aggregate=config.evaluation.aggregate,
+            aggregate=config.evaluation.kind,
         )
         design = Design(
             pools=sum(pool.kind is not PoolKind.CONTROL for pool in pools.pools),
@@ -87,7 +90,7 @@ class MeasureNoise(StudyHook):
         floor = NoiseFloor.from_controls(controls, design, config.evaluation.alpha)
         content = {"comparable": self.comparable(), "noise": floor.to_json()}
         path = self.write_sealed("noise.json", content)
-        unit, stopping = Unit.of(config.evaluation.aggregate), config.trials.early_stopping
+        unit, stopping = Unit.of(config.evaluation.kind), config.trials.early_stopping
         for line in noise_lines(floor, unit, stopping=stopping.type != "none"):
             self.note(f"noise: {line}")
         self._look(floor, unit, records)

@@ -51,7 +51,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class WriteRecipe(Hook):
     """Writes ``recipes/<name>.yaml`` and ``recipes/<name>.evidence.json``."""
 
-    VERSION = 2
+    VERSION = 3
 
     def identity(self) -> Any:
         """The operators as given, the policies, and what the effect is measured in and within."""
@@ -207,7 +207,7 @@ class WriteRecipe(Hook):
             "effect": {
                 **findings.to_json(),
                 # What was not measured has no unit.
-                "unit": evaluation and str(evaluation.aggregate),
+                "unit": evaluation and str(evaluation.kind),
                 "confidence": evaluation and 1 - evaluation.alpha,
             },
         }

@@ -48,7 +48,7 @@ class RepeatOrExpand(StudyHook):
     ``repetition_x<factor>_trials.parquet`` and ``..._curves.parquet``.
     """
 
-    VERSION = 2
+    VERSION = 3
 
     def identity(self) -> Any:
         """The trials, and how scores are made."""
@@ -178,7 +178,7 @@ class RepeatOrExpand(StudyHook):
         said["sentences"] = [top.sentence, *said["sentences"]]
         for line in said["sentences"]:
             self.note(f"repetition: {line}")
-        unit = Unit.of(self.config.evaluation.aggregate)
+        unit = Unit.of(self.config.evaluation.kind)
         title = f"Repetition against diversity: {top.pool.id}"
         figure = png(repetition_chart(rows, title=title, unit=unit))
         path, text = self.write_rows(RepetitionRow, "repetition.csv", rows)

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from djsandbox_ray.analysis.planning.noise import NoiseFloor, realised
 from djsandbox_ray.analysis.verdicts.racing import saved, wrong_stops
+from djsandbox_ray.analysis.verdicts.sensitivity import informative
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.evaluation.answer_store import AnswerStore
 from djsandbox_ray.evaluation.config import promised
@@ -22,7 +23,7 @@ from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
 from djsandbox_ray.evaluation.video.stored_videos import StoredVideos
 from djsandbox_ray.evaluation.video.wanted import WantedVideo
 from djsandbox_ray.hooks.hook import Hook
-from djsandbox_ray.hooks.results import decisions, finished, video_evaluators
+from djsandbox_ray.hooks.results import decisions, finished, metric_rows, video_evaluators
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.ledger.cost import from_json, to_json
 from djsandbox_ray.masking import masker, without_secrets
@@ -45,6 +46,7 @@ from djsandbox_ray.records import (
     Leak,
     LearningRateCheck,
     Ledger,
+    MetricRow,
     Noise,
     PoolKind,
     Pools,
@@ -89,6 +91,8 @@ from djsandbox_ray.reporting.method import (
     flips_section,
     noise_lines,
     realised_lines,
+    sensitivity_lines,
+    sensitivity_section,
     stopping_lines,
     suspicion_lines,
 )
@@ -167,7 +171,7 @@ class WriteReport(Hook):
         )
         storage = self.storage
         rows = self.rows(RankingRow, ranking)
-        unit = Unit.of(self.config.evaluation.aggregate)
+        unit = Unit.of(self.config.evaluation.kind)
         confirmed = self.rows(ConfirmationRow, confirmation)
         flipped = self.rows(FlipRow, learning_rate)
         floor = NoiseFloor.from_json(storage.read_sealed(noise.path)["noise"])
@@ -177,12 +181,14 @@ class WriteReport(Hook):
         columns = StatisticColumns(storage, known, dataset.rows)
         records = finished(self.context, trials)
         costs = from_json(storage.read_sealed(ledger.path))
+        seen = metric_rows(self.context, pools, trials)
         lines = [
             *confirmation_notes(confirmed),
             *flips_notes(flipped),
             *self._stopping(pools, trials, records, rows),
             *realised_lines(realised(floor, rows), unit),
             *suspicion_lines(rows, metrics),
+            *sensitivity_lines(seen, chosen=self.config.evaluation.score_metrics().informative),
         ]
         found = conclude(
             rows,
@@ -196,7 +202,7 @@ class WriteReport(Hook):
         looked = confirmation_trials if found.certainty is Certainty.CONFIRMED else None
         is_single = any(pool.id == found.pool for pool in pools.pools)
         study = looked or (None if is_single else combination_trials) or trials
-        measured = self._measured(found.pool, study, metrics) if found.pool else []
+        measured = self._measured(found.pool, study, metrics, seen) if found.pool else []
         answer = answer_lines(
             found,
             unit,
@@ -243,6 +249,7 @@ class WriteReport(Hook):
             tables=[
                 *([flips_section(flipped, unit)] if flipped else []),
                 *(self._composition(key, dataset, pools) for key in labels),
+                sensitivity_section(seen),
                 _statistics(pools),
                 costs_section(costs),
                 *([svg_picture("Where the money went", money)] if money else []),
@@ -263,16 +270,20 @@ class WriteReport(Hook):
         storage.write_bytes(report.path, page.encode())
         return report
 
-    def _measured(self, pool: str, trials: Trials, metrics: Sequence[Metric]) -> list[Measured]:
+    def _measured(
+        self, pool: str, trials: Trials, metrics: Sequence[Metric], seen: Sequence[MetricRow]
+    ) -> list[Measured]:
         """Return what the pool of the answer got of the score's metrics, beside the controls."""
         kinds = self.storage.read_table(trials.trials, ["pool", "kind"]).to_pylist()
         controls = {row["pool"] for row in kinds if row["kind"] == PoolKind.CONTROL}
         records = finished(self.context, trials)
         own, theirs = mean_metrics(records, [pool]), mean_metrics(records, controls)
         by_name = {metric.name: metric for metric in metrics}
+        score = self.config.evaluation.score_metrics()
+        names = score.chosen(own)
         return [
             Measured(by_name.get(name, Metric(name)), own[name], theirs.get(name, math.nan))
-            for name in self.config.evaluation.score_metrics().chosen(own)
+            for name in (informative(seen, names) if score.informative else names)
             if name in own
         ]
 
@@ -412,7 +423,7 @@ class WriteReport(Hook):
             f"{trials.failed} failed",
             "seeds": seeds_text(self.config.trials),
             "budget": f"{self.config.trials.budget} samples seen per trial",
-            "aggregate": self.config.evaluation.aggregate,
+            "aggregate": self.config.evaluation.kind,
             "family-wise error": f"{self.config.evaluation.alpha:g}",
         }
 

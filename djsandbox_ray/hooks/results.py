@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -10,18 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from djsandbox_ray.analysis.verdicts.grid import completed_metrics, given_up
+from djsandbox_ray.analysis.verdicts.grid import Key, completed_metrics, given_up
 from djsandbox_ray.analysis.verdicts.ranking import rank
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
+from djsandbox_ray.analysis.verdicts.sensitivity import sensitivities
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
-from djsandbox_ray.evaluation.config import promised
+from djsandbox_ray.evaluation.config import EvaluationConfig, promised
 from djsandbox_ray.evaluation.data import NO_SET, EvaluationSet
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
 from djsandbox_ray.hooks.hook import Context
+from djsandbox_ray.pools.arms import SPOILT_POOLS
 from djsandbox_ray.records import (
     Evaluation,
+    MetricRow,
     PoolKind,
     Pools,
     RankingRow,
@@ -136,18 +139,17 @@ def ranked(
     """
     evaluation = context.config.evaluation
     records = finished(context, trials)
-    reference = _controls(context, first) if first else []
     return rank(
         pools.pools,
         records,
         seeds=seeds,
         metrics=evaluation.score_metrics(),
-        aggregate=evaluation.aggregate,
+        aggregate=evaluation.kind,
         alpha=evaluation.alpha,
         draw_share=pools.draw_size / pools.size,
         bucket_share=pools.size / pools.eligible,
         family=family,
-        measured_in=reference,
+        measured_in=yardstick(context, first) if first else None,
         blind=blind_metrics(context.config),
     )
 
@@ -214,18 +216,59 @@ def yardstick(context: Context, trials: Trials) -> Yardstick:
         BadInput: none was completed, or the configured score cannot be formed of their metrics.
     """
     evaluation = context.config.evaluation
-    grid = {(t.spec.pool, t.spec.seed): t for t in _controls(context, trials)}
-    measured = completed_metrics(grid)
-    if not measured:
+    kinds = context.storage.read_table(trials.trials, ["pool", "kind"]).to_pylist()
+    controls = {row["pool"] for row in kinds if row["kind"] == PoolKind.CONTROL}
+    measured = completed_metrics(
+        {(trial.spec.pool, trial.spec.seed): trial for trial in finished(context, trials)}
+    )
+    if not any(pool in controls for pool, _ in measured):
         raise BadInput("no control trial of the study that makes the unit was completed")
-    return Yardstick.from_controls(measured, evaluation.score_metrics(), evaluation.aggregate)
+    return study_yardstick(measured, controls, evaluation)
 
 
-def _controls(context: Context, trials: Trials) -> list[TrialRecord]:
-    """Read the control trials of a study."""
-    kinds = context.storage.read_table(trials.trials, ["trial", "kind"]).to_pylist()
-    controls = {row["trial"] for row in kinds if row["kind"] == PoolKind.CONTROL}
-    return [record for record in finished(context, trials) if record.spec.id in controls]
+def study_yardstick(
+    measured: Mapping[Key, Mapping[str, float]],
+    controls: Collection[str],
+    evaluation: EvaluationConfig,
+) -> Yardstick:
+    """Return the unit that the controls of a study make.
+
+    Args:
+        measured: final metrics of the completed trials; one of them at least is of a control.
+        controls: the control pools.
+        evaluation: how a score is made of metrics.
+
+    Raises:
+        BadInput: the score cannot be formed of these metrics.
+    """
+    spoilt = SPOILT_POOLS.values()
+    return Yardstick.from_controls(
+        {key: metrics for key, metrics in measured.items() if key[0] in controls},
+        evaluation.score_metrics(),
+        evaluation.kind,
+        measured,
+        {key: metrics for key, metrics in measured.items() if key[0] in spoilt},
+    )
+
+
+def metric_rows(context: Context, pools: Pools, trials: Trials) -> list[MetricRow]:
+    """Return what each metric can see, by the controls and self-tests of the first study.
+
+    Args:
+        context: of the run.
+        pools: of the first study.
+        trials: of these pools.
+    """
+    measured = completed_metrics(
+        {(trial.spec.pool, trial.spec.seed): trial for trial in finished(context, trials)}
+    )
+    controls = {pool.id for pool in pools.pools if pool.kind is PoolKind.CONTROL}
+    spoilt = {pool.id for pool in pools.pools if pool.spoil is not None}
+    return sensitivities(
+        {key: metrics for key, metrics in measured.items() if key[0] in controls},
+        {key: metrics for key, metrics in measured.items() if key[0] in spoilt},
+        context.config.evaluation.score_metrics(),
+    )
 
 
 def finished(context: Context, trials: Trials) -> list[TrialRecord]:

@@ -85,7 +85,7 @@ class _Search:
 class SearchThresholds(StudyHook):
     """Writes ``search.json``, ``search.csv``, ``search_thresholds.json`` and tables of trials."""
 
-    VERSION = 2
+    VERSION = 3
 
     def identity(self) -> Any:
         """What decides a trial, how scores are made and judged, and the second look."""

@@ -11,6 +11,7 @@ from djsandbox_ray.config import RunConfig
 from djsandbox_ray.dataset.source import stamp_of
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.answer_store import FOLDER as ANSWERS
+from djsandbox_ray.evaluation.config import named
 from djsandbox_ray.evaluation.evaluator import EVALUATORS
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context
@@ -108,7 +109,7 @@ class Study:
         """The evaluators, each on its set."""
         settings = self.context.config.evaluation
         sets = evaluation_sets(self.context.storage, self.inputs.evaluation)
-        return Suite(settings.metrics, sets, settings.score)
+        return Suite(settings.metrics, sets, named(settings.score))
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

@@ -14,7 +14,7 @@ from djsandbox_ray.records import Dataset, Evaluation, Pools, Trials
 class Train(StudyHook):
     """Writes ``trials.parquet`` and ``curves.parquet``, of later studies with their name before."""
 
-    VERSION = 2
+    VERSION = 3
 
     def identity(self) -> Any:
         """Model, budget, seeds, rungs and evaluators; not where they run."""

@@ -97,10 +97,11 @@ def control_arms(
         yield from ((pool, rows.expand(codes)) for pool, codes in arms_of(column, rows))
 
 
-_SPOILT_POOLS: dict[Spoil, str] = {
+SPOILT_POOLS: dict[Spoil, str] = {
     "captions": "self_test/shuffled_captions",
     "frames": "self_test/first_frames",
 }
+"""Names of self-tests by what is done to their samples."""
 
 
 def self_test_columns(size: int, seed: int, spoils: Sequence[Spoil]) -> Iterator[RandomColumn]:
@@ -118,7 +119,7 @@ def self_test_columns(size: int, seed: int, spoils: Sequence[Spoil]) -> Iterator
     yield RandomColumn("self_test/shuffled_statistic", kind, size, seed, {"expected": "undecided"})
     for spoil in spoils:
         more = {"expected": "worse", "spoil": spoil}
-        yield RandomColumn(_SPOILT_POOLS[spoil], kind, size, seed, more)
+        yield RandomColumn(SPOILT_POOLS[spoil], kind, size, seed, more)
 
 
 def arms_of(column: Column, rows: Rows) -> Iterator[Arm]:

@@ -21,6 +21,8 @@ class Aggregate(StrEnum):
     STANDARDIZED = "standardized"
     """mean((s - s') / noise), in standard deviations of the control trials: metrics count by how
     well they are measured, not by their unit."""
+    WEIGHTED = "weighted"
+    """sum(w (s - s')) / sum(w s'): the change of a total with a weight for each metric."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,26 @@ class Noise:
     id: str
     path: str
     """JSON: see :class:`djsandbox_ray.analysis.planning.noise.NoiseFloor`."""
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """What a metric can see, as a row of ``metrics.csv``; by controls and self-tests alone."""
+
+    metric: str
+    mean: float
+    """Over the control trials."""
+    noise: float
+    """Standard deviation of a control trial, without what a seed does to all."""
+    visible: float
+    """The change of one pool that is told from the controls four times in five."""
+    seen: float
+    """By how many standard errors it is worse for the self-test that it sees best; NaN where no
+    self-test spoils samples, or none was completed."""
+    sees: bool
+    """Whether that is more than chance makes it."""
+    scored: bool
+    """Whether it is part of the score, or may be where those are chosen that see something."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +91,11 @@ class RankingRow:
     """The metric without which the verdict, better or worse, would not be the same."""
     stopped_at: int | None = None
     """Samples seen when the pool was given up early; such a pool has no verdict."""
+    collapsed: str | None = None
+    """Trials that collapsed and bear on the verdict: the pool's own, by seed, and those of
+    controls."""
+    without_collapsed: str | None = None
+    """The verdict where these are left out, all of the study; None where there are none."""
     error: float = math.nan
     """Standard error of the change: which rows are in a bucket and the noise of the controls are in
     it, unlike in ``std`` over seeds; NaN for self-tests and pools that were not judged."""

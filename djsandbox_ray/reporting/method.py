@@ -15,9 +15,9 @@ from djsandbox_ray.analysis.planning.power import (
 from djsandbox_ray.analysis.planning.sight import Blind, Cause, Reason
 from djsandbox_ray.analysis.verdicts.racing import AuditReport, Savings
 from djsandbox_ray.evaluation.metric import Metric
-from djsandbox_ray.records import ConfirmationRow, FlipRow, RankingRow
+from djsandbox_ray.records import ConfirmationRow, FlipRow, MetricRow, RankingRow
 from djsandbox_ray.reporting.blocks import ReportTable
-from djsandbox_ray.reporting.ranking import Unit
+from djsandbox_ray.reporting.ranking import NOTHING, Unit
 
 
 def noise_lines(floor: NoiseFloor, unit: Unit, *, stopping: bool) -> list[str]:
@@ -164,6 +164,48 @@ def suspicion_lines(rows: Sequence[RankingRow], metrics: Sequence[Metric]) -> li
                 f"other metrics of {metric.name.partition('/')[0]} say little."
             )
     return lines
+
+
+def sensitivity_section(rows: Sequence[MetricRow]) -> ReportTable:
+    """Show what each metric can see; those that see most of the self-tests come first."""
+    header = ["metric", "controls", "noise", "visible change", "self-tests, in errors", ""]
+    body = [
+        [
+            row.metric,
+            f"{row.mean:.4g}",
+            f"{row.noise:.2g}",
+            f"{row.visible:.2g}",
+            NOTHING if math.isnan(row.seen) else f"{row.seen:.1f}",
+            ", ".join(["sees"] * row.sees + ["not in the score"] * (not row.scored)),
+        ]
+        for row in rows
+    ]
+    return ReportTable("What each metric can see", header, body, numbers=range(1, 5))
+
+
+def sensitivity_lines(rows: Sequence[MetricRow], *, chosen: bool) -> list[str]:
+    """Say by which metrics of the score self-tests are seen.
+
+    Args:
+        rows: of all metrics.
+        chosen: whether these alone make the score.
+    """
+    scored = [row for row in rows if row.scored]
+    seeing = [row.metric for row in scored if row.sees]
+    if all(math.isnan(row.seen) for row in scored):
+        return ["No self-test says which metrics see anything: all count."] if chosen else []
+    if not seeing:
+        more = ": all of them count" if chosen else ""
+        return [f"No metric of the score sees the self-tests{more}."]
+    of_all, named = f"{len(seeing)} of {len(scored)} metrics", ", ".join(seeing)
+    if chosen:
+        return [f"The score is made of {of_all}, those that see the self-tests: {named}."]
+    if len(seeing) == len(scored):
+        return []
+    return [
+        f"The self-tests are seen by {of_all} of the score: {named}. The others may add more "
+        "noise than they tell; 'score: informative' leaves them out."
+    ]
 
 
 def _pools(count: int) -> str:

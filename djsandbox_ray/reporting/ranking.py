@@ -12,6 +12,8 @@ from djsandbox_ray.records import PoolKind, RankingRow
 from djsandbox_ray.reporting.blocks import ReportTable
 
 NOTHING = "-"
+_NAMED = 5
+"""Trials that collapsed of which a sentence tells."""
 
 
 class Unit(StrEnum):
@@ -176,7 +178,24 @@ def notes(rows: Sequence[RankingRow]) -> list[str]:
     if carried:
         names = ", ".join(f"{row.pool} ({row.verdict}: {row.carried_by})" for row in carried)
         lines.append(f"Carried by one metric, without which the verdict would not stand: {names}.")
-    return lines
+    return [*lines, *_collapses(by_rank)]
+
+
+def _collapses(rows: Sequence[RankingRow]) -> list[str]:
+    """Name the trials that collapsed, and the verdicts that are others without them."""
+    named = [f"{row.pool} ({row.collapsed})" for row in rows if row.collapsed]
+    if not named:
+        return []
+    others = [
+        f"{row.pool} ({row.verdict}, without them {row.without_collapsed})"
+        for row in rows
+        if row.without_collapsed not in (None, row.verdict)
+    ]
+    shown = ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" * (len(named) > _NAMED))
+    changes = (
+        f"other verdicts without them: {', '.join(others)}" if others else "no verdict changes"
+    )
+    return [f"Trials that collapsed, far below the rest of their arm: {shown}; {changes}."]
 
 
 def tally(rows: Sequence[RankingRow]) -> str:

@@ -167,6 +167,29 @@ def foretold(config: RunConfig) -> list[str]:
     return [*several, *about_second(operators, names)]
 
 
+def evidence_notes(config: RunConfig) -> list[str]:
+    """Say what the evidence of this run cannot tell, and why, in a sentence each.
+
+    Args:
+        config: that was checked.
+    """
+    notes = []
+    seeds = len(config.training.seed_numbers) if config.training else None
+    if seeds == 1:
+        notes.append(
+            "with one seed nothing tells how noisy single pools are: all are taken to be as noisy "
+            "as the controls, and where they are not, false verdicts are more than alpha; 3 seeds "
+            "tell"
+        )
+    if seeds == 2:
+        notes.append(
+            "two seeds tell little of how noisy single pools are: where pools are far noisier than "
+            "the controls, false verdicts may be twice alpha; 3 seeds keep it"
+        )
+    scales = config.measuring.scales() if config.measuring else None
+    return [*notes, scales] if scales else notes
+
+
 def most_rows(section: Component) -> int | None:
     """Return how many samples a source has at most; None where only reading them would say.
 

@@ -60,7 +60,7 @@ def print_results(
         unsent: how many things could not be sent to the tracker.
     """
     # Without an evaluation there are no changes to be shown.
-    unit = Unit.of(config.measuring.aggregate) if config.measuring else Unit.PERCENT
+    unit = Unit.of(config.measuring.kind) if config.measuring else Unit.PERCENT
     results = Results(console, context.storage, list(outputs.values()), unit)
     more = [f"runs    {command}"] if (command := context.tracker.ui_command) else []
     if unsent:

@@ -28,7 +28,6 @@ from djsandbox_ray.identity import content_id
 from djsandbox_ray.masking import masked
 from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.records import (
-    Aggregate,
     Pool,
     Pools,
     RankingRow,
@@ -237,7 +236,7 @@ def _trained(chosen: _Choice) -> TrialRecord:
                 known={},
                 rungs=study.rungs,
                 metrics=settings.score_metrics(),
-                aggregate=Aggregate(settings.aggregate),
+                aggregate=settings.kind,
                 decisions=[],
                 on_decision=lambda decision: None,
             ),
@@ -311,7 +310,7 @@ def _verdict(context: Context, pool: Pool) -> str:
     for name in sorted(names, key=lambda name: name != _RANKING):
         for row in context.storage.read_rows(RankingRow, f"{context.folder}/{name}"):
             if row.pool == pool.id:
-                unit = Unit.of(context.config.evaluation.aggregate)
+                unit = Unit.of(context.config.evaluation.kind)
                 return (
                     f"Against the controls the pool is **{row.verdict}**: {unit.text(row.change)} "
                     f"{unit} ({interval(row, unit)}), over {row.seeds} seeds."

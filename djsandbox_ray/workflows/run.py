@@ -270,7 +270,7 @@ def _run_info(context: Context) -> RunInfo:
             "seeds": seeds_text(trials),
         }
     if (evaluation := config.measuring) is not None:
-        measured = {"aggregate": evaluation.aggregate, "alpha": str(evaluation.alpha)}
+        measured = {"aggregate": evaluation.kind, "alpha": str(evaluation.alpha)}
         if less := directions(config).get("less"):
             measured["better_when_less"] = ", ".join(less)
     return RunInfo(

@@ -29,29 +29,43 @@ def flat(**means):
     return {pool: np.full(3, mean) for pool, mean in means.items()}
 
 
-def test_two_pools_are_one_t_test():
-    found = compare(flat(a=0.5, b=0.6), CONTROLS, ONE)
+def test_two_pools_and_one_seed_are_one_t_test():
+    controls = CONTROLS[:, :1]
+    found = compare({"a": np.array([0.5]), "b": np.array([0.6])}, controls, ONE)
     # One other pool, one needed: c is where P(T > c) = alpha, T a Student t of C - 1 degrees.
-    spread = CONTROLS.mean(axis=1).std(ddof=1)
-    assert found.margin == pytest.approx(stats.t.isf(0.05, 7) * spread * math.sqrt(2))
+    spread = controls.std(ddof=1)
+    assert found.margin == pytest.approx(stats.t.isf(0.05, 7) * spread * math.sqrt(2), rel=0.01)
     assert found.effects == pytest.approx(
-        {p: m - CONTROLS.mean() for p, m in (("a", 0.5), ("b", 0.6))}
+        {p: m - controls.mean() for p, m in (("a", 0.5), ("b", 0.6))}
     )
     assert found.behind == ("a",)
 
 
+def noisy(pools, seeds=3, seed=0, scale=0.01):
+    """Pools as noisy as the controls, each with the mean given."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for pool, mean in pools.items():
+        row = rng.normal(0, scale, seeds)
+        found[pool] = mean + row - row.mean()
+    return found
+
+
 def test_behind_begins_at_the_margin():
-    margin = compare(flat(a=0.5, b=0.6), CONTROLS, ONE).margin
-    assert compare(flat(a=0.5, b=0.5 + 0.999 * margin), CONTROLS, ONE).behind == ()
-    assert compare(flat(a=0.5, b=0.5 + 1.001 * margin), CONTROLS, ONE).behind == ("a",)
+    margin = compare(noisy({"a": 0.5, "b": 0.6}), CONTROLS, ONE).margin
+    close, far = ({"a": 0.5, "b": 0.5 + share * margin} for share in (0.999, 1.001))
+    # Two pools: the median of their variances is their mean.
+    assert compare(noisy(close), CONTROLS, ONE).behind == ()
+    assert compare(noisy(far), CONTROLS, ONE).behind == ("a",)
 
 
 def test_the_margin_by_simulation():
     """P(the r-th best is led by keep - r + 1 equals), summed over r, is alpha / rungs."""
     rng, pools, keep = np.random.default_rng(0), 12, 3
+    controls = CONTROLS[:, :1]
     rule = RaceRule(keep=keep, alpha=0.4, rungs=2)
-    c = compare(flat(**{f"p{i}": 0.5 for i in range(pools)}), CONTROLS, rule).margin
-    c /= math.sqrt(2) * CONTROLS.mean(axis=1).std(ddof=1)
+    c = compare({f"p{i}": np.full(1, 0.5) for i in range(pools)}, controls, rule).margin
+    c /= math.sqrt(2) * controls.std(ddof=1)
     spread = np.sqrt(rng.chisquare(7, 40_000) / 7)
     noise = np.sort(rng.normal(size=(40_000, pools - 1)), axis=1)[:, ::-1]
     own = rng.normal(size=40_000)
@@ -102,10 +116,23 @@ def test_missing_seeds():
 
 
 def test_a_pool_with_one_seed_is_given_up_less_easily():
-    lead = 1.9 * compare(flat(a=0.5, b=0.6, c=0.7), CONTROLS, ONE).margin / math.sqrt(2)
-    scores = flat(a=0.5, few=0.5, b=0.5 + lead)
+    pools = {"a": 0.5, "few": 0.5, **{f"p{i}": 0.5 for i in range(8)}}
+    margin = compare(noisy(pools), CONTROLS, ONE).margin
+    scores = noisy(pools | {"b": 0.5 + 1.5 * margin})
     scores["few"][1:] = NAN
-    assert compare(scores, CONTROLS, ONE).behind == ("a",)
+    behind = compare(scores, CONTROLS, ONE).behind
+    assert "a" in behind
+    assert "few" not in behind
+
+
+def test_a_noisy_pool_is_given_up_less_easily_and_leads_less_easily():
+    steady = {f"p{i}": 0.5 for i in range(12)}
+    margin = compare(noisy(steady), CONTROLS, ONE).margin
+    lead = noisy({"ahead": 0.5 + 2 * margin})
+    behind = noisy(steady) | lead | noisy({"noisy": 0.5}, scale=0.2)
+    assert "noisy" not in compare(behind, CONTROLS, ONE).behind
+    leads = noisy(steady) | noisy({"ahead": 0.5 + 2 * margin}, scale=0.2)
+    assert compare(leads, CONTROLS, ONE).behind == ()
 
 
 def test_controls_without_any_spread():
@@ -134,7 +161,7 @@ def test_bad_rules(bad):
         RaceRule(**bad)
 
 
-def study(rng, truth, controls=8, seeds=3, rungs=3, data=0.5):
+def study(rng, truth, controls=8, seeds=3, rungs=3, data=0.5, log_sd=0.0):
     """Scores (arms, seeds, rungs) with bucket, draw, training and seed noise; controls first.
 
     ``data`` is the share of a draw's variance that its samples cause, of 1 in all; draws of half a
@@ -145,8 +172,10 @@ def study(rng, truth, controls=8, seeds=3, rungs=3, data=0.5):
     draws = rng.normal(0, math.sqrt(data * (1 - m)), (arms, seeds))
     steady, fresh = rng.normal(size=(arms, seeds, 1)), rng.normal(size=(arms, seeds, rungs))
     training = math.sqrt((1 - data) / 2) * (steady + fresh)
-    effects = np.concatenate([np.zeros(controls), truth])[:, None] + bucket + draws
+    scale = np.exp(log_sd * rng.normal(size=(arms, 1)))
+    effects = np.concatenate([np.zeros(controls), truth])[:, None] + scale * (bucket + draws)
     growth = np.linspace(0.5, 1, rungs)
+    training = scale[..., None] * training
     return effects[:, :, None] * growth + training + rng.normal(0, 3, (seeds, 1))
 
 
@@ -169,14 +198,16 @@ TRUTHS = {
     "half a little behind": np.r_[np.zeros(9), np.full(9, -3.0)],
     "spread": np.sort(SPREAD)[::-1],
 }
+UNEQUAL = 0.9
+"""Standard deviation of the logarithm of arms' noise."""
 
 
 @pytest.mark.parametrize("missing", mostly_slow([0.0, 0.1], 0.0))
 @pytest.mark.parametrize(
     ("truth", "studies"),
     [
-        ("two far ahead", 150),
-        ("half far behind", 80),
+        ("two far ahead", 60),
+        ("half far behind", 40),
         *(pytest.param(truth, 400, marks=pytest.mark.slow) for truth in TRUTHS),
     ],
 )
@@ -194,6 +225,15 @@ def test_the_best_are_stopped_with_probability_alpha_at_most(truth, studies, mis
     assert stats.binomtest(wrong, studies, alpha, alternative="greater").pvalue > 0.01
     if truth == "half far behind":
         assert stopped >= 8 * studies  # the bound is not kept by stopping nobody
+
+
+@pytest.mark.parametrize("truth", mostly_slow([*TRUTHS], "two far ahead"))
+def test_the_best_are_stopped_no_more_often_where_arms_are_not_equally_noisy(truth):
+    rule, wrong, studies = RaceRule(keep=3, alpha=0.2, rungs=2), 0, 60
+    for seed in range(studies):
+        scores = study(np.random.default_rng(seed), TRUTHS[truth], rungs=2, log_sd=UNEQUAL)
+        wrong += bool(race(scores, 18, rule) & {0, 1, 2})
+    assert stats.binomtest(wrong, studies, 0.2, alternative="greater").pvalue > 1e-3
 
 
 rows = st.lists(st.floats(-1, 1, width=16), min_size=3, max_size=3).map(np.array)
@@ -245,24 +285,11 @@ def _at_the_margin(found):
     return bool((np.abs(leads / found.margin - 1) < 1e-9).any())
 
 
-@given(tables, holes)
-@settings(max_examples=20, deadline=None)
-def test_a_much_worse_pool_more_stops_nobody_else(table, missing):
-    scores = with_holes(table, missing)
-    before = compare(scores, CONTROLS, RULE).behind
-    after = compare(scores | {"worse": np.full(3, -100.0)}, CONTROLS, RULE).behind
-    assert set(after) - {"worse"} <= set(before)
-
-
 @given(tables)
-@settings(max_examples=20, deadline=None)
-def test_nobody_below_a_pool_that_is_behind_survives(table):
+@settings(max_examples=10, deadline=None)
+def test_as_many_as_are_kept_survive(table):
     found = compare(with_holes(table, ()), CONTROLS, RULE)
-    if found.behind:
-        highest = max(found.effects[pool] for pool in found.behind)
-        below = {pool for pool, effect in found.effects.items() if effect < highest}
-        assert below <= set(found.behind)
-        assert len(found.effects) - len(found.behind) >= RULE.keep
+    assert len(found.effects) - len(found.behind) >= RULE.keep
 
 
 @given(tables, holes, st.floats(0.05, 0.9), st.integers(1, 4))
@@ -272,14 +299,6 @@ def test_a_stricter_rule_stops_no_more(table, missing, alpha, rungs):
     loose = compare(scores, CONTROLS, RaceRule(keep=2, alpha=alpha, rungs=1)).behind
     for rule in (RaceRule(2, alpha / 2, 1), RaceRule(2, alpha, 1 + rungs)):
         assert set(compare(scores, CONTROLS, rule).behind) <= set(loose)
-
-
-def test_more_to_keep_is_no_stricter_rule():
-    """More others must lead a pool, but by less: fewer ways of an error are left."""
-    scores = with_holes([np.zeros(3), np.zeros(3), np.zeros(3), np.array([0, 0, -0.046875])], ())
-    two, three = (compare(scores, CONTROLS, RaceRule(keep, 0.0625, 1)) for keep in (2, 3))
-    assert three.margin < two.margin
-    assert (two.behind, three.behind) == ((), ("p3",))
 
 
 def test_audits_are_a_seeded_share():

@@ -422,19 +422,19 @@ def test_too_few_control_pools(trials):
         ranked(few, pools=kept)
 
 
-@pytest.mark.parametrize(
-    ("aggregate", "value"), [("mean_relative", 0.0), ("pooled", -50.0), ("standardized", 1 / 3)]
-)
+@pytest.mark.parametrize(("aggregate", "value"), [("mean_relative", 0.0), ("pooled", -50.0)])
 def test_controls_that_the_aggregate_cannot_divide_by(trials, aggregate, value):
     for i in range(5):
         for seed in SEEDS:
-            with_metrics(trials, (f"control/{i}", seed), accuracy=0.5 + i, recall=value)
+            with_metrics(trials, (f"control/{i}", seed), accuracy=5.0 + i, recall=value)
     with pytest.raises(
         BadInput, match=f"'{aggregate}' divides by the control trials' .*recall|sum"
     ):
         ranked(trials, aggregate)
     if aggregate != "pooled":
         assert ranked(trials, aggregate, metrics=["accuracy"])
+    # What does not vary among the controls is weighed by what it does in all arms.
+    assert ranked(trials, "standardized")
 
 
 def test_every_judged_pool_has_the_standard_error_of_its_arm(trials):
@@ -476,3 +476,20 @@ def test_of_several_the_one_that_changes_the_effect_most():
 
 def test_nothing_carries_what_is_undecided():
     assert carried_by(verdict(1.0, "undecided"), {"x": verdict(9.0, "better")}) is None
+
+
+def test_a_trial_that_collapsed_is_named_and_left_out_beside(trials):
+    plain = {row.pool: row for row in ranked(trials)}
+    assert all(row.collapsed is None and row.without_collapsed is None for row in plain.values())
+    pool = next(row.pool for row in plain.values() if row.kind is PoolKind.BUCKET)
+    for key in ((pool, SEEDS[1]), ("control/2", SEEDS[0])):
+        values_ = trials[key].final.metrics
+        with_metrics(trials, key, **{name: 0.01 * value for name, value in values_.items()})
+    found = {row.pool: row for row in ranked(trials)}
+    control = f"control/2 seed {SEEDS[0]}"
+    assert found[pool].collapsed == f"seed {SEEDS[1]}, {control}"
+    others = [row for row in found.values() if row.pool != pool and row.kind is PoolKind.BUCKET]
+    assert {row.collapsed for row in others} == {control}
+    # Left out, the verdicts are those of the rest.
+    assert found[pool].verdict == "undecided"
+    assert all(row.without_collapsed == plain[row.pool].verdict for row in others)

@@ -8,9 +8,10 @@ import pytest
 from factories import confirmation_row, pool, ranking_row, trial_record
 
 from djsandbox_ray.analysis.verdicts.ranking import rank
+from djsandbox_ray.analysis.verdicts.scores import Yardstick
 from djsandbox_ray.analysis.verdicts.second_look import candidates, confirm, flips, selected
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.records import ConfirmationRow, FlipRow, PoolKind, TrialState
+from djsandbox_ray.records import ConfirmationRow, FlipRow, PoolKind
 
 DRAW_SHARE, BUCKETS, SEEDS, CONTROLS = 0.5, 3, 3, 8
 
@@ -128,19 +129,19 @@ def test_two_studies_can_be_measured_in_one_unit():
     noisy = study(arms, 10 + rng.normal(0, 2.0, (6, 3)) + 4 * (np.arange(6) == 0)[:, None])
     controls = [t for t in first["trials"] if t.spec.pool != "p/low"]
     (own,) = rank(**noisy, aggregate="standardized")
-    (row_,) = rank(**noisy, aggregate="standardized", measured_in=controls)
+    measured = {(t.spec.pool, t.spec.seed): t.final.metrics for t in controls}
+    unit_of_first = Yardstick.from_controls(measured, None, "standardized")
+    (row_,) = rank(**noisy, aggregate="standardized", measured_in=unit_of_first)
     values = np.array([t.final.metrics["score"] for t in controls]).reshape(5, 3)
     plain = np.array([t.final.metrics["score"] for t in noisy["trials"]]).reshape(6, 3)
     unit = math.sqrt(values.var(axis=0, ddof=1).mean())
     assert row_.change == pytest.approx((plain[0].mean() - plain[1:].mean()) / unit)
     assert (row_.p, row_.verdict) == (pytest.approx(own.p), own.verdict)
     assert row_.change > 2 * own.change
-    failed = [replace(t, state=TrialState.FAILED, reports=()) for t in controls]
-    with pytest.raises(BadInput, match="no control trial of the other study"):
-        rank(**noisy, aggregate="standardized", measured_in=failed)
-    other = study(arms[1:], values, metric="recall")["trials"]
-    with pytest.raises(BadInput, match=r"the metrics \['score'\].*\['recall'\]"):
-        rank(**noisy, aggregate="standardized", measured_in=other)
+    other = {key: {"recall": metrics["score"]} for key, metrics in measured.items()}
+    recall = Yardstick.from_controls(other, None, "standardized")
+    with pytest.raises(BadInput, match=r"lack the metric 'recall'.*they have: score"):
+        rank(**noisy, aggregate="standardized", measured_in=recall)
 
 
 def test_the_second_study_has_the_last_word() -> None:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulations import mostly_slow
 
-from djsandbox_ray.analysis.verdicts.moderated import within_variance
 from djsandbox_ray.analysis.verdicts.shrinkage import shrink, spread, standard_error
+from djsandbox_ray.analysis.verdicts.variances import within_variance
 
 numbers = st.floats(-100, 100).map(lambda x: round(x, 3))
 positive = st.floats(0.01, 50)

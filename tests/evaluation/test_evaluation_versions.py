@@ -28,6 +28,7 @@ WORLD = {"type": "shapes_questions", "samples": 40, "seed": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"dataset": WORLD} for name in ("mmbench", "mme", "pope", "textvqa")},
     "caption_nll": {"limit": 10},
+    "contrastive_nll": {"candidates": 10},
     "denoising": {"limit": 10},
     "prompt_match": {"limit": 10},
     "vqa": {"dataset": {"type": "parquet", "path": "own.parquet"}},
@@ -46,6 +47,7 @@ GOLDEN: dict[str, dict[int, dict[str, float]]] = {
     "denoising": {1: {"denoising/loss": 3.23}},
     "prompt_match": {1: {"prompt_match/accuracy": 0.6}},
     "caption_nll": {1: {"caption_nll/token": 139 / 37, "caption_nll/byte": 139 / 95}},
+    "contrastive_nll": {1: {"contrastive_nll/pair": 1.6660499}},
     "zero_shot": {1: {"zero_shot_label/top1": 13 / 24, "zero_shot_label/mean_per_class": 13 / 24}},
     "retrieval": {
         1: {

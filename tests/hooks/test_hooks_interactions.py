@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from djsandbox_ray.analysis.verdicts.ranking import rank
+from djsandbox_ray.analysis.verdicts.scores import Yardstick
 from djsandbox_ray.config import RunConfig
 from djsandbox_ray.errors import BadInput, Damaged, StorageFailed
 from djsandbox_ray.hooks.hook import Context
@@ -129,14 +130,17 @@ def test_the_planted_interaction_is_found_and_said(context, console):
 def test_effects_are_in_the_unit_of_the_ranking(context):
     found = analysed(context)
     rows = from_csv(InteractionRow, context.storage.read_bytes(found.path).decode())
+    controls = {(t.spec.pool, t.spec.seed): t.final.metrics for t in records(FIRST, 0)}
+    aggregate = context.config.evaluation.kind
+    unit = Yardstick.from_controls(controls, None, aggregate)
     ranking = rank(
         PYRAMID.pools,
         records(PYRAMID, 1),
         seeds=range(SEEDS),
-        aggregate=context.config.evaluation.aggregate,
+        aggregate=aggregate,
         draw_share=0.5,
         bucket_share=0.1,
-        measured_in=records(FIRST, 0),
+        measured_in=unit,
     )
     shares = [row.effect for row in rows if row.kind == "shapley"]
     (together,) = [row.change for row in ranking if row.pool == "a&b&c"]

@@ -28,6 +28,19 @@ def test_a_plan_finds_the_noise_of_an_earlier_run(measured: tuple[Context, Noise
     assert make_power(context.config, None)["from"] == "planted"
 
 
+def test_self_tests_are_trained_too_where_they_choose_the_metrics(storage: Storage) -> None:
+    metrics = [{"type": "planted_world:Measure"}]
+    context, _ = context_of(storage, evaluation={"metrics": metrics, "score": "informative"})
+    pools = first_pools(context)
+    MeasureNoise(context).run(TRAIN, EVALUATION, pools)
+    trained = {
+        row["pool"] for row in storage.read_table("runs/planted/noise_trials.parquet").to_pylist()
+    }
+    wanted = {pool.id for pool in pools.pools if pool.spoil or pool.id.startswith("control/")}
+    assert trained == wanted
+    assert len(wanted) * 2 == MeasureNoise(context).ahead(pools=pools).trials
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_noise_is_no_ground_for_a_plan(
     measured: tuple[Context, Noise], damage: str

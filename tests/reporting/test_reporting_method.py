@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from djsandbox_ray.analysis.planning.sight import Blind, Cause, Reason
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.racing import AuditReport, Savings, wrong_stops
 from djsandbox_ray.evaluation.metric import Metric
+from djsandbox_ray.records import MetricRow
 from djsandbox_ray.reporting.method import (
     blind_lines,
     confirmation_notes,
@@ -19,11 +21,18 @@ from djsandbox_ray.reporting.method import (
     flips_section,
     noise_lines,
     realised_lines,
+    sensitivity_lines,
+    sensitivity_section,
     stopping_lines,
     suspicion_lines,
 )
-from djsandbox_ray.reporting.ranking import Unit
+from djsandbox_ray.reporting.ranking import NOTHING, Unit
 
+SEEN = [
+    MetricRow("loss", 2.5, 0.01, 0.03, 41.26, sees=True, scored=True),
+    MetricRow("cut", 0.1, 0.01, 0.03, 4.0, sees=True, scored=False),
+    MetricRow("top1", 0.51234, 0.02, 0.06, 0.4, sees=False, scored=True),
+]
 SAVINGS = Savings(samples=120_000, share=0.404, share_of_stoppable=0.617)
 
 
@@ -72,6 +81,31 @@ def test_the_noise_says_what_can_be_found():
     assert (
         f"{noise.detectable.value:.2f} sd better" in noise_lines(noise, Unit.SD, stopping=False)[0]
     )
+
+
+def test_what_each_metric_can_see():
+    table = sensitivity_section(SEEN)
+    assert table.rows[0] == ["loss", "2.5", "0.01", "0.03", "41.3", "sees"]
+    assert table.rows[1][-1] == "sees, not in the score"
+    assert table.rows[2] == ["top1", "0.5123", "0.02", "0.06", "0.4", ""]
+    unknown = [replace(row, seen=math.nan, sees=False) for row in SEEN]
+    assert sensitivity_section(unknown).rows[0][-2:] == [NOTHING, ""]
+
+
+def test_which_metrics_see_the_self_tests():
+    (line,) = sensitivity_lines(SEEN, chosen=False)
+    assert line.startswith("The self-tests are seen by 1 of 2 metrics of the score: loss. The")
+    (line,) = sensitivity_lines(SEEN, chosen=True)
+    assert line == ("The score is made of 1 of 2 metrics, those that see the self-tests: loss.")
+    assert sensitivity_lines(SEEN[:2], chosen=False) == []
+    blind = [replace(row, sees=False) for row in SEEN]
+    assert sensitivity_lines(blind, chosen=False) == ["No metric of the score sees the self-tests."]
+    assert sensitivity_lines(blind, chosen=True)[0].endswith("self-tests: all of them count.")
+    unknown = [replace(row, seen=math.nan) for row in blind]
+    assert sensitivity_lines(unknown, chosen=False) == []
+    assert sensitivity_lines(unknown, chosen=True) == [
+        "No self-test says which metrics see anything: all count."
+    ]
 
 
 def test_where_no_number_of_seeds_will_do_it_says_why():

@@ -126,6 +126,23 @@ def test_notes_on_what_was_given_up_and_what_one_metric_carries(raced):
     assert notes(one)[1] == "1 trial failed and is left out: text_len/low."
 
 
+def test_trials_that_collapsed_are_named(rows):
+    better = next(row for row in rows if row.verdict == "better")
+    lost = replace(better, collapsed="seed 1, control/3 seed 0", without_collapsed="undecided")
+    same = [
+        replace(row, collapsed="control/3 seed 0", without_collapsed=row.verdict) for row in rows
+    ]
+    known = notes(same)[-1]
+    assert known.startswith("Trials that collapsed, far below the rest of their arm: ")
+    assert "more" in known or len(rows) <= 5
+    assert known.endswith("; no verdict changes.")
+    assert notes([lost])[-1].endswith(
+        f"{lost.pool} (seed 1, control/3 seed 0); other verdicts without them: "
+        f"{lost.pool} (better, without them undecided)."
+    )
+    assert not any("collapsed" in line for line in notes(rows))
+
+
 def test_a_table_of_the_page_on_the_terminal():
     table = ReportTable("[bold]Title[/oops]", ["pool", "verdict"], [["[red]a/b", "better"]])
     text = show(section_table(table), force_terminal=True, color_system="standard")

@@ -14,6 +14,7 @@ from djsandbox_ray.records import (
     DiversityRow,
     FlipRow,
     InteractionRow,
+    MetricRow,
     RankingRow,
     RepetitionRow,
     ScalingRow,
@@ -30,6 +31,7 @@ ROWS = {
         ranking_row("b/high", NAN, "stopped", low=-math.inf, stopped_at=250, metrics={}),
     ],
     ConfirmationRow: [confirmation_row(ODD, 1 / 3), confirmation_row("b/low", NAN, "failed")],
+    MetricRow: [MetricRow(ODD, 0.5, 0.01, 0.03, NAN, sees=False, scored=True)],
     FlipRow: [FlipRow(ODD, 0.2, "better", NAN, "failed")],
     InteractionRow: [
         InteractionRow("interaction", "a & b", 2, 1 / 3, -math.inf, 1.0, "helps", 1, 2)
@@ -45,6 +47,7 @@ ROWS = {
 NUMBERS = {
     RankingRow: "rank",
     ConfirmationRow: "seeds",
+    MetricRow: "seen",
     FlipRow: "change",
     InteractionRow: "effect",
     SurrogateRow: "held_out",

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from trial_world import Arena, Counter, starts
 
-from djsandbox_ray.records import RungReport, TrialRecord, TrialSpec, TrialState
+from djsandbox_ray.evaluation.metric import ScoreMetrics
+from djsandbox_ray.records import (
+    Aggregate,
+    PoolKind,
+    RungReport,
+    TrialRecord,
+    TrialSpec,
+    TrialState,
+)
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.config import TrialsConfig
 from djsandbox_ray.trials.reporter import merged
@@ -99,6 +107,36 @@ def test_a_pool_that_lacks_one_trial_is_judged_by_the_other() -> None:
     assert not arena.decisions
     _feed(race, [(first[0], None)])
     assert "s/0" in arena.decisions[0].stopped
+
+
+def test_self_tests_say_by_which_metrics_pools_are_compared() -> None:
+    """By the other metric pools are the better, the worse they are by this one."""
+    arena = _study()
+    name = "control/3"
+    arena.pools[name] = replace(arena.pools[name], kind=PoolKind.SELF_TEST, spoil="captions")
+
+    def both(spec: TrialSpec) -> RungReport:
+        seen, again = (_report(spec, rung).metrics["m"] for rung in (10, 20))
+        worse = 9 * (spec.pool == name)
+        return replace(_report(spec, 10), metrics={"seen": seen - worse, "turned": -again})
+
+    def competing(*, informative: bool) -> Race:
+        metrics = ScoreMetrics(informative=informative)
+        kind = Aggregate.STANDARDIZED
+        return Race(replace(arena.competition(), metrics=metrics, aggregate=kind), CONFIG)
+
+    asked, plain = competing(informative=True), competing(informative=False)
+    events = [(spec, both(spec)) for spec in arena.specs]
+    most = [event for event in events if event[0].pool != name]
+    _feed(asked, most)
+    assert not arena.decisions, "self-tests are awaited"
+    _feed(asked, [event for event in events if event[0].pool == name])
+    _feed(plain, most)
+    by_one, by_both = arena.decisions
+    assert by_one.stopped == ("s/0", "s/1", "s/2", "s/3")
+    assert by_both.stopped != by_one.stopped
+    assert set(by_one.effects) == {f"s/{number}" for number in range(5)}
+    assert {asked.action(spec.id) for spec in arena.specs if spec.pool == name} == {Action.GO}
 
 
 def test_audited_pools_run_on_and_leave_the_race() -> None:

@@ -11,7 +11,7 @@ from factories import minimal_document
 
 from djsandbox_ray.config import checked
 from djsandbox_ray.errors import BadInput
-from djsandbox_ray.workflows.beforehand import check_run, foretold, load_run
+from djsandbox_ray.workflows.beforehand import check_run, evidence_notes, foretold, load_run
 from djsandbox_ray.workflows.foresight.plan import make_plan, plan_table
 
 ENTITIES = "text_entity_dependency_filter"
@@ -124,3 +124,14 @@ def test_what_a_recipe_cannot_do_is_said_before_the_run(tmp_path: Path) -> None:
     assert foretold(checked({**document, "operators": process[:1]}, "test")) == []
     pairs = {"type": "shapes", "samples": 100}
     assert foretold(checked({**document, "dataset": pairs}, "test")) == []
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"), [(1, "with one seed nothing tells"), (2, "two seeds tell little"), (3, None)]
+)
+def test_what_few_seeds_cannot_tell_is_said_before_the_run(
+    tmp_path: Path, seeds: int, said: str | None
+) -> None:
+    document = minimal_document(storage=str(tmp_path / "storage"), trials__seeds=seeds)
+    notes = evidence_notes(checked(document, "test"))
+    assert [note[: len(said or "")] for note in notes] == ([said] if said else [])

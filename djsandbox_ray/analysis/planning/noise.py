@@ -22,7 +22,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from djsandbox_ray.analysis.planning.posterior import CredibleRange, Posterior
 from djsandbox_ray.analysis.planning.power import MAX_SEEDS
 from djsandbox_ray.analysis.verdicts.design import Design
-from djsandbox_ray.analysis.verdicts.moderated import between_variance, within_variance
+from djsandbox_ray.analysis.verdicts.variances import between_variance, within_variance
 from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import RankingRow

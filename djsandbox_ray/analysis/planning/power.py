@@ -3,14 +3,16 @@
 A trial's score varies by ``within`` around its arm, and the arm by ``bucket``, the part that more
 seeds do not average away. With S seeds the mean of an arm has variance V = bucket + within / S, the
 effect of one pool against the mean of C control arms is normal with variance V (1 + 1/C), and the
-half-width of its interval (:mod:`~djsandbox_ray.analysis.verdicts.moderated`) is a function of two
-independent estimates, of the variance between control arms and of that within all arms:
+half-width of its interval (:mod:`~djsandbox_ray.analysis.verdicts.arm_noise`) is a function of
+independent estimates, of the variance between control arms and of that within each arm:
 
     between ~ V chi2(C - 1) / (C - 1),    within ~ within chi2(df) / df,  df = (arms - 1) (S - 1).
 
-The power is the probability that the effect exceeds the half-width. Given both estimates it is a
+The power is the probability that the effect exceeds the half-width. Given the estimates it is a
 normal probability; the expectation over them is taken by a fixed quadrature, without random
-numbers.
+numbers. Arms are taken to be equally noisy. That their estimated variances differ all the same
+widens intervals, and is in it: a study is looked at in which they are the quantiles of their
+distribution, and two in which they are that much further apart, and less, as chance makes them.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from djsandbox_ray.analysis.verdicts.arm_noise import ArmNoise, against_controls
 from djsandbox_ray.analysis.verdicts.design import Design
 from djsandbox_ray.analysis.verdicts.dunnett import critical_value
-from djsandbox_ray.analysis.verdicts.moderated import Moderation
 from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 from djsandbox_ray.errors import BadInput
 
@@ -47,6 +49,11 @@ _LEAST_CONTROLS_WHOLE = 8
 _KNOWN = 1e6
 """Degrees of freedom of a variance that is as good as known."""
 _BETWEEN_NODES, _WITHIN_NODES = 48, 16
+_RATIO_KNOTS = 10
+"""Ratios of the two variances at which half-widths are computed; others lie between."""
+_APART = ((-math.sqrt(3), 1 / 6), (0.0, 2 / 3), (math.sqrt(3), 1 / 6))
+"""How far log variances of arms are apart, in standard errors of their variance, and how likely
+that is: the nodes of Gauss and Hermite."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +128,69 @@ def half_width_rule(
 ) -> tuple[Floats, Floats]:
     """Return the half-widths that a study may come out with and their probabilities, (nodes,)."""
     between, between_weights = _chi_square_rule(design.controls - 1, _BETWEEN_NODES)
+    between = (bucket + within / design.seeds) * between
     df = (design.pools + design.controls - 1) * (design.seeds - 1)
-    # With one seed nothing is seen within arms, and nothing of it is used.
-    pooled, pooled_weights = _chi_square_rule(df, _WITHIN_NODES) if df else (np.ones(1),) * 2
-    half = Moderation(design, alpha).half_width(
-        np.repeat((bucket + within / design.seeds) * between, len(pooled)),
-        np.tile(within * pooled, len(between)),
-    )
-    return half, np.outer(between_weights, pooled_weights).ravel()
+    if not df or not within:  # nothing is seen within arms
+        return np.sqrt(between) * _unit_half_width(design, alpha), between_weights
+    pooled, pooled_weights = _chi_square_rule(df, _WITHIN_NODES)
+    log_ratio = np.log(between[:, None] / (within * pooled)).ravel()
+    knots, heights, chances = _heights(design, alpha)
+    root = np.tile(np.sqrt(within * pooled), len(between))
+    # Beyond the knots as at the last: the larger of both variances counts alone.
+    beyond = np.exp(0.5 * np.maximum(log_ratio - knots[-1], 0.0))
+    halves = [root * beyond * np.exp(np.interp(log_ratio, knots, row)) for row in heights]
+    weights = np.outer(between_weights, pooled_weights).ravel()
+    return np.concatenate(halves), np.outer(chances, weights).ravel()
+
+
+@lru_cache(maxsize=256)
+def _heights(design: Design, alpha: float) -> tuple[Floats, Floats, Floats]:
+    """The half-width over the root of the variance within arms, by the ratio of both variances.
+
+    Returns:
+        Logarithms of ratios, (knots,); logarithms of half-widths, (apart, knots); and how likely
+        arms are so far apart, (apart,).
+    """
+    least, d = 1 / design.seeds, design.seeds - 1
+    most = least + design.bucket_bound if design.draw_share < 1 else 20 * least
+    knots = np.linspace(math.log(least) - 2.5, math.log(most) + 1.5, _RATIO_KNOTS)
+    count = design.pools + design.controls
+    # Quantiles, in an order that tells nothing of the controls' means.
+    order = (np.arange(count) * _coprime(count)) % count
+    logs = np.log(scipy.stats.chi2.ppf((order + 0.5) / count, d))
+    spread = scipy.special.polygamma(1, d / 2)
+    error = math.sqrt(scipy.special.polygamma(3, d / 2) / count + 2 * spread**2 / (count - 1))
+    means = scipy.special.ndtri((np.arange(design.controls) + 0.5) / design.controls)
+    means = means / means.std(ddof=1)
+    squares = against_controls(np.full(design.pools, design.seeds), design.controls, design.seeds)
+    heights = []
+    for apart, _ in _APART:
+        stretch = math.sqrt(max(1 + apart * error / spread, 0.0))
+        within = np.exp(stretch * (logs - logs.mean()))
+        within, df = within / within.mean(), np.full(count, d)
+        noises = (ArmNoise.infer(within, df, means * math.exp(k / 2), design) for k in knots)
+        halves = [np.median(noise.half_widths(squares, alpha)) for noise in noises]
+        heights.append(np.log(halves))
+    return knots, np.array(heights), np.array([chance for _, chance in _APART])
+
+
+@lru_cache(maxsize=256)
+def _unit_half_width(design: Design, alpha: float) -> float:
+    """The half-width over the root of the variance between controls, where nothing else is seen."""
+    count = design.pools + design.controls
+    means = scipy.special.ndtri((np.arange(design.controls) + 0.5) / design.controls)
+    means = means / means.std(ddof=1)
+    noise = ArmNoise.infer(np.zeros(count), np.zeros(count, np.int64), means, design)
+    squares = against_controls(np.full(design.pools, design.seeds), design.controls, design.seeds)
+    return float(noise.half_widths(squares, alpha)[0])
+
+
+def _coprime(count: int) -> int:
+    """Return a number near the golden section of ``count`` that shares no divisor with it."""
+    step = max(1, round(count * (math.sqrt(5) - 1) / 2))
+    while math.gcd(step, count) > 1:
+        step += 1
+    return step
 
 
 def rescale(within: float, bucket: float, measured: Design, planned: Design) -> tuple[float, float]:

@@ -1,15 +1,14 @@
 """Linear contrasts of arm means, with intervals that hold simultaneously.
 
 With d_S the change of arm S against the C control arms, a contrast is L = sum(w_S d_S). Arm means
-are independent with one variance V, the mean of the controls has V/C, and is subtracted from every
-arm, so that with complete arms
+are independent with variances V_S, those of the controls V_j, and their mean is subtracted from
+every arm, so that with complete arms
 
-    Var(L) = V (sum(w_S^2) + (sum(w_S))^2 / C)
+    Var(L) = sum(w_S^2 V_S) + (sum(w_S))^2 sum(V_j) / C^2
 
-with V the moderated estimate of :mod:`.moderated`. Contrasts are correlated
-in all ways; the critical value is that of as many independent ones, which bounds the error under
-any correlation (Sidak 1967, JASA 62:626). For the 3 to 19 contrasts of 2 to 4 pools it is 1 to 5 %
-above the exact one, as simulated.
+with the variances of :mod:`.arm_noise`. Contrasts are correlated in all ways; the critical value is
+that of as many independent ones, which bounds the error under any correlation (Sidak 1967, JASA
+62:626). For the 3 to 19 contrasts of 2 to 4 pools it is 1 to 5 % above the exact one, as simulated.
 
 The arms of a pyramid are nested and share rows, so that their means are not quite independent: what
 they share cancels in differences. A simulation with rows in the tests says what that does.
@@ -17,7 +16,6 @@ they share cancels in differences. A simulation with rows in the tests says what
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,30 +23,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from djsandbox_ray.analysis.verdicts.arm_noise import ArmNoise, rounding_of
 from djsandbox_ray.analysis.verdicts.design import Design
-from djsandbox_ray.analysis.verdicts.moderated import Moderation, between_variance
-from djsandbox_ray.analysis.verdicts.squeeze import squeeze
 from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 Combination = frozenset[str]
 """The pools whose rows an arm has in common."""
 Weights = Mapping[Combination, float]
 """A contrast: the weight of every arm; those that are not there have none."""
-
-
-@dataclass(frozen=True)
-class ArmNoise:
-    """What arm means scatter by."""
-
-    between: float
-    """Variance between the means of control arms."""
-    within: float
-    """Variance within arms."""
-    df: int
-    """Degrees of freedom of ``within``; 0 where only ``between`` counts."""
-    ratio: Floats
-    """Variance of an arm over that of a control, shape (arms,), at least 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +86,7 @@ class Arms:
             raise ValueError("every arm needs a score, all finite; NaN stands for a missing one")
         if frozenset() in self.combinations:
             raise ValueError("the empty combination is the controls'; it is not given among arms")
-        self._design(1)
+        Design(1, *self.controls.shape, self.draw_share, self.bucket_share)
 
     @property
     def seeds(self) -> int:
@@ -114,44 +98,15 @@ class Arms:
         """Mean over seeds of the arm's score less the controls' mean of that seed, (arms,)."""
         return np.asarray(np.nanmean(self.scores - self.controls.mean(axis=0), axis=1))
 
-    @property
-    def rounding(self) -> float:
-        """Differences that rounding alone makes of equal scores."""
-        scale = np.abs(self.controls).max()
-        return float(self.controls.size * np.finfo(np.float64).eps * scale)
-
     @cached_property
     def present(self) -> Floats:
         """How many scores every arm has, shape (arms,)."""
         return np.asarray(np.isfinite(self.scores).sum(axis=1), dtype=np.float64)
 
     @cached_property
-    def inflation(self) -> Floats:
-        """Variance of every arm's mean over that of a complete control, at most, (arms,).
-
-        A mean over k of S seeds has at most S/k times the variance, as in
-        :func:`.verdicts`.
-        """
-        return np.asarray(self.noise.ratio * self.seeds / self.present)
-
-    @cached_property
     def noise(self) -> ArmNoise:
-        """The variances behind the intervals, estimated as those of verdicts are."""
-        between, ones = self._beyond(between_variance(self.controls)), np.ones(len(self.scores))
-        if self.draw_share == 1 or self.seeds == 1:
-            return ArmNoise(between, between, 0, ones)
-        complete = self.present == self.seeds
-        squeezed = squeeze(self.scores[complete], self.controls)
-        within = self._beyond(squeezed.controls)
-        if within > 0:
-            ratio = ones
-            ratio[complete] = squeezed.pools / within
-            return ArmNoise(between, within, int(squeezed.df), ratio)
-        # Controls that do not vary say nothing of the arms: the noisiest stands for all.
-        several = self.scores[self.present > 1] - self.controls.mean(axis=0)
-        own = self._beyond(np.nanvar(several, axis=1, ddof=1).max(initial=0.0))
-        most = own * (1 / self.seeds + self._design(1).bucket_bound)
-        return ArmNoise(max(between, most), own, self.seeds - 1, ones)
+        """The noise of all arms, inferred as that of verdicts is."""
+        return ArmNoise.of(self.scores, self.controls, self.draw_share, self.bucket_share)
 
     def matrix(self, contrasts: Sequence[Weights]) -> Floats:
         """Return the weights of contrasts, shape (contrasts, arms).
@@ -175,7 +130,7 @@ class Arms:
             weights: shape (contrasts, arms).
         """
         effects = weights @ self.changes
-        return np.where(np.abs(effects) <= self.rounding, 0.0, effects)
+        return np.where(np.abs(effects) <= rounding_of(self.controls), 0.0, effects)
 
     def half_widths(self, weights: Floats, alpha: float, untrained: ArrayLike = 0.0) -> Floats:
         """Return half-widths of simultaneous intervals, shape (contrasts,).
@@ -193,21 +148,16 @@ class Arms:
             return np.zeros(0)
         count, seeds = self.controls.shape
         extra = np.broadcast_to(np.asarray(untrained, dtype=np.float64), len(weights))
-        # By seed, what is subtracted: V (sum of u)^2 / C for equal u, else at most S times more.
+        # By seed, what is subtracted of the controls.
         seen = np.isfinite(self.scores) / self.present[:, None]
         subtracted = weights @ seen + extra[:, None] / seeds
-        scale = weights**2 @ self.inflation + extra**2 + seeds * (subtracted**2).sum(axis=1) / count
-        design = self._design(_different(np.column_stack([weights, extra])))
-        moderation = Moderation(design, alpha, self.noise.df, shared=False)
-        one = moderation.half_width(self.noise.between, self.noise.within)
-        return np.asarray(one * np.sqrt(scale / (1 + 1 / count)))
-
-    def _design(self, contrasts: int) -> Design:
-        return Design(contrasts, len(self.controls), self.seeds, self.draw_share, self.bucket_share)
-
-    def _beyond(self, variance: ArrayLike) -> float:
-        value = float(np.asarray(variance))
-        return value if math.sqrt(value) > self.rounding else 0.0
+        shared = seeds * (subtracted**2).sum(axis=1, keepdims=True) / count**2
+        own = weights**2 * (seeds / self.present)
+        squares = np.hstack([own, np.broadcast_to(shared, (len(weights), count))])
+        # An arm that was not trained is as noisy as all are on average.
+        squares = squares + extra[:, None] ** 2 / squares.shape[1]
+        first, place, size = _different(np.column_stack([weights, extra]))
+        return self.noise.half_widths(squares[first], alpha)[place] * size
 
 
 def label(combination: Combination, factors: Iterable[str], joint: str = " & ") -> str:
@@ -215,10 +165,17 @@ def label(combination: Combination, factors: Iterable[str], joint: str = " & ") 
     return joint.join(name for name in factors if name in combination)
 
 
-def _different(weights: Floats) -> int:
-    """Count the contrasts, equal ones once; none counts as one."""
-    size = np.linalg.norm(weights, axis=1, keepdims=True)
-    unit = np.round(weights / np.where(size > 0, size, 1.0), 9)
-    first = unit[np.arange(len(unit)), (unit != 0).argmax(axis=1)]
-    signed = np.where(first[:, None] < 0, -unit, unit) + 0.0
-    return len(np.unique(signed, axis=0))
+def _different(weights: Floats) -> tuple[Integers, Integers, Floats]:
+    """Find contrasts that are equal but for a factor.
+
+    Returns:
+        The rows of different ones; for every row the place of its like among those, and its size
+        over that of its like.
+    """
+    size = np.linalg.norm(weights, axis=1)
+    unit = np.round(weights / np.where(size > 0, size, 1.0)[:, None], 9)
+    lead = unit[np.arange(len(unit)), (unit != 0).argmax(axis=1)]
+    signed = np.where(lead[:, None] < 0, -unit, unit) + 0.0
+    _, first, place = np.unique(signed, axis=0, return_index=True, return_inverse=True)
+    own = size[first][place]
+    return first, place, size / np.where(own > 0, own, 1.0)

@@ -89,7 +89,7 @@ def _weights(
     arms: Arms, factors: Sequence[str], target: Combination, left_out: int | None
 ) -> Floats | None:
     """Return the weight of every arm in a prediction; None where the arms do not determine it."""
-    precision = np.append(1 / arms.inflation, len(arms.controls))
+    precision = np.append(arms.present / arms.seeds, len(arms.controls))
     if left_out is not None:
         precision[left_out] = 0.0
     root = np.sqrt(precision)

@@ -62,8 +62,8 @@ def critical_value(alpha: float, pools: int, controls: float, df: float) -> floa
 def _exceedance(c: float, pools: int, controls: float, df: float) -> float:
     """P(max |t_i| > c) for c > 0, with a small relative error also far out in the tail."""
     rho = 1.0 / (1.0 + controls)
-    s, s_weights = chi_rule(df)
-    z, z_weights = normal_rule()
+    s, s_weights = _chi_rule(df)
+    z, z_weights = _normal_rule()
     shift = math.sqrt(rho) * z[None, :]
     bound = c * s[:, None]
     scale = math.sqrt(1.0 - rho)
@@ -76,14 +76,14 @@ def _exceedance(c: float, pools: int, controls: float, df: float) -> float:
 
 
 @lru_cache(maxsize=1)
-def normal_rule() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _normal_rule() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gauss-Hermite nodes and weights for the expectation over a standard normal."""
     nodes, weights = scipy.special.roots_hermitenorm(_NORMAL_NODES)
     return nodes, weights / weights.sum()
 
 
 @lru_cache(maxsize=64)
-def chi_rule(df: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _chi_rule(df: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Nodes and weights for the expectation over s = chi_df / sqrt(df).
 
     The trapezoidal rule in x = log s: the density exp(df (x - exp(2x)/2)) is analytic and vanishes

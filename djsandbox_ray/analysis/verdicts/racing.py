@@ -1,10 +1,10 @@
 """Racing: which pools are so far behind at a rung that they are given up.
 
-At a rung every racing pool i has the mean d_i of its paired differences to the control arms. With
-S^2 the variance of the C control arms' means (:mod:`.verdicts` says why noise
-is measured between arms), pool j *leads* pool i when
+At a rung every racing pool i has the mean d_i of its paired differences to the control arms, and
+its mean a variance V_i, which :mod:`.arm_noise` infers from the scatter of the trials of all arms
+and of the means of the controls. Pool j *leads* pool i when
 
-    d_j - d_i > margin = c S sqrt(2),
+    d_j - d_i > margin = c sqrt(V_i + V_j),
 
 and a pool that at least ``keep`` pools lead is *behind*. The control mean cancels in d_j - d_i.
 
@@ -12,18 +12,17 @@ and a pool that at least ``keep`` pools lead is *behind*. The control mean cance
 the one of rank r <= keep. At most r - 1 pools are truly better, so that it can only be behind when
 at least m = keep - r + 1 of the N - r others lead it, whose true difference to it is at most zero:
 their *noise* exceeds the margin. The probability of that is greatest when all differences are zero.
-Arm means being normal with one variance sigma^2, and S = s sigma independent of them, given the
-pool's own noise z and s the others exceed it independently of each other, so that
+Given the noise of arm means, and the pool's own, z, the others exceed it independently of each
+other: t with d0 + d degrees of freedom, in units of what V_i is there over its mean, s^2, so that
 
-    P(any of the best is behind) <= sum_r E_{s,z} P(Binomial(N - r, Phi(-z - sqrt(2) c s)) >= m)
+    P(any of the best is behind) <= sum_r E_{s,z} P(Binomial(N - r, P(t > z + sqrt(2) c / s)) >= m)
 
-and c is where the sum is alpha / rungs (the union bound, over ranks and over rungs). Dunnett's
-value for one pool and Bonferroni over the ``keep`` best would give a c about 10 % greater.
+and c is where the sum is alpha / rungs (the union bound, over ranks and over rungs). That takes the
+pools of a race to be equally noisy given s; the tests simulate races where they are not.
 
-With missing scores arms differ in variance: an arm with k of n seeds has at most n / k times that
-of a complete one, and the control mean does not quite cancel, which a factor 1 + 1/C covers. Then c
-comes from Markov's inequality, P(at least m lead) <= (N - r) P(t_{C-1} > c) / m, which holds under
-any dependence between arms.
+With missing scores an arm with k of n seeds has at most n / k times the variance of a complete one,
+and fewer degrees of freedom, as have all that it is compared with. The control mean does not quite
+cancel, which a factor 1 + 1/C covers.
 
 **What it does not cover.** The best pools *at the rung* are meant. Where learning curves cross,
 another pool may be best at the end: :func:`audited` lets a random share of the stopped pools run
@@ -36,18 +35,22 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from djsandbox_ray.analysis.verdicts.dunnett import chi_rule, normal_rule
+from djsandbox_ray.analysis.verdicts.arm_noise import ArmNoise, rounding_of
+from djsandbox_ray.analysis.verdicts.variances import prior_df
 from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 from djsandbox_ray.pools.order import hash_key
 from djsandbox_ray.records import TrialRecord, TrialState
 
 Floats = NDArray[np.float64]
+
+_STEP = 0.1
+"""Noises whose roots differ by less than that share are taken together."""
+_OWN_NODES = 48
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ class Comparison:
     """Mean over its seeds of a pool's score minus the mean of the controls; pools without any
     score are not in it, and nobody is where fewer than 3 control arms are complete."""
     margin: float
-    """What a pool with all its seeds must lead another one by; infinite where nothing can be
-    decided."""
+    """What a pool must lead another one by, where both have all their seeds and the median of
+    noise; infinite where nothing can be decided."""
     behind: tuple[str, ...]
     """The pools that at least ``keep`` others lead, in the order given."""
 
@@ -113,21 +116,27 @@ def compare(scores: Mapping[str, Floats], controls: Floats, rule: RaceRule) -> C
     effects = dict(zip(racing, effect.tolist(), strict=True))
     if len(racing) <= rule.keep:
         return Comparison(effects, math.inf, ())
-    spread = float(complete.mean(axis=1).std(ddof=1))
-    largest = max(np.nanmax(np.abs(table)), np.abs(complete).max())
-    rounding = float(sum(controls.shape) * np.finfo(np.float64).eps * largest)
-    inflation = controls.shape[1] / np.isfinite(table).sum(axis=1)
-    equal = bool((inflation == 1).all())
-    unit = _critical(rule, len(racing), len(complete) - 1, equal) * spread
-    if not equal:
-        unit *= math.sqrt(1 + 1 / len(complete))
+    present = np.isfinite(table).sum(axis=1)
+    # How draws were taken is not used: the controls tell what buckets add.
+    noise = ArmNoise.of(table, complete, draw_share=1.0, bucket_share=1 / 3)
+    variance = noise.mean[: len(table)] * (table.shape[1] / present)
+    if (present < table.shape[1]).any():
+        variance = variance * (1 + 1 / len(complete))
+    df = noise.df[: len(table)]
+    units = np.zeros(df.max() + 1)
+    for known in np.unique(df):
+        units[known] = _critical(rule, noise, len(table), int(known))
+    rounding = rounding_of(np.concatenate([complete, np.nan_to_num(table)]))
     # Pool by pool: a table of all pairs would take gigabytes where thousands race.
     leads = [
-        np.count_nonzero(effect - own > unit * np.sqrt(inflation + its) + rounding)
-        for own, its in zip(effect, inflation, strict=True)
+        np.count_nonzero(
+            effect - own > units[np.minimum(df, known)] * np.sqrt(variance + its) + rounding
+        )
+        for own, its, known in zip(effect, variance, df, strict=True)
     ]
     behind = tuple(pool for pool, count in zip(racing, leads, strict=True) if count >= rule.keep)
-    return Comparison(effects, unit * math.sqrt(2), behind)
+    typical = float(np.median(variance[df == df.max()]))
+    return Comparison(effects, float(units[-1]) * math.sqrt(2 * typical), behind)
 
 
 def _racing(scores: Mapping[str, Floats], controls: Floats) -> dict[str, Floats]:
@@ -145,25 +154,37 @@ def _racing(scores: Mapping[str, Floats], controls: Floats) -> dict[str, Floats]
     return {pool: row for pool, row in scores.items() if not np.isnan(row).all()}
 
 
-@lru_cache(maxsize=1024)
-def _critical(rule: RaceRule, pools: int, df: int, equal: bool) -> float:
+def _critical(rule: RaceRule, noise: ArmNoise, pools: int, df: int) -> float:
     """Return c of the error bound, for more than ``keep`` pools; at least 0."""
+    if not noise.mean.any():
+        return 0.0
     alpha = rule.alpha / rule.rungs
     # By rank of one of the best: pools that are not better, and how many of them must lead it.
     ranks = [(pools - r, rule.keep - r + 1) for r in range(1, rule.keep + 1)]
-    expected = math.fsum(others / needed for others, needed in ranks)
-    markov = max(0.0, float(scipy.stats.t.isf(min(1.0, alpha / expected), df)))
-    if not equal:
-        return markov
-    s, s_weights = chi_rule(df)
-    z, z_weights = normal_rule()
+    levels = 0.5 * np.log(noise.variances[:, :pools] / noise.mean[:pools]).mean(axis=1)
+    nodes = np.stack([noise.prior, np.round(levels / _STEP)])
+    (prior, level), which = np.unique(nodes, axis=1, return_inverse=True)
+    weights = np.bincount(which, noise.weights)
+    d0, _ = prior_df()
+    freedom = (d0[prior.astype(np.int64)] + df)[:, None]
+    x, own_weights = scipy.special.roots_legendre(_OWN_NODES)
+    x = (x + 1) / 2
+    # Squares are denser near 0: far below is where others lead.
+    own, own_weights = scipy.special.stdtrit(freedom, x**2), own_weights * x
 
     def excess(c: float) -> float:
-        exceeds = scipy.special.ndtr(-z[None, :] - math.sqrt(2) * c * s[:, None])
-        tails = sum(scipy.special.bdtrc(needed - 1, others, exceeds) for others, needed in ranks)
-        return float(s_weights @ tails @ z_weights) - alpha
+        lead = scipy.special.stdtr(
+            freedom, -own - math.sqrt(2) * c * np.exp(-_STEP * level)[:, None]
+        )
+        tails = sum(scipy.special.bdtrc(needed - 1, others, lead) for others, needed in ranks)
+        return float(weights @ tails @ own_weights) - alpha
 
-    return float(scipy.optimize.brentq(excess, 0.0, 1.001 * markov)) if excess(0.0) > 0 else 0.0
+    if excess(0.0) <= 0:
+        return 0.0
+    most = 4.0
+    while excess(most) > 0:
+        most *= 2
+    return float(scipy.optimize.brentq(excess, 0.0, most, xtol=1e-6))
 
 
 def audited(pool: str, share: float, seed: int) -> bool:

@@ -3,24 +3,27 @@
 Only completed trials are scored: their metrics are aggregated against one baseline, the mean over
 the completed control trials. The pools' scores are then compared with those of the control arms by
 :func:`.verdicts`, with all metrics and with each one left out.
-A pool that was given up early is listed with how far it came, and not compared.
+A pool that was given up early is listed with how far it came, and not compared. Where a trial
+collapsed, pools are judged without it, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
-from djsandbox_ray.analysis.verdicts.grid import completed_metrics, given_up
+from djsandbox_ray.analysis.verdicts.collapse import collapsed
+from djsandbox_ray.analysis.verdicts.grid import Key, given_up
 from djsandbox_ray.analysis.verdicts.scores import StudyScores, Yardstick
 from djsandbox_ray.analysis.verdicts.second_look import DECIDED
 from djsandbox_ray.analysis.verdicts.shrinkage import shrink, standard_error
-from djsandbox_ray.analysis.verdicts.verdicts import Verdict, verdicts
+from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS, Verdict, verdicts
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import (
@@ -54,7 +57,7 @@ def rank(
     draw_share: float = 1.0,
     bucket_share: float = 1 / 3,
     family: int | None = None,
-    measured_in: Iterable[TrialRecord] = (),
+    measured_in: Yardstick | None = None,
     blind: Mapping[Spoil, Sequence[str]] | None = None,
 ) -> list[RankingRow]:
     """Rank the pools by their change against the controls.
@@ -82,9 +85,9 @@ def rank(
         family: number of pools over which errors are controlled, where these were chosen among
             more: a second study of chosen pools gives the first one's. By default, and at least,
             those that are compared or were stopped.
-        measured_in: control trials of another study, whose mean and noise then make the unit of
-            the changes, so that those of both studies can be set side by side; this study's own
-            when empty. Pools are compared with this study's controls all the same.
+        measured_in: the yardstick of another study, which then makes the unit of the changes, so
+            that those of both studies can be set side by side; this study's own when None. Pools
+            are compared with this study's controls all the same.
         blind: by what a self-test does to samples, the metrics that cannot show it: its change and
             its verdict are those of the others alone.
 
@@ -102,15 +105,16 @@ def rank(
     if not 0 < alpha < 1:
         raise BadInput(f"alpha is {alpha}; a rate strictly between 0 and 1 is needed")
     study = StudyScores.of(pools, trials, seeds)
-    yardstick = _yardstick(study, list(measured_in), metrics, aggregate)
+    yardstick = measured_in or study.yardstick(metrics, aggregate)
+    _check_metrics(study, yardstick)
     stopped = given_up(study.grid)
     tested = [pool for pool in pools if pool.kind is not PoolKind.CONTROL]
     judged = [pool.id for pool in tested if pool.id not in stopped and study.finals(pool.id)]
 
-    def judge(ruler: Yardstick) -> dict[str, Verdict]:
+    def judge(ruler: Yardstick, left_out: Collection[Key] = ()) -> dict[str, Verdict]:
         found = verdicts(
-            {name: study.scores(name, ruler) for name in judged},
-            study.control_scores(ruler),
+            {name: _scores(study, name, ruler, left_out) for name in judged},
+            [_scores(study, name, ruler, left_out) for name in study.arms],
             alpha,
             draw_share=draw_share,
             bucket_share=bucket_share,
@@ -120,7 +124,12 @@ def rank(
 
     found, without = judge(yardstick), _leave_one_out(yardstick, judge)
     controls = study.control_scores(yardstick)
-    rulers = _rulers(yardstick, tested, blind or {})
+    lost = _collapsed(study, judged, yardstick)
+    # Too few control arms may be left to judge by.
+    spoilt = {arm for arm, _ in lost} & {*study.arms}
+    alone = lost and len(study.arms) - len(spoilt) >= MIN_CONTROL_ARMS
+    without_lost = judge(yardstick, lost) if alone else {}
+    rulers = _rulers(yardstick, tested, blind or {}, ScoreMetrics.of(metrics))
     rows = []
     for pool in tested:
         row = _row(pool, study)
@@ -133,6 +142,9 @@ def rank(
             row = _judged(row, found[pool.id], changes, study.finals(pool.id))
             others = {metric: by_pool.get(pool.id) for metric, by_pool in without.items()}
             row = replace(row, carried_by=carried_by(found[pool.id], others))
+            row = replace(row, collapsed=_named(pool.id, lost, study))
+            if pool.id in without_lost:
+                row = replace(row, without_collapsed=without_lost[pool.id].verdict)
         elif pool.id in stopped:
             row = replace(row, verdict=STOPPED, stopped_at=stopped[pool.id])
         rows.append(row)
@@ -151,8 +163,9 @@ def control_scores(
     """Return the scores of the control arms, as :func:`rank` compares pools with them.
 
     Args:
-        pools: the pools of a study; those that are no controls are left out.
-        trials: exactly one finished trial for every control and seed; others are left out.
+        pools: of a study; only controls and self-tests with spoilt samples count.
+        trials: exactly one finished trial for every one of these and seed, of the latter only where
+            the metrics are to be those that see them; others are left out.
         seeds: the seeds of the study.
         metrics: what is aggregated; None for all.
         aggregate: how; see :class:`Aggregate`.
@@ -164,44 +177,78 @@ def control_scores(
         BadInput: as in :func:`rank`.
         SandboxError: as in :func:`rank`.
     """
-    controls = [pool for pool in pools if pool.kind is PoolKind.CONTROL]
-    names = {pool.id for pool in controls}
-    study = StudyScores.of(controls, [trial for trial in trials if trial.spec.pool in names], seeds)
-    yardstick = Yardstick.from_controls(study.control_metrics(), metrics, aggregate)
-    return study.control_scores(yardstick)
+    wanted = known_truth(pools, ScoreMetrics.of(metrics))
+    names = {pool.id for pool in wanted}
+    study = StudyScores.of(wanted, [trial for trial in trials if trial.spec.pool in names], seeds)
+    return study.control_scores(study.yardstick(metrics, aggregate))
 
 
-def _yardstick(
-    study: StudyScores,
-    others: Sequence[TrialRecord],
-    metrics: ScoreMetrics | Sequence[str] | None,
-    aggregate: Aggregate | str,
-) -> Yardstick:
-    """Measure the controls of another study where they are given, else those of this one."""
-    own = study.control_metrics()
-    if not others:
-        return Yardstick.from_controls(own, metrics, aggregate)
-    measured = completed_metrics({(trial.spec.pool, trial.spec.seed): trial for trial in others})
-    if not measured:
-        raise BadInput("no control trial of the other study, which makes the unit, was completed")
-    here, there = (sorted(next(iter(found.values()))) for found in (own, measured))
-    if here != there:
-        raise BadInput(f"the study has the metrics {here}, and the one that makes its unit {there}")
-    return Yardstick.from_controls(measured, metrics, aggregate)
+def known_truth(pools: Iterable[Pool], metrics: ScoreMetrics) -> list[Pool]:
+    """Return the pools that must be trained before there can be a score.
+
+    They are the controls, and where the metrics are to be those that see the self-tests, also those
+    of them whose samples are spoilt.
+    """
+    return [
+        pool
+        for pool in pools
+        if pool.kind is PoolKind.CONTROL or (metrics.informative and pool.spoil is not None)
+    ]
+
+
+def _check_metrics(study: StudyScores, yardstick: Yardstick) -> None:
+    known = next(iter(study.measured.values()))
+    if lacking := [name for name in yardstick.metrics if name not in known]:
+        raise BadInput(
+            f"the trials lack the metric {lacking[0]!r} of the study that makes the unit (they "
+            f"have: {', '.join(known)})"
+        )
 
 
 def _rulers(
-    yardstick: Yardstick, tested: Sequence[Pool], blind: Mapping[Spoil, Sequence[str]]
+    yardstick: Yardstick,
+    tested: Sequence[Pool],
+    blind: Mapping[Spoil, Sequence[str]],
+    metrics: ScoreMetrics,
 ) -> dict[Spoil | None, Yardstick]:
-    """Return a yardstick for each way to spoil samples that not all metrics of the score show."""
+    """Return a yardstick for each way to spoil samples that not all metrics of the score show.
+
+    Where metrics are those that see some self-test, none may be left for another: it is then judged
+    by all of them, and will fail.
+    """
     rulers: dict[Spoil | None, Yardstick] = {}
     for spoil in {pool.spoil for pool in tested if pool.spoil}:
         left_out = [name for name in yardstick.metrics if name in blind.get(spoil, ())]
         if len(left_out) == len(yardstick.metrics):
+            if metrics.informative:
+                continue
             raise BadInput(f"no metric of the score shows that {spoil} were spoilt")
         if left_out:
             rulers[spoil] = reduce(Yardstick.without, left_out, yardstick)
     return rulers
+
+
+def _scores(study: StudyScores, name: str, ruler: Yardstick, left_out: Collection[Key]) -> Floats:
+    """Return the scores of an arm, NaN for trials that are left out."""
+    kept = np.array([(name, seed) not in left_out for seed in study.seeds])
+    return np.where(kept, study.scores(name, ruler), math.nan)
+
+
+def _collapsed(study: StudyScores, judged: Sequence[str], ruler: Yardstick) -> set[Key]:
+    """Return the trials that collapsed."""
+    if not judged:
+        return set()
+    pools = np.stack([study.scores(name, ruler) for name in judged])
+    arms = [*judged, *study.arms]
+    places = np.argwhere(collapsed(pools, study.control_scores(ruler)))
+    return {(arms[arm], study.seeds[seed]) for arm, seed in places.tolist()}
+
+
+def _named(pool: str, lost: Collection[Key], study: StudyScores) -> str | None:
+    """Name the trials that collapsed and bear on a pool: its own, and those of controls."""
+    own = [f"seed {seed}" for arm, seed in sorted(lost) if arm == pool]
+    controls = [f"{arm} seed {seed}" for arm, seed in sorted(lost) if arm in study.arms]
+    return ", ".join([*own, *controls]) or None
 
 
 def _leave_one_out(yardstick: Yardstick, judge: Verdicts) -> dict[str, dict[str, Verdict]]:
@@ -284,13 +331,11 @@ def _judged(
 
 def _q_by_kind(rows: Sequence[RankingRow]) -> list[RankingRow]:
     """Replace the q-values by those over the pools of the same kind."""
-    from scipy import stats
-
     result = list(rows)
     for kind in PoolKind:
         places = [i for i, row in enumerate(rows) if row.kind is kind and not math.isnan(row.p)]
         given_up = sum(row.kind is kind and row.verdict == STOPPED for row in rows)
-        q = stats.false_discovery_control([*(rows[i].p for i in places), *[1.0] * given_up])
+        q = scipy.stats.false_discovery_control([*(rows[i].p for i in places), *[1.0] * given_up])
         for place, value in zip(places, q[: len(places)], strict=True):
             result[place] = replace(rows[place], q=float(value))
     return result

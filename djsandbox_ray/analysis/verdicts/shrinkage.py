@@ -9,7 +9,7 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from djsandbox_ray.analysis.verdicts.design import Design
-from djsandbox_ray.analysis.verdicts.moderated import between_variance, within_variance
+from djsandbox_ray.analysis.verdicts.variances import between_variance, within_variance
 
 Floats = NDArray[np.float64]
 

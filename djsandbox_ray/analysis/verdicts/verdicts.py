@@ -2,18 +2,17 @@
 
 A pool and a control are *arms*: a bucket of samples, and one score per seed, each from a draw of
 the bucket. Which samples are in the bucket moves all scores of an arm together, and more seeds do
-not average that away; so an arm's noise is measured between control arms, never within arms alone:
+not average that away; so how much that is, is measured between control arms. How much the trials of
+an arm scatter differs from arm to arm, and is measured within each, steadied by all others. Both
+are in the noise of a pool's mean (:mod:`.arm_noise`):
 
-    t = (pool's mean - mean of the C control means) / sqrt(s2 (1 + 1/C)),
+    t = (pool's mean - mean of the C control means) / sqrt(V_pool + sum_j V_j / C^2).
 
-s2 the variance of the C control arms' means. Where draws are smaller than the bucket, the variance
-within arms says something about it too, and s2 is moderated by that
-(:mod:`.moderated`); arms that do not vary alike are allowed for
-(:mod:`.squeeze`). The critical value is that of the maximum over all pools.
-Seed effects that all arms share cancel: with complete data the mean of the differences within seeds
-is the difference of arm means. The family-wise error is at most alpha when pools that have no
-effect are exchangeable with control arms; the tests simulate it, and how much more it is for pools
-whose trials scatter more than those of the controls.
+The critical value is that of the maximum over all pools. Seed effects that all arms share cancel:
+with complete data the mean of the differences within seeds is the difference of arm means. The
+family-wise error is near alpha or below whether arms are equally noisy or not, and with heavy
+tails; the tests simulate it. With two seeds it is more where arms differ much, and with one nothing
+tells whether they do.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
+from djsandbox_ray.analysis.verdicts.arm_noise import ArmNoise, against_controls, rounding_of
 from djsandbox_ray.analysis.verdicts.design import Design
-from djsandbox_ray.analysis.verdicts.moderated import Moderation, between_variance
-from djsandbox_ray.analysis.verdicts.squeeze import squeeze
 
 Floats = NDArray[np.float64]
 
@@ -64,26 +63,20 @@ def verdicts(
     """Compare every pool with the control arms.
 
     NaN is a missing score. A control arm with a missing score is left out. A pool with k of S
-    scores is compared with the controls over the same k seeds, and its variance multiplied by S/k.
-    That is an upper bound: an arm mean over k seeds has variance b + w/k (b from the bucket, w per
-    seed), and S/k (b + w/S) = b S/k + w/k is not less. As the controls' part of the t-values is
-    then no longer the same for all pools, the critical value is that for uncorrelated ones, which
-    holds under any correlation (Sidak's inequality). Such a pool has no part in the variance
-    within arms, and its own is taken to be that of the controls.
+    scores is compared with the controls over the same k seeds; its variance is at most S/k times
+    that of a complete one (:func:`.arm_noise.against_controls`), and k - 1 degrees of freedom say
+    how noisy it is: with one score nothing but the other arms.
 
-    Without any spread (beyond rounding) among the control arms, neither between nor within them,
-    there is no noise to allow for: intervals have no width, a difference other than 0 is decided
-    (p = 0), none is undecided (p = 1). With smaller draws that is so only of pools without spread:
-    where trials within control arms do not vary, every pool is judged by its own variance over
-    seeds, of few degrees of freedom, and the most that its bucket may add; one with a single score
-    by the greatest of these.
+    Without any spread (beyond rounding) within arms nor between the controls there is no noise to
+    allow for: intervals have no width, a difference other than 0 is decided (p = 0), none is
+    undecided (p = 1).
 
     Args:
         pool_scores: pool id to its scores, shape (seeds,), one per draw; higher is better.
         control_scores: shape (controls, seeds), in the same order of seeds.
         alpha: family-wise error rate over the family, in (0, 1).
         draw_share: size of a draw over the size of its bucket, in (0, 1]. At 1 nothing bounds what
-            a bucket adds to the variance within arms, so only that between controls is used.
+            a bucket adds to the noise of an arm, and only the control arms tell it.
         bucket_share: size of a bucket over the number of rows that buckets are made of, in (0, 1).
         pools: size of the family over which errors are controlled: all pools of the study, also
             those given up early that have no scores here. By default those given.
@@ -96,21 +89,27 @@ def verdicts(
             pools given; ragged shapes; an infinite score; a pool without any score (leave it
             out); fewer than 3 complete control arms.
     """
-    from scipy import stats
-
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}; a rate strictly between 0 and 1 is needed")
     controls = _complete_arms(control_scores)
     family = len(pool_scores) if pools is None else pools
     if family < len(pool_scores):
         raise ValueError(f"pools is {family}, but {len(pool_scores)} pools have scores")
-    count, seeds = controls.shape
-    design = Design(max(family, 1), count, seeds, draw_share, bucket_share)
+    Design(max(family, 1), *controls.shape, draw_share, bucket_share)
     if not pool_scores:
         return []
-    scores = np.stack([_pool_row(name, row, seeds) for name, row in pool_scores.items()])
-    effect, half, p = _compare(scores, controls, design, alpha)
-    q = stats.false_discovery_control(np.clip(p, 0, 1))  # a last digit may be beyond
+    scores = np.stack(
+        [_pool_row(name, row, controls.shape[1]) for name, row in pool_scores.items()]
+    )
+    noise = ArmNoise.of(scores, controls, draw_share, bucket_share)
+    present = np.isfinite(scores).sum(axis=1)
+    effect = np.nanmean(scores - controls.mean(axis=0), axis=1)
+    # What rounding alone makes of equal scores is no effect.
+    effect = np.where(np.abs(effect) <= rounding_of(controls), 0.0, effect)
+    squares = against_controls(present, *controls.shape)
+    half = noise.half_widths(squares, alpha, family)
+    p = noise.p_values(effect, squares)
+    q = scipy.stats.false_discovery_control(np.clip(p, 0, 1))  # a last digit may be beyond
     return [
         Verdict(
             pool=name,
@@ -123,52 +122,6 @@ def verdicts(
         )
         for i, name in enumerate(pool_scores)
     ]
-
-
-def _compare(
-    pools: Floats, controls: Floats, design: Design, alpha: float
-) -> tuple[Floats, Floats, Floats]:
-    """Effects, half-widths and p-values, each of shape (pools,)."""
-    # What rounding alone makes of equal scores is no spread and no effect.
-    rounding = sum(controls.shape) * np.finfo(np.float64).eps * np.abs(controls).max()
-    present = np.isfinite(pools).sum(axis=-1)
-    effect = np.nansum(pools - controls.mean(axis=0), axis=-1) / present
-    effect = np.where(np.abs(effect) <= rounding, 0.0, effect)
-    between = _beyond(rounding, between_variance(controls))
-    complete = present == design.seeds
-    within, within_df, ratio = between, 0, np.ones(len(pools))
-    if design.draw_share < 1 and design.seeds > 1:
-        squeezed = squeeze(pools[complete], controls)
-        within, within_df = _beyond(rounding, squeezed.controls), int(squeezed.df)
-        if within > 0:
-            ratio[complete] = squeezed.pools / within
-        else:
-            within, within_df = _own_variances(pools, controls, rounding), design.seeds - 1
-            # Controls that do not vary say nothing of a pool's bucket: it may add the most.
-            most = within * (1 / design.seeds + design.bucket_bound)
-            between = np.maximum(between, most)
-    moderation = Moderation(design, alpha, within_df, shared=bool(complete.all()))
-    inflation = (ratio + 1 / design.controls) / (1 + 1 / design.controls) * design.seeds / present
-    scale = np.sqrt(inflation)
-    half = moderation.half_width(between, within) * scale
-    return effect, half, moderation.p_values(effect / scale, between, within)
-
-
-def _own_variances(pools: Floats, controls: Floats, rounding: float) -> Floats:
-    """Variance of every pool over seeds, shape (pools,); the greatest for those with one score.
-
-    It is that of the differences to the controls, which tell what a seed does to all arms exactly.
-    """
-    changes = pools - controls.mean(axis=0)
-    several = np.isfinite(changes).sum(axis=-1) > 1
-    own = _beyond(rounding, np.nanvar(changes[several], axis=-1, ddof=1))
-    variances = np.full(len(pools), own.max(initial=0.0))
-    variances[several] = own
-    return variances
-
-
-def _beyond(rounding: float, variance: Floats) -> Floats:
-    return np.where(np.sqrt(variance) <= rounding, 0.0, variance)
 
 
 def _decide(low: float, high: float) -> str:

@@ -19,6 +19,7 @@ from djsandbox_ray.analysis.verdicts.racing import RaceRule, audited, compare
 from djsandbox_ray.analysis.verdicts.scores import Yardstick
 from djsandbox_ray.analysis.verdicts.verdicts import MIN_CONTROL_ARMS
 from djsandbox_ray.errors import BadInput
+from djsandbox_ray.evaluation.metric import ScoreMetrics
 from djsandbox_ray.records import PoolKind, TrialSpec
 from djsandbox_ray.trials.stopping.stopping import (
     Action,
@@ -46,7 +47,8 @@ class Race:
     """Who has reached which rung, and what was decided there.
 
     Controls and self-tests never wait. A rung is decided when every trial of the pools still in
-    the race, and of the controls, has reached it or has failed. Who is awaited is kept up to date
+    the race, and of the controls, has reached it or has failed; of self-tests too, where these say
+    which metrics count. Who is awaited is kept up to date
     report by report, so that an event costs the same however many trials there are; all of them
     are looked at once per rung.
     """
@@ -64,6 +66,9 @@ class Race:
         # Both in the order of the study.
         self._controls = dict.fromkeys(p.id for p in pools if p.kind is PoolKind.CONTROL)
         self._racing = dict.fromkeys(p.id for p in pools if p.kind is PoolKind.BUCKET)
+        metrics = ScoreMetrics.of(competition.metrics)
+        self._asked = {p.id for p in pools if metrics.informative and p.spoil is not None}
+        """Self-tests that say by which metrics pools are compared."""
         self._stopped: set[str] = set()
         self._decided: set[int] = set()
         self._rung: int | None = None
@@ -132,13 +137,13 @@ class Race:
         self._rung = waiting[0] if waiting and len(self._racing) > self._config.keep else None
         self._awaited = set()
         if self._rung is not None:
-            for spec in self._of({*self._racing, *self._controls}):
+            for spec in self._of({*self._racing, *self._controls, *self._asked}):
                 self._await(spec.id)
 
     def _await(self, trial: str) -> None:
         """Bring up to date whether the next rung awaits a trial."""
         pool = self._pool_of.get(trial)
-        counts = pool in self._racing or pool in self._controls
+        counts = pool in self._racing or pool in self._controls or pool in self._asked
         if counts and self._rung is not None and not self._reached(trial, self._rung):
             self._awaited.add(trial)
         else:
@@ -152,7 +157,7 @@ class Race:
         return trial in self._failed or max(reports, default=0) >= rung
 
     def _compare(self, rung: int) -> Decision:
-        specs = self._of({*self._racing, *self._controls})
+        specs = self._of({*self._racing, *self._controls, *self._asked})
         # Batches end a little behind a rung, all at the same place. A trial that went on from the
         # checkpoint of another plan of rungs has nothing there that could be compared.
         seen = [
@@ -166,6 +171,7 @@ class Race:
             for spec in specs
             if (metrics := self._reports.get(spec.id, {}).get(place)) is not None
         }
+        spoilt = {key: found.pop(key) for key in [*found] if key[0] in self._asked}
         controls = {key: found[key] for key in found if key[0] in self._controls}
         if (arms := len({pool for pool, _ in controls})) < MIN_CONTROL_ARMS:
             return _undecided(
@@ -175,7 +181,9 @@ class Race:
             )
         study, config = self._competition, self._config
         try:
-            yardstick = Yardstick.from_controls(controls, study.metrics, study.aggregate)
+            yardstick = Yardstick.from_controls(
+                controls, study.metrics, study.aggregate, found, spoilt
+            )
         except BadInput as error:
             return _undecided(rung, str(error))
         scores = self._table({key: yardstick.change(metrics) for key, metrics in found.items()})

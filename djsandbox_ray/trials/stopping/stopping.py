@@ -62,8 +62,8 @@ class Decision:
     effects: dict[str, float]
     """Mean paired difference to the controls at this rung, of every pool that was compared."""
     margin: float | None
-    """A pool is given up when ``keep`` pools lead it by more than this; None where nothing could
-    be compared."""
+    """A pool is given up when ``keep`` pools lead it by more than this, where all have the median
+    of noise; None where nothing could be compared."""
     reason: str | None = None
     """Why nothing could be compared."""
 

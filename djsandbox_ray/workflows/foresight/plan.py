@@ -17,7 +17,12 @@ from djsandbox_ray.hooks.train import Train
 from djsandbox_ray.records import Dataset, Evaluation, Pools, TrialState
 from djsandbox_ray.reporting.costs import operations
 from djsandbox_ray.reporting.progress import Progress
-from djsandbox_ray.workflows.beforehand import foretold, lacking_here, most_rows
+from djsandbox_ray.workflows.beforehand import (
+    evidence_notes,
+    foretold,
+    lacking_here,
+    most_rows,
+)
 from djsandbox_ray.workflows.foresight.api_requests import asking, asking_lines
 from djsandbox_ray.workflows.foresight.budget import PlannedStage, stages, total, whole_cost
 from djsandbox_ray.workflows.foresight.wiring import wiring
@@ -85,7 +90,7 @@ def make_plan(config: RunConfig) -> dict[str, Any]:
         "cost": cost.to_json() if cost else None,
         "trial_list": listed,
         "asking": [one.to_json() for one in asking(this.config, workflow, done)],
-        "foretold": foretold(this.config),
+        "foretold": [*evidence_notes(this.config), *foretold(this.config)],
         "lacking": lacking,
     }
 

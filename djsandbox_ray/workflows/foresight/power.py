@@ -51,7 +51,7 @@ def make_power(config: RunConfig, effect: float | None) -> dict[str, Any]:
     return {
         "from": run,
         "early_stopping": config.trials.early_stopping.type != "none",
-        "unit": str(Unit.of(config.evaluation.aggregate)),
+        "unit": str(Unit.of(config.evaluation.kind)),
         "planned": planned.to_json(),
         "effect": wanted,
         "seeds_for_effect": planned.seeds_for(wanted),
