@@ -106,8 +106,9 @@ class EvaluationConfig(Section):
     @property
     def kind(self) -> Aggregate:
         """The aggregate without its weights."""
-        total = isinstance(self.aggregate, Weighted)
-        return Aggregate.WEIGHTED if total else Aggregate(self.aggregate)
+        if isinstance(self.aggregate, Weighted):
+            return Aggregate.WEIGHTED
+        return Aggregate(self.aggregate)
 
     def score_metrics(self) -> ScoreMetrics:
         """Return which metrics make the score, and what evaluators say of all of theirs."""

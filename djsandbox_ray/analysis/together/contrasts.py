@@ -86,7 +86,8 @@ class Arms:
             raise ValueError("every arm needs a score, all finite; NaN stands for a missing one")
         if frozenset() in self.combinations:
             raise ValueError("the empty combination is the controls'; it is not given among arms")
-        Design(1, *self.controls.shape, self.draw_share, self.bucket_share)
+        count, seeds = self.controls.shape
+        Design(1, count, seeds, self.draw_share, self.bucket_share)  # refuses what is out of range
 
     @property
     def seeds(self) -> int:

@@ -114,7 +114,7 @@ class Shrunken:
     """(d0 s0^2 + d s2) / (d0 + d), shape (d0, levels, arms)."""
 
 
-def shrunken(variances: Floats, df: Floats) -> Shrunken:
+def shrunken(variances: Floats, df: NDArray[np.int64]) -> Shrunken:
     """Shrink the variances of arms towards a common one.
 
     Args:

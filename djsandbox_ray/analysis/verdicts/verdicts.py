@@ -95,7 +95,8 @@ def verdicts(
     family = len(pool_scores) if pools is None else pools
     if family < len(pool_scores):
         raise ValueError(f"pools is {family}, but {len(pool_scores)} pools have scores")
-    Design(max(family, 1), *controls.shape, draw_share, bucket_share)
+    count, seeds = controls.shape
+    Design(max(family, 1), count, seeds, draw_share, bucket_share)  # refuses what is out of range
     if not pool_scores:
         return []
     scores = np.stack(
