@@ -63,7 +63,7 @@ class WebDatasetSource(FileSource):
 
     SUFFIXES: ClassVar[tuple[str, ...]] = (".tar", ".tar.gz", ".tgz")
     Config = WebDatasetConfig
-    VERSION: ClassVar[int | None] = 1
+    VERSION: ClassVar[int | None] = 2
     CONTENTS: ClassVar[tuple[Content, ...]] = ("pairs", "videos", "texts")
     config: WebDatasetConfig
 

@@ -114,7 +114,8 @@ def test_power_grows_with_effect_seeds_controls_and_alpha():
         name, values = next(iter(changes.items()))
         return [power(2.5, within, bucket, replace(DEFAULT, **{name: v})) for v in values]
 
-    assert np.all(np.diff(chances(seeds=[1, 2, 5])) > 0)
+    # With one seed all arms are taken to be equally noisy: two tell that, and little more.
+    assert np.all(np.diff(chances(seeds=[2, 3, 5])) > 0)
     assert np.all(np.diff(chances(controls=[3, 8, 20])) > 0)
     assert np.all(np.diff(chances(pools=[1, 18, 90])) < 0)
     assert power(2.5, within, bucket, DEFAULT, 0.1) > power(2.5, within, bucket, DEFAULT, 0.05)

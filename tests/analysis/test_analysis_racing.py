@@ -260,8 +260,9 @@ def test_the_order_of_pools_does_not_matter(table, missing, random):
     random.shuffle(names)
     first = compare(scores, CONTROLS, RULE)
     second = compare({name: scores[name] for name in names}, CONTROLS, RULE)
-    assert set(first.behind) == set(second.behind)
-    assert (first.effects, first.margin) == (second.effects, second.margin)
+    assert set(first.behind) == set(second.behind) or _at_the_margin(first)
+    assert first.effects == second.effects
+    assert first.margin == pytest.approx(second.margin, rel=1e-9)
 
 
 @given(tables, holes, rows, st.sampled_from([0.125, 1.0, 64.0]))

@@ -114,7 +114,7 @@ def test_the_confirmed_effect_of_the_chosen_is_unbiased_where_the_first_is_not()
     # Pools of one study share controls: the standard error is that of the studies' sums.
     sums = np.array([errors[:, study_ == number].sum(axis=1) for number in np.unique(study_)])
     first_se, _, confirmed_se = np.sqrt((sums**2).sum(axis=0)) / len(truth)
-    assert len(sums) > 30
+    assert len(sums) > 20
     assert abs(confirmed) < 2.5 * confirmed_se
     assert first > 4 * first_se
     assert confirmed - 2.5 * confirmed_se < shrunken < first / 2

@@ -121,7 +121,9 @@ def test_what_is_stored_is_scored_again_and_what_is_lost_is_asked_again(
     with pytest.raises(PlanRefused) as caught:
         rescored(folder, formula="both")
     head, why, last = str(caught.value).splitlines()
-    assert head == f"trials: 1 of {len(trials)} trials cannot be scored without their models:"
+    assert lost.pool.startswith("control/"), "which are studied first"
+    controls = trials["pool"].str.startswith("control/").sum()
+    assert head == f"noise: 1 of {controls} trials cannot be scored without their models:"
     assert why == f"  some of the answers are gone: 1 ({lost.pool} seed {lost.seed})"
     assert last == "`djsandbox run` trains them; what could be scored of the others is kept"
     mended = run(folder, changes(folder, formula="both"))
@@ -161,7 +163,7 @@ def test_answers_that_cannot_be_scored_cost_no_other_trial_its_scores(
     assert set(trials.index[trials["state"] == "COMPLETED"]) == set(right.index) - refused
 
     (folder / "refused").write_text(json.dumps(sorted(set(curves["metric:quiz/right"]))))
-    with pytest.raises(SandboxError, match=r"trials: the answers of .*: BadInput: quiz: ") as none:
+    with pytest.raises(SandboxError, match=r"noise: the answers of .*: BadInput: quiz: ") as none:
         rescored(folder)
     assert none.value.exit_code == 1
 

@@ -132,6 +132,8 @@ def test_what_a_recipe_cannot_do_is_said_before_the_run(tmp_path: Path) -> None:
 def test_what_few_seeds_cannot_tell_is_said_before_the_run(
     tmp_path: Path, seeds: int, said: str | None
 ) -> None:
-    document = minimal_document(storage=str(tmp_path / "storage"), trials__seeds=seeds)
+    document = minimal_document(
+        storage=str(tmp_path / "storage"), trials__seeds=seeds, pools__draw_share=1.0
+    )
     notes = evidence_notes(checked(document, "test"))
     assert [note[: len(said or "")] for note in notes] == ([said] if said else [])

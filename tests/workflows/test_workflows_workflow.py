@@ -55,7 +55,7 @@ def test_the_built_in_workflows() -> None:
         *("thresholds", "ledger", "recipe", "acceptance", "insights", "report")
     ]
     report = workflow.jobs[-1].references
-    assert len(report) == 23, "the report shows all that was found"
+    assert len(report) == 24, "the report shows all that was found"
     assert report["leaks"] == Reference("leaks")
     assert ids(load_workflow("single_op"))[-2:] == ["ledger", "report"]
     assert load_workflow("iterate").repeat is not None
