@@ -102,6 +102,7 @@ from djsandbox_ray.reporting.sample_cards import SampleCards
 from djsandbox_ray.reporting.studied import costs_chart, curve_charts, mean_metrics
 from djsandbox_ray.stats.parts import StatisticColumns
 from djsandbox_ray.trials.config import seeds_text
+from djsandbox_ray.trials.trial_records import TrialStore
 
 _COST = TypeAdapter(Cost)
 _LEDGER = "ledger"
@@ -322,8 +323,8 @@ class WriteReport(Hook):
         ]
         found = []
         for name, title in shown.extremes().items():
-            if name in first:
-                found.append(Made(title, self._videos(first[name], looked)))
+            if name in first and (videos := self._videos(first[name], looked)):
+                found.append(Made(title, videos))
         return found
 
     def _videos(
@@ -332,8 +333,10 @@ class WriteReport(Hook):
         looked: Sequence[tuple[VideoEvaluator, Sequence[WantedVideo]]],
     ) -> dict[str, bytes]:
         """Return the videos of a trial that have stayed, one of each prompt."""
-        assert record.final is not None
-        store = AnswerStore(self.storage, record.spec.training, record.final.samples)
+        training = TrialStore(self.storage).training(record.spec.id)  # tables do not have it
+        if training is None or record.final is None:
+            return {}
+        store = AnswerStore(self.storage, training, record.final.samples)
         found: dict[str, bytes] = {}
         for evaluator, wanted in looked:
             videos = StoredVideos(store, evaluator.config.sampling, evaluator.ASKING)

@@ -213,7 +213,8 @@ def yardstick(context: Context, trials: Trials) -> Yardstick:
     """Return the unit that a study's completed control trials make.
 
     Raises:
-        BadInput: none was completed, or the configured score cannot be formed of their metrics.
+        BadInput: the configured score cannot be formed of their metrics.
+        SandboxError: none was completed.
     """
     evaluation = context.config.evaluation
     kinds = context.storage.read_table(trials.trials, ["pool", "kind"]).to_pylist()
@@ -222,7 +223,7 @@ def yardstick(context: Context, trials: Trials) -> Yardstick:
         {(trial.spec.pool, trial.spec.seed): trial for trial in finished(context, trials)}
     )
     if not any(pool in controls for pool, _ in measured):
-        raise BadInput("no control trial of the study that makes the unit was completed")
+        raise SandboxError("no control trial of the study that makes the unit was completed")
     return study_yardstick(measured, controls, evaluation)
 
 

@@ -177,6 +177,14 @@ class TrialStore:
         logger.warning("%s: %s seed %d is trained again", what, spec.pool, spec.seed)
         return None
 
+    def training(self, trial_id: str) -> str | None:
+        """Return what the training of a trial is known by, and its answers; None where unknown."""
+        try:
+            record = self._storage.read_sealed(self._path(trial_id))
+        except (Missing, Damaged):
+            return None
+        return str(record["spec"]["training"])
+
     def load_all(self, specs: Sequence[TrialSpec]) -> dict[str, TrialRecord]:
         """Return what :meth:`load` finds, by trial id; an object store is asked many at a time."""
         there = set(self._storage.names("trials"))

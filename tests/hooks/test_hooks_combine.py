@@ -155,7 +155,7 @@ def test_without_controls_nothing_is_judged_and_the_run_goes_on(storage: Storage
     assert (found.completed, found.failed, found.crashed) == (0, 2 * 6, 0)
     assert hook.keep(found)  # it would come to the same again
     assert Judge(context).run(made, found, found) is None
-    assert "clustereds: cannot be judged: only 0 of 5 control arms" in said.getvalue()
+    assert "clustereds: cannot be judged: no control trial of the study" in said.getvalue()
     assert len(context.caveats) == 1
 
 
