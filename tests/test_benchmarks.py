@@ -27,6 +27,7 @@ TOYS = {
     ),
     "threshold_search": ("--studies=1", "--proposals=2", "--noise=0.1"),
     "trial_loop": ("--rows=64", "--budget=64", "--batch=32", "--repeats=1"),
+    "unequal_noise": ("--studies=1", "--seeds=2"),
 }
 """In this process, on the session's cluster."""
 LONG = ("orchestration",)

@@ -82,7 +82,7 @@ class Left:
     def statistics(self) -> None:
         table = pa.table({"row_id": np.arange(ROWS), "text_len": np.arange(ROWS) + 1.0})
         path = "datasets/d/stats/op.parquet"
-        self.storage.write_table(f"{path}/part.parquet", table)
+        self.storage.write_table(path, table)
         found = (Statistic("text_len", "text_len", "text_length_filter", "op", path),)
         self.job("statistics", "statistics", Statistics("s", found))
 

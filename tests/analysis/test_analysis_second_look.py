@@ -116,7 +116,7 @@ def test_the_confirmed_effect_of_the_chosen_is_unbiased_where_the_first_is_not()
     first_se, _, confirmed_se = np.sqrt((sums**2).sum(axis=0)) / len(truth)
     assert len(sums) > 20
     assert abs(confirmed) < 2.5 * confirmed_se
-    assert first > 4 * first_se
+    assert first > 3 * first_se
     assert confirmed - 2.5 * confirmed_se < shrunken < first / 2
     squares = (errors**2).mean(axis=1)
     assert squares[1] < squares[0] / 1.5

@@ -89,9 +89,9 @@ def test_a_text_without_a_second_one_is_kept_and_has_no_value(
     table = SampleTable(
         storage.uri(write_table(storage, texts, [picture(8, 8, 0)] * 2, metas).table)
     )
+    tried = "a photo of a small dog"  # what operators are tried out with
     params = {
-        # Operators see the mark of the image in front, whose letters alone would be too many.
-        "hf_clip": str(tiny_models.clip_for([f"<__dj__image> {text}" for text in texts], tmp_path)),
+        "hf_clip": str(tiny_models.clip_for([*texts, tried], tmp_path)),
         "text_key_second": "meta.title",
         "min_score": 0.5,
     }

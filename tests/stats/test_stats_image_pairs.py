@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest_stats import data_juicer_alone, picture, wide_table
+from conftest_stats import picture, wide_table
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.records import Dataset
@@ -26,17 +30,41 @@ def spec(clip: Path) -> OperatorSpec:
     return parsed
 
 
+ALONE = """
+import json, sys
+from data_juicer.ops.filter.image_pair_similarity_filter import ImagePairSimilarityFilter
+from transformers import CLIPModel
+of_library = CLIPModel.get_image_features
+CLIPModel.get_image_features = lambda self, pixels: of_library(self, pixels).pooler_output
+operator = ImagePairSimilarityFilter(hf_clip=sys.argv[1])
+rows = [{"text": "", "images": images, "__dj__stats__": {}} for images in json.loads(sys.argv[2])]
+found = [operator.compute_stats_single(row)["__dj__stats__"] for row in rows]
+print(json.dumps([float(row["image_pair_similarity"][0]) for row in found]))
+"""
+
+
 def alone(clip: Path, folder: Path) -> list[float]:
-    """Return what ``op.run`` gives in a process without this project."""
+    """Return what Data-Juicer computes in a process without this project.
+
+    It is written for a CLIP that returns tensors, as that of transformers 4 does. Its ``run`` cannot
+    write the statistic down: it is a tensor that knows how it was computed.
+    """
     rows = []
     for number, images in enumerate(PAIRS):
         paths = [folder / f"{number}-{place}.png" for place in range(2)]
         for path, image in zip(paths, images, strict=True):
             path.write_bytes(image)
-        rows.append({"text": "", "media": {"images": [*map(str, paths)]}})
-    (found,) = data_juicer_alone(folder, [(NAME, {"hf_clip": str(clip)}, False)], rows)
-    assert isinstance(found, list), found
-    return [float(np.mean(row[KEY])) for row in found]
+        rows.append([*map(str, paths)])
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(clip), json.dumps(rows)],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    values: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return values
 
 
 def test_values_are_those_of_data_juicer_alone(clip_folder: Path, tmp_path: Path) -> None:

@@ -133,7 +133,10 @@ def test_what_few_seeds_cannot_tell_is_said_before_the_run(
     tmp_path: Path, seeds: int, said: str | None
 ) -> None:
     document = minimal_document(
-        storage=str(tmp_path / "storage"), trials__seeds=seeds, pools__draw_share=1.0
+        storage=str(tmp_path / "storage"),
+        trials__seeds=seeds,
+        pools__draw_share=1.0,  # one seed is for whole buckets
+        confirm__controls=8,
     )
     notes = evidence_notes(checked(document, "test"))
     assert [note[: len(said or "")] for note in notes] == ([said] if said else [])
