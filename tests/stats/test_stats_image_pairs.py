@@ -46,8 +46,8 @@ print(json.dumps([float(row["image_pair_similarity"][0]) for row in found]))
 def alone(clip: Path, folder: Path) -> list[float]:
     """Return what Data-Juicer computes in a process without this project.
 
-    It is written for a CLIP that returns tensors, as that of transformers 4 does. Its ``run`` cannot
-    write the statistic down: it is a tensor that knows how it was computed.
+    It is written for a CLIP that returns tensors, as that of transformers 4 does. Its ``run``
+    cannot write the statistic down: it is a tensor that knows how it was computed.
     """
     rows = []
     for number, images in enumerate(PAIRS):
