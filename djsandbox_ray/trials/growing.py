@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -38,6 +39,8 @@ _MANIFEST = ".manifest"
 _TASK = 128
 """Keys that an actor computes at a time: what a kill loses of it."""
 _MOST_TASKS = 2048
+_TASKS_OF_AN_ACTOR = 4
+"""Fewer are sooner done than one more process has loaded what computes them."""
 _ADDED = 10.0
 """Seconds between two additions to a table: each writes a list of all fragments."""
 _CPU_SHARE = 0.5
@@ -83,7 +86,8 @@ class GrowingTable:
     """
 
     def __init__(self, storage: Storage, folder: str, schema: pa.Schema, key: str) -> None:
-        self._storage, self._folder, self._schema, self._key = storage, folder, schema, key
+        self.folder, self.schema = folder, schema
+        self._storage, self._key = storage, key
         self._path = f"{folder}/{_TABLE}"
 
     @property
@@ -103,106 +107,37 @@ class GrowingTable:
             column = self._open().to_table(columns=[self._key])[self._key]
             return np.unique(column.to_numpy())
 
-    def grow(
-        self,
-        wanted: Keys,
-        worker: type[PassWorker],
-        job: Callable[[Keys], Any],
-        what: str,
-        growth: Growth,
-    ) -> float:
-        """Have computed what lacks of it; one process at a time does, and others wait for it.
+    def lacks(self, wanted: Keys) -> bool:
+        """Say whether some of it is not there, or not whole."""
+        return bool(self._broken()) or not np.isin(wanted, self.keys()).all()
 
-        Args:
-            wanted: keys that it is to have.
-            worker: the actors; the tasks of each say ``start`` and ``stop`` of some of the keys
-                that lack, and it reports ``fragments`` as :func:`write_rows` returns them.
-            job: returns what each actor is made from, given all keys that lack.
-            what: it is made of, in words: "latents of clips".
-            growth: who computes.
+    def take(self, what: str, note: Callable[[str], None]) -> Lease:
+        """Take the lease of it, once nobody else has it; see :func:`storage.lease.take`."""
+        return take(self._storage, f"{self.folder}/lease", what, wait=True, note=note)
 
-        Returns:
-            Seconds that actors lived, all together; 0 where nothing lacks.
-
-        Raises:
-            Damaged: the table cannot be read.
-            SandboxError: what an actor stumbled over.
-            Lost: this process was not heard of for long, and another one does it now.
-        """
-        if self._has(wanted):
-            return 0.0
-        lease = f"{self._folder}/lease"
-        with take(self._storage, lease, what, wait=True, note=growth.note) as held:
-            # Who was waited for may have computed some.
-            return (
-                0.0 if self._has(wanted) else self._compute(wanted, worker, job, what, growth, held)
-            )
-
-    def _has(self, wanted: Keys) -> bool:
-        """Say whether all of it is there, and whole."""
-        return not self._broken() and bool(np.isin(wanted, self.keys()).all())
-
-    def _compute(
-        self,
-        wanted: Keys,
-        worker: type[PassWorker],
-        job: Callable[[Keys], Any],
-        what: str,
-        growth: Growth,
-        lease: Lease,
-    ) -> float:
+    def begin(self, wanted: Keys, what: str, note: Callable[[str], None]) -> Keys:
+        """Make the table, or leave out what is damaged, and return what is to be computed."""
         import lance  # where something is written or read: a plan is to answer at once
 
         if not self._is_there:
             self._storage.remove(self._path)  # what was killed before it was a table
-            empty = self._schema.empty_table()
+            empty = self.schema.empty_table()
             lance.write_dataset(empty, self.uri, storage_options=lance_options(self.uri))
         elif broken := self._broken():
-            growth.note(f"{what}: {len(broken)} parts are damaged, and are computed again")
+            note(f"{what}: {len(broken)} parts are damaged, and are computed again")
             self._commit(lance.LanceOperation.Delete([], broken, "damaged"))
-        lacking = np.setdiff1d(wanted, self.keys())
-        if not len(lacking):
-            return 0.0
-        growth.note(
-            f"{what}: {len(lacking):,} of {len(wanted):,} are computed, once for all trials"
-        )
-        size = max(_TASK, -(-len(lacking) // _MOST_TASKS))
-        tasks = [
-            {"start": start, "stop": min(start + size, len(lacking))}
-            for start in range(0, len(lacking), size)
-        ]
-        adding = _Adding(lambda fragments: self._append(fragments, lease))
-        done = 0
+        return np.setdiff1d(wanted, self.keys())
 
-        def on_report(report: dict[str, Any]) -> None:
-            nonlocal done
-            adding.add(report["fragments"])
-            done += report["rows"]
-            growth.update(f"{what}, {done:,} of {len(lacking):,}")
+    def append(self, fragments: Sequence[str]) -> None:
+        """Add what :func:`write_rows` has returned."""
+        import lance
+        from lance.fragment import FragmentMetadata
 
-        try:
-            seconds = run_pass(
-                tasks,
-                worker,
-                job(lacking),
-                name=what,
-                where=growth.where,
-                group=[growth.actor],
-                fill=True,
-                await_room=growth.await_room,
-                on_report=on_report,
-            )
-        except BaseException:
-            with uncovered(f"{what}: what is computed is added to {self._path}"):
-                adding.close()
-            raise
-        finally:
-            growth.update("")
-        adding.close()
-        lease.check()
-        # Also drops what killed processes have written and nobody has added.
+        self._commit(lance.LanceOperation.Append([*map(FragmentMetadata.from_json, fragments)]))
+
+    def tidy(self) -> None:
+        """Drop what was before, and what killed processes have written and nobody has added."""
         self._open().cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
-        return seconds
 
     @property
     def _is_there(self) -> bool:
@@ -231,13 +166,6 @@ class GrowingTable:
                 )
             ]
 
-    def _append(self, fragments: list[str], lease: Lease) -> None:
-        import lance
-        from lance.fragment import FragmentMetadata
-
-        lease.check()
-        self._commit(lance.LanceOperation.Append([*map(FragmentMetadata.from_json, fragments)]))
-
     def _commit(self, operation: Any) -> None:
         import lance
 
@@ -246,6 +174,173 @@ class GrowingTable:
         lance.LanceDataset.commit(
             self.uri, operation, read_version=version, storage_options=options
         )
+
+
+class RowsJob(ABC):
+    """Computes rows of one table; it is sent to actors, and loads there what it needs, once."""
+
+    @abstractmethod
+    def batches(self, schema: pa.Schema, keys: Keys) -> Iterator[pa.RecordBatch]:
+        """Compute the rows of some keys, of which there is at least one."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a table is to have."""
+
+    table: GrowingTable
+    keys: Keys
+    what: str
+    """It is made of, in words: "latents of clips"."""
+    job: Callable[[Keys], RowsJob]
+    """Returns what computes some keys, given all that lack."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of a table, what actors compute."""
+
+    uri: str
+    schema: pa.Schema
+    lacking: Keys
+    job: RowsJob
+
+
+class RowsWorker(PassWorker):
+    """Computes rows of tables.
+
+    Args:
+        parts: of all tables that the pass is for.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        super().__init__()
+        self._parts = parts
+
+    def compute(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Compute and write some of the rows of a part."""
+        part = self._parts[task["part"]]
+        keys = part.lacking[task["start"] : task["stop"]]
+        fragments = write_rows(part.uri, part.schema, part.job.batches(part.schema, keys))
+        return {"part": task["part"], "rows": len(keys), "fragments": fragments}
+
+
+def grow(wanted: Sequence[Wanted], growth: Growth) -> float:
+    """Have computed what lacks of tables, in one pass: what computes it is loaded once.
+
+    One process at a time computes for a table, and others wait for it.
+
+    Args:
+        wanted: what tables are to have; the keys of those that are the same are put together.
+        growth: who computes.
+
+    Returns:
+        Seconds that actors lived, all together; 0 where nothing lacks.
+
+    Raises:
+        Damaged: a table cannot be read.
+        SandboxError: what an actor stumbled over.
+        Lost: this process was not heard of for long, and another one does it now.
+    """
+    lacking = [one for one in _by_table(wanted) if one.table.lacks(one.keys)]
+    with ExitStack() as leases:
+        held = [
+            (one, leases.enter_context(one.table.take(one.what, growth.note))) for one in lacking
+        ]
+        # Who was waited for may have computed some.
+        parts = [_Growing(one, lease, growth) for one, lease in held]
+        parts = [part for part in parts if len(part.lacking)]
+        return _compute(parts, growth) if parts else 0.0
+
+
+def _by_table(wanted: Iterable[Wanted]) -> list[Wanted]:
+    """Return each table once, in an order that is everybody's: else two wait for each other."""
+    found: dict[str, Wanted] = {}
+    for one in wanted:
+        before = found.get(one.table.folder)
+        keys = one.keys if before is None else np.union1d(before.keys, one.keys)
+        found[one.table.folder] = replace(before or one, keys=keys)
+    return [found[folder] for folder in sorted(found)]
+
+
+def _compute(parts: Sequence[_Growing], growth: Growth) -> float:
+    def on_report(report: dict[str, Any]) -> None:
+        parts[report["part"]].add(report["fragments"], report["rows"])
+
+    whats = ", ".join(part.wanted.what for part in parts)
+    try:
+        seconds = run_pass(
+            [{"part": at, **task} for at, part in enumerate(parts) for task in part.tasks()],
+            RowsWorker,
+            [part.given() for part in parts],
+            name=whats,
+            where=growth.where,
+            group=[growth.actor],
+            fill=True,
+            share=_TASKS_OF_AN_ACTOR,
+            await_room=growth.await_room,
+            on_report=on_report,
+        )
+    except BaseException:
+        for part in parts:
+            with uncovered(f"{part.wanted.what}: what is computed is added to its table"):
+                part.close()
+        raise
+    finally:
+        growth.update("")
+    for part in parts:
+        part.close()
+        part.wanted.table.tidy()
+    return seconds
+
+
+class _Growing:
+    """A table, while rows are computed for it; they are added every few seconds.
+
+    Args:
+        wanted: what it is to have.
+        lease: of the table.
+        growth: who computes.
+    """
+
+    def __init__(self, wanted: Wanted, lease: Lease, growth: Growth) -> None:
+        self.wanted, self._lease, self._growth = wanted, lease, growth
+        self.lacking = wanted.table.begin(wanted.keys, wanted.what, growth.note)
+        if len(self.lacking):
+            growth.note(
+                f"{wanted.what}: {len(self.lacking):,} of {len(wanted.keys):,} are computed, "
+                "once for all trials"
+            )
+        self._waiting: list[str] = []
+        self._last = time.monotonic()
+        self._done = 0
+
+    def given(self) -> Part:
+        """Return what actors are told."""
+        table = self.wanted.table
+        return Part(table.uri, table.schema, self.lacking, self.wanted.job(self.lacking))
+
+    def tasks(self) -> Iterator[dict[str, int]]:
+        """Yield what an actor computes at a time."""
+        total = len(self.lacking)
+        size = max(_TASK, -(-total // _MOST_TASKS))
+        for start in range(0, total, size):
+            yield {"start": start, "stop": min(start + size, total)}
+
+    def add(self, fragments: Sequence[str], rows: int) -> None:
+        """Take what an actor has written."""
+        self._waiting += fragments
+        self._done += rows
+        self._growth.update(f"{self.wanted.what}, {self._done:,} of {len(self.lacking):,}")
+        if time.monotonic() - self._last >= _ADDED:
+            self.close()
+
+    def close(self) -> None:
+        """Add what is waiting to the table."""
+        self._lease.check()
+        if self._waiting:
+            self.wanted.table.append(self._waiting)
+        self._waiting, self._last = [], time.monotonic()
 
 
 class GrownRows:
@@ -316,29 +411,6 @@ def readable(uri: str) -> Iterator[None]:
             "where it is damaged, remove the folder that it lies in, and the same command computes "
             "it again",
         ) from None
-
-
-class _Adding:
-    """Gathers fragments, and adds them every few seconds.
-
-    Args:
-        add: adds some to the table.
-    """
-
-    def __init__(self, add: Callable[[list[str]], None]) -> None:
-        self._add = add
-        self._waiting: list[str] = []
-        self._last = time.monotonic()
-
-    def add(self, fragments: Iterable[str]) -> None:
-        self._waiting += fragments
-        if time.monotonic() - self._last >= _ADDED:
-            self.close()
-
-    def close(self) -> None:
-        if self._waiting:
-            self._add(self._waiting)
-        self._waiting, self._last = [], time.monotonic()
 
 
 def write_rows(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[str]:

@@ -143,7 +143,7 @@ def test_what_is_stored_is_scored_again_and_what_is_lost_is_asked_again(
 
 
 def test_answers_that_cannot_be_scored_cost_no_other_trial_its_scores(
-    first: tuple[Ran, Notes],
+    first: tuple[Ran, Notes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where an evaluator of a user's has a mistake: nothing is trained for that."""
     folder, told = first[0].home.parent, first[1]
@@ -155,7 +155,8 @@ def test_answers_that_cannot_be_scored_cost_no_other_trial_its_scores(
     refused = set(curves.loc[curves["metric:quiz/right"] == share, "trial"])
     assert 0 < len(refused) < len(right)
     (folder / "refused").write_text(json.dumps([share]))
-    some = rescored(folder, formula="both")
+    monkeypatch.setattr(Quiz, "VERSION", 3)  # no earlier test has scored by it
+    some = rescored(folder)
     assert f"the answers of {len(refused)} trials cannot be scored" in some.out
     assert "BadInput: quiz: such answers cannot be scored; they are kept: where the" in some.out
     trials = some.parquet().set_index("trial")
@@ -163,12 +164,14 @@ def test_answers_that_cannot_be_scored_cost_no_other_trial_its_scores(
     assert set(trials.index[trials["state"] == "COMPLETED"]) == set(right.index) - refused
 
     (folder / "refused").write_text(json.dumps(sorted(set(curves["metric:quiz/right"]))))
+    monkeypatch.setattr(Quiz, "VERSION", 4)
     with pytest.raises(SandboxError, match=r"noise: the answers of .*: BadInput: quiz: ") as none:
         rescored(folder)
     assert none.value.exit_code == 1
 
     (folder / "refused").unlink()
-    mended = rescored(folder, formula="both").parquet().set_index("trial")
+    monkeypatch.setattr(Quiz, "VERSION", 3)
+    mended = rescored(folder).parquet().set_index("trial")
     assert set(mended["state"]) == {"COMPLETED"}
     kept = sorted(set(right.index) - refused)
     numbers = "metric:quiz/right"

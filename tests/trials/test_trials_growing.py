@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lance
 import numpy as np
@@ -15,11 +14,19 @@ import pytest
 from passes_here import Killed, PassHere
 
 from djsandbox_ray.errors import BadInput, Damaged
-from djsandbox_ray.nodes.actors import PassWorker
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials import growing
-from djsandbox_ray.trials.growing import GrowingTable, Growth, Keys, write_rows
+from djsandbox_ray.trials.growing import (
+    GrowingTable,
+    Growth,
+    Keys,
+    Part,
+    RowsJob,
+    RowsWorker,
+    Wanted,
+    grow,
+)
 
 SCHEMA = pa.schema([("key", pa.int64()), ("value", pa.float64())])
 BAD = 1000
@@ -27,27 +34,16 @@ BAD = 1000
 
 
 @dataclass(frozen=True)
-class Job:
-    uri: str
-    keys: Keys
-
-
-class Squares(PassWorker):
+class Squares(RowsJob):
     """Computes squares."""
 
-    def __init__(self, job: Job) -> None:
-        super().__init__()
-        self._job = job
+    lacking: Keys
 
-    def compute(self, task: dict[str, Any]) -> dict[str, Any]:
-        keys = self._job.keys[task["start"] : task["stop"]]
-
-        def batches() -> Any:
-            if BAD in keys:
-                raise BadInput("there is no square of 1000")
-            yield pa.record_batch([keys, keys.astype(float) ** 2], schema=SCHEMA)
-
-        return {"rows": len(keys), "fragments": write_rows(self._job.uri, SCHEMA, batches())}
+    def batches(self, schema: pa.Schema, keys: Keys) -> Iterator[pa.RecordBatch]:
+        if BAD in keys:
+            raise BadInput("there is no square of 1000")
+        assert set(keys) <= set(self.lacking)
+        yield pa.record_batch([keys, keys.astype(float) ** 2], schema=schema)
 
 
 class World:
@@ -60,6 +56,7 @@ class World:
 
     def __init__(self, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
         self.table = GrowingTable(storage, "squares/x", SCHEMA, "key")
+        self.other = GrowingTable(storage, "squares/a", SCHEMA, "key")
         self.notes: list[str] = []
         self.passing = PassHere()
         monkeypatch.setattr(growing, "run_pass", self.passing)
@@ -67,13 +64,11 @@ class World:
 
     def grow(self, keys: Sequence[int]) -> float:
         """Have some keys."""
-        growth = Growth(
-            1, 0, NodeKind(), "here", lambda *_: None, self.notes.append, lambda _: None
-        )
-        wanted = np.array(keys, np.int64)
-        return self.table.grow(
-            wanted, Squares, lambda lack: Job(self.table.uri, lack), "it", growth
-        )
+        return self.grow_all(Wanted(self.table, np.array(keys, np.int64), "it", Squares))
+
+    def grow_all(self, *wanted: Wanted) -> float:
+        told = (self.notes.append, lambda _: None)
+        return grow(wanted, Growth(1, 0, NodeKind(), "here", lambda *_: None, *told))
 
     @property
     def computed(self) -> list[int]:
@@ -83,10 +78,14 @@ class World:
 
     @property
     def values(self) -> dict[int, float]:
-        found = lance.dataset(self.table.uri).to_table()
-        keys, values = found["key"].to_pylist(), found["value"].to_pylist()
-        assert len(set(keys)) == len(keys)
-        return dict(zip(keys, values, strict=True))
+        return held(self.table)
+
+
+def held(table: GrowingTable) -> dict[int, float]:
+    found = lance.dataset(table.uri).to_table()
+    keys, values = found["key"].to_pylist(), found["value"].to_pylist()
+    assert len(set(keys)) == len(keys)
+    return dict(zip(keys, values, strict=True))
 
 
 @pytest.fixture
@@ -112,6 +111,42 @@ def test_only_what_lacks_is_computed(world: World) -> None:
     assert "it: 2 of 4 are computed, once for all trials" in world.notes
 
 
+def test_tables_grow_together_in_one_pass(world: World) -> None:
+    world.grow(range(5))
+    wanted = [
+        Wanted(world.table, np.arange(8), "these", Squares),
+        Wanted(world.other, np.arange(3), "others", Squares),
+        Wanted(world.table, np.arange(6, 11), "the same", Squares),
+    ]
+    assert world.grow_all(*wanted) == 3.0
+    assert world.computed == [5, 9]
+    assert world.values == squares(range(11))
+    assert held(world.other) == squares(range(3))
+    assert world.notes[-2:] == [
+        "others: 3 of 3 are computed, once for all trials",
+        "these: 6 of 11 are computed, once for all trials",
+    ]
+    assert world.grow_all(*wanted) == 0.0
+    world.grow_all(wanted[0], Wanted(world.other, np.arange(4), "others", Squares))
+    assert world.computed == [1]
+
+
+def test_of_tables_that_grow_together_a_kill_leaves_what_is_computed(world: World) -> None:
+    world.passing.last = 3
+    wanted = [
+        Wanted(world.table, np.arange(20), "these", Squares),
+        Wanted(world.other, np.arange(6), "others", Squares),
+    ]
+    with pytest.raises(Killed):
+        world.grow_all(*wanted)
+    assert held(world.other) == squares(range(6))
+    assert world.values == squares(range(4))
+    world.passing.last = 1 << 10
+    world.grow_all(*wanted)
+    assert world.computed == [10, 16]
+    assert world.values == squares(range(20))
+
+
 def test_what_a_kill_has_left_is_not_computed_again(world: World) -> None:
     world.passing.last = 2
     with pytest.raises(Killed):
@@ -125,8 +160,9 @@ def test_what_a_kill_has_left_is_not_computed_again(world: World) -> None:
 
 def test_what_nobody_has_added_goes(world: World) -> None:
     world.grow(range(4))
-    orphan = Squares(Job(world.table.uri, np.arange(50, 60)))
-    orphan({"task": [json.dumps({"start": 0, "stop": 10})]})
+    keys = np.arange(50, 60)
+    orphan = RowsWorker([Part(world.table.uri, SCHEMA, keys, Squares(keys))])
+    orphan({"task": [json.dumps({"part": 0, "start": 0, "stop": 10})]})
     files = Path(world.table.uri) / "data"
     assert len(list(files.iterdir())) == 2
     world.grow(range(5))

@@ -116,8 +116,8 @@ def test_what_the_tower_sees_is_computed_once(world: World, tmp_path: Path) -> N
     stored = prepared.value.stored
     assert set(stored) == {FEATURES, FINETUNE, TRUSTED}
     assert prepared.value.preparing is None
-    assert prepared.cpu_seconds == 3 * 3 * 0.5  # of three tables
-    assert world.passes == [35, 32, 5]
+    assert prepared.cpu_seconds == 3 * 0.5  # one pass for three tables
+    assert world.passes == [35 + 32 + 5]
     # Also of rows without an image it is known that nothing lacks.
     assert world.prepare(tmp_path, {None: range(30)}).value.stored == stored
     assert world.passes == []

@@ -48,8 +48,8 @@ from djsandbox_ray.trials.llava.config import (
 from djsandbox_ray.trials.llava.features import (
     FEATURES,
     MOST,
+    Pictured,
     StoredFeatures,
-    Wanted,
     of_table,
     store_features,
 )
@@ -199,7 +199,7 @@ class Llava(ModelFamily):
         held = seconds * growth.actor.get("CPU", 0.0), seconds * growth.gpus
         return Prepared(replace(data, preparing=None, stored=stored), *held)
 
-    def _wanted(self, data: TrialData, work: Preparing) -> Iterator[Wanted]:
+    def _wanted(self, data: TrialData, work: Preparing) -> Iterator[Pictured]:
         """Yield the tables whose images trials look at: the pool's, fixed ones, and those of sets.
 
         Models are judged as their last stage leaves them.
@@ -216,7 +216,7 @@ class Llava(ModelFamily):
         for name, dataset, uri, rows, config in tables:
             half, lowered = config.precision == "bf16", config.frozen == "bf16"
             if len(rows):
-                yield Wanted(name, dataset, uri, rows, config.aspect, half, lowered, whole)
+                yield Pictured(name, dataset, uri, rows, config.aspect, half, lowered, whole)
 
     def _looks(self, data: TrialData, words: Words, config: TalkConfig, name: str) -> Looks:
         """Return what makes of the images of a stage what the model is given."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -24,12 +24,11 @@ from numpy.typing import NDArray
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.errors import SandboxError, require
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.nodes.actors import PassWorker
 from djsandbox_ray.trials.conversations import images_of, naming
 from djsandbox_ray.trials.family import Preparing, device_for
-from djsandbox_ray.trials.growing import GrowingTable, GrownRows, Keys, write_rows
-from djsandbox_ray.trials.llava.base_folder import load_base
-from djsandbox_ray.trials.llava.pixels import Aspect, Looks, Squares
+from djsandbox_ray.trials.growing import GrowingTable, GrownRows, Keys, RowsJob, Wanted, grow
+from djsandbox_ray.trials.llava.base_folder import Words, load_base
+from djsandbox_ray.trials.llava.pixels import Aspect, Squares
 from djsandbox_ray.trials.loop import lower_frozen
 from djsandbox_ray.trials.model_folders import folder_content, made_base
 
@@ -62,18 +61,15 @@ def features_schema(shape: tuple[int, int], half: bool) -> pa.Schema:
 
 
 @dataclass(frozen=True)
-class FeaturesJob:
-    """What looks at images."""
+class FeaturesJob(RowsJob):
+    """Decodes images, and has the tower look at them."""
 
     table: str
     """URI of the sample table."""
-    target: str
-    """URI of the features."""
     base: str
     """URI of the folder of the base."""
     shape: tuple[int, int]
     """Tokens and width."""
-    rows: Keys
     aspect: Aspect
     half: bool
     """Whether trials compute in bfloat16."""
@@ -81,74 +77,62 @@ class FeaturesJob:
     """Whether the tower's matrices are in it."""
     whole: bool
     """Whether the base is turned into float32 first."""
-    cpus: float
-    gpus: float
+    device: tuple[float, float]
+    """CPUs and GPUs of an actor."""
 
-
-class FeaturesWorker(PassWorker):
-    """Decodes images, has the tower look at them, and writes what it sees."""
-
-    def __init__(self, job: FeaturesJob) -> None:
-        super().__init__()
-        self._job = job
-        self._table = SampleTable(job.table)
-
-    @cached_property
-    def _reader(self) -> tuple[Any, Looks, str]:
-        from djsandbox_ray.trials.llava.modules import Reader
-
-        job = self._job
-        device = device_for(job.cpus, job.gpus)
-        with made_base(job.base) as folder:
-            base = load_base(folder)
-        tower = base.llava.requires_grad_(False).model.vision_tower
-        if job.whole:
-            tower.float()
-        tower.to(device)
-        if job.lowered:
-            lower_frozen(tower)
-        return Reader(base.llava), Squares(base.words.pixels, job.aspect), device
-
-    def compute(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Look at the images of some of the rows."""
-        rows = self._job.rows[task["start"] : task["stop"]]
-        schema = features_schema(self._job.shape, self._job.half)
-        fragments = write_rows(self._job.target, schema, self._batches(rows, schema))
-        return {"rows": len(rows), "fragments": fragments}
-
-    def _batches(self, rows: Keys, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        for start in range(0, len(rows), _AT_ONCE):
-            some = rows[start : start + _AT_ONCE]
-            files = images_of(self._table, some)
-            with naming(f"{self._table.uri}, rows {some[0]} to {some[-1]}"):
-                seen = self._seen(some, files)
-            ends = np.cumsum([0, *map(len, files)]) * int(np.prod(self._job.shape))
-            flat = pa.array(seen.reshape(-1), schema.field(_SEEN).type.value_type)
+    def batches(self, schema: pa.Schema, keys: Keys) -> Iterator[pa.RecordBatch]:
+        """Look at the images of some rows."""
+        table, number = SampleTable(self.table), schema.field(_SEEN).type.value_type
+        for start in range(0, len(keys), _AT_ONCE):
+            some = keys[start : start + _AT_ONCE]
+            files = images_of(table, some)
+            with naming(f"{self.table}, rows {some[0]} to {some[-1]}"):
+                seen = _seen(self, some, files)
+            ends = np.cumsum([0, *map(len, files)]) * int(np.prod(self.shape))
+            flat = pa.array(seen.reshape(-1), number)
             lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), flat)
             yield pa.RecordBatch.from_arrays([pa.array(some), lists], schema=schema)
 
-    def _seen(self, rows: Keys, files: Sequence[Sequence[bytes]]) -> NDArray[Any]:
-        """Return what the tower sees of all images, in order; shape (images, tokens, width)."""
-        torch, (reader, looks, device) = require("torch", "clip"), self._reader
-        every = [image for some in looks.of(rows.tolist(), files) for image in some]
-        kind = np.int16 if self._job.half else np.float32
-        if not every:
-            return np.zeros((0, *self._job.shape), kind)
-        squares = torch.from_numpy(np.stack(every)).to(device)
-        with torch.autocast(device, torch.bfloat16, enabled=self._job.half):
-            found = reader.features(looks.given(squares))
-        if tuple(found.shape[1:]) != self._job.shape:
-            raise SandboxError(
-                f"the tower sees {tuple(found.shape[1:])} numbers of an image, not "
-                f"{self._job.shape}"
-            )
-        found = found.to(torch.bfloat16).view(torch.int16) if self._job.half else found.float()
-        seen: NDArray[Any] = found.cpu().numpy()
-        return seen
+
+@lru_cache(maxsize=1)
+def _reader(base: str, device: str, lowered: bool, whole: bool) -> tuple[Any, Words]:
+    """Return what makes features of squares, and how squares are made."""
+    from djsandbox_ray.trials.llava.modules import Reader
+
+    with made_base(base) as folder:
+        loaded = load_base(folder)
+    tower = loaded.llava.requires_grad_(False).model.vision_tower
+    if whole:
+        tower.float()
+    tower.to(device)
+    if lowered:
+        lower_frozen(tower)
+    return Reader(loaded.llava), loaded.words
+
+
+def _seen(job: FeaturesJob, rows: Keys, files: Sequence[Sequence[bytes]]) -> NDArray[Any]:
+    """Return what the tower sees of all images, in order; shape (images, tokens, width)."""
+    torch, device = require("torch", "clip"), device_for(*job.device)
+    reader, words = _reader(job.base, device, job.lowered, job.whole)
+    looks = Squares(words.pixels, job.aspect)
+    every = [image for some in looks.of(rows.tolist(), files) for image in some]
+    kind = np.int16 if job.half else np.float32
+    if not every:
+        return np.zeros((0, *job.shape), kind)
+    squares = torch.from_numpy(np.stack(every)).to(device)
+    with torch.autocast(device, torch.bfloat16, enabled=job.half):
+        found = reader.features(looks.given(squares))
+    if tuple(found.shape[1:]) != job.shape:
+        raise SandboxError(
+            f"the tower sees {tuple(found.shape[1:])} numbers of an image, not {job.shape}"
+        )
+    found = found.to(torch.bfloat16).view(torch.int16) if job.half else found.float()
+    seen: NDArray[Any] = found.cpu().numpy()
+    return seen
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Pictured:
     """A table whose images trials look at."""
 
     name: str
@@ -166,7 +150,7 @@ class Wanted:
 
 
 def store_features(
-    wanted: Sequence[Wanted],
+    pictured: Sequence[Pictured],
     base: str,
     shape: tuple[int, int],
     work: Preparing,
@@ -175,7 +159,7 @@ def store_features(
     """Have stored what the tower sees.
 
     Args:
-        wanted: of which tables.
+        pictured: of which tables.
         base: URI of the folder of the base.
         shape: of an image: tokens and width.
         work: where, and who computes.
@@ -187,23 +171,20 @@ def store_features(
     Raises:
         BadInput: an image or the base cannot be read.
     """
-    stored: dict[str, str] = {}
-    seconds, content = 0.0, folder_content(base)
-    for one in wanted:
+    content, growth = folder_content(base), work.growth
+
+    def wanted(one: Pictured) -> Wanted:
         how = [one.aspect, one.half, one.lowered, one.whole]
         made = content_id("features", VERSION, content, how, one.dataset, numerics)
         folder, schema = f"image_features/{made}", features_schema(shape, one.half)
         table = GrowingTable(work.storage, folder, schema, _ROW)
+        given = (one.aspect, one.half, one.lowered, one.whole, (growth.cpus, growth.gpus))
+        job = FeaturesJob(one.table, base, shape, *given)
+        return Wanted(table, one.rows, one.name, lambda _: job)
 
-        def job(lacking: Keys, one: Wanted = one, target: str = table.uri) -> FeaturesJob:
-            how = (lacking, one.aspect, one.half, one.lowered, one.whole)
-            return FeaturesJob(
-                one.table, target, base, shape, *how, work.growth.cpus, work.growth.gpus
-            )
-
-        seconds += table.grow(one.rows, FeaturesWorker, job, one.name, work.growth)
-        stored[one.name] = table.uri
-    return stored, seconds
+    tables = {one.name: wanted(one) for one in pictured}
+    seconds = grow([*tables.values()], growth)
+    return {name: one.table.uri for name, one in tables.items()}, seconds
 
 
 class StoredFeatures:

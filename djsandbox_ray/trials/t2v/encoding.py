@@ -7,23 +7,21 @@ studies and runs share them: each adds the rows and captions that are not there 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.videos import ClipShape
 from djsandbox_ray.errors import SandboxError
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.nodes.actors import PassWorker
 from djsandbox_ray.trials.family import Preparing, TrialData, device_for
-from djsandbox_ray.trials.growing import GrowingTable, Keys, write_rows
+from djsandbox_ray.trials.growing import GrowingTable, Keys, RowsJob, Wanted, grow
 from djsandbox_ray.trials.model_folders import folder_content, made_base
 from djsandbox_ray.trials.t2v.base_folder import (
     CODEC,
@@ -31,7 +29,7 @@ from djsandbox_ray.trials.t2v.base_folder import (
     encoded_prompts,
     prompt_pipeline,
 )
-from djsandbox_ray.trials.t2v.codec import Ratios, load_codec
+from djsandbox_ray.trials.t2v.codec import Codec, Ratios, load_codec
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.denoisers import TransformerAdapter
 from djsandbox_ray.trials.t2v.latents import ROW, latent_batches, latents_schema
@@ -52,96 +50,63 @@ def of_set(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class ClipsJob:
-    """What encodes clips."""
+class ClipsJob(RowsJob):
+    """Decodes clips, and encodes them."""
 
     table: str
     """URI of the sample table."""
-    target: str
-    """URI of the latents."""
     base: str
     """URI of the folder of the base."""
     shape: ClipShape
-    rows: Keys
     half: bool
     """Whether the codec may stay in half precision."""
     still: bool
     """Whether each clip is its first frame, repeated."""
-    cpus: float
-    gpus: float
+    device: tuple[float, float]
+    """CPUs and GPUs of an actor."""
 
-
-class LatentsWorker(PassWorker):
-    """Decodes clips, encodes them, and writes their latents."""
-
-    def __init__(self, job: ClipsJob) -> None:
-        super().__init__()
-        self._job = job
-
-    @cached_property
-    def _codec(self) -> Any:
-        job = self._job
-        device = device_for(job.cpus, job.gpus)
-        with made_base(job.base) as folder:
-            return load_codec(folder / CODEC, device, job.half)
-
-    def compute(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Encode some of the rows."""
-        job = self._job
-        rows = job.rows[task["start"] : task["stop"]]
-        clips = Clips(job.table, job.shape, rows, still=job.still)
-        schema = latents_schema(self._codec.ratios.shape(job.shape.frames, *job.shape.size))
-        fragments = write_rows(job.target, schema, latent_batches(clips, self._codec))
-        return {"rows": len(rows), "fragments": fragments}
+    def batches(self, schema: pa.Schema, keys: Keys) -> Iterator[pa.RecordBatch]:
+        """Encode the clips of some rows."""
+        clips = Clips(self.table, self.shape, keys, still=self.still)
+        return latent_batches(clips, _codec(self.base, device_for(*self.device), self.half))
 
 
 @dataclass(frozen=True)
-class PromptsJob:
-    """What encodes prompts."""
+class PromptsJob(RowsJob):
+    """Makes embeddings of prompts by the pipeline of the base."""
 
-    target: str
-    """URI of the embeddings."""
     base: str
     """URI of the folder of the base."""
     adapter: type[TransformerAdapter]
-    texts: tuple[str, ...]
+    texts: dict[int, str]
+    """By their keys."""
     tokens: int
     """Most of them per prompt."""
     half: bool
     """Whether embeddings are kept in half precision."""
-    cpus: float
-    gpus: float
+    device: tuple[float, float]
+    """CPUs and GPUs of an actor."""
+
+    def batches(self, schema: pa.Schema, keys: Keys) -> Iterator[pa.RecordBatch]:
+        """Encode some prompts."""
+        pipeline = _pipeline(self.base, self.adapter, device_for(*self.device))
+        texts = [self.texts[key] for key in keys.tolist()]
+        for start in range(0, len(texts), _PROMPTS_AT_ONCE):
+            some = texts[start : start + _PROMPTS_AT_ONCE]
+            found = encoded_prompts(pipeline, self.adapter, some, self.tokens, self.half)
+            yield prompt_batch(some, found, self.half)
 
 
-class PromptsWorker(PassWorker):
-    """Makes embeddings of prompts by the pipeline of the base, and writes them."""
+@lru_cache(maxsize=1)
+def _codec(base: str, device: str, half: bool) -> Codec:
+    with made_base(base) as folder:
+        return load_codec(folder / CODEC, device, half)
 
-    def __init__(self, job: PromptsJob) -> None:
-        super().__init__()
-        self._job = job
-        self._folder = ExitStack()  # of the base: it stays until the actor ends
 
-    @cached_property
-    def _pipeline(self) -> Any:
-        job = self._job
-        device = device_for(job.cpus, job.gpus)
-        folder: Path = self._folder.enter_context(made_base(job.base))
-        return prompt_pipeline(folder, job.adapter, device)
-
-    def compute(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Encode some of the texts."""
-        job = self._job
-        texts = job.texts[task["start"] : task["stop"]]
-        batches = (
-            prompt_batch(some, self._encoded(some), job.half)
-            for start in range(0, len(texts), _PROMPTS_AT_ONCE)
-            for some in [texts[start : start + _PROMPTS_AT_ONCE]]
-        )
-        return {"rows": len(texts), "fragments": write_rows(job.target, SCHEMA, batches)}
-
-    def _encoded(self, texts: Sequence[str]) -> Any:
-        job = self._job
-        return encoded_prompts(self._pipeline, job.adapter, texts, job.tokens, job.half)
+@lru_cache(maxsize=1)
+def _pipeline(base: str, adapter: type[TransformerAdapter], device: str) -> Any:
+    with made_base(base) as folder:
+        return prompt_pipeline(folder, adapter, device)
 
 
 @dataclass(frozen=True)
@@ -173,32 +138,28 @@ class Encoding:
         Raises:
             BadInput: a clip or the base cannot be read.
         """
-        stored: dict[str, str] = {}
-        seconds = 0.0
-        for name, table, grown in self._tables():
-            stored[name] = table.uri
-            seconds += grown
-        return stored, seconds
+        wanted = {**dict(self._clips()), **dict(self._prompts())}
+        seconds = grow([*wanted.values()], self.work.growth)
+        return {name: one.table.uri for name, one in wanted.items()}, seconds
 
-    def _tables(self) -> Iterator[tuple[str, GrowingTable, float]]:
+    def _clips(self) -> Iterator[tuple[str, Wanted]]:
         config, work = self.config, self.work
-        if config.latents == "store":
-            if config.window == "middle":
-                plain, still = work.rows(None, "captions"), work.rows("frames")
-                train = (work.dataset, self.data.train)
-                for name, rows, frozen in ((LATENTS, plain, False), (STILL, still, True)):
-                    if len(rows):
-                        yield (name, *self._latents(*train, rows, name, frozen))
-            for data, rows in work.suite.denoised().items():
-                name = of_set(data)
-                yield (name, *self._latents(data, self.data.evaluation[data], rows, name))
-        if config.prompts == "store":
-            yield (PROMPTS, *self._prompts())
+        if config.latents != "store":
+            return
+        if config.window == "middle":
+            plain, still = work.rows(None, "captions"), work.rows("frames")
+            train = (work.dataset, self.data.train)
+            for name, rows, frozen in ((LATENTS, plain, False), (STILL, still, True)):
+                if len(rows):
+                    yield name, self._latents(*train, rows, name, frozen)
+        for data, rows in work.suite.denoised().items():
+            name = of_set(data)
+            yield name, self._latents(data, self.data.evaluation[data], rows, name)
 
     def _latents(
         self, dataset: str, table: str, rows: Keys, name: str, still: bool = False
-    ) -> tuple[GrowingTable, float]:
-        config, growth = self.config, self.work.growth
+    ) -> Wanted:
+        config = self.config
         shape = ClipShape(config.frames, config.size, config.stride)
         codec = {name: seal for name, seal in self._content.items() if name.startswith(f"{CODEC}/")}
         clip = [config.frames, list(config.size), config.stride, still]
@@ -208,16 +169,13 @@ class Encoding:
             latents_schema(self.ratios.shape(config.frames, *config.size)),
             ROW,
         )
+        job = ClipsJob(table, self._base, shape, config.precision == "bf16", still, self._device)
+        return Wanted(stored, rows, name, lambda _: job)
 
-        def job(lacking: Keys) -> ClipsJob:
-            half = config.precision == "bf16"
-            given = (table, stored.uri, self._base, shape, lacking, half, still)
-            return ClipsJob(*given, growth.cpus, growth.gpus)
-
-        return stored, stored.grow(rows, LatentsWorker, job, name, growth)
-
-    def _prompts(self) -> tuple[GrowingTable, float]:
-        config, growth = self.config, self.work.growth
+    def _prompts(self) -> Iterator[tuple[str, Wanted]]:
+        config = self.config
+        if config.prompts != "store":
+            return
         others = (f"{TRANSFORMER}/", f"{CODEC}/")
         encoder = {
             name: seal
@@ -235,12 +193,11 @@ class Encoding:
 
         def job(lacking: Keys) -> PromptsJob:
             half = config.precision == "bf16"
-            said = tuple(texts[key] for key in lacking.tolist())
-            given = (stored.uri, self._base, self.adapter, said, config.prompt_tokens, half)
-            return PromptsJob(*given, growth.cpus, growth.gpus)
+            said = {key: texts[key] for key in lacking.tolist()}
+            given = (self._base, self.adapter, said, config.prompt_tokens, half, self._device)
+            return PromptsJob(*given)
 
-        wanted = np.array(sorted(texts), dtype=np.int64)
-        return stored, stored.grow(wanted, PromptsWorker, job, PROMPTS, growth)
+        yield PROMPTS, Wanted(stored, np.array(sorted(texts), dtype=np.int64), PROMPTS, job)
 
     def _texts(self) -> list[str]:
         """Return all that models are told, the empty caption first: without it, nothing drops."""
@@ -268,3 +225,7 @@ class Encoding:
         if self.data.base is None:
             raise SandboxError("the model has a base, but nobody has made it")
         return self.data.base
+
+    @property
+    def _device(self) -> tuple[float, float]:
+        return self.work.growth.cpus, self.work.growth.gpus
