@@ -35,7 +35,7 @@ from djsandbox_ray.trials.family import identity_of
 class MeasureNoise(StudyHook):
     """An A/A test: writes ``noise.json``. Its trials are the controls of the study that follows."""
 
-    VERSION = 3
+    VERSION = 4
 
     def identity(self) -> Any:
         """The trials, how scores are made of them, and what must be seen where that is said."""

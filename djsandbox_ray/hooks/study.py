@@ -12,7 +12,7 @@ from djsandbox_ray.dataset.source import stamp_of
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.evaluation.answer_store import FOLDER as ANSWERS
 from djsandbox_ray.evaluation.config import named
-from djsandbox_ray.evaluation.evaluator import EVALUATORS
+from djsandbox_ray.evaluation.evaluator import EVALUATORS, Asker, Evaluator
 from djsandbox_ray.evaluation.suite import Suite
 from djsandbox_ray.hooks.hook import Context
 from djsandbox_ray.hooks.results import decisions, evaluation_sets, scoring
@@ -310,13 +310,18 @@ def study_identity(config: RunConfig) -> Any:
         identity_of(configured_family(config), trials.resources.gpus_per_worker),
         with_code(settings, STOPPING.get(trials.early_stopping.type)),
         [
-            [kind(metric).identity(), version_of(kind)]
+            [kind(metric).identity(), version_of(kind), *_asking(kind)]
             for metric in config.evaluation.metrics
             for kind in [EVALUATORS.get(metric.type)]
         ],
         scoring(config),  # pools are given up by their scores
         *given_data(configured_family(config)),
     ]
+
+
+def _asking(kind: type[Evaluator]) -> list[int]:
+    """Return the version of what is asked: with another, other trials are trained."""
+    return [kind.ASKING] if issubclass(kind, Asker) else []
 
 
 def given_data(family: ModelFamily) -> list[Any]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -49,8 +49,10 @@ _LEAST_CONTROLS_WHOLE = 8
 _KNOWN = 1e6
 """Degrees of freedom of a variance that is as good as known."""
 _BETWEEN_NODES, _WITHIN_NODES = 48, 16
-_RATIO_KNOTS = 10
+_RATIO_KNOTS = 7
 """Ratios of the two variances at which half-widths are computed; others lie between."""
+_ORDERS = 4
+"""In which arms of 2 seeds are taken to be noisy; of more seeds, arms are told apart less."""
 _APART = ((-math.sqrt(3), 1 / 6), (0.0, 2 / 3), (math.sqrt(3), 1 / 6))
 """How far log variances of arms are apart, in standard errors of their variance, and how likely
 that is: the nodes of Gauss and Hermite."""
@@ -155,9 +157,7 @@ def _heights(design: Design, alpha: float) -> tuple[Floats, Floats, Floats]:
     most = least + design.bucket_bound if design.draw_share < 1 else 20 * least
     knots = np.linspace(math.log(least) - 2.5, math.log(most) + 1.5, _RATIO_KNOTS)
     count = design.pools + design.controls
-    # Quantiles, in an order that tells nothing of the controls' means.
-    order = (np.arange(count) * _coprime(count)) % count
-    logs = np.log(scipy.stats.chi2.ppf((order + 0.5) / count, d))
+    quantiles = np.log(scipy.stats.chi2.ppf((np.arange(count) + 0.5) / count, d))
     spread = scipy.special.polygamma(1, d / 2)
     error = math.sqrt(scipy.special.polygamma(3, d / 2) / count + 2 * spread**2 / (count - 1))
     means = scipy.special.ndtri((np.arange(design.controls) + 0.5) / design.controls)
@@ -166,11 +166,20 @@ def _heights(design: Design, alpha: float) -> tuple[Floats, Floats, Floats]:
     heights = []
     for apart, _ in _APART:
         stretch = math.sqrt(max(1 + apart * error / spread, 0.0))
-        within = np.exp(stretch * (logs - logs.mean()))
+        within = np.exp(stretch * (quantiles - quantiles.mean()))
         within, df = within / within.mean(), np.full(count, d)
-        noises = (ArmNoise.infer(within, df, means * math.exp(k / 2), design) for k in knots)
-        halves = [np.median(noise.half_widths(squares, alpha)) for noise in noises]
-        heights.append(np.log(halves))
+        halves = [
+            [
+                np.median(
+                    ArmNoise.infer(
+                        within[order], df, means * math.exp(knot / 2), design
+                    ).half_widths(squares, alpha)
+                )
+                for knot in knots
+            ]
+            for order in _orders(count, max(1, _ORDERS // d))
+        ]
+        heights.append(np.log(halves).mean(axis=0))
     return knots, np.array(heights), np.array([chance for _, chance in _APART])
 
 
@@ -185,12 +194,19 @@ def _unit_half_width(design: Design, alpha: float) -> float:
     return float(noise.half_widths(squares, alpha)[0])
 
 
-def _coprime(count: int) -> int:
-    """Return a number near the golden section of ``count`` that shares no divisor with it."""
+def _orders(count: int, orders: int) -> Iterator[NDArray[np.int64]]:
+    """Yield orders of quantiles: which arms are noisy is to tell nothing of the controls' means.
+
+    Multiples of a number near the golden section of ``count`` that shares no divisor with it;
+    turned, and every second one the other way round.
+    """
     step = max(1, round(count * (math.sqrt(5) - 1) / 2))
     while math.gcd(step, count) > 1:
         step += 1
-    return step
+    first = (np.arange(count) * step) % count
+    for turn in range(orders):
+        order = (first + turn // 2 * 2 * count // orders) % count
+        yield count - 1 - order if turn % 2 else order
 
 
 def rescale(within: float, bucket: float, measured: Design, planned: Design) -> tuple[float, float]:
