@@ -269,7 +269,7 @@ HOOKS: Registry[Hook] = Registry(
         "judge": "djsandbox_ray.hooks.judge:Judge",
         "leaks": "djsandbox_ray.hooks.ingest:Leaks",
         "learning_rate": "djsandbox_ray.hooks.learning_rate:CheckLearningRate",
-        "ledger": "djsandbox_ray.hooks.report:AddUp",
+        "ledger": "djsandbox_ray.hooks.ledger:AddUp",
         "noise": "djsandbox_ray.hooks.noise:MeasureNoise",
         "pools": "djsandbox_ray.hooks.pools:BuildPools",
         "recipe": "djsandbox_ray.hooks.recipe:WriteRecipe",

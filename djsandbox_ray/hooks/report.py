@@ -1,31 +1,26 @@
-"""Shows what was found: a picture and a page; and, before that, what every job has cost."""
+"""Shows what was found: a picture and a page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from djsandbox_ray.analysis.planning.noise import NoiseFloor, realised
 from djsandbox_ray.analysis.verdicts.racing import saved, wrong_stops
 from djsandbox_ray.analysis.verdicts.sensitivity import informative
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.evaluation.answer_store import AnswerStore
 from djsandbox_ray.evaluation.config import promised
 from djsandbox_ray.evaluation.metric import Metric
-from djsandbox_ray.evaluation.video.evaluator import VideoEvaluator
-from djsandbox_ray.evaluation.video.stored_videos import StoredVideos
-from djsandbox_ray.evaluation.video.wanted import WantedVideo
 from djsandbox_ray.hooks.hook import Hook
-from djsandbox_ray.hooks.results import decisions, finished, metric_rows, video_evaluators
+from djsandbox_ray.hooks.made_videos import videos_made
+from djsandbox_ray.hooks.results import decisions, finished, metric_rows
 from djsandbox_ray.identity import content_id
-from djsandbox_ray.ledger.cost import from_json, to_json
+from djsandbox_ray.ledger.cost import from_json
 from djsandbox_ray.masking import masker, without_secrets
 from djsandbox_ray.recipes.policy import beyond
 from djsandbox_ray.recipes.ranges import kept
@@ -35,7 +30,6 @@ from djsandbox_ray.records import (
     Choice,
     Confirmation,
     ConfirmationRow,
-    Cost,
     Dataset,
     Diversity,
     Evaluation,
@@ -83,7 +77,7 @@ from djsandbox_ray.reporting.distributions import (
 )
 from djsandbox_ray.reporting.figures import bar_chart, png
 from djsandbox_ray.reporting.insights import sentence
-from djsandbox_ray.reporting.made import Made, made_chapter, made_figure, same_prompts
+from djsandbox_ray.reporting.made import made_chapter, made_figure, same_prompts
 from djsandbox_ray.reporting.method import (
     confirmation_notes,
     confirmation_section,
@@ -102,10 +96,6 @@ from djsandbox_ray.reporting.sample_cards import SampleCards
 from djsandbox_ray.reporting.studied import costs_chart, curve_charts, mean_metrics
 from djsandbox_ray.stats.parts import StatisticColumns
 from djsandbox_ray.trials.config import seeds_text
-from djsandbox_ray.trials.trial_records import TrialStore
-
-_COST = TypeAdapter(Cost)
-_LEDGER = "ledger"
 
 _CHUNK_ROWS = 65536
 # Among so many a pool must end to count as one that should not have been given up, where the way of
@@ -221,7 +211,11 @@ class WriteReport(Hook):
         groups = Groups.of(self._labels(labels[0], dataset)) if labels else None
         cards = self._cards(dataset, columns)
         shown = Shown(storage, pools, rows, columns, unit, cards, groups)
-        made = self._made(shown, records, evaluation)
+        made = (
+            videos_made(self.config, storage, evaluation, records, shown.extremes())
+            if evaluation
+            else []
+        )
         money = costs_chart(costs)
         page = report_html(
             self.config.name,
@@ -304,45 +298,6 @@ class WriteReport(Hook):
             return None
         table = SampleTable(self.storage.uri(dataset.table))
         return SampleCards(table, beyond(policies, columns) if policies else None, masker())
-
-    def _made(
-        self, shown: Shown, records: Sequence[TrialRecord], evaluation: Evaluation | None
-    ) -> list[Made]:
-        """Return videos of the same prompts by models of the best pool, the worst and a control."""
-        if evaluation is None:
-            return []
-        first: dict[str, TrialRecord] = {}
-        for record in sorted(records, key=lambda record: record.spec.seed):
-            if record.final is not None:
-                first.setdefault(record.spec.pool, record)
-        looked = [
-            (evaluator, [one for one in wanted if one.key in stay])
-            for evaluator, data in video_evaluators(self.config, self.storage, evaluation)
-            for wanted in [evaluator.wanted(data)]
-            for stay in [evaluator.staying({one.key for one in wanted})]
-        ]
-        found = []
-        for name, title in shown.extremes().items():
-            if name in first and (videos := self._videos(first[name], looked)):
-                found.append(Made(title, videos))
-        return found
-
-    def _videos(
-        self,
-        record: TrialRecord,
-        looked: Sequence[tuple[VideoEvaluator, Sequence[WantedVideo]]],
-    ) -> dict[str, bytes]:
-        """Return the videos of a trial that have stayed, one of each prompt."""
-        training = TrialStore(self.storage).training(record.spec.id)  # tables do not have it
-        if training is None or record.final is None:
-            return {}
-        store = AnswerStore(self.storage, training, record.final.samples)
-        found: dict[str, bytes] = {}
-        for evaluator, wanted in looked:
-            videos = StoredVideos(store, evaluator.config.sampling, evaluator.ASKING)
-            for one, data in videos.there(wanted):
-                found.setdefault(one.prompt, data)
-        return found
 
     def _curves(
         self,
@@ -479,26 +434,3 @@ def _with(picture: Picture | None, chapter: Chapter | None) -> list[Chapter]:
     if chapter is None:
         return []
     return [replace(chapter, blocks=[*chapter.blocks, *filter(None, [picture])])]
-
-
-class AddUp(Hook):
-    """Writes ``ledger.json``."""
-
-    VERSION = 1
-
-    def identity(self) -> Any:
-        """What the runner has noted down of the jobs before this one."""
-        path = self.path("costs.json")
-        noted = self.storage.read_sealed(path) if self.storage.exists(path) else {}
-        return list(takewhile(lambda entry: entry["hook"] != _LEDGER, noted.values()))
-
-    def run(self) -> Ledger:
-        """Write one entry per job, and the total."""
-        fields = Cost.__dataclass_fields__
-        costs = [
-            _COST.validate_python({name: entry[name] for name in fields})
-            for entry in self.identity()
-        ]
-        content = to_json(costs)
-        path = self.write_sealed("ledger.json", content)
-        return Ledger(content_id("ledger", content), path)
