@@ -31,12 +31,12 @@ from djsandbox_ray.dataset.videos import ClipShape
 from djsandbox_ray.nodes.connection import connect
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials.loop import AdditiveTraining
+from djsandbox_ray.trials.model_folders import shipped_arch
 from djsandbox_ray.trials.t2v.base_folder import (
     CODEC,
     TRANSFORMER,
     Prompter,
     load_video_base,
-    small_arch,
 )
 from djsandbox_ray.trials.t2v.config import T2vModelConfig
 from djsandbox_ray.trials.t2v.family import adapted
@@ -138,7 +138,7 @@ def _write(given: argparse.Namespace) -> None:
     table = ingest(ClipsSource(settings), storage, max_rejected=0).table
     shape = ClipShape(size.frames, (size.side, size.side))
     clips = Clips(storage.uri(table), shape, np.arange(rows))
-    arch = small_arch("tiny")
+    arch = shipped_arch("djsandbox_ray.trials.t2v", "tiny")
     arch["transformer"] |= {
         "num_attention_heads": size.heads,
         "attention_head_dim": size.width,

@@ -106,7 +106,7 @@ _BEST = 3
 class WriteReport(Hook):
     """Writes ``figures/ranking.png``, ``report.html``, and of videos ``figures/videos.png``."""
 
-    VERSION = 8
+    VERSION = 9
     SECTIONS = ("trials", "evaluation")
 
     def identity(self) -> Any:

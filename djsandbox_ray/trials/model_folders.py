@@ -6,13 +6,15 @@ weights from safetensors alone. A pipeline of diffusers is a folder of such fold
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from contextlib import AbstractContextManager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError, unknown
 from djsandbox_ray.identity import content_id
 from djsandbox_ray.storage.cache import cached
 from djsandbox_ray.storage.seals import Seal
@@ -91,6 +93,19 @@ def copy_model(source: Path, target: Path, nested: bool = False) -> None:
         copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
+
+
+def shipped_arch(package: str, name: str) -> dict[str, Any]:
+    """Return a small architecture of a base that a package has in its folder ``archs``.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    archs = resources.files(package) / "archs"
+    known = sorted(entry.name.removesuffix(".json") for entry in archs.iterdir())
+    if name not in known:
+        raise unknown("base", name, known)
+    return dict(json.loads((archs / f"{name}.json").read_text()))
 
 
 def without_dropout(config: Any) -> None:

@@ -22,6 +22,11 @@ class PassHere:
         self.passes: list[int] = []
         """Things that were computed, pass by pass."""
 
+    def taken(self) -> list[int]:
+        """Return what was computed, pass by pass, since this was asked for."""
+        found, self.passes = self.passes, []
+        return found
+
     def __call__(
         self, tasks: Sequence[dict[str, Any]], worker: Any, job: Any, *, on_report: Any, **_: Any
     ) -> float:

@@ -14,7 +14,8 @@ from written_tables import written
 from djsandbox_ray.dataset.clips import ClipsConfig, ClipsSource
 from djsandbox_ray.dataset.moving_world import draw_frames, random_scene
 from djsandbox_ray.dataset.sample_table import SampleTable
-from djsandbox_ray.trials.t2v.base_folder import CODEC, TRANSFORMER, small_arch
+from djsandbox_ray.trials.model_folders import shipped_arch
+from djsandbox_ray.trials.t2v.base_folder import CODEC, TRANSFORMER
 from djsandbox_ray.trials.t2v.patches import PatchCodec
 from djsandbox_ray.trials.t2v.small import write_parts
 
@@ -52,7 +53,7 @@ def random_base(folder: Path, captions: Sequence[str], size: int = 16) -> Path:
         size: of the clips that its codec is fitted on.
     """
     folder.mkdir(parents=True)
-    write_parts(folder, small_arch("tiny"), captions, seed=0)
+    write_parts(folder, shipped_arch("djsandbox_ray.trials.t2v", "tiny"), captions, seed=0)
     transformer = diffusers.WanTransformer3DModel.from_pretrained(folder / TRANSFORMER)
     randomised(transformer).save_pretrained(folder / TRANSFORMER)
     (folder / CODEC).mkdir()

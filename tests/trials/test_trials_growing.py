@@ -71,12 +71,6 @@ class World:
         return grow(wanted, Growth(1, 0, NodeKind(), "here", lambda *_: None, *told))
 
     @property
-    def computed(self) -> list[int]:
-        """How many keys were computed, pass by pass, since this was asked for."""
-        found, self.passing.passes = self.passing.passes, []
-        return found
-
-    @property
     def values(self) -> dict[int, float]:
         return held(self.table)
 
@@ -101,11 +95,11 @@ def test_only_what_lacks_is_computed(world: World) -> None:
     assert len(world.table.keys()) == 0
     assert world.grow(range(10)) == 3.0
     assert world.values == squares(range(10))
-    assert world.computed == [10]
+    assert world.passing.taken() == [10]
     assert world.grow([2, 7]) == 0.0
-    assert world.computed == []
+    assert world.passing.taken() == []
     world.grow([5, 9, -3, 12])
-    assert world.computed == [2]
+    assert world.passing.taken() == [2]
     assert world.values == squares([*range(10), -3, 12])
     assert world.table.keys().tolist() == [-3, *range(10), 12]
     assert "it: 2 of 4 are computed, once for all trials" in world.notes
@@ -119,7 +113,7 @@ def test_tables_grow_together_in_one_pass(world: World) -> None:
         Wanted(world.table, np.arange(6, 11), "the same", Squares),
     ]
     assert world.grow_all(*wanted) == 3.0
-    assert world.computed == [5, 9]
+    assert world.passing.taken() == [5, 9]
     assert world.values == squares(range(11))
     assert held(world.other) == squares(range(3))
     assert world.notes[-2:] == [
@@ -128,7 +122,7 @@ def test_tables_grow_together_in_one_pass(world: World) -> None:
     ]
     assert world.grow_all(*wanted) == 0.0
     world.grow_all(wanted[0], Wanted(world.other, np.arange(4), "others", Squares))
-    assert world.computed == [1]
+    assert world.passing.taken() == [1]
 
 
 def test_of_tables_that_grow_together_a_kill_leaves_what_is_computed(world: World) -> None:
@@ -143,7 +137,7 @@ def test_of_tables_that_grow_together_a_kill_leaves_what_is_computed(world: Worl
     assert world.values == squares(range(4))
     world.passing.last = 1 << 10
     world.grow_all(*wanted)
-    assert world.computed == [10, 16]
+    assert world.passing.taken() == [10, 16]
     assert world.values == squares(range(20))
 
 
@@ -154,7 +148,7 @@ def test_what_a_kill_has_left_is_not_computed_again(world: World) -> None:
     assert world.values == squares(range(8))
     world.passing.last = 1 << 10
     world.grow(range(20))
-    assert world.computed == [8, 12]
+    assert world.passing.taken() == [8, 12]
     assert world.values == squares(range(20))
 
 
@@ -181,7 +175,7 @@ def test_a_damaged_part_is_computed_again(world: World, damage: str) -> None:
     else:
         newest.unlink()
     world.grow(range(8))
-    assert world.computed == [8, 4]
+    assert world.passing.taken() == [8, 4]
     assert world.values == squares(range(8))
     assert "it: 1 parts are damaged, and are computed again" in world.notes
 

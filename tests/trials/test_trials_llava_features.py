@@ -92,12 +92,6 @@ class World:
         (report,) = Llava(self.config()).resolved(0).train(work, data)
         return report, kept
 
-    @property
-    def passes(self) -> list[int]:
-        """Rows that were computed, pass by pass, since this was asked for."""
-        found, self.passing.passes = self.passing.passes, []
-        return found
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> World:
@@ -117,12 +111,12 @@ def test_what_the_tower_sees_is_computed_once(world: World, tmp_path: Path) -> N
     assert set(stored) == {FEATURES, FINETUNE, TRUSTED}
     assert prepared.value.preparing is None
     assert prepared.cpu_seconds == 3 * 0.5  # one pass for three tables
-    assert world.passes == [35 + 32 + 5]
+    assert world.passing.taken() == [35 + 32 + 5]
     # Also of rows without an image it is known that nothing lacks.
     assert world.prepare(tmp_path, {None: range(30)}).value.stored == stored
-    assert world.passes == []
+    assert world.passing.taken() == []
     assert world.prepare(tmp_path, {None: range(40)}).value.stored == stored
-    assert world.passes == [5]
+    assert world.passing.taken() == [5]
     other = world.prepare(tmp_path, {None: range(4)}, aspect="pad").value.stored
     assert other[FEATURES] != stored[FEATURES]
     assert other[FINETUNE] == stored[FINETUNE]

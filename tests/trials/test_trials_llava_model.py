@@ -26,7 +26,7 @@ from transformers import (
 
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.llava.base import LlavaBaseConfig
-from djsandbox_ray.trials.llava.base_folder import join, joined, load_base, shipped_arch
+from djsandbox_ray.trials.llava.base_folder import join, joined, load_base
 from djsandbox_ray.trials.llava.fine import empty_fine, fine_settings, load_fine
 from djsandbox_ray.trials.llava.flops import count_parts
 from djsandbox_ray.trials.llava.modules import (
@@ -39,7 +39,7 @@ from djsandbox_ray.trials.llava.modules import (
 )
 from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.llava.small import small_configurations
-from djsandbox_ray.trials.model_folders import folder_content
+from djsandbox_ray.trials.model_folders import folder_content, shipped_arch
 
 
 @pytest.fixture(scope="module")
@@ -406,7 +406,7 @@ def test_other_image_processors_are_read_or_refused() -> None:
 
 
 def test_operations_are_counted_by_parts() -> None:
-    sees, reads = small_configurations(shipped_arch("tiny"))
+    sees, reads = small_configurations(shipped_arch("djsandbox_ray.trials.llava", "tiny"))
     parts = count_parts(sees, reads, lambda: projector_of("mlp2x_gelu", 96, 96), 64)
     # A multiplication and an addition for every weight and token, and in attention twice for
     # every two tokens.

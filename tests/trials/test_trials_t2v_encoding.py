@@ -117,12 +117,6 @@ class World:
         )
         return list(T2v(self.config(**changes)).train(task, data))
 
-    @property
-    def passes(self) -> list[int]:
-        """What was computed, pass by pass, since this was asked for."""
-        found, self.passing.passes = self.passing.passes, []
-        return found
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> World:
@@ -144,14 +138,14 @@ def test_what_trials_read_is_computed_once(world: World, tmp_path: Path) -> None
     assert prepared.value.preparing is None
     assert prepared.cpu_seconds == 3 * 0.5  # one pass for four tables
     assert prepared.gpu_seconds == 0
-    passes = world.passes
+    passes = world.passing.taken()
     said = world.said
     assert passes == [10 + 2 + 6 + len(said)]
     assert world.prepare(tmp_path).value.stored == stored
-    assert world.passes == []
+    assert world.passing.taken() == []
     # Another study draws two rows more.
     world.prepare(tmp_path, {None: range(4, 12)})
-    assert world.passes == [2 + len({*world.captions[10:12]} - said)]
+    assert world.passing.taken() == [2 + len({*world.captions[10:12]} - said)]
 
 
 def test_what_is_stored_is_what_is_computed(world: World, tmp_path: Path) -> None:
@@ -175,11 +169,11 @@ def test_a_kill_loses_what_was_at_work(world: World, tmp_path: Path) -> None:
     world.passing.last = 1
     with pytest.raises(Killed):
         world.prepare(tmp_path)
-    (done,) = world.passes
+    (done,) = world.passing.taken()
     assert done > 0
     world.passing.last = 1 << 10
     world.prepare(tmp_path)
-    assert world.passes == [10 + 2 + 6 + len(world.said) - done]
+    assert world.passing.taken() == [10 + 2 + 6 + len(world.said) - done]
 
 
 @pytest.mark.parametrize("spoil", [None, "frames"])

@@ -18,7 +18,6 @@ from djsandbox_ray.trials.llava.base_folder import (
     join,
     load_base,
     read_config,
-    shipped_arch,
     written_out,
 )
 from djsandbox_ray.trials.llava.flops import count_parts
@@ -28,7 +27,13 @@ from djsandbox_ray.trials.llava.small import (
     SmallBase,
     small_configurations,
 )
-from djsandbox_ray.trials.model_folders import copy_model, folder_content, is_there, local_folder
+from djsandbox_ray.trials.model_folders import (
+    copy_model,
+    folder_content,
+    is_there,
+    local_folder,
+    shipped_arch,
+)
 
 _TEXT_TOKENS = 32
 """Of a usual text of the trusted data: operations are counted for so many."""
@@ -75,7 +80,7 @@ class LlavaBaseConfig(Section):
     def _known(cls, build: str | None) -> str | None:
         if build is not None:
             try:
-                shipped_arch(build)
+                shipped_arch(__package__, build)
             except BadInput as error:
                 raise ValueError(str(error)) from error
         return build
@@ -134,7 +139,11 @@ class LlavaBase(Base):
             contents = [folder_content(part) for part in parts if part is not None]
             return {"parts": contents, "vision_feature_layer": config.vision_feature_layer}
         train = config.train.model_dump(mode="json", exclude={"dataset", "questions"})
-        return {"arch": shipped_arch(config.build or ""), "train": train, "version": VERSION}
+        return {
+            "arch": shipped_arch(__package__, config.build or ""),
+            "train": train,
+            "version": VERSION,
+        }
 
     def configurations(self) -> tuple[Any, Any]:
         """Return the settings of tower and language model, as transformers has them.
@@ -145,7 +154,7 @@ class LlavaBase(Base):
         transformers = require("transformers", "llava")
         config = self.config
         if config.build is not None:
-            return small_configurations(shipped_arch(config.build))
+            return small_configurations(shipped_arch(__package__, config.build))
         places = [place for name in FOLDERS if (place := getattr(config, name)) is not None]
         written = config.architecture
         if written is not None and not all(map(is_there, places)):
@@ -174,7 +183,7 @@ class LlavaBase(Base):
         tower, _ = self.configurations()
         layers: Any = config.vision_feature_layer
         if config.build is not None:
-            layers = shipped_arch(config.build)["vision_feature_layer"]
+            layers = shipped_arch(__package__, config.build)["vision_feature_layer"]
         elif config.path is not None and is_there(config.path):
             with local_folder(config.path) as folder:
                 layers = read_config(folder).vision_feature_layer
@@ -192,7 +201,7 @@ class LlavaBase(Base):
         train = self.config.train
         if train is None:
             return 0.0
-        arch = shipped_arch(self.config.build or "")
+        arch = shipped_arch(__package__, self.config.build or "")
         tower, language = small_configurations(arch)
         made = partial(projector_of, "linear", tower.hidden_size, language.hidden_size)
         tokens = (tower.image_size // tower.patch_size) ** 2 + _TEXT_TOKENS
@@ -208,7 +217,9 @@ class LlavaBase(Base):
             load_base(task.folder)
             return {}
         if config.train is not None:
-            return SmallBase(config.train, shipped_arch(config.build or ""), task).make()
+            return SmallBase(
+                config.train, shipped_arch(__package__, config.build or ""), task
+            ).make()
         with (
             local_folder(config.vision_tower or "") as tower,
             local_folder(config.language_model or "") as language,

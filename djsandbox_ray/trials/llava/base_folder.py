@@ -10,20 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from djsandbox_ray.errors import BadInput, require, unknown
+from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.trials.llava.pixels import Pixels
 from djsandbox_ray.trials.model_folders import first_line, without_dropout
 
 IMAGE = "<image>"
 """The token that stands for a part of an image, where a tokenizer has none yet."""
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
-_SHIPPED = resources.files(__package__) / "archs"
 
 
 def _has_type(architecture: dict[str, Any]) -> dict[str, Any]:
@@ -56,18 +54,6 @@ class Loaded:
     llava: Any
     """A ``LlavaForConditionalGeneration`` on the CPU, as it was saved, in evaluation mode."""
     words: Words
-
-
-def shipped_arch(name: str) -> dict[str, Any]:
-    """Return a small architecture of the package: ``tower`` (of open_clip) and ``language``.
-
-    Raises:
-        BadInput: there is none of that name.
-    """
-    known = sorted(entry.name.removesuffix(".json") for entry in _SHIPPED.iterdir())
-    if name not in known:
-        raise unknown("base", name, known)
-    return dict(json.loads((_SHIPPED / f"{name}.json").read_text()))
 
 
 def read_words(folder: Path) -> Words:

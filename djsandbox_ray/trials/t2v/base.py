@@ -18,8 +18,9 @@ from djsandbox_ray.trials.model_folders import (
     is_there,
     local_folder,
     read_file,
+    shipped_arch,
 )
-from djsandbox_ray.trials.t2v.base_folder import CODEC, TRANSFORMER, load_video_base, small_arch
+from djsandbox_ray.trials.t2v.base_folder import CODEC, TRANSFORMER, load_video_base
 from djsandbox_ray.trials.t2v.codec import CONFIG, Ratios, codec_class
 from djsandbox_ray.trials.t2v.denoisers import TransformerAdapter, adapter_class
 from djsandbox_ray.trials.t2v.flops import denoising_flops
@@ -88,7 +89,7 @@ class VideoBaseConfig(Section):
     def _known(cls, build: str | None) -> str | None:
         if build is not None:
             try:
-                small_arch(build)
+                shipped_arch(__package__, build)
             except BadInput as error:
                 raise ValueError(str(error)) from error
         return build
@@ -194,7 +195,7 @@ class T2vBase(Base):
 
     @property
     def _arch(self) -> dict[str, Any]:
-        return small_arch(self.config.build or "")
+        return shipped_arch(__package__, self.config.build or "")
 
     @property
     def _written(self) -> VideoArchitecture | None:

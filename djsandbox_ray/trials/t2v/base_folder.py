@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from djsandbox_ray.errors import BadInput, require, unknown
+from djsandbox_ray.errors import BadInput, require
 from djsandbox_ray.trials.model_folders import first_line
 from djsandbox_ray.trials.t2v.codec import Codec, codec_class, load_codec, read_settings
 from djsandbox_ray.trials.t2v.denoisers import (
@@ -25,23 +24,8 @@ from djsandbox_ray.trials.t2v.denoisers import (
 from djsandbox_ray.trials.text_limit import within
 
 TRANSFORMER, CODEC, SCHEDULER = "transformer", "vae", "scheduler/scheduler_config.json"
-_SHIPPED = resources.files(__package__) / "archs"
 _AT_ONCE = 64
 """Prompts that are encoded at once."""
-
-
-def small_arch(name: str) -> dict[str, Any]:
-    """Return a small architecture of the package.
-
-    It says ``codec``, ``tokens``, ``text_encoder``, ``transformer`` and ``scheduler``.
-
-    Raises:
-        BadInput: there is none of that name.
-    """
-    known = sorted(entry.name.removesuffix(".json") for entry in _SHIPPED.iterdir())
-    if name not in known:
-        raise unknown("base", name, known)
-    return dict(json.loads((_SHIPPED / f"{name}.json").read_text()))
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def write_parts(folder: Path, arch: dict[str, Any], captions: Iterable[str], see
 
     Args:
         folder: where.
-        arch: as :func:`.build.small_arch` gives it.
+        arch: as :func:`.model_folders.shipped_arch` gives it.
         captions: whose words its tokenizer knows.
         seed: of the weights.
     """
