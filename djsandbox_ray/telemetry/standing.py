@@ -1,13 +1,15 @@
 """Where a study stands: its trials by state, what they have used, and who leads so far.
 
 Kept up record by record: a new record of a trial takes the place of its last one, at the same cost
-however many trials there are. Who leads is looked for among pools.
+however many trials and pools there are.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from heapq import heappop, heappush
 from statistics import fmean
 from typing import NamedTuple
 
@@ -46,8 +48,8 @@ class Standing:
         self._given_up: set[str] = set()
         """Pools of which a trial was."""
         self._rungs: dict[int, _Means] = {}
-        """By samples seen."""
-        self._finals = _Means()
+        """Of the pools that still race, by samples seen."""
+        self._finals = {PoolKind.BUCKET: _Means(), PoolKind.CONTROL: _Means()}
         """At the full budget."""
 
     def take(self, record: TrialRecord) -> None:
@@ -62,8 +64,10 @@ class Standing:
             self._reported.add(record.spec.id)
         else:
             self._reported.discard(record.spec.id)
-        if record.state is TrialState.STOPPED:
+        if record.state is TrialState.STOPPED and record.spec.pool not in self._given_up:
             self._given_up.add(record.spec.pool)
+            for means in self._rungs.values():
+                means.leave_out(record.spec.pool)
         if last is None or last.reports != record.reports:
             self._compare(record, last)
 
@@ -98,16 +102,11 @@ class Standing:
         That is the furthest rung with at least half as many of them as any rung has: one that runs
         ahead of all others leads nobody.
         """
-        racing = {
-            samples: found
-            for samples, means in self._rungs.items()
-            if (found := self._of(PoolKind.BUCKET, means, self._given_up))
-        }
-        if not racing:
+        most = max((len(means) for means in self._rungs.values()), default=0)
+        if not most:
             return None
-        most = max(map(len, racing.values()))
-        samples = max(rung for rung, found in racing.items() if 2 * len(found) >= most)
-        return Leader(max(racing[samples], key=racing[samples].__getitem__), samples)
+        samples = max(rung for rung, means in self._rungs.items() if 2 * len(means) >= most)
+        return Leader(self._rungs[samples].best, samples)
 
     @property
     def best_change(self) -> float | None:
@@ -115,48 +114,79 @@ class Standing:
 
         A share of the controls' score; no verdict.
         """
-        pools = self._of(PoolKind.BUCKET, self._finals)
-        controls = self._of(PoolKind.CONTROL, self._finals)
-        if not pools or not controls or not (control := fmean(controls.values())):
+        pools, controls = self._finals[PoolKind.BUCKET], self._finals[PoolKind.CONTROL]
+        if not len(pools) or not len(controls) or not (control := fmean(controls.means)):
             return None
-        return (max(pools.values()) - control) / abs(control)
+        return (pools.mean_of(pools.best) - control) / abs(control)
 
     def _compare(self, record: TrialRecord, last: TrialRecord | None) -> None:
         """Bring the means of a trial's pool up to date."""
         pool, trial = record.spec.pool, record.spec.id
-        for report in last.reports if last else ():
-            self._rungs[report.samples].put(pool, trial, None)
-        for report in record.reports:
-            score = self._score.mean(report.metrics)
-            self._rungs.setdefault(report.samples, _Means()).put(pool, trial, score)
-        final = record.final
-        self._finals.put(pool, trial, self._score.mean(final.metrics) if final else None)
-
-    def _of(self, kind: PoolKind, means: _Means, but: Collection[str] = ()) -> dict[str, float]:
-        found = means.by_pool.items()
-        return {
-            name: mean for name, mean in found if self._pools[name].kind is kind and name not in but
-        }
+        kind = self._pools[pool].kind
+        if kind is PoolKind.BUCKET:
+            for report in last.reports if last else ():
+                self._rungs[report.samples].put(pool, trial, None)
+            for report in record.reports:
+                means = self._rungs.setdefault(report.samples, _Means(self._given_up))
+                means.put(pool, trial, self._score.mean(report.metrics))
+        if kind in self._finals:
+            final = record.final
+            score = self._score.mean(final.metrics) if final else None
+            self._finals[kind].put(pool, trial, score)
 
 
 class _Means:
-    """Mean scores of pools, at one place of the training."""
+    """Mean scores of pools, at one place of the training.
 
-    def __init__(self) -> None:
-        self.by_pool: dict[str, float] = {}
+    Args:
+        left_out: pools that do not count; more may come, by :meth:`leave_out`.
+    """
+
+    def __init__(self, left_out: AbstractSet[str] = frozenset()) -> None:
+        self._left_out = left_out
+        self._by_pool: dict[str, float] = {}
         self._scores: dict[str, dict[str, float]] = {}
         """By pool and trial."""
+        self._ordered: list[tuple[float, str]] = []
+        """A heap of means, the greatest first, with those that have been."""
+
+    def __len__(self) -> int:
+        return len(self._by_pool)
+
+    @property
+    def means(self) -> Collection[float]:
+        """Of all pools."""
+        return self._by_pool.values()
+
+    @property
+    def best(self) -> str:
+        """The pool with the greatest mean; of several the first by name. There must be one."""
+        while self._by_pool.get(self._ordered[0][1]) != -self._ordered[0][0]:
+            heappop(self._ordered)
+        return self._ordered[0][1]
+
+    def mean_of(self, pool: str) -> float:
+        """Return the mean of a pool that has one."""
+        return self._by_pool[pool]
 
     def put(self, pool: str, trial: str, score: float | None) -> None:
         """Put a score in the place of the trial's last one; None: it has none."""
+        if pool in self._left_out:
+            return
         scores = self._scores.setdefault(pool, {})
         scores.pop(trial, None)
         if score is not None:
             scores[trial] = score
-        if scores:
-            self.by_pool[pool] = fmean(scores.values())
-        else:
-            self.by_pool.pop(pool, None)
+        if not scores:
+            self._by_pool.pop(pool, None)
+        elif (mean := fmean(scores.values())) != self._by_pool.get(pool):
+            self._by_pool[pool] = mean
+            heappush(self._ordered, (-mean, pool))
+
+    def leave_out(self, pool: str) -> None:
+        """Forget a pool, which counts no more."""
+        self._by_pool.pop(pool, None)
+        self._scores.pop(pool, None)
 
 
 def samples_of(record: TrialRecord) -> int:
