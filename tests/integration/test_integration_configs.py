@@ -113,14 +113,21 @@ def test_a_chain_is_planned_stage_by_stage(monkeypatch: pytest.MonkeyPatch, tmp_
     assert any(re.match(r"time    [\d.]+ CPU-minutes of training", line) for line in told)
 
 
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One storage for all small runs: what one has made of the same data, another finds."""
+    return tmp_path_factory.mktemp("toys")
+
+
 @pytest.mark.parametrize(
     "name", ["demo", "llava", "t2v", pytest.param("clip_multi_worker", marks=pytest.mark.slow)]
 )
-def test_a_small_one_gets_to_its_end_as_a_user_runs_it(name: str, tmp_path: Path) -> None:
+def test_a_small_one_gets_to_its_end_as_a_user_runs_it(name: str, toys: Path) -> None:
+    config = f"configs/{name}.yaml"
     words = [word for change in (*TOY, *FEWER[name]) for word in ("--set", change)]
-    out = said("run", f"configs/{name}.yaml", "--storage", str(tmp_path), *words, cwd=ROOT)
+    out = said("run", config, "--storage", str(toys), *words, cwd=ROOT)
     assert "report.html" in out
-    (run,) = (tmp_path / "runs").iterdir()
+    run = toys / "runs" / load_config(str(ROOT / config), ()).name
     assert json.loads((run / "run.json").read_text())["state"] == "COMPLETED"
     trials = pd.read_parquet(run / "trials.parquet")
     assert set(trials["state"]) <= {"COMPLETED", "STOPPED"}
@@ -136,24 +143,24 @@ def _chain(storage: Path, *changes: str) -> tuple[pd.DataFrame, Path]:
     words = [word for change in changes for word in ("--set", change)]
     told = said("run", "configs/self_evolution.yaml", "--storage", str(storage), *words, cwd=ROOT)
     assert "evolution.md" in told
-    (run,) = (storage / "runs").iterdir()
+    run = storage / "runs" / "self-evolution"
     return pd.read_csv(run / "evolution.csv", index_col="stage"), run
 
 
-def test_a_small_chain_of_stages_gets_to_its_end_and_is_not_trained_twice(tmp_path: Path) -> None:
+def test_a_small_chain_of_stages_gets_to_its_end_and_is_not_trained_twice(toys: Path) -> None:
     changes = (*TOY, *FEWER["self_evolution"])
-    stages, run = _chain(tmp_path, *changes)
+    stages, run = _chain(toys, *changes)
     assert stages.index.tolist() == ["distilled", "self-distilled", "self-evolved"]
     assert stages["init"].tolist() == ["base", "distilled", "self-distilled"]
     assert stages["self_evolution"].tolist() == ["no", "no", "yes"]
     assert (stages["seeds"] == 2).all()
     curves = pd.read_parquet(run / "stage_self-evolved_curves.parquet")
     assert {"term:cd", "term:real", "term:reward_image", "term:reward_video"} <= set(curves)
-    adapters = sorted(tmp_path.glob("models/stage-*/*/adapter_model.safetensors"))
+    adapters = sorted(toys.glob("models/stage-*/*/adapter_model.safetensors"))
     assert len(adapters) == 6
     written = [path.stat().st_mtime_ns for path in adapters]
     (run / "jobs" / "evolution.json").unlink()  # as if the driver had been killed at its end
-    again, _ = _chain(tmp_path, *changes)
+    again, _ = _chain(toys, *changes)
     assert again.equals(stages)
     assert [path.stat().st_mtime_ns for path in adapters] == written
 
