@@ -36,7 +36,7 @@ from djsandbox_ray.storage.store import Storage
 class Accept(Hook):
     """Writes ``acceptance.json``; a difference ends the run."""
 
-    VERSION = 3
+    VERSION = 4
 
     def identity(self) -> Any:
         """The operators as they are given."""

@@ -93,7 +93,12 @@ def accept(
             several = np.empty(0, np.int64)
             if len(differing):
                 found = decisions(
-                    read_recipe(local), table, differing, pairs=dataset.pairs, models=models
+                    read_recipe(local),
+                    table,
+                    differing,
+                    pairs=dataset.pairs,
+                    promised=promise.ranges if promise else (),
+                    models=models,
                 )
                 known = found.data_juicer == kept[differing]
                 known &= found.statistics == wanted[differing]

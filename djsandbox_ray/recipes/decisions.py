@@ -8,7 +8,7 @@ be told on which they must differ from one where something else is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,11 @@ from djsandbox_ray.dataset.sample_table import SampleTable
 from djsandbox_ray.dataset.writers.formats import Row
 from djsandbox_ray.dataset.writers.materialise import stored_rows
 from djsandbox_ray.pools.eligible import inside
-from djsandbox_ray.recipes.recipe_file import RecipeFile, bounds, without_keys
+from djsandbox_ray.recipes.recipe_file import RecipeFile, bare, bounds, without_keys
+from djsandbox_ray.records import Range
 from djsandbox_ray.stats.datajuicer import use_models
 from djsandbox_ray.stats.fused import Computed, FusedOperators
-from djsandbox_ray.stats.operators import OperatorSpec, meta_text
+from djsandbox_ray.stats.operators import OperatorSpec, meta_text, statistic_names
 
 _ROWS = 8
 """Rows that are computed together: each may hold videos."""
@@ -44,6 +45,7 @@ def decisions(
     rows: NDArray[np.int64],
     *,
     pairs: bool,
+    promised: Iterable[Range] = (),
     models: str | None = None,
 ) -> Decisions:
     """Compute the operators of a recipe on some rows, in this process, and decide twice.
@@ -55,6 +57,8 @@ def decisions(
         table: the sample table.
         rows: (n,), row ids.
         pairs: whether the table is one of pairs.
+        promised: between which values the statistics keep rows, where a recipe cannot say it to the
+            letter: a filter of whole numbers keeps heights up to 80, and a mean may be 80.5.
         models: the folder of model files; None for what the environment says.
 
     Raises:
@@ -62,15 +66,19 @@ def decisions(
     """
     use_models(models)
     specs = [without_keys(spec) for spec in recipe.process if not spec.asks]
+    limits = {r.statistic: (r.low, r.high) for r in promised}
+    named = list(zip(recipe.operators, statistic_names(recipe.operators), strict=True))
+    names = [next(some for one, some in named if one == bare(spec)) for spec in specs]
     fused = FusedOperators(specs, pairs=pairs, decide=True)
     by_rule, by_mean = np.ones((2, len(rows)), dtype=np.bool_)
     for start in range(0, len(rows), _ROWS):
         part = slice(start, start + _ROWS)
         found = _computed(fused, specs, [*stored_rows(table, rows[part])])
-        for spec, computed in zip(specs, found, strict=True):
+        for spec, its, computed in zip(specs, names, found, strict=True):
             by_rule[part] &= computed.kept
-            for key in spec.keys:
-                by_mean[part] &= inside(computed.columns[key], *bounds(spec, key))
+            for key, name in zip(spec.keys, its, strict=True):
+                low, high = limits.get(name) or bounds(spec, key)
+                by_mean[part] &= inside(computed.columns[key], low, high)
     return Decisions(by_rule, by_mean)
 
 

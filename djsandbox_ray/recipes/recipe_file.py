@@ -47,11 +47,11 @@ class RecipeFile:
         Raises:
             BadInput: an operator or a parameter is not known, or two give the same statistics.
         """
-        bare = []
-        for spec in map(_bare, self.process):
-            if {spec.name: spec.params} not in bare:
-                bare.append({spec.name: spec.params})
-        return parse_process(bare, where=f"{self.path}: process")
+        process = []
+        for spec in map(bare, self.process):
+            if {spec.name: spec.params} not in process:
+                process.append({spec.name: spec.params})
+        return parse_process(process, where=f"{self.path}: process")
 
     @property
     def text_columns(self) -> dict[str, bool]:
@@ -104,8 +104,8 @@ def without_keys(spec: OperatorSpec) -> OperatorSpec:
     return _without(spec, inspection.runner_parameters())
 
 
-def _bare(spec: OperatorSpec) -> OperatorSpec:
-    """Return an operator without thresholds, too."""
+def bare(spec: OperatorSpec) -> OperatorSpec:
+    """Return an operator without thresholds, too: what computes its statistics."""
     decide = inspection.decision_parameters(spec.filter_class)
     return _without(spec, decide | inspection.runner_parameters())
 
@@ -213,7 +213,7 @@ def promised_ranges(recipe: RecipeFile) -> tuple[Range, ...]:
     ranges: dict[str, Range] = {}
     named = list(zip(operators, statistic_names(operators), strict=True))
     for spec in recipe.process:
-        names = next(some for operator, some in named if operator == _bare(spec))
+        names = next(some for operator, some in named if operator == bare(spec))
         for key, name in zip(spec.keys, names, strict=True):
             try:
                 low, high = bounds(spec, key)

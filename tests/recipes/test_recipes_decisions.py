@@ -16,6 +16,7 @@ from djsandbox_ray.dataset.source import Sample
 from djsandbox_ray.errors import BadInput
 from djsandbox_ray.recipes.decisions import decisions
 from djsandbox_ray.recipes.recipe_file import RecipeFile, read_recipe
+from djsandbox_ray.records import Range
 from djsandbox_ray.storage.store import Storage
 
 WIDTHS = ((50,), (10,), (20, 80), (45, 55), (10, 20), ())
@@ -66,6 +67,19 @@ def test_of_several_pictures_any_or_all_must_pass(
     recipe = recipe_of(tmp_path, {"image_shape_filter": bounds})
     found = decisions(recipe, table, np.array([2]), pairs=False)
     assert (found.data_juicer.tolist(), found.statistics.tolist()) == ([kept], [False])
+
+
+def test_means_are_compared_with_what_was_promised(table: SampleTable, tmp_path: Path) -> None:
+    """A mean may lie between the last whole number that a filter keeps and the promised bound."""
+    recipe = recipe_of(tmp_path, {"image_shape_filter": {"max_width": 49, "any_or_all": "all"}})
+    (mean,) = {float(np.mean(WIDTHS[2]))}
+    assert mean > 49
+    rows = np.array([2])
+    plain = decisions(recipe, table, rows, pairs=False)
+    promised = [Range("image_width", None, mean)]
+    found = decisions(recipe, table, rows, pairs=False, promised=promised)
+    assert (plain.statistics.tolist(), found.statistics.tolist()) == ([False], [True])
+    assert plain.data_juicer.tolist() == found.data_juicer.tolist() == [False]
 
 
 def test_every_operator_has_its_say(table: SampleTable, tmp_path: Path) -> None:
