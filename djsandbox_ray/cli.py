@@ -103,7 +103,7 @@ def init(
         typer.Option(
             "--minutes",
             help="What a run may take on this machine: some steps are timed, and model, budget and "
-            "pools chosen by that.",
+            "rows of the data chosen by that.",
             min=1,
             show_default=False,
         ),
