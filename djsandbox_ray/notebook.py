@@ -38,6 +38,7 @@ from djsandbox_ray.records import (
     Statistics,
     TrialRecord,
     Trials,
+    TrialState,
 )
 from djsandbox_ray.stats.parts import StatisticColumns
 from djsandbox_ray.storage.store import Storage
@@ -275,7 +276,7 @@ class Result:
         return {
             record.spec.id: ruler.change(final.metrics)
             for record in chain.from_iterable(records)
-            if (final := record.final) is not None
+            if record.state is TrialState.COMPLETED and (final := record.final) is not None
         }
 
     def _records(self, trials: Trials) -> list[TrialRecord]:

@@ -31,6 +31,10 @@ _FIRST, _EVERY = 16, 100
 _AWAY = re.compile(r"Generic (S3|GCS|Azure|HTTP) error|error sending request|timed? ?out")
 _BUILT_AT = re.compile(r",? */(?:home/runner|rustc)/.*")
 """What Lance adds to its messages: where it was compiled."""
+_ANEW = (
+    "where it is damaged, remove dataset.json beside it and run the configuration again (djsandbox "
+    "run): the data is read anew"
+)
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
@@ -67,13 +71,13 @@ class SampleTable:
     def _table(self) -> Any:
         import lance
 
-        with _reading(self.uri):
+        with readable(self.uri):
             return lance.dataset(self.uri, storage_options=lance_options(self.uri))
 
     @cached_property
     def rows(self) -> int:
         """Number of samples."""
-        with _reading(self.uri):
+        with readable(self.uri):
             return int(self._table.count_rows())
 
     def take(self, row_ids: Sequence[int] | NDArray[np.int64], columns: list[str]) -> pa.Table:
@@ -85,14 +89,14 @@ class SampleTable:
         ids = np.asarray(row_ids, dtype=np.int64)
         if ids.size and (ids.min() < 0 or ids.max() >= self.rows):
             raise IndexError(f"row ids from {ids.min()} to {ids.max()} in {self.rows} rows")
-        with _reading(self.uri):
+        with readable(self.uri):
             return self._table.take(ids, columns=columns)
 
     def scan(self, start: int, stop: int, columns: list[str]) -> pa.Table:
         """Return the rows from ``start`` up to ``stop`` (or the end), in order."""
         if not 0 <= start <= stop:
             raise IndexError(f"rows from {start} to {stop}")
-        with _reading(self.uri):
+        with readable(self.uri):
             return self._table.to_table(columns=columns, offset=start, limit=stop - start)
 
     def check(self, row_ids: NDArray[np.int64], found: pa.Table | None = None) -> None:
@@ -126,7 +130,7 @@ class SampleTable:
     @cached_property
     def is_wide(self) -> bool:
         """Whether there are columns for more than pairs."""
-        with _reading(self.uri):
+        with readable(self.uri):
             return MEDIA_DATA in self._table.schema.names
 
     def turns(self, row_ids: Sequence[int] | NDArray[np.int64]) -> list[tuple[Turn, ...]]:
@@ -157,7 +161,7 @@ class SampleTable:
             for place, media in enumerate(listed)
             if any(one["size"] and kind in (None, one["kind"]) for one in media)
         ]
-        with _reading(self.uri):
+        with readable(self.uri):
             # Of rows that repeat, one blob each.
             ids = [int(row_ids[place]) for place in beside]
             blobs = dict(
@@ -168,7 +172,7 @@ class SampleTable:
         found: list[tuple[Media, ...]] = []
         for place, row in enumerate(rows):
             sole = [Media("image", row["image"])] if row["image"] and kind != "video" else []
-            with _reading(self.uri):
+            with readable(self.uri):
                 read = _read_media(blobs.get(place), listed[place], kind)
             if not all(is_same for _, is_same in read):
                 raise self._changed(int(row_ids[place]))
@@ -194,7 +198,7 @@ class SampleTable:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a whole column in the order of ``row_id``: for small columns, not for images."""
-        with _reading(self.uri):
+        with readable(self.uri):
             return self._table.to_table(columns=[name]).column(name)
 
 
@@ -240,8 +244,18 @@ def _read_media(
 
 
 @contextmanager
-def _reading(uri: str) -> Iterator[None]:
-    """Say in a sentence that a table cannot be read: Lance raises whatever its parts do."""
+def readable(uri: str, what: str = "sample table", remedy: str = _ANEW) -> Iterator[None]:
+    """Say in a sentence that a table of Lance cannot be read: Lance raises whatever its parts do.
+
+    Args:
+        uri: of the table.
+        what: it is.
+        remedy: what to do where it is damaged.
+
+    Raises:
+        StorageFailed: the storage is away.
+        Damaged: the table is not what was written.
+    """
     try:
         yield
     except BaseException as error:
@@ -250,16 +264,12 @@ def _reading(uri: str) -> Iterator[None]:
         if not panic and not isinstance(error, OSError | ValueError | RuntimeError):
             raise
         said = _BUILT_AT.sub("", next(iter(str(error).splitlines()), ""))
-        what = without_secrets(f"the sample table {uri} cannot be read: {said}")
+        told = without_secrets(f"the {what} {uri} cannot be read: {said}")
         if is_gone(uri):
             raise StorageFailed(
-                f"{what}; the storage was removed or unmounted while it was in use; bring it back, "
+                f"{told}; the storage was removed or unmounted while it was in use; bring it back, "
                 "and the same command goes on"
             ) from None
         if _AWAY.search(str(error)):
-            raise StorageFailed(f"{what}; the same command goes on once that is mended") from None
-        remedy = (
-            "where it is damaged, remove dataset.json beside it and run the configuration again "
-            "(djsandbox run): the data is read anew"
-        )
-        raise Damaged(what, remedy) from None
+            raise StorageFailed(f"{told}; the same command goes on once that is mended") from None
+        raise Damaged(told, remedy) from None

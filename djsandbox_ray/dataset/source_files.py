@@ -17,12 +17,12 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from djsandbox_ray.dataset.debris import PassedOver, told
-from djsandbox_ray.dataset.faults import described
+from djsandbox_ray.dataset.faults import described, is_failing
 from djsandbox_ray.dataset.paths import Absent, alternatives, several
 from djsandbox_ray.dataset.remote_files import Infos, Remote
 from djsandbox_ray.dataset.source import Source, SourceConfig
 from djsandbox_ray.dataset.tree import Tree, literal
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput, SandboxError, StorageFailed
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.storage.filesystems import filesystem, reaching
 
@@ -212,7 +212,8 @@ def _asking(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = f"path {path!r} cannot be read: {described(error)}"
-        raise BadInput(without_secrets(said)) from None
+        kind = StorageFailed if is_failing(error) else BadInput
+        raise kind(without_secrets(said)) from None
 
 
 def _is_local(path: str) -> bool:

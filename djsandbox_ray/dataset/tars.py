@@ -106,6 +106,8 @@ def read_tar(file: SourceFile, kind: Kind) -> Iterator[Member]:
 
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, kind: Kind) -> Member:
+    if member.islnk() and member.linkname == member.name:  # as GNU's tar has a file given twice
+        return Member(member.name, None, "names of members before them")
     if not member.isfile():
         return Member(member.name, None, "folders" if member.isdir() else LINKS)
     if kind(member.name) is None or member.size > MOST_BYTES:
@@ -205,7 +207,10 @@ class _Stream:
                 return "there are more data after its end mark"
             zeros += len(piece)
         if zeros > _MOST_ZEROS:
-            return f"{zeros} zeros stand at its end, where {_MOST_ZEROS} are usual at most"
+            return (
+                f"{zeros} zeros stand at its end, where {_MOST_ZEROS} are usual at most; if it was "
+                "written in larger records (tar -b), write it anew without"
+            )
         return None
 
     def broken(self, fault: str, place: int, cut: bool, kind: Kind) -> Broken:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from djsandbox_ray.records import (
     Pools,
     StudyPlan,
     TrialRecord,
+    TrialState,
 )
 from djsandbox_ray.reporting.method import blind_lines, noise_lines
 from djsandbox_ray.reporting.ranking import Unit
@@ -93,13 +94,12 @@ class MeasureNoise(StudyHook):
         unit, stopping = Unit.of(config.evaluation.kind), config.trials.early_stopping
         for line in noise_lines(floor, unit, stopping=stopping.type != "none"):
             self.note(f"noise: {line}")
-        self._look(floor, unit, records)
+        self._look(floor, unit, _finals(records, pools))
         return Noise(content_id("noise", pools.id, content), path)
 
-    def _look(self, floor: NoiseFloor, unit: Unit, records: Sequence[TrialRecord]) -> None:
+    def _look(self, floor: NoiseFloor, unit: Unit, finals: Sequence[Mapping[str, float]]) -> None:
         """Say so where the study will not see what is of interest, and end the run if it shall."""
         wanted, score = self.config.noise, self.config.evaluation.score_metrics()
-        finals = [record.final.metrics for record in records if record.final is not None]
         names = score.chosen(finals[0])
         scores = [{name: final[name] for name in names} for final in finals]
         known = {name: score.metric(name).chance for name in names}
@@ -118,3 +118,13 @@ class MeasureNoise(StudyHook):
     @property
     def _plan(self) -> StudyPlan:
         return StudyPlan(NOISE, self.config.trials.seed_numbers, optional=False)
+
+
+def _finals(records: Sequence[TrialRecord], pools: Pools) -> list[Mapping[str, float]]:
+    """Return the metrics of completed controls: what others reported may be of other formulas."""
+    controls = {pool.id for pool in pools.pools if pool.kind is PoolKind.CONTROL}
+    return [
+        record.final.metrics
+        for record in records
+        if record.spec.pool in controls and record.state is TrialState.COMPLETED and record.final
+    ]

@@ -118,16 +118,22 @@ def accept(
         "faults": list(done.faults),
         "differences": _differences(shown, kept, promise, measured),
     }
-    path = f"{folder}/acceptance.json"
-    storage.write_sealed(path, result)
-    storage.remove(f"{folder}/{APART}")  # of an earlier call
+    path, apart = f"{folder}/acceptance.json", f"{folder}/{APART}"
+    storage.remove(apart)  # of an earlier call
     if len(several):
-        apart = pa.table({"row_id": several, "kept": kept[several]})
-        storage.write_table(f"{folder}/{APART}", apart)
+        storage.write_table(apart, pa.table({"row_id": several, "kept": kept[several]}))
+    storage.write_sealed(path, result)
     kept_rows = rows_hash(np.flatnonzero(kept))
     identity = content_id("acceptance", result, recipe.path.read_text(), kept_rows)
-    counts = (result[name] for name in ("rows", "kept", "differing", "several"))
-    return Acceptance(identity, path, *counts)
+    return Acceptance(
+        identity,
+        path,
+        result["rows"],
+        result["kept"],
+        result["differing"],
+        result["several"],
+        apart if len(several) else "",
+    )
 
 
 def write_input(

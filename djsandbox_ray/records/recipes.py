@@ -68,6 +68,8 @@ class Acceptance:
     several: int = 0
     """Rows that differ as their values say: an operator compares each of several media, and keeps a
     row without any, or without the second text that it compares theirs with."""
+    apart: str = ""
+    """Their table; empty without any."""
 
 
 @dataclass(frozen=True)

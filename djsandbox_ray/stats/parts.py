@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from djsandbox_ray.errors import Damaged, Missing, SandboxError
+from djsandbox_ray.errors import Damaged, Missing
 from djsandbox_ray.records import Statistic
 from djsandbox_ray.storage.seals import sealed, unsealed
 from djsandbox_ray.storage.store import Storage
@@ -257,7 +257,7 @@ def chunks(
     Operators need not have their parts cut at the same rows; of each, one part is held.
 
     Raises:
-        SandboxError: a part holds other rows than it should: the files were changed by hand.
+        Damaged: a part holds other rows than it should: the files were changed by hand.
     """
     keys: dict[str, list[str]] = {}
     for item in statistics:
@@ -271,7 +271,8 @@ def chunks(
                 table = held[folder] = storage.read_table(path, ["row_id", *names])
                 there = np.arange(start, min(start + max(1, table.num_rows), rows))
                 if not np.array_equal(table["row_id"].to_numpy(), there):
-                    raise SandboxError(f"{path}: its rows are not consecutive ones from {start} on")
+                    mark = f"{folder.removesuffix('.parquet')}.json"
+                    raise storage.damaged(mark, f"{path} does not hold the rows from {start} on")
         step = min(table.num_rows for table in held.values())
         columns = [held[item.path][item.key][:step].to_numpy() for item in statistics]
         yield np.stack(columns, axis=1).astype(np.float64)

@@ -63,6 +63,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     Raises:
         BadInput: there is no such scheme, its package is not installed (names the extra), or the
             address is none that it could use.
+        StorageFailed: it does not answer.
     """
     scheme = url.partition("://")[0]
     if scheme in _EXTRAS:
@@ -76,10 +77,13 @@ def filesystem(url: str) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
         if "://" in str(path):  # of HTTP; fsspec takes the colons of an IPv6 address for its own
             urlsplit(str(path))
+    except MemoryError:
+        raise
     except Exception as error:  # of any filesystem: no such scheme or host, no archive, no Java
         # The error would show the address as it is.
         first = str(error).partition("\n")[0] or type(error).__name__
-        raise BadInput(without_secrets(f"{url!r} cannot be opened: {first}")) from None
+        kind = StorageFailed if _is_away(error) else BadInput  # some connect at once
+        raise kind(without_secrets(f"{url!r} cannot be opened: {first}")) from None
     return fs, str(path)
 
 

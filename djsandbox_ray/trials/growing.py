@@ -13,7 +13,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from djsandbox_ray.dataset.faults import described
 from djsandbox_ray.dataset.sample_table import lance_options
-from djsandbox_ray.errors import BadInput, Damaged, SandboxError, uncovered
+from djsandbox_ray.dataset.sample_table import readable as lance_readable
+from djsandbox_ray.errors import BadInput, SandboxError, uncovered
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.actors import PassWorker, run_pass
 from djsandbox_ray.nodes.kinds import NodeKind, bundle
@@ -43,6 +44,9 @@ _TASKS_OF_AN_ACTOR = 4
 """Fewer are sooner done than one more process has loaded what computes them."""
 _ADDED = 10.0
 """Seconds between two additions to a table: each writes a list of all fragments."""
+_AGAIN = (
+    "where it is damaged, remove the folder that it lies in, and the same command computes it again"
+)
 _CPU_SHARE = 0.5
 """Of the CPUs that an actor keeps busy, the share that Ray reserves: on a cluster that is reserved
 whole, Ray Data's own tasks would wait forever."""
@@ -281,6 +285,8 @@ def _compute(parts: Sequence[_Growing], growth: Growth) -> float:
             await_room=growth.await_room,
             on_report=on_report,
         )
+        for part in parts:
+            part.close()
     except BaseException:
         for part in parts:
             with uncovered(f"{part.wanted.what}: what is computed is added to its table"):
@@ -289,8 +295,7 @@ def _compute(parts: Sequence[_Growing], growth: Growth) -> float:
     finally:
         growth.update("")
     for part in parts:
-        part.close()
-        part.wanted.table.tidy()
+        part.tidy()
     return seconds
 
 
@@ -332,7 +337,8 @@ class _Growing:
         self._waiting += fragments
         self._done += rows
         self._growth.update(f"{self.wanted.what}, {self._done:,} of {len(self.lacking):,}")
-        if time.monotonic() - self._last >= _ADDED:
+        is_whole = self._done == len(self.lacking)  # others may wait for just this table
+        if is_whole or time.monotonic() - self._last >= _ADDED:
             self.close()
 
     def close(self) -> None:
@@ -341,6 +347,11 @@ class _Growing:
         if self._waiting:
             self.wanted.table.append(self._waiting)
         self._waiting, self._last = [], time.monotonic()
+
+    def tidy(self) -> None:
+        """Drop what nobody has added; whoever has taken the lease over may be about to add it."""
+        self._lease.check()
+        self.wanted.table.tidy()
 
 
 class GrownRows:
@@ -396,21 +407,13 @@ class GrownRows:
             return self._table.take(places[np.searchsorted(stored, keys)], columns=[column])[column]
 
 
-@contextmanager
-def readable(uri: str) -> Iterator[None]:
-    """Say in a sentence that a table cannot be read: Lance raises whatever its parts do.
+def readable(uri: str) -> AbstractContextManager[None]:
+    """Say in a sentence that a table cannot be read; see :func:`.sample_table.readable`.
 
     Args:
         uri: of the table.
     """
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        raise Damaged(
-            without_secrets(f"the table {uri} cannot be read: {described(error)}"),
-            "where it is damaged, remove the folder that it lies in, and the same command computes "
-            "it again",
-        ) from None
+    return lance_readable(uri, "table", _AGAIN)
 
 
 def write_rows(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[str]:

@@ -16,6 +16,7 @@ from djsandbox_ray.evaluation.suite import NotFinite, Suite
 from djsandbox_ray.masking import without_secrets
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.records import RungReport, TrialRecord, TrialState
+from djsandbox_ray.storage.filesystems import disk_failure
 from djsandbox_ray.storage.store import Storage
 
 CPUS_PER_TASK = 1
@@ -141,6 +142,8 @@ def score_again(records: list[TrialRecord], suite: Suite, url: str) -> tuple[lis
         except (Damaged, StorageFailed):
             raise
         except Exception as error:  # an evaluator may be a user's
+            if (told := disk_failure(error, storage.shown)) is not None:
+                raise told from error
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             trace = without_secrets(format_exc())
             return Unscorable(without_secrets(reason), trace, isinstance(error, NotFinite))

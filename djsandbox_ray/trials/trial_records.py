@@ -181,9 +181,13 @@ class TrialStore:
         """Return what the training of a trial is known by, and its answers; None where unknown."""
         try:
             record = self._storage.read_sealed(self._path(trial_id))
-        except (Missing, Damaged):
+        except Missing:
             return None
-        return str(record["spec"]["training"])
+        except Damaged as error:
+            logger.warning("%s: what its model made is not looked for", error.what)
+            return None
+        spec = record.get("spec")
+        return str(spec.get("training", "")) or None if isinstance(spec, dict) else None
 
     def load_all(self, specs: Sequence[TrialSpec]) -> dict[str, TrialRecord]:
         """Return what :meth:`load` finds, by trial id; an object store is asked many at a time."""

@@ -120,7 +120,10 @@ def fit(
     models = machine.models()
     for arch, largest in models:
         batch = min(largest, max(_LEAST_BATCH, int(within * part / 2)))
-        pace = speed(arch, batch)
+        try:
+            pace = speed(arch, batch)
+        except MemoryError:  # a smaller one may have room
+            continue
         is_last = arch == models[-1][0]
         least = batch * (_LEAST_STEPS if is_last else _STEPS)
         budget = int((held - _BETWEEN) * pace - evaluated)
@@ -133,6 +136,8 @@ def fit(
             read = None if rows is not None and used >= rows else round(used)
             return Fit(arch, batch, pace, budget, read, takes / 60)
         needed.append((least + evaluated) / pace + _BETWEEN)
+    if not needed:
+        raise BadInput(f"--minutes: {machine.text} has no room for any model")
     takes = min(needed) * trials / machine.workers / _TRAINING + _START
     raise BadInput(
         f"--minutes {minutes:g} is too short for {trials} trials on {machine.text}: "
@@ -148,7 +153,10 @@ def calibrated(machine: Machine) -> Callable[[str, int], float]:
 
     def speed(arch: str, batch: int) -> float:
         config = ClipConfig(type="clip", arch=arch, batch_size=batch)
-        return samples_per_second(config, cpus, gpus)
+        try:
+            return samples_per_second(config, cpus, gpus)
+        except require("torch", "clip").OutOfMemoryError as error:
+            raise MemoryError(str(error)) from None
 
     return speed
 

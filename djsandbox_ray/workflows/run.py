@@ -168,7 +168,10 @@ def _run_round(workflow: Workflow, context: Context, state: RunState) -> tuple[d
     return outputs, finish(True)
 
 
-_SHARED = ("trials", "datasets", "rejected", "acceptances", "models", "answers", "videos")
+_SHARED = (
+    *("trials", "datasets", "rejected", "acceptances", "models", "answers", "videos"),
+    *("latents", "prompts", "image_features"),
+)
 """Folders of a storage that several runs write."""
 
 

@@ -350,6 +350,21 @@ def test_an_extension_of_two_parts_can_be_asked_for(open_source, write_tar) -> N
     assert sample.text == "long"
 
 
+def test_a_member_that_links_to_itself_is_no_second_one(open_source, write_tar, tmp_path) -> None:
+    """As GNU's tar has files that it is given twice."""
+    write_tar(tiny(3))
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, data in tiny(3) * 2:
+            member = tarfile.TarInfo(name)
+            if name in archive.getnames():
+                member.type, member.linkname = tarfile.LNKTYPE, name
+            member.size = len(data) if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(data))
+    *samples, remark = items(open_source("webdataset", path=str(tmp_path / "a.tar")))
+    assert [type(one) for one in samples] == [Sample] * 3
+    assert "names of members before them" in remark.detail
+
+
 # What is no sample is passed over, and said
 
 

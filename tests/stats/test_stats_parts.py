@@ -213,7 +213,7 @@ def test_parts_of_two_operators_need_not_be_cut_at_the_same_rows(storage: Storag
     read = [*parts.chunks(storage, found, 12)]
     assert [len(chunk) for chunk in read] == [5, 3, 1, 3]
     np.testing.assert_array_equal(np.concatenate(read), matrix)
-    with pytest.raises(SandboxError, match="its rows are not consecutive ones from 5 on"):
+    with pytest.raises(Damaged, match="does not hold the rows from 5 on; remove it and run"):
         [*parts.chunks(storage, found, 11)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from djsandbox_ray.errors import BadInput
@@ -21,6 +21,8 @@ class PassHere:
         """Tasks after which it is killed."""
         self.passes: list[int] = []
         """Things that were computed, pass by pass."""
+        self.before: Callable[[], None] = lambda: None
+        """Called before each task."""
 
     def taken(self) -> list[int]:
         """Return what was computed, pass by pass, since this was asked for."""
@@ -34,6 +36,7 @@ class PassHere:
         actor = worker(job)
         self.passes.append(0)
         for place, task in enumerate(tasks):
+            self.before()
             if place == self.last:
                 raise Killed
             (report,) = map(json.loads, actor({"task": [json.dumps(task)]})["report"])

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from passes_here import Killed, PassHere
 
-from djsandbox_ray.errors import BadInput, Damaged
+from djsandbox_ray.errors import BadInput, Damaged, StorageFailed
 from djsandbox_ray.nodes.kinds import NodeKind
 from djsandbox_ray.storage.store import Storage
 from djsandbox_ray.trials import growing
@@ -139,6 +139,57 @@ def test_of_tables_that_grow_together_a_kill_leaves_what_is_computed(world: Worl
     world.grow_all(*wanted)
     assert world.passing.taken() == [10, 16]
     assert world.values == squares(range(20))
+
+
+def test_a_table_is_whole_before_those_behind_it_are(world: World) -> None:
+    """Who needs this one alone does not wait for the others."""
+    world.passing.last = 2
+    wanted = [
+        Wanted(world.table, np.arange(20), "these", Squares),
+        Wanted(world.other, np.arange(6), "others", Squares),
+    ]
+    seen: list[bool] = []
+
+    def look(*_: object) -> None:
+        seen.append(world.other.lacks(np.arange(6)))
+
+    world.passing.before = look
+    with pytest.raises(Killed):
+        world.grow_all(*wanted)
+    assert seen == [True, True, False]
+
+
+def test_one_table_that_cannot_be_added_to_costs_no_other_its_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = GrowingTable.append
+
+    def append(table: GrowingTable, fragments: Sequence[str]) -> None:
+        if table is world.other:
+            raise StorageFailed("the disk is full")
+        plain(table, fragments)
+
+    monkeypatch.setattr(GrowingTable, "append", append)
+    wanted = [
+        Wanted(world.table, np.arange(3), "these", Squares),
+        Wanted(world.other, np.arange(3), "others", Squares),
+    ]
+    with pytest.raises(StorageFailed, match="the disk is full"):
+        world.grow_all(*wanted)
+    monkeypatch.undo()
+    assert not world.other.lacks(np.arange(0))
+    assert len(world.other.keys()) == 0
+
+
+def test_a_storage_that_is_away_is_no_damage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.grow(range(4))
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError("LanceError(IO): Generic S3 error: error sending request")
+
+    monkeypatch.setattr(lance, "dataset", away)
+    with pytest.raises(StorageFailed, match="goes on once that is mended"):
+        world.grow(range(5))
 
 
 def test_what_a_kill_has_left_is_not_computed_again(world: World) -> None:

@@ -63,6 +63,20 @@ def test_too_little_time_says_how_much_is_needed(config: RunConfig) -> None:
         fit(config, None, 1, LAPTOP, lambda arch, batch: 50.0)
 
 
+def test_a_model_without_room_gives_way_to_a_smaller_one(config: RunConfig) -> None:
+    room = {"tiny"}
+
+    def cramped(arch: str, batch: int) -> float:
+        if arch not in room:
+            raise MemoryError
+        return SPEEDS[arch]
+
+    assert fit(config, None, 600, SERVER, cramped).arch == "tiny"
+    room.clear()
+    with pytest.raises(BadInput, match="64 CPUs and 8 GPUs has no room for any model"):
+        fit(config, None, 600, SERVER, cramped)
+
+
 def test_a_machine_in_words() -> None:
     assert LAPTOP.text == "4 CPUs"
     assert SERVER.text == "64 CPUs and 8 GPUs"

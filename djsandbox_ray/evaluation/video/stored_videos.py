@@ -114,7 +114,7 @@ class StoredVideos:
     def there(self, wanted: Iterable[WantedVideo]) -> Iterator[tuple[WantedVideo, bytes]]:
         """Yield those of some videos that are stored, as files, one at a time, in order."""
         for one in wanted:
-            if (data := self._read(one)) is not None:
+            if (data := self._read(one, again=False)) is not None:
                 yield one, data
 
     def kept(self, name: str, keys: Iterable[str]) -> dict[str, list[float]] | None:
@@ -193,8 +193,13 @@ class StoredVideos:
         self._storage.write_bytes(f"{self._folder}/{name}", data)
         self._listed[one.key] = [name]
 
-    def _read(self, one: WantedVideo) -> bytes | None:
-        """Return a video; None if it is not what was written."""
+    def _read(self, one: WantedVideo, *, again: bool = True) -> bytes | None:
+        """Return a video; None if it is not what was written.
+
+        Args:
+            one: the video.
+            again: whether it is then removed, to be made again.
+        """
         for name in self._listed.get(one.key, ()):
             path = f"{self._folder}/{name}"
             try:
@@ -203,10 +208,12 @@ class StoredVideos:
                 continue
             if name == f"{one.key}.{_digest(data)}{SUFFIX}":
                 return data
+            then = "made again" if again else "not shown"
             logger.warning(
-                "%s/%s is not what was written: it is made again", self._storage.shown, path
+                "%s/%s is not what was written: it is %s", self._storage.shown, path, then
             )
-            self._storage.remove(path)
+            if again:
+                self._storage.remove(path)
         return None
 
 

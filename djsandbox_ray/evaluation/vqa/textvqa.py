@@ -136,7 +136,7 @@ class TextVqaConfig(BenchmarkConfig):
 
 
 class TextVqa(Benchmark[TextVqaQuestion]):
-    """``textvqa/accuracy``: how many of ten people agree with an answer, a third each, 1 at most."""
+    """``textvqa/accuracy``: how many of ten people agree, a third each, 1 at most."""
 
     Config = TextVqaConfig
     VERSION: ClassVar[int] = 1

@@ -67,6 +67,7 @@ class ClipsJob(RowsJob):
 
     def batches(self, schema: pa.Schema, keys: Keys) -> Iterator[pa.RecordBatch]:
         """Encode the clips of some rows."""
+        _pipeline.cache_clear()  # a device may have no room for both
         clips = Clips(self.table, self.shape, keys, still=self.still)
         return latent_batches(clips, _codec(self.base, device_for(*self.device), self.half))
 
@@ -89,6 +90,7 @@ class PromptsJob(RowsJob):
 
     def batches(self, schema: pa.Schema, keys: Keys) -> Iterator[pa.RecordBatch]:
         """Encode some prompts."""
+        _codec.cache_clear()
         pipeline = _pipeline(self.base, self.adapter, device_for(*self.device))
         texts = [self.texts[key] for key in keys.tolist()]
         for start in range(0, len(texts), _PROMPTS_AT_ONCE):
