@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from damages import DAMAGES
 
-from djsandbox_ray.errors import Damaged, SandboxError
+from djsandbox_ray.errors import Damaged
 from djsandbox_ray.records import Dataset, Statistic
 from djsandbox_ray.stats import compute, parts, unfinished
 from djsandbox_ray.stats.compute import compute_statistics
