@@ -51,11 +51,11 @@ def reader_in(annotation: Any, metadata: Sequence[Any] = ()) -> ComponentReader 
     return next((found for part in parts if (found := reader_in(part)) is not None), None)
 
 
-def section_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that an annotation speaks of; none where that is a component."""
+def sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections that an annotation speaks of; none where that is a component."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return None if annotation is Component else annotation
-    return next((s for part in get_args(annotation) if (s := section_in(part)) is not None), None)
+        return [] if annotation is Component else [annotation]
+    return list(dict.fromkeys(s for part in get_args(annotation) for s in sections_in(part)))
 
 
 def meaning(field: FieldInfo) -> str:

@@ -387,7 +387,10 @@ class GrownRows:
 
     def holds(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of some keys are there; shape (n,)."""
-        found: NDArray[np.bool_] = np.isin(keys, self._held[0])
+        stored, _ = self._held
+        if not len(stored):
+            return np.zeros(len(keys), dtype=np.bool_)
+        found: NDArray[np.bool_] = stored[self._at(keys)] == keys
         return found
 
     def take(self, keys: NDArray[np.int64], column: str) -> pa.ChunkedArray:
@@ -402,9 +405,13 @@ class GrownRows:
                 f"{self.uri}: {len(lacking)} of {len(keys)} keys are not there, such as "
                 f"{lacking[0]}"
             )
-        stored, places = self._held
         with readable(self.uri):
-            return self._table.take(places[np.searchsorted(stored, keys)], columns=[column])[column]
+            return self._table.take(self._held[1][self._at(keys)], columns=[column])[column]
+
+    def _at(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where each of some keys is among the rising ones, if it is there."""
+        stored, _ = self._held
+        return np.minimum(np.searchsorted(stored, keys), len(stored) - 1)
 
 
 def readable(uri: str) -> AbstractContextManager[None]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from functools import reduce
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel
@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from djsandbox_ray.config import RunConfig
-from djsandbox_ray.settings.described import kind_of, meaning, reader_in, section_in
+from djsandbox_ray.settings.described import kind_of, meaning, reader_in, sections_in
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import COMPONENT, Component
 from djsandbox_ray.stats import inspection
@@ -130,12 +130,13 @@ class _Page:
     ) -> Iterator[tuple[str, type[BaseModel] | Registry[Any]]]:
         """Yield what is not described yet, with titles by which it is found from now on."""
         for key, field in fields.items():
-            reader = reader_in(field.annotation, field.metadata)
-            chapter = reader.registry if reader else section_in(field.annotation)
-            if chapter is not None and chapter not in self._chapters:
-                title = f"{path}.{key}{of}".removeprefix(".")
-                self._chapters[chapter] = title
-                yield title, chapter
+            chapters = _chapters_of(field)
+            for chapter in chapters:
+                if chapter not in self._chapters:
+                    which = f" ({_type_of(chapter)})" if len(chapters) > 1 else ""
+                    title = f"{path}.{key}{of}{which}".removeprefix(".")
+                    self._chapters[chapter] = title
+                    yield title, chapter
 
     def _chapter(
         self, title: str, chapter: type[BaseModel] | Registry[Any], level: int
@@ -183,19 +184,31 @@ class _Page:
         yield ""
 
     def _kind(self, field: FieldInfo) -> str:
-        """Return what a field may be, with a link to the chapter about it."""
-        reader = reader_in(field.annotation, field.metadata)
-        chapter = reader.registry if reader else section_in(field.annotation)
+        """Return what a field may be, with links to the chapters about it."""
         kind = kind_of(field)
-        if chapter is None:
-            return kind
-        title = self._chapters[chapter]
-        signs = title.lower().replace(" ", "-")
-        anchor = "".join(sign for sign in signs if sign.isalnum() or sign in "_-")
-        if reader is not None:
+        if reader := reader_in(field.annotation, field.metadata):
             said = f"mapping with a key type, {reader.allowed}"
             kind = kind.replace(said, "mapping with a `type`")
-        return f"{kind}: [{title}](#{anchor})"
+        titles = [self._chapters[chapter] for chapter in _chapters_of(field)]
+        links = ", ".join(f"[{title}](#{_anchor(title)})" for title in titles)
+        return f"{kind}: {links}" if links else kind
+
+
+def _chapters_of(field: FieldInfo) -> Sequence[type[BaseModel] | Registry[Any]]:
+    """Return what a field is a section or a component of."""
+    reader = reader_in(field.annotation, field.metadata)
+    return [reader.registry] if reader else sections_in(field.annotation)
+
+
+def _type_of(chapter: type[BaseModel] | Registry[Any]) -> str:
+    """Return the ``type`` by which one of several sections is told from the others."""
+    known = getattr(chapter, "model_fields", {}).get("type")
+    return str(get_args(known.annotation)[0]) if known else getattr(chapter, "__name__", "")
+
+
+def _anchor(title: str) -> str:
+    signs = title.lower().replace(" ", "-")
+    return "".join(sign for sign in signs if sign.isalnum() or sign in "_-")
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:

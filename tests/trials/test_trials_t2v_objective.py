@@ -19,11 +19,11 @@ from djsandbox_ray.trials.lora import put_adapters
 from djsandbox_ray.trials.objective import noise
 from djsandbox_ray.trials.t2v.codec import Ratios
 from djsandbox_ray.trials.t2v.denoisers import Prompts, Surroundings, Wan
-from djsandbox_ray.trials.t2v.latents import StoredLatents, encoded, write_latents
+from djsandbox_ray.trials.t2v.latents import StoredLatents, write_latents
 from djsandbox_ray.trials.t2v.objective import ComputedLatents, Denoising, PromptBook
 from djsandbox_ray.trials.t2v.patches import PatchCodec
 from djsandbox_ray.trials.t2v.schedule import Flow, Schedule, Vp
-from djsandbox_ray.trials.t2v.training_clips import Clips, random_window, window_of
+from djsandbox_ray.trials.t2v.training_clips import Clips, middle, random_window
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,7 +45,7 @@ def codec() -> PatchCodec:
 def stored(table: SampleTable, codec: PatchCodec, tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = str(tmp_path_factory.mktemp("latents") / "x.lance")
     rows = np.arange(1, ROWS)
-    write_latents(uri, Clips(table.uri, SHAPE, rows), codec, windows=2)
+    write_latents(uri, Clips(table.uri, SHAPE, rows), codec)
     return uri
 
 
@@ -53,8 +53,7 @@ def stored(table: SampleTable, codec: PatchCodec, tmp_path_factory: pytest.TempP
 
 
 def test_windows_lie_where_they_are_said_to() -> None:
-    assert [window_of(0, 1)(count, 5) for count in (5, 6, 9, 100)] == [0, 0, 2, 47]
-    assert [window_of(number, 2)(13, 5) for number in range(2)] == [2, 6]
+    assert [middle(count, 5) for count in (5, 6, 9, 100)] == [0, 0, 2, 47]
     starts = [random_window(SEED, row)(9, 5) for row in range(400)]
     assert set(starts) == set(range(5))
     assert starts == [random_window(SEED, row)(9, 5) for row in range(400)]
@@ -108,30 +107,11 @@ def test_stored_latents_are_the_computed_ones(
     assert np.array_equal(drawn.take(np.array([1, 0])), computed.take(np.array([2, 9])))
 
 
-def test_several_windows_are_taken_in_turn_by_chance(
-    stored: str, table: SampleTable, codec: PatchCodec
-) -> None:
-    rows = np.array([3, 4, 20])
-    found = StoredLatents(stored, rows, SEED)
-    assert found.windows == 2
-    clips = Clips(table.uri, SHAPE, rows)
-    both = [encoded(codec, np.stack(clips.windows(np.arange(3), number, 2))) for number in range(2)]
-    assert np.array_equal(found.take(np.arange(3)), both[0])
-    chosen = set()
-    for number in range(20):
-        (latent,) = found.take(np.array([1]), np.array([number]))
-        which = [window for window in range(2) if np.array_equal(latent, both[window][1])]
-        assert len(which) == 1
-        chosen.add(which[0])
-        assert np.array_equal(found.take(np.array([1]), np.array([number]))[0], latent)
-    assert chosen == {0, 1}
-
-
 def test_latents_that_are_not_there_are_said(
     stored: str, table: SampleTable, codec: PatchCodec, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInput, match="no latents of 2 of the rows, such as 0"):
-        StoredLatents(stored, np.array([0, 5, 99])).take(np.array([1]))
+    with pytest.raises(BadInput, match="2 of 3 keys are not there, such as 0"):
+        StoredLatents(stored, np.array([0, 5, 99])).take(np.arange(3))
     with pytest.raises(SandboxError, match="rising order"):
         write_latents(str(tmp_path / "a"), Clips(table.uri, SHAPE, np.array([2, 1])), codec)
     with pytest.raises(BadInput, match="no clips to be encoded"):
@@ -175,7 +155,7 @@ def objective(
         model,
         Wan(model.config, Surroundings(Ratios(4, 4, 12))),
         schedule or Flow(),
-        StoredLatents(stored, rows, SEED),
+        StoredLatents(stored, rows),
         captions,
         book(captions),
         SEED,

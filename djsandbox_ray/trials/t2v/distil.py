@@ -247,7 +247,7 @@ class Distillation:
     def collate(self, positions: NDArray[np.int64], order: NDArray[np.int64]) -> DistilBatch:
         """Read latents, and draw all that is random about the samples."""
         torch, config = require("torch", "clip"), self._config
-        latents = self._latents.take(positions, order).astype(np.float32)
+        latents = self._latents.take(positions).astype(np.float32)
         steps = np.empty(len(order), np.int64)
         drawn = np.empty_like(latents)
         frames = np.empty((len(order), min(config.image_frames, self._frames)), np.int64)

@@ -36,7 +36,7 @@ from djsandbox_ray.trials.t2v.latents import ROW, latent_batches, latents_schema
 from djsandbox_ray.trials.t2v.stored_prompts import SCHEMA, TEXT, prompt_batch, text_key
 from djsandbox_ray.trials.t2v.training_clips import Clips
 
-VERSION = 1
+VERSION = 2
 """Part of the ids of tables: to be raised when the same samples are encoded otherwise."""
 LATENTS, STILL, PROMPTS = "latents", "still latents", "prompts"
 """Names of what is stored: of clips, of their first frames, of captions."""

@@ -33,9 +33,7 @@ class DenoiseConfig(Section):
 class Latents(Protocol):
     """Where the latents of clips come from."""
 
-    def take(
-        self, positions: NDArray[np.int64], order: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float16]:
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
         """Return latents at some positions; see :class:`~.latents.StoredLatents`."""
 
 
@@ -53,10 +51,8 @@ class ComputedLatents:
     def __len__(self) -> int:
         return len(self._clips)
 
-    def take(
-        self, positions: NDArray[np.int64], order: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float16]:
-        """Decode and encode clips at some positions; there is one window of each."""
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Decode and encode clips at some positions."""
         return encoded(self._codec, self._clips.take(positions))
 
 
@@ -139,7 +135,7 @@ class Denoising:
     def collate(self, positions: NDArray[np.int64], order: NDArray[np.int64]) -> NoisyBatch:
         """Read latents, and draw all that is random about the samples."""
         torch = require("torch", "clip")
-        latents = self._latents.take(positions, order).astype(np.float32)
+        latents = self._latents.take(positions).astype(np.float32)
         said = self._places[positions].copy()
         times = np.empty(len(order), np.float32)
         drawn = np.empty_like(latents)

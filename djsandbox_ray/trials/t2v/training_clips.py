@@ -11,20 +11,9 @@ from djsandbox_ray.errors import BadInput
 from djsandbox_ray.trials.objective import noise
 
 
-def window_of(number: int, windows: int) -> Window:
-    """Return where one of several windows begins that lie equally far apart in a video.
-
-    The only one of one lies in the middle.
-
-    Args:
-        number: from 0 on.
-        windows: how many there are.
-    """
-
-    def begin(count: int, span: int) -> int:
-        return (count - span) * (2 * number + 1) // (2 * windows)
-
-    return begin
+def middle(count: int, span: int) -> int:
+    """Return where the window in the middle of a video begins."""
+    return (count - span) // 2
 
 
 def random_window(seed: int, row: int) -> Window:
@@ -87,24 +76,12 @@ class Clips:
             BadInput: a row has no video, or one that is too short; says which.
             Damaged: a video is not what was ingested.
         """
-        return np.stack(self.windows(positions))
-
-    def windows(
-        self, positions: NDArray[np.int64], number: int = 0, of: int = 1
-    ) -> list[NDArray[np.uint8]]:
-        """Decode one of several windows of the clips at some positions.
-
-        Args:
-            positions: among the rows.
-            number: of the window, from 0 on.
-            of: how many there are; where a seed decides, it decides.
-        """
         rows = self.rows[positions].tolist()
         found = []
         for row, media in zip(rows, self.table.media(rows, "video"), strict=True):
             if not media:
                 raise BadInput(f"{self.table.uri}: row {row} has no video")
-            window = window_of(number, of) if self.seed is None else random_window(self.seed, row)
+            window = middle if self.seed is None else random_window(self.seed, row)
             try:
                 clip = clip_of(media[0].data, self.shape, window)
             except BadInput as error:
@@ -113,4 +90,4 @@ class Clips:
                     f"{self.shape.span} sets shorter videos aside)"
                 ) from error
             found.append(np.repeat(clip[:1], len(clip), axis=0) if self._still else clip)
-        return found
+        return np.stack(found)
