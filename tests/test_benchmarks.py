@@ -94,7 +94,7 @@ def test_our_side_of_the_pools_needs_nothing_of_others(
     for role in ("generate", "ours_parquet", "ours_jsonl"):
         _run("pools", (*given, f"--role={role}"), here)
         found = json.loads("{" + capsys.readouterr().out.rpartition("{")[2])
-        assert all(value >= 0 for value in found.values() if isinstance(value, int | float))
+        assert sum(value > 0 for value in found.values() if isinstance(value, int | float)) >= 1
 
 
 @pytest.mark.slow

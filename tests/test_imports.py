@@ -23,7 +23,7 @@ TOP = {"__main__", "cli", "notebook", "service", "workflows"}
 MIDDLE = {"config", "cross_checks", "hooks"}
 """Above the capabilities: the config gathers their sections."""
 PURE = ["pools", "analysis", "ledger"]
-SHARED_HOOKS = {"conduct", "hook", "plans", "results", "study", "watch", "writing"}
+SHARED_HOOKS = {"conduct", "hook", "made_videos", "plans", "results", "study", "watch", "writing"}
 """What hooks have in common; else they know each other by what they hand on."""
 TRACKING_PROTOCOL = f"{PACKAGE}.tracking.tracker"
 

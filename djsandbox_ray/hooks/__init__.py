@@ -9,8 +9,10 @@ Data: ``ingest.py`` (and leaks), ``scorer.py``, ``statistics.py``, ``pools.py``.
 pools says; ``confirmation.py``, ``choice.py``, ``clusters.py`` and ``combine.py`` choose the pools
 of the next study; ``learning_rate.py``, ``interactions.py``, ``diversity.py``, ``repetition.py``
 and ``scaling.py`` ask more of them. Handing over: ``thresholds.py``, ``search.py``, ``recipe.py``,
-``acceptance.py``, ``insights.py``, ``report.py`` (and the ledger).
+``acceptance.py``, ``insights.py``, ``ledger.py``, ``report.py`` (with ``made_videos.py``).
+``evolve.py`` trains a chain of stages.
 
-What they share: ``plans.py`` says which seeds and how many pools studies have; ``study.py`` trains,
-``watch.py`` shows it, ``results.py`` reads it back; ``writing.py`` writes pools.
+What they share: ``plans.py`` says which seeds and how many pools studies have; ``study.py`` says
+what a study is, ``conduct.py`` trains it, ``watch.py`` shows it, ``results.py`` reads it back;
+``writing.py`` writes pools.
 """

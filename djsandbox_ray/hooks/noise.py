@@ -68,7 +68,7 @@ class MeasureNoise(StudyHook):
         """Train the controls and say which effect the study can detect.
 
         Raises:
-            PlanRefused: only ones greater than the user wants to pay for.
+            PlanRefused: only ones greater than ``noise.stop_above``.
         """
         config, plan = self.config, self._plan
         arms = tuple(known_truth(pools.pools, config.evaluation.score_metrics()))

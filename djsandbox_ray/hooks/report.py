@@ -1,4 +1,4 @@
-"""Shows what was found: a picture and a page."""
+"""Shows what was found: a page, with pictures."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from djsandbox_ray.analysis.scale.compute_scaling import (
@@ -49,8 +48,6 @@ from djsandbox_ray.reporting.curves import Curve, scaling_chart
 from djsandbox_ray.reporting.figures import png
 from djsandbox_ray.settings.sections import Component
 from djsandbox_ray.trials.stages import total
-
-Floats = NDArray[np.float64]
 
 _BUDGETS = [0.25, 0.5, 1.0]
 _ALL_MODELS: list[str] = []

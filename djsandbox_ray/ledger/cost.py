@@ -59,26 +59,25 @@ def _plain(cost: Cost) -> dict[str, Any]:
     return {name: value for name, value in asdict(cost).items() if name not in without}
 
 
-def from_json(value: Any, *, where: str = "ledger.json") -> tuple[Cost, ...]:
+def from_json(value: Any) -> tuple[Cost, ...]:
     """Return the stages of a ledger that :func:`to_json` has made.
 
     Args:
         value: the plain data.
-        where: its file, for messages.
 
     Raises:
         BadInput: it is no ledger, or its total is not that of its stages.
     """
     if not isinstance(value, dict) or value.keys() != {"stages", "total"}:
-        raise BadInput(f"{where}: not a ledger; a mapping with 'stages' and 'total' is needed")
+        raise BadInput("ledger.json: not a ledger; a mapping with 'stages' and 'total' is needed")
     try:
         costs = _COSTS.validate_python(value["stages"])
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(["stages", *map(str, first["loc"])])
-        raise BadInput(f"{where}: {place}: {first['msg']}") from error
+        raise BadInput(f"ledger.json: {place}: {first['msg']}") from error
     if value["total"] != to_json(costs)["total"]:
-        raise BadInput(f"{where}: the total is not that of the stages")
+        raise BadInput("ledger.json: the total is not that of the stages")
     return costs
 
 
@@ -123,7 +122,6 @@ def trial_cost(
     gpus_per_worker: float,
     train_flops: Callable[[int], float | None] | None,
     evaluation_flops: float | None,
-    wall_seconds: float = 0.0,
 ) -> Cost:
     """Return what all these trials cost, failed and stopped ones included.
 
@@ -139,7 +137,6 @@ def trial_cost(
         train_flops: floating-point operations of training up to so many samples, through all
             stages of a trial; None where nobody counted.
         evaluation_flops: of one evaluation, made at every report; None where nobody counted.
-        wall_seconds: of the stage, which cannot be told from trials that ran side by side.
     """
     found = list(records)
     spans = [_span(record) for record in found]
@@ -156,6 +153,7 @@ def trial_cost(
     flops = None
     if trained is not None and evaluation_flops is not None:
         flops = trained + evaluations * evaluation_flops
+    # How long the stage took cannot be told from trials that ran side by side.
     held = workers * fsum(record.held_seconds - record.billed_seconds for record in found)
     return Cost(
         stage,
@@ -163,7 +161,7 @@ def trial_cost(
         flops,
         held * cpus_per_worker,
         held * gpus_per_worker,
-        wall_seconds,
+        0.0,
         fixed_samples=behind,
         fixed_flops=after,
     )

@@ -18,9 +18,6 @@ WHOLE_BUCKET_CONTROLS = 8
 """With one draw per arm nothing but the control arms tells how much arms scatter."""
 
 
-Arms = Annotated[int, Field(ge=MIN_CONTROLS, le=MOST_ARMS, strict=True)]
-
-
 class WithinConfig(StatisticRange):
     """What a statistic of every row in a pool is within."""
 

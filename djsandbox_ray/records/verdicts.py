@@ -95,7 +95,8 @@ class RankingRow:
     """Trials that collapsed and bear on the verdict: the pool's own, by seed, and those of
     controls."""
     without_collapsed: str | None = None
-    """The verdict where these are left out, all of the study; None where there are none."""
+    """The verdict where these are left out, all of the study; None where there are none, or where
+    too few controls are left to judge by."""
     error: float = math.nan
     """Standard error of the change: which rows are in a bucket and the noise of the controls are in
     it, unlike in ``std`` over seeds; NaN for self-tests and pools that were not judged."""

@@ -192,9 +192,12 @@ def _collapses(rows: Sequence[RankingRow]) -> list[str]:
         if row.without_collapsed not in (None, row.verdict)
     ]
     shown = ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" * (len(named) > _NAMED))
-    changes = (
-        f"other verdicts without them: {', '.join(others)}" if others else "no verdict changes"
-    )
+    if others:
+        changes = f"other verdicts without them: {', '.join(others)}"
+    elif any(row.without_collapsed for row in rows):
+        changes = "no verdict changes"
+    else:
+        changes = "without them too few controls are left to judge by"
     return [f"Trials that collapsed, far below the rest of their arm: {shown}; {changes}."]
 
 

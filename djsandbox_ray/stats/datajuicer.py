@@ -77,9 +77,9 @@ class DataJuicer:
     model_cache: str
 
 
-def missing_package(package: str, module: str | None = None) -> ImportError | MissingExtra:
+def _missing_package(package: str) -> ImportError | MissingExtra:
     """Return the error for a package that is not installed, naming our extra where there is one."""
-    module = (module or _MODULE_OF_PACKAGE.get(package, package)).split(".")[0]
+    module = _MODULE_OF_PACKAGE.get(package, package).split(".")[0]
     if module in EXTRAS:
         return MissingExtra(module, EXTRAS[module])
     return ImportError(
@@ -89,7 +89,7 @@ def missing_package(package: str, module: str | None = None) -> ImportError | Mi
 
 
 def _refuse_installation(_cls: type, package_spec: str, pip_args: Any = None) -> NoReturn:
-    raise missing_package(package_spec)
+    raise _missing_package(package_spec)
 
 
 def _skip_check(_cls: type, package_specs: Any, pip_args: Any = None) -> None:

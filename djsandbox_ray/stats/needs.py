@@ -55,7 +55,6 @@ def check_needs(
     *,
     models: str | None = None,
     endpoint: EndpointConfig | None = None,
-    where: str = "operators",
     places: Sequence[int] | None = None,
 ) -> None:
     """Check that everything the operators need is there.
@@ -64,14 +63,13 @@ def check_needs(
         specs: the operators.
         models: the folder of model files, ``statistics.models``.
         endpoint: where a language model is, ``statistics.endpoint``.
-        where: position of the list in the configuration, for messages.
         places: of the operators in that list, if they are not all of it.
 
     Raises:
         BadInput: names all that is missing, each with its position in the configuration.
     """
     lines = [
-        f"{where}[{index}].{spec.name}: needs {need.what}"
+        f"operators[{index}].{spec.name}: needs {need.what}"
         for index, spec in zip(places or range(len(specs)), specs, strict=True)
         for need in needs(spec, models, endpoint)
         if not need.there

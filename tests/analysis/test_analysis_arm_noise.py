@@ -144,7 +144,7 @@ def test_a_pool_with_few_scores_is_known_less():
     assert found[1] > math.sqrt(2) * np.median(whole)
     assert found[0] > 0
     # Nothing is known of the second but what all others say.
-    assert noise.mean[1] == pytest.approx(np.median(noise.mean), rel=1)
+    assert noise.mean[1] == pytest.approx(np.median(noise.mean), rel=0.5)
 
 
 def test_no_noise():

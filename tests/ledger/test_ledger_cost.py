@@ -72,7 +72,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([], "runs/a/ledger.json: not a ledger"),
+        ([], "ledger.json: not a ledger"),
         ({"stages": []}, "not a ledger"),
         (changed(samples="many"), r"stages\.0\.samples: Input should be a valid integer"),
         (changed(cpu_seconds=None), r"stages\.0\.cpu_seconds"),
@@ -81,7 +81,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 )
 def test_what_is_no_ledger_is_refused(value: Any, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        from_json(value, where="runs/a/ledger.json")
+        from_json(value)
 
 
 # Several studies as one stage
@@ -132,7 +132,7 @@ def test_failed_and_stopped_trials_are_included() -> None:
     assert cost.flops == 2500 * 10.0 + 6 * 300.0
     assert cost.cpu_seconds == 25.0 * 2 * 1.5
     assert cost.gpu_seconds == 25.0 * 2 * 0.25
-    assert trial_cost(RECORDS, stage="t", wall_seconds=7.0, **HELD, **FLOPS).wall_seconds == 7
+    assert cost.wall_seconds == 0
 
 
 @pytest.mark.parametrize("missing", ["train_flops", "evaluation_flops"])

@@ -73,6 +73,7 @@ def _accepted(make) -> bool:
 
 @given(NAMES)
 @example("a\n")
+@example("plain")
 def test_a_name_of_a_run_a_job_or_a_builder_is_a_plain_word(name: str) -> None:
     for accepted in (
         _accepted(lambda: RunConfig.model_validate(minimal_document(name=name))),
@@ -82,6 +83,7 @@ def test_a_name_of_a_run_a_job_or_a_builder_is_a_plain_word(name: str) -> None:
         if accepted:
             assert set(name) <= SAFE
             assert name[0] not in ".-"
+        assert accepted or name != "plain"
 
 
 @given(NAMES)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, SerializeAsAny
 
-from djsandbox_ray.settings.described import kind_of, meaning, reader_in, section_in
+from djsandbox_ray.settings.described import kind_of, meaning, reader_in, sections_in
 from djsandbox_ray.settings.registry import Registry
 from djsandbox_ray.settings.sections import Component, Section, component
 
@@ -78,9 +78,10 @@ def test_what_a_field_is_for_is_one_line() -> None:
 
 def test_sections_and_components_in_a_field() -> None:
     fields = Car.model_fields
-    assert section_in(fields["wheels"].annotation) is Wheel
-    assert section_in(fields["spare"].annotation) is Wheel
-    assert section_in(fields["maker"].annotation) is None
+    assert sections_in(fields["wheels"].annotation) == [Wheel]
+    assert sections_in(fields["spare"].annotation) == [Wheel]
+    assert sections_in(fields["maker"].annotation) == []
+    assert sections_in(Wheel | Car | None) == [Wheel, Car]
     for key in ("maker", "others"):
         reader = reader_in(fields[key].annotation, fields[key].metadata)
         assert reader is not None

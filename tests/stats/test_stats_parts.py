@@ -153,7 +153,7 @@ def test_rows_that_are_missing_or_twice_are_named(passing: Pass, storage: Storag
         load_column(storage, passing.statistic, ROWS)
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", set(DAMAGES) - {"flip"})  # of bits nobody has noted a digest
 def test_a_part_that_a_killed_run_left_damaged_does_not_count(
     passing: Pass, storage: Storage, damage: str
 ) -> None:
@@ -161,9 +161,8 @@ def test_a_part_that_a_killed_run_left_damaged_does_not_count(
     storage.remove(MARKER)
     path = f"{FOLDER}/part-{8192:012d}.parquet"
     DAMAGES[damage](Path(storage.uri(path)))
-    if damage != "flip":
-        assert read_report(storage, path) is None
-        assert passing() == [8192]
+    assert read_report(storage, path) is None
+    assert passing() == [8192]
 
 
 def test_parts_of_any_length_count_and_only_what_lies_between_them_is_computed(

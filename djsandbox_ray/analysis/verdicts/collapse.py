@@ -13,12 +13,12 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from djsandbox_ray.analysis.verdicts.scores import NORMAL_MAD
+
 Floats = NDArray[np.float64]
 
 _RATE = 0.001
 """Share of studies in which any trial may seem to have collapsed, where all are equally noisy."""
-_NORMAL_MAD = 0.6744897501960817
-"""Median absolute deviation of a standard normal variable."""
 
 
 def collapsed(pools: Floats, controls: Floats) -> NDArray[np.bool_]:
@@ -44,7 +44,7 @@ def collapsed(pools: Floats, controls: Floats) -> NDArray[np.bool_]:
         return found
     left = controls - controls.mean(axis=1, keepdims=True)
     left = left - np.median(left, axis=0)
-    spread = float(np.median(np.abs(left))) / _NORMAL_MAD * math.sqrt(seeds / (seeds - 1))
+    spread = float(np.median(np.abs(left))) / NORMAL_MAD * math.sqrt(seeds / (seeds - 1))
     if spread <= np.finfo(np.float64).eps * controls.size * np.abs(controls).max():
         return found
     limit = scipy.stats.t.isf(_RATE / arms.size, (count - 1) * (seeds - 1))

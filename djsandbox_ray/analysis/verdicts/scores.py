@@ -41,7 +41,7 @@ _NEAR_ZERO = 3.0
 _STEADIEST = 0.25
 """Least noise of a metric, in parts of its size, over the median of all metrics: one that is nearly
 the same in all trials, such as a saturated one, must not decide alone."""
-_NORMAL_MAD = 0.6744897501960817
+NORMAL_MAD = 0.6744897501960817
 """Median absolute deviation of a standard normal variable."""
 
 
@@ -320,7 +320,7 @@ def _noise(trials: Mapping[Key, Mapping[str, float]], names: Sequence[str]) -> F
     if several.any():  # else there is one trial per arm, and what an arm does is in it
         left = table[several] - np.nanmean(table[several], axis=1, keepdims=True)
     left = left - np.nanmedian(left, axis=0)
-    noise = np.nanmedian(np.abs(left), axis=(0, 1)) / _NORMAL_MAD
+    noise = np.nanmedian(np.abs(left), axis=(0, 1)) / NORMAL_MAD
     rounding = np.isfinite(table).sum() * np.finfo(np.float64).eps * size
     noise = np.where(noise <= rounding, 0.0, noise)
     # A metric that is zero everywhere has no size, and no change either.

@@ -141,7 +141,6 @@ def _video_extension(data: bytes) -> str:
 class Written:
     """What the shards of a folder hold."""
 
-    dataset: Dataset
     rows: int
     about: tuple[str, ...] = ()
     """Which rows these are, in sentences of Markdown."""

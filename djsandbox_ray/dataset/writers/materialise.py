@@ -130,7 +130,7 @@ def materialise(
         done += len(some)
         if progress is not None:
             progress(done, len(ordered))
-    writer.finish(folder, Written(dataset, len(ordered), tuple(about)))
+    writer.finish(folder, Written(len(ordered), tuple(about)))
     folder.write_sealed(MARKER, {**plan, "complete": True, "files": seals_to_json(known)})
     return Materialised(identity, folder.url, len(ordered), len(shards), written)
 
