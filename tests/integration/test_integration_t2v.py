@@ -51,6 +51,7 @@ def changes(samples: int = 240, seeds: int = 2, **model: Any) -> dict[str, Any]:
         "evaluation": {
             "dataset": {**CLIPS, "samples": 20, "seed": 2},
             "metrics": [{"type": "denoising"}, {"type": "prompt_match"}],
+            "aggregate": "standardized",
         },
         "workflow": jobs_until("trials"),
         "tracking": {"type": "none"},
