@@ -17,7 +17,7 @@ from planted_world import (
     values,
 )
 
-from djsandbox_ray.errors import BadInput, SandboxError
+from djsandbox_ray.errors import BadInput, Damaged
 from djsandbox_ray.hooks.clusters import ClusterMetrics, ClusterStatistics
 from djsandbox_ray.records import (
     Choice,
@@ -119,7 +119,7 @@ def test_what_cannot_be_clustered(storage: Storage) -> None:
     start = next(iter(ranges(ROWS)))[0]
     broken = pa.table({"row_id": [5], "a": [1.0], "b": [1.0], "c": [1.0]})
     storage.write_table(part(FOLDER, start), broken)
-    with pytest.raises(SandboxError, match="its rows are not consecutive ones from 0 on"):
+    with pytest.raises(Damaged, match="does not hold the rows from 0 on; remove it and run"):
         hook.run(TRAIN, made, pools, ranking, None)
 
 
