@@ -94,7 +94,9 @@ def test_our_side_of_the_pools_needs_nothing_of_others(
     for role in ("generate", "ours_parquet", "ours_jsonl"):
         _run("pools", (*given, f"--role={role}"), here)
         found = json.loads("{" + capsys.readouterr().out.rpartition("{")[2])
-        assert sum(value > 0 for value in found.values() if isinstance(value, int | float)) >= 1
+        numbers = [value for value in found.values() if isinstance(value, int | float)]
+        assert min(numbers) >= 0
+        assert max(numbers) > 0
 
 
 @pytest.mark.slow
